@@ -1,0 +1,1 @@
+"""What psserve adds to SGLang: hooks, a CPU platform and the worker's entry point."""

@@ -1,0 +1,121 @@
+"""Every error psserve raises on purpose.
+
+    PsserveError
+    |-- UsageError                 the command or option makes no sense (exit status 2)
+    |-- ZooError
+    |   |-- ZooNotFound            no zoo at the given place
+    |   |-- ManifestError          zoo.toml or module.toml cannot be read as what it should be
+    |   |-- UnknownModule          no module of that name or alias
+    |   |-- ModuleExists           the name or alias is taken
+    |   `-- IncompatibleCheckpoint the checkpoint cannot serve over this base's KV cache
+    |-- EngineError
+    |   |-- UnsupportedSglang      SGLang's version is not one psserve was tested with
+    |   `-- HookMissing            a function psserve must hook is not hooked
+    |-- FleetError
+    |   |-- PlanError              the options cannot become a fleet on this machine
+    |   |-- StartError             a server did not become ready
+    |   |-- AlreadyRunning         a fleet of this zoo runs already
+    |   `-- NotRunning             no fleet runs for this zoo
+    `-- RequestError               a request the router answers with an error (HTTP status inside)
+
+Messages are one line that says what was wrong, where, and what to do. The command line prints the message and
+exits with `exit_code`; the router turns a RequestError into OpenAI's error body. Everything else is a bug.
+"""
+
+from __future__ import annotations
+
+
+class PsserveError(Exception):
+    """Base of all errors that are the user's or the machine's, not psserve's."""
+
+    exit_code = 1
+
+
+class UsageError(PsserveError):
+    """A command or option that makes no sense."""
+
+    exit_code = 2
+
+
+class ZooError(PsserveError):
+    """Something is wrong with a zoo or one of its modules."""
+
+
+class ZooNotFound(ZooError):
+    """There is no zoo at the given place."""
+
+
+class ManifestError(ZooError):
+    """A manifest is missing, damaged, or has unknown or wrong fields."""
+
+
+class UnknownModule(ZooError):
+    """The zoo has no module of that name or alias."""
+
+
+class ModuleExists(ZooError):
+    """The name or alias is taken."""
+
+
+class IncompatibleCheckpoint(ZooError):
+    """A checkpoint that would give wrong answers over this base's KV cache."""
+
+
+class EngineError(PsserveError):
+    """SGLang cannot be extended as psserve needs."""
+
+
+class UnsupportedSglang(EngineError):
+    """SGLang's version is not one psserve was tested with."""
+
+
+class HookMissing(EngineError):
+    """A function that psserve must hook is not hooked in this process."""
+
+
+class FleetError(PsserveError):
+    """A fleet cannot be planned, started, found or stopped."""
+
+
+class PlanError(FleetError):
+    """The options cannot become a fleet on this machine."""
+
+
+class StartError(FleetError):
+    """A server did not become ready."""
+
+
+class AlreadyRunning(FleetError):
+    """A fleet of this zoo runs already."""
+
+
+class NotRunning(FleetError):
+    """No fleet runs for this zoo."""
+
+
+class RequestError(PsserveError):
+    """A request that the router refuses or could not complete.
+
+    Attributes: `status` (HTTP status), `type`, `param`, `code` (OpenAI's error fields) and `retry_after` (seconds, or None).
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """OpenAI's error body for this error."""
+        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
