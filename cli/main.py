@@ -1,0 +1,77 @@
+"""The `psserve` command: a lazy group of commands and the one border where errors become messages."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+
+import click
+
+import psserve
+from psserve.errors import PsserveError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("psserve.cli.init:command", "Create a zoo for a base model."),
+    "add-model": ("psserve.cli.add_model:command", "Import a fine-tuned checkpoint into the zoo."),
+    "models": ("psserve.cli.models:command", "List the zoo's base and modules."),
+    "launch": ("psserve.cli.launch:command", "Serve the zoo until Ctrl-C."),
+    "status": ("psserve.cli.status:command", "Show the running fleet."),
+    "stop": ("psserve.cli.stop:command", "Stop the running fleet."),
+    "chat": ("psserve.cli.chat:command", "Talk to a module of the running fleet."),
+    "doctor": ("psserve.cli.doctor:command", "Check this machine and say what to do."),
+}
+"""Command name -> (where its click command lives, its line in `psserve --help`)."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's file only when that command is invoked, so that `psserve --help` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except PsserveError as error:
+            fail(ctx, str(error), error.exit_code)
+        except OSError as error:
+            if not is_users(error):
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            fail(ctx, f"{where}{error.strerror}", 1)
+
+
+def fail(ctx: click.Context, message: str, exit_code: int) -> None:
+    """Print one line on stderr and leave with `exit_code`."""
+    click.echo(f"psserve: error: {' '.join(message.split())}", err=True)
+    ctx.exit(exit_code)
+
+
+def is_users(error: OSError) -> bool:
+    """Whether this is about the user's files or disk (a message is enough), not a bug of ours (a traceback is needed)."""
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(psserve.__version__, prog_name="psserve")
+def cli() -> None:
+    """Serve many fine-tunes of one base model for the price of one prefill."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(cli.main(prog_name="psserve"))
