@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+from typing import NoReturn
 
 import click
 
@@ -47,22 +48,22 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except PsserveError as error:
-            fail(ctx, str(error), error.exit_code)
+            return fail(ctx, str(error), error.exit_code)
         except OSError as error:
             if not is_users(error):
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            fail(ctx, f"{where}{error.strerror}", 1)
+            return fail(ctx, f"{where}{error.strerror}", 1)
 
 
-def fail(ctx: click.Context, message: str, exit_code: int) -> None:
+def fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
     """Print one line on stderr and leave with `exit_code`."""
     click.echo(f"psserve: error: {' '.join(message.split())}", err=True)
     ctx.exit(exit_code)
 
 
 def is_users(error: OSError) -> bool:
-    """Whether this is about the user's files or disk (a message is enough), not a bug of ours (a traceback is needed)."""
+    """Whether this is about the user's files or disk (a message is enough) and not a bug of ours."""
     return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -1,0 +1,154 @@
+"""A Hugging Face checkpoint directory, read without running or unpickling anything in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.jsonfile import read_json
+from psserve.zoo.tensors import INDEX, Tensor, read_tensors
+from psserve.zoo.tokenizer import Tokenizer, read_tokenizer
+
+SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "Qwen3ForCausalLM")
+"""Those that the exactness suite proves; add one once the suite passes on it."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+CONFIG_FILES = ("config.json", "generation_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint directory holds.
+
+    `config` is the architecture's configuration as Transformers understands it, defaults filled in, so that two
+    spellings of one configuration compare equal. `tensors` maps names to element type and shape.
+    """
+
+    path: Path
+    architecture: str
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    tokenizer: Tokenizer
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files and their index, if there is one."""
+        index = self.path / INDEX
+        return [*sorted(self.path.glob("*.safetensors")), *([index] if index.exists() else [])]
+
+    @property
+    def auxiliary_files(self) -> list[Path]:
+        """Configuration, tokenizer and chat template: all that a server needs besides the weights."""
+        return [path for name in CONFIG_FILES + TOKENIZER_FILES if (path := self.path / name).exists()]
+
+    @property
+    def dtype(self) -> str:
+        """The element type of the weights, e.g. "bfloat16"; of most of them, should they differ."""
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.data_offsets[1] - tensor.data_offsets[0]
+        largest = max(sizes, key=lambda dtype: sizes[dtype])
+        return {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(largest, largest)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head (Llama configurations may leave it out)."""
+        return int(self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"])
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer: the generation configuration's, else the configuration's."""
+        eos = self.generation_config.get("eos_token_id", self.config.get("eos_token_id"))
+        return tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint directory; IncompatibleCheckpoint says what makes it one that psserve cannot serve."""
+    check_directory(path)
+    raw = read_json(path / "config.json")
+    architecture = check_config(path, raw)
+    checkpoint = Checkpoint(
+        path=path,
+        architecture=architecture,
+        config=understand_config(path),
+        generation_config=read_json(path / "generation_config.json"),
+        tensors=read_tensors(path),
+        tokenizer=read_tokenizer(path),
+    )
+    check_shapes(checkpoint)
+    return checkpoint
+
+
+def check_directory(path: Path) -> None:
+    """Check that `path` is a directory of safetensors weights with a configuration, and nothing that would be code."""
+    if not path.is_dir():
+        what = "not a directory" if path.exists() else "not found"
+        raise IncompatibleCheckpoint(f"{path}: {what}: give the directory of a checkpoint")
+    if (path / "adapter_config.json").exists():
+        raise IncompatibleCheckpoint(f"{path}: a LoRA adapter, not a full checkpoint: merge it into the base first")
+    if not (path / "config.json").exists():
+        raise IncompatibleCheckpoint(f"{path}: no config.json: give the directory of a checkpoint")
+    code = sorted(file.name for file in path.glob("*.py"))
+    if code:
+        raise IncompatibleCheckpoint(f"{path}: brings its own code ({code[0]}), which psserve never runs: remove it")
+    if not any(path.glob("*.safetensors")):
+        raise IncompatibleCheckpoint(f"{path}: no *.safetensors: pickled weights are refused, convert them first")
+
+
+def check_config(path: Path, config: dict[str, Any]) -> str:
+    """The architecture that config.json names, if it is one that can be served."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if "auto_map" in read_json(path / name):
+            raise IncompatibleCheckpoint(
+                f"{path / name}: auto_map asks to run code, which psserve never does: remove it"
+            )
+    if "quantization_config" in config:
+        raise IncompatibleCheckpoint(f"{path}: quantised weights are not supported: give the unquantised checkpoint")
+    architectures = config.get("architectures")
+    if not (isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)):
+        raise IncompatibleCheckpoint(f"{path / 'config.json'}: architectures: expected a list of one name")
+    if architectures[0] not in SUPPORTED_ARCHITECTURES:
+        supported = ", ".join(SUPPORTED_ARCHITECTURES)
+        raise IncompatibleCheckpoint(
+            f"{path}: architecture {architectures[0]} is not supported (supported: {supported})"
+        )
+    return architectures[0]
+
+
+def understand_config(path: Path) -> dict[str, Any]:
+    """config.json as Transformers reads it (old and new spellings become one, defaults are filled in)."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # Transformers raises whatever the wrong field provokes: all of it is the file's fault
+        raise IncompatibleCheckpoint(f"{path / 'config.json'}: Transformers refuses it: {error}") from error
+    understood: dict[str, Any] = config.to_dict()
+    return understood
+
+
+def check_shapes(checkpoint: Checkpoint) -> None:
+    """Check the tensors that decide the KV cache's layout against the configuration."""
+    config = checkpoint.config
+    key_value = (config["num_key_value_heads"] * checkpoint.head_dim, config["hidden_size"])
+    wanted = {"model.embed_tokens.weight": (config["vocab_size"], config["hidden_size"])}
+    for layer in range(config["num_hidden_layers"]):
+        wanted[f"model.layers.{layer}.self_attn.k_proj.weight"] = key_value
+        wanted[f"model.layers.{layer}.self_attn.v_proj.weight"] = key_value
+    for name, shape in wanted.items():
+        tensor = checkpoint.tensors.get(name)
+        if tensor is None or tensor.shape != shape:
+            found = "missing" if tensor is None else list(tensor.shape)
+            raise IncompatibleCheckpoint(f"{checkpoint.path}: {name}: config.json needs {list(shape)}, found {found}")

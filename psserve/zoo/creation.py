@@ -1,0 +1,49 @@
+"""Making a zoo for a base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from psserve.errors import IncompatibleCheckpoint, ZooError
+from psserve.zoo.checkpoint import Checkpoint, read_checkpoint
+from psserve.zoo.compatibility import fingerprint
+from psserve.zoo.importing import record_files
+from psserve.zoo.manifest import ZOO_MANIFEST, BaseRecord, ZooManifest, write_manifest
+from psserve.zoo.names import check_name, default_base_name
+from psserve.zoo.source import Source, find_source
+
+
+def create_zoo(path: Path, base: str | Path, name: str | None) -> None:
+    """See `Zoo.create`. All of the base is read once, to hash it."""
+    if (path / ZOO_MANIFEST).exists():
+        raise ZooError(f"{path}: a zoo is there already: add modules to it, or choose another directory")
+    if path.exists() and not path.is_dir():
+        raise ZooError(f"{path}: not a directory: choose another place")
+    source = find_source(base, path)
+    name = check_name(name or default_base_name(source.text if source.revision else source.path.name), "base name")
+    checkpoint = read_checkpoint(source.path)
+    if checkpoint.tokenizer.parts is None:
+        raise IncompatibleCheckpoint(f"{source.path}: no tokenizer.json: save the base with its fast tokenizer")
+    record = describe_base(name, source, checkpoint)
+    path.mkdir(parents=True, exist_ok=True)
+    write_manifest(path / ZOO_MANIFEST, ZooManifest(base=record))
+
+
+def describe_base(name: str, source: Source, checkpoint: Checkpoint) -> BaseRecord:
+    """What zoo.toml says about a base."""
+    files = record_files(checkpoint.weight_files + checkpoint.auxiliary_files)
+    return BaseRecord(
+        name=name,
+        source=source.text,
+        revision=source.revision,
+        fingerprint=fingerprint(checkpoint, files),
+        architecture=checkpoint.architecture,
+        dtype=checkpoint.dtype,
+        vocab_size=checkpoint.config["vocab_size"],
+        context_length=checkpoint.config["max_position_embeddings"],
+        num_layers=checkpoint.config["num_hidden_layers"],
+        num_kv_heads=checkpoint.config["num_key_value_heads"],
+        head_dim=checkpoint.head_dim,
+        eos_token_ids=checkpoint.eos_token_ids,
+        files=files,
+    )

@@ -1,0 +1,125 @@
+"""Import of a full checkpoint: checked against the base, copied beside its place, and renamed into it when complete."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoint import Checkpoint, read_checkpoint
+from psserve.zoo.compatibility import check_compatible, warnings
+from psserve.zoo.jsonfile import read_json
+from psserve.zoo.manifest import (
+    MODULE_MANIFEST,
+    FileRecord,
+    ModuleManifest,
+    TrainingRecord,
+    describe,
+    write_manifest,
+)
+from psserve.zoo.model import Base
+from psserve.zoo.storage import copy_and_hash, hash_file, sync_directory
+
+TRAINING_RECORD = "psserve_training.json"
+STAGING = ".importing"
+
+
+@dataclass(frozen=True)
+class NewModule:
+    """What the user says about a module to import: `source` is the checkpoint's directory."""
+
+    name: str
+    source: Path
+    task: str = ""
+    examples: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    allow_naive: bool = False
+
+
+def import_module(zoo: Path, base: Base, new: NewModule) -> None:
+    """Check and copy `new` to `modules/NAME` of the zoo at `zoo`, whose lock the caller holds.
+
+    Raises IncompatibleCheckpoint. The zoo is unchanged unless this returns.
+    """
+    checkpoint = read_checkpoint(new.source)
+    base_checkpoint = read_checkpoint(base.path)
+    check_compatible(base.name, base_checkpoint, checkpoint)
+    training = read_training(new.source)
+    trained_for_base = check_trained(new, base, training)
+
+    staging = zoo / STAGING
+    shutil.rmtree(staging, ignore_errors=True)  # left by an import that was killed: the lock says it is not running
+    staging.mkdir()
+    try:
+        manifest = ModuleManifest(
+            name=new.name,
+            task=new.task,
+            examples=new.examples,
+            aliases=new.aliases,
+            kind="cache-conditioned" if trained_for_base else "naive",
+            created=int(time.time()),
+            base_fingerprint=base.fingerprint,
+            notes=tuple(warnings(base_checkpoint, checkpoint)),
+            training=training,
+            files=copy_weights(checkpoint, staging),
+        )
+        write_manifest(staging / MODULE_MANIFEST, manifest)
+        publish(staging, zoo / "modules" / new.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def read_training(source: Path) -> TrainingRecord | None:
+    """The checkpoint's training record, None if it has none."""
+    path = source / TRAINING_RECORD
+    if not path.exists():
+        return None
+    try:
+        return TrainingRecord.model_validate(read_json(path))
+    except ValidationError as error:
+        raise IncompatibleCheckpoint(f"{path}: {describe(error)}: not a training record of psserve") from None
+
+
+def check_trained(new: NewModule, base: Base, training: TrainingRecord | None) -> bool:
+    """Whether the module was trained on this base's KV cache; if not, `allow_naive` must have been given."""
+    if training is None:
+        why = f"no {TRAINING_RECORD} says that it was trained on the base's KV cache"
+    elif training.base_fingerprint != base.fingerprint:
+        theirs, ours = training.base_fingerprint[:12], base.fingerprint[:12]
+        why = f"it was trained with another base (fingerprint {theirs}, base {base.name!r} has {ours})"
+    elif training.method != "cache-conditioned":
+        why = f"its training method is {training.method!r}, not 'cache-conditioned'"
+    else:
+        return True
+    if not new.allow_naive:
+        raise IncompatibleCheckpoint(f"{new.source}: {why}: answers may be poor; import it anyway with --allow-naive")
+    return False
+
+
+def copy_weights(checkpoint: Checkpoint, destination: Path) -> tuple[FileRecord, ...]:
+    """Copy the safetensors files and their index."""
+    return tuple(
+        FileRecord(
+            name=file.name,
+            blake2b=copy_and_hash(file, destination / file.name),
+            size=(destination / file.name).stat().st_size,
+        )
+        for file in checkpoint.weight_files
+    )
+
+
+def record_files(files: list[Path]) -> tuple[FileRecord, ...]:
+    """Sizes and hashes of files that stay where they are."""
+    return tuple(FileRecord(name=file.name, size=file.stat().st_size, blake2b=hash_file(file)) for file in files)
+
+
+def publish(staging: Path, destination: Path) -> None:
+    """Move a complete module into place; what lies there without a manifest is the rest of a broken copy."""
+    shutil.rmtree(destination, ignore_errors=True)
+    destination.parent.mkdir(exist_ok=True)
+    staging.rename(destination)
+    sync_directory(destination.parent)

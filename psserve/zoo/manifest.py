@@ -1,0 +1,125 @@
+"""`zoo.toml` and `module.toml`: their fields, and how they are read and written.
+
+A manifest is the last file written, so its presence means that what it describes is complete.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from psserve.errors import ManifestError
+from psserve.zoo.names import NAME
+from psserve.zoo.storage import write_atomically
+
+SCHEMA_VERSION = 1
+"""The newest that this psserve reads and the one it writes."""
+ZOO_MANIFEST = "zoo.toml"
+MODULE_MANIFEST = "module.toml"
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Record(BaseModel):
+    """Base of all that is read from a file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(Record):
+    """One file of a checkpoint: its size in bytes and the blake2b-256 of its content."""
+
+    name: FileName
+    size: int = Field(ge=0)
+    blake2b: Hash
+
+
+class BaseRecord(Record):
+    """The zoo's base: where it is, what it is, and the facts that servers and router need."""
+
+    name: Name
+    source: str = Field(min_length=1)
+    """A directory (absolute, or relative to the zoo) or a Hub id."""
+    revision: str | None = None
+    """The Hub commit, where `source` is a Hub id."""
+    fingerprint: Hash
+    architecture: str
+    dtype: str
+    vocab_size: int = Field(gt=0)
+    context_length: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    num_kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    eos_token_ids: tuple[int, ...] = ()
+    files: tuple[FileRecord, ...]
+
+
+class ZooManifest(Record):
+    """`zoo.toml`."""
+
+    schema_version: Literal[1] = 1
+    base: BaseRecord
+
+
+class TrainingRecord(Record):
+    """How a module was trained: `psserve_training.json` in a checkpoint, `[training]` in `module.toml`."""
+
+    method: Literal["cache-conditioned", "full"]
+    base_fingerprint: Hash
+    """The base whose KV cache the module was trained on (cache-conditioned) or started from (full)."""
+
+
+class ModuleManifest(Record):
+    """`module.toml`."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    task: str = ""
+    examples: tuple[str, ...] = ()
+    aliases: tuple[Name, ...] = ()
+    kind: Literal["cache-conditioned", "naive"]
+    created: int = Field(ge=0)
+    """Unix time of the import, in seconds."""
+    base_fingerprint: Hash
+    notes: tuple[str, ...] = ()
+    """What was unusual about the import, e.g. a chat template that differs from the base's."""
+    training: TrainingRecord | None = None
+    files: tuple[FileRecord, ...]
+
+
+M = TypeVar("M", bound=Record)
+
+
+def read_manifest(path: Path, model: type[M]) -> M:
+    """Parse the TOML file `path` as `model`; ManifestError says which field is wrong."""
+    try:
+        document = tomllib.loads(path.read_bytes().decode())
+        version = document.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ManifestError(f"{path}: schema version {version} is newer than this psserve knows: upgrade psserve")
+        return model.model_validate(document)
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not TOML ({error}): repair or restore the file") from None
+    except ValidationError as error:
+        raise ManifestError(f"{path}: {describe(error)}: repair or restore the file") from None
+
+
+def write_manifest(path: Path, manifest: ZooManifest | ModuleManifest) -> None:
+    """Write `manifest` as TOML, atomically."""
+    document = manifest.model_dump(mode="json", exclude_none=True)
+    write_atomically(path, tomli_w.dumps(document, multiline_strings=False).encode())
+
+
+def describe(error: ValidationError) -> str:
+    """The first problem pydantic found, in one line: field, then what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "document"
+    return f"{field}: {first['msg']}"

@@ -1,0 +1,40 @@
+"""A module as a checkpoint directory that SGLang and Transformers load: links, nothing is copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from psserve.errors import ZooError
+from psserve.zoo.model import Module, check_files
+from psserve.zoo.zoo import Zoo
+
+
+def materialise(zoo: Zoo, module: Module, dest: Path) -> Path:
+    """Make `dest` a directory of links to the module's weights and to the base's configuration, tokenizer and template.
+
+    Doing it again repairs what is missing and removes links that no longer belong. Raises ManifestError if a file of
+    the module changed, ZooError if `dest` holds something that is not a link.
+    """
+    check_files(module.path, module.files, f"module {module.name!r}")
+    weights = {file.name: module.path / file.name for file in module.files}
+    auxiliary = {
+        file.name: zoo.base.path / file.name
+        for file in zoo.base.files
+        if not file.name.endswith((".safetensors", ".safetensors.index.json"))
+    }
+    make_links(dest, auxiliary | weights)
+    return dest
+
+
+def make_links(dest: Path, wanted: dict[str, Path]) -> None:
+    """Make the directory `dest` hold exactly these links: name -> target."""
+    dest.mkdir(parents=True, exist_ok=True)
+    for entry in dest.iterdir():
+        if not entry.is_symlink():
+            raise ZooError(f"{entry}: not a link made by psserve: move it away")
+        if entry.name not in wanted or entry.readlink() != wanted[entry.name]:
+            entry.unlink()
+    for name, target in wanted.items():
+        link = dest / name
+        if not link.is_symlink():
+            link.symlink_to(target)
