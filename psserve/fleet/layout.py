@@ -1,0 +1,34 @@
+"""Where a fleet keeps its files: `<zoo>/.run/` (0700) and a short private TMPDIR."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def run_dir(zoo: Path) -> Path:
+    return zoo / ".run"
+
+
+def state_path(run: Path) -> Path:
+    return run / "state.json"
+
+
+def lock_path(run: Path) -> Path:
+    return run / "lock"
+
+
+def log_path(run: Path, name: str) -> Path:
+    return run / "logs" / f"{name}.log"
+
+
+def checkpoint_path(run: Path, module: str) -> Path:
+    return run / "checkpoints" / module
+
+
+def tmp_dir(zoo: Path) -> Path:
+    """One short path a zoo and user: the same zoo gets the same path again."""
+    digest = hashlib.sha256(str(zoo.resolve()).encode()).hexdigest()[:10]
+    return Path(tempfile.gettempdir()) / f"psserve-{os.getuid()}-{digest}"

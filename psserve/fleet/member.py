@@ -1,0 +1,117 @@
+"""One process of a running fleet: its state, its ends and its restarts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from psserve.fleet.logs import last_error
+from psserve.fleet.process import Handle, Starter, start_ticks
+from psserve.fleet.restarts import RestartPolicy, Restarts
+from psserve.fleet.spec import ProcessSpec, ServerSpec
+from psserve.fleet.state import ServerState, ServerStatus
+
+
+class Member:
+    """Follows one spec through starts and ends.
+
+    starting --router says ready--> ready <--router says--> down
+       ^                              |
+       |-- restarting <---- exits ----'      failed: ended too often; stopped: told to end
+    """
+
+    def __init__(self, spec: ProcessSpec, starter: Starter, policy: RestartPolicy) -> None:
+        self.spec = spec
+        self.state: ServerStatus = "stopped"
+        self.error: str | None = None
+        self.exit_code: int | None = None
+        self._starter = starter
+        self._restarts = Restarts(policy)
+        self._handle: Handle | None = None
+        self._ticks: int | None = None
+        self._started: float | None = None
+        self._since = time.monotonic()
+        self._restart_at = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return self._handle is not None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since its latest start."""
+        return time.monotonic() - self._since
+
+    def start(self, worker_key: str) -> None:
+        """Start the process.
+
+        Raises:
+            StartError: its command cannot be run.
+        """
+        spec = self.spec
+        if isinstance(spec, ServerSpec):
+            spec.rendezvous.unlink(missing_ok=True)
+            spec = replace(spec, env={**spec.env, "PSSERVE_WORKER_KEY": worker_key})
+        self._handle = self._starter.start(spec)
+        self._ticks = start_ticks(self._handle.pid)
+        self._started, self._since = time.time(), time.monotonic()
+        self.state = "starting"
+
+    def ended(self) -> bool:
+        """Whether the process has ended since it was last asked; then `exit_code` and `error` say how."""
+        code = self._handle.poll() if self._handle else None
+        if code is None:
+            return False
+        self._handle, self.exit_code = None, code
+        self.error = f"{_how(code)}: {last_error(self.spec.log)}"
+        return True
+
+    def plan_restart(self) -> float | None:
+        """After an end: wait for the restart, or give up. Returns the wait in seconds."""
+        now = time.monotonic()
+        delay = self._restarts.delay(now)
+        self.state = "failed" if delay is None else "restarting"
+        self._restart_at = now + (delay or 0.0)
+        return delay
+
+    def restart_due(self) -> bool:
+        return self.state == "restarting" and time.monotonic() >= self._restart_at
+
+    def observe(self, state: str, error: str | None) -> None:
+        """Take over what the router sees of a living process."""
+        if not self.alive:
+            return
+        if state == "ready":
+            self.state, self.error = "ready", None
+        elif self.state == "ready":
+            self.state, self.error = "down", error
+        else:
+            self.error = error or self.error
+
+    def terminate(self) -> None:
+        if self._handle:
+            self._handle.terminate()
+
+    def kill(self) -> None:
+        if self._handle:
+            self._handle.kill()
+
+    def record(self) -> ServerState:
+        spec = self.spec
+        return ServerState(
+            name=spec.name,
+            role=spec.role,
+            module=spec.module if isinstance(spec, ServerSpec) else None,
+            pid=self._handle.pid if self._handle else None,
+            ticks=self._ticks if self._handle else None,
+            port=spec.port,
+            state=self.state,
+            restarts=self._restarts.total,
+            started=self._started,
+            error=self.error,
+            log=str(spec.log),
+        )
+
+
+def _how(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exited with code {code}"

@@ -1,0 +1,71 @@
+"""Loopback ports for servers.
+
+Free ports are taken from below the kernel's ephemeral range: a server that is down for a moment must find its port
+free again, so no outgoing connection and no "any free port" of another program may land on it.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+from psserve.errors import PlanError
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_SPAN = 12_000
+_TRIES = 2_000
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen on this port now. Ports in TIME_WAIT count as free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
+    """`count` different free loopback ports, none of them in `taken`.
+
+    Raises:
+        PlanError: the range has not that many free ones.
+    """
+    low, high = _range()
+    found: list[int] = []
+    for _ in range(_TRIES):
+        if len(found) == count:
+            return found
+        port = random.randrange(low, high)
+        if port not in taken and port not in found and is_free(port):
+            found.append(port)
+    if len(found) == count:
+        return found
+    raise PlanError(
+        f"found only {len(found)} of {count} free ports in {low}-{high - 1} on 127.0.0.1; stop some servers"
+    )
+
+
+def require_free(port: int, host: str, flag: str) -> int:
+    """`port` itself, checked.
+
+    Raises:
+        PlanError: another program listens there, or the address is not this machine's.
+    """
+    if not is_free(port, host):
+        raise PlanError(f"port {port} on {host} is taken; use {flag} with another one (0 picks a free one)")
+    return port
+
+
+def _range() -> tuple[int, int]:
+    try:
+        low = int(_EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        low = 32768
+    high = low if low > 1024 + _SPAN else 65536
+    return high - _SPAN, high

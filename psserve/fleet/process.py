@@ -1,0 +1,163 @@
+"""Starting, watching and ending one process, so that none survives us.
+
+Every process leads its own session: the terminal's Ctrl-C reaches only the supervisor, and one signal to the group ends
+a server with the children that SGLang spawns. The kernel kills it when the supervisor dies (PR_SET_PDEATHSIG), and
+orphans fall back to the supervisor (PR_SET_CHILD_SUBREAPER), which sweeps them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from psserve.errors import StartError
+from psserve.fleet.spec import ProcessSpec
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Handle(Protocol):
+    """A started process. All calls return at once; none fails when the process has gone."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """Exit code (negative: signal), or None while it runs. Once it is not None, its whole group is dead."""
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM to the process alone: it ends its own children)."""
+
+    def kill(self) -> None:
+        """End it and all its descendants now (SIGKILL)."""
+
+
+class Starter(Protocol):
+    """How processes come to life."""
+
+    def start(self, spec: ProcessSpec) -> Handle:
+        """Start `spec`, its output appended to `spec.log`.
+
+        The call is made on the supervisor's main thread: PR_SET_PDEATHSIG follows the thread that forks.
+
+        Raises:
+            StartError: the command cannot be run or its log cannot be written.
+        """
+
+
+class SubprocessStarter:
+    """Runs every command as a fresh child of this process."""
+
+    def start(self, spec: ProcessSpec) -> Handle:
+        try:
+            with open(spec.log, "ab", opener=_private) as log:
+                child = subprocess.Popen(
+                    spec.command,
+                    env=dict(spec.env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    umask=0o077,
+                    preexec_fn=_die_with(os.getpid()),  # safe: starts are made by the only thread
+                )
+        except OSError as error:
+            raise StartError(f"{spec.name} cannot be started: {error}") from error
+        return ChildHandle(child)
+
+
+class ChildHandle:
+    """A child of this process that leads its own group."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def poll(self) -> int | None:
+        if self._child.returncode is None:
+            # Look without reaping: while the zombie holds its pid, the group's number cannot be anyone else's.
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return None
+            _signal_group(self.pid, signal.SIGKILL)
+            self._child.wait()
+        return self._child.returncode
+
+    def terminate(self) -> None:
+        if self._child.returncode is None:
+            self._child.terminate()
+
+    def kill(self) -> None:
+        if self._child.returncode is None:
+            kill_tree(self.pid)
+            _signal_group(self.pid, signal.SIGKILL)
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants children of this process instead of init's."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def sweep_descendants() -> int:
+    """Kill and reap whatever still descends from this process. Returns how many there were."""
+    left = psutil.Process().children(recursive=True)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+    return len(left)
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL a process and all its descendants, the process first so that it starts no more."""
+    try:
+        top = psutil.Process(pid)
+        below = top.children(recursive=True)
+        for process in (top, *below):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    except psutil.NoSuchProcess:
+        pass
+
+
+def start_ticks(pid: int) -> int | None:
+    """When `pid` started, in clock ticks since boot (untouched by clock changes); None if no such process runs.
+
+    Pid and ticks together name a process for good: pids are reused.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    def in_child() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return in_child
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

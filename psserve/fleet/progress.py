@@ -1,0 +1,85 @@
+"""Showing on stderr how a fleet comes up: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from psserve.fleet.member import Member
+
+_STYLE = {"ready": "green", "failed": "red", "down": "red", "restarting": "yellow"}
+
+
+class Progress:
+    """Plain lines: one for every change of state, and notes."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._seen: dict[str, str] = {}
+
+    def update(self, members: Sequence[Member]) -> None:
+        """Show the members' states."""
+        for member in members:
+            if self._seen.get(member.spec.name) != member.state:
+                self._seen[member.spec.name] = member.state
+                after = f" after {member.seconds:.1f} s" if member.state == "ready" else ""
+                self.note(f"{member.spec.name}: {member.state}{after}")
+
+    def note(self, text: str) -> None:
+        """Say one thing."""
+        print(f"psserve: {text}", file=self._stream, flush=True)
+
+    def settle(self) -> None:
+        """The fleet is up, or will not be: from now on notes only."""
+
+
+class LiveProgress(Progress):
+    """A table that is redrawn in place until the fleet is up."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console.file)
+        self._live = Live(console=console, refresh_per_second=4, transient=False)
+        self._drawing = False
+
+    def update(self, members: Sequence[Member]) -> None:
+        if not self._drawing:
+            if self._live.is_started or self._seen:
+                super().update(members)
+                return
+            self._live.start()
+            self._drawing = True
+        self._live.update(_table(members))
+        self._seen = {member.spec.name: member.state for member in members}
+
+    def note(self, text: str) -> None:
+        if self._drawing:
+            self._live.console.print(f"psserve: {text}", highlight=False, markup=False)
+        else:
+            super().note(text)
+
+    def settle(self) -> None:
+        if self._drawing:
+            self._live.stop()
+            self._drawing = False
+
+
+def progress_for(stream: TextIO) -> Progress:
+    """The fitting kind for this stream."""
+    return LiveProgress(Console(file=stream)) if stream.isatty() else Progress(stream)
+
+
+def _table(members: Sequence[Member]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("server", "state", "seconds"):
+        table.add_column(title, justify="right" if title == "seconds" else "left")
+    for member in members:
+        style = _STYLE.get(member.state, "")
+        table.add_row(
+            member.spec.name, f"[{style}]{member.state}[/]" if style else member.state, f"{member.seconds:.0f}"
+        )
+    return table

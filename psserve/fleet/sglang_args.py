@@ -1,0 +1,158 @@
+"""The one place where SGLang's command lines and environment are made (SGLang 0.5.17 and 0.5.18).
+
+SGLang's ServerArgs changes shape between releases, so psserve passes strings and never touches the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+LOOPBACK = "127.0.0.1"
+
+# What a server may inherit. All else is dropped: keys and tokens of the user's shell are none of its business,
+# DUMPER_* opens a port that evaluates code, and SGLANG_TEST_* injects faults.
+_INHERITED = frozenset(
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "CC", "CXX", "HF_HOME"),
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD"),
+    )
+)
+_INHERITED_PREFIXES = (
+    "LC_",
+    "CUDA",
+    "NVIDIA_",
+    "NCCL_",
+    "UCX_",
+    "MC_",
+    "TORCH",
+    "TRITON_",
+    "FLASHINFER_",
+    "SGLANG_",
+    "XDG_",
+)
+_DROPPED_PREFIXES = ("SGLANG_TEST_", "TORCH_LOGS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What all servers of a fleet have in common."""
+
+    device: Literal["cpu", "cuda"]
+    dtype: str
+    transfer: str
+    page_size: int
+    context_length: int
+    chunked_prefill_size: int | None
+    max_running_requests: int | None
+    extra: tuple[str, ...]
+
+
+def server_args(
+    settings: EngineSettings,
+    *,
+    role: Literal["prefill", "decode"],
+    checkpoint: Path,
+    served_name: str,
+    port: int,
+    dist_port: int,
+    bootstrap_port: int | None,
+    gpu: int,
+    kv_tokens: int,
+) -> tuple[str, ...]:
+    """SGLang's arguments for one server. `gpu` counts visible GPUs and means nothing on CPU."""
+    args = [
+        *("--model-path", str(checkpoint), "--served-model-name", served_name, "--load-format", "safetensors"),
+        *("--host", LOOPBACK, "--port", str(port), "--nccl-port", str(dist_port)),
+        *("--device", settings.device, "--dtype", settings.dtype),
+        *("--context-length", str(settings.context_length), "--page-size", str(settings.page_size)),
+        *("--max-total-tokens", str(kv_tokens), *_device_args(settings, gpu)),
+        *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
+        *_optional("--max-running-requests", settings.max_running_requests),
+        *("--disaggregation-mode", role, "--disaggregation-transfer-backend", settings.transfer),
+        *_optional("--disaggregation-bootstrap-port", bootstrap_port),
+        *(("--disaggregation-decode-enable-radix-cache",) if role == "decode" else ()),
+        *("--skip-server-warmup", "--enable-cache-report", "--enable-metrics"),
+        *("--log-level", "info", "--log-level-http", "warning"),
+    ]
+    return (*args, *settings.extra)
+
+
+def server_env(
+    settings: EngineSettings,
+    inherited: Mapping[str, str],
+    *,
+    tmp_dir: Path,
+    rendezvous: Path,
+    extra: Mapping[str, str],
+) -> dict[str, str]:
+    """The whole environment of one server, but for its key."""
+    env = {name: value for name, value in inherited.items() if _may_inherit(name)}
+    env.update(_COMMON_ENV)
+    env["TMPDIR"] = str(tmp_dir)
+    # A file in place of torch's TCPStore, which listens on every interface whatever address it is given.
+    env["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = rendezvous.as_uri()
+    if settings.device == "cpu":
+        env.update(_CPU_ENV)
+    if settings.transfer == "mooncake":
+        env["MC_FORCE_TCP"] = "1"
+    env.update(extra)
+    return env
+
+
+def router_env(inherited: Mapping[str, str], *, tmp_dir: Path) -> dict[str, str]:
+    """The whole environment of the router, which is no SGLang process."""
+    env = {name: value for name, value in inherited.items() if name in _INHERITED or name.startswith("LC_")}
+    return env | {
+        "TMPDIR": str(tmp_dir),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+_COMMON_ENV = {
+    "SGLANG_HOST_IP": LOOPBACK,
+    "UCX_NET_DEVICES": "lo",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "SGLANG_DISAGGREGATION_BOOTSTRAP_TIMEOUT": "60",
+    "SGLANG_DISAGGREGATION_WAITING_TIMEOUT": "60",
+    "SGLANG_ENABLE_FAILED_SESSION_PROBE": "true",
+    # /health answers at once; the router's own probe is the real request
+    "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+_CPU_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",  # the early send records a CUDA event
+    "SGLANG_DISAGGREGATION_NIXL_BACKEND_PARAMS": '{"num_threads":"1"}',
+}
+
+
+def _device_args(settings: EngineSettings, gpu: int) -> tuple[str, ...]:
+    # The fraction is taken of what is free while other servers start too: --max-total-tokens decides, so be generous.
+    if settings.device == "cuda":
+        # Not CUDA_VISIBLE_DEVICES: CUDA IPC between two servers needs both GPUs visible to both.
+        return ("--base-gpu-id", str(gpu), "--mem-fraction-static", "0.95")
+    return (
+        *("--mem-fraction-static", "0.9", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
+        *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
+    )
+
+
+def _optional(flag: str, value: int | None) -> tuple[str, ...]:
+    return () if value is None else (flag, str(value))
+
+
+def _may_inherit(name: str) -> bool:
+    if name.startswith(_DROPPED_PREFIXES):
+        return False
+    return name in _INHERITED or name.startswith(_INHERITED_PREFIXES)

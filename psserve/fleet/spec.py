@@ -1,0 +1,80 @@
+"""What a fleet consists of: the frozen description that planning makes and the supervisor runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Role = Literal["prefill", "decode", "router"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSpec:
+    """One process: what to run, with which environment, and where its output goes."""
+
+    name: str
+    role: Role
+    host: str
+    port: int
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    """The whole environment, but for the worker key."""
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSpec(ProcessSpec):
+    """One SGLang server."""
+
+    module: str | None
+    """The decode module it runs; None for a prefill server, which runs the base."""
+    bootstrap_port: int | None
+    """Where decode servers find this prefill server; None for decode servers."""
+    device: str
+    """`cpu` or `cuda:N`."""
+    rendezvous: Path
+    """File through which torch.distributed meets itself: no TCP store on any interface. Removed before each start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterSpec(ProcessSpec):
+    """The HTTP front."""
+
+    config_path: Path
+    config: Mapping[str, Any] = field(repr=False)
+    """RouterConfig as JSON, without the worker key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A module whose checkpoint directory must be materialised before its servers start."""
+
+    module: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetPlan:
+    """Everything that will run, and where its files are."""
+
+    zoo: Path
+    base: str
+    servers: tuple[ServerSpec, ...]
+    router: RouterSpec
+    checkpoints: tuple[Checkpoint, ...]
+    run_dir: Path
+    tmp_dir: Path
+    """Private (0700) TMPDIR of all processes. Not under the zoo: a Unix socket's path has at most 107 bytes."""
+    worker_key: str = field(repr=False)
+    """What servers require and only the router knows. Made anew by every plan, never printed."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules served, in order, once each."""
+        return tuple(dict.fromkeys(server.module for server in self.servers if server.module))
