@@ -41,36 +41,34 @@ class Progress:
 class LiveProgress(Progress):
     """A table that is redrawn in place until the fleet is up."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console.file)
-        self._live = Live(console=console, refresh_per_second=4, transient=False)
-        self._drawing = False
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._live = Live(console=Console(file=stream), refresh_per_second=4)
+        self._settled = False
 
     def update(self, members: Sequence[Member]) -> None:
-        if not self._drawing:
-            if self._live.is_started or self._seen:
-                super().update(members)
-                return
+        if self._settled:
+            super().update(members)
+            return
+        if not self._live.is_started:
             self._live.start()
-            self._drawing = True
         self._live.update(_table(members))
         self._seen = {member.spec.name: member.state for member in members}
 
     def note(self, text: str) -> None:
-        if self._drawing:
+        if self._live.is_started:
             self._live.console.print(f"psserve: {text}", highlight=False, markup=False)
         else:
             super().note(text)
 
     def settle(self) -> None:
-        if self._drawing:
-            self._live.stop()
-            self._drawing = False
+        self._live.stop()
+        self._settled = True
 
 
 def progress_for(stream: TextIO) -> Progress:
     """The fitting kind for this stream."""
-    return LiveProgress(Console(file=stream)) if stream.isatty() else Progress(stream)
+    return LiveProgress(stream) if stream.isatty() else Progress(stream)
 
 
 def _table(members: Sequence[Member]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -33,7 +33,7 @@ class Limits:
     drain_s: float = 30.0
     """For the router to finish what it serves."""
     grace_s: float = 5.0
-    """For servers after that. They hold nothing worth waiting for, and SGLang may take 20 s to see a SIGTERM through."""
+    """For servers after that. They hold nothing worth waiting for, and SGLang may take 20 s to follow a SIGTERM."""
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
 
 
@@ -178,12 +178,11 @@ class Supervisor:
 
     def _save(self) -> None:
         """Write the state file when something changed. A full disk must not end the serving: warn once."""
-        supervisor = ProcessId.own()
         state = FleetState(
             url=self._plan.router.url,
             zoo=str(self._plan.zoo),
             base=self._plan.base,
-            supervisor=supervisor,
+            supervisor=ProcessId.own(),
             ready=self._ready,
             tmp_dir=str(self._plan.tmp_dir),
             servers=tuple(member.record() for member in self._members),
@@ -209,7 +208,7 @@ class Supervisor:
         remove_state(self._plan.run_dir)
         clean_up(self._plan)
 
-    def _end(self, members: Iterable[Member], grace_s: float, signals_before: int) -> None:
+    def _end(self, members: Sequence[Member], grace_s: float, signals_before: int) -> None:
         """SIGTERM, then SIGKILL when `grace_s` is over or another signal came."""
         left = [member for member in members if member.alive]
         for member in left:

@@ -1,0 +1,71 @@
+"""Acting on a running fleet from another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from psserve.errors import FleetError
+from psserve.fleet import layout
+from psserve.fleet.client import RouterClient
+from psserve.fleet.state import FleetState, running_fleet
+
+_LONGEST_STOP_S = 90.0
+
+
+def stop_fleet(zoo: Path, *, now: bool = False, timeout_s: float = _LONGEST_STOP_S) -> FleetState:
+    """Stop the zoo's fleet and wait until it has gone. `now` does not let requests finish.
+
+    Raises:
+        NotRunning: none runs.
+        FleetError: it is another user's, or does not end in time.
+    """
+    state = running_fleet(zoo)
+    supervisor = state.supervisor
+    try:
+        os.kill(supervisor.pid, signal.SIGTERM)
+        if now:
+            time.sleep(0.3)  # two equal signals at once would count as one
+            os.kill(supervisor.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:
+        raise FleetError(f"the fleet (pid {supervisor.pid}) is another user's") from error
+    deadline = time.monotonic() + timeout_s
+    while supervisor.alive:
+        if time.monotonic() > deadline:
+            raise FleetError(f"the fleet (pid {supervisor.pid}) has not ended after {timeout_s:g} s; try --now")
+        time.sleep(0.05)
+    return state
+
+
+def live_state(zoo: Path) -> FleetState:
+    """The zoo's fleet, with the states that its router sees at this moment where it answers.
+
+    Raises:
+        NotRunning: none runs.
+    """
+    state = running_fleet(zoo)
+    try:
+        seen = RouterClient(state.url, api_key_of(zoo)).workers()
+    except FleetError:  # what the supervisor wrote last is the best there is
+        return state
+    servers = tuple(
+        server.model_copy(update={"state": seen[server.name].state, "error": seen[server.name].error})
+        if server.name in seen and server.pid is not None
+        else server
+        for server in state.servers
+    )
+    return state.model_copy(update={"servers": servers})
+
+
+def api_key_of(zoo: Path) -> str | None:
+    """The running fleet's own client key, which only its user can read; None if it has none."""
+    try:
+        key = json.loads((layout.run_dir(zoo) / "router.json").read_text()).get("api_key")
+    except (OSError, ValueError):
+        return None
+    return key if isinstance(key, str) else None
