@@ -1,0 +1,47 @@
+# psserve: `make` lists what there is. `make run` and `make test` do all set-up themselves.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+export DEVICE PYTHON
+
+.PHONY: help setup run test check lint type fmt bench bench-smoke lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## make .venv and install everything (DEVICE=cpu|gpu, PYTHON=python3.11)
+	@scripts/setup.sh
+
+run: setup ## serve ./model_zoo (made of random weights if there is none) on http://127.0.0.1:30000
+	@[ -e model_zoo/zoo.toml ] || $(PY) -m psserve.zoo.synthetic model_zoo --modules math,code,tools
+	@exec .venv/bin/psserve launch --zoo model_zoo
+
+test: check ## lint, types and all tests
+	$(PY) -m pytest
+
+check: lint type ## lint and types, without tests
+
+lint: setup ## ruff: rules and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+type: setup ## mypy --strict
+	$(PY) -m mypy
+
+fmt: setup ## let ruff rewrite the files
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup ## compare shared prefill with per-model disaggregation
+	.venv/bin/psserve bench
+
+bench-smoke: setup ## time a small fleet on this machine, some minutes
+	$(PY) scripts/bench_smoke.py
+
+lock: ## resolve requirements/*.in again (needs uv)
+	scripts/lock.sh
+
+clean: ## remove .venv and caches; model_zoo stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find cli psserve tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
