@@ -1,0 +1,75 @@
+"""`python -m psserve.router --config FILE`: serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+
+Prints one JSON line on stdout when it listens; logs go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import orjson
+import uvloop
+from aiohttp import web
+
+from psserve.errors import PsserveError, StartError
+from psserve.router.app import make_app
+from psserve.router.config import RouterConfig, load_config
+from psserve.router.state import STATE
+
+
+async def serve(config: RouterConfig) -> None:
+    """Run the router until a signal. Raises StartError when the address cannot be bound."""
+    stop, now = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: now.set() if stop.is_set() else stop.set())
+    app = make_app(config)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=config.drain_timeout_s)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, config.host, config.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise StartError(f"router cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+        _announce(config.host, runner.addresses[0][1])
+        await stop.wait()
+        app[STATE].draining = True
+    finally:
+        await _drain(runner, now)
+
+
+def _announce(host: str, port: int) -> None:
+    host = f"[{host}]" if ":" in host else host
+    sys.stdout.buffer.write(orjson.dumps({"event": "listening", "url": f"http://{host}:{port}"}) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+async def _drain(runner: web.AppRunner, now: asyncio.Event) -> None:
+    """Stop listening and let requests finish, for `drain_timeout_s` or until `now`."""
+    cleanup = asyncio.create_task(runner.cleanup())
+    hurry = asyncio.create_task(now.wait())
+    await asyncio.wait((cleanup, hurry), return_when=asyncio.FIRST_COMPLETED)
+    for task in (cleanup, hurry):
+        task.cancel()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="psserve.router", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="JSON file, see psserve/router/config.py")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        uvloop.run(serve(load_config(parser.parse_args().config)))
+    except PsserveError as error:
+        print(f"psserve: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

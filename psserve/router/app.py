@@ -1,0 +1,149 @@
+"""The aiohttp application: routes, and the one border that every request passes on its way in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
+
+from aiohttp import web
+
+from psserve.errors import RequestError
+from psserve.router import generate, info
+from psserve.router.config import RouterConfig, is_loopback
+from psserve.router.exchange import Exchange, new_exchange
+from psserve.router.info import json_response
+from psserve.router.state import STATE, RouterState
+
+MAX_BODY_BYTES = 8 * 2**20
+OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics"})
+"""Need no key, and answer while the router drains."""
+CLIENT_LEFT = 499  # in log and metrics only, as nginx has it
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger("psserve.router")
+
+
+def make_app(config: RouterConfig) -> web.Application:
+    """A router for `config`. Its worker connections and probes live from the app's startup to its cleanup."""
+    app = web.Application(middlewares=[border], client_max_size=MAX_BODY_BYTES)
+    app.cleanup_ctx.append(_run_router(config))
+    app.add_routes(info.routes)
+    app.add_routes(generate.routes)
+    return app
+
+
+def _run_router(config: RouterConfig) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def context(app: web.Application) -> AsyncIterator[None]:
+        state = RouterState.create(config)
+        app[STATE] = state
+        probing = asyncio.create_task(state.prober.run())
+        yield
+        probing.cancel()
+        await state.close()
+
+    return context
+
+
+@web.middleware
+async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuses who may not enter, turns every error into OpenAI's form, and records how the request went."""
+    exchange = new_exchange(request)
+    status = CLIENT_LEFT
+    try:
+        response = await _answer(request, handler, exchange)
+        status = response.status
+        return response
+    finally:
+        _record(request.app[STATE], exchange, status)
+
+
+async def _answer(request: web.Request, handler: Handler, exchange: Exchange) -> web.StreamResponse:
+    try:
+        _admit(request)
+        response = await handler(request)
+    except RequestError as error:
+        response = _error_response(error)
+    except web.HTTPException as error:
+        response = _error_response(_from_http(error))
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            response.headers["Allow"] = error.headers["Allow"]
+    except ConnectionError:
+        # The client left in the middle of a write; the legs are cancelled already.
+        raise asyncio.CancelledError from None
+    except Exception:  # the last line of defence: a bug of ours must still be an OpenAI-form answer
+        log.exception("request=%s failed by a bug", exchange.request_id)
+        response = _error_response(RequestError(500, "internal error", type="server_error", code="internal_error"))
+    if not response.prepared:
+        response.headers.update(exchange.headers())
+    return response
+
+
+def _admit(request: web.Request) -> None:
+    """Raises RequestError: 403 (host), 401 (key), 503 (draining)."""
+    state = request.app[STATE]
+    config = state.config
+    if config.api_key is None and is_loopback(config.host) and not is_loopback(_host_name(request)):
+        # A web page can point a name of its own at 127.0.0.1 (DNS rebinding); nobody else comes under a foreign name.
+        raise RequestError(403, "this server answers to localhost alone", code="forbidden_host")
+    if request.path in OPEN_PATHS:
+        return
+    if config.api_key is not None and not _has_key(request, config.api_key):
+        raise RequestError(401, "a valid key is needed: Authorization: Bearer KEY", code="invalid_api_key")
+    if state.draining:
+        message = "the server is shutting down"
+        raise RequestError(503, message, type="service_unavailable_error", code="server_is_overloaded", retry_after=5)
+
+
+def _host_name(request: web.Request) -> str:
+    """The Host header without its port."""
+    host = request.host
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _has_key(request: web.Request, key: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), key.encode())
+
+
+def _error_response(error: RequestError) -> web.Response:
+    response = json_response(error.body(), status=error.status)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _from_http(error: web.HTTPException) -> RequestError:
+    """aiohttp's own refusals in our words."""
+    if isinstance(error, web.HTTPNotFound):
+        return RequestError(404, "no such URL; the API is under /v1", code="unknown_url")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return RequestError(405, f"{error.method} is not allowed here", code="method_not_allowed")
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return RequestError(413, f"the body is larger than {MAX_BODY_BYTES} bytes", code="request_too_large")
+    return RequestError(error.status, error.reason, code="bad_request")
+
+
+def _record(state: RouterState, exchange: Exchange, status: int) -> None:
+    """One log line and the metrics of a request. No text of the client's but its request id."""
+    took = monotonic() - exchange.started
+    code = exchange.failed or str(status)
+    state.metrics.requests.labels(exchange.module, exchange.route, code).inc()
+    if exchange.route == "-":
+        return
+    state.metrics.duration.labels(exchange.module, exchange.route).observe(took)
+    log.info(
+        "request=%s route=%s module=%s prefill=%s decode=%s code=%s seconds=%.4f",
+        exchange.request_id,
+        exchange.route,
+        exchange.module,
+        exchange.prefill,
+        exchange.decode,
+        code,
+        took,
+    )

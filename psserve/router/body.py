@@ -1,0 +1,130 @@
+"""From a client's body to the sequences to generate, or to a RequestError that names the field at fault.
+
+Fields we do not know travel to the decode worker as they are. Fields that steer the workers (pairing, sessions,
+adapters, raw embeddings) are ours alone and refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from psserve.errors import RequestError
+from psserve.router.chat import check_chat, prompt_part
+from psserve.router.checks import Body, invalid, missing
+from psserve.router.completion import check_completion, prompts_of
+from psserve.router.config import ModuleConfig, RouterConfig
+from psserve.router.dispatch import Sequence
+from psserve.router.sampling import MAX_CHOICES, check_sampling
+from psserve.router.workers import WorkerTable
+
+Route = Literal["chat", "completions"]
+PATHS: dict[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+MAX_DEPTH = 64
+INTERNAL_FIELDS = (
+    "bootstrap_host", "bootstrap_port", "bootstrap_room", "rid", "conversation_id", "routed_dp_rank",
+    "disagg_prefill_dp_rank", "data_parallel_rank", "session_id", "session_params", "lora_path", "input_ids",
+    "input_embeds", "custom_logit_processor", "custom_labels", "return_hidden_states", "return_routed_experts",
+    "chat_template", "stop_regex", "prompt_logprobs",
+)  # fmt: skip
+SHARED_FIELDS = ("cache_salt", "extra_key", "priority")
+"""Fields that must mean the same to both workers: cache namespaces and scheduling."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A checked request."""
+
+    route: Route
+    module: ModuleConfig
+    stream: bool
+    include_usage: bool
+    """The client asked for a usage chunk in its stream."""
+    sequences: tuple[Sequence, ...]
+    """Prompt-major: all choices of the first prompt first."""
+
+
+def parse_generation(
+    route: Route, raw: bytes, config: RouterConfig, table: WorkerTable, headers: Mapping[str, str]
+) -> Generation:
+    """Check `raw` and split it into sequences; `headers` go to the workers with each.
+
+    Raises RequestError: 400, or 404 for a model that is not served.
+    """
+    body = {name: value for name, value in _load(raw).items() if value is not None}
+    for name in INTERNAL_FIELDS:
+        if body.get(name, False) is not False:
+            raise invalid(name, f"{name} is not supported", "unsupported_parameter")
+    module = _module(body.get("model"), table)
+    check_sampling(body, config.base.vocab_size)
+    prefills, decodes = _legs(route, body, config)
+    count = body.get("n", 1)
+    if count * len(decodes) > MAX_CHOICES:
+        raise invalid("n", f"a request may ask for at most {MAX_CHOICES} choices in all")
+    stream = bool(body.get("stream"))
+    options = body.get("stream_options", {})
+    if stream:
+        decodes = [decode | {"stream_options": options | {"include_usage": True}} for decode in decodes]
+    sequences = tuple(
+        Sequence(PATHS[route], prefill, _choice(decode, choice), prompt * count + choice, prompt, headers)
+        for prompt, (prefill, decode) in enumerate(zip(prefills, decodes, strict=True))
+        for choice in range(count)
+    )
+    return Generation(route, module, stream, options.get("include_usage", False), sequences)
+
+
+def _legs(route: Route, body: Body, config: RouterConfig) -> tuple[list[Body], list[Body]]:
+    """The prefill and decode bodies, one of each a prompt."""
+    common: Body = {"model": config.base.name, "max_tokens": 1, "temperature": 0, "stream": False}
+    common |= {name: body[name] for name in SHARED_FIELDS if name in body}
+    if route == "chat":
+        check_chat(body)
+        return [common | prompt_part(body)], [body]
+    check_completion(body)
+    prompts = prompts_of(body, config)
+    return [common | {"prompt": prompt} for prompt in prompts], [body | {"prompt": prompt} for prompt in prompts]
+
+
+def _choice(body: Body, choice: int) -> Body:
+    """The decode body of one of `n` choices: a seed must not give n equal answers."""
+    single = {name: value for name, value in body.items() if name not in ("n", "best_of")}
+    if choice and "seed" in single:
+        single["seed"] = (single["seed"] + choice) % 2**63
+    return single
+
+
+def _module(name: Any, table: WorkerTable) -> ModuleConfig:
+    if name is None:
+        raise missing("model")
+    if not isinstance(name, str):
+        raise invalid("model", "model must be a string", "invalid_type")
+    if not name or len(name) > 256 or not name.isprintable():
+        raise invalid("model", "model must be the name of a model")
+    module = table.module(name)
+    if module is None:
+        raise RequestError(404, f"the model {name!r} does not exist", param="model", code="model_not_found")
+    return module
+
+
+def _load(raw: bytes) -> Body:
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise invalid(None, f"the body is not valid JSON: {error}", "invalid_json") from None
+    # Counting brackets is cheap, and shows for most bodies that they cannot be too deep.
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
+        raise invalid(None, f"the body is nested deeper than {MAX_DEPTH} levels", "invalid_json")
+    if not isinstance(body, dict):
+        raise invalid(None, "the body must be a JSON object", "invalid_type")
+    return body
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(levels):
+        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in children if isinstance(child, (dict, list))]
+    return bool(level)

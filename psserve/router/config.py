@@ -1,0 +1,132 @@
+"""What the router is told at start: one JSON file, read once.
+
+The supervisor writes it (mode 0600, it holds keys); `psserve route` users write it by hand. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from psserve.errors import UsageError
+
+Role = Literal["prefill", "decode"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseConfig(_Strict):
+    """The base model: what every module's prompt is prefilled with."""
+
+    name: str
+    path: str
+    vocab_size: int = Field(gt=0)
+    context_length: int = Field(gt=1)
+    """Tokens of prompt and answer together."""
+
+
+class ModuleConfig(_Strict):
+    """One decode module, as `/v1/models` shows it."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    task: str = ""
+    created: int = 0
+    """Unix seconds."""
+    path: str = ""
+
+
+class WorkerConfig(_Strict):
+    """One SGLang server. Ports are stable across its restarts."""
+
+    name: str
+    role: Role
+    module: str | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(gt=0, lt=65536)
+    bootstrap_port: int | None = Field(default=None, gt=0, lt=65536)
+
+    @model_validator(mode="after")
+    def _role_fields(self) -> WorkerConfig:
+        if self.role == "prefill" and self.bootstrap_port is None:
+            raise ValueError(f"worker {self.name!r}: a prefill worker needs bootstrap_port")
+        if self.role == "decode" and self.module is None:
+            raise ValueError(f"worker {self.name!r}: a decode worker needs module")
+        return self
+
+
+class RouterConfig(_Strict):
+    """The whole file."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=30000, ge=0, lt=65536)
+    """0 picks a free port; the `listening` line tells which."""
+    api_key: str | None = Field(default=None, min_length=1)
+    """What clients must send as `Authorization: Bearer`; None leaves the API open."""
+    worker_key: str = Field(min_length=1)
+    """What the workers require from us."""
+    base: BaseConfig
+    modules: tuple[ModuleConfig, ...]
+    workers: tuple[WorkerConfig, ...]
+    request_timeout_s: float = Field(default=600.0, gt=0)
+    """From a request's arrival to its last byte."""
+    upstream_timeout_s: float = Field(default=15.0, gt=0)
+    """For connecting to a worker, and for a whole health probe."""
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+    """How long requests in flight may go on after SIGTERM."""
+    kv_pool_tokens: int | None = Field(default=None, gt=0)
+    """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RouterConfig:
+        names = [name for module in self.modules for name in (module.name, *module.aliases)]
+        if duplicate := _first_duplicate(names):
+            raise ValueError(f"module name or alias {duplicate!r} is used twice")
+        if duplicate := _first_duplicate([worker.name for worker in self.workers]):
+            raise ValueError(f"worker name {duplicate!r} is used twice")
+        known = {module.name for module in self.modules}
+        for worker in self.workers:
+            if worker.module is not None and worker.module not in known:
+                raise ValueError(f"worker {worker.name!r} serves {worker.module!r}, which is not in modules")
+        if self.api_key is None and not is_loopback(self.host):
+            raise ValueError(f"host {self.host!r} is reachable from other machines: set api_key, or use 127.0.0.1")
+        return self
+
+
+def load_config(path: Path) -> RouterConfig:
+    """Read and check `path`.
+
+    Raises UsageError when the file cannot be read or is not a valid configuration.
+    """
+    try:
+        return RouterConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the router's configuration {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise UsageError(f"router configuration {path}: {where}: {first['msg']}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name or an address) can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _first_duplicate(names: list[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

@@ -1,0 +1,78 @@
+"""What the router notes about one HTTP request while it serves it: for headers, log line and metrics."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass, field
+from time import monotonic
+
+from aiohttp import web
+
+from psserve.router.dispatch import Legs
+from psserve.router.usage import Usage
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+@dataclass
+class Exchange:
+    """Times are monotonic seconds."""
+
+    request_id: str
+    started: float = field(default_factory=monotonic)
+    route: str = "-"
+    module: str = "-"
+    prefill: str | None = None
+    decode: str | None = None
+    usage: Usage | None = None
+    first_byte: float | None = None
+    """When the client was sent the first streamed byte."""
+    failed: str | None = None
+    """Code of an error that was sent inside a stream, under status 200."""
+    _sent: float | None = None
+    _answered: float | None = None
+
+    def paired(self, legs: Legs) -> None:
+        """A sequence's legs have answered; the first one names the request's workers."""
+        if self._sent is None:
+            self.prefill, self.decode = legs.pair.prefill.name, legs.pair.decode.name
+            self._sent = legs.started
+        self._answered = max(legs.answered, self._answered or 0.0)
+
+    def answered(self) -> None:
+        """A decode worker's answer has arrived whole."""
+        self._answered = monotonic()
+
+    def overhead_s(self) -> float | None:
+        """Time spent here so far: before the legs were sent, and since the slower one answered."""
+        if self._sent is None or self._answered is None:
+            return None
+        return (self._sent - self.started) + (monotonic() - self._answered)
+
+    def headers(self) -> dict[str, str]:
+        """Headers of the answer, from what is known now."""
+        headers = {"x-request-id": self.request_id}
+        if self.module != "-":
+            headers["x-psserve-module"] = self.module
+        if self.prefill is not None and self.decode is not None:
+            headers["x-psserve-prefill"] = self.prefill
+            headers["x-psserve-decode"] = self.decode
+        if (overhead := self.overhead_s()) is not None:
+            headers["x-psserve-router-overhead-ms"] = f"{overhead * 1000:.3f}"
+        return headers
+
+
+def new_exchange(request: web.Request) -> Exchange:
+    """Start notes for `request`, under the client's id for it when that is fit to be logged and echoed."""
+    given = request.headers.get("x-request-id", "")
+    exchange = Exchange(given if SANE_ID.fullmatch(given) else uuid.uuid4().hex)
+    request["exchange"] = exchange
+    return exchange
+
+
+def exchange_of(request: web.Request) -> Exchange:
+    """The notes for `request`."""
+    exchange = request["exchange"]
+    assert isinstance(exchange, Exchange)
+    return exchange

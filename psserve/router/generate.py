@@ -1,0 +1,72 @@
+"""The endpoints that generate: `/v1/chat/completions` and `/v1/completions`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from psserve.errors import RequestError
+from psserve.router.answer import generate_answer
+from psserve.router.body import PATHS, Route, parse_generation
+from psserve.router.exchange import Exchange, exchange_of
+from psserve.router.info import json_response
+from psserve.router.state import STATE, RouterState
+from psserve.router.streaming import stream_answer
+
+BODY_TIMEOUT_S = 60.0
+FORWARDED_HEADERS = ("traceparent", "tracestate")
+"""All other headers of the client stop here: SGLang takes orders from some (x-override-*, x-data-parallel-rank)."""
+
+routes = web.RouteTableDef()
+
+
+@routes.post(PATHS["chat"])
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, "chat")
+
+
+@routes.post(PATHS["completions"])
+async def completions(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, "completions")
+
+
+async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
+    state = request.app[STATE]
+    exchange = exchange_of(request)
+    exchange.route = route
+    raw = await _read_body(request)
+    headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
+    generation = parse_generation(route, raw, state.config, state.table, headers)
+    exchange.module = generation.module.name
+    with state.metrics.inflight.track_inprogress():
+        if generation.stream:
+            response = await stream_answer(state.dispatcher, generation, exchange, request)
+        else:
+            document = await generate_answer(state.dispatcher, generation, exchange)
+            response = json_response(document)
+            response.headers.update(exchange.headers())
+    _count(state, exchange)
+    return response
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """The whole body. Raises RequestError (408, 415), or aiohttp's 413."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise RequestError(415, "compressed bodies are not supported", code="unsupported_encoding")
+    if request.content_type != "application/json" or "Content-Type" not in request.headers:
+        raise RequestError(415, "Content-Type must be application/json", code="unsupported_media_type")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise RequestError(408, "the body did not arrive in time", code="request_timeout") from None
+
+
+def _count(state: RouterState, exchange: Exchange) -> None:
+    metrics = state.metrics
+    if exchange.usage is not None:
+        cached = exchange.usage["prompt_tokens_details"]["cached_tokens"]
+        metrics.usage(exchange.module, exchange.usage["prompt_tokens"], cached)
+    if exchange.first_byte is not None:
+        metrics.ttft.labels(exchange.module).observe(exchange.first_byte - exchange.started)

@@ -1,0 +1,113 @@
+"""Finding out which workers can serve: a worker is ready once a real request of one token went through it.
+
+A probe takes the way that requests take (both legs, the KV transfer between them, the check of the split), because
+SGLang's own health checks pass on servers that cannot pair. Ready workers are only asked for a TCP connection now and
+then; requests in flight notice sooner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Coroutine
+from time import monotonic
+from typing import Any
+
+from psserve.errors import RequestError
+from psserve.router.answer import check_answer
+from psserve.router.body import PATHS
+from psserve.router.config import RouterConfig
+from psserve.router.dispatch import Dispatcher, Pair, Sequence
+from psserve.router.failures import LegFailure
+from psserve.router.tasks import Background
+from psserve.router.upstream import Upstream
+from psserve.router.workers import Worker, WorkerTable
+
+TICK_S = 0.25
+READY_CHECK_S = 1.0  # how often a ready worker is asked for a connection
+PROBE_TOKENS = 4  # random, so that no cache can answer for the transfer
+
+
+class Prober:
+    """Keeps the workers' states true. `run` never ends by itself."""
+
+    def __init__(self, config: RouterConfig, table: WorkerTable, upstream: Upstream, dispatcher: Dispatcher) -> None:
+        self._config = config
+        self._table = table
+        self._upstream = upstream
+        self._dispatcher = dispatcher
+        self._background = Background()
+        self._busy: set[Worker] = set()
+        self._checked: dict[Worker, float] = {}
+
+    async def run(self) -> None:
+        """Look at every worker four times a second."""
+        while True:
+            self.tick()
+            await asyncio.sleep(TICK_S)
+
+    async def close(self) -> None:
+        await self._background.close(grace_s=0)
+
+    def tick(self) -> None:
+        """Start what is due: a probe for each worker that is not ready, a connection check for each that is."""
+        for worker in self._table.workers:
+            if worker in self._busy:
+                continue
+            if worker.is_ready:
+                if monotonic() - self._checked.get(worker, 0.0) >= READY_CHECK_S:
+                    self._start(worker, self._check(worker))
+            elif partner := self._partner(worker):
+                self._start(worker, self._probe(worker, partner))
+
+    def _start(self, worker: Worker, work: Coroutine[Any, Any, None]) -> None:
+        self._busy.add(worker)
+
+        async def run() -> None:
+            try:
+                await work
+            finally:
+                self._busy.discard(worker)
+
+        self._background.start(run())
+
+    async def _check(self, worker: Worker) -> None:
+        self._checked[worker] = monotonic()
+        if not await self._upstream.accepts(worker) and worker.is_ready:
+            self._table.mark_down(worker, "does not accept connections")
+
+    def _partner(self, worker: Worker) -> Worker | None:
+        """Whom to probe `worker` with: a ready worker of the other role, else any."""
+        others = self._table.decodes if worker.config.role == "prefill" else self._table.prefills
+        ready = [other for other in others if other.is_ready]
+        return secrets.choice(ready or others) if others else None
+
+    async def _probe(self, worker: Worker, partner: Worker) -> None:
+        """One request through the two; success makes both ready, failure is noted on `worker`."""
+        for one in (worker, partner):
+            if not await self._upstream.accepts(one):
+                worker.error = f"{one.name} does not accept connections"
+                return
+        prefill, decode = (worker, partner) if worker.config.role == "prefill" else (partner, worker)
+        try:
+            async with self._dispatcher.open_on(
+                Pair(prefill, decode), self._sequence(), self._config.upstream_timeout_s
+            ) as legs:
+                check_answer(legs, await legs.read())
+        except LegFailure as failure:
+            worker.error = f"{failure.worker.name}: {failure.detail[:200]}"
+        except RequestError as error:
+            worker.error = str(error)
+        else:
+            prefill.mark_ready()
+            decode.mark_ready()
+
+    def _sequence(self) -> Sequence:
+        body = {
+            "model": self._config.base.name,
+            "prompt": [secrets.randbelow(self._config.base.vocab_size) for _ in range(PROBE_TOKENS)],
+            "max_tokens": 1,
+            "temperature": 0,
+            "stream": False,
+        }
+        return Sequence(PATHS["completions"], prefill=body, decode=body)

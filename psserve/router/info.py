@@ -1,0 +1,100 @@
+"""The endpoints that only tell: models, workers, health, version, metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+import psserve
+from psserve.errors import RequestError
+from psserve.router.config import ModuleConfig
+from psserve.router.state import STATE, RouterState
+
+routes = web.RouteTableDef()
+
+
+def json_response(document: Any, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")
+
+
+@routes.get("/v1/models")
+async def list_models(request: web.Request) -> web.Response:
+    """Every module, under its name and under each alias."""
+    state = request.app[STATE]
+    data = [
+        _model_card(state, name, module) for module in state.config.modules for name in (module.name, *module.aliases)
+    ]
+    return json_response({"object": "list", "data": data})
+
+
+@routes.get("/v1/models/{id}")
+async def show_model(request: web.Request) -> web.Response:
+    state = request.app[STATE]
+    name = request.match_info["id"]
+    module = state.table.module(name)
+    if module is None:
+        raise RequestError(404, f"the model {name!r} does not exist", param="model", code="model_not_found")
+    return json_response(_model_card(state, name, module))
+
+
+def _model_card(state: RouterState, name: str, module: ModuleConfig) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": module.created,
+        "owned_by": "psserve",
+        "root": module.path,
+        "parent": state.config.base.name,
+        "max_model_len": state.config.base.context_length,
+    }
+
+
+@routes.get("/health")
+@routes.get("/liveness")
+async def health(request: web.Request) -> web.Response:
+    """The router itself answers."""
+    return json_response({"status": "ok"})
+
+
+@routes.get("/readiness")
+async def readiness(request: web.Request) -> web.Response:
+    """200 when a request could be served now: at least one prefill and one decode worker, and no shutdown begun."""
+    state = request.app[STATE]
+    if state.draining:
+        return json_response({"status": "draining"}, status=503)
+    if not state.table.is_usable():
+        return json_response({"status": "not ready"}, status=503)
+    return json_response({"status": "ready"})
+
+
+@routes.get("/workers")
+async def workers(request: web.Request) -> web.Response:
+    return json_response({"workers": [worker.describe() for worker in request.app[STATE].table.workers]})
+
+
+@routes.get("/version")
+async def version(request: web.Request) -> web.Response:
+    return json_response({"version": psserve.__version__})
+
+
+@routes.get("/server_info")
+async def server_info(request: web.Request) -> web.Response:
+    """What is served and within which limits; no keys, no addresses."""
+    config = request.app[STATE].config
+    return json_response(
+        {
+            "version": psserve.__version__,
+            "base": config.base.model_dump(),
+            "modules": [module.model_dump() for module in config.modules],
+            "request_timeout_s": config.request_timeout_s,
+            "kv_pool_tokens": config.kv_pool_tokens,
+        }
+    )
+
+
+@routes.get("/metrics")
+async def metrics(request: web.Request) -> web.Response:
+    body = request.app[STATE].metrics.render()
+    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -1,0 +1,94 @@
+"""The router's Prometheus metrics. Labels come from the configuration, never from clients."""
+
+from __future__ import annotations
+
+import logging
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from psserve.router.failures import LegFailure
+from psserve.router.workers import WorkerTable
+
+LATENCY_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 4, 8, 15, 30, 60, 120, 600,
+)  # fmt: skip
+OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+STATES = ("starting", "ready", "down")
+
+log = logging.getLogger("psserve.router")
+
+
+class Metrics:
+    """One registry a router, so that several can live in one process."""
+
+    def __init__(self, table: WorkerTable) -> None:
+        self._table = table
+        self._registry = registry = CollectorRegistry()
+        by_module = ["module"]
+        self.requests = Counter(
+            "psserve_requests_total", "Requests answered.", ["module", "route", "code"], registry=registry
+        )
+        self.duration = Histogram(
+            "psserve_request_duration_seconds",
+            "Arrival to last byte.",
+            ["module", "route"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.ttft = Histogram(
+            "psserve_ttft_seconds",
+            "Arrival to first streamed byte.",
+            by_module,
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.overhead = Histogram(
+            "psserve_router_overhead_seconds",
+            "Time added to the slower leg.",
+            by_module,
+            buckets=OVERHEAD_BUCKETS,
+            registry=registry,
+        )
+        self.inflight = Gauge("psserve_inflight_requests", "Generations in flight.", registry=registry)
+        self.split_mismatch = Counter(
+            "psserve_split_mismatch_total", "Answers discarded: the legs disagreed about the prompt.", registry=registry
+        )
+        self.leg_failures = Counter(
+            "psserve_leg_failures_total", "Legs that failed.", ["role", "reason"], registry=registry
+        )
+        self.prompt_tokens = Counter(
+            "psserve_prompt_tokens_total", "Prompt tokens of answered requests.", by_module, registry=registry
+        )
+        self.cached_tokens = Counter(
+            "psserve_cached_tokens_total", "Of these, tokens the base had cached.", by_module, registry=registry
+        )
+        self._worker_state = Gauge(
+            "psserve_worker_state", "1 for a worker's present state.", ["worker", "role", "state"], registry=registry
+        )
+
+    def leg_failed(self, failure: LegFailure, rid: str) -> None:
+        """Count and log one failed leg."""
+        self.leg_failures.labels(failure.role, failure.reason).inc()
+        if failure.reason == "split":
+            self.split_mismatch.inc()
+        level = logging.ERROR if failure.reason == "split" else logging.WARNING
+        log.log(
+            level,
+            "leg failed rid=%s worker=%s reason=%s detail=%r",
+            rid,
+            failure.worker.name,
+            failure.reason,
+            failure.detail[:500],
+        )
+
+    def usage(self, module: str, prompt_tokens: int, cached_tokens: int) -> None:
+        """Count the prompt of one answered request, in tokens."""
+        self.prompt_tokens.labels(module).inc(prompt_tokens)
+        self.cached_tokens.labels(module).inc(cached_tokens)
+
+    def render(self) -> bytes:
+        """Prometheus' text format."""
+        for worker in self._table.workers:
+            for state in STATES:
+                self._worker_state.labels(worker.name, worker.config.role, state).set(worker.state == state)
+        return generate_latest(self._registry)

@@ -1,0 +1,121 @@
+"""Checks on the sampling fields, which both endpoints share. Ranges are the narrower of SGLang's and OpenAI's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from psserve.router.checks import (
+    Body,
+    check_bool,
+    check_int,
+    check_number,
+    check_string,
+    check_token_ids,
+    invalid,
+)
+
+MAX_CHOICES = 128
+MAX_STOPS = 16
+MAX_STOP_TOKENS = 128
+MAX_LOGIT_BIAS = 1024
+MAX_TOP_LOGPROBS = 20
+MAX_GRAMMAR_BYTES = 64 * 1024
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
+RESPONSE_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+
+
+def check_sampling(body: Body, vocab_size: int) -> None:
+    """All sampling fields that mean the same on both endpoints. Raises RequestError (400)."""
+    check_number(body, "temperature", "from 0 to 2", lambda x: 0 <= x <= 2)
+    check_number(body, "top_p", "above 0, at most 1", lambda x: 0 < x <= 1)
+    check_number(body, "min_p", "from 0 to 1", lambda x: 0 <= x <= 1)
+    check_number(body, "presence_penalty", "from -2 to 2", lambda x: -2 <= x <= 2)
+    check_number(body, "frequency_penalty", "from -2 to 2", lambda x: -2 <= x <= 2)
+    check_number(body, "repetition_penalty", "above 0, at most 2", lambda x: 0 < x <= 2)
+    if body.get("top_k") != -1:
+        check_int(body, "top_k", 1, INT32_MAX)
+    check_int(body, "max_tokens", 1, INT32_MAX)
+    check_int(body, "min_tokens", 0, INT32_MAX)
+    check_int(body, "n", 1, MAX_CHOICES)
+    check_int(body, "seed", -INT64_MAX, INT64_MAX)
+    check_int(body, "priority", -INT32_MAX, INT32_MAX)
+    check_string(body, "user", 512)
+    check_string(body, "cache_salt", 256)
+    check_string(body, "extra_key", 256)
+    for name in ("ignore_eos", "no_stop_trim", "skip_special_tokens"):
+        check_bool(body, name)
+    _check_stop(body, vocab_size)
+    _check_logit_bias(body.get("logit_bias"), vocab_size)
+    _check_grammar(body)
+    _check_stream(body)
+
+
+def _check_stop(body: Body, vocab_size: int) -> None:
+    stop = body.get("stop", [])
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(type(s) is str and s for s in stops):
+        raise invalid("stop", f"stop must be a non-empty string or at most {MAX_STOPS} of them")
+    tokens = body.get("stop_token_ids")
+    if tokens:
+        check_token_ids(tokens, "stop_token_ids", vocab_size)
+        if len(tokens) > MAX_STOP_TOKENS:
+            raise invalid("stop_token_ids", f"stop_token_ids must hold at most {MAX_STOP_TOKENS} ids")
+    elif tokens not in (None, []):
+        raise invalid("stop_token_ids", "stop_token_ids must be a list of token ids")
+
+
+def _check_logit_bias(bias: Any, vocab_size: int) -> None:
+    if bias is None:
+        return
+    if not isinstance(bias, dict) or len(bias) > MAX_LOGIT_BIAS:
+        raise invalid("logit_bias", f"logit_bias must be an object of at most {MAX_LOGIT_BIAS} entries")
+    for key, value in bias.items():
+        # Length first: int() of a huge digit string is slow, and isdecimal alone allows non-ASCII digits.
+        if len(key) > 10 or not (key.isascii() and key.isdecimal()) or int(key) >= vocab_size:
+            raise invalid("logit_bias", f"logit_bias keys must be token ids from 0 to {vocab_size - 1}")
+        if type(value) not in (int, float) or not -100 <= value <= 100:
+            raise invalid("logit_bias", "logit_bias values must be numbers from -100 to 100")
+
+
+def _check_grammar(body: Body) -> None:
+    """At most one grammar, of bounded size. Whether it compiles is the decode server's to say."""
+    names = [name for name in ("regex", "ebnf", "json_schema") if body.get(name) is not None]
+    for name in names:
+        check_string(body, name, MAX_GRAMMAR_BYTES)
+    if _check_response_format(body.get("response_format")):
+        names.append("response_format")
+    if len(names) > 1:
+        raise invalid(names[1], f"only one of {', '.join(names)} can be used at a time")
+
+
+def _check_response_format(value: Any) -> bool:
+    """Whether it constrains the output."""
+    if value is None:
+        return False
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind not in RESPONSE_FORMATS:
+        raise invalid("response_format", f"response_format.type must be one of {', '.join(RESPONSE_FORMATS)}")
+    if len(orjson.dumps(value)) > MAX_GRAMMAR_BYTES:
+        raise invalid("response_format", f"response_format must be at most {MAX_GRAMMAR_BYTES} bytes")
+    if kind == "json_schema":
+        schema = value.get("json_schema")
+        if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
+            raise invalid("response_format", "response_format.json_schema.schema must be an object")
+    return bool(kind != "text")
+
+
+def _check_stream(body: Body) -> None:
+    check_bool(body, "stream")
+    options = body.get("stream_options")
+    if options is None:
+        return
+    if not body.get("stream"):
+        raise invalid("stream_options", "stream_options needs stream to be true")
+    if not isinstance(options, dict):
+        raise invalid("stream_options", "stream_options must be an object")
+    for name in ("include_usage", "continuous_usage_stats"):
+        if type(options.get(name, False)) is not bool:
+            raise invalid("stream_options", f"stream_options.{name} must be true or false")

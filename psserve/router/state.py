@@ -1,0 +1,43 @@
+"""The parts of one running router, built once and passed to whoever needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from psserve.router.config import RouterConfig
+from psserve.router.dispatch import Dispatcher
+from psserve.router.health import Prober
+from psserve.router.metrics import Metrics
+from psserve.router.upstream import Upstream
+from psserve.router.workers import WorkerTable
+
+
+@dataclass
+class RouterState:
+    """Create it inside the event loop; `close` it after the last request."""
+
+    config: RouterConfig
+    table: WorkerTable
+    metrics: Metrics
+    upstream: Upstream
+    dispatcher: Dispatcher
+    prober: Prober
+    draining: bool = False
+    """SIGTERM came: finish what runs, refuse what comes."""
+
+    @classmethod
+    def create(cls, config: RouterConfig) -> RouterState:
+        table = WorkerTable(config)
+        metrics = Metrics(table)
+        upstream = Upstream(config, table)
+        dispatcher = Dispatcher(table, upstream, metrics, config.request_timeout_s)
+        return cls(config, table, metrics, upstream, dispatcher, Prober(config, table, upstream, dispatcher))
+
+    async def close(self) -> None:
+        await self.prober.close()
+        await self.upstream.close()
+
+
+STATE = web.AppKey("state", RouterState)

@@ -1,0 +1,128 @@
+"""The HTTP client to the workers: one POST at a time, failures told apart, aborts sent behind a request's back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import orjson
+
+from psserve.router.config import RouterConfig
+from psserve.router.failures import LegFailure, bad_status, broken, no_connection
+from psserve.router.tasks import Background
+from psserve.router.workers import Worker, WorkerTable
+
+KEEP_ALIVE_S = 3.0  # SGLang closes idle connections after 5 s; ours must be gone first
+ABORT_TIMEOUT_S = 5.0
+CONNECT_CHECK_S = 1.0
+ERROR_BODY_LIMIT = 64 * 1024
+
+log = logging.getLogger("psserve.router")
+
+
+class Upstream:
+    """Owns the connections to all workers. Create it inside the event loop; `close` it at the end."""
+
+    def __init__(self, config: RouterConfig, table: WorkerTable) -> None:
+        self._table = table
+        self._background = Background()
+        self._headers = {"Authorization": f"Bearer {config.worker_key}", "Content-Type": "application/json"}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.upstream_timeout_s),
+            trace_configs=[_reuse_trace()],
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def post(self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """POST `body`; the answer has status 200 and is not read yet.
+
+        Raises LegFailure otherwise. A worker that cannot be reached, or breaks the connection, is marked down.
+        """
+        reused = SimpleNamespace(value=False)
+        try:
+            response = await self._session.post(
+                worker.url + path, data=body, headers={**self._headers, **headers}, trace_request_ctx=reused
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            self._table.mark_down(worker, "does not accept connections")
+            raise no_connection(worker, str(error)) from error
+        except aiohttp.ClientError as error:
+            if reused.value:
+                raise broken(worker, "stale", repr(error)) from error
+            raise self._reset(worker, error) from error
+        if response.status != 200:
+            raise await self._bad_status(worker, response)
+        return response
+
+    async def read(self, worker: Worker, response: aiohttp.ClientResponse) -> bytes:
+        """The whole body of an answer. Raises LegFailure when the connection breaks first."""
+        try:
+            return await response.read()
+        except aiohttp.ClientError as error:
+            raise self._reset(worker, error) from error
+
+    async def read_some(self, worker: Worker, response: aiohttp.ClientResponse) -> bytes:
+        """What has arrived of an answer (at least one byte), or b"" at its end. Raises LegFailure like `read`."""
+        try:
+            return await response.content.readany()
+        except aiohttp.ClientError as error:
+            raise self._reset(worker, error) from error
+
+    def abort(self, worker: Worker, rid: str) -> None:
+        """Tell `worker`, in the background, to drop request `rid`. Unknown ids are no error to it."""
+        self._background.start(self._abort(worker, rid))
+
+    async def accepts(self, worker: Worker) -> bool:
+        """Whether a TCP connection to `worker` opens within a second: the cheap half of a health check."""
+        try:
+            async with asyncio.timeout(CONNECT_CHECK_S):
+                _, writer = await asyncio.open_connection(worker.config.host, worker.config.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    async def close(self) -> None:
+        await self._background.close(grace_s=1.0)
+        await self._session.close()
+
+    def _reset(self, worker: Worker, error: Exception) -> LegFailure:
+        self._table.mark_down(worker, "broke the connection")
+        return broken(worker, "reset", repr(error))
+
+    async def _bad_status(self, worker: Worker, response: aiohttp.ClientResponse) -> LegFailure:
+        async with response:
+            try:
+                payload = await response.content.read(ERROR_BODY_LIMIT)
+            except aiohttp.ClientError as error:
+                return self._reset(worker, error)
+        return bad_status(worker, response.status, payload)
+
+    async def _abort(self, worker: Worker, rid: str) -> None:
+        timeout = aiohttp.ClientTimeout(total=ABORT_TIMEOUT_S)
+        body = orjson.dumps({"rid": rid})
+        # A worker that cannot be told has lost the request already, or notices the closed connection by itself.
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            url = worker.url + "/abort_request"
+            async with self._session.post(url, data=body, headers=self._headers, timeout=timeout) as response:
+                if response.status != 200:
+                    log.warning("worker=%s abort=%s status=%d", worker.name, rid, response.status)
+
+
+def _reuse_trace() -> aiohttp.TraceConfig:
+    """Notes on a request's trace context whether its connection came from the pool."""
+
+    async def note(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.value = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(note)
+    return trace

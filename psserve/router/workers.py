@@ -1,0 +1,103 @@
+"""The workers a router knows, and what it believes of each.
+
+    starting --probe succeeds--> ready --connection fails--> down --probe succeeds--> ready
+
+Only an answered request makes a worker `ready`; see health.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from psserve.router.config import ModuleConfig, RouterConfig, WorkerConfig
+
+State = Literal["starting", "ready", "down"]
+
+log = logging.getLogger("psserve.router")
+
+
+@dataclass(eq=False)
+class Worker:
+    """One worker and its present state."""
+
+    config: WorkerConfig
+    state: State = "starting"
+    error: str | None = None
+    """Why it is not ready, in one line."""
+    running: int = 0
+    """Legs of ours in flight on it."""
+    last_answer: float = float("-inf")
+    """When it last completed a sequence (monotonic seconds)."""
+    url: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        self.url = f"http://{host}:{self.config.port}"
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state == "ready"
+
+    def mark_ready(self) -> None:
+        """A request went through this worker."""
+        if not self.is_ready:
+            log.info("worker=%s state=ready", self.name)
+        self.state, self.error = "ready", None
+
+    def describe(self) -> dict[str, Any]:
+        """The entry of `/workers`."""
+        return {
+            "name": self.name,
+            "role": self.config.role,
+            "module": self.config.module,
+            "url": self.url,
+            "state": self.state,
+            "running": self.running,
+            "error": self.error,
+        }
+
+
+class WorkerTable:
+    """All workers and modules of a router, looked up by role and name."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self.workers = [Worker(worker) for worker in config.workers]
+        self.prefills = [worker for worker in self.workers if worker.config.role == "prefill"]
+        self.decodes = [worker for worker in self.workers if worker.config.role == "decode"]
+        self._modules = {name: module for module in config.modules for name in (module.name, *module.aliases)}
+
+    def module(self, name: str) -> ModuleConfig | None:
+        """The module of that name or alias."""
+        return self._modules.get(name)
+
+    def decodes_of(self, module: ModuleConfig) -> list[Worker]:
+        return [worker for worker in self.decodes if worker.config.module == module.name]
+
+    def is_usable(self) -> bool:
+        """At least one prefill and one decode worker would take a request now."""
+        return any(worker.is_ready for worker in self.prefills) and any(worker.is_ready for worker in self.decodes)
+
+    def mark_down(self, worker: Worker, error: str) -> None:
+        """`worker` does not answer: keep requests away until a probe succeeds.
+
+        When the last prefill worker is lost, the decode workers must be proven again too: its successor is a new
+        process, and their transfer connections to it are not.
+        """
+        if worker.state != "down":
+            log.warning("worker=%s state=down error=%r", worker.name, error)
+        worker.state, worker.error = "down", error
+        if worker.config.role == "prefill" and not any(prefill.is_ready for prefill in self.prefills):
+            for decode in self.decodes:
+                if decode.is_ready:
+                    decode.state, decode.error = "starting", "waiting for a prefill worker"
+
+    def doubt(self, worker: Worker, error: str) -> None:
+        """`worker` accepts requests but may not answer any: have a probe find out before it gets more."""
+        log.warning("worker=%s state=starting error=%r", worker.name, error)
+        worker.state, worker.error = "starting", error
