@@ -1,0 +1,36 @@
+"""Penalties count what the module emitted, and the prompt's last token is not that.
+
+Before a decode step SGLang counts each request's last token as output. For a request without output it takes the
+prompt's last token instead (sglang/srt/managers/schedule_batch.py, `cumulate_penalty_output_tokens`), which in stock
+SGLang hardly happens on a decode server; here it is every request's first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_COUNTERS = (
+    "cumulated_frequency_penalties",
+    "cumulated_presence_penalties",
+    "cumulated_repetition_penalties",
+    "len_output_tokens",
+)
+
+
+def cumulate_emitted_tokens_only(original: Callable[..., Any], batch: Any) -> None:
+    """Count last tokens as SGLang does, then put the counters of requests without output back as they were."""
+    rows = [row for row, req in enumerate(batch.reqs) if not req.output_ids]
+    if not rows:
+        original(batch)
+        return
+    counters = [
+        getattr(penalizer, name)
+        for penalizer in batch.sampling_info.penalizer_orchestrator.penalizers.values()
+        for name in _COUNTERS
+        if hasattr(penalizer, name)
+    ]
+    before = [counter[rows].clone() for counter in counters]
+    original(batch)
+    for counter, saved in zip(counters, before, strict=True):
+        counter[rows] = saved

@@ -1,0 +1,63 @@
+"""What a worker's processes learn from their environment.
+
+SGLang spawns its scheduler and detokenizer as new processes and loads plugins in each before any argument is known
+there, so the role travels in the environment. The worker sets it; nobody else needs to.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from psserve.errors import EngineError
+
+E = TypeVar("E", bound=Enum)
+
+ROLE = "PSSERVE_ROLE"
+WORKER_KEY = "PSSERVE_WORKER_KEY"
+ALLOW_UNTESTED = "PSSERVE_ALLOW_UNTESTED_SGLANG"
+NEGATIVE_CONTROL = "PSSERVE_NEGATIVE_CONTROL"
+
+
+class Role(Enum):
+    """What a server is for."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class NegativeControl(Enum):
+    """Deliberate mistakes, for tests that prove that the exactness suite can fail. Never set in service."""
+
+    NONE = ""
+    NO_HOOKS = "no-hooks"
+    KEEP_GENERATED_KV = "keep-generated-kv"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A worker process's part in the fleet. `role` is None in processes that are no psserve worker's."""
+
+    role: Role | None
+    allow_untested: bool
+    negative_control: NegativeControl
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read the settings; raises EngineError for a value that is none of the allowed ones."""
+        role = os.environ.get(ROLE, "")
+        return cls(
+            role=_parse(ROLE, Role, role) if role else None,
+            allow_untested=os.environ.get(ALLOW_UNTESTED, "") == "1",
+            negative_control=_parse(NEGATIVE_CONTROL, NegativeControl, os.environ.get(NEGATIVE_CONTROL, "")),
+        )
+
+
+def _parse(name: str, kind: type[E], value: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        allowed = ", ".join(repr(member.value) for member in kind)
+        raise EngineError(f"environment variable {name}={value!r} must be one of {allowed}") from None

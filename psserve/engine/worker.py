@@ -1,0 +1,82 @@
+"""One SGLang server with psserve's hooks: `python -m psserve.engine.worker <SGLang's own arguments>`.
+
+The role comes from `--disaggregation-mode`. The key that clients must show comes from the environment
+(PSSERVE_WORKER_KEY), since a command line can be read by every user of the machine.
+
+SGLang spawns its schedulers as fresh interpreters that import this file first (as `__mp_main__`), so what must hold
+in every process before SGLang is imported stands at the top level.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from psserve import torchvision_ops
+from psserve.engine import process
+from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY, Role, Settings
+from psserve.engine.versions import require_supported_sglang
+from psserve.errors import EngineError, PsserveError, UsageError
+
+torchvision_ops.declare_missing()
+
+
+def main(arguments: list[str]) -> int:
+    """Run one server until it is stopped. Returns the exit status."""
+    try:
+        role = role_of(arguments)
+        os.environ[ROLE] = role.value
+        require_supported_sglang(allow_untested=os.environ.get(ALLOW_UNTESTED) == "1")
+        serve(with_key(arguments))
+    except PsserveError as error:
+        print(f"psserve: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def role_of(arguments: list[str]) -> Role:
+    """The role that SGLang's own `--disaggregation-mode` asks for. Raises UsageError for any other mode."""
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name != "--disaggregation-mode":
+            continue
+        value = value if equals else "".join(arguments[index + 1 : index + 2])
+        if value in (Role.PREFILL.value, Role.DECODE.value):
+            return Role(value)
+        raise UsageError(f"--disaggregation-mode {value!r}: a psserve worker is a prefill or a decode server")
+    raise UsageError("--disaggregation-mode prefill|decode is missing: it decides which hooks a worker needs")
+
+
+def with_key(arguments: list[str]) -> list[str]:
+    """The arguments plus the API key from the environment, where there is one."""
+    key = os.environ.pop(WORKER_KEY, "")
+    return [*arguments, "--api-key", key] if key else list(arguments)
+
+
+def serve(arguments: list[str]) -> None:
+    """Load the plugins, check that ours is among them, and hand over to SGLang's own launcher."""
+    from sglang.launch_server import run_server
+    from sglang.srt.plugins import load_plugins
+    from sglang.srt.server_args import prepare_server_args
+    from sglang.srt.utils import kill_process_tree
+
+    from psserve.engine import plugin
+
+    load_plugins()
+    if not plugin.loaded:
+        raise EngineError(
+            "SGLang did not load psserve's plugin: reinstall psserve (`make setup`), and unset SGLANG_PLUGINS and "
+            "SGLANG_PLATFORM if they are set"
+        )
+    try:
+        run_server(prepare_server_args(arguments))
+    finally:
+        kill_process_tree(os.getpid(), include_parent=False)
+
+
+if __name__ == "__main__":
+    process.die_with_parent()
+    sys.exit(main(sys.argv[1:]))
+if __name__ == "__mp_main__":
+    process.die_with_parent()
+    Settings.from_environment()
