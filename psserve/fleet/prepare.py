@@ -34,7 +34,6 @@ def prepare(plan: FleetPlan) -> None:
         zoo = Zoo.open(plan.zoo)
         _private_dir(plan.run_dir / "checkpoints")
         for checkpoint in plan.checkpoints:
-            shutil.rmtree(checkpoint.path, ignore_errors=True)
             materialise(zoo, zoo.module(checkpoint.module), checkpoint.path)
     for process in (*plan.servers, plan.router):
         _set_aside(process.log)

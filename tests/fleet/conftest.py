@@ -1,0 +1,117 @@
+"""A real supervisor over fake servers, each in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from psserve.fleet.client import RouterClient
+from psserve.fleet.ports import free_ports
+from psserve.fleet.state import FleetState, read_state
+
+WAIT_S = 60.0
+"""Only bounds a test that hangs."""
+
+
+class FakeFleet:
+    """One supervisor process and what it started."""
+
+    def __init__(self, zoo: Path) -> None:
+        self.zoo = zoo
+        self.run = zoo / ".run"
+        self.tmp = zoo / "tmp"
+        self.ports: list[int] = []
+        self.supervisor: subprocess.Popen[str] | None = None
+        self.seen: set[int] = set()
+
+    def launch(
+        self, servers: dict[str, list[str]], *extra: str, restarts: int = 5, start_timeout_s: float = 60
+    ) -> None:
+        self.ports = self.ports or free_ports(1 + len(servers))
+        plan = self.zoo / "plan.json"
+        given = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
+        plan.write_text(json.dumps(given | {"restarts": restarts, "start_timeout_s": start_timeout_s}))
+        script = Path(__file__).with_name("run_fleet.py")
+        self.supervisor = subprocess.Popen(
+            [sys.executable, str(script), str(plan), *extra], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def ready(self) -> None:
+        """Wait for the ready line."""
+        assert self.supervisor is not None
+        assert self.supervisor.stdout is not None
+        line = self.supervisor.stdout.readline()
+        assert line == f"ready http://127.0.0.1:{self.ports[0]}\n", self.output()
+        self.processes()
+
+    def output(self) -> str:
+        """What it wrote on stderr, once it has ended."""
+        assert self.supervisor is not None
+        return self.supervisor.communicate(timeout=WAIT_S)[1]
+
+    def state(self) -> FleetState:
+        state = read_state(self.run)
+        assert state is not None
+        return state
+
+    def pid(self, name: str) -> int:
+        pid = next(server.pid for server in self.state().servers if server.name == name)
+        assert pid is not None
+        return pid
+
+    def processes(self) -> set[int]:
+        """Note and return every process of the fleet but the supervisor."""
+        supervisor = psutil.Process(self.state().supervisor.pid)
+        now = {process.pid for process in supervisor.children(recursive=True)}
+        self.seen |= now
+        return now
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, "the condition never came true"
+            time.sleep(0.02)
+
+    def is_state(self, name: str, state: str) -> bool:
+        return any(server.name == name and server.state == state for server in self.state().servers)
+
+    def restarts(self, name: str) -> int:
+        return next(server.restarts for server in self.state().servers if server.name == name)
+
+    def answers(self, name: str) -> bool:
+        view = RouterClient(self.state().url).workers()[name]
+        return view.state == "ready"
+
+    def until_all_gone(self) -> None:
+        """Every process that was ever noted has ended."""
+        self.until(lambda: not any(_runs(pid) for pid in self.seen))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
+    fleet = FakeFleet(tmp_path)
+    yield fleet
+    state = read_state(fleet.run) if fleet.run.exists() else None
+    if state is not None and state.supervisor.alive:
+        fleet.processes()
+        psutil.Process(state.supervisor.pid).kill()
+    if fleet.supervisor is not None:
+        fleet.supervisor.kill()
+        fleet.supervisor.communicate()
+    for pid in fleet.seen:
+        if _runs(pid):
+            psutil.Process(pid).kill()

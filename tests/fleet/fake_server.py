@@ -1,0 +1,81 @@
+"""A server process that obeys the fleet's contract and misbehaves on request. Standard library only.
+
+fake_server.py server --port N [--child] [--ignore-term] [--crash TEXT] [--crash-if FILE]
+fake_server.py router --config FILE
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import ProxyHandler, build_opener
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps(self.server.answer()).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def listen(port: int, answer) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.answer = answer
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    server.serve_forever()
+
+
+def run_server(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--child", action="store_true")
+    parser.add_argument("--ignore-term", action="store_true")
+    parser.add_argument("--crash")
+    parser.add_argument("--crash-if")
+    options = parser.parse_args(arguments)
+    print("key:", os.environ.get("PSSERVE_WORKER_KEY", "none"), flush=True)
+    if options.crash or (options.crash_if and os.path.exists(options.crash_if)):
+        print("Loading weights", flush=True)
+        sys.exit(f"ValueError: {options.crash or 'asked to'}")
+    child = None
+    if options.child:  # dies with us, as SGLang's schedulers do under psserve's worker
+        die = lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # noqa: E731
+        child = subprocess.Popen(["sleep", "600"], preexec_fn=die)
+    if options.ignore_term:
+        server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
+        server.answer = lambda: {"child": child and child.pid}
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        server.serve_forever()
+    listen(options.port, lambda: {"child": child and child.pid})
+
+
+def run_router(arguments: list[str]) -> None:
+    with open(arguments[1]) as file:
+        config = json.load(file)
+    opener = build_opener(ProxyHandler({}))
+
+    def state(worker: dict) -> str:
+        try:
+            opener.open(f"http://127.0.0.1:{worker['port']}/", timeout=1).close()
+        except OSError:
+            return "down"
+        return "ready"
+
+    def answer() -> dict:
+        return {"workers": [{"name": w["name"], "state": state(w), "new_field": 1} for w in config["workers"]]}
+
+    listen(config["port"], answer)
+
+
+if __name__ == "__main__":
+    {"server": run_server, "router": run_router}[sys.argv[1]](sys.argv[2:])
