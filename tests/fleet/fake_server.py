@@ -1,6 +1,6 @@
 """A server process that obeys the fleet's contract and misbehaves on request. Standard library only.
 
-fake_server.py server --port N [--child] [--ignore-term] [--crash TEXT] [--crash-if FILE]
+fake_server.py server --port N [--child plain|dying|daemon] [--ignore-term] [--crash TEXT] [--crash-if FILE]
 fake_server.py router --config FILE
 """
 
@@ -35,10 +35,16 @@ def listen(port: int, answer) -> None:
     server.serve_forever()
 
 
+def start_child(kind: str) -> subprocess.Popen:
+    """plain: in our group. dying: with us, as SGLang's under psserve's worker. daemon: in a session of its own."""
+    die = (lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)) if kind == "dying" else None
+    return subprocess.Popen(["sleep", "600"], preexec_fn=die, start_new_session=kind == "daemon")
+
+
 def run_server(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
-    parser.add_argument("--child", action="store_true")
+    parser.add_argument("--child", choices=["plain", "dying", "daemon"])
     parser.add_argument("--ignore-term", action="store_true")
     parser.add_argument("--crash")
     parser.add_argument("--crash-if")
@@ -47,10 +53,7 @@ def run_server(arguments: list[str]) -> None:
     if options.crash or (options.crash_if and os.path.exists(options.crash_if)):
         print("Loading weights", flush=True)
         sys.exit(f"ValueError: {options.crash or 'asked to'}")
-    child = None
-    if options.child:  # dies with us, as SGLang's schedulers do under psserve's worker
-        die = lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # noqa: E731
-        child = subprocess.Popen(["sleep", "600"], preexec_fn=die)
+    child = start_child(options.child) if options.child else None
     if options.ignore_term:
         server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
         server.answer = lambda: {"child": child and child.pid}

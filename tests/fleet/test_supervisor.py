@@ -16,7 +16,7 @@ from psserve.fleet.state import fleet_lock, running_fleet
 
 from .conftest import WAIT_S, FakeFleet
 
-TWO = {"prefill-0": ["--child"], "decode-a-0": ["--child"]}
+TWO = {"prefill-0": ["--child", "plain"], "decode-a-0": ["--child", "plain"]}
 
 
 def test_ready_line_comes_when_every_server_answers(fleet: FakeFleet) -> None:
@@ -46,7 +46,7 @@ def test_signal_ends_everything(fleet: FakeFleet, number: signal.Signals) -> Non
 
 
 def test_killed_supervisor_leaves_no_process(fleet: FakeFleet) -> None:
-    fleet.launch(TWO)
+    fleet.launch({"prefill-0": ["--child", "dying"], "decode-a-0": []})
     fleet.ready()
     assert fleet.supervisor is not None
     fleet.supervisor.kill()
@@ -54,8 +54,18 @@ def test_killed_supervisor_leaves_no_process(fleet: FakeFleet) -> None:
 
 
 def test_server_that_ignores_sigterm_is_killed_with_its_children(fleet: FakeFleet) -> None:
-    fleet.launch({"prefill-0": ["--ignore-term", "--child"]})
+    fleet.launch({"prefill-0": ["--ignore-term", "--child", "plain"]})
     fleet.ready()
+    stop_fleet(fleet.zoo)
+    fleet.until_all_gone()
+
+
+def test_stop_ends_daemons_of_servers_too(fleet: FakeFleet) -> None:
+    fleet.launch({"prefill-0": ["--child", "daemon"]})
+    fleet.ready()
+    os.kill(fleet.pid("prefill-0"), signal.SIGKILL)
+    fleet.until(lambda: fleet.restarts("prefill-0") == 1 and fleet.is_state("prefill-0", "ready"))
+    assert len(fleet.processes()) == 4  # the first daemon is still there, beside the second, the server and the router
     stop_fleet(fleet.zoo)
     fleet.until_all_gone()
 

@@ -1,0 +1,47 @@
+"""A zoo in memory, with just what planning looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from psserve.errors import UnknownModule
+
+
+@dataclass(frozen=True)
+class FakeBase:
+    path: Path
+    name: str = "qwen3-tiny"
+    vocab_size: int = 512
+    context_length: int = 4096
+    dtype: str = "float32"
+    num_layers: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 16
+    weight_bytes: int = 4_000_000
+
+
+@dataclass(frozen=True)
+class FakeModule:
+    name: str
+    path: Path
+    aliases: tuple[str, ...] = ()
+    task: str = ""
+    created: int = 1_764_000_000
+    weight_bytes: int = 4_000_000
+
+
+@dataclass(frozen=True)
+class FakeZoo:
+    path: Path
+    base: FakeBase
+    names: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"code": (), "math": ("maths",)})
+
+    def modules(self) -> list[FakeModule]:
+        return [FakeModule(name, self.path / "modules" / name, aliases) for name, aliases in self.names.items()]
+
+    def module(self, wanted: str) -> FakeModule:
+        for module in self.modules():
+            if wanted in (module.name, *module.aliases):
+                return module
+        raise UnknownModule(wanted)

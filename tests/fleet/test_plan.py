@@ -1,0 +1,250 @@
+"""Plans: servers, devices, ports, arguments per role and device."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.errors import PlanError, UnknownModule, UsageError
+from psserve.fleet import FleetOptions, FleetPlan, make_plan
+from psserve.fleet.devices import Gpu, Machine
+from psserve.fleet.show import plan_json, plan_text
+from psserve.router.config import RouterConfig
+
+from .fake_zoo import FakeBase, FakeZoo
+
+GIB = 1024**3
+CPU = Machine(2, 24 * GIB, 20 * GIB, ())
+TWO_GPUS = replace(CPU, gpus=(Gpu(0, "H100", 80 * GIB, 80 * GIB), Gpu(1, "H100", 80 * GIB, 40 * GIB)))
+SHELL = {
+    "PATH": "/bin",
+    "OPENAI_API_KEY": "secret",
+    "SGLANG_TEST_RETRACT": "true",
+    "DUMPER_SERVER_PORT": "1",
+    "LC_ALL": "C",
+}
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Any:
+    return FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
+
+
+def plan(zoo: Any, machine: Machine = CPU, **options: Any) -> FleetPlan:
+    return make_plan(zoo, FleetOptions(**{"port": 0, **options}), machine=machine, environ=SHELL)
+
+
+def value_of(command: tuple[str, ...], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def test_one_server_a_module_behind_the_prefill_servers(zoo: Any) -> None:
+    made = plan(zoo, prefill=2)
+    assert [(s.name, s.role, s.module) for s in made.servers] == [
+        ("prefill-0", "prefill", None),
+        ("prefill-1", "prefill", None),
+        ("decode-code-0", "decode", "code"),
+        ("decode-math-0", "decode", "math"),
+    ]
+    assert made.modules == ("code", "math")
+
+
+def test_ports_are_all_different(zoo: Any) -> None:
+    made = plan(zoo, prefill=2)
+    ports = [made.router.port]
+    for server in made.servers:
+        ports += [server.port, int(value_of(server.command, "--nccl-port"))]
+        ports += [server.bootstrap_port] if server.bootstrap_port else []
+    assert len(ports) == len(set(ports)) == 1 + 2 * 4 + 2
+
+
+def test_roles_decide_the_disaggregation_arguments(zoo: Any) -> None:
+    prefill, decode, _ = plan(zoo).servers
+    assert value_of(prefill.command, "--disaggregation-mode") == "prefill"
+    assert value_of(prefill.command, "--disaggregation-bootstrap-port") == str(prefill.bootstrap_port)
+    assert "--disaggregation-decode-enable-radix-cache" not in prefill.command
+    assert value_of(decode.command, "--disaggregation-mode") == "decode"
+    assert "--disaggregation-decode-enable-radix-cache" in decode.command
+    assert decode.bootstrap_port is None
+    assert "--disaggregation-bootstrap-port" not in decode.command
+
+
+def test_prefill_runs_the_base_and_decode_its_module(zoo: Any) -> None:
+    prefill, decode, _ = plan(zoo).servers
+    assert value_of(prefill.command, "--model-path") == str(zoo.base.path)
+    assert value_of(decode.command, "--model-path") == str(zoo.path / ".run" / "checkpoints" / "code")
+    assert value_of(decode.command, "--served-model-name") == "code"
+
+
+def test_cpu_arguments(zoo: Any) -> None:
+    made = plan(zoo)
+    for server in made.servers:
+        command = server.command
+        assert server.device == "cpu"
+        assert value_of(command, "--device") == "cpu"
+        assert value_of(command, "--dtype") == "float32"
+        assert value_of(command, "--attention-backend") == "torch_native"
+        assert value_of(command, "--cuda-graph-backend-decode") == "disabled"
+        assert value_of(command, "--max-total-tokens") == "16384"
+        assert server.env["OMP_NUM_THREADS"] == "1"
+        assert server.env["SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX"] == "0"
+
+
+def test_gpu_arguments(zoo: Any) -> None:
+    made = plan(zoo, TWO_GPUS)
+    assert [server.device for server in made.servers] == ["cuda:0", "cuda:1", "cuda:0"]
+    for server in made.servers:
+        assert value_of(server.command, "--base-gpu-id") == server.device[-1]
+        assert value_of(server.command, "--dtype") == "bfloat16"
+        assert "--attention-backend" not in server.command
+        assert "OMP_NUM_THREADS" not in server.env
+
+
+def test_servers_that_share_a_gpu_share_its_memory(zoo: Any) -> None:
+    made = plan(zoo, TWO_GPUS, serve_base=True)
+    tokens = {server.name: int(value_of(server.command, "--max-total-tokens")) for server in made.servers}
+    assert tokens["prefill-0"] == tokens["decode-math-0"] > tokens["decode-code-0"] == tokens["decode-qwen3-tiny-0"]
+    token_bytes = 2 * 4 * 2 * 16 * 2
+    assert 2 * tokens["prefill-0"] * token_bytes < 0.9 * 80 * GIB - 5 * GIB
+    assert made.router.config["kv_pool_tokens"] == min(tokens.values())
+
+
+def test_pools_are_whole_pages(zoo: Any) -> None:
+    made = plan(zoo, TWO_GPUS, page_size=64)
+    assert all(int(value_of(server.command, "--max-total-tokens")) % 64 == 0 for server in made.servers)
+
+
+def test_fleet_that_does_not_fit_a_gpu_is_refused(zoo: Any) -> None:
+    small = replace(CPU, gpus=(Gpu(0, "T4", 16 * GIB, 6 * GIB),))
+    with pytest.raises(PlanError, match=r"GPU 0 \(T4\): 3 servers need 7\.5 GiB .* 5\.4 GiB can be used"):
+        plan(zoo, small)
+
+
+def test_fleet_that_does_not_fit_main_memory_is_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match=r"3 servers need .* this machine has 24\.0 GiB"):
+        plan(zoo, kv_tokens=1_000_000_000)
+
+
+def test_serve_base_adds_the_base_as_a_module(zoo: Any) -> None:
+    made = plan(zoo, modules=("math",), serve_base=True)
+    assert made.modules == ("math", "qwen3-tiny")
+    assert [c.module for c in made.checkpoints] == ["math"]
+    assert value_of(made.servers[-1].command, "--model-path") == str(zoo.base.path)
+
+
+def test_serve_base_with_a_module_of_its_name_is_refused(tmp_path: Path) -> None:
+    zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"), {"math": ("qwen3-tiny",)})
+    with pytest.raises(PlanError, match="has the base's name"):
+        plan(zoo, serve_base=True)
+
+
+def test_modules_are_chosen_by_name_or_alias_once(zoo: Any) -> None:
+    assert plan(zoo, modules=("maths", "math")).modules == ("math",)
+    with pytest.raises(UnknownModule):
+        plan(zoo, modules=("poems",))
+
+
+def test_empty_zoo_is_refused(tmp_path: Path) -> None:
+    zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"), {})
+    with pytest.raises(PlanError, match="add one with `psserve add-model`"):
+        plan(zoo)
+
+
+def test_cuda_without_a_gpu_is_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match="no NVIDIA GPU"):
+        plan(zoo, device="cuda")
+
+
+def test_cpu_may_be_asked_for_beside_gpus(zoo: Any) -> None:
+    assert {server.device for server in plan(zoo, TWO_GPUS, device="cpu").servers} == {"cpu"}
+
+
+def test_context_beyond_the_base_is_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match="--context-length 8192: the base qwen3-tiny goes to 4096"):
+        plan(zoo, context_length=8192)
+
+
+def test_environment_is_an_allow_list(zoo: Any) -> None:
+    env = plan(zoo).servers[0].env
+    assert env["PATH"] == "/bin"
+    assert env["LC_ALL"] == "C"
+    assert not env.keys() & {"OPENAI_API_KEY", "SGLANG_TEST_RETRACT", "DUMPER_SERVER_PORT", "PSSERVE_WORKER_KEY"}
+
+
+def test_extra_environment_wins(zoo: Any) -> None:
+    env = plan(zoo, extra_env={"SGLANG_TEST_RETRACT": "true", "OMP_NUM_THREADS": "2"}).servers[0].env
+    assert (env["SGLANG_TEST_RETRACT"], env["OMP_NUM_THREADS"]) == ("true", "2")
+
+
+def test_everything_stays_on_loopback(zoo: Any) -> None:
+    for server in plan(zoo).servers:
+        assert value_of(server.command, "--host") == "127.0.0.1"
+        assert server.env["SGLANG_HOST_IP"] == "127.0.0.1"
+        assert server.env["GLOO_SOCKET_IFNAME"] == server.env["UCX_NET_DEVICES"] == "lo"
+        assert server.env["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"].startswith("file:///")
+
+
+def test_engine_arguments_come_last(zoo: Any) -> None:
+    assert plan(zoo, engine_args=("--schedule-policy", "lpm")).servers[0].command[-2:] == ("--schedule-policy", "lpm")
+
+
+def test_router_accepts_its_configuration(zoo: Any) -> None:
+    made = plan(zoo, serve_base=True, api_key="k")
+    config = RouterConfig.model_validate_json(json.dumps({**made.router.config, "worker_key": made.worker_key}))
+    assert [worker.name for worker in config.workers] == [server.name for server in made.servers]
+    assert [module.name for module in config.modules] == ["code", "math", "qwen3-tiny"]
+    assert config.kv_pool_tokens == 16384
+
+
+def test_no_secret_is_shown(zoo: Any) -> None:
+    made = plan(zoo, api_key="hush-hush")
+    for text in (plan_text(made), json.dumps(plan_json(made)), repr(made), repr(FleetOptions(api_key="hush-hush"))):
+        assert made.worker_key not in text
+        assert "hush-hush" not in text
+
+
+def test_worker_key_is_new_every_time(zoo: Any) -> None:
+    assert plan(zoo).worker_key != plan(zoo).worker_key
+
+
+def test_planning_writes_nothing(zoo: Any) -> None:
+    plan(zoo)
+    assert list(zoo.path.iterdir()) == []
+
+
+def test_plan_text_shows_servers_and_commands(zoo: Any) -> None:
+    made = plan(zoo)
+    lines = plan_text(made).splitlines()
+    assert lines[0].split() == ["server", "module", "device", "port", "bootstrap"]
+    assert lines[2].split() == ["decode-code-0", "code", "cpu", str(made.servers[1].port), "-"]
+    assert "# decode-math-0" in lines
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prefill": 0}, "--prefill 0"),
+        ({"port": 65536}, "--port 65536"),
+        ({"page_size": 0}, "--page-size 0"),
+        ({"kv_tokens": -1}, "--kv-tokens -1"),
+        ({"request_timeout_s": 0.0}, "--request-timeout-secs 0"),
+        ({"request_timeout_s": float("nan")}, "--request-timeout-secs nan"),
+        ({"drain_s": -1.0}, "--drain-secs -1"),
+        ({"modules": ()}, "--modules names no module"),
+        ({"api_key": ""}, "--api-key is empty"),
+        ({"host": "0.0.0.0"}, "--host 0.0.0.0 is open"),
+        ({"host": "example.org"}, "--host example.org is open"),
+    ],
+)
+def test_bad_options_name_their_flag(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        FleetOptions(**options)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_loopback_needs_no_key(host: str) -> None:
+    assert FleetOptions(host=host).host == host
