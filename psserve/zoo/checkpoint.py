@@ -129,6 +129,9 @@ def check_config(path: Path, config: dict[str, Any]) -> str:
 
 def understand_config(path: Path) -> dict[str, Any]:
     """config.json as Transformers reads it (old and new spellings become one, defaults are filled in)."""
+    from psserve import torchvision_ops
+
+    torchvision_ops.declare_missing()
     from transformers import AutoConfig
 
     try:

@@ -1,0 +1,127 @@
+"""The reference: what a prompt's answer is by definition, in plain Transformers.
+
+For a prompt of n tokens x[0..n-1] the base computes the KV of x[0..n-2]; the module runs on x[n-1] over that cache and
+generates from there. The base's logits are never used. A prompt of one token shares nothing: the module does it all.
+
+     position      0 ........ n-2 | n-1      n   n+1 ...
+     KV computed by     BASE      |        MODULE
+
+Served answers must equal these token for token (greedy, float32), and their log-probabilities to 1e-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from psserve import torchvision_ops
+from psserve.zoo import Zoo
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+ProcessLogits = Callable[[Sequence[int], Sequence[int], torch.Tensor], torch.Tensor]
+"""(prompt ids, output ids so far, logits [vocab]) -> logits [vocab] to choose from: penalties, grammar masks."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The tokens of an answer, each with its log-probability under the unprocessed logits (log_softmax in float32)."""
+
+    tokens: list[int]
+    logprobs: list[float]
+
+
+class LayerKV(NamedTuple):
+    """Keys (rotated) and values of one layer, each [tokens, kv heads, head dim]: the shape of SGLang's pools."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+class Pair(NamedTuple):
+    """The two models that answer a request."""
+
+    base: PreTrainedModel
+    module: PreTrainedModel
+
+
+def load_pair(zoo: Zoo, module_name: str) -> Pair:
+    """Base and module of a zoo, with the types their weights have on disk. The base's own name gives it twice."""
+    base = load_model(zoo.base.path)
+    if module_name == zoo.base.name:
+        return Pair(base, base)
+    return Pair(base, load_model(zoo.base.path, weights=zoo.module(module_name).path))
+
+
+def load_model(checkpoint: Path, weights: Path | None = None) -> PreTrainedModel:
+    """The model of a checkpoint directory, optionally with the safetensors of another directory, ready for inference."""
+    torchvision_ops.declare_missing()
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        weights or checkpoint,
+        config=AutoConfig.from_pretrained(checkpoint, local_files_only=True),
+        dtype="auto",
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    return model.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def generate(
+    base: PreTrainedModel,
+    module: PreTrainedModel,
+    input_ids: Sequence[int],
+    max_new_tokens: int,
+    *,
+    process_logits: ProcessLogits | None = None,
+    stop_ids: Collection[int] = (),
+) -> Generation:
+    """The greedy answer of `module` over the KV cache of `base`.
+
+    Ends after `max_new_tokens`, or with the first token of `stop_ids`, which is part of the result. ValueError for an
+    empty prompt.
+    """
+    if not input_ids:
+        raise ValueError("an empty prompt has no answer")
+    cache = prefill(base, input_ids[:-1])
+    last = input_ids[-1]
+    answer = Generation([], [])
+    while len(answer.tokens) < max_new_tokens:
+        logits = module(as_batch(module, [last]), past_key_values=cache, use_cache=True).logits[0, -1].float()
+        wanted = process_logits(input_ids, answer.tokens, logits.clone()) if process_logits else logits
+        last = int(wanted.argmax())
+        answer.tokens.append(last)
+        answer.logprobs.append(float(logits.log_softmax(-1)[last]))
+        if last in stop_ids:
+            break
+    return answer
+
+
+@torch.inference_mode()
+def prefill_kv(model: PreTrainedModel, input_ids: Sequence[int]) -> list[LayerKV]:
+    """What `model` writes into the KV cache for `input_ids`, layer by layer."""
+    cache = prefill(model, input_ids)
+    return [LayerKV(layer.keys[0].transpose(0, 1), layer.values[0].transpose(0, 1)) for layer in cache.layers]
+
+
+def prefill(model: PreTrainedModel, input_ids: Sequence[int]) -> DynamicCache:
+    """The KV cache of `input_ids`, empty for no tokens."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    if input_ids:
+        model(as_batch(model, input_ids), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
+
+
+def as_batch(model: PreTrainedModel, input_ids: Sequence[int]) -> torch.Tensor:
+    """Token ids as a batch of one, [1, tokens], where the model is."""
+    return torch.tensor([list(input_ids)], device=model.device)

@@ -1,0 +1,93 @@
+"""A small but real tokenizer for synthetic zoos: byte-level BPE with a ChatML-like template that renders tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+VOCAB_SIZE = 512
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+TOOL_CALL = ("<tool_call>", "</tool_call>")
+
+CORPUS = """
+You are a helpful assistant. Answer the question of the user, step by step, and use the tools when they help.
+What is the sum of 12 and 30? The sum of 12 and 30 is 42. How many apples are left when 7 of 19 are eaten?
+def add(first, second): return first + second
+for number in range(10): print(number, number * number)
+{"type": "function", "function": {"name": "get_weather", "description": "The weather of a city", "parameters":
+{"type": "object", "properties": {"city": {"type": "string"}, "unit": {"type": "string"}}, "required": ["city"]}}}
+{"name": "get_weather", "arguments": {"city": "Paris", "unit": "celsius"}}
+The prefill server computes the keys and values of the prompt, and the decode server generates the answer from them.
+Once there was a small language model that nobody had trained; all that it said was random, and yet always the same.
+Please write a function that reads a file, counts the words in it and returns the most common ones as a list.
+"""
+
+CHAT_TEMPLATE = """\
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages and messages[0].role == 'system' %}
+        {{- messages[0].content + '\\n\\n' }}
+    {%- endif %}
+    {{- 'You may call these tools:\\n<tools>' }}
+    {%- for tool in tools %}
+        {{- '\\n' + tool | tojson }}
+    {%- endfor %}
+    {{- '\\n</tools>\\nTo call one, write:\\n' }}
+    {{- '<tool_call>\\n{"name": NAME, "arguments": OBJECT}\\n</tool_call><|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'tool' %}
+        {{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+    {%- elif not (tools and loop.first and message.role == 'system') %}
+        {{- '<|im_start|>' + message.role + '\\n' + (message.content or '') }}
+        {%- for call in message.tool_calls or [] %}
+            {%- set function = call.function or call %}
+            {%- set arguments = function.arguments %}
+            {{- '\\n<tool_call>\\n{"name": ' + function.name | tojson + ', "arguments": ' }}
+            {{- (arguments if arguments is string else arguments | tojson) + '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+
+
+def write_tokenizer(directory: Path, context_length: int) -> None:
+    """Train the tokenizer and write tokenizer.json, tokenizer_config.json and chat_template.jinja. Always the same."""
+    from tokenizers import (  # type: ignore[import-untyped]
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        pre_tokenizers,
+        trainers,
+    )
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    added = [*(AddedToken(text, special=True) for text in (PAD, START, END)), *(AddedToken(text) for text in TOOL_CALL)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE - len(TOOL_CALL),
+        special_tokens=added[:3],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS.splitlines(), trainer)
+    tokenizer.add_tokens(added[3:])
+    if tokenizer.get_vocab_size() != VOCAB_SIZE:
+        raise AssertionError(f"the corpus gives {tokenizer.get_vocab_size()} tokens, not {VOCAB_SIZE}: it is too short")
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None,
+        "eos_token": END,
+        "pad_token": PAD,
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
