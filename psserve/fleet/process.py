@@ -81,26 +81,32 @@ class ChildHandle:
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._child = child
+        self._ended_with: int | None = None
 
     @property
     def pid(self) -> int:
         return self._child.pid
 
     def poll(self) -> int | None:
-        if self._child.returncode is None:
+        if self._child.returncode is not None:
+            return self._child.returncode
+        if self._ended_with is None:
             # Look without reaping: while the zombie holds its pid, the group's number cannot be anyone else's.
-            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if end is None:
                 return None
+            self._ended_with = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
             _signal_group(self.pid, signal.SIGKILL)
-            self._child.wait()
+        if _reap_group(self.pid):
+            self._child.returncode = self._ended_with
         return self._child.returncode
 
     def terminate(self) -> None:
-        if self._child.returncode is None:
-            self._child.terminate()
+        if self._child.returncode is None and self._ended_with is None:
+            os.kill(self.pid, signal.SIGTERM)  # at worst to its zombie, which still holds the pid
 
     def kill(self) -> None:
-        if self._child.returncode is None:
+        if self._child.returncode is None and self._ended_with is None:
             kill_tree(self.pid)
             _signal_group(self.pid, signal.SIGKILL)
 
@@ -156,6 +162,15 @@ def _die_with(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return in_child
+
+
+def _reap_group(group: int) -> bool:
+    """Reap the dead of this group: the leader, and the orphans that fell to us. Returns whether none is left."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG):
+            pass
+        return False
+    return True
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
