@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export DEVICE PYTHON
 
-.PHONY: help setup run test check lint type fmt bench bench-smoke lock clean
+.PHONY: help setup run test check lint type fmt bench bench-smoke docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ bench: setup ## compare shared prefill with per-model disaggregation
 
 bench-smoke: setup ## time a small fleet on this machine, some minutes
 	$(PY) scripts/bench_smoke.py
+
+docs: setup ## write docs/cli.md and the module list from the program
+	$(PY) scripts/docs.py
 
 lock: ## resolve requirements/*.in again (needs uv)
 	scripts/lock.sh
