@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from psserve.cli.options import zoo_option
+from .options import zoo_option
 
 
 @click.command()

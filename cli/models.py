@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from psserve.cli.options import json_option, zoo_option
+from .options import json_option, zoo_option
 
 if TYPE_CHECKING:
     from psserve.zoo import Module, Zoo

@@ -59,7 +59,7 @@ def load_pair(zoo: Zoo, module_name: str) -> Pair:
 
 
 def load_model(checkpoint: Path, weights: Path | None = None) -> PreTrainedModel:
-    """The model of a checkpoint directory, optionally with the safetensors of another directory, ready for inference."""
+    """The model of a checkpoint directory, if asked with the weights of another, ready for inference."""
     torchvision_ops.declare_missing()
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -46,7 +46,7 @@ SHAPE: dict[str, Any] = {
 
 SCALES = ((r"[qk]_proj", 1.5), (r"[qk]_norm", 1.5), (r"o_proj", 2.0))
 """Parameter name -> factor on its usual scale. Sharp attention with a loud output makes the answer depend on the whole
-prompt, while float32 noise stays at 1e-5 in the log-probabilities of 1,500-token prompts (3e-5 with 2.0 for q and k)."""
+prompt, while float32 noise stays at 1e-5 in the log-probabilities of 1,500-token prompts (3e-5 with 2.0 for q, k)."""
 
 PERTURBATION = 0.3
 """How far a module is from the base, in standard deviations of each weight matrix. From 0.3 on, another module, and the
@@ -69,8 +69,10 @@ def build_zoo(
 
     if path.exists() and any(path.iterdir()):
         raise ZooError(f"{path}: not empty: choose another directory")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    path = path.resolve()
+    building = path.with_name(f".{path.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
     try:
         model = new_model(architecture, SHAPE | shape)
         generator = torch.Generator().manual_seed(seed)
