@@ -33,8 +33,7 @@ fmt: setup ## let ruff rewrite the files
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: setup ## compare shared prefill with per-model disaggregation
-	.venv/bin/psserve bench
+bench: bench-smoke ## all benchmarks there are
 
 bench-smoke: setup ## time a small fleet on this machine, some minutes
 	$(PY) scripts/bench_smoke.py

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What scripts/setup.sh reads, in a folder of its own."""
+    for name in ("scripts", "requirements"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def set_up(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "scripts/setup.sh"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_unknown_device_is_refused(folder: Path) -> None:
+    done = set_up(folder, DEVICE="tpu")
+    assert (done.returncode, done.stderr) == (1, "setup: error: DEVICE=tpu: say cpu or gpu\n")
+
+
+def test_an_unfit_python_is_refused_and_nothing_is_made(folder: Path) -> None:
+    done = set_up(folder, DEVICE="cpu", PYTHON="false")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "setup: error: PYTHON=false: not a Python 3.11 or 3.12 with venv and pip\n",
+    )
+    assert not (folder / ".venv").exists()
+
+
+def test_no_python_at_all_is_said(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    tools = tmp_path_factory.mktemp("bin")
+    for name in ("bash", "cat", "cut", "dirname", "sha256sum"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    done = set_up(folder, DEVICE="cpu", PATH=str(tools))
+    assert done.returncode == 1
+    assert "no Python 3.11 or 3.12 with venv found" in done.stderr
+
+
+def test_an_interrupted_set_up_is_thrown_away(folder: Path) -> None:
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "installing").touch()
+    (folder / "requirements" / "torch.txt").write_text("not a requirement !\n")  # so that it ends before any download
+    done = set_up(folder, DEVICE="cpu")
+    assert "removing .venv: it is broken or was left half-made" in done.stderr
+    assert done.returncode != 0
+    assert (folder / ".venv" / "installing").exists()  # and the next start will throw this one away too
+    assert not (folder / ".venv" / "installed").exists()
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "dev", "sglang-0.5.17"])
+def test_locks_pin_and_hash_everything_and_name_no_host(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    entries = text.replace("\\\n", "").splitlines()
+    packages = [line for line in entries if line.strip() and not line.lstrip().startswith("#")]
+    assert packages
+    assert [line for line in packages if "==" not in line or "--hash=sha256:" not in line] == []
+    assert "://" not in text
+
+
+def test_the_cpu_set_has_the_gpu_sets_versions() -> None:
+    def pins(name: str) -> set[str]:
+        lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+        return {line.split()[0] for line in lines if "==" in line and not line.lstrip().startswith(("#", "--hash"))}
+
+    assert pins("cpu") <= pins("gpu")
