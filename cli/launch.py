@@ -65,6 +65,7 @@ def command(
     """
     from psserve.fleet import FleetOptions, make_plan
     from psserve.fleet.show import plan_json, plan_text
+    from psserve.fleet.state import require_none_running
     from psserve.zoo import Zoo, find_zoo
 
     if engine_args and not engine_args[0].startswith("-"):
@@ -77,7 +78,10 @@ def command(
         extra_env=dict(_assignment(text) for text in env),
         **fields,
     )
-    plan = make_plan(Zoo.open(find_zoo(zoo_dir)), options)
+    zoo = Zoo.open(find_zoo(zoo_dir))
+    if not dry_run:
+        require_none_running(zoo.path)
+    plan = make_plan(zoo, options)
     if dry_run:
         click.echo(json.dumps(plan_json(plan), indent=1) if as_json else plan_text(plan))
         return

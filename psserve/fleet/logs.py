@@ -13,11 +13,11 @@ _ERROR = re.compile(
 )
 
 
-def tail(log: Path, lines: int = 12) -> list[str]:
-    """The last lines of a log that say something; none if it cannot be read."""
+def tail(log: Path, lines: int = 12, since: int = 0) -> list[str]:
+    """The last lines from byte `since` on that say something; none if the log cannot be read."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            file.seek(max(since, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return []
@@ -25,8 +25,8 @@ def tail(log: Path, lines: int = 12) -> list[str]:
     return [line for line in said if line][-lines:]
 
 
-def last_error(log: Path) -> str:
-    """The last line that names an error, or else the last line."""
-    lines = tail(log, lines=400)
+def last_error(log: Path, since: int = 0) -> str:
+    """The last line from byte `since` on that names an error, or else the last line."""
+    lines = tail(log, 400, since)
     errors = [line for line in lines if _ERROR.search(line)]
-    return (errors or lines or ["its log is empty"])[-1].strip()
+    return (errors or lines or ["it wrote no log"])[-1].strip()

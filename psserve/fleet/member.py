@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from psserve.fleet.logs import last_error
+from psserve.fleet.ports import listens
 from psserve.fleet.process import Handle, Starter, start_ticks
 from psserve.fleet.restarts import RestartPolicy, Restarts
 from psserve.fleet.spec import ProcessSpec, ServerSpec
@@ -29,6 +30,7 @@ class Member:
         self._restarts = Restarts(policy)
         self._handle: Handle | None = None
         self._ticks: int | None = None
+        self._log_start = 0
         self._started: float | None = None
         self._since = time.monotonic()
         self._restart_at = 0.0
@@ -52,6 +54,7 @@ class Member:
         if isinstance(spec, ServerSpec):
             spec.rendezvous.unlink(missing_ok=True)
             spec = replace(spec, env={**spec.env, "PSSERVE_WORKER_KEY": worker_key})
+        self._log_start = spec.log.stat().st_size if spec.log.exists() else 0
         self._handle = self._starter.start(spec)
         self._ticks = start_ticks(self._handle.pid)
         self._started, self._since = time.time(), time.monotonic()
@@ -63,7 +66,7 @@ class Member:
         if code is None:
             return False
         self._handle, self.exit_code = None, code
-        self.error = f"{_how(code)}: {last_error(self.spec.log)}"
+        self.error = f"{_how(code)}: {last_error(self.spec.log, self._log_start)}"
         return True
 
     def plan_restart(self) -> float | None:
@@ -78,11 +81,15 @@ class Member:
         return self.state == "restarting" and time.monotonic() >= self._restart_at
 
     def observe(self, state: str, error: str | None) -> None:
-        """Take over what the router sees of a living process."""
+        """Take over what the router sees of a living process.
+
+        The router may not know yet that an idle server died: one just restarted is not ready before it listens.
+        """
         if not self.alive:
             return
         if state == "ready":
-            self.state, self.error = "ready", None
+            if self.state == "ready" or listens(self.spec.host, self.spec.port):
+                self.state, self.error = "ready", None
         elif self.state == "ready":
             self.state, self.error = "down", error
         else:

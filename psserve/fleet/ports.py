@@ -30,6 +30,15 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         return True
 
 
+def listens(host: str, port: int) -> bool:
+    """Whether somebody answers there now. `host` may be a wildcard address."""
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
 def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
     """`count` different free loopback ports, none of them in `taken`.
 

@@ -129,6 +129,18 @@ def running_fleet(zoo: Path) -> FleetState:
     raise NotRunning(f"no fleet runs for the zoo {zoo}; start one with `psserve launch`")
 
 
+def require_none_running(zoo: Path) -> None:
+    """Say early that a fleet runs; only the lock makes sure.
+
+    Raises:
+        AlreadyRunning: one runs for this zoo.
+    """
+    run = layout.run_dir(zoo)
+    state = _read_or_none(run)
+    if state is not None and state.supervisor.alive:
+        raise AlreadyRunning(_who_runs(run))
+
+
 def clean_stale(run: Path) -> list[str]:
     """Kill what a dead supervisor's fleet left running and remove its state file. Call with the lock held.
 

@@ -202,7 +202,8 @@ class Supervisor:
     def _shut_down(self) -> None:
         """Router first, so that what it serves can finish; then the servers; then whatever is left."""
         before = self._signals
-        self._end([self._router], self._limits.drain_s if self._ready else 0.0, before)
+        drain_s = self._limits.drain_s + 1.0 if self._ready else 0.0  # the router itself stops at drain_s
+        self._end([self._router], drain_s, before)
         self._end(self._servers, self._limits.grace_s, before)
         sweep_descendants()
         remove_state(self._plan.run_dir)

@@ -107,6 +107,12 @@ def test_status_shows_why_a_server_failed(state: FleetState) -> None:
     assert lines[3] == "  oops"
 
 
+def test_launch_beside_a_running_fleet_is_refused(state: FleetState) -> None:
+    result = psserve("launch", "--device", "cpu")
+    assert result.exit_code == 1
+    assert "runs already at http://127.0.0.1:1" in result.stderr
+
+
 def test_status_cleans_up_after_a_dead_supervisor(zoo: Path, state: FleetState) -> None:
     dead = ProcessId(pid=state.supervisor.pid, ticks=state.supervisor.ticks - 1)
     write_state(zoo / ".run", state.model_copy(update={"supervisor": dead}))

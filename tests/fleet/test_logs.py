@@ -19,7 +19,7 @@ from psserve.fleet.logs import last_error, tail
         ("torch.OutOfMemoryError: CUDA out of memory.\nshutting down\n", "torch.OutOfMemoryError: CUDA out of memory."),
         ("psserve: error: SGLang 0.5.9 is not supported\n", "psserve: error: SGLang 0.5.9 is not supported"),
         ("[2026-01-01 TP0] \x1b[31mall fine\x1b[0m\n\n", "[2026-01-01 TP0] all fine"),
-        ("", "its log is empty"),
+        ("", "it wrote no log"),
     ],
 )
 def test_last_error(tmp_path: Path, log: str, expected: str) -> None:
@@ -39,3 +39,8 @@ def test_log_that_is_no_text(tmp_path: Path) -> None:
 
 def test_missing_log_has_no_lines(tmp_path: Path) -> None:
     assert tail(tmp_path / "none.log") == []
+
+
+def test_error_of_an_earlier_run_is_not_blamed(tmp_path: Path) -> None:
+    (tmp_path / "x.log").write_text("ValueError: old\nnew line\n")
+    assert last_error(tmp_path / "x.log", since=len("ValueError: old\n")) == "new line"
