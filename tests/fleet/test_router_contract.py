@@ -1,0 +1,39 @@
+"""The real router understands a plan, and the supervisor's client understands the real router."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.errors import FleetError
+from psserve.fleet import FleetOptions, make_plan
+from psserve.fleet.client import RouterClient
+from psserve.fleet.devices import Machine
+
+from .conftest import WAIT_S
+from .fake_zoo import FakeBase, FakeZoo
+
+
+def test_router_runs_a_plan_and_shows_its_servers(tmp_path: Path) -> None:
+    zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
+    plan = make_plan(zoo, FleetOptions(port=0, api_key="k"), machine=Machine(2, 2**34, 2**34, ()))
+    config = tmp_path / "router.json"
+    config.write_text(json.dumps({**plan.router.config, "worker_key": plan.worker_key}))
+    command = [*plan.router.command[:-1], str(config)]
+    with subprocess.Popen(command, env=dict(plan.router.env), stdout=subprocess.PIPE, text=True) as router:
+        try:
+            assert router.stdout is not None
+            assert json.loads(router.stdout.readline())["url"] == plan.router.url
+            seen = RouterClient(plan.router.url, "k").workers()
+            assert seen.keys() == {server.name for server in plan.servers}
+            assert not any(view.state == "ready" for view in seen.values())
+            with pytest.raises(FleetError):
+                RouterClient(plan.router.url, "wrong").workers()
+            router.terminate()
+            assert router.wait(WAIT_S) == 0
+        finally:
+            router.kill()
