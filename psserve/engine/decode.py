@@ -24,7 +24,7 @@ _BATCH = "sglang.srt.disaggregation.decode_schedule_batch_mixin.ScheduleBatchDis
 
 
 def _received_len(original: Callable[..., int], req: Any) -> int:
-    """Tokens of KV that a request asks the prefill server for (AROUND `_pre_alloc_fill_len`, `_rebootstrap_prefill_len`).
+    """How many tokens' KV a request asks the prefill server for.
 
     The prefill server cannot run an empty prompt, so for one token it sends KV that `_drop_base_output` then drops.
     """
@@ -105,6 +105,15 @@ def _emit_nothing_for_fresh(original: Callable[..., Any], processor: Any, batch:
         batch.reqs = everyone
 
 
+def _stream_only_output(streamer: Any, reqs: list[Any], *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], Any]:
+    """Leave out requests that have nothing to say yet (BEFORE `stream_output`).
+
+    With overlap scheduling a request that is retracted in its first step passes here without output. SGLang would
+    count a log-probability as sent that is yet to come.
+    """
+    return (streamer, [req for req in reqs if req.output_ids or req.finished()], *args), kwargs
+
+
 def _resume_as_sole_owner(original: Callable[..., Any], queue: Any, *args: Any, **kwargs: Any) -> Any:
     """Resume retracted requests as owners of all their KV.
 
@@ -149,6 +158,11 @@ def hooks(negative_control: NegativeControl) -> tuple[Hook, ...]:
             ".SchedulerBatchResultProcessor.process_batch_result_prebuilt",
             Kind.AROUND,
             _emit_nothing_for_fresh,
+        ),
+        Hook(
+            "sglang.srt.managers.scheduler_components.output_streamer.SchedulerOutputStreamer.stream_output",
+            Kind.BEFORE,
+            _stream_only_output,
         ),
         Hook(
             "sglang.srt.managers.schedule_batch.ScheduleBatch.cumulate_penalty_output_tokens",

@@ -59,7 +59,7 @@ def last_prompt_token_pending(reqs: list[Req]) -> Iterator[None]:
     The grammar is hidden meanwhile: x[-1] is no output and must not advance it.
     """
     pending = [(req, req.output_ids, req.grammar) for req in reqs if is_fresh(req)]
-    for req, outputs, _ in pending:
+    for req, _, _ in pending:
         req.output_ids = array("q", req.origin_input_ids[-1:])
         req.grammar = None
     try:

@@ -36,7 +36,10 @@ class Hook:
 
 
 def apply(hooks: Iterable[Hook], sglang_version: str) -> None:
-    """Register and apply the hooks in this process. Raises HookMissing, naming target and version, if one did not take."""
+    """Register and apply the hooks in this process.
+
+    Raises HookMissing, naming target and version, if one did not take.
+    """
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     hooks = tuple(hooks)

@@ -28,7 +28,7 @@ def load() -> None:
         if settings.role is not None:
             install(settings)
             loaded = True
-    except Exception as error:  # whatever went wrong, going on without hooks is worse
+    except Exception as error:  # noqa: BLE001 - whatever went wrong, going on without hooks is worse
         kind = "" if isinstance(error, EngineError) else f"{type(error).__name__}: "
         print(f"psserve: error: {kind}{error}", file=sys.stderr, flush=True)
         sys.exit(1)

@@ -1,0 +1,124 @@
+"""A process that has SGLang imported already and forks servers from itself: `python -m psserve.engine.preload`.
+
+Importing SGLang costs seconds of CPU in each of a server's three processes, most of a small fleet's start. This process
+pays once; its children share the imported pages. For servers on CPU only: CUDA does not survive a fork.
+
+It speaks JSON lines. On standard input one StartRequest a line; on standard output one event a line:
+
+    {"event": "loaded"}                               SGLang is imported
+    {"event": "started", "name": "...", "pid": 1234}  a server was forked
+    {"event": "ended", "pid": 1234, "code": 0}        it ended (negative code: killed by that signal)
+
+It ends, and with it every server, when its standard input closes or its parent ends.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import select
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from psserve.engine import process, worker
+
+_REAP_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class StartRequest:
+    """Fork one server. `arguments` are the worker's, `env` its whole environment, `log` the file for its output."""
+
+    name: str
+    arguments: list[str]
+    env: dict[str, str]
+    log: str
+
+
+def main() -> int:
+    """Serve start requests until standard input closes."""
+    process.die_with_parent()
+    _import_sglang()
+    _tell(event="loaded")
+    pending = b""
+    while True:
+        _reap()
+        if not select.select([sys.stdin], [], [], _REAP_EVERY_S)[0]:
+            continue
+        received = os.read(sys.stdin.fileno(), 1 << 16)
+        if not received:
+            return 0
+        *lines, pending = (pending + received).split(b"\n")
+        for line in lines:
+            request = StartRequest(**json.loads(line))
+            _tell(event="started", name=request.name, pid=_fork(request))
+
+
+def _import_sglang() -> None:
+    import sglang.launch_server
+    import sglang.srt.disaggregation.decode
+    import sglang.srt.disaggregation.nixl.conn
+    import sglang.srt.disaggregation.prefill
+    import sglang.srt.entrypoints.http_server
+    import sglang.srt.managers.detokenizer_manager
+    import sglang.srt.managers.scheduler
+    import sglang.srt.models.llama
+    import sglang.srt.models.qwen3  # noqa: F401
+
+
+def _fork(request: StartRequest) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        code = _become_server(request)
+    finally:
+        os._exit(code)  # never back into the loop of the parent
+
+
+def _become_server(request: StartRequest) -> int:
+    process.die_with_parent()
+    os.setsid()
+    os.umask(0o077)
+    os.environ.clear()
+    os.environ.update(request.env)
+    _redirect(request.log)
+    # SGLang asks for spawned children, which would import it all again.
+    multiprocessing.set_start_method("fork", force=True)
+    multiprocessing.set_start_method = _keep_start_method
+    return worker.main(request.arguments)
+
+
+def _keep_start_method(method: str | None, force: bool = False) -> None:
+    """In place of `multiprocessing.set_start_method`: this process stays with fork."""
+
+
+def _redirect(log: str) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for source, target in ((null, 0), (out, 1), (out, 2)):
+        os.dup2(source, target)
+    os.close(null)
+    os.close(out)
+
+
+def _reap() -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _tell(event="ended", pid=pid, code=os.waitstatus_to_exitcode(status))
+
+
+def _tell(**event: Any) -> None:
+    print(json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
