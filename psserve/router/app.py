@@ -15,6 +15,7 @@ from psserve.router import generate, info
 from psserve.router.config import RouterConfig, is_loopback
 from psserve.router.exchange import Exchange, new_exchange
 from psserve.router.info import json_response
+from psserve.router.metrics import Metrics
 from psserve.router.state import STATE, RouterState
 
 MAX_BODY_BYTES = 8 * 2**20
@@ -137,6 +138,7 @@ def _record(state: RouterState, exchange: Exchange, status: int) -> None:
     if exchange.route == "-":
         return
     state.metrics.duration.labels(exchange.module, exchange.route).observe(took)
+    _record_generation(state.metrics, exchange)
     log.info(
         "request=%s route=%s module=%s prefill=%s decode=%s code=%s seconds=%.4f",
         exchange.request_id,
@@ -147,3 +149,12 @@ def _record(state: RouterState, exchange: Exchange, status: int) -> None:
         code,
         took,
     )
+
+
+def _record_generation(metrics: Metrics, exchange: Exchange) -> None:
+    if (usage := exchange.usage) is not None:
+        metrics.usage(exchange.module, usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"])
+    if exchange.first_byte is not None:
+        metrics.ttft.labels(exchange.module).observe(exchange.first_byte - exchange.started)
+    if exchange.overhead_s is not None:
+        metrics.overhead.labels(exchange.module).observe(exchange.overhead_s)

@@ -58,6 +58,8 @@ class Pair:
     room: int = field(default_factory=lambda: secrets.randbelow(2**63 - 1) + 1)
     rid: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Fixed length: SGLang's abort matches ids by prefix."""
+    fresh: bool = False
+    """Use no pooled connection."""
 
     def fields(self) -> Body:
         """What tells the workers of each other. In the body: SGLang reads headers on the chat endpoint only."""
@@ -119,16 +121,14 @@ class Dispatcher:
     async def open(self, module: ModuleConfig, sequence: Sequence) -> AsyncIterator[Legs]:
         """Run `sequence` on workers of the policy's choice; leaving the context by an exception aborts it.
 
-        A pair that cannot have started is tried once more, elsewhere or on a fresh connection. The deadline covers
-        the `async with` body too. Raises RequestError: LegFailure, or 503 module_unavailable, or 504 timeout.
+        A pair that cannot have started is tried once more. The deadline covers the `async with` body too.
+        Raises RequestError: LegFailure, or 503 module_unavailable, or 504 timeout.
         """
-        for may_retry in (True, False):
-            try:
-                legs = await self._start(Pair(*choose(self._table, module)), sequence, self._timeout_s)
-                break
-            except LegFailure as failure:
-                if not (may_retry and failure.may_retry):
-                    raise
+        pair = Pair(*choose(self._table, module))
+        try:
+            legs = await self._start(pair, sequence, self._timeout_s)
+        except LegFailure as failure:
+            legs = await self._start(self._second_pair(pair, failure, module), sequence, self._timeout_s)
         async with self._owned(legs, legs.started + self._timeout_s):
             yield legs
 
@@ -138,6 +138,15 @@ class Dispatcher:
         legs = await self._start(pair, sequence, timeout_s)
         async with self._owned(legs, legs.started + timeout_s):
             yield legs
+
+    def _second_pair(self, pair: Pair, failure: LegFailure, module: ModuleConfig) -> Pair:
+        """What to try after `failure`, which is raised again if there is nothing."""
+        if failure.reason == "connect":
+            return Pair(*choose(self._table, module))
+        if failure.reason == "stale":
+            # The same workers: a request that kills servers must not be carried to others.
+            return Pair(pair.prefill, pair.decode, fresh=True)
+        raise failure
 
     async def _start(self, pair: Pair, sequence: Sequence, timeout_s: float) -> Legs:
         """Send both legs; returns when both have answered."""
@@ -172,7 +181,7 @@ class Dispatcher:
         pair.prefill.running += 1
         try:
             body = orjson.dumps(sequence.prefill | pair.fields())
-            response = await self._upstream.post(pair.prefill, sequence.path, body, sequence.headers)
+            response = await self._upstream.post(pair.prefill, sequence.path, body, sequence.headers, fresh=pair.fresh)
             return _prefill_usage(pair.prefill, await self._upstream.read(pair.prefill, response))
         finally:
             pair.prefill.running -= 1
@@ -180,7 +189,7 @@ class Dispatcher:
     async def _decode(self, pair: Pair, sequence: Sequence, opened: list[aiohttp.ClientResponse]) -> None:
         """Adds the answer to `opened` at once: whoever cancels us must be able to close it."""
         body = orjson.dumps(sequence.decode | pair.fields())
-        opened.append(await self._upstream.post(pair.decode, sequence.path, body, sequence.headers))
+        opened.append(await self._upstream.post(pair.decode, sequence.path, body, sequence.headers, fresh=pair.fresh))
 
     def _abandon(self, pair: Pair, error: BaseException, started: float) -> None:
         """Free both workers of a sequence that ended with `error`, and draw conclusions from it."""

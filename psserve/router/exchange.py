@@ -30,6 +30,8 @@ class Exchange:
     """When the client was sent the first streamed byte."""
     failed: str | None = None
     """Code of an error that was sent inside a stream, under status 200."""
+    overhead_s: float | None = None
+    """Time spent here: before the legs were sent, and from the slower one's answer to the headers of ours."""
     _sent: float | None = None
     _answered: float | None = None
 
@@ -44,35 +46,27 @@ class Exchange:
         """A decode worker's answer has arrived whole."""
         self._answered = monotonic()
 
-    def overhead_s(self) -> float | None:
-        """Time spent here so far: before the legs were sent, and since the slower one answered."""
-        if self._sent is None or self._answered is None:
-            return None
-        return (self._sent - self.started) + (monotonic() - self._answered)
-
     def headers(self) -> dict[str, str]:
-        """Headers of the answer, from what is known now."""
+        """Headers of the answer, from what is known now. Takes the time spent here, so call it when they are sent."""
+        if self._sent is not None and self._answered is not None:
+            self.overhead_s = (self._sent - self.started) + (monotonic() - self._answered)
         headers = {"x-request-id": self.request_id}
         if self.module != "-":
             headers["x-psserve-module"] = self.module
         if self.prefill is not None and self.decode is not None:
             headers["x-psserve-prefill"] = self.prefill
             headers["x-psserve-decode"] = self.decode
-        if (overhead := self.overhead_s()) is not None:
-            headers["x-psserve-router-overhead-ms"] = f"{overhead * 1000:.3f}"
+        if self.overhead_s is not None:
+            headers["x-psserve-router-overhead-ms"] = f"{self.overhead_s * 1000:.3f}"
         return headers
+
+
+EXCHANGE = web.RequestKey("exchange", Exchange)
 
 
 def new_exchange(request: web.Request) -> Exchange:
     """Start notes for `request`, under the client's id for it when that is fit to be logged and echoed."""
     given = request.headers.get("x-request-id", "")
     exchange = Exchange(given if SANE_ID.fullmatch(given) else uuid.uuid4().hex)
-    request["exchange"] = exchange
-    return exchange
-
-
-def exchange_of(request: web.Request) -> Exchange:
-    """The notes for `request`."""
-    exchange = request["exchange"]
-    assert isinstance(exchange, Exchange)
+    request[EXCHANGE] = exchange
     return exchange

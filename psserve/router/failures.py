@@ -22,9 +22,7 @@ refused: the worker answered 4xx; overloaded: 429 or 503; error: another bad sta
 accepting; malformed: its answer is not what the protocol says; split: the legs disagree about the prompt's length.
 """
 
-TOO_LONG = re.compile(
-    r"context length|too long|longer than|token count exceeds|exceeds the max|max_req_input_len", re.I
-)
+TOO_LONG = re.compile(r"context length|too long|longer than|token count exceeds|exceeds the max", re.I)
 VALIDATION = re.compile(r"'loc': \('body',? ?(?P<where>[^)]*)\), 'msg': (?P<quote>['\"])(?P<what>.*?)(?P=quote)")
 MAX_MESSAGE = 1000  # characters of a worker's message that a client gets to see
 
@@ -46,11 +44,6 @@ class LegFailure(RequestError):
         self.reason: Reason = reason
         self.detail = detail
         """The internal story, for the log only."""
-
-    @property
-    def may_retry(self) -> bool:
-        """Nothing of the request can have run: a new attempt cannot repeat work, nor kill a second worker."""
-        return self.reason in ("connect", "stale")
 
 
 def no_connection(worker: Worker, detail: str) -> LegFailure:

@@ -9,9 +9,9 @@ from aiohttp import web
 from psserve.errors import RequestError
 from psserve.router.answer import generate_answer
 from psserve.router.body import PATHS, Route, parse_generation
-from psserve.router.exchange import Exchange, exchange_of
+from psserve.router.exchange import EXCHANGE
 from psserve.router.info import json_response
-from psserve.router.state import STATE, RouterState
+from psserve.router.state import STATE
 from psserve.router.streaming import stream_answer
 
 BODY_TIMEOUT_S = 60.0
@@ -33,7 +33,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
     state = request.app[STATE]
-    exchange = exchange_of(request)
+    exchange = request[EXCHANGE]
     exchange.route = route
     raw = await _read_body(request)
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
@@ -41,13 +41,8 @@ async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
     exchange.module = generation.module.name
     with state.metrics.inflight.track_inprogress():
         if generation.stream:
-            response = await stream_answer(state.dispatcher, generation, exchange, request)
-        else:
-            document = await generate_answer(state.dispatcher, generation, exchange)
-            response = json_response(document)
-            response.headers.update(exchange.headers())
-    _count(state, exchange)
-    return response
+            return await stream_answer(state.dispatcher, generation, exchange, request)
+        return json_response(await generate_answer(state.dispatcher, generation, exchange))
 
 
 async def _read_body(request: web.Request) -> bytes:
@@ -61,12 +56,3 @@ async def _read_body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise RequestError(408, "the body did not arrive in time", code="request_timeout") from None
-
-
-def _count(state: RouterState, exchange: Exchange) -> None:
-    metrics = state.metrics
-    if exchange.usage is not None:
-        cached = exchange.usage["prompt_tokens_details"]["cached_tokens"]
-        metrics.usage(exchange.module, exchange.usage["prompt_tokens"], cached)
-    if exchange.first_byte is not None:
-        metrics.ttft.labels(exchange.module).observe(exchange.first_byte - exchange.started)

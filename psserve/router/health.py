@@ -91,7 +91,7 @@ class Prober:
         prefill, decode = (worker, partner) if worker.config.role == "prefill" else (partner, worker)
         try:
             async with self._dispatcher.open_on(
-                Pair(prefill, decode), self._sequence(), self._config.upstream_timeout_s
+                Pair(prefill, decode, fresh=True), self._sequence(), self._config.upstream_timeout_s
             ) as legs:
                 check_answer(legs, await legs.read())
         except LegFailure as failure:

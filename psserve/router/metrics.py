@@ -10,7 +10,8 @@ from psserve.router.failures import LegFailure
 from psserve.router.workers import WorkerTable
 
 LATENCY_BUCKETS = (
-    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 4, 8, 15, 30, 60, 120, 600,
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
+    1, 1.5, 2, 4, 8, 15, 30, 60, 120, 600,
 )  # fmt: skip
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 STATES = ("starting", "ready", "down")
@@ -71,6 +72,8 @@ class Metrics:
         self.leg_failures.labels(failure.role, failure.reason).inc()
         if failure.reason == "split":
             self.split_mismatch.inc()
+        # A refusal quotes the client's request: its text stays out of the log.
+        detail = "refused the request" if failure.reason == "refused" else failure.detail[:500]
         level = logging.ERROR if failure.reason == "split" else logging.WARNING
         log.log(
             level,
@@ -78,7 +81,7 @@ class Metrics:
             rid,
             failure.worker.name,
             failure.reason,
-            failure.detail[:500],
+            detail,
         )
 
     def usage(self, module: str, prompt_tokens: int, cached_tokens: int) -> None:

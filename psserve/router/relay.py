@@ -82,8 +82,8 @@ class Relay:
             raise broken(self._legs.pair.decode, "malformed", f"stream event: {error}") from error
         if not isinstance(chunk, dict):
             raise broken(self._legs.pair.decode, "malformed", "stream event is not an object")
-        if error := chunk.get("error"):
-            raise stream_error(self._legs, error)
+        if reason := chunk.get("error"):
+            raise stream_error(self._legs, reason)
         if any(choice.get("finish_reason") == "abort" for choice in chunk.get("choices", ())):
             raise broken(self._legs.pair.decode, "aborted", "decode finish_reason 'abort'")
         return chunk

@@ -34,3 +34,4 @@ class Background:
             _, late = await asyncio.wait(set(self._tasks), timeout=grace_s)
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)  # their clean-up may still need our connections

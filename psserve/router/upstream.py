@@ -32,22 +32,22 @@ class Upstream:
         self._table = table
         self._background = Background()
         self._headers = {"Authorization": f"Bearer {config.worker_key}", "Content-Type": "application/json"}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.upstream_timeout_s),
-            trace_configs=[_reuse_trace()],
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.upstream_timeout_s)
+        self._pooled = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S), timeout)
+        self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True), timeout)
 
-    async def post(self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """POST `body`; the answer has status 200 and is not read yet.
+    async def post(
+        self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
+    ) -> aiohttp.ClientResponse:
+        """POST `body`, on a `fresh` or a pooled connection; the answer has status 200 and is not read yet.
 
-        Raises LegFailure otherwise. A worker that cannot be reached, or breaks the connection, is marked down.
+        Raises LegFailure otherwise. A worker that cannot be reached, or breaks the connection, is marked down;
+        one that breaks a pooled connection is not, for it may have restarted since.
         """
         reused = SimpleNamespace(value=False)
+        session = self._fresh if fresh else self._pooled
         try:
-            response = await self._session.post(
+            response = await session.post(
                 worker.url + path, data=body, headers={**self._headers, **headers}, trace_request_ctx=reused
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -91,7 +91,8 @@ class Upstream:
 
     async def close(self) -> None:
         await self._background.close(grace_s=1.0)
-        await self._session.close()
+        await self._pooled.close()
+        await self._fresh.close()
 
     def _reset(self, worker: Worker, error: Exception) -> LegFailure:
         self._table.mark_down(worker, "broke the connection")
@@ -111,9 +112,19 @@ class Upstream:
         # A worker that cannot be told has lost the request already, or notices the closed connection by itself.
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             url = worker.url + "/abort_request"
-            async with self._session.post(url, data=body, headers=self._headers, timeout=timeout) as response:
+            async with self._pooled.post(url, data=body, headers=self._headers, timeout=timeout) as response:
                 if response.status != 200:
                     log.warning("worker=%s abort=%s status=%d", worker.name, rid, response.status)
+
+
+def _session(connector: aiohttp.TCPConnector, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        trace_configs=[_reuse_trace()],
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
 
 
 def _reuse_trace() -> aiohttp.TraceConfig:

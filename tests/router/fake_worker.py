@@ -1,0 +1,242 @@
+"""A worker that keeps SGLang's HTTP contract without a model: a real server on loopback, scripted to misbehave.
+
+A decode worker answers only once the prefill worker it was paired with served the same room, and the other way round.
+Tokens of a text are its characters; an answer is `max_tokens` words that name the module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+from aiohttp import web
+
+Fault = Literal[
+    "hang",  # accepts and never answers
+    "hang_mid_stream",  # one event, then nothing
+    "reset",  # closes the connection instead of answering
+    "reset_mid_stream",  # one event, then closes the connection
+    "status_500",
+    "status_400",
+    "too_long",
+    "validation",  # FastAPI's refusal, which quotes the body
+    "abort",  # 200 with finish_reason abort
+    "error_event",  # an error event under 200, before any token
+    "error_mid_stream",  # one token, then an error event
+    "wrong_count",  # prompt_tokens off by one
+    "not_json",
+    "no_usage",
+]
+
+
+@dataclass
+class Fabric:
+    """Where legs meet: one event pair a room."""
+
+    rooms: dict[int, dict[str, asyncio.Event]] = field(default_factory=dict)
+
+    def meet(self, room: int) -> dict[str, asyncio.Event]:
+        return self.rooms.setdefault(room, {"prefill": asyncio.Event(), "decode": asyncio.Event()})
+
+
+@dataclass
+class FakeWorker:
+    """One server. `faults` holds what the next requests of users meet; probes are always served."""
+
+    name: str
+    role: Literal["prefill", "decode"]
+    fabric: Fabric
+    module: str | None = None
+    key: str = "worker-secret"
+    port: int = 0
+    bootstrap_port: int = 0
+    cached_tokens: int = 0
+    faults: deque[Fault] = field(default_factory=deque)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
+    fail_probes: bool = False
+    proceed: asyncio.Event = field(default_factory=asyncio.Event)
+    """A stream with a fault waits for this after its first event."""
+    _runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen; on the same port as before after a stop."""
+        app = web.Application()
+        app.router.add_post("/v1/completions", self._generate)
+        app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_post("/abort_request", self._abort)
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
+        await self._runner.setup()
+        # SGLang too binds with SO_REUSEADDR: a restart on the same port works at once.
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", self.port))
+        self.port = sock.getsockname()[1]
+        self.bootstrap_port = self.bootstrap_port or self.port + 1
+        await web.SockSite(self._runner, sock).start()
+
+    async def stop(self) -> None:
+        """Die: close every connection and the port."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _abort(self, request: web.Request) -> web.Response:
+        self._check_key(request)
+        self.aborted.append((await request.json())["rid"])
+        return web.Response()
+
+    def _check_key(self, request: web.Request) -> None:
+        if request.headers.get("Authorization") != f"Bearer {self.key}":
+            raise web.HTTPUnauthorized
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        self._check_key(request)
+        body = await request.json()
+        is_probe = isinstance(body.get("prompt"), list) and body["model"] == "base" and body.get("max_tokens") == 1
+        is_probe = is_probe and len(body["prompt"]) == 4
+        if not is_probe:
+            self.bodies.append(body)
+            self.headers.append(dict(request.headers))
+        fault = self.faults.popleft() if self.faults and not is_probe else None
+        if is_probe and self.fail_probes:
+            fault = "status_500"
+        rid = body["rid"]
+        assert len(rid) == 32
+        self.running.add(rid)
+        try:
+            if (early := await self._fail_early(request, fault, body)) is not None:
+                return early
+            await self._pair(body)
+            return await self._answer(request, body, fault)
+        finally:
+            self.running.discard(rid)
+
+    async def _pair(self, body: dict[str, Any]) -> None:
+        """Meet the other leg of the room."""
+        assert isinstance(body["bootstrap_host"], str)
+        assert isinstance(body["bootstrap_port"], int)
+        assert 0 < body["bootstrap_room"] < 2**63
+        room = self.fabric.meet(body["bootstrap_room"])
+        assert not room[self.role].is_set(), "a room was used twice"
+        room[self.role].set()
+        await room["decode" if self.role == "prefill" else "prefill"].wait()
+
+    async def _fail_early(self, request: web.Request, fault: Fault | None, body: dict[str, Any]) -> web.Response | None:
+        if fault == "hang":
+            await asyncio.Event().wait()
+        if fault == "reset":
+            assert request.transport is not None
+            request.transport.abort()
+        if fault == "status_500":
+            return sglang_error(500, "KVTransferError: /internal/path secret stack")
+        if fault == "status_400":
+            return sglang_error(400, "Failed to compile the grammar")
+        if fault == "too_long":
+            return sglang_error(400, "The input (9 tokens) is longer than the model's context length (8 tokens).")
+        if fault == "validation":
+            detail = [{"type": "int_type", "loc": ("body", "messages", 0), "msg": "Input should be ok", "input": body}]
+            return sglang_error(400, str(detail))
+        return None
+
+    async def _answer(self, request: web.Request, body: dict[str, Any], fault: Fault | None) -> web.StreamResponse:
+        if fault == "not_json":
+            return web.Response(text="<html>")
+        usage = self._usage(body, fault)
+        if body.get("stream"):
+            return await self._stream(request, body, usage, fault)
+        reason = "abort" if fault == "abort" else "length"
+        document = self._identity(body) | {"choices": [self._choice(body, self._text(body), reason)]}
+        if fault != "no_usage":
+            document["usage"] = usage
+        return web.json_response(document)
+
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], usage: dict[str, Any], fault: Fault | None
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+
+        async def send(document: dict[str, Any]) -> None:
+            await response.write(b"data: " + orjson.dumps(document) + b"\n\n")
+
+        error = {"error": {"object": "error", "message": "scheduler /internal secret", "code": 500}}
+        if fault == "error_event":
+            await send(error)
+            return response
+        for number, word in enumerate(self._text(body).split()):
+            last = number == body.get("max_tokens", 16) - 1
+            reason = ("abort" if fault == "abort" else "length") if last else None
+            await send(self._identity(body) | {"choices": [self._choice(body, word + " ", reason)]})
+            if fault == "hang_mid_stream":
+                await asyncio.Event().wait()
+            if fault is not None and body.get("max_tokens", 16) > 1:
+                await self.proceed.wait()
+            if fault == "reset_mid_stream":
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            if fault == "error_mid_stream":
+                await send(error)
+                return response
+        if body.get("stream_options", {}).get("include_usage") and fault != "no_usage":
+            await send(self._identity(body) | {"choices": [], "usage": usage})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    def _usage(self, body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
+        count = prompt_tokens(body)
+        if self.role == "prefill" and count > 1:
+            count -= 1
+        if fault == "wrong_count":
+            count += 1
+        completion = 1 if self.role == "prefill" else body.get("max_tokens", 16)
+        usage: dict[str, Any] = {
+            "prompt_tokens": count,
+            "completion_tokens": completion,
+            "total_tokens": count + completion,
+            "prompt_tokens_details": None,
+            "reasoning_tokens": 0,
+        }
+        if self.cached_tokens:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        return usage
+
+    def _identity(self, body: dict[str, Any]) -> dict[str, Any]:
+        kind = "chat.completion" if "messages" in body else "text_completion"
+        chunk = ".chunk" if body.get("stream") and "messages" in body else ""
+        return {"id": body["rid"], "object": kind + chunk, "created": 1764000000, "model": body["model"]}
+
+    def _text(self, body: dict[str, Any]) -> str:
+        return " ".join([f"{self.module}-{body.get('seed', 0)}"] * body.get("max_tokens", 16))
+
+    def _choice(self, body: dict[str, Any], text: str, reason: str | None) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
+        if "messages" not in body:
+            return choice | {"text": text}
+        message = {"role": "assistant", "content": text}
+        return choice | ({"delta": message} if body.get("stream") else {"message": message})
+
+
+def prompt_tokens(body: dict[str, Any]) -> int:
+    """Tokens of a body's prompt: ids, or characters of everything that shapes it."""
+    if "messages" in body:
+        tools = body.get("tools") if body.get("tool_choice") != "none" else None
+        if isinstance(choice := body.get("tool_choice"), dict):
+            tools = [tool for tool in body["tools"] if tool["function"] == choice["function"]]
+        return len(orjson.dumps([body["messages"], tools or None, body.get("chat_template_kwargs")]))
+    prompt = body["prompt"]
+    assert isinstance(prompt, str) or all(isinstance(token, int) for token in prompt), "batches do not reach workers"
+    return len(prompt)
+
+
+def sglang_error(status: int, message: str) -> web.Response:
+    """SGLang's flat error body."""
+    body = {"object": "error", "message": message, "type": "Error", "param": None, "code": status}
+    return web.json_response(body, status=status)

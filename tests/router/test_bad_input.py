@@ -1,0 +1,250 @@
+"""Bodies that are refused, each with its status, field and code; nothing of them reaches a worker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from psserve.errors import RequestError
+from psserve.router.body import parse_generation
+from psserve.router.workers import WorkerTable
+from tests.router.conftest import Fleet, make_config
+from tests.router.fake_worker import Fabric, FakeWorker
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+USER = {"role": "user", "content": "hi"}
+TOOL = {"type": "function", "function": {"name": "add"}}
+JSON_TYPE = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"{", "invalid_json"),
+        (b"", "invalid_json"),
+        (b"[]", "invalid_type"),
+        (b'"text"', "invalid_type"),
+        (b"null", "invalid_type"),
+        (b'{"model": "\xff"}', "invalid_json"),
+        (b'{"model": "math", "prompt": "p", "temperature": NaN}', "invalid_json"),
+        (b'{"model": "math", "prompt": ' + b"[" * 65 + b"]" * 65 + b"}", "invalid_json"),
+    ],
+)
+async def test_body_that_is_no_json_object(fleet: Fleet, raw: bytes, code: str) -> None:
+    status, answer, _ = await fleet.post(COMPLETIONS, None, data=raw, headers=JSON_TYPE)
+    assert (status, answer["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Content-Type": "text/plain"}, "unsupported_media_type"),
+        ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, "unsupported_encoding"),
+    ],
+)
+async def test_body_of_another_type(fleet: Fleet, headers: dict[str, str], code: str) -> None:
+    status, answer, _ = await fleet.post(COMPLETIONS, None, data=b"{}", headers=headers)
+    assert (status, answer["error"]["code"]) == (415, code)
+
+
+async def test_body_that_is_too_large(fleet: Fleet) -> None:
+    raw = b'{"model": "math", "prompt": "' + b"x" * (9 * 2**20) + b'"}'
+    status, answer, _ = await fleet.post(COMPLETIONS, None, data=raw, headers=JSON_TYPE)
+    assert (status, answer["error"]["code"]) == (413, "request_too_large")
+
+
+COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
+    ({"model": None}, 400, "model", "missing_required_parameter"),
+    ({"model": 5}, 400, "model", "invalid_type"),
+    ({"model": ""}, 400, "model", "invalid_value"),
+    ({"model": "x" * 10000}, 400, "model", "invalid_value"),
+    ({"model": "a\nb"}, 400, "model", "invalid_value"),
+    ({"model": "nobody"}, 404, "model", "model_not_found"),
+    ({"model": "../math"}, 404, "model", "model_not_found"),
+    ({"model": "math:adapter"}, 404, "model", "model_not_found"),
+    ({"prompt": None}, 400, "prompt", "missing_required_parameter"),
+    ({"prompt": ""}, 400, "prompt", "invalid_value"),
+    ({"prompt": []}, 400, "prompt", "invalid_value"),
+    ({"prompt": [[]]}, 400, "prompt", "invalid_value"),
+    ({"prompt": ["a", ""]}, 400, "prompt", "invalid_value"),
+    ({"prompt": 5}, 400, "prompt", "invalid_type"),
+    ({"prompt": {"text": "a"}}, 400, "prompt", "invalid_type"),
+    ({"prompt": ["a", [1]]}, 400, "prompt", "invalid_type"),
+    ({"prompt": [[1], 2]}, 400, "prompt", "invalid_type"),
+    ({"prompt": [1, "a"]}, 400, "prompt", "invalid_value"),
+    ({"prompt": [-1]}, 400, "prompt", "invalid_value"),
+    ({"prompt": [512]}, 400, "prompt", "invalid_value"),
+    ({"prompt": [1.0]}, 400, "prompt", "invalid_value"),
+    ({"prompt": [True]}, 400, "prompt", "invalid_value"),
+    ({"prompt": [1, None]}, 400, "prompt", "invalid_value"),
+    ({"prompt": [2**63]}, 400, "prompt", "invalid_value"),
+    ({"prompt": [1] * 4096}, 400, "prompt", "context_length_exceeded"),
+    ({"prompt": [1] * 2000, "max_tokens": 2097}, 400, "prompt", "context_length_exceeded"),
+    ({"prompt": [1] * 2049}, 400, "prompt", "context_length_exceeded"),
+    ({"prompt": ["a"] * 129}, 400, "n", "invalid_value"),
+    ({"prompt": ["a", "b"], "n": 65}, 400, "n", "invalid_value"),
+    ({"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
+    ({"max_tokens": 1.5}, 400, "max_tokens", "invalid_value"),
+    ({"max_tokens": "5"}, 400, "max_tokens", "invalid_value"),
+    ({"max_tokens": 10**30}, 400, "max_tokens", "invalid_value"),
+    ({"max_tokens": True}, 400, "max_tokens", "invalid_value"),
+    ({"temperature": -1}, 400, "temperature", "invalid_value"),
+    ({"temperature": "hot"}, 400, "temperature", "invalid_value"),
+    ({"top_p": 0}, 400, "top_p", "invalid_value"),
+    ({"top_p": 1.1}, 400, "top_p", "invalid_value"),
+    ({"top_k": 0}, 400, "top_k", "invalid_value"),
+    ({"min_p": 2}, 400, "min_p", "invalid_value"),
+    ({"presence_penalty": 3}, 400, "presence_penalty", "invalid_value"),
+    ({"repetition_penalty": 0}, 400, "repetition_penalty", "invalid_value"),
+    ({"n": 0}, 400, "n", "invalid_value"),
+    ({"n": 10**6}, 400, "n", "invalid_value"),
+    ({"best_of": 4}, 400, "best_of", "unsupported_parameter"),
+    ({"suffix": "end"}, 400, "suffix", "unsupported_parameter"),
+    ({"echo": True, "logprobs": 0}, 400, "echo", "unsupported_parameter"),
+    ({"prompt_logprobs": 1}, 400, "prompt_logprobs", "unsupported_parameter"),
+    ({"logprobs": True}, 400, "logprobs", "invalid_value"),
+    ({"logit_bias": {"x": 1}}, 400, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"512": 1}}, 400, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"1": 101}}, 400, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"9" * 5000: 1}}, 400, "logit_bias", "invalid_value"),
+    ({"stop": [""]}, 400, "stop", "invalid_value"),
+    ({"stop": 5}, 400, "stop", "invalid_value"),
+    ({"stop_token_ids": [512]}, 400, "stop_token_ids", "invalid_value"),
+    ({"stop_token_ids": 0}, 400, "stop_token_ids", "invalid_value"),
+    ({"seed": 1.5}, 400, "seed", "invalid_value"),
+    ({"seed": 2**63}, 400, "seed", "invalid_value"),
+    ({"stream": "yes"}, 400, "stream", "invalid_value"),
+    ({"stream_options": {"include_usage": True}}, 400, "stream_options", "invalid_value"),
+    ({"stream": True, "stream_options": {"include_usage": 1}}, 400, "stream_options", "invalid_value"),
+    ({"response_format": {"type": "xml"}}, 400, "response_format", "invalid_value"),
+    ({"response_format": {"type": "json_schema"}}, 400, "response_format", "invalid_value"),
+    ({"response_format": {"type": "json_object", "x": "y" * 70000}}, 400, "response_format", "invalid_value"),
+    ({"regex": "a", "ebnf": "b"}, 400, "ebnf", "invalid_value"),
+    ({"bootstrap_room": 1}, 400, "bootstrap_room", "unsupported_parameter"),
+    ({"bootstrap_host": "10.0.0.1"}, 400, "bootstrap_host", "unsupported_parameter"),
+    ({"rid": "abc"}, 400, "rid", "unsupported_parameter"),
+    ({"lora_path": "x"}, 400, "lora_path", "unsupported_parameter"),
+    ({"custom_logit_processor": "x"}, 400, "custom_logit_processor", "unsupported_parameter"),
+    ({"return_hidden_states": True}, 400, "return_hidden_states", "unsupported_parameter"),
+]
+
+
+@pytest.mark.parametrize(("fields", "status", "param", "code"), COMPLETION_CASES)
+def test_refused_completion(fields: dict[str, Any], status: int, param: str | None, code: str) -> None:
+    _check_refused("completions", {"model": "math", "prompt": "p"} | fields, status, param, code)
+
+
+CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
+    ({"messages": None}, "messages", "missing_required_parameter"),
+    ({"messages": []}, "messages", "empty_array"),
+    ({"messages": "hi"}, "messages", "invalid_type"),
+    ({"messages": ["hi"]}, "messages[0]", "invalid_type"),
+    ({"messages": [USER, {"content": "hi"}]}, "messages[1].role", "invalid_value"),
+    ({"messages": [{"role": "god", "content": "hi"}]}, "messages[0].role", "invalid_value"),
+    ({"messages": [{"role": ["user"], "content": "hi"}]}, "messages[0].role", "invalid_value"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
+    ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_type"),
+    ({"messages": [{"role": "user", "content": ["hi"]}]}, "messages[0].content[0]", "invalid_type"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}]},
+        "messages[0].content[0]",
+        "unsupported_content_type",
+    ),
+    ({"messages": [{"role": "tool", "content": "4"}]}, "messages[0].tool_call_id", "missing_required_parameter"),
+    ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens", "invalid_value"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens", "invalid_value"),
+    ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "invalid_value"),
+    ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+    ({"tools": {}}, "tools", "invalid_value"),
+    ({"tools": [TOOL] * 10000}, "tools", "invalid_value"),
+    ({"tools": [{"type": "function"}]}, "tools", "invalid_value"),
+    ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "invalid_value"),
+    ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "invalid_value"),
+    ({"chat_template": "{{ 1 }}"}, "chat_template", "unsupported_parameter"),
+    ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs", "unsupported_parameter"),
+    ({"input_ids": [1]}, "input_ids", "unsupported_parameter"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "code"), CHAT_CASES)
+def test_refused_chat(fields: dict[str, Any], param: str, code: str) -> None:
+    _check_refused("chat", {"model": "math", "messages": [USER]} | fields, 400, param, code)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [USER, {"role": "assistant", "tool_calls": []}, USER]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]},
+        {"max_tokens": 5, "max_completion_tokens": 5},
+        {"tools": [TOOL], "tool_choice": "required"},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"response_format": {"type": "text"}, "regex": "a"},
+        {"top_k": -1, "temperature": 0, "logit_bias": {"511": -100}, "stop": "x", "n": 128},
+    ],
+)
+def test_accepted_chat(fields: dict[str, Any]) -> None:
+    assert _parse("chat", {"model": "math", "messages": [USER]} | fields).sequences
+
+
+def _parse(route: Any, body: Any) -> Any:
+    # Not orjson: it writes no integers of more than 64 bits, and the parser must meet them.
+    return parse_generation(route, json.dumps(body).encode(), CONFIG, WorkerTable(CONFIG), {})
+
+
+def _check_refused(route: str, body: Any, status: int, param: str | None, code: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        _parse(route, body)
+    assert (caught.value.status, caught.value.param, caught.value.code) == (status, param, code)
+
+
+CONFIG = make_config(
+    FakeWorker("p", "prefill", Fabric(), port=1, bootstrap_port=2),
+    FakeWorker("m", "decode", Fabric(), module="math", port=3),
+    FakeWorker("c", "decode", Fabric(), module="code", port=4),
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=8,
+)
+FIELDS = sorted({name for fields, *_ in (*COMPLETION_CASES, *CHAT_CASES) for name in fields})
+
+
+@given(
+    route=st.sampled_from(["chat", "completions"]), fields=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4)
+)
+@settings(max_examples=300, deadline=None)
+def test_any_json_is_parsed_or_refused(route: str, fields: dict[str, Any]) -> None:
+    status = 200
+    try:
+        _parse(route, {"model": "math", "prompt": "p", "messages": [USER]} | fields)
+    except RequestError as error:
+        status = error.status
+    assert status in (200, 400, 404)
+
+
+ALLOWED = {200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 500, 502, 503, 504}
+
+
+async def test_any_bytes_get_an_openai_error_and_a_good_request_passes_after(fleet: Fleet) -> None:
+    bodies: list[bytes] = []
+
+    @given(st.binary(max_size=200) | st.text().map(str.encode))
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def collect(raw: bytes) -> None:
+        bodies.append(raw)
+
+    collect()
+    for raw in bodies:
+        status, answer, _ = await fleet.post(COMPLETIONS, None, data=raw, headers=JSON_TYPE)
+        assert status in ALLOWED - {200, 500}
+        assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert (await fleet.complete())[0] == 200
+    assert all(worker.is_ready for worker in fleet.state.table.workers)

@@ -1,0 +1,240 @@
+"""Workers that fail: what the client is told, and that both workers are freed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+
+from tests.router.conftest import Fleet, eventually
+from tests.router.fake_worker import Fault
+
+LEGS = ("prefill", "math")
+
+
+def check_error(answer: dict[str, dict[str, object]], code: str) -> None:
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert answer["error"]["code"] == code
+    assert "internal" not in str(answer["error"]["message"]).replace("internal error", "")
+
+
+@pytest.mark.parametrize("leg", LEGS)
+@pytest.mark.parametrize("fault", ["status_500", "abort", "reset", "not_json", "no_usage"])
+async def test_broken_leg_is_a_502_and_frees_both(fleet: Fleet, leg: str, fault: Fault) -> None:
+    getattr(fleet, leg).faults.extend([fault] * 2)  # a reset is retried once
+    status, answer, _ = await fleet.complete("math")
+    assert status == 502
+    check_error(answer, "upstream_error")
+    await fleet.idle()
+    rid = (fleet.math.bodies or fleet.prefill.bodies)[0]["rid"]
+    await eventually(lambda: rid in fleet.prefill.aborted and rid in fleet.math.aborted)
+
+
+@pytest.mark.parametrize("leg", LEGS)
+async def test_legs_that_disagree_are_a_split_mismatch(fleet: Fleet, leg: str) -> None:
+    getattr(fleet, leg).faults.append("wrong_count")
+    status, answer, _ = await fleet.complete("math")
+    assert status == 502
+    check_error(answer, "split_mismatch")
+    _, metrics = await fleet.get("/metrics")
+    assert "psserve_split_mismatch_total 1.0" in metrics
+
+
+async def test_two_sides_that_count_the_same_are_a_split_mismatch(fleet: Fleet) -> None:
+    """Stock SGLang, without the hooks: both sides see the whole prompt."""
+    fleet.prefill.faults.append("wrong_count")
+    status, _, _ = await fleet.complete("math", prompt=[1, 2])
+    assert status == 502
+
+
+@pytest.mark.parametrize("leg", LEGS)
+async def test_too_long_for_a_worker_is_the_clients_error(fleet: Fleet, leg: str) -> None:
+    getattr(fleet, leg).faults.append("too_long")
+    status, answer, _ = await fleet.complete("math")
+    assert status == 400
+    check_error(answer, "context_length_exceeded")
+    assert "8 tokens" in answer["error"]["message"]
+
+
+async def test_refusal_of_a_field_names_it_and_hides_the_pairing(fleet: Fleet) -> None:
+    fleet.math.faults.append("validation")
+    status, answer, _ = await fleet.chat("math")
+    assert status == 400
+    assert answer["error"]["param"] == "messages.0"
+    assert "bootstrap" not in answer["error"]["message"]
+
+
+async def test_other_modules_go_on_while_one_hangs(fleet: Fleet) -> None:
+    fleet.math.faults.append("hang")
+    hanging = asyncio.create_task(fleet.complete("math"))
+    await eventually(lambda: fleet.math.running)
+    status, _, _ = await fleet.complete("code")
+    assert status == 200
+    hanging.cancel()
+    await fleet.idle()
+
+
+@pytest.mark.parametrize("leg", LEGS)
+async def test_client_that_leaves_frees_both_workers(fleet: Fleet, leg: str) -> None:
+    getattr(fleet, leg).faults.append("hang")
+    request = asyncio.create_task(fleet.complete("math"))
+    await eventually(lambda: fleet.prefill.running and fleet.math.running)
+    (rid,) = fleet.math.running
+    request.cancel()
+    await eventually(lambda: rid in fleet.prefill.aborted and rid in fleet.math.aborted)
+    await fleet.idle()
+
+
+async def test_client_that_leaves_a_stream_frees_both_workers(fleet: Fleet) -> None:
+    fleet.math.faults.append("hang_mid_stream")
+    body = {"model": "math", "prompt": "p", "stream": True}
+    async with fleet.http.post(fleet.url + "/v1/completions", json=body) as response:
+        assert await response.content.readany()
+        (rid,) = fleet.math.running
+        response.close()
+    await eventually(lambda: rid in fleet.math.aborted)
+    await fleet.idle()
+
+
+@pytest.mark.parametrize("leg", LEGS)
+async def test_deadline_is_a_504_and_frees_both(make_fleet, leg: str) -> None:
+    fleet = await make_fleet(request_timeout_s=0.5)
+    getattr(fleet, leg).faults.append("hang")
+    status, answer, _ = await fleet.complete("math")
+    assert status == 504
+    check_error(answer, "timeout")
+    await fleet.idle()
+
+
+async def test_decode_that_answered_nothing_by_the_deadline_is_proven_again(make_fleet) -> None:
+    fleet = await make_fleet(request_timeout_s=0.5)
+    fleet.math.faults.append("hang")
+    fleet.math.fail_probes = True
+    await fleet.complete("math")
+    status, answer, _ = await fleet.complete("math")
+    assert (status, answer["error"]["code"]) == (503, "module_unavailable")
+    fleet.math.fail_probes = False
+    await fleet.ready()
+
+
+async def interrupted_stream(fleet: Fleet) -> bytes:
+    """All bytes of a stream whose fault strikes after the client has its first event."""
+    body = {"model": "math", "prompt": "some prompt", "max_tokens": 3, "stream": True}
+    async with fleet.http.post(fleet.url + "/v1/completions", json=body) as response:
+        assert response.status == 200
+        first = await response.content.readany()
+        assert b"math-0" in first
+        fleet.math.proceed.set()
+        return first + await response.read()
+
+
+@pytest.mark.parametrize("fault", ["error_event", "abort"])
+async def test_stream_that_fails_before_its_first_byte_has_a_status(fleet: Fleet, fault: Fault) -> None:
+    fleet.math.faults.append(fault)
+    status, raw = await fleet.stream(max_tokens=1)
+    assert status == 502
+    check_error(orjson.loads(raw), "upstream_error")
+
+
+@pytest.mark.parametrize("fault", ["error_mid_stream", "reset_mid_stream", "no_usage"])
+async def test_stream_that_fails_later_ends_with_an_error_event(fleet: Fleet, fault: Fault) -> None:
+    fleet.math.faults.append(fault)
+    raw = await interrupted_stream(fleet)
+    assert b"[DONE]" not in raw
+    *_, last, rest = raw.split(b"\n\n")
+    assert rest == b""
+    check_error(orjson.loads(last.removeprefix(b"data: ")), "upstream_error")
+    await fleet.idle()
+
+
+async def test_split_mismatch_in_a_stream(fleet: Fleet) -> None:
+    fleet.math.faults.append("wrong_count")
+    raw = await interrupted_stream(fleet)
+    assert b"[DONE]" not in raw
+    assert b"split_mismatch" in raw
+
+
+async def test_deadline_in_a_stream(make_fleet) -> None:
+    fleet = await make_fleet(request_timeout_s=1.0)
+    fleet.math.faults.append("hang_mid_stream")
+    status, raw = await fleet.stream()
+    assert status == 200
+    assert b'"timeout"' in raw
+    assert b"[DONE]" not in raw
+    await fleet.idle()
+
+
+async def test_failed_prefill_never_lets_decode_bytes_out(fleet: Fleet) -> None:
+    fleet.prefill.faults.append("abort")
+    status, raw = await fleet.stream()
+    assert status == 502
+    assert b"math-0" not in raw
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_failed_sequence_of_many_frees_all(fleet: Fleet, stream: bool) -> None:
+    fleet.math.faults.extend(["hang", "hang", "status_500"])
+    body = {"model": "math", "prompt": "p", "n": 3, "stream": stream}
+    status, _, _ = await fleet.post("/v1/completions", body)
+    assert status == 502
+    await fleet.idle()
+
+
+async def test_dead_module_is_a_fast_503_and_the_others_serve(fleet: Fleet) -> None:
+    await fleet.math.stop()
+    status, answer, headers = await fleet.complete("math")
+    assert status == 503
+    check_error(answer, "module_unavailable")
+    assert int(headers["Retry-After"]) > 0
+    assert (await fleet.complete("code"))[0] == 200
+
+
+async def test_dead_prefill_is_a_fast_503(fleet: Fleet) -> None:
+    await fleet.prefill.stop()
+    status, answer, _ = await fleet.complete("math")
+    assert status == 503
+    check_error(answer, "module_unavailable")
+
+
+@pytest.mark.parametrize("leg", LEGS)
+async def test_restarted_worker_serves_again(fleet: Fleet, leg: str) -> None:
+    worker = getattr(fleet, leg)
+    await worker.stop()
+    await eventually(lambda: not fleet.state.table.is_usable() or leg == "math")
+    await fleet.complete("math")
+    await worker.start()
+    await fleet.ready()
+    assert (await fleet.complete("math"))[0] == 200
+
+
+@pytest.mark.parametrize("leg", LEGS)
+async def test_worker_that_dies_mid_request_ends_it(fleet: Fleet, leg: str) -> None:
+    other = "math" if leg == "prefill" else "prefill"
+    getattr(fleet, other).faults.append("hang")
+    request = asyncio.create_task(fleet.complete("math"))
+    await eventually(lambda: fleet.prefill.running and fleet.math.running)
+    await getattr(fleet, leg).stop()
+    status, answer, _ = await request
+    assert status in (502, 503)
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    await fleet.idle()
+
+
+async def test_stale_pooled_connection_is_retried_on_a_fresh_one(fleet: Fleet) -> None:
+    """A worker that restarted between two requests: its old connections are dead, it is not."""
+    assert (await fleet.complete("math"))[0] == 200
+    await fleet.math.stop()
+    await fleet.math.start()
+    assert (await fleet.complete("math"))[0] == 200
+
+
+async def test_reset_is_retried_once_and_on_the_same_workers(fleet: Fleet) -> None:
+    """A pooled connection may have been stale; a fresh one that breaks means that this request may kill servers."""
+    fleet.math.faults.extend(["reset"] * 3)
+    await fleet.complete("code")
+    status, _, _ = await fleet.complete("math")
+    assert status == 502
+    assert len(fleet.math.bodies) <= 2
+    rooms = [body["bootstrap_room"] for body in fleet.math.bodies]
+    assert len(set(rooms)) == len(rooms)

@@ -1,0 +1,131 @@
+"""The router as a process: its line on stdout, its exit statuses, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.router.conftest import PATIENCE_S, eventually, make_config
+from tests.router.fake_worker import Fabric, FakeWorker
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[tuple[FakeWorker, FakeWorker, FakeWorker]]:
+    fabric = Fabric()
+    trio = (
+        FakeWorker("p", "prefill", fabric),
+        FakeWorker("m", "decode", fabric, module="math"),
+        FakeWorker("c", "decode", fabric, module="code"),
+    )
+    for worker in trio:
+        await worker.start()
+    yield trio
+    for worker in trio:
+        await worker.stop()
+
+
+async def start(tmp_path: Path, workers: tuple[FakeWorker, FakeWorker, FakeWorker], **fields: object) -> Process:
+    path = tmp_path / "router.json"
+    path.write_text(make_config(*workers, **fields).model_dump_json())
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "psserve.router", "--config", path, stdout=PIPE, stderr=PIPE
+    )
+
+
+async def listening(process: Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        line = json.loads(await process.stdout.readline())
+    assert line["event"] == "listening"
+    return str(line["url"])
+
+
+async def usable(http: aiohttp.ClientSession, url: str) -> None:
+    async def check() -> bool:
+        async with http.get(url + "/v1/models") as models, http.get(url + "/workers") as workers:
+            assert models.status == 200
+            return all(worker["state"] == "ready" for worker in (await workers.json())["workers"])
+
+    await eventually(check)
+
+
+async def test_sigterm_lets_requests_finish_and_exits_0(tmp_path: Path, workers) -> None:
+    process = await start(tmp_path, workers)
+    url = await listening(process)
+    async with aiohttp.ClientSession() as http:
+        await usable(http, url)
+        workers[1].faults.append("wrong_count")  # any stream fault: it waits after the first event
+        body = {"model": "math", "prompt": "some prompt", "max_tokens": 2, "stream": True}
+        async with http.post(url + "/v1/completions", json=body) as response:
+            await response.content.readany()
+            process.send_signal(signal.SIGTERM)
+            await eventually(lambda: refuses(url))
+            workers[1].proceed.set()
+            rest = await response.read()
+        assert b"split_mismatch" in rest  # it ran to its end
+    assert await process.wait() == 0
+
+
+async def test_second_signal_ends_at_once(tmp_path: Path, workers) -> None:
+    process = await start(tmp_path, workers, drain_timeout_s=600)
+    url = await listening(process)
+    async with aiohttp.ClientSession() as http:
+        await usable(http, url)
+        workers[1].faults.append("hang")
+        request = asyncio.create_task(http.post(url + "/v1/completions", json={"model": "math", "prompt": "p"}))
+        await eventually(lambda: workers[1].running)
+        process.send_signal(signal.SIGTERM)
+        await eventually(lambda: refuses(url))
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+        with pytest.raises(aiohttp.ClientError):
+            await request
+    await eventually(lambda: not workers[1].running)
+
+
+async def test_port_in_use_is_one_line(tmp_path: Path, workers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = await start(tmp_path, workers, port=taken.getsockname()[1])
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"cannot listen" in err
+    assert b"Traceback" not in err
+
+
+async def test_bad_configuration_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "router.json"
+    path.write_text('{"port": "x"}')
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "psserve.router", "--config", path, stdout=PIPE, stderr=PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert err.startswith(b"psserve: error:")
+    assert err.count(b"\n") == 1
+
+
+async def test_router_imports_no_torch_and_no_sglang() -> None:
+    unwanted = ("torch", "sglang", "transformers", "psserve.zoo", "psserve.fleet")
+    code = f"import sys, psserve.router.__main__; print([name for name in {unwanted} if name in sys.modules])"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=PIPE)
+    out, _ = await process.communicate()
+    assert out.strip() == b"[]"
+
+
+async def refuses(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
