@@ -6,9 +6,11 @@ its import fails on their missing schemas. Nothing here calls them: text models 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-_libraries: list[torch.library.Library] = []  # a Library's declarations last as long as it does
+_libraries: list[Any] = []  # a Library's declarations last as long as it does
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -20,7 +22,7 @@ def declare_missing() -> None:
     """Declare the schemas that torchvision looks up at import, where they are missing and CUDA is not there."""
     if torch.cuda.is_available() or _libraries:
         return
-    library = torch.library.Library("torchvision", "DEF")
+    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS.values():
         library.define(schema)
     _libraries.append(library)

@@ -21,6 +21,9 @@ class TorchPagedAllocator(PagedTokenToKVPoolAllocator):  # type: ignore[misc]
     Contracts of both methods: sglang/srt/mem_cache/allocator/paged.py. All lengths are in tokens, int64, one a request.
     """
 
+    page_size: int
+    free_pages: torch.Tensor
+
     def alloc_extend(
         self,
         prefix_lens: torch.Tensor,

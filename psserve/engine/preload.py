@@ -14,10 +14,12 @@ It ends, and with it every server, when its standard input closes or its parent 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import select
+import signal
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -108,11 +110,15 @@ def _redirect(log: str) -> None:
 def _reap() -> None:
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if pid == 0:
+        if ended is None:
             return
+        # While the zombie holds its pid, the group's number cannot be anyone else's: end what the server left behind.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(ended.si_pid, signal.SIGKILL)
+        pid, status = os.waitpid(ended.si_pid, 0)
         _tell(event="ended", pid=pid, code=os.waitstatus_to_exitcode(status))
 
 

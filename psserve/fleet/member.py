@@ -56,7 +56,7 @@ class Member:
             spec = replace(spec, env={**spec.env, "PSSERVE_WORKER_KEY": worker_key})
         self._log_start = spec.log.stat().st_size if spec.log.exists() else 0
         self._handle = self._starter.start(spec)
-        self._ticks = start_ticks(self._handle.pid)
+        self._ticks = None
         self._started, self._since = time.time(), time.monotonic()
         self.state = "starting"
 
@@ -105,12 +105,15 @@ class Member:
 
     def record(self) -> ServerState:
         spec = self.spec
+        pid = self._handle.pid if self._handle else None
+        if pid is not None and self._ticks is None:
+            self._ticks = start_ticks(pid)
         return ServerState(
             name=spec.name,
             role=spec.role,
             module=spec.module if isinstance(spec, ServerSpec) else None,
-            pid=self._handle.pid if self._handle else None,
-            ticks=self._ticks if self._handle else None,
+            pid=pid,
+            ticks=self._ticks if pid is not None else None,
             port=spec.port,
             state=self.state,
             restarts=self._restarts.total,

@@ -30,7 +30,8 @@ class Handle(Protocol):
     """A started process. All calls return at once; none fails when the process has gone."""
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int | None:
+        """None while it waits to be forked."""
 
     def poll(self) -> int | None:
         """Exit code (negative: signal), or None while it runs. Once it is not None, its whole group is dead."""
@@ -60,7 +61,7 @@ class SubprocessStarter:
 
     def start(self, spec: ProcessSpec) -> Handle:
         try:
-            with open(spec.log, "ab", opener=_private) as log:
+            with open(spec.log, "ab", opener=private) as log:
                 child = subprocess.Popen(
                     spec.command,
                     env=dict(spec.env),
@@ -69,7 +70,7 @@ class SubprocessStarter:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     umask=0o077,
-                    preexec_fn=_die_with(os.getpid()),  # safe: starts are made by the only thread
+                    preexec_fn=die_with(os.getpid()),  # safe: starts are made by the only thread
                 )
         except OSError as error:
             raise StartError(f"{spec.name} cannot be started: {error}") from error
@@ -96,7 +97,7 @@ class ChildHandle:
             if end is None:
                 return None
             self._ended_with = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
-            _signal_group(self.pid, signal.SIGKILL)
+            signal_group(self.pid, signal.SIGKILL)
         if _reap_group(self.pid):
             self._child.returncode = self._ended_with
         return self._child.returncode
@@ -108,7 +109,7 @@ class ChildHandle:
     def kill(self) -> None:
         if self._child.returncode is None and self._ended_with is None:
             kill_tree(self.pid)
-            _signal_group(self.pid, signal.SIGKILL)
+            signal_group(self.pid, signal.SIGKILL)
 
 
 def become_subreaper() -> None:
@@ -151,11 +152,11 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def die_with(parent: int) -> Callable[[], None]:
     def in_child() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
@@ -173,6 +174,6 @@ def _reap_group(group: int) -> bool:
     return True
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
+def signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

@@ -143,6 +143,7 @@ def _device_args(settings: EngineSettings, gpu: int) -> tuple[str, ...]:
         # Not CUDA_VISIBLE_DEVICES: CUDA IPC between two servers needs both GPUs visible to both.
         return ("--base-gpu-id", str(gpu), "--mem-fraction-static", "0.95")
     return (
+        "--sleep-on-idle",  # on a few cores an idle server must not spin
         *("--mem-fraction-static", "0.9", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
         *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
     )

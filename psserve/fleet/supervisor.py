@@ -13,8 +13,9 @@ from psserve.errors import FleetError, StartError
 from psserve.fleet.client import RouterClient, WorkerView
 from psserve.fleet.logs import tail
 from psserve.fleet.member import Member
+from psserve.fleet.preload import starter_for
 from psserve.fleet.prepare import clean_up, make_run_dir, prepare
-from psserve.fleet.process import Starter, SubprocessStarter, become_subreaper, sweep_descendants
+from psserve.fleet.process import Starter, become_subreaper, sweep_descendants
 from psserve.fleet.progress import Progress
 from psserve.fleet.restarts import RestartPolicy
 from psserve.fleet.spec import FleetPlan
@@ -53,7 +54,7 @@ class Supervisor:
         self._limits = limits or Limits()
         self._progress = progress or Progress()
         self._on_ready = on_ready
-        starter = starter or SubprocessStarter()
+        starter = starter or starter_for(plan)
         self._router = Member(plan.router, starter, self._limits.restarts)
         self._servers = [Member(spec, starter, self._limits.restarts) for spec in plan.servers]
         self._client = RouterClient(plan.router.url, plan.router.config.get("api_key"))

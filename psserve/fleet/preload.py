@@ -1,0 +1,166 @@
+"""Starting servers as forks of one process that has SGLang imported already (psserve/engine/preload.py).
+
+On a small machine importing SGLang is most of a fleet's start. Servers on GPU are started the plain way: CUDA does not
+survive a fork, and loading weights takes longer than importing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from psserve.errors import StartError
+from psserve.fleet.logs import last_error
+from psserve.fleet.process import Handle, Starter, SubprocessStarter, die_with, kill_tree, private, signal_group
+from psserve.fleet.spec import FleetPlan, ProcessSpec, ServerSpec
+
+_COMMAND = (sys.executable, "-m", "psserve.engine.preload")
+_WORKER = ("-m", "psserve.engine.worker")
+
+
+def starter_for(plan: FleetPlan) -> Starter:
+    """The fitting starter for a plan's servers."""
+    on_cpu = all(server.device == "cpu" for server in plan.servers)
+    return PreloadStarter(plan.run_dir / "logs" / "preload.log") if on_cpu else SubprocessStarter()
+
+
+class PreloadStarter:
+    """Forks servers from a preloaded process, and starts everything else plainly.
+
+    The preloaded process is started with the first server and in its environment, since SGLang reads much of it at
+    import; what may differ from server to server is what SGLang reads later (keys, rendezvous files).
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._plain = SubprocessStarter()
+        self._preloaded: _Preloaded | None = None
+
+    def start(self, spec: ProcessSpec) -> Handle:
+        if not isinstance(spec, ServerSpec) or spec.command[1:3] != _WORKER:
+            return self._plain.start(spec)
+        if self._preloaded is None or self._preloaded.ended():
+            self._preloaded = _Preloaded(spec.env, self._log)
+        return self._preloaded.fork(spec)
+
+
+class _Preloaded:
+    """One preloaded process and what it has said of the servers it forked."""
+
+    def __init__(self, env: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        self.pids: dict[str, int] = {}
+        self.codes: dict[int, int] = {}
+        self._unread = b""
+        try:
+            with open(log, "ab", opener=private) as out:
+                self._process = subprocess.Popen(
+                    _COMMAND,
+                    env={name: value for name, value in env.items() if name != "PSSERVE_WORKER_KEY"},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=out,
+                    start_new_session=True,
+                    umask=0o077,
+                    preexec_fn=die_with(os.getpid()),  # safe: starts are made by the only thread
+                )
+        except OSError as error:
+            raise StartError(f"SGLang cannot be preloaded: {error}") from error
+        assert self._process.stdin is not None  # both are pipes
+        assert self._process.stdout is not None
+        self._requests, self._events = self._process.stdin, self._process.stdout
+        os.set_blocking(self._events.fileno(), False)
+
+    def fork(self, spec: ServerSpec) -> ForkedHandle:
+        """Ask for a server. It is forked as soon as SGLang is imported; until then it has no pid."""
+        self.pids.pop(spec.name, None)
+        request = {
+            "name": spec.name,
+            "arguments": spec.command[3:],
+            "env": dict(spec.env),
+            "log": str(spec.log),
+        }
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the handle's first poll says so
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
+        return ForkedHandle(self, spec)
+
+    def ended(self) -> bool:
+        """Whether the preloaded process itself has ended, and with it its servers."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def listen(self) -> None:
+        """Take in the events that have arrived; never waits."""
+        with contextlib.suppress(BlockingIOError):
+            while received := os.read(self._events.fileno(), 1 << 16):
+                self._unread += received
+        *lines, self._unread = self._unread.split(b"\n")
+        for line in lines:
+            event = json.loads(line)
+            if event["event"] == "started":
+                self.pids[event["name"]] = event["pid"]
+            elif event["event"] == "ended":
+                self.codes[event["pid"]] = event["code"]
+
+
+class ForkedHandle:
+    """A server forked from the preloaded process, which is its parent; it leads its own group."""
+
+    def __init__(self, preloaded: _Preloaded, spec: ServerSpec) -> None:
+        self._preloaded = preloaded
+        self._spec = spec
+        self._pid: int | None = None
+        self._code: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        if self._pid is None:
+            self._preloaded.listen()
+            self._pid = self._preloaded.pids.get(self._spec.name)
+        return self._pid
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            self._preloaded.listen()
+            if self.pid is not None:
+                self._code = self._preloaded.codes.get(self.pid)
+            if self._code is None and self._preloaded.ended():
+                self._code = self._lost()
+        return self._code
+
+    def terminate(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self.pid is not None and self._code is None:
+            kill_tree(self.pid)
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._code is not None:
+            return
+        if self.pid is None:
+            self._preloaded.kill()  # still importing: no server of this fleet exists yet
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                (os.kill if number is signal.SIGTERM else signal_group)(self.pid, number)
+
+    def _lost(self) -> int:
+        """The preloaded process has ended. The kernel kills its servers; make sure, reap, and leave word in the log."""
+        if self.pid is not None:
+            signal_group(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)  # orphans fall back to the supervisor
+        with contextlib.suppress(OSError), open(self._spec.log, "a", opener=private) as log:
+            reason = last_error(self._preloaded.log)
+            log.write(f"psserve: error: the preloaded process ended: {reason} (log: {self._preloaded.log})\n")
+        return -signal.SIGKILL
