@@ -11,6 +11,7 @@ Served answers must equal these token for token (greedy, float32), and their log
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from psserve import torchvision_ops
-from psserve.zoo import Zoo
+from psserve.zoo import Zoo, materialise
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -55,21 +56,17 @@ def load_pair(zoo: Zoo, module_name: str) -> Pair:
     base = load_model(zoo.base.path)
     if module_name == zoo.base.name:
         return Pair(base, base)
-    return Pair(base, load_model(zoo.base.path, weights=zoo.module(module_name).path))
+    with tempfile.TemporaryDirectory() as directory:
+        return Pair(base, load_model(materialise(zoo, zoo.module(module_name), Path(directory))))
 
 
-def load_model(checkpoint: Path, weights: Path | None = None) -> PreTrainedModel:
-    """The model of a checkpoint directory, if asked with the weights of another, ready for inference."""
+def load_model(checkpoint: Path) -> PreTrainedModel:
+    """The model of a checkpoint directory, ready for inference."""
     torchvision_ops.declare_missing()
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        weights or checkpoint,
-        config=AutoConfig.from_pretrained(checkpoint, local_files_only=True),
-        dtype="auto",
-        attn_implementation="sdpa",
-        use_safetensors=True,
-        local_files_only=True,
+        checkpoint, dtype="auto", attn_implementation="sdpa", use_safetensors=True, local_files_only=True
     )
     return model.eval().requires_grad_(False)
 

@@ -1,0 +1,45 @@
+"""Fixtures: one synthetic zoo a session (read only), and copies of it or of its base that a test may damage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import build_zoo
+
+Edit = Callable[[str, Callable[[dict[str, Any]], None]], None]
+
+
+@pytest.fixture(scope="session")
+def session_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return build_zoo(tmp_path_factory.mktemp("zoo") / "zoo", "qwen3", modules=("alpha", "beta"))
+
+
+@pytest.fixture
+def zoo(session_zoo: Zoo, tmp_path: Path) -> Zoo:
+    """A zoo of the test's own: base, alpha, beta."""
+    return Zoo.open(shutil.copytree(session_zoo.path, tmp_path / "zoo"))
+
+
+@pytest.fixture
+def checkpoint(session_zoo: Zoo, tmp_path: Path) -> Path:
+    """A checkpoint directory that fits the base, to be changed."""
+    return shutil.copytree(session_zoo.base.path, tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def edit(checkpoint: Path) -> Edit:
+    """`edit("config.json", change)`: change a JSON file of `checkpoint`."""
+
+    def edit_json(name: str, change: Callable[[dict[str, Any]], None]) -> None:
+        document = json.loads((checkpoint / name).read_text())
+        change(document)
+        (checkpoint / name).write_text(json.dumps(document))
+
+    return edit_json
