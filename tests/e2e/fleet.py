@@ -1,0 +1,193 @@
+"""Real fleets for tests: `psserve launch` as a user runs it, and direct access to its servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+READY_WITHIN_S = 240  # patience, not a verdict on speed
+PSSERVE = (sys.executable, "-m", "psserve.cli.main")
+
+
+@dataclass(frozen=True)
+class RunningFleet:
+    """A fleet under test. `key` is what its servers require; only the router should know it."""
+
+    zoo: Path
+    url: str
+    process: subprocess.Popen[str]
+    config: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.config["worker_key"])
+
+    def worker(self, name: str) -> Mapping[str, Any]:
+        """One entry of the router's `workers`: host, port, bootstrap_port, module."""
+        return next(worker for worker in self.config["workers"] if worker["name"] == name)
+
+    def worker_url(self, name: str) -> str:
+        worker = self.worker(name)
+        return f"http://{worker['host']}:{worker['port']}"
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def log(self, name: str) -> str:
+        return (self.zoo / ".run" / "logs" / f"{name}.log").read_text()
+
+    def pid(self, name: str) -> int:
+        """The process id of a server, as `psserve status --json` prints it."""
+        state = json.loads((self.zoo / ".run" / "state.json").read_text())
+        return next(int(server["pid"]) for server in state["servers"] if server["name"] == name)
+
+
+@contextlib.contextmanager
+def launched(
+    zoo: Path, *arguments: str, env: Mapping[str, str] | None = None, wait_ready: bool = True
+) -> Iterator[RunningFleet]:
+    """Launch a fleet, wait until it is ready, and see that it leaves no process behind.
+
+    `env` goes to every SGLang server. With `wait_ready=False` the fleet is handed over as soon as its servers answer
+    `/health`, whatever the router says of them.
+    """
+    command = [*PSSERVE, "launch", "--zoo", str(zoo), "--port", "0", *arguments]
+    for name, value in (env or {}).items():
+        command[4:4] = ["--env", f"{name}={value}"]
+    with one_fleet_at_a_time(), tempfile.TemporaryFile("w+") as notes:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=notes, text=True)
+        try:
+            config = _router_config(zoo, process)
+            _await_ready(process, notes) if wait_ready else _await_health(config, process)
+            yield RunningFleet(zoo, f"http://{config['host']}:{config['port']}", process, config)
+        finally:
+            left = stop(process)
+    assert not left, f"processes left behind: {left}"
+
+
+def stop(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """End a fleet as Ctrl-C does. Returns the processes that outlived it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+        return psutil.wait_procs(family, timeout=10)[1]
+    return []
+
+
+@contextlib.contextmanager
+def one_fleet_at_a_time() -> Iterator[None]:
+    """Hold the machine: two fleets at once on a few cores starve each other."""
+    path = Path(tempfile.gettempdir()) / f"psserve-e2e-{os.getuid()}.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _router_config(zoo: Path, process: subprocess.Popen[str]) -> Mapping[str, Any]:
+    path = zoo / ".run" / "router.json"
+    for _ in _until(READY_WITHIN_S, process):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            return dict(json.loads(path.read_text()))
+    raise AssertionError(f"psserve launch ended with status {process.wait()} before it planned anything")
+
+
+def _await_ready(process: subprocess.Popen[str], notes: Any) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if "ready at" not in line:
+        notes.seek(0)
+        raise AssertionError(f"psserve launch did not become ready: {line!r}\n{notes.read()}")
+
+
+def _await_health(config: Mapping[str, Any], process: subprocess.Popen[str]) -> None:
+    async def healthy(port: int) -> bool:
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with session.get(f"http://127.0.0.1:{port}/health") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+    ports = [worker["port"] for worker in config["workers"]]
+    for _ in _until(READY_WITHIN_S, process):
+        if all(asyncio.run(healthy(port)) for port in ports):
+            return
+    raise AssertionError(f"psserve launch ended with status {process.wait()}")
+
+
+def _until(seconds: float, process: subprocess.Popen[str]) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        yield
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class PairAnswer:
+    """What both legs of a directly dispatched pair said (SGLang's native `/generate` answers)."""
+
+    prefill: Mapping[str, Any]
+    decode: Mapping[str, Any]
+
+    @property
+    def tokens(self) -> list[int]:
+        return list(self.decode["output_ids"])
+
+    @property
+    def logprobs(self) -> list[float]:
+        return [entry[0] for entry in self.decode["meta_info"]["output_token_logprobs"]]
+
+
+async def direct_pair(
+    fleet: RunningFleet,
+    module: str,
+    input_ids: Sequence[int],
+    max_new_tokens: int,
+    *,
+    prefill: str = "prefill-0",
+    **sampling: Any,
+) -> PairAnswer:
+    """Dispatch one greedy request past the router, by token ids, to a prefill server and a module's first decode server."""
+    source = fleet.worker(prefill)
+    body = {
+        "input_ids": list(input_ids),
+        "bootstrap_host": source["host"],
+        "bootstrap_port": source["bootstrap_port"],
+        "bootstrap_room": random.getrandbits(62) | 1,
+    }
+    async with aiohttp.ClientSession(headers=fleet.auth) as session:
+
+        async def leg(server: str, **fields: Any) -> Any:
+            async with session.post(f"{fleet.worker_url(server)}/generate", json=body | fields) as answer:
+                return await answer.json()
+
+        first, second = await asyncio.gather(
+            leg(prefill, sampling_params={"max_new_tokens": 1, "temperature": 0}),
+            leg(
+                f"decode-{module}-0",
+                sampling_params={"max_new_tokens": max_new_tokens, "temperature": 0, **sampling},
+                return_logprob=True,
+            ),
+        )
+    return PairAnswer(first, second)
