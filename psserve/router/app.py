@@ -77,6 +77,8 @@ async def _answer(request: web.Request, handler: Handler, exchange: Exchange) ->
         raise asyncio.CancelledError from None
     except Exception:  # the last line of defence: a bug of ours must still be an OpenAI-form answer
         log.exception("request=%s failed by a bug", exchange.request_id)
+        if exchange.first_byte is not None:
+            raise  # a stream has begun: aiohttp cuts the connection
         response = _error_response(RequestError(500, "internal error", type="server_error", code="internal_error"))
     if not response.prepared:
         response.headers.update(exchange.headers())

@@ -6,6 +6,7 @@ The supervisor writes it (mode 0600, it holds keys); `psserve route` users write
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -113,6 +114,7 @@ def load_config(path: Path) -> RouterConfig:
         raise UsageError(f"router configuration {path}: {where}: {first['msg']}") from error
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether `host` (a name or an address) can be reached from this machine alone."""
     if host == "localhost":

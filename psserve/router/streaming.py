@@ -18,6 +18,7 @@ from psserve.router.relay import DONE, SEPARATOR, ChoiceRelay, Relay, error_even
 from psserve.router.tasks import together
 from psserve.router.usage import Usage, add_usage
 
+LAST_WRITE_S = 2.0
 HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -41,6 +42,19 @@ class ClientStream:
         await self.response.write_eof()
         return self.response
 
+    async def fail(self, error: RequestError) -> web.StreamResponse:
+        """End a stream that has begun by an error event; a client that does not read even that is cut off."""
+        assert self.response is not None, "before the first byte an error has a status of its own"
+        self.response.force_close()
+        try:
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self.send(error_event(error.body()))
+                return await self.close()
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            return self.response
+
 
 async def stream_answer(
     dispatcher: Dispatcher, generation: Generation, exchange: Exchange, request: web.Request
@@ -59,8 +73,7 @@ async def stream_answer(
         if client.response is None:
             raise
         exchange.failed = error.code or "error"
-        client.response.force_close()
-        await client.send(error_event(error.body()))
+        return await client.fail(error)
     return await client.close()
 
 

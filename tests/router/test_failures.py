@@ -165,6 +165,19 @@ async def test_deadline_in_a_stream(make_fleet) -> None:
     await fleet.idle()
 
 
+async def test_client_that_does_not_read_is_cut_off_at_the_deadline(make_fleet) -> None:
+    fleet = await make_fleet(request_timeout_s=0.5)
+    body = {"model": "math", "prompt": "p", "max_tokens": 200_000, "stream": True}
+    async with fleet.http.post(fleet.url + "/v1/completions", json=body, read_bufsize=1024) as response:
+        assert response.status == 200
+        await fleet.idle()
+        await eventually(lambda: metric_of(fleet, 'psserve_requests_total{code="timeout"'))
+
+
+async def metric_of(fleet: Fleet, start: str) -> bool:
+    return start in (await fleet.get("/metrics"))[1]
+
+
 async def test_failed_prefill_never_lets_decode_bytes_out(fleet: Fleet) -> None:
     fleet.prefill.faults.append("abort")
     status, raw = await fleet.stream()
@@ -238,3 +251,20 @@ async def test_reset_is_retried_once_and_on_the_same_workers(fleet: Fleet) -> No
     assert len(fleet.math.bodies) <= 2
     rooms = [body["bootstrap_room"] for body in fleet.math.bodies]
     assert len(set(rooms)) == len(rooms)
+
+
+async def test_many_clients_that_drop_at_once_leave_nothing_behind(fleet: Fleet) -> None:
+    fleet.prefill.faults.extend(["hang"] * 50)
+    requests = [asyncio.create_task(fleet.complete("math")) for _ in range(50)]
+    await eventually(lambda: len(fleet.prefill.running) == 50)
+    for request in requests:
+        request.cancel()
+    await fleet.idle()
+    assert (await fleet.complete("math"))[0] == 200
+
+
+async def test_refused_requests_do_not_count_against_a_worker(fleet: Fleet) -> None:
+    fleet.math.faults.extend(["status_400"] * 20)
+    for _ in range(20):
+        assert (await fleet.complete("math"))[0] == 400
+    assert (await fleet.complete("math"))[0] == 200

@@ -125,7 +125,7 @@ async def refuses(url: str) -> bool:
     host, port = url.removeprefix("http://").split(":")
     try:
         _, writer = await asyncio.open_connection(host, int(port))
-    except ConnectionRefusedError:
+    except OSError:
         return True
     writer.close()
     return False
