@@ -22,7 +22,7 @@ import aiohttp
 import psutil
 
 READY_WITHIN_S = 240  # patience, not a verdict on speed
-PSSERVE = (sys.executable, "-m", "psserve.cli.main")
+PSSERVE = str(Path(sys.executable).with_name("psserve"))
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def launched(
     `env` goes to every SGLang server. With `wait_ready=False` the fleet is handed over as soon as its servers answer
     `/health`, whatever the router says of them.
     """
-    command = [*PSSERVE, "launch", "--zoo", str(zoo), "--port", "0", *arguments]
+    command = [PSSERVE, "launch", "--zoo", str(zoo), "--port", "0", *arguments]
     for name, value in (env or {}).items():
-        command[4:4] = ["--env", f"{name}={value}"]
+        command[2:2] = ["--env", f"{name}={value}"]
     with one_fleet_at_a_time(), tempfile.TemporaryFile("w+") as notes:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=notes, text=True)
         try:
@@ -168,7 +168,7 @@ async def direct_pair(
     prefill: str = "prefill-0",
     **sampling: Any,
 ) -> PairAnswer:
-    """Dispatch one greedy request past the router, by token ids, to a prefill server and a module's first decode server."""
+    """Dispatch one greedy request by token ids past the router: a prefill server and a module's first decode server."""
     source = fleet.worker(prefill)
     body = {
         "input_ids": list(input_ids),
