@@ -1,0 +1,30 @@
+"""What worker processes read from their environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from psserve.engine.settings import NegativeControl, Role, Settings
+from psserve.errors import EngineError
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PSSERVE_ROLE", "PSSERVE_NEGATIVE_CONTROL", "PSSERVE_ALLOW_UNTESTED_SGLANG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_process_without_a_role_is_no_worker() -> None:
+    assert Settings.from_environment() == Settings(None, False, NegativeControl.NONE)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_the_role_is_read(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSSERVE_ROLE", role.value)
+    assert Settings.from_environment().role is role
+
+
+def test_an_unknown_role_is_refused_with_the_allowed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSSERVE_ROLE", "router")
+    with pytest.raises(EngineError, match=r"PSSERVE_ROLE='router'.*'prefill', 'decode'"):
+        Settings.from_environment()
