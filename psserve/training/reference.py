@@ -15,15 +15,15 @@ import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from psserve import torchvision_ops
 from psserve.zoo import Zoo, materialise
 
-if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel
+torchvision_ops.declare_missing()
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel  # noqa: E402 (only importable after that)
 
 ProcessLogits = Callable[[Sequence[int], Sequence[int], torch.Tensor], torch.Tensor]
 """(prompt ids, output ids so far, logits [vocab]) -> logits [vocab] to choose from: penalties, grammar masks."""
@@ -62,9 +62,6 @@ def load_pair(zoo: Zoo, module_name: str) -> Pair:
 
 def load_model(checkpoint: Path) -> PreTrainedModel:
     """The model of a checkpoint directory, ready for inference."""
-    torchvision_ops.declare_missing()
-    from transformers import AutoModelForCausalLM
-
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype="auto", attn_implementation="sdpa", use_safetensors=True, local_files_only=True
     )
@@ -111,8 +108,6 @@ def prefill_kv(model: PreTrainedModel, input_ids: Sequence[int]) -> list[LayerKV
 
 def prefill(model: PreTrainedModel, input_ids: Sequence[int]) -> DynamicCache:
     """The KV cache of `input_ids`, empty for no tokens."""
-    from transformers import DynamicCache
-
     cache = DynamicCache()
     if input_ids:
         model(as_batch(model, input_ids), past_key_values=cache, use_cache=True, logits_to_keep=1)

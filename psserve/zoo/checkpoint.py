@@ -43,10 +43,15 @@ class Checkpoint:
     tokenizer: Tokenizer
 
     @property
+    def shards(self) -> list[Path]:
+        """The safetensors files."""
+        return sorted(self.path.glob("*.safetensors"))
+
+    @property
     def weight_files(self) -> list[Path]:
-        """The safetensors files and their index, if there is one."""
+        """The shards and their index, if there is one."""
         index = self.path / INDEX
-        return [*sorted(self.path.glob("*.safetensors")), *([index] if index.exists() else [])]
+        return [*self.shards, *([index] if index.exists() else [])]
 
     @property
     def auxiliary_files(self) -> list[Path]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.compatibility import check_compatible, warnings
+from psserve.zoo.finite import check_finite
 from psserve.zoo.jsonfile import read_json
 from psserve.zoo.manifest import (
     MODULE_MANIFEST,
@@ -48,6 +49,8 @@ def import_module(zoo: Path, base: Base, new: NewModule) -> None:
     checkpoint = read_checkpoint(new.source)
     base_checkpoint = read_checkpoint(base.path)
     check_compatible(base.name, base_checkpoint, checkpoint)
+    for shard in checkpoint.shards:
+        check_finite(shard)
     training = read_training(new.source)
     trained_for_base = check_trained(new, base, training)
 
@@ -55,6 +58,7 @@ def import_module(zoo: Path, base: Base, new: NewModule) -> None:
     shutil.rmtree(staging, ignore_errors=True)  # left by an import that was killed: the lock says it is not running
     staging.mkdir()
     try:
+        files = copy_weights(checkpoint, staging)
         manifest = ModuleManifest(
             name=new.name,
             task=new.task,
@@ -63,9 +67,9 @@ def import_module(zoo: Path, base: Base, new: NewModule) -> None:
             kind="cache-conditioned" if trained_for_base else "naive",
             created=int(time.time()),
             base_fingerprint=base.fingerprint,
-            notes=tuple(warnings(base_checkpoint, checkpoint)),
+            notes=(*warnings(base_checkpoint, checkpoint), *same_as_base(base, files)),
             training=training,
-            files=copy_weights(checkpoint, staging),
+            files=files,
         )
         write_manifest(staging / MODULE_MANIFEST, manifest)
         publish(staging, zoo / "modules" / new.name)
@@ -98,6 +102,12 @@ def check_trained(new: NewModule, base: Base, training: TrainingRecord | None) -
     if not new.allow_naive:
         raise IncompatibleCheckpoint(f"{new.source}: {why}: answers may be poor; import it anyway with --allow-naive")
     return False
+
+
+def same_as_base(base: Base, files: tuple[FileRecord, ...]) -> list[str]:
+    """A warning if the module is the base under another name, which is likely a mistake."""
+    same = {file.blake2b for file in files} <= {file.blake2b for file in base.files}
+    return ["the weights are the base's own: was the right directory given?"] if same else []
 
 
 def copy_weights(checkpoint: Checkpoint, destination: Path) -> tuple[FileRecord, ...]:

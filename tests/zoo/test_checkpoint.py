@@ -12,7 +12,12 @@ from .conftest import Edit
 
 def test_a_sound_checkpoint_is_described(checkpoint: Path) -> None:
     read = read_checkpoint(checkpoint)
-    assert (read.architecture, read.dtype, read.head_dim, read.eos_token_ids) == ("Qwen3ForCausalLM", "float32", 32, (2,))
+    assert (read.architecture, read.dtype, read.head_dim, read.eos_token_ids) == (
+        "Qwen3ForCausalLM",
+        "float32",
+        32,
+        (2,),
+    )
 
 
 @pytest.mark.parametrize(

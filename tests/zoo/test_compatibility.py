@@ -29,7 +29,10 @@ def test_the_base_fits_itself(zoo: Zoo, checkpoint: Path) -> None:
     ("change", "message"),
     [
         ({"rms_norm_eps": 1e-5}, "rms_norm_eps: base 1e-06, module 1e-05"),
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, "rope_parameters: base .*10000.*, module .*500000"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+            "rope_parameters: base .*10000.*, module .*500000",
+        ),
         ({"num_attention_heads": 2}, "num_attention_heads: base 4, module 2"),
         ({"max_position_embeddings": 8192}, "max_position_embeddings: base 4096, module 8192"),
         ({"hidden_act": "gelu"}, "hidden_act: base silu, module gelu"),
@@ -80,7 +83,9 @@ def test_another_tokenizer_is_refused(zoo: Zoo, checkpoint: Path, edit: Edit, ch
 
 def test_another_end_token_is_refused(zoo: Zoo, checkpoint: Path, edit: Edit) -> None:
     edit("tokenizer_config.json", lambda config: config.update(eos_token={"content": "<|endoftext|>"}))
-    with pytest.raises(IncompatibleCheckpoint, match=r"tokenizer\.eos_token: base <\|im_end\|>, module <\|endoftext\|>"):
+    with pytest.raises(
+        IncompatibleCheckpoint, match=r"tokenizer\.eos_token: base <\|im_end\|>, module <\|endoftext\|>"
+    ):
         check(zoo, checkpoint)
 
 
@@ -101,7 +106,10 @@ def test_padding_and_truncation_of_the_tokenizer_do_not_matter(zoo: Zoo, checkpo
     [
         (lambda t: t.pop("model.norm.weight"), r"tensor model\.norm\.weight: base F32\[64\], module none"),
         (lambda t: t.update(extra=np.zeros(2, np.float32)), r"tensor extra: base none, module F32\[2\]"),
-        (lambda t: t.update({"lm_head.weight": np.zeros((511, 64), np.float32)}), r"F32\[512, 64\], module F32\[511, 64\]"),
+        (
+            lambda t: t.update({"lm_head.weight": np.zeros((511, 64), np.float32)}),
+            r"F32\[512, 64\], module F32\[511, 64\]",
+        ),
         (lambda t: t.update({name: x.astype(np.float16) for name, x in t.items()}), "and 42 more"),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_newer_schema_asks_for_an_upgrade(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_an_error_that_names_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "module.toml"
     path.write_bytes(content)
-    with pytest.raises(ManifestError, match="module.toml"):
+    with pytest.raises(ManifestError, match=r"module\.toml"):
         read_manifest(path, ModuleManifest)
 
 

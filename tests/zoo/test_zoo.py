@@ -9,9 +9,7 @@ from psserve.errors import ManifestError, UnknownModule, UsageError, ZooError, Z
 from psserve.zoo import Zoo, find_zoo
 
 
-def test_the_explicit_zoo_wins_over_the_environment(
-    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_explicit_zoo_wins_over_the_environment(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSSERVE_ZOO", str(tmp_path / "other"))
     assert find_zoo(zoo.path) == zoo.path
 

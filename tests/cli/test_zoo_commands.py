@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from psserve.cli.main import cli
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import build_zoo
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return build_zoo(tmp_path_factory.mktemp("zoo") / "zoo", modules=("alpha",))
+
+
+@pytest.fixture
+def zoo(built: Zoo, tmp_path: Path) -> Zoo:
+    return Zoo.open(shutil.copytree(built.path, tmp_path / "zoo"))
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_init_creates_a_zoo_and_prints_no_data(zoo: Zoo, tmp_path: Path) -> None:
+    result = run("init", "--base", zoo.base.path, "--name", "tiny", "--zoo", tmp_path / "new")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "psserve add-model" in result.stderr
+    assert Zoo.open(tmp_path / "new").base.name == "tiny"
+
+
+def test_init_without_base_is_a_usage_error(tmp_path: Path) -> None:
+    assert run("init", "--zoo", tmp_path).exit_code == 2
+
+
+def test_add_model_imports(zoo: Zoo) -> None:
+    options = ["--task", "sums", "--example", "1+1?", "--example", "2+2?", "--alias", "maths", "--allow-naive"]
+    result = run("add-model", "math", "--path", zoo.base.path, "--zoo", zoo.path, *options)
+    assert result.exit_code == 0, result.stderr
+    module = zoo.module("math")
+    assert (module.task, module.examples, module.aliases) == ("sums", ("1+1?", "2+2?"), ("maths",))
+
+
+def test_add_model_refuses_in_one_line(zoo: Zoo) -> None:
+    result = run("add-model", "math", "--path", zoo.base.path, "--zoo", zoo.path)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("psserve: error: ")
+    assert isinstance(result.exception, SystemExit)
+    assert "--allow-naive" in result.stderr.splitlines()[-1]
+
+
+def test_add_model_warns_about_a_chat_template(zoo: Zoo, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(zoo.base.path, tmp_path / "checkpoint")
+    (checkpoint / "chat_template.jinja").write_text("{{ messages }}")
+    result = run("add-model", "math", "--path", checkpoint, "--zoo", zoo.path, "--allow-naive")
+    assert "warning: the checkpoint's chat template differs" in result.stderr
+
+
+def test_a_reserved_name_is_a_usage_error(zoo: Zoo) -> None:
+    result = run("add-model", "auto", "--path", zoo.base.path, "--zoo", zoo.path)
+    assert (result.exit_code, "is reserved" in result.stderr) == (2, True)
+
+
+def test_models_lists_base_and_modules_in_fields(zoo: Zoo) -> None:
+    result = run("models", "--zoo", zoo.path)
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [row[:2] for row in rows] == [["qwen3-tiny", "base"], ["alpha", "naive"]]
+
+
+def test_models_json_is_complete(zoo: Zoo) -> None:
+    document = json.loads(run("models", "--json", "--zoo", zoo.path).stdout)
+    assert document["base"]["fingerprint"] == zoo.base.fingerprint
+    assert document["modules"][0]["name"] == "alpha"
+    assert document["modules"][0]["weight_bytes"] == zoo.module("alpha").weight_bytes
+
+
+def test_no_zoo_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    result = run("models", "--zoo", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "psserve init" in result.stderr
+
+
+def test_a_file_that_may_not_be_made_is_an_error_without_traceback(zoo: Zoo, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("init", "--base", zoo.base.path, "--name", "tiny", "--zoo", tmp_path / "file" / "zoo")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("psserve: error: ")
+    assert isinstance(result.exception, SystemExit)
