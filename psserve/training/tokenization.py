@@ -1,0 +1,116 @@
+"""From conversations to token ids, with the chat template, exactly as a server renders and splits them.
+
+The answer of turn i is what the template adds to the prompt that asks for it:
+
+    prompt  = template(messages[:i], add_generation_prompt=True)     what a server is sent
+    through = template(messages[:i+1])                               = prompt + answer + end of turn (+ newline)
+    full    = template(messages)                                     = through + ...
+
+The answer ends with the end-of-turn token, which the module must generate; what the template puts after it is context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from psserve.errors import DataError
+from psserve.training.conversation import Conversation
+from psserve.training.tokenized import Tokenized
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def tokenize(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenized:
+    """Token ids of the whole conversation and the span of each assistant turn in them.
+
+    Raises DataError where the conversation is longer than `max_length` tokens, has no assistant turn, or where the
+    template or the tokenizer does not let a turn's prompt be the beginning of the conversation.
+    """
+    where = conversation.where
+    ids: list[int] = []
+    text = ""
+    answers: list[tuple[int, int]] = []
+    for turn, message in enumerate(conversation.messages):
+        if message["role"] != "assistant":
+            continue
+        prompt = render(conversation, tokenizer, turn, generate=True)
+        through = render(conversation, tokenizer, turn + 1)
+        if not (prompt.startswith(text) and through.startswith(prompt)):
+            raise DataError(
+                f"{where}: messages.{turn}: the chat template renders earlier turns differently here: "
+                "give each turn as a conversation of its own"
+            )
+        ids += encode(tokenizer, prompt[len(text) :])
+        if ids != encode(tokenizer, prompt):
+            raise DataError(
+                f"{where}: messages.{turn}: the turn before it ends in characters that the tokenizer joins with the "
+                "template's: strip white space from the answers, or give each turn as a conversation of its own"
+            )
+        start = len(ids)
+        rest = encode(tokenizer, through[len(prompt) :])
+        ids += rest
+        answers.append((start, start + length_to_end_of_turn(rest, tokenizer, f"{where}: messages.{turn}")))
+        text = through
+    if not answers:
+        raise DataError(f"{where}: no assistant turn, so there is nothing to learn")
+    ids = ids[: answers[-1][1]]
+    if len(ids) > max_length:
+        raise DataError(f"{where}: {len(ids)} tokens, longer than {max_length}: shorten it, or raise the limit")
+    return Tokenized(ids, answers)
+
+
+def prompt_ids(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The prompt that asks for the last message: what a server would be sent."""
+    return encode(tokenizer, render(conversation, tokenizer, len(conversation.messages) - 1, generate=True))
+
+
+def render(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, turns: int, *, generate: bool = False
+) -> str:
+    """The first `turns` messages as text; DataError if there is no chat template or it refuses them."""
+    if not tokenizer.chat_template:
+        raise DataError("the base's tokenizer has no chat template: add chat_template.jinja to its checkpoint")
+    from jinja2 import TemplateError
+
+    messages = [{"content": "", **message} for message in conversation.messages[:turns]]
+    tools = [tool_as_served(tool) for tool in conversation.tools] or None
+    try:
+        return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generate))
+    except TemplateError as error:
+        raise DataError(f"{conversation.where}: the chat template refuses it: {error}") from None
+
+
+def tool_as_served(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool with the fields, and in the order, in which SGLang hands it to the template (0.5.17 and 0.5.18)."""
+    function = tool["function"]
+    served = {field: function.get(field) for field in ("description", "name", "parameters")}
+    return {"type": "function", "function": served | {"strict": bool(function.get("strict"))}}
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of rendered text, which has its special tokens already."""
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def length_to_end_of_turn(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, where: str) -> int:
+    """How many of `ids` the module generates: through the last end-of-turn token."""
+    end = tokenizer.eos_token_id
+    if end not in ids:
+        raise DataError(
+            f"{where}: the chat template does not end the turn with the tokenizer's eos_token "
+            f"({tokenizer.eos_token!r}): set eos_token to the token that ends a turn"
+        )
+    return len(ids) - list(reversed(ids)).index(end)
+
+
+def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[list[int]]:
+    """Pretraining blocks of exactly `length` tokens: the texts one after another, each ended by the padding token.
+
+    The loss is on all tokens. What is left over at the end is dropped.
+    """
+    stream = chain.from_iterable([*encode(tokenizer, text), tokenizer.pad_token_id] for text in texts)
+    while len(block := list(islice(stream, length))) == length:
+        yield block
