@@ -11,6 +11,8 @@
     |-- EngineError
     |   |-- UnsupportedSglang      SGLang's version is not one psserve was tested with
     |   `-- HookMissing            a function psserve must hook is not hooked
+    |-- TrainingError
+    |   `-- DataError              a data file cannot be trained or evaluated on
     |-- FleetError
     |   |-- PlanError              the options cannot become a fleet on this machine
     |   |-- StartError             a server did not become ready
@@ -73,6 +75,14 @@ class HookMissing(EngineError):
     """A function that psserve must hook is not hooked in this process."""
 
 
+class TrainingError(PsserveError):
+    """A module cannot be trained or evaluated as asked."""
+
+
+class DataError(TrainingError):
+    """A data file is missing, damaged, or holds what cannot be trained or evaluated on."""
+
+
 class FleetError(PsserveError):
     """A fleet cannot be planned, started, found or stopped."""
 
@@ -96,7 +106,7 @@ class NotRunning(FleetError):
 class RequestError(PsserveError):
     """A request that the router refuses or could not complete.
 
-    Attributes: `status` (HTTP status), `type`, `param`, `code` (OpenAI's error fields) and `retry_after` (seconds, or None).
+    Attributes: `status` (HTTP status), `type`, `param`, `code` (OpenAI's error fields), `retry_after` (seconds or None).
     """
 
     def __init__(
