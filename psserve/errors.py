@@ -106,7 +106,7 @@ class NotRunning(FleetError):
 class RequestError(PsserveError):
     """A request that the router refuses or could not complete.
 
-    Attributes: `status` (HTTP status), `type`, `param`, `code` (OpenAI's error fields), `retry_after` (seconds or None).
+    Attributes: `status` (HTTP), `type`, `param`, `code` (OpenAI's error fields) and `retry_after` (seconds, or None).
     """
 
     def __init__(
