@@ -1,0 +1,177 @@
+"""How fast a small fleet is on this machine: `make bench-smoke`, or `python scripts/bench_smoke.py --json FILE`.
+
+One run of the real `psserve launch` over a synthetic zoo of tiny random models, so all of it is overhead: start, idle
+CPU, memory, and what a request costs. Prints a table, and one JSON document as the last line of standard output.
+Targets are shown beside the figures; missing one fails nothing. docs/measuring.md tells the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from measuring import machine, report
+from measuring.client import Client, completion, completion_pair
+from measuring.fleet import RunningFleet, launched
+from measuring.processes import CpuUse, cpu_use, pss_bytes
+from measuring.prompts import ChatPrompts, random_ids
+from measuring.report import Figure
+from measuring.statistics import in_ms, median, percentile
+
+MODULES = ("alpha", "beta", "gamma")
+PROMPT_TOKENS = 200
+ANSWER_TOKENS = 16
+TURNS = 30
+PAIRS = 60
+CONCURRENT = 16
+ROUNDS = 5
+IDLE_SECONDS = 10.0
+NOISY_PERCENT = 10.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Time a small fleet on this machine.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="psserve-bench-") as directory:
+        document = measure(Path(directory) / "zoo")
+    text = json.dumps(document)
+    if options.json:
+        options.json.write_text(text + "\n")
+    print(text)
+    return 0
+
+
+def measure(zoo: Path) -> dict[str, Any]:
+    """Build a zoo, launch it, measure, print the table; returns the JSON document."""
+    from psserve.zoo.synthetic import build_zoo
+
+    note("building a synthetic zoo")
+    base = build_zoo(zoo, modules=MODULES).base
+    note("launching 1 prefill and 3 decode servers")
+    with launched(zoo, ["--device", "cpu"]) as fleet:
+        note(f"ready; watching the idle fleet for {IDLE_SECONDS:g} s")
+        idle = cpu_use(fleet.pid, IDLE_SECONDS)
+        figures = [
+            Figure("ready: 1 prefill + 3 decode servers", round(fleet.ready_s, 1), "s", 45),
+            Figure("idle fleet's CPU", round(idle.tree, 1), "% of a core", 20),
+            *asyncio.run(requests(fleet, base.path / "tokenizer.json", base.vocab_size)),
+            Figure("fleet's memory (PSS)", round(pss_bytes(fleet.pid) / 2**30, 2), "GiB"),
+        ]
+    return document(figures, idle, f"{base.architecture}, {base.num_layers} layers, {base.dtype}, random weights")
+
+
+async def requests(fleet: RunningFleet, tokenizer: Path, vocab_size: int) -> list[Figure]:
+    """Everything that is measured by sending requests."""
+    rng = random.Random(0)
+    prompts = ChatPrompts(tokenizer, rng)
+    async with Client(fleet) as client:
+        await warm_up(client, prompts)
+        return [
+            *await turns(client, prompts),
+            *await router_overhead(client, rng, vocab_size),
+            *await concurrency(client, prompts),
+        ]
+
+
+async def warm_up(client: Client, prompts: ChatPrompts) -> None:
+    """Let every server compute once, and learn how many tokens the chat template adds."""
+    for module in MODULES:
+        for _ in range(3):
+            text = prompts.message(PROMPT_TOKENS)
+            answer = await client.post("/v1/chat/completions", chat(module, text))
+            prompts.template_tokens = answer.prompt_tokens - prompts.count(text)
+
+
+async def turns(client: Client, prompts: ChatPrompts) -> list[Figure]:
+    """New chats one after the other, over the modules in turn: whole answers, then streamed ones."""
+    note(f"{TURNS} chat turns, then {TURNS} streamed ones")
+    whole, first = [], []
+    for i in range(TURNS):
+        body = chat(MODULES[i % 3], prompts.message(PROMPT_TOKENS))
+        whole.append((await client.post("/v1/chat/completions", body)).seconds)
+    for i in range(TURNS):
+        body = chat(MODULES[i % 3], prompts.message(PROMPT_TOKENS))
+        first.append((await client.stream("/v1/chat/completions", body)).first_s)
+    return [
+        Figure(f"chat turn, {PROMPT_TOKENS} + {ANSWER_TOKENS} tokens: median", in_ms(median(whole)), "ms", 150),
+        Figure("chat turn: p95", in_ms(percentile(whole, 95)), "ms"),
+        Figure("time to first token, streamed: median", in_ms(median(first)), "ms"),
+        Figure("time to first token, streamed: p95", in_ms(percentile(first, 95)), "ms"),
+    ]
+
+
+async def router_overhead(client: Client, rng: random.Random, vocab_size: int) -> list[Figure]:
+    """The same kind of request through the router and past it, alternately: the slower leg is what it costs anyway."""
+    note(f"{PAIRS} requests through the router and {PAIRS} past it, alternately")
+    routed, direct, claimed = [], [], []
+    for i in range(PAIRS):
+        module = MODULES[i % 3]
+        for through in (True, False) if i % 2 else (False, True):
+            prompt = random_ids(rng, PROMPT_TOKENS, vocab_size)
+            if not through:
+                direct.append(await completion_pair(client, module, prompt, ANSWER_TOKENS))
+                continue
+            answer = await client.post("/v1/completions", completion(module, prompt, ANSWER_TOKENS))
+            routed.append(answer.seconds)
+            claimed.append((answer.overhead_ms or 0.0) / 1000)
+    added = [one - other for one, other in zip(routed, direct, strict=True)]
+    return [
+        Figure("router's time over the slower leg: median difference", in_ms(median(added)), "ms", 3),
+        Figure("router's time by its own account: median", in_ms(median(claimed)), "ms"),
+        Figure("completion past the router: median", in_ms(median(direct)), "ms"),
+        Figure("completion through the router: median", in_ms(median(routed)), "ms"),
+    ]
+
+
+async def concurrency(client: Client, prompts: ChatPrompts) -> list[Figure]:
+    """Rounds of chat turns that start at the same time."""
+    note(f"{ROUNDS} rounds of {CONCURRENT} chat turns at once")
+    medians, ratios = [], []
+    for _ in range(ROUNDS):
+        bodies = [chat(MODULES[i % 3], prompts.message(PROMPT_TOKENS)) for i in range(CONCURRENT)]
+        answers = await asyncio.gather(*(client.post("/v1/chat/completions", body) for body in bodies))
+        seconds = [answer.seconds for answer in answers]
+        medians.append(median(seconds))
+        ratios.append(max(seconds) / median(seconds))
+    return [
+        Figure(f"{CONCURRENT} at once: median", in_ms(median(medians)), "ms"),
+        Figure(f"{CONCURRENT} at once: slowest / median, worst round", round(max(ratios), 2), "times", 3),
+    ]
+
+
+def chat(module: str, text: str) -> dict[str, Any]:
+    message = {"role": "user", "content": text}
+    body = {"model": module, "messages": [message], "max_tokens": ANSWER_TOKENS}
+    return body | {"temperature": 0, "ignore_eos": True}
+
+
+def document(figures: list[Figure], idle: CpuUse, models: str) -> dict[str, Any]:
+    """Print heading and table; returns the same as JSON."""
+    found = machine.describe()
+    quiet = idle.others < NOISY_PERCENT
+    print(f"{report.heading(found)}\nmodels: {models}\n\n{report.table(figures)}\n")
+    if not quiet:
+        print(f"Not final: other processes used {idle.others:.0f} % of a core while the fleet was idle.\n")
+    return {
+        "benchmark": "smoke",
+        "machine": found,
+        "models": models,
+        "others_cpu_percent": round(idle.others, 1),
+        "quiet": quiet,
+        "figures": [figure.as_json() for figure in figures],
+    }
+
+
+def note(text: str) -> None:
+    print(f"bench-smoke: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
