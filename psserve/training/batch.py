@@ -32,7 +32,9 @@ def cache_batch(conversations: Sequence[Tokenized]) -> Batch:
         "context_ids": padded(contexts, 0),
         "query_ids": padded([[ids[i] for i in each] for ids, each in zip(tokens, queries, strict=True)], 0),
         "positions": padded(queries, 0),
-        "context_lengths": padded([[start for start, end in each for _ in range(start, end)] for each in turns], NO_TURN),
+        "context_lengths": padded(
+            [[start for start, end in each for _ in range(start, end)] for each in turns], NO_TURN
+        ),
         "labels": padded([[ids[i + 1] for i in each] for ids, each in zip(tokens, queries, strict=True)], IGNORED),
     }
 
