@@ -1,0 +1,112 @@
+"""What makes an answer right: four scorers, each a reading of the answer's text and of the reference's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from psserve.errors import DataError
+from psserve.training.conversation import Conversation
+from psserve.training.execution import passes
+
+MARKED_NUMBER = re.compile(r"####\s*(-?[\d,]*\.?\d+)")
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
+CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+FENCED = re.compile(r"```(?:python|py)?\n(.*?)```", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """`judge(item, answer)` says whether the answer to `item`'s prompt is right; `check(item)` whether it can tell."""
+
+    judge: Callable[[Conversation, str], bool]
+    check: Callable[[Conversation], object]
+    """Something false if the item has nothing to judge answers by."""
+    needs: str
+    """What an item must have, for messages."""
+
+    def check_items(self, items: Sequence[Conversation]) -> None:
+        """Raise DataError for the first item that this scorer cannot judge answers to."""
+        for item in items:
+            if item.messages[-1]["role"] != "assistant" or len(item.messages) < 2:
+                raise DataError(f"{item.where}: the last message must be the reference answer of an assistant")
+            if not self.check(item):
+                raise DataError(f"{item.where}: this scorer needs {self.needs}")
+
+    def judge_all(self, items: Sequence[Conversation], answers: Sequence[str]) -> list[bool]:
+        """One verdict an item. Programs run side by side, one a core."""
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return list(threads.map(self.judge, items, answers))
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """An assistant message as one text: its content, then each tool call between its tags."""
+    parts = [message["content"]] if message.get("content") else []
+    for call in message.get("tool_calls") or ():
+        arguments = call["function"]["arguments"]
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        name = json.dumps(call["function"]["name"], ensure_ascii=False)
+        parts.append(f'<tool_call>\n{{"name": {name}, "arguments": {text}}}\n</tool_call>')
+    return "\n".join(parts)
+
+
+def reference_text(item: Conversation) -> str:
+    """The reference answer as text."""
+    return message_text(item.messages[-1])
+
+
+def exact(item: Conversation, answer: str) -> bool:
+    """The same text, white space around it aside."""
+    return answer.strip() == reference_text(item).strip()
+
+
+def number(item: Conversation, answer: str) -> bool:
+    """The same final number. Where the reference marks it with `####`, the answer must too."""
+    reference = reference_text(item)
+    marked = MARKED_NUMBER.search(reference) is not None
+    return final_number(answer, marked) == final_number(reference, marked) is not None
+
+
+def final_number(text: str, marked: bool) -> Decimal | None:
+    """The last number of a text (or the last one after `####`), None if there is none."""
+    found = (MARKED_NUMBER if marked else NUMBER).findall(text)
+    return Decimal(found[-1].replace(",", "")) if found else None
+
+
+def python(item: Conversation, answer: str) -> bool:
+    """The answer's program (its fenced block, if it has one) passes the item's tests."""
+    fenced = FENCED.search(answer)
+    return passes(fenced[1] if fenced else answer, item.tests)
+
+
+def tool_call(item: Conversation, answer: str) -> bool:
+    """The same calls in the same order: names and arguments as parsed JSON, spacing and order of keys aside."""
+    wanted = parse_calls(reference_text(item))
+    return bool(wanted) and parse_calls(answer) == wanted
+
+
+def parse_calls(text: str) -> list[str] | None:
+    """The calls in a text, each as canonical JSON (in which 1, 1.0 and true differ); None if one is damaged."""
+    calls = []
+    for body in CALL.findall(text):
+        try:
+            call = json.loads(body)
+            calls.append(json.dumps([call["name"], call["arguments"]], sort_keys=True))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+    return calls
+
+
+SCORERS = {
+    "exact": Scorer(exact, reference_text, "a reference answer"),
+    "number": Scorer(number, lambda item: NUMBER.search(reference_text(item)), "a number in the reference answer"),
+    "python": Scorer(python, lambda item: item.tests, "unit tests (the field `tests`)"),
+    "tool-call": Scorer(tool_call, lambda item: item.messages[-1].get("tool_calls"), "a tool call as reference answer"),
+}
+"""The scorers by name."""
