@@ -13,10 +13,11 @@ import os
 import sys
 
 from psserve import torchvision_ops
+from psserve.engine import arguments as command_line
 from psserve.engine import process
-from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY, Role, Settings
+from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY, Settings
 from psserve.engine.versions import require_supported_sglang
-from psserve.errors import EngineError, PsserveError, UsageError
+from psserve.errors import EngineError, PsserveError
 
 torchvision_ops.declare_missing()
 
@@ -24,7 +25,8 @@ torchvision_ops.declare_missing()
 def main(arguments: list[str]) -> int:
     """Run one server until it is stopped. Returns the exit status."""
     try:
-        role = role_of(arguments)
+        role = command_line.role_of(arguments)
+        command_line.check(arguments, role)
         os.environ[ROLE] = role.value
         require_supported_sglang(allow_untested=os.environ.get(ALLOW_UNTESTED) == "1")
         serve(with_key(arguments))
@@ -32,19 +34,6 @@ def main(arguments: list[str]) -> int:
         print(f"psserve: error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def role_of(arguments: list[str]) -> Role:
-    """The role that SGLang's own `--disaggregation-mode` asks for. Raises UsageError for any other mode."""
-    for index, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name != "--disaggregation-mode":
-            continue
-        value = value if equals else "".join(arguments[index + 1 : index + 2])
-        if value in (Role.PREFILL.value, Role.DECODE.value):
-            return Role(value)
-        raise UsageError(f"--disaggregation-mode {value!r}: a psserve worker is a prefill or a decode server")
-    raise UsageError("--disaggregation-mode prefill|decode is missing: it decides which hooks a worker needs")
 
 
 def with_key(arguments: list[str]) -> list[str]:
