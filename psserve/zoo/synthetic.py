@@ -58,12 +58,16 @@ def build_zoo(
     architecture: Architecture = "qwen3",
     modules: Iterable[str] = DEFAULT_MODULES,
     seed: int = 0,
+    *,
+    name: str | None = None,
+    device: str = "cpu",
     **shape: Any,
 ) -> Zoo:
     """Build a zoo at `path`: a random base in `path/base`, and modules that are the base plus independent noise.
 
-    The same arguments give the same weights. `shape` overrides fields of `SHAPE`. Modules are of kind "naive", which is
-    the truth: nothing trained them. Raises ZooError if there is anything at `path`.
+    The same arguments give the same weights. `name` is the base's (default: the architecture and "-tiny"), `device` is
+    where weights are drawn, and `shape` overrides fields of `SHAPE`. Modules are of kind "naive", which is the truth:
+    nothing trained them. Raises ZooError if there is anything at `path`.
     """
     import torch
 
@@ -74,13 +78,14 @@ def build_zoo(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        model = new_model(architecture, SHAPE | shape)
-        generator = torch.Generator().manual_seed(seed)
+        with torch.device(device):
+            model = new_model(architecture, SHAPE | shape)
+        generator = torch.Generator(device).manual_seed(seed)
         randomise(model, generator)
         save(model, building / "base")
-        zoo = Zoo.create(building, building / "base", name=f"{architecture}-tiny")
-        for name in modules:
-            add_perturbed(zoo, name, model, generator)
+        zoo = Zoo.create(building, building / "base", name=name or f"{architecture}-tiny")
+        for module in modules:
+            add_perturbed(zoo, module, model, generator)
         building.rename(path)  # at once, so that an interrupted build never looks like a zoo
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -1,0 +1,279 @@
+"""Does psserve serve right on this machine's GPU, and how fast is the hand-over? One run, no network.
+
+    python scripts/gpu_check.py                                  Qwen3-0.6B and 1.7B shapes, 1 prefill + 2 modules
+    python scripts/gpu_check.py --device cpu --shapes tiny       a dry run of all of it without a GPU
+
+For each shape: builds checkpoints of random weights, launches them through `psserve launch`, compares answers with the
+Transformers reference, and measures time to first token and KV hand-over. docs/results/gpu-NAME.json is written after
+each step, so that a run that is cut short keeps what it has. psserve need not be installed. docs/measuring.md tells
+the method. Exit status 0 if every shape passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from measuring.installation import importable
+
+if TYPE_CHECKING:
+    from measuring.fleet import RunningFleet
+
+    from psserve.zoo import Zoo
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+QWEN3 = {
+    "vocab_size": 151_936,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40_960,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "dtype": "bfloat16",
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3-0.6b": QWEN3 | {"hidden_size": 1_024, "intermediate_size": 3_072},
+    "qwen3-1.7b": QWEN3 | {"hidden_size": 2_048, "intermediate_size": 6_144},
+    # A vocabulary larger than the synthetic tokenizer's, as the real shapes have it.
+    "tiny": {"vocab_size": 1_024, "tie_word_embeddings": True, "rope_parameters": QWEN3["rope_parameters"]},
+}
+LENGTHS = (1_024, 4_096, 16_384)
+ROUNDS = 5
+GPU_KV_TOKENS = 65_536
+PLAIN_ENGINE = (
+    *("--attention-backend", "triton", "--sampling-backend", "pytorch"),
+    *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
+)
+"""Tried on a GPU where a fleet with SGLang's own choices does not start: nothing here is compiled by nvcc."""
+
+
+def main() -> int:
+    options = parse(sys.argv[1:])
+    with importable(ROOT) as stand_in, work_folder(options.work) as work:
+        missing = [name for name in needed(options) if importlib.util.find_spec(name) is None]
+        if missing:
+            print(f"gpu-check: error: cannot import {', '.join(missing)}: install them first", file=sys.stderr)
+            return 2
+        return Check(options, work, stand_in).run()
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Check psserve on this machine's GPU.")
+    add = parser.add_argument
+    add("--shapes", default="qwen3-0.6b,qwen3-1.7b", help=f"of {', '.join(SHAPES)} [default: %(default)s]")
+    add("--modules", type=int, default=2, help="number of decode modules [default: %(default)s]")
+    add("--device", choices=["cuda", "cpu"], default="cuda")
+    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="to serve with")
+    add("--attention-backend", help="SGLang's [default: its own choice]")
+    add("--page-size", type=int, default=16)
+    add("--transfer", choices=["auto", "nixl", "mooncake"], default="auto", help="[default: nixl if it is installed]")
+    add("--kv-tokens", type=int, help=f"KV pool of each server [default: {GPU_KV_TOKENS} on GPU]")
+    add("--longest", type=int, default=max(LENGTHS), help="longest prompt, in tokens [default: %(default)s]")
+    add("--engine-arg", action="append", default=[], metavar="ARG", help="one more argument for SGLang (repeatable)")
+    add("--env", action="append", default=[], metavar="NAME=VALUE", help="set in every server (repeatable)")
+    add("--work", type=Path, help="where checkpoints are built [default: a temporary folder]")
+    add("--out", type=Path, help="result file [default: docs/results/gpu-NAME.json]")
+    options = parser.parse_args(arguments)
+    options.shapes = options.shapes.split(",")
+    unknown = [shape for shape in options.shapes if shape not in SHAPES]
+    if unknown:
+        parser.error(f"--shapes: no shape {unknown[0]!r}; there are {', '.join(SHAPES)}")
+    if options.modules < 1:
+        parser.error("--modules: give at least 1")
+    if options.transfer == "auto":
+        options.transfer = "nixl" if importlib.util.find_spec("nixl") else "mooncake"
+    return options
+
+
+def needed(options: argparse.Namespace) -> list[str]:
+    """Packages without which nothing works, by import name."""
+    ours = ["aiohttp", "click", "orjson", "prometheus_client", "psutil", "pydantic", "rich", "safetensors", "tomli_w"]
+    return [*ours, "uvloop", "xxhash", "torch", "transformers", "tokenizers", "sglang", options.transfer]
+
+
+def launch_arguments(options: argparse.Namespace, plain: bool) -> list[str]:
+    """What `psserve launch` is given. `plain`: with PLAIN_ENGINE, where the user's arguments do not say otherwise."""
+    kv_tokens = options.kv_tokens or (GPU_KV_TOKENS if options.device == "cuda" else None)
+    backend = ["--attention-backend", options.attention_backend] if options.attention_backend else []
+    engine = [*(PLAIN_ENGINE if plain else ()), *backend, *options.engine_arg]
+    return [
+        *("--device", options.device, "--dtype", options.dtype, "--transfer", options.transfer),
+        *("--page-size", str(options.page_size)),
+        *(("--kv-tokens", str(kv_tokens)) if kv_tokens else ()),
+        *(part for assignment in options.env for part in ("--env", assignment)),
+        *(("--", *engine) if engine else ()),
+    ]
+
+
+@contextmanager
+def work_folder(wanted: Path | None) -> Iterator[Path]:
+    if wanted is not None:
+        wanted.mkdir(parents=True, exist_ok=True)
+        yield wanted
+        return
+    with tempfile.TemporaryDirectory(prefix="psserve-gpu-check-") as directory:
+        yield Path(directory)
+
+
+class Check:
+    """One run over all shapes, and its growing result. psserve is importable by now, and not before."""
+
+    def __init__(self, options: argparse.Namespace, work: Path, stand_in: bool) -> None:
+        from measuring import machine
+
+        self.options, self.work = options, work
+        self.started = time.monotonic()
+        found = machine.describe()
+        name = machine.slug(found["gpus"][0].split(",")[0]) if found["gpus"] else "none"
+        self.path: Path = options.out or ROOT / "docs" / "results" / f"gpu-{name}.json"
+        settings = {key: value for key, value in vars(options).items() if key not in ("work", "out")}
+        self.result: dict[str, Any] = {
+            "check": "gpu",
+            "machine": found,
+            "installed": not stand_in,
+            "options": settings,
+            "complete": False,
+            "passed": False,
+            "shapes": {},
+        }
+
+    def run(self) -> int:
+        self.save()
+        for shape in self.options.shapes:
+            self.note(f"--- {shape}")
+            entry = self.result["shapes"][shape] = {"passed": False, "seconds": {}}
+            try:
+                self.check_shape(shape, entry)
+            except Exception:  # noqa: BLE001 - whatever broke, the other shape and what is measured so far must not be lost
+                entry["error"] = traceback.format_exc()
+                self.note(f"{shape}: FAILED\n{entry['error']}")
+            self.save()
+        self.result["complete"] = True
+        self.result["passed"] = all(entry["passed"] for entry in self.result["shapes"].values())
+        self.save()
+        self.note(f"{'passed' if self.result['passed'] else 'FAILED'}; {self.path}")
+        print(json.dumps(self.result))
+        return 0 if self.result["passed"] else 1
+
+    def check_shape(self, shape: str, entry: dict[str, Any]) -> None:
+        from psserve.zoo.synthetic import build_zoo
+
+        modules = [f"module-{i}" for i in range(self.options.modules)]
+        zoo: Zoo = self.step(
+            entry,
+            "build",
+            lambda: build_zoo(
+                self.work / shape, modules=modules, name=shape, device=self.options.device, **SHAPES[shape]
+            ),
+        )
+        self.free_memory()
+        entry["model"] = {"layers": zoo.base.num_layers, "dtype": zoo.base.dtype, "weight_bytes": zoo.base.weight_bytes}
+        with self.fleet(zoo, entry) as fleet:
+            self.exactness(fleet, zoo, modules, entry)
+            self.handoff(fleet, zoo, modules, entry)
+        entry["passed"] = entry["exactness"]["passed"]
+
+    @contextmanager
+    def fleet(self, zoo: Zoo, entry: dict[str, Any]) -> Iterator[RunningFleet]:
+        """A running fleet: with SGLang's own choices, or, if that does not start on a GPU, with the plain ones."""
+        from measuring.fleet import LaunchFailed, launched
+
+        for plain in (False, True) if self.options.device == "cuda" else (False,):
+            arguments = launch_arguments(self.options, plain)
+            self.note(f"psserve launch {' '.join(arguments)}")
+            attempt = launched(zoo.path, arguments, within_s=150)
+            try:
+                fleet = attempt.__enter__()
+            except LaunchFailed as failure:
+                entry.setdefault("failed_launches", []).append({"arguments": arguments, "logs": failure.logs})
+                self.save()
+                continue
+            entry["launch"] = {"arguments": arguments, "ready_s": round(fleet.ready_s, 1)}
+            self.note(f"ready after {fleet.ready_s:.1f} s")
+            try:
+                yield fleet
+            finally:
+                attempt.__exit__(None, None, None)
+            return
+        raise RuntimeError("the fleet does not start; see failed_launches in the result")
+
+    def exactness(self, fleet: RunningFleet, zoo: Zoo, modules: list[str], entry: dict[str, Any]) -> None:
+        from measuring.exactness import TOLERANCES
+        from measuring.serving_check import check, collect
+
+        served = self.served_dtype()
+        longest = self.longest(zoo)
+        samples = self.step(entry, "serve", lambda: asyncio.run(collect(fleet, modules, zoo.base.vocab_size, longest)))
+        entry["exactness"] = self.step(
+            entry, "reference", lambda: check(zoo, samples, self.options.device, TOLERANCES[served])
+        )
+        self.note(json.dumps(entry["exactness"]))
+
+    def handoff(self, fleet: RunningFleet, zoo: Zoo, modules: list[str], entry: dict[str, Any]) -> None:
+        from measuring.handoff import measure
+
+        entry["handoff"] = []
+        for length in (length for length in LENGTHS if length <= self.longest(zoo)):
+            row = self.step(
+                entry,
+                f"handoff of {length} tokens",
+                lambda length=length: asyncio.run(measure(fleet, modules, length, ROUNDS, zoo.base.vocab_size)),
+            )
+            entry["handoff"].append(row)
+            self.save()
+            self.note(json.dumps(row))
+
+    def longest(self, zoo: Zoo) -> int:
+        """The longest prompt, in tokens, that leaves room for an answer."""
+        return min(self.options.longest, zoo.base.context_length - 64)
+
+    def served_dtype(self) -> str:
+        """`--dtype auto` as psserve resolves it."""
+        if self.options.dtype != "auto":
+            return str(self.options.dtype)
+        return "float32" if self.options.device == "cpu" else "bfloat16"
+
+    def step(self, entry: dict[str, Any], name: str, work: Callable[[], T]) -> T:
+        """Do `work`, note how long it took, and save."""
+        self.note(f"{name} ...")
+        started = time.monotonic()
+        result = work()
+        entry["seconds"][name] = round(time.monotonic() - started, 1)
+        self.save()
+        return result
+
+    def free_memory(self) -> None:
+        from measuring.serving_check import free_memory
+
+        free_memory()
+
+    def save(self) -> None:
+        """Write the result in one step: who reads it while we run sees a whole document."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.result["seconds"] = round(time.monotonic() - self.started, 1)
+        building = self.path.with_suffix(".building")
+        building.write_text(json.dumps(self.result, indent=1) + "\n")
+        os.replace(building, self.path)
+
+    def note(self, text: str) -> None:
+        print(f"gpu-check: {time.monotonic() - self.started:6.1f} s: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
