@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("psserve.cli.status:command", "Show the running fleet."),
     "stop": ("psserve.cli.stop:command", "Stop the running fleet."),
     "chat": ("psserve.cli.chat:command", "Talk to a module of the running fleet."),
+    "finetune": ("psserve.cli.finetune:command", "Train a decode module on the base's KV cache."),
     "doctor": ("psserve.cli.doctor:command", "Check this machine and say what to do."),
 }
 """Command name -> (where its click command lives, its line in `psserve --help`)."""

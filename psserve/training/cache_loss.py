@@ -19,18 +19,15 @@ from typing import Any
 
 import torch
 
-from psserve import torchvision_ops
 from psserve.training.batch import IGNORED, Batch
-
-torchvision_ops.declare_missing()
-from transformers import (  # noqa: E402 (only importable after that)
+from psserve.training.hf import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
     PreTrainedModel,
+    sdpa_attention_forward,
+    sdpa_mask,
 )
-from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
-from transformers.masking_utils import sdpa_mask  # noqa: E402
 
 OVER_BASE_KV = "psserve_over_base_kv"
 """The attention implementation that a module must be loaded with to be trained."""

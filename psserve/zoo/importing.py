@@ -27,6 +27,7 @@ from psserve.zoo.storage import copy_and_hash, hash_file, sync_directory
 
 TRAINING_RECORD = "psserve_training.json"
 STAGING = ".importing"
+REPLACED = ".replaced"
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,12 @@ def record_files(files: list[Path]) -> tuple[FileRecord, ...]:
 
 
 def publish(staging: Path, destination: Path) -> None:
-    """Move a complete module into place; what lies there without a manifest is the rest of a broken copy."""
-    shutil.rmtree(destination, ignore_errors=True)
+    """Move a complete module into place, in which there may be an older one, or the rest of a broken copy."""
     destination.parent.mkdir(exist_ok=True)
+    old = staging.with_name(REPLACED)
+    shutil.rmtree(old, ignore_errors=True)
+    if destination.exists():
+        destination.rename(old)
     staging.rename(destination)
     sync_directory(destination.parent)
+    shutil.rmtree(old, ignore_errors=True)

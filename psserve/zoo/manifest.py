@@ -73,6 +73,14 @@ class TrainingRecord(Record):
     method: Literal["cache-conditioned", "full"]
     base_fingerprint: Hash
     """The base whose KV cache the module was trained on (cache-conditioned) or started from (full)."""
+    data_hash: Hash | None = None
+    """Of the data files' contents, in order."""
+    hyperparameters: dict[str, bool | int | float | str] = {}
+    seed: int | None = None
+    versions: dict[str, str] = {}
+    """Package -> version."""
+    metrics: dict[str, float] = {}
+    """What was measured, e.g. the loss (nats per answer token)."""
 
 
 class ModuleManifest(Record):

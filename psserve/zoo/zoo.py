@@ -8,7 +8,7 @@ modules/NAME/*.safetensors  its weights
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,19 +85,30 @@ class Zoo:
         examples: Iterable[str] = (),
         aliases: Iterable[str] = (),
         allow_naive: bool = False,
+        replace: bool = False,
     ) -> Module:
         """Import the full checkpoint directory `source` as module `name`: checked against the base, then copied.
 
+        With `replace`, a module of that name may be there and gives way once the new one is complete.
         Raises UsageError (name), ModuleExists, IncompatibleCheckpoint (with the field and both values), or ZooError
         (another command is changing the zoo); the zoo is then as it was.
         """
-        new = NewModule(check_name(name), source, task, tuple(examples), tuple(aliases), allow_naive)
-        for alias in new.aliases:
-            check_name(alias, "alias")
+        new = NewModule(name, source, task, tuple(examples), tuple(aliases), allow_naive)
         with lock(self.path / ".lock"):
-            check_free((name, *new.aliases), self.base.name, names_in_use(self.modules()))
+            self.check_new(name, new.aliases, replace)
             import_module(self.path, self.base, new)
         return self.module(name)
+
+    def check_new(self, name: str, aliases: Sequence[str] = (), replace: bool = False) -> None:
+        """Raise UsageError if the name or an alias may not be used, ModuleExists if it is taken.
+
+        With `replace`, those of the module `name` are free.
+        """
+        check_name(name)
+        for alias in aliases:
+            check_name(alias, "alias")
+        others = [module for module in self.modules() if not (replace and module.name == name)]
+        check_free((name, *aliases), self.base.name, names_in_use(others))
 
 
 def read_module(manifest: Path) -> Module:

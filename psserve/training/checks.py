@@ -1,0 +1,58 @@
+"""What can be found wrong with a training run before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+from array import array
+from dataclasses import replace
+from pathlib import Path
+
+from psserve.errors import TrainingError, UsageError
+from psserve.training.config import FinetuneConfig
+from psserve.training.data import read_conversations, tokenize
+from psserve.training.hf import AutoTokenizer
+from psserve.training.tokenized import Tokenized
+from psserve.zoo.model import Base
+from psserve.zoo.storage import hash_file
+
+STATE_BYTES = 12
+"""What a checkpoint holds for each parameter that trains: the weight and two moments, in float32."""
+
+
+def check_base(base: Base) -> None:
+    """Raise TrainingError unless the base's files are those that the zoo recorded, to the byte."""
+    for file in base.files:
+        if hash_file(base.path / file.name) != file.blake2b:
+            raise TrainingError(
+                f"{base.path / file.name}: changed since the zoo was made, so modules trained now would not fit the "
+                "others: restore it, or create a new zoo"
+            )
+
+
+def load_data(base: Base, config: FinetuneConfig) -> list[Tokenized]:
+    """The conversations of the data files as token ids; DataError, or UsageError for a length the base cannot take."""
+    limit = config.max_length or base.context_length
+    if limit > base.context_length:
+        raise UsageError(f"--max-length {limit}: base {base.name!r} has a context of {base.context_length} tokens")
+    tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
+    return [compact(tokenize(each, tokenizer, limit)) for each in read_conversations(config.data)]
+
+
+def compact(conversation: Tokenized) -> Tokenized:
+    """The same in a ninth of the memory: large data sets are kept whole."""
+    return replace(conversation, input_ids=array("i", conversation.input_ids))
+
+
+def check_space(folder: Path, base: Base, config: FinetuneConfig) -> None:
+    """Raise TrainingError if the disk of `folder` cannot take the run.
+
+    That is two checkpoints (the older one goes when the newer one is complete), the module, and its copy in the zoo.
+    """
+    parameters = base.weight_bytes // (4 if base.dtype == "float32" else 2)
+    needed = 2 * base.weight_bytes + (0 if config.lora else 2 * STATE_BYTES * parameters)
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise TrainingError(
+            f"{folder}: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed: make room, or choose --out"
+        )

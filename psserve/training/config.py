@@ -1,0 +1,101 @@
+"""What the user decides about a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from psserve.errors import UsageError
+
+Method = Literal["cache-conditioned", "full"]
+
+LEARNING_RATE = 2e-5
+LORA_LEARNING_RATE = 2e-4
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Train a low-rank update of some linear layers, and merge it into the base's weights at the end."""
+
+    rank: int = 16
+    alpha: int | None = None
+    """Scale of the update, over the rank [default: 2 * rank]."""
+    targets: tuple[str, ...] = ()
+    """Names of linear layers, e.g. q_proj [default: all but the output layer]."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UsageError(f"--rank {self.rank}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """A training run that makes module `name` of the conversations in `data`. UsageError for what makes no sense."""
+
+    name: str
+    data: tuple[Path, ...]
+    method: Method = "cache-conditioned"
+    """On the base's KV cache, or "full": the module prefills for itself, as in ordinary fine-tuning."""
+    lora: LoraConfig | None = None
+    """None trains all parameters."""
+    epochs: float = 1.0
+    steps: int | None = None
+    """Optimizer steps; overrides `epochs`."""
+    learning_rate: float | None = None
+    """Peak of a cosine schedule that ends at 0 [default: 2e-5, with LoRA 2e-4]."""
+    warmup: float = 0.03
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = 0.0
+    batch_size: int = 8
+    """Conversations in one forward pass, on each device."""
+    accumulation: int = 1
+    """Forward passes for one optimizer step."""
+    max_length: int | None = None
+    """Longest conversation, in tokens [default: the base's context length]."""
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic; what is trained is kept in float32 [default: bfloat16 on GPUs, else float32]."""
+    gradient_checkpointing: bool = False
+    save_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 10
+    """Steps between log entries."""
+    report_to: tuple[str, ...] = ()
+    """Logging integrations of Transformers, e.g. tensorboard."""
+    task: str = ""
+    examples: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    out: Path | None = None
+    """Folder of the run [default: .training/NAME in the zoo]."""
+    resume: bool = False
+    overwrite: bool = False
+    """Replace a module or a run of this name."""
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "accumulation", "save_every", "log_every")
+        optional = ("steps", "learning_rate", "max_length")
+        for name in (*positive, *(name for name in optional if getattr(self, name) is not None)):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be more than 0")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"--warmup {self.warmup}: must be a share from 0 up to, but less than, 1")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume goes on with a run, --overwrite throws it away: give one of them")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate, default filled in."""
+        return self.learning_rate or (LORA_LEARNING_RATE if self.lora else LEARNING_RATE)
+
+    def hyperparameters(self) -> dict[str, bool | int | float | str]:
+        """All that decides the weights, beside base, data and seed."""
+        fields = ("steps", "warmup", "weight_decay", "batch_size", "accumulation", "max_length", "dtype")
+        chosen = {name: value for name in fields if (value := getattr(self, name)) is not None}
+        if self.steps is None:
+            chosen["epochs"] = self.epochs
+        if self.lora:
+            chosen["lora_rank"] = self.lora.rank
+            chosen["lora_alpha"] = self.lora.alpha or 2 * self.lora.rank
+            chosen["lora_targets"] = ",".join(self.lora.targets) or "all-linear"
+        return chosen | {"learning_rate": self.peak_learning_rate}

@@ -1,0 +1,155 @@
+"""Fine-tuning from start to end: check everything, train in a run folder, put the module into the zoo."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError
+
+from psserve.errors import TrainingError
+from psserve.training.checks import check_base, check_space, load_data
+from psserve.training.config import FinetuneConfig
+from psserve.training.hf import PreTrainedModel, set_seed
+from psserve.training.models import load_base, new_lora_module, new_module, write_checkpoint
+from psserve.training.plot import plot_loss
+from psserve.training.progress import RunLog, StopOnSignal, read_metrics
+from psserve.training.record import data_hash, training_record, write_record
+from psserve.training.run_folder import RunFolder, describe
+from psserve.training.tokenized import Tokenized
+from psserve.training.trainer import ModuleTrainer, training_arguments
+from psserve.zoo import Zoo
+from psserve.zoo.model import Base, Module
+
+LAST = 0.1
+"""The final loss is the mean of this share of the log entries: a single one is noise."""
+DISK_FULL = 64 << 20
+"""Bytes: with less than this left, a failed write is taken to have failed for lack of room."""
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A finished run: the module in the zoo, the run's folder, its steps, its final loss (nats per answer token)."""
+
+    module: Module
+    run: Path
+    steps: int
+    loss: float
+
+
+def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
+    """Train a module for `zoo` and add it. Progress goes to stderr.
+
+    Raises PsserveError. Nothing is written until everything is checked, and the zoo stays as it was until the module is
+    complete. An interrupted run (TrainingError) goes on with `resume`, and ends as it would have without interruption.
+    Under `accelerate launch` every process calls this; the first one writes.
+    """
+    zoo.check_new(config.name, config.aliases, config.overwrite)
+    folder = RunFolder(config.out or zoo.path / ".training" / config.name)
+    check_base(zoo.base)
+    conversations = load_data(zoo.base, config)
+    description = describe(config, zoo.base.fingerprint, data_hash(config.data))
+    folder.check(config, description)
+    check_space(folder.path, zoo.base, config)
+    dtype = arithmetic(config)
+    base, module = load_models(zoo.base, config, dtype)
+
+    state = PartialState()
+    if state.is_main_process:
+        folder.prepare(config, description)
+    state.wait_for_everyone()
+    if not folder.finished():
+        train(config, folder, dtype, base, module, conversations)
+    if state.is_main_process:
+        publish(zoo, config, folder)
+    state.wait_for_everyone()
+    return result(zoo, config, folder)
+
+
+def arithmetic(config: FinetuneConfig) -> torch.dtype:
+    """The type to compute in."""
+    if config.dtype != "auto":
+        return torch.float32 if config.dtype == "float32" else torch.bfloat16
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def load_models(base: Base, config: FinetuneConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The frozen base and the module to train; TrainingError for a LoRA target that does not exist."""
+    set_seed(config.seed)  # a new adapter is random
+    frozen = load_base(base.path, dtype)
+    if config.lora is None:
+        return frozen, new_module(base.path)
+    split = any(os.environ.get(name) == "true" for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
+    return frozen, new_lora_module(frozen, config.lora, share=not split)
+
+
+def train(
+    config: FinetuneConfig,
+    folder: RunFolder,
+    dtype: torch.dtype,
+    base: PreTrainedModel,
+    module: PreTrainedModel,
+    conversations: Sequence[Tokenized],
+) -> None:
+    """Train from the folder's last checkpoint, or from the start, to a checkpoint of the last step."""
+    trainer = ModuleTrainer(
+        base if config.method == "cache-conditioned" else None,
+        module,
+        args=training_arguments(config, folder.checkpoints, dtype),
+        train_dataset=conversations,
+    )
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    trainer.add_callback(RunLog(folder.metrics, sys.stderr, lambda: int(trainer.answer_tokens)))
+    try:
+        trainer.train(resume_from_checkpoint=folder.last_checkpoint())
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if shutil.disk_usage(folder.path).free > DISK_FULL:
+            raise
+        raise TrainingError(f"{folder.path}: disk full: make room, then go on with --resume") from error
+    done, steps = trainer.state.global_step, trainer.state.max_steps
+    if stop.stopped and done < steps:
+        raise TrainingError(f"stopped after step {done} of {steps}: go on with --resume")
+
+
+def publish(zoo: Zoo, config: FinetuneConfig, folder: RunFolder) -> None:
+    """Make the module of the last checkpoint, and add it to the zoo with its training record."""
+    steps, loss = outcome(folder)
+    if not math.isfinite(loss):
+        raise TrainingError(f"{folder.path}: the loss became {loss}: start anew with a lower --learning-rate")
+    plot_loss(read_metrics(folder.metrics), f"{config.name} on {zoo.base.name}", folder.plot)
+    trained = folder.last_checkpoint()
+    assert trained is not None, "training ends with a checkpoint"
+    write_checkpoint(trained, zoo.base.path, folder.module)
+    record = training_record(config, zoo.base, {"loss": loss, "steps": steps})
+    write_record(folder.module, record)
+    zoo.add(
+        config.name,
+        folder.module,
+        config.task,
+        config.examples,
+        config.aliases,
+        allow_naive=config.method == "full",
+        replace=config.overwrite,
+    )
+    folder.clean()
+
+
+def result(zoo: Zoo, config: FinetuneConfig, folder: RunFolder) -> FinetuneResult:
+    """What there is when all is done."""
+    steps, loss = outcome(folder)
+    return FinetuneResult(zoo.module(config.name), folder.path, steps, loss)
+
+
+def outcome(folder: RunFolder) -> tuple[int, float]:
+    """The number of steps, and the loss at the end, as metrics.jsonl has them."""
+    entries = read_metrics(folder.metrics)
+    last = entries[-max(int(len(entries) * LAST), 1) :]
+    return int(entries[-1]["step"]), sum(entry["loss"] for entry in last) / len(last)

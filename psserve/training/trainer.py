@@ -1,0 +1,76 @@
+"""Transformers' Trainer with our loss: accumulation, bf16, checkpoints, FSDP and integrations are its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from psserve.training.batch import IGNORED, Batch, cache_batch, full_batch
+from psserve.training.cache_loss import answer_loss, cache_logits, full_logits
+from psserve.training.config import FinetuneConfig
+from psserve.training.hf import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+
+
+class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
+    """Trains `model` over the KV of `base`, or on its own (method "full", `base` None).
+
+    The base is no part of the model: it is frozen, never saved, has no optimizer state, and is whole on every device.
+    """
+
+    def __init__(self, base: PreTrainedModel | None, model: PreTrainedModel, **options: Any) -> None:
+        super().__init__(model=model, data_collator=cache_batch if base else full_batch, **options)
+        self.remove_callback(PrinterCallback)
+        self.base = base.to(self.args.device) if base else None
+        self.answer_tokens = torch.zeros((), dtype=torch.long, device=self.args.device)
+        """Answer tokens this process has trained on since it started; on the device, so that counting never waits."""
+        # Our loss is a sum over answer tokens, divided here by their number in the whole optimizer step; our labels
+        # are already those of the next token, so all of them count.
+        self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = False
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The mean loss of an answer token of the optimizer step, as far as this batch contributes to it."""
+        logits = full_logits(model, inputs) if self.base is None else cache_logits(self.base, model, inputs)
+        tokens = inputs["labels"].ne(IGNORED).sum()
+        self.answer_tokens += tokens
+        loss = answer_loss(logits, inputs["labels"]) / (tokens if num_items_in_batch is None else num_items_in_batch)
+        # The number of tokens is that of all devices, and their gradients will be averaged.
+        return loss * int(self.accelerator.num_processes)
+
+
+def training_arguments(config: FinetuneConfig, out: Path, dtype: torch.dtype) -> TrainingArguments:
+    """The Trainer's arguments for this run; its checkpoints go to `out`."""
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        num_train_epochs=config.epochs,
+        max_steps=config.steps or -1,
+        learning_rate=config.peak_learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulation,
+        gradient_checkpointing=config.gradient_checkpointing,
+        bf16=dtype == torch.bfloat16,
+        seed=config.seed,
+        save_steps=config.save_every,
+        save_total_limit=1,
+        logging_steps=config.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=list(config.report_to) or "none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+    )
+    # Several GPUs in one process would be DataParallel, which knows nothing of the base: `accelerate launch` instead.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
