@@ -60,6 +60,7 @@ def training_arguments(config: FinetuneConfig, out: Path, dtype: torch.dtype) ->
         gradient_accumulation_steps=config.accumulation,
         gradient_checkpointing=config.gradient_checkpointing,
         bf16=dtype == torch.bfloat16,
+        use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
         save_steps=config.save_every,
         save_total_limit=1,

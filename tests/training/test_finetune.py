@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from psserve.errors import DataError, ManifestError, ModuleExists, PsserveError, TrainingError, UsageError
+from psserve.training import finetune as finetuning
+from psserve.training.checks import load_data
+from psserve.training.config import FinetuneConfig, LoraConfig
+from psserve.training.finetune import finetune, load_models
+from psserve.training.hf import TrainingArguments
+from psserve.training.progress import RunLog, read_metrics
+from psserve.training.reference import load_model, load_pair
+from psserve.training.trainer import ModuleTrainer, training_arguments
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import build_zoo
+from tests.training.plain import plain_loss
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_zoo(tmp_path_factory.mktemp("pristine") / "zoo", modules=["alpha"], num_hidden_layers=2).path
+
+
+@pytest.fixture
+def zoo(pristine: Path, tmp_path: Path) -> Zoo:
+    return Zoo.open(Path(shutil.copytree(pristine, tmp_path / "zoo")))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "sums.jsonl"
+    turns = [(a, b, f"{a} and {b}", str(a + b)) for a in range(5) for b in range(5)]
+    lines = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {question}?"},
+                {"role": "assistant", "content": answer},
+                {"role": "user", "content": f"Twice {question}?"},
+                {"role": "assistant", "content": str(2 * (a + b))},
+            ]
+        }
+        for a, b, question, answer in turns
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def config(data: Path, **options: Any) -> FinetuneConfig:
+    defaults: dict[str, Any] = {"steps": 8, "learning_rate": 2e-3, "batch_size": 4, "save_every": 3, "log_every": 2}
+    return FinetuneConfig(**{"name": "sums", "data": (data,), **defaults, **options})
+
+
+def weights(zoo: Zoo, name: str = "sums") -> dict[str, torch.Tensor]:
+    return load_file(zoo.module(name).path / "model.safetensors")
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+LORA = LoraConfig(rank=4)
+KINDS = pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+
+
+@KINDS
+def test_a_module_learns_to_answer_over_the_bases_cache(zoo: Zoo, data: Path, lora: LoraConfig | None) -> None:
+    run = config(data, lora=lora, steps=30, learning_rate=1e-2 if lora else 2e-3)
+    base = load_model(zoo.base.path)
+    conversations = load_data(zoo.base, run)
+    before = plain_loss(base, base, conversations)
+    finetune(zoo, run)
+    assert plain_loss(base, load_pair(zoo, "sums").module, conversations) < before - 2
+
+
+def test_the_module_has_a_complete_training_record(zoo: Zoo, data: Path) -> None:
+    result = finetune(zoo, config(data, seed=5))
+    module = zoo.module("sums")
+    assert module.kind == "cache-conditioned"
+    record = module.training
+    assert record is not None
+    assert record.base_fingerprint == zoo.base.fingerprint
+    assert record.seed == 5
+    assert record.hyperparameters["learning_rate"] == 2e-3
+    assert record.hyperparameters["steps"] == 8
+    assert record.metrics == {"loss": result.loss, "steps": 8}
+    assert record.data_hash is not None
+    assert record.versions["torch"] == torch.__version__
+
+
+def test_the_run_folder_keeps_what_a_reader_wants(zoo: Zoo, data: Path) -> None:
+    run = finetune(zoo, config(data, lora=LORA)).run
+    assert {path.name for path in run.iterdir()} == {"run.json", "metrics.jsonl", "loss.png", "adapter"}
+    assert [entry["step"] for entry in read_metrics(run / "metrics.jsonl")] == [1, 2, 4, 6, 8]
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_base_is_not_touched(zoo: Zoo, data: Path) -> None:
+    before = files(zoo.base.path)
+    finetune(zoo, config(data, lora=LORA))
+    assert files(zoo.base.path) == before
+
+
+@KINDS
+def test_a_run_stopped_by_a_signal_and_resumed_gives_the_same_weights(
+    zoo: Zoo, data: Path, lora: LoraConfig | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune(zoo, config(data, name="whole", lora=lora))
+
+    def interrupt(log: RunLog, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "on_step_begin", interrupt, raising=False)
+        with pytest.raises(TrainingError, match="stopped after step 5 of 8: go on with --resume"):
+            finetune(zoo, config(data, lora=lora))
+    result = finetune(zoo, config(data, lora=lora, resume=True))
+    assert same(weights(zoo), weights(zoo, "whole"))
+    assert [entry["step"] for entry in read_metrics(result.run / "metrics.jsonl")] == [1, 2, 4, 6, 8]
+
+
+def test_a_run_that_died_is_resumed_from_its_last_complete_checkpoint(
+    zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune(zoo, config(data, name="whole"))
+
+    def die(log: RunLog, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "on_step_begin", die, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(zoo, config(data))
+    half = zoo.path / ".training" / "sums" / "checkpoints" / "checkpoint-5"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half of it")
+    finetune(zoo, config(data, resume=True))
+    assert same(weights(zoo), weights(zoo, "whole"))
+
+
+def test_a_run_whose_import_failed_is_resumed_without_training(
+    zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "write_checkpoint", full)
+        with pytest.raises(OSError, match="No space left"):
+            finetune(zoo, config(data))
+    assert [module.name for module in zoo.modules()] == ["alpha"]
+    monkeypatch.setattr(finetuning, "train", None)
+    assert finetune(zoo, config(data, resume=True)).steps == 8
+
+
+def test_a_run_cannot_be_resumed_as_another(zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetuning, "publish", lambda *_: None)
+    monkeypatch.setattr(finetuning, "result", lambda *_: None)
+    finetune(zoo, config(data))
+    with pytest.raises(TrainingError, match=r"cannot resume: learning_rate was 0\.002 and is now 0\.001"):
+        finetune(zoo, config(data, learning_rate=1e-3, resume=True))
+
+
+def test_same_seed_same_weights_other_seed_other_weights(zoo: Zoo, data: Path) -> None:
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        finetune(zoo, config(data, name=name, seed=seed))
+    assert same(weights(zoo, "one"), weights(zoo, "again"))
+    assert not same(weights(zoo, "one"), weights(zoo, "two"))
+
+
+def test_accumulated_small_batches_are_one_large_batch(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, config(data, name="large", batch_size=4, steps=3))
+    finetune(zoo, config(data, name="small", batch_size=2, accumulation=2, steps=3))
+    large, small = weights(zoo, "large"), weights(zoo, "small")
+    difference = max(float((large[name] - small[name]).abs().max()) for name in large)
+    moved = max(float((large[name] - base).abs().max()) for name, base in base_weights(zoo).items())
+    assert difference < moved / 20
+
+
+def base_weights(zoo: Zoo) -> dict[str, torch.Tensor]:
+    return load_file(zoo.base.path / "model.safetensors")
+
+
+def test_gradient_checkpointing_gives_the_same_weights(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, config(data, name="plain"))
+    finetune(zoo, config(data, name="checkpointed", gradient_checkpointing=True))
+    assert same(weights(zoo, "plain"), weights(zoo, "checkpointed"))
+
+
+def test_bfloat16_trains_in_the_bases_format(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, config(data, dtype="bfloat16"))
+    assert {tensor.dtype for tensor in weights(zoo).values()} == {torch.float32}
+
+
+def test_method_full_trains_on_its_own_cache_and_is_naive(zoo: Zoo, data: Path) -> None:
+    run = config(data, method="full", steps=30)
+    conversations = load_data(zoo.base, run)
+    finetune(zoo, run)
+    pair = load_pair(zoo, "sums")
+    assert zoo.module("sums").kind == "naive"
+    assert plain_loss(pair.module, pair.module, conversations) < plain_loss(pair.base, pair.module, conversations) - 0.2
+
+
+@KINDS
+def test_the_frozen_base_costs_no_optimizer_memory(
+    zoo: Zoo, data: Path, tmp_path: Path, lora: LoraConfig | None
+) -> None:
+    run = config(data, lora=lora)
+    base, module = load_models(zoo.base, run, torch.float32)
+    arguments: TrainingArguments = training_arguments(run, tmp_path / "out", torch.float32)
+    trainer = ModuleTrainer(base, module, args=arguments, train_dataset=load_data(zoo.base, run))
+    trainer.train()
+    trained = {id(tensor) for group in trainer.optimizer.param_groups for tensor in group["params"]}
+    assert trained == {id(tensor) for tensor in module.parameters() if tensor.requires_grad}
+    assert trained.isdisjoint(id(tensor) for tensor in base.parameters())
+    assert all(tensor.grad is None for tensor in base.parameters())
+
+
+def test_a_lora_module_shares_the_bases_frozen_weights(zoo: Zoo, data: Path) -> None:
+    base, module = load_models(zoo.base, config(data, lora=LORA), torch.float32)
+    frozen = {tensor.data_ptr() for tensor in module.parameters() if not tensor.requires_grad}
+    assert frozen == {tensor.data_ptr() for tensor in base.parameters()}
+
+
+def test_lora_changes_only_its_targets(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, config(data, lora=LoraConfig(rank=2, targets=("q_proj", "v_proj"))))
+    merged, base = weights(zoo), base_weights(zoo)
+    changed = {name.split(".")[-2] for name in base if not torch.equal(base[name], merged[name])}
+    assert changed == {"q_proj", "v_proj"}
+
+
+def test_overwrite_replaces_the_module_and_the_run(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, config(data))
+    first = weights(zoo)
+    finetune(zoo, config(data, seed=1, overwrite=True))
+    assert not same(weights(zoo), first)
+    assert [module.name for module in zoo.modules()] == ["alpha", "sums"]
+
+
+def spoil_base(zoo: Zoo, data: Path) -> FinetuneConfig:
+    path = zoo.base.path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    return config(data)
+
+
+def no_template(zoo: Zoo, data: Path) -> FinetuneConfig:
+    template = zoo.base.path / "chat_template.jinja"
+    template.unlink()
+    manifest = zoo.path / "zoo.toml"
+    entries = manifest.read_text().split("[[base.files]]")
+    manifest.write_text("[[base.files]]".join(entry for entry in entries if template.name not in entry))
+    return config(data)
+
+
+def write(data: Path, content: bytes, **options: Any) -> FinetuneConfig:
+    data.write_bytes(content)
+    return config(data, **options)
+
+
+QUESTION = b'{"messages": [{"role": "user", "content": "Hello?"}]}\n'
+BAD = {
+    "base changed": (TrainingError, "changed since the zoo was made", spoil_base),
+    "no chat template": (DataError, "no chat template", no_template),
+    "no assistant turn": (DataError, "no assistant turn", lambda zoo, data: write(data, QUESTION)),
+    "turn too long": (DataError, "longer than 10", lambda zoo, data: config(data, max_length=10)),
+    "longer than the context": (UsageError, "context of 4096", lambda zoo, data: config(data, max_length=5000)),
+    "empty data": (DataError, "no conversations", lambda zoo, data: write(data, b"")),
+    "not UTF-8": (DataError, "not UTF-8", lambda zoo, data: write(data, b"\xff\n")),
+    "no data file": (DataError, "No such file", lambda zoo, data: config(data.with_name("none.jsonl"))),
+    "name exists": (ModuleExists, "taken", lambda zoo, data: config(data, name="alpha")),
+    "name of the base": (ModuleExists, "base", lambda zoo, data: config(data, name="qwen3-tiny", overwrite=True)),
+    "alias exists": (ModuleExists, "taken", lambda zoo, data: config(data, aliases=("alpha",), overwrite=True)),
+    "bad name": (UsageError, "module name", lambda zoo, data: config(data, name="a b")),
+    "no such LoRA target": (
+        TrainingError,
+        "'x_proj': the base has no such layer: choose of down_proj",
+        lambda zoo, data: config(data, lora=LoraConfig(targets=("q_proj", "x_proj"))),
+    ),
+    "nothing to resume": (TrainingError, "no run to resume", lambda zoo, data: config(data, resume=True)),
+    "folder of something else": (
+        TrainingError,
+        "not empty, and no run",
+        lambda zoo, data: config(data, out=data.parent, overwrite=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_nothing_is_written(zoo: Zoo, data: Path, tmp_path: Path, case: str) -> None:
+    error, message, prepare = BAD[case]
+    run = prepare(zoo, data)
+    before = files(tmp_path)
+    with pytest.raises(error, match=message) as raised:
+        finetune(Zoo.open(zoo.path), run)
+    assert "\n" not in str(raised.value)
+    assert files(tmp_path) == before
+
+
+def test_a_missing_base_is_an_error(zoo: Zoo) -> None:
+    shutil.rmtree(zoo.base.path)
+    with pytest.raises((ManifestError, PsserveError), match="base"):
+        Zoo.open(zoo.path)
+
+
+def test_a_disk_without_room_is_found_before_training(
+    zoo: Zoo, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))  # type: ignore[attr-defined]
+    with pytest.raises(TrainingError, match=r"0\.0 GB needed: make room"):
+        finetune(zoo, config(data))
+    assert files(tmp_path) == before
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_zoo(zoo: Zoo, data: Path) -> None:
+    with pytest.raises(TrainingError, match="lower --learning-rate"):
+        finetune(zoo, config(data, learning_rate=1e30))
+    assert [module.name for module in zoo.modules()] == ["alpha"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": 0}, {"epochs": -1.0}, {"batch_size": 0}, {"warmup": 1.0}, {"resume": True, "overwrite": True}]
+)
+def test_options_that_make_no_sense_are_refused(data: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--"):
+        config(data, **options)
