@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("psserve.cli.stop:command", "Stop the running fleet."),
     "chat": ("psserve.cli.chat:command", "Talk to a module of the running fleet."),
     "finetune": ("psserve.cli.finetune:command", "Train a decode module on the base's KV cache."),
+    "evaluate": ("psserve.cli.evaluate:command", "Count the right answers of modules on held-out items."),
     "doctor": ("psserve.cli.doctor:command", "Check this machine and say what to do."),
 }
 """Command name -> (where its click command lives, its line in `psserve --help`)."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+
+from psserve.training.hf import DynamicCache, PreTrainedModel
 
 Tokens = Sequence[int]
 

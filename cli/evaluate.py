@@ -1,0 +1,122 @@
+"""`psserve evaluate`: score modules on held-out items."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import json_option, zoo_option
+
+SCORERS = ("exact", "number", "python", "tool-call")
+
+
+@click.command()
+@click.argument("modules", metavar="[MODULE]...", nargs=-1)
+@click.option(
+    "--data",
+    "data",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="JSON Lines or Parquet; the last message of each line is the reference answer (repeatable).",
+)
+@click.option("--scorer", "scorer_name", required=True, type=click.Choice(SCORERS), help="What makes an answer right.")
+@click.option("--url", help="Ask a running fleet instead of computing here, e.g. http://127.0.0.1:30000.")
+@click.option("--api-key", envvar="PSSERVE_API_KEY", help="The fleet's key, if it wants one.")
+@click.option(
+    "--concurrency", default=8, show_default=True, type=click.IntRange(1), help="Requests at a time, with --url."
+)
+@click.option("--limit", type=click.IntRange(1), help="Use only the first N items.")
+@click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1), help="Longest answer.")
+@click.option(
+    "--batch-size", default=64, show_default=True, type=click.IntRange(1), help="Prompts at a time, without --url."
+)
+@click.option(
+    "--compare",
+    "full",
+    type=click.Path(path_type=Path),
+    help="Directory of a full fine-tune on the same data: compare one MODULE with it, naive sharing and the base.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="With --compare: write the table and its plot here.")
+@json_option
+@zoo_option
+def command(
+    modules: tuple[str, ...],
+    data: tuple[Path, ...],
+    scorer_name: str,
+    url: str | None,
+    api_key: str | None,
+    concurrency: int,
+    limit: int | None,
+    max_tokens: int,
+    batch_size: int,
+    full: Path | None,
+    out: Path | None,
+    as_json: bool,
+    zoo_dir: Path | None,
+) -> None:
+    """Let modules answer held-out items (greedily) and count right answers [default: every module of the zoo].
+
+    \b
+    Example:
+      psserve evaluate math --data math-test.jsonl --scorer number
+      psserve evaluate math --data math-test.jsonl --scorer number --url http://127.0.0.1:30000
+    """
+    from psserve.errors import UsageError
+    from psserve.training.packages import quiet_packages
+
+    quiet_packages()
+    from psserve.training.answers import Answerer, zoo_answerer
+    from psserve.training.data import read_conversations
+    from psserve.training.evaluate import evaluate
+    from psserve.training.fleet_answers import FleetAnswerer
+    from psserve.training.scorers import SCORERS as scorers
+    from psserve.zoo import Zoo, find_zoo
+
+    if full and (len(modules) != 1 or url):
+        raise UsageError("--compare takes exactly one MODULE and computes here: leave --url out")
+    if out and not full:
+        raise UsageError("--out is where --compare writes: give --compare DIR too")
+    items = read_conversations(data)[:limit]
+    scorer = scorers[scorer_name]
+    scorer.check_items(items)
+    if full:
+        from psserve.training.compare import compare_in_zoo
+
+        click.echo(f"comparing on {len(items)} items, eleven passes", err=True)
+        zoo = Zoo.open(find_zoo(zoo_dir))
+        table = compare_in_zoo(zoo, modules[0], full, items, scorer, max_tokens, batch_size)
+        show_comparison(table, out, as_json)
+        return
+    results = []
+    for name in modules or [module.name for module in Zoo.open(find_zoo(zoo_dir)).modules()]:
+        click.echo(f"{name}: {len(items)} items", err=True)
+        if url:
+            answerer: Answerer = FleetAnswerer(url, name, api_key, concurrency)
+        else:
+            answerer = zoo_answerer(Zoo.open(find_zoo(zoo_dir)), name, batch_size=batch_size)
+        result = evaluate(answerer, items, scorer, max_tokens)
+        results.append({"module": name, "score": result.share, "right": result.right, "total": result.total})
+    show(results, scorer_name, as_json)
+
+
+def show(results: list[dict[str, Any]], scorer_name: str, as_json: bool) -> None:
+    """One line a module, or JSON."""
+    if as_json:
+        click.echo(json.dumps({"scorer": scorer_name, "results": results}, indent=2))
+        return
+    for result in results:
+        click.echo("{module}\t{score:.4f}\t{right}/{total}".format(**result))
+
+
+def show_comparison(table: dict[str, Any], out: Path | None, as_json: bool) -> None:
+    """Markdown or JSON on stdout; with `out`, files too."""
+    from psserve.training.accuracy_report import markdown, write_report
+
+    if out:
+        for path in write_report(table, out):
+            click.echo(f"wrote {path}", err=True)
+    click.echo(json.dumps(table, indent=2) if as_json else markdown(table))

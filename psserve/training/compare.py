@@ -1,0 +1,122 @@
+"""The paper's two comparisons: sharing the base's KV against not sharing it, and how much of it is shared.
+
+    row            prompt's KV from   answers from
+    base           base               base
+    full           full               full           full fine-tuning, its own prefill
+    naive          base               full           full fine-tuning over a cache it was not trained on
+    prefillshare   base               prefillshare   cache-conditioned fine-tuning
+
+The curves run each fine-tune over a prompt whose first 0, 25, 50, 75 or 100% have the base's KV. So `full` is the full
+curve's beginning, `naive` its end, and `prefillshare` the end of the other curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from psserve.training.answers import Answerer, pair_answerer
+from psserve.training.conversation import Conversation
+from psserve.training.evaluate import evaluate
+from psserve.training.hf import PreTrainedModel
+from psserve.training.reference import Pair, load_model, load_pair
+from psserve.training.scorers import Scorer
+from psserve.zoo import Zoo
+from psserve.zoo.checkpoint import read_checkpoint
+from psserve.zoo.compatibility import check_compatible
+
+SHARES = (0, 25, 50, 75, 100)
+"""Percent of the prompt's KV that the base computes."""
+ROWS = ("base", "full", "naive", "prefillshare")
+TRAINED = ("full", "prefillshare")
+
+MakeAnswerer = Callable[[Pair, float], Answerer]
+"""(the two models, share of the base's KV from 0 to 1) -> what answers."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A task's held-out items, and the models to compare on them: same base, data and budget."""
+
+    base: PreTrainedModel
+    full: PreTrainedModel
+    prefillshare: PreTrainedModel
+    items: Sequence[Conversation]
+    scorer: Scorer
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class TaskAccuracy:
+    """Accuracies (0 to 1) of one task: the base's, and each fine-tune's at every share of SHARES."""
+
+    base: float
+    curves: Mapping[str, Mapping[int, float]]
+
+    @property
+    def rows(self) -> dict[str, float]:
+        """The four rows by name."""
+        full, trained = self.curves["full"], self.curves["prefillshare"]
+        return dict(zip(ROWS, (self.base, full[0], full[100], trained[100]), strict=True))
+
+
+def compare(contest: Contest, make: MakeAnswerer, shares: Sequence[int] = SHARES) -> TaskAccuracy:
+    """Evaluate the base and both fine-tunes. `shares` must have 0 and 100 in it."""
+
+    def accuracy(module: PreTrainedModel, percent: int) -> float:
+        answerer = make(Pair(contest.base, module), percent / 100)
+        return evaluate(answerer, contest.items, contest.scorer, contest.max_tokens).share
+
+    curves = {
+        name: {percent: accuracy(module, percent) for percent in shares}
+        for name, module in (("full", contest.full), ("prefillshare", contest.prefillshare))
+    }
+    return TaskAccuracy(accuracy(contest.base, 100), curves)
+
+
+def compare_in_zoo(
+    zoo: Zoo,
+    module_name: str,
+    full: Path,
+    items: Sequence[Conversation],
+    scorer: Scorer,
+    max_tokens: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """The summary of one contest: a module of the zoo against the full fine-tune in directory `full`.
+
+    IncompatibleCheckpoint if `full` is no fine-tune of the zoo's base.
+    """
+    check_compatible(zoo.base.name, read_checkpoint(zoo.base.path), read_checkpoint(full))
+    base, module = load_pair(zoo, module_name)
+    contest = Contest(base, load_model(full), module, items, scorer, max_tokens)
+
+    def make(pair: Pair, share: float) -> Answerer:
+        return pair_answerer(zoo, pair, batch_size=batch_size, base_share=share)
+
+    return summary([{module_name: compare(contest, make)}])
+
+
+def summary(runs: Sequence[Mapping[str, TaskAccuracy]]) -> dict[str, Any]:
+    """The document of docs/results/accuracy.json: means over runs (one a seed) of the same tasks, and their spread.
+
+    Spread is the sample standard deviation, absent for a single run.
+    """
+    tasks: dict[str, object] = {}
+    for task in runs[0]:
+        results = [run[task] for run in runs]
+        entry: dict[str, object] = {row: fmean(result.rows[row] for result in results) for row in ROWS}
+        if len(runs) > 1:
+            entry["spread"] = {row: stdev(result.rows[row] for result in results) for row in ROWS}
+        entry["shares"] = {
+            name: {
+                str(percent): fmean(result.curves[name][percent] for result in results)
+                for percent in results[0].curves[name]
+            }
+            for name in TRAINED
+        }
+        tasks[task] = entry
+    return {"tasks": tasks, "seeds": len(runs)}
