@@ -20,8 +20,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -119,6 +120,10 @@ def launch_arguments(options: argparse.Namespace, plain: bool) -> list[str]:
         *(part for assignment in options.env for part in ("--env", assignment)),
         *(("--", *engine) if engine else ()),
     ]
+
+
+def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return asyncio.run(work())
 
 
 @contextmanager
@@ -219,7 +224,8 @@ class Check:
 
         served = self.served_dtype()
         longest = self.longest(zoo)
-        samples = self.step(entry, "serve", lambda: asyncio.run(collect(fleet, modules, zoo.base.vocab_size, longest)))
+        serve = partial(collect, fleet, modules, zoo.base.vocab_size, longest)
+        samples = self.step(entry, "serve", partial(run_async, serve))
         entry["exactness"] = self.step(
             entry, "reference", lambda: check(zoo, samples, self.options.device, TOLERANCES[served])
         )
@@ -230,18 +236,15 @@ class Check:
 
         entry["handoff"] = []
         for length in (length for length in LENGTHS if length <= self.longest(zoo)):
-            row = self.step(
-                entry,
-                f"handoff of {length} tokens",
-                lambda length=length: asyncio.run(measure(fleet, modules, length, ROUNDS, zoo.base.vocab_size)),
-            )
+            work = partial(measure, fleet, modules, length, ROUNDS, zoo.base.vocab_size)
+            row = self.step(entry, f"handoff of {length} tokens", partial(run_async, work))
             entry["handoff"].append(row)
             self.save()
             self.note(json.dumps(row))
 
     def longest(self, zoo: Zoo) -> int:
         """The longest prompt, in tokens, that leaves room for an answer."""
-        return min(self.options.longest, zoo.base.context_length - 64)
+        return min(int(self.options.longest), zoo.base.context_length - 64)
 
     def served_dtype(self) -> str:
         """`--dtype auto` as psserve resolves it."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-TOLERANCES: Mapping[str, float] = {"float32": 0.001, "float16": 0.03, "bfloat16": 0.15}
+TOLERANCES: Mapping[str, float] = {"float32": 0.001, "float16": 0.03, "bfloat16": 0.25}
 """Type served with -> largest distance of an equal, against a float32 reference. docs/measuring.md tells from where."""
 
 

@@ -60,7 +60,8 @@ def launched(zoo: Path, arguments: Sequence[str], within_s: float = 300.0) -> It
 
     Raises LaunchFailed.
     """
-    command = [sys.executable, "-c", _LAUNCH, "launch", "--zoo", str(zoo), "--port", "0"]
+    # -P: the current folder may be a checkout, whose psserve/ has no cli in it.
+    command = [sys.executable, "-P", "-c", _LAUNCH, "launch", "--zoo", str(zoo), "--port", "0"]
     command += ["--start-timeout-secs", str(within_s), *arguments]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -13,15 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 _GROUPS = ("sglang.srt.plugins", "sglang.srt.platforms")
+_PROBE = f"""
+import psserve.cli.main
+from importlib.metadata import distribution
+assert {set(_GROUPS)} <= {{found.group for found in distribution("psserve").entry_points}}
+"""
 
 
 @contextlib.contextmanager
@@ -49,12 +54,8 @@ def importable(root: Path) -> Iterator[bool]:
 
 
 def is_installed() -> bool:
-    """Whether a distribution named psserve declares entry points for SGLang."""
-    try:
-        declared = distribution("psserve").entry_points
-    except PackageNotFoundError:
-        return False
-    return set(_GROUPS) <= {entry_point.group for entry_point in declared}
+    """Whether other Python processes find psserve's command line, and its entry points for SGLang."""
+    return subprocess.run([sys.executable, "-P", "-c", _PROBE], capture_output=True, check=False).returncode == 0
 
 
 def write_stand_in(root: Path, folder: Path) -> None:

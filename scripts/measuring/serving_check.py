@@ -110,7 +110,7 @@ def _load(checkpoint: Path, device: str) -> PreTrainedModel:
 
     from psserve.training.reference import load_model
 
-    return load_model(checkpoint).to(device, torch.float32)  # type: ignore[arg-type]
+    return load_model(checkpoint).to(device, torch.float32)
 
 
 def _load_module(zoo: Zoo, name: str, device: str) -> PreTrainedModel:

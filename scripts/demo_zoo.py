@@ -1,0 +1,69 @@
+"""Builds the demo zoo from seeds: `make demo-zoo`. Tokenizer, base and modules; docs/demo-zoo.md says what they can do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from psserve.errors import PsserveError
+from psserve.training.packages import check_packages, quiet_packages
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Options; those left out are the committed zoo's."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("zoo", type=Path, help="where the zoo is made; must not exist")
+    parser.add_argument("--work", type=Path, default=Path("build/demo-zoo"), help="data files and training runs")
+    parser.add_argument("--pretrain-steps", type=int)
+    parser.add_argument("--finetune-steps", type=int)
+    parser.add_argument("--learning-rate", type=float, help="of the modules")
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--hidden-size", type=int)
+    parser.add_argument("--tasks", help="names, separated by commas")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    begin = time.monotonic()
+
+    def note(text: str) -> None:
+        print(f"{(time.monotonic() - begin) / 60:5.1f} min  {text}", file=sys.stderr, flush=True)
+
+    try:
+        check_packages()
+        quiet_packages()
+        from psserve.training.demo_zoo import build_demo_zoo
+
+        zoo = build_demo_zoo(options.zoo, options.work, configuration(options), note)
+    except PsserveError as error:
+        print(f"psserve: error: {error}", file=sys.stderr)
+        return error.exit_code
+    note(f"{zoo.path}: complete")
+    return 0
+
+
+def configuration(options: argparse.Namespace):
+    """The options as a DemoConfig."""
+    from psserve.training.demo_zoo import DemoConfig
+
+    config = DemoConfig(seed=options.seed)
+    pretraining = replace(config.pretraining, seed=options.seed)
+    if options.pretrain_steps:
+        pretraining = replace(pretraining, steps=options.pretrain_steps)
+    shape = {"num_hidden_layers": options.layers, "hidden_size": options.hidden_size}
+    chosen = {
+        "finetuning_steps": options.finetune_steps,
+        "learning_rate": options.learning_rate,
+        "tasks": tuple(options.tasks.split(",")) if options.tasks else None,
+        "shape": {name: value for name, value in shape.items() if value},
+    }
+    return replace(config, pretraining=pretraining, **{name: value for name, value in chosen.items() if value})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def gpu_check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, imported as Python runs it: with its own folder first on the path."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import gpu_check
+
+    return gpu_check
+
+
+def test_launch_arguments_follow_the_options(gpu_check: ModuleType) -> None:
+    options = gpu_check.parse(["--transfer", "nixl", "--attention-backend", "flashinfer", "--env", "A=1"])
+    arguments = gpu_check.launch_arguments(options, plain=False)
+    assert arguments[arguments.index("--kv-tokens") + 1] == "65536"
+    assert arguments[-3:] == ["--", "--attention-backend", "flashinfer"]
+    assert "A=1" in arguments
+
+
+def test_what_the_user_asks_for_comes_after_the_plain_engine(gpu_check: ModuleType) -> None:
+    options = gpu_check.parse(["--attention-backend", "fa3"])
+    arguments = gpu_check.launch_arguments(options, plain=True)
+    assert arguments.index("triton") < arguments.index("fa3")
+
+
+def test_an_unknown_shape_is_a_usage_error(gpu_check: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        gpu_check.parse(["--shapes", "qwen3-9b"])
+
+
+def test_real_shapes_are_those_of_the_models(gpu_check: ModuleType) -> None:
+    from transformers import AutoConfig
+
+    sizes = {}
+    for name in ("qwen3-0.6b", "qwen3-1.7b"):
+        config = AutoConfig.for_model("qwen3", **gpu_check.SHAPES[name])
+        attention = 2 * config.hidden_size * config.head_dim * (16 + 8)
+        mlp = 3 * config.hidden_size * config.intermediate_size
+        sizes[name] = config.num_hidden_layers * (attention + mlp) + config.vocab_size * config.hidden_size
+    assert sizes == {"qwen3-0.6b": pytest.approx(0.596e9, rel=0.01), "qwen3-1.7b": pytest.approx(1.72e9, rel=0.01)}
+
+
+def test_a_shape_that_breaks_is_recorded_and_the_next_one_goes_on(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "result.json"
+    options = gpu_check.parse(["--shapes", "qwen3-0.6b,tiny", "--device", "cpu", "--out", str(out)])
+
+    def check_shape(self: Any, shape: str, entry: dict[str, Any]) -> None:
+        if shape != "tiny":
+            raise RuntimeError("no such luck")
+        entry["passed"] = True
+
+    monkeypatch.setattr(gpu_check.Check, "check_shape", check_shape)
+    assert gpu_check.Check(options, tmp_path, stand_in=False).run() == 1
+    result = json.loads(out.read_text())
+    assert "no such luck" in result["shapes"]["qwen3-0.6b"]["error"]
+    assert result["shapes"]["tiny"]["passed"]
+    assert (result["complete"], result["passed"]) == (True, False)
