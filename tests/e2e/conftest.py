@@ -1,0 +1,41 @@
+"""Zoos and references, built once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import Architecture, build_zoo
+from tests.e2e.oracle import Oracle
+
+MODULES = ("alpha", "beta", "gamma")
+
+
+@pytest.fixture(scope="session")
+def zoo_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Architecture], Zoo]:
+    """The session's synthetic zoo of an architecture."""
+    built: dict[Architecture, Zoo] = {}
+
+    def build(architecture: Architecture) -> Zoo:
+        if architecture not in built:
+            built[architecture] = build_zoo(
+                tmp_path_factory.mktemp(architecture) / "zoo", architecture, modules=MODULES
+            )
+        return built[architecture]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def oracle_of(zoo_of: Callable[[Architecture], Zoo]) -> Callable[[Architecture], Oracle]:
+    """The reference of that zoo."""
+    loaded: dict[Architecture, Oracle] = {}
+
+    def load(architecture: Architecture) -> Oracle:
+        if architecture not in loaded:
+            loaded[architecture] = Oracle(zoo_of(architecture))
+        return loaded[architecture]
+
+    return load

@@ -1,0 +1,78 @@
+"""What a fleet must answer: the Transformers reference of a zoo, and the comparison with what was served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import pytest
+import torch
+
+from psserve.training.reference import Generation, ProcessLogits, generate, load_model, load_pair
+from psserve.zoo import Zoo
+
+LOGPROB_TOLERANCE = 1e-4
+
+
+class Oracle:
+    """A zoo's models in this process."""
+
+    def __init__(self, zoo: Zoo) -> None:
+        torch.set_num_threads(1)  # models this small are slower on several
+        self.zoo = zoo
+        self.base = load_model(zoo.base.path)
+        self.modules = {module.name: load_pair(zoo, module.name).module for module in zoo.modules()}
+        self._known: dict[tuple[str, tuple[int, ...], int], Generation] = {}
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.zoo.base.path)
+
+    def answer(self, module: str, prompt: Sequence[int], max_tokens: int) -> Generation:
+        """The greedy answer up to and with the end-of-turn token."""
+        key = (module, tuple(prompt), max_tokens)
+        if key not in self._known:
+            self._known[key] = self.processed_answer(module, prompt, max_tokens, None)
+        return self._known[key]
+
+    def processed_answer(
+        self, module: str, prompt: Sequence[int], max_tokens: int, process_logits: ProcessLogits | None
+    ) -> Generation:
+        """Like `answer`, with penalties or a grammar."""
+        return generate(
+            self.base,
+            self.modules[module],
+            prompt,
+            max_tokens,
+            process_logits=process_logits,
+            stop_ids=self.zoo.base.eos_token_ids,
+        )
+
+    def chat_prompt(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The prompt that the chat endpoint makes of messages."""
+        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        return list(ids["input_ids"] if isinstance(ids, Mapping) else ids)
+
+    def check_tokens(self, expected: Generation, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
+        """Fail unless the very tokens were served, with the reference's log-probabilities."""
+        assert list(tokens) == expected.tokens
+        assert list(logprobs) == pytest.approx(expected.logprobs, abs=LOGPROB_TOLERANCE)
+
+    def check_choice(self, expected: Generation, choice: Mapping[str, Any]) -> None:
+        """The same for a choice of `/v1/completions` with `logprobs`, where tokens are given as text."""
+        served = choice["logprobs"]
+        assert served["tokens"] == [self.tokenizer.decode([token]) for token in expected.tokens]
+        assert served["token_logprobs"] == pytest.approx(expected.logprobs, abs=LOGPROB_TOLERANCE)
+        assert readable(choice["text"]) == self.text(expected)
+
+    def text(self, expected: Generation) -> str:
+        """The answer as a client sees it: without the end-of-turn token, and only what `readable` leaves."""
+        return readable(self.tokenizer.decode(expected.tokens, skip_special_tokens=True))
+
+
+def readable(text: str) -> str:
+    """The ASCII part of a text. Random models emit broken UTF-8, which reads differently beside other broken bytes."""
+    return "".join(character for character in text if character.isascii())
