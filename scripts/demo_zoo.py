@@ -1,4 +1,4 @@
-"""Builds the demo zoo from seeds: `make demo-zoo`. Tokenizer, base and modules; docs/demo-zoo.md says what they can do."""
+"""Builds the demo zoo from seeds: tokenizer, base and modules. docs/demo-zoo.md says what is in it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from psserve.errors import PsserveError
 from psserve.training.packages import check_packages, quiet_packages
+
+if TYPE_CHECKING:
+    from psserve.training.demo_zoo import DemoConfig
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -1,0 +1,178 @@
+"""The demo zoo: tokenizer, base and three modules, all from seeds.
+
+corpus -> tokenizer -> pretrained base -> training items of each task -> cache-conditioned module -> zoo
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from psserve import torchvision_ops
+from psserve.errors import ZooError
+from psserve.training.data import write_conversations
+from psserve.training.pretrain import PretrainConfig, Progress, pretrain
+from psserve.training.tasks import TASKS, Task, held_out_items, training_items
+from psserve.training.tasks.corpus import corpus
+from psserve.training.tasks.tokenizer import render, write_tokenizer
+from psserve.training.tokenization import pack
+from psserve.zoo import Zoo
+
+torchvision_ops.declare_missing()
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
+
+if TYPE_CHECKING:
+    from psserve.training.config import FinetuneConfig
+
+BASE_NAME = "demo-base"
+CONTEXT_LENGTH = 4096
+BLOCK = 512
+"""Tokens of one pretraining block."""
+
+SHAPE: dict[str, Any] = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+}
+"""Qwen3, 2.6 million parameters: with three modules, 20 MB in 16-bit numbers."""
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """How the demo zoo is built; the defaults are those of the committed one."""
+
+    pretraining: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=1600))
+    finetuning_steps: int = 1200
+    finetuning_batch: int = 32
+    learning_rate: float = 1e-3
+    """Of the modules."""
+    training_items: int = 30_000
+    """Conversations for each module; it sees some of them more than once if the steps ask for more."""
+    test_items: int = 1000
+    tokenizer_texts: int = 20_000
+    shape: dict[str, Any] = field(default_factory=dict)
+    """Overrides SHAPE."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    seed: int = 0
+
+
+def build_demo_zoo(path: Path, work: Path, config: DemoConfig, note: Note) -> Zoo:
+    """Build the demo zoo at `path`, with data files and training runs in `work`. `note` is told what happens.
+
+    ZooError if there is anything at `path`.
+    """
+    if path.exists() and any(path.iterdir()):
+        raise ZooError(f"{path}: not empty: move it away, or choose another directory")
+    work.mkdir(parents=True, exist_ok=True)
+    building = path.resolve().with_name(f".{path.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    make_base(building / "base", config, note)
+    zoo = Zoo.create(building, building / "base", name=BASE_NAME)
+    for name in config.tasks:
+        add_module(zoo, TASKS[name], work, config, note)
+    building.rename(path)  # at once, so that an interrupted build never looks like a zoo
+    return Zoo.open(path)
+
+
+def make_base(directory: Path, config: DemoConfig, note: Note) -> None:
+    """Train tokenizer and base, and save them as a checkpoint in 16-bit numbers."""
+    directory.mkdir(parents=True)
+    note("tokenizer: training")
+    write_tokenizer(directory, tokenizer_texts(config), CONTEXT_LENGTH)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    torch.manual_seed(config.seed)
+    model = Qwen3ForCausalLM(model_config(tokenizer, config.shape)).float()
+    note(f"base: {model.num_parameters():,} parameters, {config.pretraining.steps} steps")
+    pretrain(model, pack(corpus(config.seed), tokenizer, BLOCK), config.pretraining, reporter(note))
+    save_base(model, directory)
+
+
+def tokenizer_texts(config: DemoConfig) -> Iterator[str]:
+    """The corpus, and for a tenth as many texts each task's answers, whose forms the corpus does not show."""
+    answers = (render(item) for name in TASKS for item in training_items(name, config.tokenizer_texts // 10))
+    return chain(islice(corpus(config.seed), config.tokenizer_texts), answers)
+
+
+def model_config(tokenizer: Any, shape: dict[str, Any]) -> Qwen3Config:
+    """The base's configuration."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=CONTEXT_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **(SHAPE | shape),
+    )
+
+
+def save_base(model: PreTrainedModel, directory: Path) -> None:
+    """Write the weights in float16: its errors are eight times smaller than bfloat16's, and nothing here overflows."""
+    model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id
+    )
+    model.to(torch.float16).save_pretrained(directory)
+
+
+def reporter(note: Note) -> Callable[[Progress], None]:
+    """Passes on every fiftieth step."""
+
+    def report(progress: Progress) -> None:
+        if progress.step % 50 == 0:
+            note(
+                f"base: step {progress.step}, loss {progress.loss:.3f}, {progress.tokens_per_s:,.0f} tokens/s, "
+                f"{progress.seconds_left / 60:.0f} min left"
+            )
+
+    return report
+
+
+def add_module(zoo: Zoo, task: Task, work: Path, config: DemoConfig, note: Note) -> None:
+    """Write the task's data files, and train its module into the zoo."""
+    from psserve.training.finetune import finetune
+
+    note(f"{task.name}: {config.training_items} training items, {config.finetuning_steps} steps")
+    write_conversations(held_out_file(work, task.name), held_out_items(task.name, config.test_items, config.seed))
+    write_conversations(train_file(work, task.name), training_items(task.name, config.training_items, config.seed))
+    finetune(zoo, finetune_config(task, work, config))
+
+
+def finetune_config(task: Task, work: Path, config: DemoConfig) -> FinetuneConfig:
+    """How a task's module is trained."""
+    from psserve.training.config import FinetuneConfig
+
+    examples = [str(item.messages[0]["content"]) for item in held_out_items(task.name, 3, seed=1)]
+    return FinetuneConfig(
+        name=task.name,
+        data=(train_file(work, task.name),),
+        steps=config.finetuning_steps,
+        batch_size=config.finetuning_batch,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        task=task.description,
+        examples=tuple(examples),
+        out=work / "runs" / task.name,
+        overwrite=True,
+    )
+
+
+def train_file(work: Path, task: str) -> Path:
+    """A task's training data."""
+    return work / f"{task}-train.jsonl"
+
+
+def held_out_file(work: Path, task: str) -> Path:
+    """A task's held-out items."""
+    return work / f"{task}-test.jsonl"

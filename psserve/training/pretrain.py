@@ -1,0 +1,89 @@
+"""Pretraining of a small base: a plain causal language model, the loss on all tokens, on one machine.
+
+For the demo zoo only. Users bring a pretrained base; decode modules are trained by psserve.training.finetune.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Blocks = Iterator[list[int]]
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run."""
+
+    steps: int
+    batch_size: int = 8
+    """Blocks of tokens in one step."""
+    learning_rate: float = 2e-3
+    """Peak; it rises during the first 3% of the steps and falls to a tenth along a cosine."""
+    weight_decay: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step did: `loss` in nats a token, speed since the beginning."""
+
+    step: int
+    loss: float
+    tokens_per_s: float
+    seconds_left: float
+
+
+def pretrain(
+    model: PreTrainedModel, blocks: Blocks, config: PretrainConfig, report: Callable[[Progress], None]
+) -> list[float]:
+    """Train `model` (float32) in place on blocks of equal length, and return each step's loss.
+
+    The same model, blocks and configuration give the same weights on the same machine.
+    """
+    torch.manual_seed(config.seed)
+    optimizer = make_optimizer(model, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, config.steps))
+    model.train()
+    losses: list[float] = []
+    begin = time.monotonic()
+    tokens = 0
+    for step in range(1, config.steps + 1):
+        batch = torch.tensor(list(islice(blocks, config.batch_size)))
+        loss = model(batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        tokens += batch.numel()
+        passed = time.monotonic() - begin
+        report(Progress(step, losses[-1], tokens / passed, passed / step * (config.steps - step)))
+    model.eval()
+    return losses
+
+
+def make_optimizer(model: PreTrainedModel, config: PretrainConfig) -> torch.optim.AdamW:
+    """AdamW, decaying matrices only."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+
+
+def rate(step: int, steps: int) -> float:
+    """The learning rate at a step, as a share of its peak."""
+    warmup = max(1, round(0.03 * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
