@@ -53,9 +53,9 @@ def main(arguments: list[str]) -> int:
 
 def configuration(options: argparse.Namespace):
     """The options as a DemoConfig."""
-    from psserve.training.demo_zoo import DemoConfig
+    from psserve.training import demo_zoo
 
-    config = DemoConfig(seed=options.seed)
+    config = demo_zoo.DemoConfig(seed=options.seed)
     pretraining = replace(config.pretraining, seed=options.seed)
     if options.pretrain_steps:
         pretraining = replace(pretraining, steps=options.pretrain_steps)
