@@ -26,7 +26,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, help="of the modules")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--hidden-size", type=int)
-    parser.add_argument("--tasks", help="names, separated by commas")
+    parser.add_argument("--tasks", nargs="+", choices=["math", "code", "tools"])
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def configuration(options: argparse.Namespace):
+def configuration(options: argparse.Namespace) -> DemoConfig:
     """The options as a DemoConfig."""
     from psserve.training import demo_zoo
 
@@ -63,7 +63,7 @@ def configuration(options: argparse.Namespace):
     chosen = {
         "finetuning_steps": options.finetune_steps,
         "learning_rate": options.learning_rate,
-        "tasks": tuple(options.tasks.split(",")) if options.tasks else None,
+        "tasks": tuple(options.tasks) if options.tasks else None,
         "shape": {name: value for name, value in shape.items() if value},
     }
     return replace(config, pretraining=pretraining, **{name: value for name, value in chosen.items() if value})
