@@ -9,8 +9,10 @@ in every process before SGLang is imported stands at the top level.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from typing import Any
 
 from psserve import torchvision_ops
 from psserve.engine import arguments as command_line
@@ -39,7 +41,23 @@ def main(arguments: list[str]) -> int:
 def with_key(arguments: list[str]) -> list[str]:
     """The arguments plus the API key from the environment, where there is one."""
     key = os.environ.pop(WORKER_KEY, "")
-    return [*arguments, "--api-key", key] if key else list(arguments)
+    if not key:
+        return list(arguments)
+    _keep_out_of_logs(key)
+    return [*arguments, "--api-key", key]
+
+
+def _keep_out_of_logs(secret: str) -> None:
+    """Mask a secret in every log record: SGLang logs all of its arguments at start."""
+    make_record = logging.getLogRecordFactory()
+
+    def make_masked(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        if isinstance(record.msg, str):
+            record.msg = record.msg.replace(secret, "***")
+        return record
+
+    logging.setLogRecordFactory(make_masked)
 
 
 def serve(arguments: list[str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 
 from psserve.engine.worker import main, with_key
@@ -10,6 +13,21 @@ from psserve.engine.worker import main, with_key
 def test_a_users_mistake_gives_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert capsys.readouterr().err.startswith("psserve: error: --disaggregation-mode")
+
+
+@pytest.fixture(autouse=True)
+def stock_log_records() -> Iterator[None]:
+    before = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(before)
+
+
+def test_the_key_is_masked_in_logs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("PSSERVE_WORKER_KEY", "secret")
+    with_key([])
+    with caplog.at_level(logging.INFO):
+        logging.getLogger("sglang").info("server_args=ServerArgs(api_key='secret')")
+    assert caplog.messages == ["server_args=ServerArgs(api_key='***')"]
 
 
 def test_the_key_is_taken_out_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
