@@ -78,3 +78,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the console script."""
     sys.exit(cli.main(prog_name="psserve"))
+
+
+if __name__ == "__main__":  # for launchers that take a module, such as accelerate
+    main()

@@ -13,5 +13,6 @@ compile() {
 
 compile pyproject.toml requirements/sglang.in --excludes requirements/gpu.exclude -o requirements/gpu.txt
 compile pyproject.toml requirements/sglang.in --excludes requirements/cpu.exclude -c requirements/gpu.txt -o requirements/cpu.txt
+compile requirements/train.in --excludes requirements/train.exclude -c requirements/gpu.txt -o requirements/train.txt
 compile requirements/dev.in -c requirements/gpu.txt -o requirements/dev.txt
 compile requirements/sglang-0.5.17.in --no-deps -o requirements/sglang-0.5.17.txt

@@ -50,12 +50,13 @@ usable() {
 pip_install() { .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check "$@"; }
 
 install_packages() { # $1 = cpu or gpu
-    say "packages for $1 and test tools: 1 to 3 GB, some minutes on a new machine ..."
+    say "packages for $1, training and test tools: 1 to 3 GB, some minutes on a new machine ..."
     if [ "$1" = cpu ]; then # gpu.txt has torch in it
         # Before SGLang, about whose missing CUDA packages pip would then complain. The lock pins what torch brings along.
         pip_install -r requirements/torch.txt
     fi
-    pip_install --no-deps --require-hashes --only-binary :all: -r "requirements/$1.txt" -r requirements/dev.txt
+    pip_install --no-deps --require-hashes --only-binary :all: -r "requirements/$1.txt" \
+        -r requirements/train.txt -r requirements/dev.txt
     pip_install --no-deps --no-build-isolation --editable .
     say "SGLang 0.5.17 beside it, for tests ..."
     rm -rf .venv/sglang-0.5.17

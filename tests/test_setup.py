@@ -65,7 +65,7 @@ def test_an_interrupted_set_up_is_thrown_away(folder: Path) -> None:
     assert not (folder / ".venv" / "installed").exists()
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "dev", "sglang-0.5.17"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "train", "dev", "sglang-0.5.17"])
 def test_locks_pin_and_hash_everything_and_name_no_host(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     entries = text.replace("\\\n", "").splitlines()
@@ -81,3 +81,14 @@ def test_the_cpu_set_has_the_gpu_sets_versions() -> None:
         return {line.split()[0] for line in lines if "==" in line and not line.lstrip().startswith(("#", "--hash"))}
 
     assert pins("cpu") <= pins("gpu")
+
+
+def test_training_has_the_servers_versions() -> None:
+    def pins(name: str) -> dict[str, str]:
+        lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+        found = (line.split()[0].split("==") for line in lines if "==" in line and line[0].isalnum())
+        return {package: version for package, version in found}
+
+    train, gpu = pins("train"), pins("gpu")
+    assert {name: train[name] for name in train.keys() & gpu} == {name: gpu[name] for name in train.keys() & gpu}
+    assert "torch" not in train

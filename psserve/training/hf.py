@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from psserve import torchvision_ops
 
 torchvision_ops.declare_missing()
+for name in ("torchao", "torch.utils._pytree"):  # the Trainer imports torchao, which tells what it finds no use for
+    logging.getLogger(name).setLevel(logging.ERROR)
 from transformers import (  # noqa: E402 (only importable after that)
     AttentionInterface,
     AttentionMaskInterface,
@@ -20,7 +24,7 @@ from transformers import (  # noqa: E402 (only importable after that)
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
 from transformers.masking_utils import sdpa_mask  # noqa: E402
-from transformers.utils import logging  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 __all__ = [
     "AttentionInterface",
@@ -33,8 +37,8 @@ __all__ = [
     "Trainer",
     "TrainerCallback",
     "TrainingArguments",
-    "logging",
     "sdpa_attention_forward",
     "sdpa_mask",
     "set_seed",
+    "transformers_logging",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 
 from psserve.errors import TrainingError
 
@@ -18,10 +17,8 @@ def check_packages() -> None:
 
 
 def quiet_packages() -> None:
-    """Leave stderr to psserve's own progress: no bars of Transformers, no notes on what else torchao could use."""
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Leave stderr to psserve's own progress: no bars and notes of Transformers."""
     from psserve.training import hf
 
-    hf.logging.set_verbosity_error()
-    hf.logging.disable_progress_bar()
+    hf.transformers_logging.set_verbosity_error()
+    hf.transformers_logging.disable_progress_bar()

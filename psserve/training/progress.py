@@ -77,6 +77,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc] # Transformers has no types
             self.metrics.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # on every process: a log entry gathers the loss of all
         if state.is_world_process_zero:
             self.display.step(state.global_step)
 

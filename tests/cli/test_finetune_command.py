@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from psserve.cli.main import cli
+from psserve.training import packages
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import build_zoo
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Zoo:
+    return build_zoo(tmp_path / "zoo", modules=(), num_hidden_layers=1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Say {n}.", "completion": str(n)}) + "\n" for n in range(16)))
+    return path
+
+
+def run(zoo: Zoo, *arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["finetune", *map(str, arguments), "--zoo", str(zoo.path)])
+
+
+def test_finetune_adds_a_module_with_all_that_was_said(zoo: Zoo, data: Path) -> None:
+    options = ["--task", "numbers", "--example", "Say 5.", "--alias", "num", "--steps", 2, "--lora", "--rank", 2]
+    result = run(zoo, "numbers", "--data", data, *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    module = zoo.module("num")
+    assert (module.name, module.task, module.examples) == ("numbers", "numbers", ("Say 5.",))
+    assert module.training is not None
+    assert module.training.hyperparameters["lora_rank"] == 2
+    assert "added numbers (cache-conditioned): 2 steps, loss" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "message"),
+    [
+        (["--steps", 0], 2, "--steps 0: must be more than 0"),
+        (["--rank", 4], 2, "--rank and --lora-target need --lora"),
+        (["--lora", "--lora-target", "nothing"], 1, "LoRA target 'nothing'"),
+        (["--resume"], 1, "no run to resume"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_status(
+    zoo: Zoo, data: Path, options: list[object], exit_code: int, message: str
+) -> None:
+    result = run(zoo, "numbers", "--data", data, *options)
+    assert result.exit_code == exit_code
+    assert result.stderr.startswith("psserve: error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (zoo.path / ".training").exists()
+
+
+def test_missing_packages_are_named_with_what_to_install(zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "PACKAGES", ("accelerate", "no_such_package"))
+    result = run(zoo, "numbers", "--data", data)
+    assert result.exit_code == 1
+    assert result.stderr == "psserve: error: training needs no_such_package: pip install 'psserve[train]'\n"
