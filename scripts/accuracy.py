@@ -1,0 +1,53 @@
+"""Trains and compares base, full fine-tuning, naive sharing and PrefillShare on the demo tasks; writes the table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from psserve.errors import PsserveError
+from psserve.training.packages import check_packages, quiet_packages
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--zoo", type=Path, default=Path("model_zoo"), help="whose base is fine-tuned")
+    parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="data and modules; can be resumed")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=["math", "code", "tools"], default=["math", "code", "tools"])
+    parser.add_argument("--steps", type=int, help="of each fine-tuning [default: the demo zoo's]")
+    parser.add_argument("--learning-rate", type=float, help="of each fine-tuning [default: the demo zoo's]")
+    options = parser.parse_args(arguments)
+    begin = time.monotonic()
+
+    def note(text: str) -> None:
+        print(f"{(time.monotonic() - begin) / 60:5.1f} min  {text}", file=sys.stderr, flush=True)
+
+    try:
+        check_packages()
+        quiet_packages()
+        from psserve.training.accuracy import accuracy_runs
+        from psserve.training.accuracy_report import markdown, write_report
+        from psserve.training.compare import summary
+        from psserve.training.demo_zoo import DemoConfig
+        from psserve.zoo import Zoo
+
+        config = DemoConfig(tasks=tuple(options.tasks))
+        chosen = {"finetuning_steps": options.steps, "learning_rate": options.learning_rate}
+        config = replace(config, **{name: value for name, value in chosen.items() if value})
+        base = Zoo.open(options.zoo).base.path
+        table = summary(accuracy_runs(base, options.work, config, options.seeds, note))
+        write_report(table, options.out)
+    except PsserveError as error:
+        print(f"psserve: error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(markdown(table))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
