@@ -20,8 +20,11 @@ from typing import Any
 
 import aiohttp
 import psutil
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 READY_WITHIN_S = 240  # patience, not a verdict on speed
+IDLE_WITHIN_S = 60
 PSSERVE = str(Path(sys.executable).with_name("psserve"))
 
 
@@ -191,3 +194,38 @@ async def direct_pair(
             ),
         )
     return PairAnswer(first, second)
+
+
+def load_of(fleet: RunningFleet, server: str) -> Mapping[str, Any]:
+    """A server's own account of its load: tokens held by requests, queues (SGLang's `/v1/loads`)."""
+    answer = requests.get(f"{fleet.worker_url(server)}/v1/loads", headers=fleet.auth, timeout=30)
+    answer.raise_for_status()
+    return dict(answer.json()["loads"][0])
+
+
+def counter(fleet: RunningFleet, server: str, name: str, **labels: str) -> float:
+    """The sum of one of SGLang's metrics over all its label sets that have these labels."""
+    text = requests.get(f"{fleet.worker_url(server)}/metrics", headers=fleet.auth, timeout=30).text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def wait_idle(fleet: RunningFleet) -> None:
+    """Wait until no server holds a request, a queue entry or KV outside its tree; fail if one never gets there."""
+    deadline = time.monotonic() + IDLE_WITHIN_S
+    while busy := [name for name in map(_name, fleet.config["workers"]) if not _is_idle(load_of(fleet, name))]:
+        assert time.monotonic() < deadline, {name: load_of(fleet, name) for name in busy}
+        time.sleep(0.2)
+
+
+def _name(worker: Mapping[str, Any]) -> str:
+    return str(worker["name"])
+
+
+def _is_idle(load: Mapping[str, Any]) -> bool:
+    queued = sum(value for name, value in load["disaggregation"].items() if name.endswith("_reqs"))
+    return load["num_running_reqs"] + load["num_waiting_reqs"] + load["num_used_tokens"] + queued == 0

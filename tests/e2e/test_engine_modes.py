@@ -1,0 +1,91 @@
+"""The one rule holds when SGLang retracts, aborts and runs out of KV; and nothing leaks.
+
+SGLang checks its pools whenever it is idle, and a server that leaks a slot ends itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import Architecture
+from tests.e2e.client import Client, agent_sessions, client_of, random_ids
+from tests.e2e.conftest import MODULES
+from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
+from tests.e2e.oracle import Oracle
+
+pytestmark = pytest.mark.e2e
+
+FORCED_RETRACTION = {
+    "SGLANG_TEST_RETRACT": "true",
+    "SGLANG_TEST_RETRACT_INTERVAL": "4",
+    "SGLANG_DEBUG_MEMORY_POOL": "1",
+}
+RETRACTED = "sglang:num_retracted_requests_total"
+SERVERS = ("prefill-0", "decode-alpha-0", "decode-beta-0")
+
+
+def pids(fleet: RunningFleet) -> list[int]:
+    return [fleet.pid(server) for server in SERVERS]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("qwen3", ("--page-size", "16", "--chunked-prefill-size", "64")),
+        ("llama", ("--page-size", "1", "--", "--disable-overlap-schedule")),
+    ],
+    ids=["pages-of-16-overlap", "pages-of-1-no-overlap"],
+)
+async def test_retraction_and_aborts(
+    architecture: Architecture,
+    arguments: tuple[str, ...],
+    zoo_of: Callable[[Architecture], Zoo],
+    oracle_of: Callable[[Architecture], Oracle],
+) -> None:
+    zoo, oracle = zoo_of(architecture).path, oracle_of(architecture)
+    with launched(zoo, "--modules", "alpha,beta", *arguments, env=FORCED_RETRACTION) as fleet:
+        before = pids(fleet)
+        async with client_of(fleet.url) as client:
+            await agent_sessions(client, oracle, MODULES[:2], sessions=10, turns=3, max_tokens=60)
+            wait_idle(fleet)
+            assert sum(counter(fleet, server, RETRACTED) for server in SERVERS[1:]) > 10
+            await asyncio.gather(
+                leave_early(client, random.Random(1), requests=60),
+                agent_sessions(client, oracle, MODULES[:2], sessions=3, turns=3, max_tokens=40, seed=100),
+            )
+            wait_idle(fleet)
+            await agent_sessions(client, oracle, MODULES[:2], sessions=2, turns=2, max_tokens=20, seed=200)
+        wait_idle(fleet)
+        assert pids(fleet) == before
+
+
+async def test_more_requests_than_the_kv_pool_holds(
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle]
+) -> None:
+    """16 requests of up to 300 tokens each over 2,048 tokens of KV: they wait, are retracted, evict, and are right."""
+    oracle = oracle_of("qwen3")
+    rng = random.Random(3)
+    prompts = [random_ids(rng, rng.randrange(100, 200)) for _ in range(16)]
+    arguments = ("--modules", "alpha", "--kv-tokens", "2048", "--", "--num-reserved-decode-tokens", "16")
+    with launched(zoo_of("qwen3").path, *arguments) as fleet:
+        async with client_of(fleet.url) as client:
+            for _ in range(2):
+                await asyncio.gather(*(client.check(oracle, "alpha", prompt, 120) for prompt in prompts))
+        wait_idle(fleet)
+        assert counter(fleet, "decode-alpha-0", RETRACTED) > 0
+
+
+async def leave_early(client: Client, rng: random.Random, requests: int) -> None:
+    """Requests whose client goes away at a random moment: waiting, in prefill, in transfer, in decode."""
+    for _ in range(requests):
+        prompt = random_ids(rng, rng.choice([1, 20, 200, 1500]))
+        try:
+            async with asyncio.timeout(rng.random() * 0.4):
+                await client.complete(rng.choice(MODULES[:2]), prompt, 200)
+        except TimeoutError:
+            continue
