@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,6 @@ def command(zoo_dir: Path | None, lora: bool, rank: int | None, targets: tuple[s
 
     adapter = LoraConfig(16 if rank is None else rank, targets=targets) if lora else None
     done = finetune(Zoo.open(find_zoo(zoo_dir)), FinetuneConfig(lora=adapter, **fields))
-    click.echo(
-        f"added {done.module.name} ({done.module.kind}): {done.steps} steps, loss {done.loss:.4f}; {done.run}", err=True
-    )
+    if os.environ.get("RANK", "0") == "0":  # of several processes under `accelerate launch`, one speaks
+        summary = f"{done.steps} steps, loss {done.loss:.4f}; {done.run}"
+        click.echo(f"added {done.module.name} ({done.module.kind}): {summary}", err=True)

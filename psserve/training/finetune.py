@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
 
 from psserve.errors import TrainingError
 from psserve.training.checks import check_base, check_space, load_data
 from psserve.training.config import FinetuneConfig
-from psserve.training.hf import PreTrainedModel, set_seed
+from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
 from psserve.training.models import load_base, new_lora_module, new_module, write_checkpoint
 from psserve.training.plot import plot_loss
 from psserve.training.progress import RunLog, StopOnSignal, read_metrics
@@ -61,15 +60,17 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     dtype = arithmetic(config)
     base, module = load_models(zoo.base, config, dtype)
 
-    state = PartialState()
-    if state.is_main_process:
+    arguments = training_arguments(config, folder.checkpoints, dtype)
+    processes = arguments.distributed_state
+    processes.wait_for_everyone()  # until all have checked, there must be nothing new to find
+    if processes.is_main_process:
         folder.prepare(config, description)
-    state.wait_for_everyone()
+    processes.wait_for_everyone()
     if not folder.finished():
-        train(config, folder, dtype, base, module, conversations)
-    if state.is_main_process:
+        train(arguments, folder, base if config.method == "cache-conditioned" else None, module, conversations)
+    if processes.is_main_process:
         publish(zoo, config, folder)
-    state.wait_for_everyone()
+    processes.wait_for_everyone()
     return result(zoo, config, folder)
 
 
@@ -91,20 +92,14 @@ def load_models(base: Base, config: FinetuneConfig, dtype: torch.dtype) -> tuple
 
 
 def train(
-    config: FinetuneConfig,
+    arguments: TrainingArguments,
     folder: RunFolder,
-    dtype: torch.dtype,
-    base: PreTrainedModel,
+    base: PreTrainedModel | None,
     module: PreTrainedModel,
     conversations: Sequence[Tokenized],
 ) -> None:
     """Train from the folder's last checkpoint, or from the start, to a checkpoint of the last step."""
-    trainer = ModuleTrainer(
-        base if config.method == "cache-conditioned" else None,
-        module,
-        args=training_arguments(config, folder.checkpoints, dtype),
-        train_dataset=conversations,
-    )
+    trainer = ModuleTrainer(base, module, args=arguments, train_dataset=conversations)
     stop = StopOnSignal()
     trainer.add_callback(stop)
     trainer.add_callback(RunLog(folder.metrics, sys.stderr, lambda: int(trainer.answer_tokens)))

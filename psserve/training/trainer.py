@@ -69,6 +69,7 @@ def training_arguments(config: FinetuneConfig, out: Path, dtype: torch.dtype) ->
         logging_nan_inf_filter=False,
         report_to=list(config.report_to) or "none",
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
     )
