@@ -146,14 +146,14 @@ conversations = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(st.lists(conversations, min_size=1, max_size=4))
 def test_what_is_written_is_read_back(tmp_path: Path, written: list[Conversation]) -> None:
     write_conversations(tmp_path / "a.jsonl", written)
     assert read_conversations([tmp_path / "a.jsonl"]) == written
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(st.binary() | st.recursive(st.none() | texts, lambda v: st.lists(v) | st.dictionaries(texts, v)).map(json.dumps))
 def test_anything_else_is_a_data_error(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "a.jsonl"

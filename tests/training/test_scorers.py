@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.errors import DataError
@@ -53,6 +53,7 @@ def test_number(reference: str, answer: str, right: bool) -> None:
     assert SCORERS["number"].judge(item(reference), answer) is right
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_number_judges_any_text(answer: str) -> None:
     SCORERS["number"].judge(item("#### 2"), answer)
@@ -108,6 +109,7 @@ def test_every_call_must_be_there() -> None:
 arguments = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text(), max_size=4)
 
 
+@settings(deadline=None)
 @given(st.text(), arguments)
 def test_calls_survive_being_text(name: str, arguments: dict[str, Any]) -> None:
     texts = [message_text({"tool_calls": [call(name, form)]}) for form in (arguments, json.dumps(arguments))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.training import tokenization
@@ -31,11 +31,13 @@ def test_tool_tags_stay_in_an_answer(tokenizer: Any) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=True) == "<tool_call>x</tool_call>"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12))
 def test_every_digit_is_a_token(tokenizer: Any, number: int) -> None:
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode(str(number))) == list(str(number))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_text_survives(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
