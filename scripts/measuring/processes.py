@@ -11,10 +11,20 @@ import psutil
 
 @dataclass(frozen=True)
 class CpuUse:
-    """CPU over a stretch of time, in % of one core: of the tree, and of everything else on the machine."""
+    """CPU over a stretch of time, in % of one core: of the tree, and of everything else but this process."""
 
     tree: float
     others: float
+
+
+@dataclass(frozen=True)
+class _Clocks:
+    """Seconds: wall, CPU by process of the tree, CPU of this process, CPU of the whole machine."""
+
+    time: float
+    tree: dict[int, float]
+    own: float
+    system: float
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -26,15 +36,23 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def cpu_use(pid: int, seconds: float) -> CpuUse:
-    """Measure for `seconds`. Processes that come or go meanwhile are not counted in the tree."""
-    processes = tree(pid)
-    before, system_before, started = _cpu_seconds(processes), _system_seconds(), time.monotonic()
-    time.sleep(seconds)
-    after, system_after, elapsed = _cpu_seconds(processes), _system_seconds(), time.monotonic() - started
-    used = sum(after[pid] - before[pid] for pid in after.keys() & before.keys())
-    others = max(0.0, system_after - system_before - used)
-    return CpuUse(100 * used / elapsed, 100 * others / elapsed)
+class CpuMeter:
+    """Starts to measure a tree's CPU when it is made. Processes that come or go later are not counted in the tree."""
+
+    def __init__(self, pid: int) -> None:
+        self._processes = tree(pid)
+        self._started = self._now()
+
+    def read(self) -> CpuUse:
+        """The use since the start. This process counts neither as the tree's nor as the others'."""
+        before, now = self._started, self._now()
+        elapsed = max(now.time, before.time + 1e-9) - before.time
+        used = sum(now.tree[pid] - before.tree[pid] for pid in now.tree.keys() & before.tree.keys())
+        others = max(0.0, now.system - before.system - used - (now.own - before.own))
+        return CpuUse(100 * used / elapsed, 100 * others / elapsed)
+
+    def _now(self) -> _Clocks:
+        return _Clocks(time.monotonic(), _cpu_seconds(self._processes), time.process_time(), _system_seconds())
 
 
 def pss_bytes(pid: int) -> int:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from scripts.measuring.processes import cpu_use, pss_bytes, tree
+from scripts.measuring.processes import CpuMeter, pss_bytes, tree
 
 
 def test_the_tree_holds_children() -> None:
@@ -19,8 +19,14 @@ def test_the_tree_holds_children() -> None:
 def test_a_process_that_has_gone_uses_nothing() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert (tree(child.pid), pss_bytes(child.pid), cpu_use(child.pid, 0.01).tree) == ([], 0, 0)
+    assert (tree(child.pid), pss_bytes(child.pid), CpuMeter(child.pid).read().tree) == ([], 0, 0)
 
 
 def test_memory_is_counted() -> None:
     assert pss_bytes(os.getpid()) > 2**20
+
+
+def test_work_of_the_tree_is_measured() -> None:
+    meter = CpuMeter(os.getpid())
+    sum(i * i for i in range(3_000_000))
+    assert meter.read().tree > 0
