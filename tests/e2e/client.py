@@ -32,6 +32,11 @@ class Client:
         async with self._session.post(self._url + path, json=body) as answer:
             return answer.status, await answer.json()
 
+    async def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of a page."""
+        async with self._session.get(self._url + path) as answer:
+            return answer.status, await answer.json()
+
     async def complete(
         self, module: str, prompt: Sequence[int] | list[list[int]], max_tokens: int, **fields: Any
     ) -> dict[str, Any]:

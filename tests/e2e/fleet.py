@@ -53,6 +53,11 @@ class RunningFleet:
     def auth(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}
 
+    @property
+    def tmp_dir(self) -> Path:
+        """TMPDIR of the fleet's processes."""
+        return Path(json.loads((self.zoo / ".run" / "state.json").read_text())["tmp_dir"])
+
     def log(self, name: str) -> str:
         return (self.zoo / ".run" / "logs" / f"{name}.log").read_text()
 
@@ -124,17 +129,14 @@ def _await_ready(process: subprocess.Popen[str], notes: Any) -> None:
 
 
 def _await_health(config: Mapping[str, Any], process: subprocess.Popen[str]) -> None:
-    async def healthy(port: int) -> bool:
-        async with aiohttp.ClientSession() as session:
-            try:
-                async with session.get(f"http://127.0.0.1:{port}/health") as answer:
-                    return answer.status == 200
-            except aiohttp.ClientError:
-                return False
+    def healthy(port: int) -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"http://127.0.0.1:{port}/health", timeout=30).status_code == 200
+        return False
 
     ports = [worker["port"] for worker in config["workers"]]
     for _ in _until(READY_WITHIN_S, process):
-        if all(asyncio.run(healthy(port)) for port in ports):
+        if all(map(healthy, ports)):
             return
     raise AssertionError(f"psserve launch ended with status {process.wait()}")
 

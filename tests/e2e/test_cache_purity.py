@@ -1,0 +1,95 @@
+"""A radix tree holds the base's KV and nothing else, whatever load it has seen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from psserve.training.reference import prefill_kv
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import Architecture
+from tests.e2e.client import agent_sessions, client_of
+from tests.e2e.fleet import RunningFleet, launched, wait_idle
+from tests.e2e.oracle import Oracle
+
+pytestmark = pytest.mark.e2e
+
+TOLERANCE = 1e-4
+PATIENCE_S = 30
+
+
+class TreePath(NamedTuple):
+    """One root-to-leaf path; keys and values are [layers, tokens, kv heads, head dim]."""
+
+    tokens: list[int]
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+@contextmanager
+def watched(zoo: Path, monkeypatch: pytest.MonkeyPatch, env: Mapping[str, str]) -> Iterator[RunningFleet]:
+    """A fleet of one module whose servers show their trees on request."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).with_name("tree_dump")))
+    arguments = ("--modules", "alpha", "--page-size", "1")
+    with launched(zoo, *arguments, env={"PSSERVE_TEST_TREE_DUMP": "1", **env}) as fleet:
+        yield fleet
+
+
+def tree(fleet: RunningFleet, server: str) -> list[TreePath]:
+    wait_idle(fleet)
+    folder = fleet.tmp_dir
+    target = folder / f"tree-{fleet.worker(server)['port']}.pt"
+    (folder / "dump-please").touch()
+    deadline = time.monotonic() + PATIENCE_S
+    while not target.exists():
+        assert time.monotonic() < deadline, "no server showed its tree"
+        time.sleep(0.1)
+    return [TreePath(*path) for path in torch.load(target)]
+
+
+def impurity(path: TreePath, oracle: Oracle) -> float:
+    """The largest difference between what the tree holds for a path and what the base computes for its tokens."""
+    layers = prefill_kv(oracle.base, path.tokens)
+    keys, values = (torch.stack([layer[kind] for layer in layers]) for kind in (0, 1))
+    return max(float((keys - path.keys).abs().max()), float((values - path.values).abs().max()))
+
+
+async def mixed_load(fleet: RunningFleet, oracle: Oracle) -> None:
+    async with client_of(fleet.url) as client:
+        await agent_sessions(client, oracle, ["alpha"], sessions=6, turns=4, max_tokens=30)
+
+
+@pytest.mark.parametrize("env", [{}, {"SGLANG_TEST_RETRACT": "true"}], ids=["plain", "retracting"])
+async def test_trees_hold_only_the_bases_kv(
+    env: dict[str, str],
+    zoo_of: Callable[[Architecture], Zoo],
+    oracle_of: Callable[[Architecture], Oracle],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    oracle = oracle_of("qwen3")
+    with watched(zoo_of("qwen3").path, monkeypatch, env) as fleet:
+        await mixed_load(fleet, oracle)
+        for server in ("decode-alpha-0", "prefill-0"):
+            paths = tree(fleet, server)
+            assert sum(len(path.tokens) for path in paths) > 500
+            assert max(impurity(path, oracle) for path in paths) < TOLERANCE
+
+
+async def test_kept_generated_kv_is_found(
+    zoo_of: Callable[[Architecture], Zoo],
+    oracle_of: Callable[[Architecture], Oracle],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    oracle = oracle_of("qwen3")
+    env = {"PSSERVE_NEGATIVE_CONTROL": "keep-generated-kv"}
+    with watched(zoo_of("qwen3").path, monkeypatch, env) as fleet:
+        async with client_of(fleet.url) as client:
+            await asyncio.gather(*(client.complete("alpha", [100 + i, 50, 60], 20) for i in range(4)))
+        assert max(impurity(path, oracle) for path in tree(fleet, "decode-alpha-0")) > 0.01

@@ -1,0 +1,52 @@
+"""The exactness checks can fail: with psserve's hooks off, or with generated KV kept, they do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import Architecture
+from tests.e2e.client import client_of, random_ids
+from tests.e2e.fleet import direct_pair, launched
+from tests.e2e.oracle import Oracle
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_without_hooks_no_answer_is_right_and_the_fleet_is_never_ready(
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle]
+) -> None:
+    oracle, rng = oracle_of("qwen3"), random.Random(1)
+    env = {"PSSERVE_NEGATIVE_CONTROL": "no-hooks"}
+    with launched(zoo_of("qwen3").path, "--modules", "alpha", env=env, wait_ready=False) as fleet:
+        wrong = 0
+        for _ in range(8):
+            prompt = random_ids(rng, 40)
+            answer, expected = await direct_pair(fleet, "alpha", prompt, 8), oracle.answer("alpha", prompt, 8)
+            wrong += answer.tokens != expected.tokens or answer.logprobs != pytest.approx(expected.logprobs, abs=1e-4)
+        assert wrong == 8
+        async with client_of(fleet.url) as client:
+            assert (await client.get("/readiness"))[0] == 503
+            workers = (await client.get("/workers"))[1]["workers"]
+        assert any("prompt" in str(worker["error"]) for worker in workers), workers
+
+
+async def test_keeping_generated_kv_gives_wrong_second_turns(
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle]
+) -> None:
+    oracle, rng = oracle_of("qwen3"), random.Random(2)
+    env = {"PSSERVE_NEGATIVE_CONTROL": "keep-generated-kv"}
+    with launched(zoo_of("qwen3").path, "--modules", "alpha", "--page-size", "1", env=env) as fleet:
+        async with client_of(fleet.url) as client:
+            wrong = 0
+            for _ in range(6):
+                prompt = random_ids(rng, 40)
+                answer = await client.check(oracle, "alpha", prompt, 24)  # a first turn is right all the same
+                second = prompt + answer + random_ids(rng, 5)
+                served = (await client.complete("alpha", second, 8))["choices"][0]["logprobs"]
+                expected = oracle.answer("alpha", second, 8)
+                wrong += served["token_logprobs"] != pytest.approx(expected.logprobs, abs=1e-4)
+    assert wrong >= 5

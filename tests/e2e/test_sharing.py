@@ -1,0 +1,80 @@
+"""Sharing is visible: what one module's request computed and received, the next one does not again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import Architecture
+from tests.e2e.client import client_of, random_ids
+from tests.e2e.fleet import RunningFleet, counter, launched, load_of, wait_idle
+from tests.e2e.oracle import Oracle
+
+pytestmark = pytest.mark.e2e
+
+PAGE = 16
+
+
+@pytest.fixture(scope="module")
+def fleet(zoo_of: Callable[[Architecture], Zoo]) -> Iterator[RunningFleet]:
+    with launched(zoo_of("qwen3").path, "--modules", "alpha,beta", "--page-size", str(PAGE)) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def oracle(oracle_of: Callable[[Architecture], Oracle]) -> Oracle:
+    return oracle_of("qwen3")
+
+
+def computed(fleet: RunningFleet) -> float:
+    """Prompt tokens that the prefill server has run the base on."""
+    wait_idle(fleet)
+    return counter(fleet, "prefill-0", "sglang:realtime_tokens_total", mode="prefill_compute")
+
+
+def transferred(fleet: RunningFleet) -> float:
+    """KV sent to decode servers, in tokens."""
+    wait_idle(fleet)
+    megabytes = counter(fleet, "prefill-0", "sglang:kv_transfer_total_mb_sum")
+    memory = load_of(fleet, "prefill-0")["memory"]
+    return megabytes / 1024 / memory["kv_cache_gb"] * memory["token_capacity"]
+
+
+async def test_another_modules_prefill_is_reused(fleet: RunningFleet, oracle: Oracle) -> None:
+    prompt = random_ids(random.Random(1), 1000)
+    async with client_of(fleet.url) as client:
+        start = computed(fleet)
+        first = await client.complete("alpha", prompt, 4)
+        middle = computed(fleet)
+        second = await client.complete("beta", prompt, 4)
+        end = computed(fleet)
+        oracle.check_choice(oracle.answer("beta", prompt, 4), second["choices"][0])
+    assert middle - start >= 999
+    assert end - middle <= PAGE + 1
+    assert first["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= 1000 - PAGE - 1
+
+
+async def test_a_second_turn_transfers_only_what_is_new(fleet: RunningFleet, oracle: Oracle) -> None:
+    rng = random.Random(2)
+    prompt = random_ids(rng, 1000)
+    async with client_of(fleet.url) as client:
+        start = transferred(fleet)
+        answer = await client.check(oracle, "alpha", prompt, 8)
+        middle = transferred(fleet)
+        await client.check(oracle, "alpha", prompt + answer + random_ids(rng, 40), 8)
+        end = transferred(fleet)
+    assert middle - start >= 999 - PAGE
+    assert end - middle <= len(answer) + 40 + 2 * PAGE
+
+
+async def test_a_module_new_to_a_context_receives_it_all(fleet: RunningFleet) -> None:
+    prompt = random_ids(random.Random(3), 500)
+    async with client_of(fleet.url) as client:
+        await client.complete("alpha", prompt, 2)
+        start = transferred(fleet)
+        await client.complete("beta", prompt, 2)
+        assert transferred(fleet) - start >= 499 - PAGE

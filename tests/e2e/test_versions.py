@@ -1,0 +1,93 @@
+"""Both supported releases of SGLang serve exactly; an unknown one is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import Architecture
+from tests.e2e.client import agent_sessions, client_of
+from tests.e2e.conftest import MODULES
+from tests.e2e.fleet import launched, wait_idle
+from tests.e2e.oracle import Oracle
+
+pytestmark = pytest.mark.e2e
+
+OLDER = Path(sys.prefix) / "sglang-0.5.17"  # put there by `make setup`
+
+
+async def test_the_older_release_serves_exactly(
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert OLDER.is_dir(), "run `make setup`"
+    monkeypatch.setenv("PYTHONPATH", str(OLDER))
+    oracle = oracle_of("qwen3")
+    env = {"SGLANG_TEST_RETRACT": "true", "SGLANG_TEST_RETRACT_INTERVAL": "5"}
+    with launched(zoo_of("qwen3").path, env=env) as fleet:
+        assert str(OLDER) in fleet.log("preload")  # SGLang's import warnings name its files
+        async with client_of(fleet.url) as client:
+            await agent_sessions(client, oracle, MODULES, sessions=8, turns=4, max_tokens=24)
+        wait_idle(fleet)
+
+
+def test_an_unsupported_release_is_refused_by_name(tmp_path: Path) -> None:
+    metadata = tmp_path / "sglang-9.9.9.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: sglang\nVersion: 9.9.9\n")
+    ended = _worker({"PYTHONPATH": str(tmp_path)})
+    assert ended.returncode == 1
+    assert "sglang 9.9.9 is not supported: psserve was tested with 0.5.17 and 0.5.18" in ended.stderr
+
+
+def test_a_renamed_target_stops_the_worker_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_RENAME_A_TARGET)
+    ended = _worker({"PYTHONPATH": str(tmp_path)})
+    assert ended.returncode == 1
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("psserve: error: sglang 0.5.18 has no hookable ")
+    assert "DecodePreallocQueue._pre_alloc_fill_len" in last
+
+
+def _worker(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "psserve.engine.worker", "--disaggregation-mode", "decode"]
+    return subprocess.run(
+        [*command, "--disaggregation-decode-enable-radix-cache", "--model-path", "/nonexistent"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+_RENAME_A_TARGET = '''
+"""Stands in for a release of SGLang that renamed a method: takes it away as soon as its module is imported."""
+import importlib.abc
+import sys
+
+NAME = "sglang.srt.disaggregation.decode"
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != NAME:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            del module.DecodePreallocQueue._pre_alloc_fill_len
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+'''
