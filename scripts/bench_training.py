@@ -5,7 +5,8 @@
 Both train all parameters of the same Qwen3 shape (random weights) with AdamW, on conversations of --turns turns that
 are --context tokens long in all, --answer of them answers. Prints a table on stderr and one JSON line on stdout.
 
-Peak memory is PyTorch's on a GPU; on a CPU it is the process's high-water mark, each case in a process of its own.
+Each method has a process of its own. On a GPU, time is wall time and peak memory is PyTorch's. On a CPU, time is the
+process's CPU time, on which other processes have little influence, and peak memory is its high-water mark.
 """
 
 from __future__ import annotations
@@ -76,8 +77,9 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
     before = peak_bytes(options.device)
     times = []
+    clock = time.perf_counter if options.device.startswith("cuda") else time.process_time
     for _ in range(options.steps + 2):
-        start = time.perf_counter()
+        start = clock()
         with torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
             logits = cache_logits(base, module, batch) if base else full_logits(module, batch)
             loss = answer_loss(logits, batch["labels"]) / batch["labels"].ne(IGNORED).sum()
@@ -85,7 +87,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         optimizer.step()
         optimizer.zero_grad()
         synchronize(options.device)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     moments = [tensor for state in optimizer.state.values() for tensor in state.values() if tensor.ndim]
     return {
         "seconds_per_step": sorted(times[2:])[options.steps // 2],

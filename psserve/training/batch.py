@@ -18,10 +18,13 @@ NO_TURN = -1
 
 
 def cache_batch(conversations: Sequence[Tokenized]) -> Batch:
-    """The tokens that the base reads, `context_ids`, and those that the module reads to predict the answers.
+    """The batch of cache-conditioned training: B conversations, padded on the right.
 
-    For each of the latter: `query_ids`, `positions`, `labels` (the next token), and `context_lengths`, how many tokens
-    of base KV it sees. That number is different for each turn, hence tells turns apart.
+    context_ids      [B, T]  what the base reads: all that precedes the last answer's queries
+    query_ids        [B, Q]  what the module reads: for an answer [a, b), the tokens at positions a-1 .. b-2
+    positions        [B, Q]  where these are in the conversation
+    context_lengths  [B, Q]  how many tokens of base KV each sees: a-1, different for each turn, hence telling them apart
+    labels           [B, Q]  the token that follows each
     """
     turns = [[(a - 1, b - 1) for a, b in each.answers] for each in conversations]
     queries = [[position for turn in each for position in range(*turn)] for each in turns]
@@ -40,7 +43,7 @@ def cache_batch(conversations: Sequence[Tokenized]) -> Batch:
 
 
 def full_batch(conversations: Sequence[Tokenized]) -> Batch:
-    """All tokens that the module reads, `query_ids`, and as `labels` the next token where that is an answer's."""
+    """All tokens that the module reads, `query_ids` [B, T], and as `labels` the next token where it is an answer's."""
     queries, labels = [], []
     for each in conversations:
         length = each.answers[-1][1] - 1
