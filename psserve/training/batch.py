@@ -23,7 +23,7 @@ def cache_batch(conversations: Sequence[Tokenized]) -> Batch:
     context_ids      [B, T]  what the base reads: all that precedes the last answer's queries
     query_ids        [B, Q]  what the module reads: for an answer [a, b), the tokens at positions a-1 .. b-2
     positions        [B, Q]  where these are in the conversation
-    context_lengths  [B, Q]  how many tokens of base KV each sees: a-1, different for each turn, hence telling them apart
+    context_lengths  [B, Q]  how many tokens of base KV each sees: a-1, which also tells the turns apart
     labels           [B, Q]  the token that follows each
     """
     turns = [[(a - 1, b - 1) for a, b in each.answers] for each in conversations]
