@@ -41,8 +41,15 @@ class Client:
         self, module: str, prompt: Sequence[int] | list[list[int]], max_tokens: int, **fields: Any
     ) -> dict[str, Any]:
         """The answer to a completion request that must succeed."""
-        body = {"model": module, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1, **fields}
-        status, answer = await self.post("/v1/completions", body)
+        body = {"model": module, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1}
+        status, answer = await self.post("/v1/completions", body | {"return_token_ids": True} | fields)
+        assert status == 200, answer
+        return answer
+
+    async def chat(self, module: str, messages: list[dict[str, Any]], max_tokens: int, **fields: Any) -> dict[str, Any]:
+        """The answer to a chat request that must succeed."""
+        body = {"model": module, "messages": messages, "max_tokens": max_tokens, "temperature": 0, "logprobs": True}
+        status, answer = await self.post("/v1/chat/completions", body | {"return_token_ids": True} | fields)
         assert status == 200, answer
         return answer
 

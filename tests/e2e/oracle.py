@@ -62,10 +62,10 @@ class Oracle:
         assert list(logprobs) == pytest.approx(expected.logprobs, abs=LOGPROB_TOLERANCE)
 
     def check_choice(self, expected: Generation, choice: Mapping[str, Any]) -> None:
-        """The same for a choice of `/v1/completions` with `logprobs`, where tokens are given as text."""
+        """The same for a choice of `/v1/completions` with `logprobs` and `return_token_ids`, and for its text."""
         served = choice["logprobs"]
+        self.check_tokens(expected, choice["token_ids"], served["token_logprobs"])
         assert served["tokens"] == [self.tokenizer.decode([token]) for token in expected.tokens]
-        assert served["token_logprobs"] == pytest.approx(expected.logprobs, abs=LOGPROB_TOLERANCE)
         assert readable(choice["text"]) == self.text(expected)
 
     def text(self, expected: Generation) -> str:

@@ -54,10 +54,11 @@ async def test_retraction_and_aborts(
             await agent_sessions(client, oracle, MODULES[:2], sessions=10, turns=3, max_tokens=60)
             wait_idle(fleet)
             assert sum(counter(fleet, server, RETRACTED) for server in SERVERS[1:]) > 10
-            await asyncio.gather(
+            left, _ = await asyncio.gather(
                 leave_early(client, random.Random(1), requests=60),
                 agent_sessions(client, oracle, MODULES[:2], sessions=3, turns=3, max_tokens=40, seed=100),
             )
+            assert left > 20
             wait_idle(fleet)
             await agent_sessions(client, oracle, MODULES[:2], sessions=2, turns=2, max_tokens=20, seed=200)
         wait_idle(fleet)
@@ -80,12 +81,17 @@ async def test_more_requests_than_the_kv_pool_holds(
         assert counter(fleet, "decode-alpha-0", RETRACTED) > 0
 
 
-async def leave_early(client: Client, rng: random.Random, requests: int) -> None:
-    """Requests whose client goes away at a random moment: waiting, in prefill, in transfer, in decode."""
+async def leave_early(client: Client, rng: random.Random, requests: int) -> int:
+    """Requests whose client goes away at a random moment: waiting, in prefill, in transfer, in decode.
+
+    Returns how many did.
+    """
+    left = 0
     for _ in range(requests):
         prompt = random_ids(rng, rng.choice([1, 20, 200, 1500]))
         try:
             async with asyncio.timeout(rng.random() * 0.4):
                 await client.complete(rng.choice(MODULES[:2]), prompt, 200)
         except TimeoutError:
-            continue
+            left += 1
+    return left
