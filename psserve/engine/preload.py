@@ -24,6 +24,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import setproctitle
+
 from psserve.engine import process, worker
 
 _REAP_EVERY_S = 0.1
@@ -59,6 +61,7 @@ def main() -> int:
 
 
 def _import_sglang() -> None:
+    setproctitle.getproctitle()  # finds the title's place by the environment, which a server replaces by its own
     import sglang.launch_server
     import sglang.srt.disaggregation.decode
     import sglang.srt.disaggregation.nixl.conn
@@ -85,6 +88,7 @@ def _become_server(request: StartRequest) -> int:
     process.die_with_parent()
     os.setsid()
     os.umask(0o077)
+    setproctitle.setproctitle(f"psserve: {request.name}")
     os.environ.clear()
     os.environ.update(request.env)
     _redirect(request.log)

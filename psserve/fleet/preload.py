@@ -17,7 +17,16 @@ from pathlib import Path
 
 from psserve.errors import StartError
 from psserve.fleet.logs import last_error
-from psserve.fleet.process import Handle, Starter, SubprocessStarter, die_with, kill_tree, private, signal_group
+from psserve.fleet.process import (
+    Handle,
+    Starter,
+    SubprocessStarter,
+    die_with,
+    kill_tree,
+    private,
+    reap_group,
+    signal_group,
+)
 from psserve.fleet.spec import FleetPlan, ProcessSpec, ServerSpec
 
 _COMMAND = (sys.executable, "-m", "psserve.engine.preload")
@@ -132,10 +141,15 @@ class ForkedHandle:
         if self._code is None:
             self._preloaded.listen()
             if self.pid is not None:
-                self._code = self._preloaded.codes.get(self.pid)
+                self._code = self._code_once_reaped(self.pid)
             if self._code is None and self._preloaded.ended():
                 self._code = self._lost()
         return self._code
+
+    def _code_once_reaped(self, pid: int) -> int | None:
+        """The exit code, once the children that the server left to us are gone too."""
+        code = self._preloaded.codes.get(pid)
+        return code if code is not None and reap_group(pid) else None
 
     def terminate(self) -> None:
         self._end(signal.SIGTERM)

@@ -98,7 +98,7 @@ class ChildHandle:
                 return None
             self._ended_with = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
             signal_group(self.pid, signal.SIGKILL)
-        if _reap_group(self.pid):
+        if reap_group(self.pid):
             self._child.returncode = self._ended_with
         return self._child.returncode
 
@@ -165,7 +165,7 @@ def die_with(parent: int) -> Callable[[], None]:
     return in_child
 
 
-def _reap_group(group: int) -> bool:
+def reap_group(group: int) -> bool:
     """Reap the dead of this group: the leader, and the orphans that fell to us. Returns whether none is left."""
     with contextlib.suppress(ChildProcessError):
         while os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG):
