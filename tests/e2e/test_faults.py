@@ -1,0 +1,274 @@
+"""Servers die, freeze and come back; clients leave and stall. One fleet lives through it all.
+
+After each fault the fleet must be whole again by itself, with nothing restarted but what was hit, and exact.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+import requests
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import Architecture
+from tests.e2e.client import random_ids
+from tests.e2e.conftest import MODULES
+from tests.e2e.fleet import RunningFleet, launched, wait_idle
+from tests.e2e.oracle import Oracle
+from tests.e2e.watching import (
+    ANSWER_WITHIN_S,
+    ask,
+    await_whole,
+    changed,
+    check,
+    check_answer,
+    error_of,
+    family,
+    pids,
+    scheduler,
+    until,
+    workers,
+)
+
+pytestmark = pytest.mark.e2e
+
+REQUEST_TIMEOUT_S = 12
+PROMPT = list(range(100, 140))
+LONG_ANSWER = {"max_tokens": 3000, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def oracle(oracle_of: Callable[[Architecture], Oracle]) -> Oracle:
+    return oracle_of("qwen3")
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(zoo_of: Callable[[Architecture], Zoo]) -> Iterator[RunningFleet]:
+    arguments = ("--chunked-prefill-size", "64", "--request-timeout-secs", str(REQUEST_TIMEOUT_S))
+    with launched(zoo_of("qwen3").path, *arguments) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(shared_fleet: RunningFleet, oracle: Oracle) -> Iterator[RunningFleet]:
+    """The fleet, whole before the test and after it, when every module must answer exactly and hold nothing."""
+    await_whole(shared_fleet)
+    yield shared_fleet
+    await_whole(shared_fleet)
+    for module in MODULES:
+        check(shared_fleet, oracle, module, PROMPT)
+        check(shared_fleet, oracle, module, random_ids(random.Random(module), 150))
+    wait_idle(shared_fleet)
+    until(lambda: not zombies(shared_fleet))
+
+
+@pytest.fixture
+def before(fleet: RunningFleet) -> dict[str, int | None]:
+    """The processes before the test."""
+    return pids(fleet)
+
+
+def zombies(fleet: RunningFleet) -> list[psutil.Process]:
+    """What ended and was never reaped."""
+    return [process for process in family(fleet.process.pid) if process.status() == psutil.STATUS_ZOMBIE]
+
+
+def kill(fleet: RunningFleet, server: str) -> None:
+    os.kill(fleet.pid(server), signal.SIGKILL)
+
+
+def is_down(fleet: RunningFleet, server: str) -> bool:
+    return workers(fleet)[server]["state"] != "ready"
+
+
+def is_running(fleet: RunningFleet, *servers: str) -> bool:
+    """Whether each of these servers has a leg of a request."""
+    now = workers(fleet)
+    return all(now[server]["running"] > 0 for server in servers)
+
+
+def nothing_runs(fleet: RunningFleet) -> bool:
+    return not any(worker["running"] for worker in workers(fleet).values() if worker["state"] == "ready")
+
+
+def test_killing_an_idle_decode_server_fails_its_module_alone(
+    fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
+) -> None:
+    kill(fleet, "decode-alpha-0")
+    assert ask(fleet, "alpha", PROMPT).status_code in (502, 503)
+    until(lambda: is_down(fleet, "decode-alpha-0"))
+    answer = ask(fleet, "alpha", PROMPT)
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "module_unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    check(fleet, oracle, "beta", PROMPT)
+    check(fleet, oracle, "gamma", PROMPT)
+    await_whole(fleet)
+    assert changed(fleet, before) == {"decode-alpha-0"}
+
+
+def test_killing_a_decode_server_while_it_answers_ends_answers_with_an_error(
+    fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
+) -> None:
+    with ThreadPoolExecutor() as threads:
+        whole = threads.submit(ask, fleet, "beta", PROMPT, **LONG_ANSWER)
+        stream = ask(fleet, "beta", PROMPT, stream=True, **LONG_ANSWER)
+        lines = stream.iter_lines()
+        assert next(lines).startswith(b"data: ")
+        until(lambda: workers(fleet)["decode-beta-0"]["running"] == 2)
+        kill(fleet, "decode-beta-0")
+        events = [line.removeprefix(b"data: ") for line in lines if line]
+        check(fleet, oracle, "alpha", PROMPT)
+        answer = whole.result()
+    assert stream.status_code == 200
+    assert b"[DONE]" not in events
+    assert json.loads(events[-1])["error"]["code"] == "upstream_error"
+    assert answer.status_code in (502, 503)
+    error_of(answer)
+    await_whole(fleet)
+    assert changed(fleet, before) == {"decode-beta-0"}
+
+
+def test_killing_the_idle_prefill_server_needs_no_decode_server_restarted(
+    fleet: RunningFleet, before: dict[str, int | None]
+) -> None:
+    kill(fleet, "prefill-0")
+    for module in MODULES:
+        answer = ask(fleet, module, PROMPT)
+        assert answer.status_code in (502, 503)
+        error_of(answer)
+    await_whole(fleet)
+    assert changed(fleet, before) == {"prefill-0"}
+
+
+def test_killing_the_prefill_server_while_it_computes_and_transfers(
+    fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
+) -> None:
+    rng = random.Random(7)
+    asked = [(module, random_ids(rng, 3500)) for module in MODULES * 3]
+    with ThreadPoolExecutor(len(asked)) as threads:
+        answers = [threads.submit(ask, fleet, module, prompt, 4) for module, prompt in asked]
+        until(lambda: is_running(fleet, "prefill-0"))
+        kill(fleet, "prefill-0")
+        results = [answer.result() for answer in answers]
+    for (module, prompt), result in zip(asked, results, strict=True):
+        if result.status_code == 200:
+            check_answer(result, oracle, module, prompt, 4)
+        else:
+            assert result.status_code in (502, 503)
+            error_of(result)
+    assert any(result.status_code != 200 for result in results)
+    await_whole(fleet)
+    assert changed(fleet, before) == {"prefill-0"}
+
+
+def test_a_server_whose_scheduler_dies_is_replaced(
+    fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
+) -> None:
+    scheduler(fleet, "decode-gamma-0").kill()
+    answer = ask(fleet, "gamma", PROMPT)
+    assert answer.status_code in (502, 503, 504)
+    error_of(answer)
+    check(fleet, oracle, "alpha", PROMPT)
+    until(lambda: changed(fleet, before) == {"decode-gamma-0"})
+
+
+def test_a_frozen_decode_server_is_avoided_until_it_answers_again(
+    fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
+) -> None:
+    frozen = scheduler(fleet, "decode-gamma-0")
+    frozen.suspend()
+    try:
+        answer = ask(fleet, "gamma", PROMPT)
+        assert (answer.status_code, error_of(answer)["code"]) == (504, "timeout")
+        answer = ask(fleet, "gamma", PROMPT)
+        assert (answer.status_code, error_of(answer)["code"]) == (503, "module_unavailable")
+        check(fleet, oracle, "alpha", PROMPT)
+        check(fleet, oracle, "beta", PROMPT)
+    finally:
+        frozen.resume()
+    await_whole(fleet)
+    assert not changed(fleet, before)
+
+
+def test_killing_the_router_stops_no_server(fleet: RunningFleet, before: dict[str, int | None]) -> None:
+    kill(fleet, "router")
+    until(lambda: changed(fleet, before) == {"router"} and pids(fleet)["router"] is not None)
+    until(lambda: is_reachable(fleet))
+
+
+def is_reachable(fleet: RunningFleet) -> bool:
+    try:
+        return requests.get(f"{fleet.url}/health", timeout=30).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def send(fleet: RunningFleet, body: dict[str, object]) -> socket.socket:
+    """A connection over which a completion request went, and of which nothing was read."""
+    payload = json.dumps({"prompt": PROMPT, "temperature": 0, **body}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(payload)}\r\n"
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(ANSWER_WITHIN_S)
+    connection.connect((fleet.config["host"], fleet.config["port"]))
+    connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + payload)
+    return connection
+
+
+@pytest.mark.parametrize("frozen", ["prefill-0", "decode-alpha-0"], ids=["prefill", "transfer"])
+def test_a_client_that_leaves_before_the_answer_frees_both_legs(
+    frozen: str, fleet: RunningFleet, before: dict[str, int | None]
+) -> None:
+    """With the one frozen, a request waits in prefill; with the other, KV waits for its receiver."""
+    held = scheduler(fleet, frozen)
+    held.suspend()
+    try:
+        connection = send(fleet, {"model": "alpha", "max_tokens": 8})
+        until(lambda: is_running(fleet, "prefill-0", "decode-alpha-0"))
+        connection.close()
+        until(lambda: nothing_runs(fleet))
+    finally:
+        held.resume()
+    wait_idle(fleet)
+    assert not changed(fleet, before)
+
+
+def test_a_client_that_leaves_its_stream_frees_both_legs(fleet: RunningFleet, before: dict[str, int | None]) -> None:
+    connection = send(fleet, {"model": "alpha", "stream": True, **LONG_ANSWER})
+    assert connection.recv(1024).startswith(b"HTTP/1.1 200")
+    connection.close()
+    until(lambda: nothing_runs(fleet))
+    wait_idle(fleet)
+    assert not changed(fleet, before)
+
+
+def test_forty_clients_that_leave_at_once_leave_nothing(fleet: RunningFleet, before: dict[str, int | None]) -> None:
+    router = psutil.Process(fleet.pid("router"))
+    open_files = router.num_fds()
+    for number in range(40):
+        send(fleet, {"model": MODULES[number % 3], "max_tokens": 50, "stream": number % 2 == 0}).close()
+    until(lambda: nothing_runs(fleet))
+    wait_idle(fleet)
+    until(lambda: router.num_fds() <= open_files + 4)  # probes and our own connections come and go
+    assert not changed(fleet, before)
+
+
+def test_a_client_that_reads_nothing_is_cut_off_and_holds_up_nobody(
+    fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
+) -> None:
+    connection = send(fleet, {"model": "gamma", "stream": True, "n": 8, "logprobs": 5, **LONG_ANSWER})
+    until(lambda: is_running(fleet, "decode-gamma-0"))
+    for module in MODULES:
+        check(fleet, oracle, module, PROMPT)
+    until(lambda: nothing_runs(fleet))
+    wait_idle(fleet)
+    connection.close()
+    assert not changed(fleet, before)
