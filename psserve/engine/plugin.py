@@ -44,9 +44,9 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
     """Every hook that a process of this role needs on this machine."""
     import torch
 
-    from psserve.engine import decode, prefill, prefill_watch
+    from psserve.engine import decode, disconnect, prefill, prefill_watch
 
-    chosen: tuple[hooking.Hook, ...] = ()
+    chosen = disconnect.hooks()
     if settings.negative_control is not NegativeControl.NO_HOOKS:
         chosen += prefill.hooks() if settings.role is Role.PREFILL else decode.hooks(settings.negative_control)
     if settings.role is Role.DECODE:
