@@ -21,7 +21,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.client import random_ids
 from tests.e2e.conftest import MODULES
-from tests.e2e.fleet import RunningFleet, launched, wait_idle
+from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import Oracle
 from tests.e2e.watching import (
     ANSWER_WITHIN_S,
@@ -211,6 +211,11 @@ def is_reachable(fleet: RunningFleet) -> bool:
         return False
 
 
+def generated(fleet: RunningFleet, server: str) -> float:
+    """Tokens that a decode server has computed, whoever wanted them."""
+    return counter(fleet, server, "sglang:realtime_tokens_total", mode="decode")
+
+
 def send(fleet: RunningFleet, body: dict[str, object]) -> socket.socket:
     """A connection over which a completion request went, and of which nothing was read."""
     payload = json.dumps({"prompt": PROMPT, "temperature": 0, **body}).encode()
@@ -242,11 +247,13 @@ def test_a_client_that_leaves_before_the_answer_frees_both_legs(
 
 
 def test_a_client_that_leaves_its_stream_frees_both_legs(fleet: RunningFleet, before: dict[str, int | None]) -> None:
+    computed = generated(fleet, "decode-alpha-0")
     connection = send(fleet, {"model": "alpha", "stream": True, **LONG_ANSWER})
     assert connection.recv(1024).startswith(b"HTTP/1.1 200")
     connection.close()
     until(lambda: nothing_runs(fleet))
     wait_idle(fleet)
+    assert generated(fleet, "decode-alpha-0") - computed < LONG_ANSWER["max_tokens"] / 2
     assert not changed(fleet, before)
 
 
