@@ -1,0 +1,139 @@
+"""However a fleet ends, no process of it is left, and the next one starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import Architecture
+from tests.e2e.fleet import PSSERVE, one_fleet_at_a_time
+from tests.e2e.watching import PATIENCE_S, family, until
+
+pytestmark = pytest.mark.e2e
+
+GONE_WITHIN_S = 15
+
+
+@pytest.fixture(scope="module")
+def zoo(zoo_of: Callable[[Architecture], Zoo]) -> Path:
+    return zoo_of("qwen3").path
+
+
+@contextmanager
+def launching(zoo: Path) -> Iterator[subprocess.Popen[str]]:
+    """`psserve launch` of one module, as it starts."""
+    command = [PSSERVE, "launch", "--zoo", str(zoo), "--modules", "alpha", "--port", "0"]
+    with one_fleet_at_a_time():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def url_of(process: subprocess.Popen[str]) -> str:
+    """Where a starting fleet serves, once it does."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("psserve: ready at "), line
+    return line.split()[3]
+
+
+def is_draining(url: str) -> bool:
+    """Whether new requests are refused."""
+    try:
+        return requests.get(f"{url}/readiness", timeout=30).status_code == 503
+    except requests.ConnectionError:
+        return True
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    assert not psutil.wait_procs(processes, timeout=GONE_WITHIN_S)[1]
+
+
+def test_killing_the_supervisor_ends_all_and_the_next_launch_works(zoo: Path) -> None:
+    with launching(zoo) as process:
+        url_of(process)
+        processes = family(process.pid)
+        assert len(processes) > 6
+        os.kill(process.pid, signal.SIGKILL)
+        assert_gone(processes)
+    with launching(zoo) as process:
+        assert requests.get(f"{url_of(process)}/readiness", timeout=30).status_code == 200
+        processes = family(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE_S) == 0
+        assert_gone(processes)
+
+
+def test_a_second_interrupt_does_not_wait_for_answers(zoo: Path) -> None:
+    with launching(zoo) as process:
+        body = {"model": "alpha", "prompt": [5, 6, 7], "max_tokens": 4000, "ignore_eos": True, "stream": True}
+        url = url_of(process)
+        stream = requests.post(f"{url}/v1/completions", json=body, stream=True, timeout=GONE_WITHIN_S)
+        lines = stream.iter_lines()
+        next(lines)
+        processes = family(process.pid)
+        process.send_signal(signal.SIGINT)
+        until(lambda: is_draining(url))
+        next(lines)  # it goes on after the first
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=GONE_WITHIN_S)
+        assert_gone(processes)
+
+
+def test_ending_a_fleet_that_is_still_starting(zoo: Path) -> None:
+    with launching(zoo) as process:
+        until(lambda: len(family(process.pid)) > 2)
+        processes = family(process.pid)
+        process.send_signal(signal.SIGTERM)
+        _, notes = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 1
+        assert notes.splitlines()[-1] == "psserve: error: stopped before the fleet was ready"
+        assert_gone(processes)
+
+
+def copy_with_alpha(zoo: Path, to: Path, change: Callable[[Path], None]) -> Path:
+    """The zoo with the weights of `alpha` changed."""
+    copy = shutil.copytree(zoo, to, ignore=shutil.ignore_patterns(".run"))
+    (weights,) = (copy / "modules" / "alpha").glob("*.safetensors")
+    change(weights)
+    return copy
+
+
+def failed_launch(zoo: Path) -> str:
+    """The last line that a launch says, which must fail."""
+    with launching(zoo) as process:
+        said, notes = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said) == (1, "")
+    assert "Traceback" not in notes.splitlines()[-1]
+    return notes.splitlines()[-1]
+
+
+def test_a_truncated_checkpoint_is_refused_by_name(zoo: Path, tmp_path: Path) -> None:
+    broken = copy_with_alpha(zoo, tmp_path / "zoo", lambda weights: os.truncate(weights, 1000))
+    said = failed_launch(broken)
+    assert said.startswith(f"psserve: error: {broken / 'modules' / 'alpha'}")
+    assert "1000 bytes" in said
+
+
+def test_a_checkpoint_that_cannot_be_loaded_fails_the_launch_naming_server_and_log(zoo: Path, tmp_path: Path) -> None:
+    def garble(weights: Path) -> None:
+        with weights.open("r+b") as file:
+            file.write(b"no safetensors header")
+
+    broken = copy_with_alpha(zoo, tmp_path / "zoo", garble)
+    said = failed_launch(broken)
+    assert said.startswith("psserve: error: decode-alpha-0 ")
+    assert str(broken / ".run" / "logs" / "decode-alpha-0.log") in said
