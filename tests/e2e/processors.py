@@ -70,3 +70,12 @@ def repetition(factor: float) -> ProcessLogits:
         return logits
 
     return process
+
+
+def counting_last_prompt_token(process: ProcessLogits) -> ProcessLogits:
+    """The mistake that psserve must not make: the prompt's last token taken for an emitted one."""
+
+    def miscounting(prompt: Sequence[int], output: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+        return process(prompt, [prompt[-1], *output], logits)
+
+    return miscounting
