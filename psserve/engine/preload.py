@@ -80,7 +80,12 @@ def _fork(request: StartRequest) -> int:
     code = 1
     try:
         code = _become_server(request)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - a bug: its traceback belongs into the server's log
+        sys.excepthook(*sys.exc_info())
     finally:
+        sys.stderr.flush()
         os._exit(code)  # never back into the loop of the parent
 
 
