@@ -7,7 +7,7 @@ adapters, raw embeddings) are ours alone and refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -68,12 +68,15 @@ def parse_generation(
     options = body.get("stream_options", {})
     if stream:
         decodes = [decode | {"stream_options": options | {"include_usage": True}} for decode in decodes]
-    sequences = tuple(
-        Sequence(PATHS[route], prefill, _choice(decode, choice), prompt * count + choice, prompt, headers)
-        for prompt, (prefill, decode) in enumerate(zip(prefills, decodes, strict=True))
-        for choice in range(count)
-    )
-    return Generation(route, module, stream, options.get("include_usage", False), sequences)
+    sequences: list[Sequence] = []
+    for prompt, (prefill, decode) in enumerate(zip(prefills, decodes, strict=True)):
+        first = Sequence(PATHS[route], prefill, _choice(decode, 0), prompt * count, prompt, headers)
+        sequences.append(first)
+        sequences.extend(
+            replace(first, decode=_choice(decode, choice), index=first.index + choice, after=first.prefilled)
+            for choice in range(1, count)
+        )
+    return Generation(route, module, stream, options.get("include_usage", False), tuple(sequences))
 
 
 def _legs(route: Route, body: Body, config: RouterConfig) -> tuple[list[Body], list[Body]]:

@@ -75,7 +75,7 @@ class RouterConfig(_Strict):
     modules: tuple[ModuleConfig, ...]
     workers: tuple[WorkerConfig, ...]
     request_timeout_s: float = Field(default=600.0, gt=0)
-    """From a request's arrival to its last byte."""
+    """From the moment a request's body was read and checked to its last byte, a second attempt included."""
     upstream_timeout_s: float = Field(default=15.0, gt=0)
     """For connecting to a worker, and for a whole health probe."""
     drain_timeout_s: float = Field(default=30.0, ge=0)

@@ -47,6 +47,10 @@ class Sequence:
     """Of its prompt in the client's request: usage counts each prompt once."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Passed on to both workers."""
+    prefilled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the base has computed the prompt."""
+    after: asyncio.Event | None = None
+    """What it waits for before it starts: another sequence's `prefilled`, so that one prompt is computed once."""
 
 
 @dataclass(frozen=True)
@@ -121,22 +125,28 @@ class Dispatcher:
     async def open(self, module: ModuleConfig, sequence: Sequence) -> AsyncIterator[Legs]:
         """Run `sequence` on workers of the policy's choice; leaving the context by an exception aborts it.
 
-        A pair that cannot have started is tried once more. The deadline covers the `async with` body too.
+        A pair that cannot have started is tried once more. The deadline covers the waiting for `sequence.after`, both
+        attempts and the `async with` body.
         Raises RequestError: LegFailure, or 503 module_unavailable, or 504 timeout.
         """
+        deadline = monotonic() + self._timeout_s
+        if sequence.after is not None:
+            async with _deadline(deadline):
+                await sequence.after.wait()
         pair = Pair(*choose(self._table, module))
         try:
-            legs = await self._start(pair, sequence, self._timeout_s)
+            legs = await self._start(pair, sequence, deadline)
         except LegFailure as failure:
-            legs = await self._start(self._second_pair(pair, failure, module), sequence, self._timeout_s)
-        async with self._owned(legs, legs.started + self._timeout_s):
+            legs = await self._start(self._second_pair(pair, failure, module), sequence, deadline)
+        async with self._owned(legs, deadline):
             yield legs
 
     @asynccontextmanager
     async def open_on(self, pair: Pair, sequence: Sequence, timeout_s: float) -> AsyncIterator[Legs]:
         """Like `open`, on exactly this pair."""
-        legs = await self._start(pair, sequence, timeout_s)
-        async with self._owned(legs, legs.started + timeout_s):
+        deadline = monotonic() + timeout_s
+        legs = await self._start(pair, sequence, deadline)
+        async with self._owned(legs, deadline):
             yield legs
 
     def _second_pair(self, pair: Pair, failure: LegFailure, module: ModuleConfig) -> Pair:
@@ -148,13 +158,13 @@ class Dispatcher:
             return Pair(pair.prefill, pair.decode, fresh=True)
         raise failure
 
-    async def _start(self, pair: Pair, sequence: Sequence, timeout_s: float) -> Legs:
+    async def _start(self, pair: Pair, sequence: Sequence, deadline: float) -> Legs:
         """Send both legs; returns when both have answered."""
         started = monotonic()
         pair.decode.running += 1
         opened: list[aiohttp.ClientResponse] = []
         try:
-            async with _deadline(started + timeout_s):
+            async with _deadline(deadline):
                 prefill, _ = await together(self._prefill(pair, sequence), self._decode(pair, sequence, opened))
         except BaseException as error:
             pair.decode.running -= 1
@@ -182,9 +192,11 @@ class Dispatcher:
         try:
             body = orjson.dumps(sequence.prefill | pair.fields())
             response = await self._upstream.post(pair.prefill, sequence.path, body, sequence.headers, fresh=pair.fresh)
-            return _prefill_usage(pair.prefill, await self._upstream.read(pair.prefill, response))
+            usage = _prefill_usage(pair.prefill, await self._upstream.read(pair.prefill, response))
         finally:
             pair.prefill.running -= 1
+        sequence.prefilled.set()
+        return usage
 
     async def _decode(self, pair: Pair, sequence: Sequence, opened: list[aiohttp.ClientResponse]) -> None:
         """Adds the answer to `opened` at once: whoever cancels us must be able to close it."""

@@ -17,6 +17,7 @@ from aiohttp import web
 
 Fault = Literal[
     "hang",  # accepts and never answers
+    "hang_paired",  # the same, once its partner has got what it needs
     "hang_mid_stream",  # one event, then nothing
     "reset",  # closes the connection instead of answering
     "reset_mid_stream",  # one event, then closes the connection
@@ -146,6 +147,8 @@ class FakeWorker:
         return None
 
     async def _answer(self, request: web.Request, body: dict[str, Any], fault: Fault | None) -> web.StreamResponse:
+        if fault == "hang_paired":
+            await asyncio.Event().wait()
         if fault == "not_json":
             return web.Response(text="<html>")
         usage = self._usage(body, fault)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.router.conftest import Fleet
+import asyncio
+
+from tests.router.conftest import Fleet, eventually
 
 
 async def test_completion_comes_from_the_module(fleet: Fleet) -> None:
@@ -76,6 +78,23 @@ async def test_n_gives_n_sequences_with_rooms_of_their_own(fleet: Fleet) -> None
     assert [choice["text"].split()[0] for choice in answer["choices"]] == ["math-10", "math-11", "math-12"]
     assert len({body["bootstrap_room"] for body in fleet.math.bodies}) == 3
     assert not any("n" in body for body in fleet.math.bodies)
+
+
+async def test_base_computes_a_prompt_once_before_the_other_sequences_come(fleet: Fleet) -> None:
+    """Each prompt's first sequence alone; then the others at once, even while the first one's answer goes on."""
+    fleet.prefill.faults.extend(["hang"] * 2)
+    waiting = asyncio.create_task(fleet.complete("math", prompt=["one", "two"], n=3))
+    await eventually(lambda: len(fleet.prefill.running) == 2)
+    await fleet.complete("code")  # time for a third to come
+    assert sorted(body["prompt"] for body in fleet.math.bodies) == ["one", "two"]
+    waiting.cancel()
+    await fleet.idle()
+
+    fleet.math.faults.append("hang_paired")
+    waiting = asyncio.create_task(fleet.complete("math", prompt="three", n=3))
+    await eventually(lambda: [body["prompt"] for body in fleet.math.bodies].count("three") == 3)
+    waiting.cancel()
+    await fleet.idle()
 
 
 async def test_usage_counts_a_prompt_once_and_every_answer(fleet: Fleet) -> None:

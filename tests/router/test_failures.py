@@ -187,10 +187,28 @@ async def test_failed_prefill_never_lets_decode_bytes_out(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_one_failed_sequence_of_many_frees_all(fleet: Fleet, stream: bool) -> None:
-    fleet.math.faults.extend(["hang", "hang", "status_500"])
+    fleet.math.faults.extend(["hang_paired", "hang", "status_500"])
     body = {"model": "math", "prompt": "p", "n": 3, "stream": stream}
     status, _, _ = await fleet.post("/v1/completions", body)
     assert status == 502
+    await fleet.idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_sequences_wait_no_longer_than_for_the_first_ones_end(fleet: Fleet, stream: bool) -> None:
+    fleet.prefill.faults.append("status_500")
+    status, _, _ = await fleet.post("/v1/completions", {"model": "math", "prompt": "p", "n": 3, "stream": stream})
+    assert status == 502
+    assert len(fleet.prefill.bodies) == 1
+    await fleet.idle()
+
+
+async def test_deadline_covers_waiting_for_the_first_sequence(make_fleet) -> None:
+    fleet = await make_fleet(request_timeout_s=0.5)
+    fleet.prefill.faults.append("hang")
+    status, answer, _ = await fleet.complete("math", n=3)
+    assert (status, answer["error"]["code"]) == (504, "timeout")
+    assert len(fleet.prefill.bodies) == 1
     await fleet.idle()
 
 
