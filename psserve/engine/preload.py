@@ -22,11 +22,14 @@ import select
 import signal
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import setproctitle
 
 from psserve.engine import process, worker
+from psserve.engine.settings import ALLOW_UNTESTED
+from psserve.engine.versions import require_supported_sglang
+from psserve.errors import EngineError
 
 _REAP_EVERY_S = 0.1
 
@@ -44,11 +47,19 @@ class StartRequest:
 def main() -> int:
     """Serve start requests until standard input closes."""
     process.die_with_parent()
+    try:
+        require_supported_sglang(allow_untested=os.environ.get(ALLOW_UNTESTED) == "1")
+    except EngineError as error:  # before imports that another release may not have
+        print(f"psserve: error: {error}", file=sys.stderr)
+        return error.exit_code
+    # Standard output is for events: what a package prints on import goes to standard error.
+    events = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     _import_sglang()
-    _tell(event="loaded")
+    _tell(events, event="loaded")
     pending = b""
     while True:
-        _reap()
+        _reap(events)
         if not select.select([sys.stdin], [], [], _REAP_EVERY_S)[0]:
             continue
         received = os.read(sys.stdin.fileno(), 1 << 16)
@@ -57,7 +68,7 @@ def main() -> int:
         *lines, pending = (pending + received).split(b"\n")
         for line in lines:
             request = StartRequest(**json.loads(line))
-            _tell(event="started", name=request.name, pid=_fork(request))
+            _tell(events, event="started", name=request.name, pid=_fork(request))
 
 
 def _import_sglang() -> None:
@@ -116,7 +127,7 @@ def _redirect(log: str) -> None:
     os.close(out)
 
 
-def _reap() -> None:
+def _reap(events: TextIO) -> None:
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -128,11 +139,11 @@ def _reap() -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(ended.si_pid, signal.SIGKILL)
         pid, status = os.waitpid(ended.si_pid, 0)
-        _tell(event="ended", pid=pid, code=os.waitstatus_to_exitcode(status))
+        _tell(events, event="ended", pid=pid, code=os.waitstatus_to_exitcode(status))
 
 
-def _tell(**event: Any) -> None:
-    print(json.dumps(event), flush=True)
+def _tell(events: TextIO, **event: Any) -> None:
+    print(json.dumps(event), file=events, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,3 +38,29 @@ def test_a_server_that_exits_keeps_its_status(
         raise SystemExit(code)
 
     assert end_of(leaving, tmp_path / "log", monkeypatch) == status
+
+
+def run_main(before: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The preloaded process with its standard input closed; `before` is run first."""
+    return subprocess.run(
+        [sys.executable, "-c", f"from psserve.engine import preload\n{before}\nraise SystemExit(preload.main())"],
+        env={**os.environ, **environ},
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_what_packages_print_on_import_is_no_event() -> None:
+    done = run_main("preload._import_sglang = lambda: (print('hello'), preload.os.system('echo world'))")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"event": "loaded"}]
+    assert sorted(done.stderr.split()) == ["hello", "world"]
+
+
+def test_an_unsupported_release_is_said_before_anything_of_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "sglang-0.0.1.dist-info").mkdir()
+    (tmp_path / "sglang-0.0.1.dist-info" / "METADATA").write_text("Name: sglang\nVersion: 0.0.1\n")
+    done = run_main("", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("psserve: error: sglang 0.0.1 is not supported")
