@@ -64,6 +64,7 @@ class _Preloaded:
 
     def __init__(self, env: Mapping[str, str], log: Path) -> None:
         self.log = log
+        self.log_start = log.stat().st_size if log.exists() else 0
         self.pids: dict[str, int] = {}
         self.codes: dict[int, int] = {}
         self._unread = b""
@@ -117,6 +118,7 @@ class _Preloaded:
             event = json.loads(line)
             if event["event"] == "started":
                 self.pids[event["name"]] = event["pid"]
+                self.codes.pop(event["pid"], None)  # of an earlier server, whose pid it got
             elif event["event"] == "ended":
                 self.codes[event["pid"]] = event["code"]
 
@@ -175,6 +177,6 @@ class ForkedHandle:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)  # orphans fall back to the supervisor
         with contextlib.suppress(OSError), open(self._spec.log, "a", opener=private) as log:
-            reason = last_error(self._preloaded.log)
+            reason = last_error(self._preloaded.log, self._preloaded.log_start)
             log.write(f"psserve: error: the preloaded process ended: {reason} (log: {self._preloaded.log})\n")
         return -signal.SIGKILL
