@@ -111,7 +111,7 @@ def _host_name(request: web.Request) -> str:
 
 def _has_key(request: web.Request, key: str) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), key.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(errors="surrogateescape"), key.encode())
 
 
 def _error_response(error: RequestError) -> web.Response:

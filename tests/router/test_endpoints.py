@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from psserve.router.config import RouterConfig
@@ -69,6 +71,16 @@ async def test_wrong_key(make_fleet, header: str | None) -> None:
         assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
     assert (await fleet.get("/health", headers=headers))[0] == 200
     assert (await fleet.get("/readiness", headers=headers))[0] == 200
+
+
+async def test_key_that_is_no_text_is_wrong(make_fleet) -> None:
+    """Header values are bytes: not every one decodes."""
+    fleet = await make_fleet(api_key="client-secret")
+    host, port = fleet.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /workers HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer \xff\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
 
 
 async def test_right_key(make_fleet) -> None:
