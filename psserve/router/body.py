@@ -14,7 +14,7 @@ import orjson
 
 from psserve.errors import RequestError
 from psserve.router.chat import check_chat, prompt_part
-from psserve.router.checks import Body, invalid, missing
+from psserve.router.checks import MAX_DEPTH, Body, invalid, is_too_deep, missing
 from psserve.router.completion import check_completion, prompts_of
 from psserve.router.config import ModuleConfig, RouterConfig
 from psserve.router.dispatch import Sequence
@@ -23,7 +23,6 @@ from psserve.router.workers import WorkerTable
 
 Route = Literal["chat", "completions"]
 PATHS: dict[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
-MAX_DEPTH = 64
 INTERNAL_FIELDS = (
     "bootstrap_host", "bootstrap_port", "bootstrap_room", "rid", "conversation_id", "routed_dp_rank",
     "disagg_prefill_dp_rank", "data_parallel_rank", "session_id", "session_params", "lora_path", "input_ids",
@@ -118,16 +117,8 @@ def _load(raw: bytes) -> Body:
     except orjson.JSONDecodeError as error:
         raise invalid(None, f"the body is not valid JSON: {error}", "invalid_json") from None
     # Counting brackets is cheap, and shows for most bodies that they cannot be too deep.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and is_too_deep(body):
         raise invalid(None, f"the body is nested deeper than {MAX_DEPTH} levels", "invalid_json")
     if not isinstance(body, dict):
         raise invalid(None, "the body must be a JSON object", "invalid_type")
     return body
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(levels):
-        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
-        level = [child for child in children if isinstance(child, (dict, list))]
-    return bool(level)

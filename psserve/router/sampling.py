@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from psserve.router.checks import (
+    MAX_DEPTH,
     Body,
     check_bool,
     check_int,
@@ -14,6 +15,7 @@ from psserve.router.checks import (
     check_string,
     check_token_ids,
     invalid,
+    is_too_deep,
 )
 
 MAX_CHOICES = 128
@@ -85,10 +87,23 @@ def _check_grammar(body: Body) -> None:
     names = [name for name in ("regex", "ebnf", "json_schema") if body.get(name) is not None]
     for name in names:
         check_string(body, name, MAX_GRAMMAR_BYTES)
+    _check_json_schema(body.get("json_schema"))
     if _check_response_format(body.get("response_format")):
         names.append("response_format")
     if len(names) > 1:
         raise invalid(names[1], f"only one of {', '.join(names)} can be used at a time")
+
+
+def _check_json_schema(text: str | None) -> None:
+    """A schema in a string escapes the limit on the body's depth, and compile time grows with the cube of that."""
+    if text is None:
+        return
+    try:
+        schema = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise invalid("json_schema", f"json_schema is not valid JSON: {error}") from None
+    if not isinstance(schema, dict) or is_too_deep(schema):
+        raise invalid("json_schema", f"json_schema must be an object of at most {MAX_DEPTH} levels, as JSON text")
 
 
 def _check_response_format(value: Any) -> bool:

@@ -124,6 +124,10 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"response_format": {"type": "json_schema"}}, 400, "response_format", "invalid_value"),
     ({"response_format": {"type": "json_object", "x": "y" * 70000}}, 400, "response_format", "invalid_value"),
     ({"regex": "a", "ebnf": "b"}, 400, "ebnf", "invalid_value"),
+    ({"json_schema": "{"}, 400, "json_schema", "invalid_value"),
+    ({"json_schema": "[]"}, 400, "json_schema", "invalid_value"),
+    ({"json_schema": '{"items":' * 64 + "{}" + "}" * 64}, 400, "json_schema", "invalid_value"),
+    ({"json_schema": '{"items":' * 2000 + "{}" + "}" * 2000}, 400, "json_schema", "invalid_value"),
     ({"bootstrap_room": 1}, 400, "bootstrap_room", "unsupported_parameter"),
     ({"bootstrap_host": "10.0.0.1"}, 400, "bootstrap_host", "unsupported_parameter"),
     ({"rid": "abc"}, 400, "rid", "unsupported_parameter"),
@@ -185,6 +189,7 @@ def test_refused_chat(fields: dict[str, Any], param: str, code: str) -> None:
         {"tools": [TOOL], "tool_choice": "required"},
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"response_format": {"type": "text"}, "regex": "a"},
+        {"json_schema": '{"items":' * 63 + "{}" + "}" * 63},
         {"top_k": -1, "temperature": 0, "logit_bias": {"511": -100}, "stop": "x", "n": 128},
     ],
 )
