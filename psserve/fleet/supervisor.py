@@ -143,18 +143,19 @@ class Supervisor:
 
     def _revive(self, member: Member) -> None:
         """Restart a dead member when its time has come; give it up when it dies too often."""
-        if member.ended():
-            delay = member.plan_restart()
-            what = "given up after too many ends" if delay is None else f"restart in {delay:g} s"
-            self._progress.note(f"{member.spec.name} {member.error}; {what} (log: {member.spec.log})")
-            if delay is None and member is self._router:
-                raise FleetError(f"the router {member.error}, too often to go on (log: {member.spec.log})")
-        elif member.restart_due():
+        if member.restart_due():
             try:
                 member.start(self._plan.worker_key)
+                return
             except StartError as error:
                 member.error = str(error)
-                member.plan_restart()
+        elif not member.ended():
+            return
+        delay = member.plan_restart()
+        what = "given up after too many ends" if delay is None else f"restart in {delay:g} s"
+        self._progress.note(f"{member.spec.name}: {member.error}; {what} (log: {member.spec.log})")
+        if delay is None and member is self._router:
+            raise FleetError(f"the router: {member.error}, too often to go on (log: {member.spec.log})")
 
     def _observe(self, every_s: float) -> None:
         """Learn from the router which servers answer real requests."""
@@ -202,7 +203,7 @@ class Supervisor:
 
     def _shut_down(self) -> None:
         """Router first, so that what it serves can finish; then the servers; then whatever is left."""
-        before = self._signals
+        before = min(self._signals, 1)  # a second one may have come while the first was not yet looked at
         drain_s = self._limits.drain_s + 1.0 if self._ready else 0.0  # the router itself stops at drain_s
         self._end([self._router], drain_s, before)
         self._end(self._servers, self._limits.grace_s, before)

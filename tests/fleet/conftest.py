@@ -32,12 +32,18 @@ class FakeFleet:
         self.seen: set[int] = set()
 
     def launch(
-        self, servers: dict[str, list[str]], *extra: str, restarts: int = 5, start_timeout_s: float = 60
+        self,
+        servers: dict[str, list[str]],
+        *extra: str,
+        restarts: int = 5,
+        start_timeout_s: float = 60,
+        drain_s: float = 2,
     ) -> None:
         self.ports = self.ports or free_ports(1 + len(servers))
         plan = self.zoo / "plan.json"
         given = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
-        plan.write_text(json.dumps(given | {"restarts": restarts, "start_timeout_s": start_timeout_s}))
+        limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s}
+        plan.write_text(json.dumps(given | limits))
         script = Path(__file__).with_name("run_fleet.py")
         self.supervisor = subprocess.Popen(
             [sys.executable, str(script), str(plan), *extra], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -63,7 +63,7 @@ def main() -> int:
     given = json.loads(Path(sys.argv[1]).read_text())
     plan = plan_of(Path(given["zoo"]), given["servers"], given["ports"], Path(given["tmp"]))
     policy = RestartPolicy(limit=given["restarts"], first_s=0.1, longest_s=0.2)
-    limits = Limits(start_timeout_s=given["start_timeout_s"], drain_s=2.0, grace_s=1.0, restarts=policy)
+    limits = Limits(start_timeout_s=given["start_timeout_s"], drain_s=given["drain_s"], grace_s=1.0, restarts=policy)
 
     def say(url: str) -> None:
         print(f"ready {url}", flush=True)

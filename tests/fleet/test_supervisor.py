@@ -45,6 +45,17 @@ def test_signal_ends_everything(fleet: FakeFleet, number: signal.Signals) -> Non
     assert not fleet.tmp.exists()
 
 
+def test_two_signals_at_once_end_all_without_draining(fleet: FakeFleet) -> None:
+    fleet.launch(TWO, drain_s=10 * WAIT_S)
+    fleet.ready()
+    assert fleet.supervisor is not None
+    os.kill(fleet.pid("router"), signal.SIGSTOP)  # it would drain for ever
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        fleet.supervisor.send_signal(number)
+    assert fleet.supervisor.wait(WAIT_S) == 0
+    fleet.until_all_gone()
+
+
 def test_killed_supervisor_leaves_no_process(fleet: FakeFleet) -> None:
     fleet.launch({"prefill-0": ["--child", "dying"], "decode-a-0": []})
     fleet.ready()
