@@ -95,8 +95,7 @@ def server_env(
     env["TMPDIR"] = str(tmp_dir)
     # A file in place of torch's TCPStore, which listens on every interface whatever address it is given.
     env["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = rendezvous.as_uri()
-    if settings.device == "cpu":
-        env.update(_CPU_ENV)
+    env.update(_CPU_ENV if settings.device == "cpu" else _GPU_ENV)
     if settings.transfer == "mooncake":
         env["MC_FORCE_TCP"] = "1"
     env.update(extra)
@@ -131,9 +130,14 @@ _COMMON_ENV = {
 }
 
 _CPU_ENV = {
+    "CUDA_VISIBLE_DEVICES": "",  # psserve's CPU platform stands aside where it sees a GPU
     "OMP_NUM_THREADS": "1",
     "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",  # the early send records a CUDA event
     "SGLANG_DISAGGREGATION_NIXL_BACKEND_PARAMS": '{"num_threads":"1"}',
+}
+
+_GPU_ENV = {
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's order, which the plan counts in
 }
 
 

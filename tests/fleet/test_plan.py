@@ -53,6 +53,12 @@ def test_one_server_a_module_behind_the_prefill_servers(zoo: Any) -> None:
     assert made.modules == ("code", "math")
 
 
+@pytest.mark.parametrize(("host", "start"), [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")])
+def test_the_url_is_one(zoo: Any, host: str, start: str) -> None:
+    router = plan(zoo, host=host).router
+    assert router.url == f"{start}{router.port}"
+
+
 def test_ports_are_all_different(zoo: Any) -> None:
     made = plan(zoo, prefill=2)
     ports = [made.router.port]
@@ -91,6 +97,7 @@ def test_cpu_arguments(zoo: Any) -> None:
         assert value_of(command, "--cuda-graph-backend-decode") == "disabled"
         assert value_of(command, "--max-total-tokens") == "16384"
         assert server.env["OMP_NUM_THREADS"] == "1"
+        assert server.env["CUDA_VISIBLE_DEVICES"] == ""
         assert server.env["SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX"] == "0"
 
 
@@ -102,6 +109,8 @@ def test_gpu_arguments(zoo: Any) -> None:
         assert value_of(server.command, "--dtype") == "bfloat16"
         assert "--attention-backend" not in server.command
         assert "OMP_NUM_THREADS" not in server.env
+        assert "CUDA_VISIBLE_DEVICES" not in server.env
+        assert server.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 def test_servers_that_share_a_gpu_share_its_memory(zoo: Any) -> None:
