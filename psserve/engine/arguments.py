@@ -24,12 +24,12 @@ _REFUSED = {
 
 def role_of(arguments: list[str]) -> Role:
     """The role that SGLang's own `--disaggregation-mode` asks for. Raises UsageError for any other mode."""
-    for name, value in _options(arguments):
-        if name == "--disaggregation-mode":
-            if value in (Role.PREFILL.value, Role.DECODE.value):
-                return Role(value)
-            raise UsageError(f"--disaggregation-mode {value!r}: a psserve worker is a prefill or a decode server")
-    raise UsageError("--disaggregation-mode prefill|decode is missing: it decides which hooks a worker needs")
+    mode = dict(_options(arguments)).get("--disaggregation-mode")  # the last one counts, as for SGLang
+    if mode is None:
+        raise UsageError("--disaggregation-mode prefill|decode is missing: it decides which hooks a worker needs")
+    if mode not in (Role.PREFILL.value, Role.DECODE.value):
+        raise UsageError(f"--disaggregation-mode {mode!r}: a psserve worker is a prefill or a decode server")
+    return Role(mode)
 
 
 def check(arguments: list[str], role: Role) -> None:

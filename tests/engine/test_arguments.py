@@ -16,6 +16,7 @@ RADIX = "--disaggregation-decode-enable-radix-cache"
     [
         (["--disaggregation-mode", "prefill"], Role.PREFILL),
         (["--port", "1", "--disaggregation-mode=decode"], Role.DECODE),
+        (["--disaggregation-mode", "prefill", "--disaggregation-mode", "decode"], Role.DECODE),
     ],
 )
 def test_the_role_comes_from_sglangs_own_option(arguments: list[str], role: Role) -> None:
