@@ -17,7 +17,7 @@ from typing import Any
 from psserve import torchvision_ops
 from psserve.engine import arguments as command_line
 from psserve.engine import process
-from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY, Settings
+from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY
 from psserve.engine.versions import require_supported_sglang
 from psserve.errors import EngineError, PsserveError
 
@@ -53,8 +53,12 @@ def _keep_out_of_logs(secret: str) -> None:
 
     def make_masked(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make_record(*args, **kwargs)
-        if isinstance(record.msg, str):
-            record.msg = record.msg.replace(secret, "***")
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit the message: logging reports that itself
+            return record
+        if secret in text:
+            record.msg, record.args = text.replace(secret, "***"), ()
         return record
 
     logging.setLogRecordFactory(make_masked)
@@ -86,4 +90,3 @@ if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 if __name__ == "__mp_main__":
     process.die_with_parent()
-    Settings.from_environment()

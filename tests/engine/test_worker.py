@@ -27,7 +27,16 @@ def test_the_key_is_masked_in_logs(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     with_key([])
     with caplog.at_level(logging.INFO):
         logging.getLogger("sglang").info("server_args=ServerArgs(api_key='secret')")
-    assert caplog.messages == ["server_args=ServerArgs(api_key='***')"]
+        logging.getLogger("sglang").info("%s of %d%%", {"api_key": "secret"}, 3)
+        logging.getLogger("sglang").info("%d requests", 3)
+    assert caplog.messages == ["server_args=ServerArgs(api_key='***')", "{'api_key': '***'} of 3%", "3 requests"]
+
+
+def test_a_message_that_does_not_fit_its_arguments_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSSERVE_WORKER_KEY", "secret")
+    with_key([])
+    record = logging.getLogRecordFactory()("sglang", logging.INFO, "x.py", 1, "%d", ("three",), None)
+    assert record.msg == "%d"
 
 
 def test_the_key_is_taken_out_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
