@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """Wait 1, 2, 4 ... s (at most `longest_s`); give up after `limit` ends within `window_s`."""
+    """Wait 1, 2, 4 ... s (at most `longest_s`); give up beyond `limit` ends within `window_s`."""
 
     limit: int = 5
     window_s: float = 600.0
