@@ -36,7 +36,8 @@ def check_sampling(body: Body, vocab_size: int) -> None:
     check_number(body, "min_p", "from 0 to 1", lambda x: 0 <= x <= 1)
     check_number(body, "presence_penalty", "from -2 to 2", lambda x: -2 <= x <= 2)
     check_number(body, "frequency_penalty", "from -2 to 2", lambda x: -2 <= x <= 2)
-    check_number(body, "repetition_penalty", "above 0, at most 2", lambda x: 0 < x <= 2)
+    # SGLang divides logits by it, in float32: by a tiny one they overflow, and sampling from them kills the server.
+    check_number(body, "repetition_penalty", "from 0.01 to 2", lambda x: 0.01 <= x <= 2)
     if body.get("top_k") != -1:
         check_int(body, "top_k", 1, INT32_MAX)
     check_int(body, "max_tokens", 1, INT32_MAX)

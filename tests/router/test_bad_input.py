@@ -100,6 +100,7 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"min_p": 2}, 400, "min_p", "invalid_value"),
     ({"presence_penalty": 3}, 400, "presence_penalty", "invalid_value"),
     ({"repetition_penalty": 0}, 400, "repetition_penalty", "invalid_value"),
+    ({"repetition_penalty": 1e-40}, 400, "repetition_penalty", "invalid_value"),
     ({"n": 0}, 400, "n", "invalid_value"),
     ({"n": 10**6}, 400, "n", "invalid_value"),
     ({"best_of": 4}, 400, "best_of", "unsupported_parameter"),
