@@ -20,6 +20,7 @@ from psserve.router.checks import (
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_STOP_LENGTH = 1024
 MAX_STOP_TOKENS = 128
 MAX_LOGIT_BIAS = 1024
 MAX_TOP_LOGPROBS = 20
@@ -59,8 +60,8 @@ def check_sampling(body: Body, vocab_size: int) -> None:
 def _check_stop(body: Body, vocab_size: int) -> None:
     stop = body.get("stop", [])
     stops = [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(type(s) is str and s for s in stops):
-        raise invalid("stop", f"stop must be a non-empty string or at most {MAX_STOPS} of them")
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(map(_is_stop, stops)):
+        raise invalid("stop", f"stop must be at most {MAX_STOPS} strings of 1 to {MAX_STOP_LENGTH} characters")
     tokens = body.get("stop_token_ids")
     if tokens:
         check_token_ids(tokens, "stop_token_ids", vocab_size)
@@ -68,6 +69,10 @@ def _check_stop(body: Body, vocab_size: int) -> None:
             raise invalid("stop_token_ids", f"stop_token_ids must hold at most {MAX_STOP_TOKENS} ids")
     elif tokens not in (None, []):
         raise invalid("stop_token_ids", "stop_token_ids must be a list of token ids")
+
+
+def _is_stop(value: Any) -> bool:
+    return type(value) is str and 0 < len(value) <= MAX_STOP_LENGTH
 
 
 def _check_logit_bias(bias: Any, vocab_size: int) -> None:
@@ -93,6 +98,11 @@ def _check_grammar(body: Body) -> None:
         names.append("response_format")
     if len(names) > 1:
         raise invalid(names[1], f"only one of {', '.join(names)} can be used at a time")
+    if body.get("tool_choice") not in (None, "none", "auto"):
+        names.append("tool_choice")
+    if names and body.get("min_tokens"):
+        # When the grammar allows the end alone and min_tokens forbids it, no token is left: sampling kills the server.
+        raise invalid("min_tokens", f"min_tokens cannot be used with {names[0]}")
 
 
 def _check_json_schema(text: str | None) -> None:
