@@ -6,6 +6,8 @@ its import fails on their missing schemas. Nothing here calls them: text models 
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +21,23 @@ _SCHEMAS = {
 
 
 def declare_missing() -> None:
-    """Declare the schemas that torchvision looks up at import, where they are missing and CUDA is not there."""
-    if torch.cuda.is_available() or _libraries:
+    """Declare the schemas that torchvision looks up at import, where its own operators do not load."""
+    if torch.cuda.is_available() or _libraries or _own_operators_load():
         return
     library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS.values():
         library.define(schema)
     _libraries.append(library)
+
+
+def _own_operators_load() -> bool:
+    """Whether torchvision's build fits PyTorch's. Schemas declared beside its own would clash."""
+    found = find_spec("torchvision")
+    folders = (found.submodule_search_locations or ()) if found else ()
+    for library in (path for folder in folders for path in Path(folder).glob("_C*.so")):
+        try:
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        except OSError:
+            continue
+        return True
+    return False
