@@ -8,6 +8,7 @@ from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.jsonfile import read_json
+from psserve.zoo.manifest import FILE_NAME
 from psserve.zoo.tensors import INDEX, Tensor, read_tensors
 from psserve.zoo.tokenizer import Tokenizer, read_tokenizer
 
@@ -76,7 +77,10 @@ class Checkpoint:
     def eos_token_ids(self) -> tuple[int, ...]:
         """The tokens that end an answer: the generation configuration's, else the configuration's."""
         eos = self.generation_config.get("eos_token_id", self.config.get("eos_token_id"))
-        return tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)
+        ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        if not all(type(token) is int for token in ids):
+            raise IncompatibleCheckpoint(f"{self.path}: eos_token_id: expected token ids, found {eos!r}")
+        return tuple(ids)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -110,6 +114,9 @@ def check_directory(path: Path) -> None:
         raise IncompatibleCheckpoint(f"{path}: brings its own code ({code[0]}), which psserve never runs: remove it")
     if not any(path.glob("*.safetensors")):
         raise IncompatibleCheckpoint(f"{path}: no *.safetensors: pickled weights are refused, convert them first")
+    odd = sorted(file.name for file in path.glob("*.safetensors") if not FILE_NAME.fullmatch(file.name))
+    if odd:
+        raise IncompatibleCheckpoint(f"{path / odd[0]}: rename it: file names may hold A-Z a-z 0-9 . _ - alone")
 
 
 def check_config(path: Path, config: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ A manifest is the last file written, so its presence means that what it describe
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -22,7 +23,8 @@ ZOO_MANIFEST = "zoo.toml"
 MODULE_MANIFEST = "module.toml"
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+FileName = Annotated[str, StringConstraints(pattern=f"^{FILE_NAME.pattern}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

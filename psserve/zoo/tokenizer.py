@@ -59,6 +59,9 @@ def read_chat_template(directory: Path) -> str | None:
     """The chat template, from the place that wins in Transformers: its own file, else tokenizer_config.json."""
     path = directory / "chat_template.jinja"
     if path.exists():
-        return path.read_text()
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise IncompatibleCheckpoint(f"{path}: not UTF-8 ({error}): copy it again") from None
     template = read_json(directory / "tokenizer_config.json").get("chat_template")
     return template if template is None or isinstance(template, str) else json.dumps(template)

@@ -51,6 +51,26 @@ def test_code_is_refused(checkpoint: Path) -> None:
         read_checkpoint(checkpoint)
 
 
+def test_a_weight_file_of_an_odd_name_is_refused(checkpoint: Path) -> None:
+    """A manifest could not record it."""
+    (checkpoint / "model.safetensors").rename(checkpoint / "my model.safetensors")
+    with pytest.raises(IncompatibleCheckpoint, match=r"my model\.safetensors: rename it"):
+        read_checkpoint(checkpoint)
+
+
+def test_a_chat_template_that_is_no_text_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(IncompatibleCheckpoint, match="not UTF-8"):
+        read_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("eos", ["two", [2, "3"], 2.5])
+def test_an_end_token_that_is_no_id_is_refused(checkpoint: Path, edit: Edit, eos: object) -> None:
+    edit("generation_config.json", lambda document: document.update(eos_token_id=eos))
+    with pytest.raises(IncompatibleCheckpoint, match="eos_token_id: expected token ids"):
+        _ = read_checkpoint(checkpoint).eos_token_ids
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_auto_map_is_refused(checkpoint: Path, edit: Edit, name: str) -> None:
     edit(name, lambda document: document.update(auto_map={"AutoConfig": "evil.Config"}))
