@@ -64,3 +64,22 @@ def test_an_unsupported_release_is_said_before_anything_of_it_is_imported(tmp_pa
     done = run_main("", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith("psserve: error: sglang 0.0.1 is not supported")
+
+
+def test_a_server_is_forked_and_its_end_is_told(tmp_path: Path) -> None:
+    request = {"name": "decode-a-0", "arguments": [], "env": {"PATH": "/bin"}, "log": str(tmp_path / "log")}
+    code = "from psserve.engine import preload\npreload._import_sglang = lambda: None\nraise SystemExit(preload.main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(json.dumps(request) + "\n")
+        running.stdin.flush()
+        loaded, started, ended = (json.loads(running.stdout.readline()) for _ in range(3))
+        running.stdin.close()
+        assert running.wait() == 0
+    assert loaded == {"event": "loaded"}
+    assert started == {"event": "started", "name": "decode-a-0", "pid": ended["pid"]}
+    assert ended == {"event": "ended", "pid": started["pid"], "code": 2}  # it was given no role
+    assert "--disaggregation-mode" in (tmp_path / "log").read_text()
