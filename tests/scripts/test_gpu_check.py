@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,3 +69,56 @@ def test_a_shape_that_breaks_is_recorded_and_the_next_one_goes_on(
     assert "no such luck" in result["shapes"]["qwen3-0.6b"]["error"]
     assert result["shapes"]["tiny"]["passed"]
     assert (result["complete"], result["passed"]) == (True, False)
+
+
+def check_on(gpu_check: ModuleType, device: str, out: Path) -> Any:
+    options = gpu_check.parse(["--device", device, "--transfer", "nixl", "--out", str(out)])
+    return gpu_check.Check(options, out.parent, stand_in=False)
+
+
+def starting_with(kernels: str | None) -> Any:
+    """A `launched` whose fleet starts with these kernels only (None: with any)."""
+
+    @contextmanager
+    def launched(zoo: Path, arguments: list[str], within_s: float) -> Iterator[Any]:
+        from measuring.fleet import LaunchFailed
+
+        if kernels is not None and kernels not in arguments:
+            raise LaunchFailed({"prefill-0": "no nvcc"})
+        yield SimpleNamespace(ready_s=1.0)
+
+    return launched
+
+
+def test_a_gpu_fleet_that_does_not_start_is_tried_with_plain_kernels(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measuring.fleet.launched", starting_with("triton"))
+    entry: dict[str, Any] = {}
+    with check_on(gpu_check, "cuda", tmp_path / "x.json").fleet(SimpleNamespace(path=tmp_path), entry) as fleet:
+        assert fleet.ready_s == 1.0
+    assert "triton" in entry["launch"]["arguments"]
+    assert [failed["logs"] for failed in entry["failed_launches"]] == [{"prefill-0": "no nvcc"}]
+
+
+@pytest.mark.parametrize(("device", "attempts"), [("cuda", 2), ("cpu", 1)])
+def test_a_fleet_that_never_starts_leaves_its_logs_in_the_result(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, attempts: int
+) -> None:
+    monkeypatch.setattr("measuring.fleet.launched", starting_with("kernels that there are not"))
+    entry: dict[str, Any] = {}
+    fleet = check_on(gpu_check, device, tmp_path / "x.json").fleet(SimpleNamespace(path=tmp_path), entry)
+    with pytest.raises(RuntimeError, match="does not start"):
+        fleet.__enter__()
+    assert len(entry["failed_launches"]) == attempts
+
+
+def test_an_error_while_a_fleet_runs_is_no_failed_launch(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measuring.fleet.launched", starting_with(None))
+    entry: dict[str, Any] = {}
+    check = check_on(gpu_check, "cuda", tmp_path / "x.json")
+    with pytest.raises(ZeroDivisionError), check.fleet(SimpleNamespace(path=tmp_path), entry):
+        raise ZeroDivisionError
+    assert "failed_launches" not in entry
