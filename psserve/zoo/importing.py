@@ -20,6 +20,7 @@ from psserve.zoo.manifest import (
     ModuleManifest,
     TrainingRecord,
     describe,
+    read_manifest,
     write_manifest,
 )
 from psserve.zoo.model import Base
@@ -126,6 +127,15 @@ def copy_weights(checkpoint: Checkpoint, destination: Path) -> tuple[FileRecord,
 def record_files(files: list[Path]) -> tuple[FileRecord, ...]:
     """Sizes and hashes of files that stay where they are."""
     return tuple(FileRecord(name=file.name, size=file.stat().st_size, blake2b=hash_file(file)) for file in files)
+
+
+def restore_replaced(zoo: Path) -> None:
+    """Put back the module that an import was replacing when it was killed between the two renames of `publish`."""
+    manifest = zoo / REPLACED / MODULE_MANIFEST
+    if manifest.exists():
+        destination = zoo / "modules" / read_manifest(manifest, ModuleManifest).name
+        if not destination.exists():
+            manifest.parent.rename(destination)
 
 
 def publish(staging: Path, destination: Path) -> None:

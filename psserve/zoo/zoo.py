@@ -14,7 +14,7 @@ from pathlib import Path
 
 from psserve.errors import ManifestError, UnknownModule, ZooNotFound
 from psserve.zoo.creation import create_zoo
-from psserve.zoo.importing import NewModule, import_module
+from psserve.zoo.importing import NewModule, import_module, restore_replaced
 from psserve.zoo.manifest import MODULE_MANIFEST, ZOO_MANIFEST, ModuleManifest, ZooManifest, read_manifest
 from psserve.zoo.model import Base, Module, check_files
 from psserve.zoo.names import check_free, check_name
@@ -95,6 +95,7 @@ class Zoo:
         """
         new = NewModule(name, source, task, tuple(examples), tuple(aliases), allow_naive)
         with lock(self.path / ".lock"):
+            restore_replaced(self.path)
             self.check_new(name, new.aliases, replace)
             import_module(self.path, self.base, new)
         return self.module(name)

@@ -136,6 +136,13 @@ def test_what_a_killed_import_left_is_no_module_and_is_no_obstacle(zoo: Zoo, che
     assert not (zoo.path / ".importing").exists()
 
 
+def test_what_a_killed_import_was_replacing_comes_back(zoo: Zoo, checkpoint: Path) -> None:
+    (zoo.path / "modules" / "alpha").rename(zoo.path / ".replaced")
+    zoo.add("gamma", checkpoint, allow_naive=True)
+    assert [module.name for module in zoo.modules()] == ["alpha", "beta", "gamma"]
+    assert not (zoo.path / ".replaced").exists()
+
+
 def test_two_imports_at_once_are_refused(zoo: Zoo, checkpoint: Path) -> None:
     with lock(zoo.path / ".lock"), pytest.raises(ZooError, match="another command is changing this zoo"):
         zoo.add("math", checkpoint, allow_naive=True)
