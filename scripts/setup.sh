@@ -78,6 +78,10 @@ if [ -e .venv ] && ! usable; then
     say "removing .venv: it is broken or was left half-made"
     rm -rf .venv
 fi
+if [ -e .venv ] && [ "$(cat .venv/device 2>/dev/null || echo "$device")" != "$device" ]; then
+    say "removing .venv: it was made for another device" # pip would keep the PyTorch of that device
+    rm -rf .venv
+fi
 if [ ! -e .venv ]; then
     say "making .venv with $("$python" --version)"
     mkdir .venv
@@ -87,6 +91,7 @@ fi
 touch .venv/installing
 rm -f .venv/installed
 install_packages "$device"
+echo "$device" > .venv/device
 echo "$key" > .venv/installed
 rm .venv/installing
 say "ready: $(du -sh .venv | cut -f 1) in .venv"

@@ -7,6 +7,7 @@ server would send to dead ports for good. So a thread compares what is kept with
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import requests
 
 from psserve.engine.hooks import Hook, Kind
+
+logger = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
 _TIMEOUT_S = 3.0
@@ -29,10 +32,17 @@ def _run(manager: Any) -> None:
     session.trust_env = False  # no proxy between two servers of a fleet
     while True:
         time.sleep(_EVERY_S)
-        with manager.connection_lock:
-            kept = {key: list(infos) for key, infos in manager.connection_pool.items()}
-        for address in {address_of(key) for key, infos in kept.items() if is_replaced(session, key, infos)}:
-            manager._handle_node_failure(address)  # fails what waits for the old process, and forgets it
+        try:
+            _look_once(session, manager)
+        except Exception:  # noqa: BLE001 - a watch that ends at its first surprise would never be missed
+            logger.exception("psserve: looking for replaced prefill servers failed; trying again")
+
+
+def _look_once(session: requests.Session, manager: Any) -> None:
+    with manager.connection_lock:
+        kept = {key: list(infos) for key, infos in manager.connection_pool.items()}
+    for address in {address_of(key) for key, infos in kept.items() if is_replaced(session, key, infos)}:
+        manager._handle_node_failure(address)  # fails what waits for the old process, and forgets it
 
 
 def address_of(key: str) -> str:

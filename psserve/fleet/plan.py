@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,14 @@ from psserve.fleet.devices import Machine, choose, detect
 from psserve.fleet.memory import DTYPE_BYTES, KvShape, cpu_pool, gpu_pool
 from psserve.fleet.options import FleetOptions
 from psserve.fleet.ports import free_ports, require_free
-from psserve.fleet.sglang_args import LOOPBACK, EngineSettings, router_env, server_args, server_env
+from psserve.fleet.sglang_args import (
+    LOOPBACK,
+    EngineSettings,
+    reserved_tokens,
+    router_env,
+    server_args,
+    server_env,
+)
 from psserve.fleet.spec import Checkpoint, FleetPlan, RouterSpec, ServerSpec
 from psserve.zoo import Base, Module, Zoo
 
@@ -42,6 +49,7 @@ def make_plan(
     planner = _Planner(zoo, options, machine, settings, environ)
     slots = planner.slots()
     pools = planner.pools(slots)
+    planner.settings = within_pool(settings, min(pools.values()), explicit=options.context_length is not None)
     router_port, ports = _ports(options, 3 * len(slots))
     servers = tuple(planner.server(slot, pools[slot.gpu], ports) for slot in slots)
     return FleetPlan(
@@ -79,6 +87,25 @@ def engine_settings(base: Base, options: FleetOptions, device: Literal["cpu", "c
         max_running_requests=options.max_running_requests or (CPU_RUNNING if cpu else None),
         extra=options.engine_args,
     )
+
+
+def within_pool(settings: EngineSettings, kv_tokens: int, *, explicit: bool) -> EngineSettings:
+    """The settings with a context that the smallest KV pool can hold.
+
+    SGLang accepts longer prompts and then waits for room that never comes, and whatever is behind them waits too.
+
+    Raises:
+        PlanError: the context was asked for explicitly, and does not fit.
+    """
+    longest = kv_tokens - reserved_tokens(kv_tokens) - settings.page_size
+    if settings.context_length <= longest:
+        return settings
+    if explicit or longest < 1:
+        raise PlanError(
+            f"a KV pool of {kv_tokens} tokens holds at most {longest} of one request (the rest is reserved for answers "
+            f"in progress), and the context is {settings.context_length}: raise --kv-tokens or lower --context-length"
+        )
+    return replace(settings, context_length=longest)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def server_args(
         *_optional("--max-running-requests", settings.max_running_requests),
         *("--disaggregation-mode", role, "--disaggregation-transfer-backend", settings.transfer),
         *_optional("--disaggregation-bootstrap-port", bootstrap_port),
-        *(("--disaggregation-decode-enable-radix-cache",) if role == "decode" else ()),
+        *(_decode_args(kv_tokens) if role == "decode" else ()),
         *("--skip-server-warmup", "--enable-cache-report", "--enable-metrics"),
         *("--log-level", "info", "--log-level-http", "warning"),
     ]
@@ -139,6 +139,16 @@ _CPU_ENV = {
 _GPU_ENV = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's order, which the plan counts in
 }
+
+
+def reserved_tokens(kv_tokens: int) -> int:
+    """KV that a decode server keeps free for the next tokens of each request: SGLang's 512, less in a small pool."""
+    return min(512, kv_tokens // 8)
+
+
+def _decode_args(kv_tokens: int) -> tuple[str, ...]:
+    reserved = str(reserved_tokens(kv_tokens))
+    return ("--disaggregation-decode-enable-radix-cache", "--num-reserved-decode-tokens", reserved)
 
 
 def _device_args(settings: EngineSettings, gpu: int) -> tuple[str, ...]:

@@ -177,6 +177,18 @@ def test_context_beyond_the_base_is_refused(zoo: Any) -> None:
         plan(zoo, context_length=8192)
 
 
+def test_context_is_what_the_pool_can_hold(zoo: Any) -> None:
+    command = plan(zoo, kv_tokens=1024).servers[1].command
+    assert value_of(command, "--num-reserved-decode-tokens") == "128"
+    assert value_of(command, "--context-length") == str(1024 - 128 - 16)
+    assert plan(zoo, kv_tokens=1024).router.config["base"]["context_length"] == 1024 - 128 - 16
+
+
+def test_an_explicit_context_beyond_the_pool_is_refused_with_the_arithmetic(zoo: Any) -> None:
+    with pytest.raises(PlanError, match=r"1024 tokens holds at most 880 .* the context is 2048: raise --kv-tokens"):
+        plan(zoo, kv_tokens=1024, context_length=2048)
+
+
 def test_environment_is_an_allow_list(zoo: Any) -> None:
     env = plan(zoo).servers[0].env
     assert env["PATH"] == "/bin"
