@@ -34,7 +34,7 @@ def _run(manager: Any) -> None:
         time.sleep(_EVERY_S)
         try:
             _look_once(session, manager)
-        except Exception:  # noqa: BLE001 - a watch that ends at its first surprise would never be missed
+        except Exception:
             logger.exception("psserve: looking for replaced prefill servers failed; trying again")
 
 
