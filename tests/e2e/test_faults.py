@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -198,10 +199,16 @@ def test_a_frozen_decode_server_is_avoided_until_it_answers_again(
     assert not changed(fleet, before)
 
 
-def test_killing_the_router_stops_no_server(fleet: RunningFleet, before: dict[str, int | None]) -> None:
+def test_killing_the_router_ends_its_requests_and_no_server(fleet: RunningFleet, before: dict[str, int | None]) -> None:
+    """Nobody is left to abort what the servers were answering: they must notice by themselves."""
+    computed = generated(fleet, "decode-alpha-0")
+    stream = ask(fleet, "alpha", PROMPT, stream=True, **LONG_ANSWER)
+    assert next(stream.iter_lines()).startswith(b"data: ")
     kill(fleet, "router")
     until(lambda: changed(fleet, before) == {"router"} and pids(fleet)["router"] is not None)
     until(lambda: is_reachable(fleet))
+    until(lambda: is_at_rest(fleet, "decode-alpha-0"))
+    assert generated(fleet, "decode-alpha-0") - computed < LONG_ANSWER["max_tokens"] / 2
 
 
 def is_reachable(fleet: RunningFleet) -> bool:
@@ -214,6 +221,13 @@ def is_reachable(fleet: RunningFleet) -> bool:
 def generated(fleet: RunningFleet, server: str) -> float:
     """Tokens that a decode server has computed, whoever wanted them."""
     return counter(fleet, server, "sglang:realtime_tokens_total", mode="decode")
+
+
+def is_at_rest(fleet: RunningFleet, server: str) -> bool:
+    """Whether a decode server computes nothing for a second. What it says of its load lags behind."""
+    before = generated(fleet, server)
+    time.sleep(1)
+    return generated(fleet, server) == before
 
 
 def send(fleet: RunningFleet, body: dict[str, object]) -> socket.socket:
@@ -252,7 +266,7 @@ def test_a_client_that_leaves_its_stream_frees_both_legs(fleet: RunningFleet, be
     assert connection.recv(1024).startswith(b"HTTP/1.1 200")
     connection.close()
     until(lambda: nothing_runs(fleet))
-    wait_idle(fleet)
+    until(lambda: is_at_rest(fleet, "decode-alpha-0"))
     assert generated(fleet, "decode-alpha-0") - computed < LONG_ANSWER["max_tokens"] / 2
     assert not changed(fleet, before)
 
