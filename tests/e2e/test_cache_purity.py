@@ -16,7 +16,7 @@ from psserve.training.reference import prefill_kv
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.client import agent_sessions, client_of
-from tests.e2e.fleet import RunningFleet, launched, wait_idle
+from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import Oracle
 
 pytestmark = pytest.mark.e2e
@@ -76,6 +76,8 @@ async def test_trees_hold_only_the_bases_kv(
     oracle = oracle_of("qwen3")
     with watched(zoo_of("qwen3").path, monkeypatch, env) as fleet:
         await mixed_load(fleet, oracle)
+        retracted = counter(fleet, "decode-alpha-0", "sglang:num_retracted_requests_total")
+        assert (retracted > 0) == bool(env)
         for server in ("decode-alpha-0", "prefill-0"):
             paths = tree(fleet, server)
             assert sum(len(path.tokens) for path in paths) > 500
