@@ -52,6 +52,7 @@ async def test_retraction_and_aborts(
         before = pids(fleet)
         async with client_of(fleet.url) as client:
             await agent_sessions(client, oracle, MODULES[:2], sessions=10, turns=3, max_tokens=60)
+            await asyncio.gather(*(client.check(oracle, "alpha", [token], 40) for token in range(10, 40)))
             wait_idle(fleet)
             assert sum(counter(fleet, server, RETRACTED) for server in SERVERS[1:]) > 10
             left, _ = await asyncio.gather(
