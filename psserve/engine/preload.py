@@ -85,12 +85,13 @@ def _import_sglang() -> None:
 
 
 def _fork(request: StartRequest) -> int:
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        code = _become_server(request)
+        code = _become_server(request, parent)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - a bug: its traceback belongs into the server's log
@@ -100,8 +101,8 @@ def _fork(request: StartRequest) -> int:
         os._exit(code)  # never back into the loop of the parent
 
 
-def _become_server(request: StartRequest) -> int:
-    process.die_with_parent()
+def _become_server(request: StartRequest, parent: int) -> int:
+    process.die_with_parent(parent)
     os.setsid()
     os.umask(0o077)
     setproctitle.setproctitle(f"psserve: {request.name}")

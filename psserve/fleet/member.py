@@ -25,7 +25,6 @@ class Member:
         self.spec = spec
         self.state: ServerStatus = "stopped"
         self.error: str | None = None
-        self.exit_code: int | None = None
         self._starter = starter
         self._restarts = Restarts(policy)
         self._handle: Handle | None = None
@@ -61,11 +60,11 @@ class Member:
         self.state = "starting"
 
     def ended(self) -> bool:
-        """Whether the process has ended since it was last asked; then `exit_code` and `error` say how."""
+        """Whether the process has ended since it was last asked; then `error` says how."""
         code = self._handle.poll() if self._handle else None
         if code is None:
             return False
-        self._handle, self.exit_code = None, code
+        self._handle = None
         self.error = f"{_how(code)}: {last_error(self.spec.log, self._log_start)}"
         return True
 

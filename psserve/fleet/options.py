@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from psserve.addresses import is_loopback
 from psserve.errors import UsageError
 from psserve.fleet.devices import DeviceChoice
 
@@ -78,16 +78,6 @@ class FleetOptions:
             raise UsageError("--api-key is empty")
         if not is_loopback(self.host) and self.api_key is None:
             raise UsageError(f"--host {self.host} is open to other machines: give --api-key, or use --host 127.0.0.1")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _at_least(flag: str, value: int, low: int) -> None:

@@ -13,15 +13,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from psserve.engine.process import die_with_parent
 from psserve.errors import StartError
 from psserve.fleet.logs import last_error
 from psserve.fleet.process import (
     Handle,
     Starter,
     SubprocessStarter,
-    die_with,
     kill_tree,
     private,
     reap_group,
@@ -78,7 +79,7 @@ class _Preloaded:
                     stderr=out,
                     start_new_session=True,
                     umask=0o077,
-                    preexec_fn=die_with(os.getpid()),  # safe: starts are made by the only thread
+                    preexec_fn=partial(die_with_parent, os.getpid()),  # safe: starts are made by the only thread
                 )
         except OSError as error:
             raise StartError(f"SGLang cannot be preloaded: {error}") from error

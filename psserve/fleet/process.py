@@ -12,17 +12,17 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 
+from psserve.engine.process import die_with_parent
 from psserve.errors import StartError
 from psserve.fleet.spec import ProcessSpec
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -70,7 +70,7 @@ class SubprocessStarter:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     umask=0o077,
-                    preexec_fn=die_with(os.getpid()),  # safe: starts are made by the only thread
+                    preexec_fn=partial(die_with_parent, os.getpid()),  # safe: starts are made by the only thread
                 )
         except OSError as error:
             raise StartError(f"{spec.name} cannot be started: {error}") from error
@@ -154,15 +154,6 @@ def start_ticks(pid: int) -> int | None:
 
 def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def die_with(parent: int) -> Callable[[], None]:
-    def in_child() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-
-    return in_child
 
 
 def reap_group(group: int) -> bool:

@@ -10,9 +10,10 @@ from time import monotonic
 
 from aiohttp import web
 
+from psserve.addresses import is_loopback
 from psserve.errors import RequestError
 from psserve.router import generate, info
-from psserve.router.config import RouterConfig, is_loopback
+from psserve.router.config import RouterConfig
 from psserve.router.exchange import Exchange, new_exchange
 from psserve.router.info import json_response
 from psserve.router.metrics import Metrics

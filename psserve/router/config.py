@@ -5,13 +5,12 @@ The supervisor writes it (mode 0600, it holds keys); `psserve route` users write
 
 from __future__ import annotations
 
-import ipaddress
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from psserve.addresses import is_loopback
 from psserve.errors import UsageError
 
 Role = Literal["prefill", "decode"]
@@ -112,17 +111,6 @@ def load_config(path: Path) -> RouterConfig:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise UsageError(f"router configuration {path}: {where}: {first['msg']}") from error
-
-
-@lru_cache(maxsize=256)
-def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or an address) can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _first_duplicate(names: list[str]) -> str | None:
