@@ -31,6 +31,8 @@ class PretrainConfig:
     """Peak; it rises during the first 3% of the steps and falls to a tenth along a cosine."""
     weight_decay: float = 0.05
     seed: int = 0
+    dtype: torch.dtype = torch.bfloat16
+    """Of the matrix products; weights and optimizer stay in float32."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def pretrain(
     tokens = 0
     for step in range(1, config.steps + 1):
         batch = torch.tensor(list(islice(blocks, config.batch_size)))
-        loss = model(batch, labels=batch).loss
+        with torch.autocast(model.device.type, config.dtype, enabled=config.dtype != torch.float32):
+            loss = model(batch, labels=batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
