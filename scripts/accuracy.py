@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tasks", nargs="+", choices=["math", "code", "tools"], default=["math", "code", "tools"])
     parser.add_argument("--steps", type=int, help="of each fine-tuning [default: the demo zoo's]")
     parser.add_argument("--learning-rate", type=float, help="of each fine-tuning [default: the demo zoo's]")
+    parser.add_argument("--processes", type=int, help="trainings at a time [default: one a core]")
     options = parser.parse_args(arguments)
     begin = time.monotonic()
 
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
     try:
         check_packages()
         quiet_packages()
-        from psserve.training.accuracy import accuracy_runs
+        from psserve.training.accuracy import accuracy_runs, all_cores
         from psserve.training.accuracy_report import markdown, write_report
         from psserve.training.compare import summary
         from psserve.training.demo_zoo import DemoConfig
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> int:
         chosen = {"finetuning_steps": options.steps, "learning_rate": options.learning_rate}
         config = replace(config, **{name: value for name, value in chosen.items() if value})
         base = Zoo.open(options.zoo).base.path
-        table = summary(accuracy_runs(base, options.work, config, options.seeds, note))
+        processes = options.processes or all_cores()
+        table = summary(accuracy_runs(base, options.work, config, options.seeds, note, processes))
         write_report(table, options.out)
     except PsserveError as error:
         print(f"psserve: error: {error}", file=sys.stderr)

@@ -1,73 +1,142 @@
-"""The accuracy table of the demo tasks: several seeds, and both ways of fine-tuning with the same data and budget."""
+"""The accuracy table of the demo tasks: several seeds, and each way of fine-tuning with the same data and budget."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
 
 from psserve.training.answers import Answerer, pair_answerer
 from psserve.training.compare import Contest, TaskAccuracy, compare
-from psserve.training.config import Method
+from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.data import write_conversations
 from psserve.training.demo_zoo import BASE_NAME, DemoConfig, Note, finetune_config, train_file
 from psserve.training.finetune import finetune
+from psserve.training.packages import quiet_packages
 from psserve.training.reference import Pair, load_pair
 from psserve.training.scorers import SCORERS
 from psserve.training.tasks import TASKS, Task, held_out_items, training_items
 from psserve.zoo import Zoo
+from psserve.zoo.storage import write_atomically
 
-METHODS: dict[str, Method] = {"full": "full", "prefillshare": "cache-conditioned"}
-"""Row of the table -> method of training."""
+LORA = LoraConfig(rank=16)
+LORA_RATE = 3.0
+"""An adapter's learning rate over that of all parameters: an update of low rank needs larger steps."""
+ROWS = ("full", "prefillshare", "lora")
+"""What is trained for each task."""
+
+_RESULT = TypeAdapter(TaskAccuracy)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of the table: a task with a seed. All its files are in `work`."""
+
+    base: Path
+    task: str
+    work: Path
+    config: DemoConfig
+
+    @property
+    def result(self) -> Path:
+        """Where the accuracies are kept."""
+        return self.work / "accuracy.json"
 
 
 def accuracy_runs(
-    base: Path, work: Path, config: DemoConfig, seeds: Sequence[int], note: Note
+    base: Path, work: Path, config: DemoConfig, seeds: Sequence[int], note: Note, processes: int = 1
 ) -> list[dict[str, TaskAccuracy]]:
-    """For each seed, fine-tune the checkpoint `base` for each task in both ways, and compare on held-out items.
+    """For each seed, fine-tune the checkpoint `base` for each task in each way, and compare on held-out items.
 
-    A seed decides the training items and the run. Modules are kept in `work`; those that are there are not trained
-    again, so that an interrupted call can be repeated.
+    A seed decides the training items and the run. Modules and results are kept in `work`; what is there is not made
+    again, so that an interrupted call can be repeated. `processes` share the machine's cores.
     """
-    return [accuracy_run(base, work / f"seed-{seed}", replace(config, seed=seed), note) for seed in seeds]
+    jobs = {
+        (seed, task): Job(base, task, work / f"seed-{seed}" / task, replace(config, seed=seed))
+        for seed in seeds
+        for task in config.tasks
+    }
+    note(f"{len(jobs)} jobs, {processes} at a time; each one's progress is in {work}/seed-N/TASK/log")
+    spawn = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // processes)
+    with ProcessPoolExecutor(processes, spawn, initializer=prepare_process, initargs=(threads,)) as pool:
+        results = {}
+        for key, result in zip(jobs, pool.map(run_job, jobs.values()), strict=True):
+            note(f"seed {key[0]}, {key[1]}: {result.rows}")
+            results[key] = result
+    return [{task: results[seed, task] for task in config.tasks} for seed in seeds]
 
 
-def accuracy_run(base: Path, work: Path, config: DemoConfig, note: Note) -> dict[str, TaskAccuracy]:
-    """One seed's results by task."""
-    path = work / "zoo"
-    zoo = Zoo.open(path) if path.exists() else Zoo.create(path, base.resolve(), BASE_NAME)
-    results = {}
-    for task in (TASKS[name] for name in config.tasks):
-        train_both(zoo, task, work, config, note)
-        results[task.name] = compare_task(zoo, task, config)
-        note(f"seed {config.seed}, {task.name}: {results[task.name].rows}")
-    return results
+def prepare_process(threads: int) -> None:
+    """Before a process's first job."""
+    quiet_packages()
+    torch.set_num_threads(threads)
 
 
-def train_both(zoo: Zoo, task: Task, work: Path, config: DemoConfig, note: Note) -> None:
+def run_job(job: Job) -> TaskAccuracy:
+    """Train and compare, unless it was done before. What would be on stderr goes to a file."""
+    if job.result.exists():
+        return _RESULT.validate_json(job.result.read_bytes())
+    job.work.mkdir(parents=True, exist_ok=True)
+    with (job.work / "log").open("a", buffering=1) as log:
+        screen, sys.stderr = sys.stderr, log
+        try:
+            result = train_and_compare(job)
+        finally:
+            sys.stderr = screen
+    write_atomically(job.result, _RESULT.dump_json(result))
+    return result
+
+
+def train_and_compare(job: Job) -> TaskAccuracy:
+    """One cell of the table."""
+    path = job.work / "zoo"
+    zoo = Zoo.open(path) if path.exists() else Zoo.create(path, job.base.resolve(), BASE_NAME)
+    task = TASKS[job.task]
+    train_all(zoo, task, job)
+    return compare_task(zoo, task, job.config)
+
+
+def train_all(zoo: Zoo, task: Task, job: Job) -> None:
     """Train what is not there yet: one module in each way."""
     trained = {module.name for module in zoo.modules()}
-    write_conversations(train_file(work, task.name), training_items(task.name, config.training_items, config.seed))
-    for row, method in METHODS.items():
-        name = module_name(task, row)
-        if name not in trained:
-            note(f"seed {config.seed}: training {name}, {config.finetuning_steps} steps")
-            options = finetune_config(task, work, config)
-            finetune(zoo, replace(options, name=name, method=method, examples=(), out=work / "runs" / name))
+    write_conversations(
+        train_file(job.work, task.name), training_items(task.name, job.config.training_items, job.config.seed)
+    )
+    for row in ROWS:
+        if row not in trained:
+            finetune(zoo, run_config(row, task, job))
+
+
+def run_config(row: str, task: Task, job: Job) -> FinetuneConfig:
+    """The run that makes the module of a row: data, seed, steps and batch are the same for all rows."""
+    options = replace(finetune_config(task, job.work, job.config), name=row, examples=(), out=job.work / "runs" / row)
+    if row == "full":
+        return replace(options, method="full")
+    if row == "lora":
+        return replace(options, lora=LORA, learning_rate=LORA_RATE * options.peak_learning_rate)
+    return options
 
 
 def compare_task(zoo: Zoo, task: Task, config: DemoConfig) -> TaskAccuracy:
     """The held-out items are the same for every seed."""
-    base, full = load_pair(zoo, module_name(task, "full"))
-    trained = load_pair(zoo, module_name(task, "prefillshare")).module
+    base, full = load_pair(zoo, "full")
+    trained, lora = (load_pair(zoo, row).module for row in ("prefillshare", "lora"))
     items = held_out_items(task.name, config.test_items)
 
     def make(pair: Pair, share: float) -> Answerer:
         return pair_answerer(zoo, pair, base_share=share)
 
-    return compare(Contest(base, full, trained, items, SCORERS[task.scorer], task.longest_answer), make)
+    return compare(Contest(base, full, trained, items, SCORERS[task.scorer], task.longest_answer, lora), make)
 
 
-def module_name(task: Task, row: str) -> str:
-    """What the module of a task and row is called."""
-    return f"{task.name}-{row}"
+def all_cores() -> int:
+    """How many processes of one thread each keep this machine busy."""
+    return len(os.sched_getaffinity(0))

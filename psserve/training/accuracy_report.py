@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import UsageError
-from psserve.training.compare import ROWS, TRAINED
+from psserve.training.compare import TRAINED
 
 LABELS = {
     "base": "base as it is",
     "full": "full fine-tuning, own prefill",
     "naive": "naive sharing: the same model over the base's KV",
     "prefillshare": "PrefillShare: trained on the base's KV",
+    "lora": "PrefillShare, LoRA of rank 16",
 }
 
 
@@ -41,7 +42,7 @@ def markdown(table: dict[str, Any]) -> str:
     """Two tables: the four rows, and the curves. Percent, with the spread where there is one."""
     tasks = table["tasks"]
     lines = [f"Accuracy in percent, mean of {table['seeds']} seed(s).", "", header("", list(tasks))]
-    for row in ROWS:
+    for row in (row for row in LABELS if row in next(iter(tasks.values()))):
         cells = [percent(entry[row], entry.get("spread", {}).get(row)) for entry in tasks.values()]
         lines.append(line([LABELS[row], *cells]))
     lines += ["", "By the share of the prompt's KV that comes from the base:", ""]

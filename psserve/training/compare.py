@@ -5,6 +5,7 @@
     full           full               full           full fine-tuning, its own prefill
     naive          base               full           full fine-tuning over a cache it was not trained on
     prefillshare   base               prefillshare   cache-conditioned fine-tuning
+    lora           base               lora           the same with a low-rank update (where there is one)
 
 The curves run each fine-tune over a prompt whose first 0, 25, 50, 75 or 100% have the base's KV. So `full` is the full
 curve's beginning, `naive` its end, and `prefillshare` the end of the other curve.
@@ -47,6 +48,7 @@ class Contest:
     items: Sequence[Conversation]
     scorer: Scorer
     max_tokens: int
+    lora: PreTrainedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class TaskAccuracy:
 
     base: float
     curves: Mapping[str, Mapping[int, float]]
+    lora: float | None = None
 
     @property
     def rows(self) -> dict[str, float]:
-        """The four rows by name."""
+        """The rows by name."""
         full, trained = self.curves["full"], self.curves["prefillshare"]
-        return dict(zip(ROWS, (self.base, full[0], full[100], trained[100]), strict=True))
+        rows = dict(zip(ROWS, (self.base, full[0], full[100], trained[100]), strict=True))
+        return rows if self.lora is None else rows | {"lora": self.lora}
 
 
 def compare(contest: Contest, make: MakeAnswerer, shares: Sequence[int] = SHARES) -> TaskAccuracy:
@@ -74,7 +78,8 @@ def compare(contest: Contest, make: MakeAnswerer, shares: Sequence[int] = SHARES
         name: {percent: accuracy(module, percent) for percent in shares}
         for name, module in (("full", contest.full), ("prefillshare", contest.prefillshare))
     }
-    return TaskAccuracy(accuracy(contest.base, 100), curves)
+    lora = None if contest.lora is None else accuracy(contest.lora, 100)
+    return TaskAccuracy(accuracy(contest.base, 100), curves, lora)
 
 
 def compare_in_zoo(
@@ -108,9 +113,10 @@ def summary(runs: Sequence[Mapping[str, TaskAccuracy]]) -> dict[str, Any]:
     tasks: dict[str, object] = {}
     for task in runs[0]:
         results = [run[task] for run in runs]
-        entry: dict[str, object] = {row: fmean(result.rows[row] for result in results) for row in ROWS}
+        rows = {row: [result.rows[row] for result in results] for row in results[0].rows}
+        entry: dict[str, object] = {row: fmean(values) for row, values in rows.items()}
         if len(runs) > 1:
-            entry["spread"] = {row: stdev(result.rows[row] for result in results) for row in ROWS}
+            entry["spread"] = {row: stdev(values) for row, values in rows.items()}
         entry["shares"] = {
             name: {
                 str(percent): fmean(result.curves[name][percent] for result in results)

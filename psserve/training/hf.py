@@ -24,6 +24,7 @@ from transformers import (  # noqa: E402 (only importable after that)
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
 from transformers.masking_utils import sdpa_mask  # noqa: E402
+from transformers.trainer_pt_utils import LengthGroupedSampler  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "AutoModelForCausalLM",
     "AutoTokenizer",
     "DynamicCache",
+    "LengthGroupedSampler",
     "PreTrainedModel",
     "PrinterCallback",
     "Trainer",

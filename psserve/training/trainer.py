@@ -11,6 +11,7 @@ from psserve.training.batch import IGNORED, Batch, cache_batch, full_batch
 from psserve.training.cache_loss import answer_loss, cache_logits, full_logits
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from psserve.training.sampler import LengthGrouped
 
 
 class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
@@ -44,6 +45,11 @@ class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
         loss = answer_loss(logits, inputs["labels"]) / (tokens if num_items_in_batch is None else num_items_in_batch)
         # The number of tokens is that of all devices, and their gradients will be averaged.
         return loss * int(self.accelerator.num_processes)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
+        """Conversations of like length come together: Transformers' own way, whose lengths need no copy of the data."""
+        lengths = [len(conversation.input_ids) for conversation in train_dataset or self.train_dataset]
+        return LengthGrouped(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
 
 def training_arguments(config: FinetuneConfig, out: Path, dtype: torch.dtype) -> TrainingArguments:
