@@ -12,8 +12,8 @@ from psserve.training.config import FinetuneConfig
 from psserve.training.data import read_conversations, tokenize
 from psserve.training.hf import AutoTokenizer
 from psserve.training.tokenized import Tokenized
+from psserve.zoo.hashing import hash_file
 from psserve.zoo.model import Base
-from psserve.zoo.storage import hash_file
 
 STATE_BYTES = 12
 """What a checkpoint holds for each parameter that trains: the weight and two moments, in float32."""
@@ -22,7 +22,7 @@ STATE_BYTES = 12
 def check_base(base: Base) -> None:
     """Raise TrainingError unless the base's files are those that the zoo recorded, to the byte."""
     for file in base.files:
-        if hash_file(base.path / file.name) != file.blake2b:
+        if hash_file(base.path / file.name) != file.blake3:
             raise TrainingError(
                 f"{base.path / file.name}: changed since the zoo was made, so modules trained now would not fit the "
                 "others: restore it, or create a new zoo"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 
 from psserve.training.config import FinetuneConfig
+from psserve.zoo.hashing import hash_bytes, hash_file
 from psserve.zoo.importing import TRAINING_RECORD
 from psserve.zoo.manifest import TrainingRecord
 from psserve.zoo.model import Base
-from psserve.zoo.storage import hash_file
 
 PACKAGES = ("psserve", "torch", "transformers", "accelerate", "peft")
 
@@ -35,5 +34,5 @@ def write_record(checkpoint: Path, record: TrainingRecord) -> None:
 
 
 def data_hash(files: Iterable[Path]) -> str:
-    """blake2b-256, in hex, of the files' hashes in order: of what was trained on, wherever it lies."""
-    return blake2b("".join(hash_file(file) for file in files).encode(), digest_size=32).hexdigest()
+    """BLAKE3, in hex, of the files' hashes in order: of what was trained on, wherever it lies."""
+    return hash_bytes("".join(hash_file(file) for file in files).encode())

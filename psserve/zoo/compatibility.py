@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoint import Checkpoint
+from psserve.zoo.hashing import hash_bytes
 from psserve.zoo.manifest import FileRecord
 
 KV_FIELDS = (
@@ -56,13 +56,13 @@ def kv_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def fingerprint(checkpoint: Checkpoint, files: tuple[FileRecord, ...]) -> str:
-    """blake2b-256, in hex, of all that decides the KV cache of a text: configuration, tokenizer and weights.
+    """BLAKE3, in hex, of all that decides the KV cache of a text: configuration, tokenizer and weights.
 
     It follows the content: moving the directory changes nothing, splitting the weights into other files does.
     """
-    deciding = {file.name: file.blake2b for file in files if file.name.endswith((".safetensors", "tokenizer.json"))}
+    deciding = {file.name: file.blake3 for file in files if file.name.endswith((".safetensors", "tokenizer.json"))}
     document = json.dumps({"config": kv_config(checkpoint), "files": deciding}, sort_keys=True)
-    return blake2b(document.encode(), digest_size=32).hexdigest()
+    return hash_bytes(document.encode())
 
 
 def check_compatible(base_name: str, base: Checkpoint, module: Checkpoint) -> None:
@@ -126,4 +126,4 @@ def shorten(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     if len(text) <= 60:
         return text
-    return f"(hash {blake2b(text.encode(), digest_size=4).hexdigest()})"
+    return f"(hash {hash_bytes(text.encode())[:8]})"

@@ -7,7 +7,7 @@ from pathlib import Path
 from psserve.errors import IncompatibleCheckpoint, ZooError
 from psserve.zoo.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.compatibility import fingerprint
-from psserve.zoo.importing import record_files
+from psserve.zoo.hashing import record_files
 from psserve.zoo.manifest import ZOO_MANIFEST, BaseRecord, ZooManifest, write_manifest
 from psserve.zoo.names import check_name, default_base_name
 from psserve.zoo.source import Source, find_source

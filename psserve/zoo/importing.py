@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.compatibility import check_compatible, warnings
 from psserve.zoo.finite import check_finite
+from psserve.zoo.hashing import CHUNK, new_hash
 from psserve.zoo.jsonfile import read_json
 from psserve.zoo.manifest import (
     MODULE_MANIFEST,
@@ -24,7 +26,7 @@ from psserve.zoo.manifest import (
     write_manifest,
 )
 from psserve.zoo.model import Base
-from psserve.zoo.storage import copy_and_hash, hash_file, sync_directory
+from psserve.zoo.storage import sync_directory
 
 TRAINING_RECORD = "psserve_training.json"
 STAGING = ".importing"
@@ -108,7 +110,7 @@ def check_trained(new: NewModule, base: Base, training: TrainingRecord | None) -
 
 def same_as_base(base: Base, files: tuple[FileRecord, ...]) -> list[str]:
     """A warning if the module is the base under another name, which is likely a mistake."""
-    same = {file.blake2b for file in files} <= {file.blake2b for file in base.files}
+    same = {file.blake3 for file in files} <= {file.blake3 for file in base.files}
     return ["the weights are the base's own: was the right directory given?"] if same else []
 
 
@@ -117,16 +119,23 @@ def copy_weights(checkpoint: Checkpoint, destination: Path) -> tuple[FileRecord,
     return tuple(
         FileRecord(
             name=file.name,
-            blake2b=copy_and_hash(file, destination / file.name),
+            blake3=copy_and_hash(file, destination / file.name),
             size=(destination / file.name).stat().st_size,
         )
         for file in checkpoint.weight_files
     )
 
 
-def record_files(files: list[Path]) -> tuple[FileRecord, ...]:
-    """Sizes and hashes of files that stay where they are."""
-    return tuple(FileRecord(name=file.name, size=file.stat().st_size, blake2b=hash_file(file)) for file in files)
+def copy_and_hash(source: Path, destination: Path) -> str:
+    """Copy a file, sync it to disk, and return the hash of the bytes that were written."""
+    digest = new_hash()
+    with source.open("rb") as reader, destination.open("xb") as writer:
+        while chunk := reader.read(CHUNK):
+            digest.update(chunk)
+            writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return digest.hexdigest()
 
 
 def restore_replaced(zoo: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from psserve.errors import ManifestError
 from psserve.zoo.names import NAME
@@ -28,6 +28,10 @@ FileName = Annotated[str, StringConstraints(pattern=f"^{FILE_NAME.pattern}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+Store = Literal["copy", "link", "delta"]
+"""How a module's weights are kept: in its directory, elsewhere, or as what differs from the base (compressed)."""
+
+
 class Record(BaseModel):
     """Base of all that is read from a file: frozen, and unknown keys are refused."""
 
@@ -35,11 +39,19 @@ class Record(BaseModel):
 
 
 class FileRecord(Record):
-    """One file of a checkpoint: its size in bytes and the blake2b-256 of its content."""
+    """One file of a checkpoint: its size in bytes and the BLAKE3 of its content."""
 
     name: FileName
     size: int = Field(ge=0)
-    blake2b: Hash
+    blake3: Hash
+
+
+class LinkRecord(Record):
+    """Where a file is that a module uses but does not own, and when it had been changed last."""
+
+    path: str = Field(pattern="^/")
+    modified_ns: int
+    """Unix time in nanoseconds. Another time makes psserve hash the file before it is used."""
 
 
 class BaseRecord(Record):
@@ -85,6 +97,35 @@ class TrainingRecord(Record):
     """What was measured, e.g. the loss (nats per answer token)."""
 
 
+class EvaluationRecord(Record):
+    """What `psserve evaluate` found: how many held-out items a module answered right, under which conditions."""
+
+    date: int = Field(ge=0)
+    """Unix time, in seconds."""
+    scorer: str
+    """What made an answer right, e.g. "number"."""
+    data_hash: Hash
+    """Of the data files' contents, in order."""
+    items: int = Field(gt=0)
+    right: int = Field(ge=0)
+    max_tokens: int = Field(gt=0)
+    """Longest answer allowed."""
+    how: Literal["reference", "fleet"]
+    """Who answered: the Transformers computation of the split, or a running fleet."""
+
+    @model_validator(mode="after")
+    def check_counts(self) -> EvaluationRecord:
+        """Refuse more right answers than items."""
+        if self.right > self.items:
+            raise ValueError(f"{self.right} right answers of {self.items} items")
+        return self
+
+    @property
+    def share(self) -> float:
+        """Accuracy, 0 to 1."""
+        return self.right / self.items
+
+
 class ModuleManifest(Record):
     """`module.toml`."""
 
@@ -100,24 +141,51 @@ class ModuleManifest(Record):
     notes: tuple[str, ...] = ()
     """What was unusual about the import, e.g. a chat template that differs from the base's."""
     training: TrainingRecord | None = None
+    evaluations: tuple[EvaluationRecord, ...] = ()
+    """Oldest first. Another import of the module starts anew: its weights are others."""
+    origin: str = ""
+    """What was imported, in words, e.g. "LoRA adapter /home/ann/math (rank 16)"."""
+    store: Store = "copy"
     files: tuple[FileRecord, ...]
+    """The complete checkpoint as it is served, whether its files are stored as such or not."""
+    stored: tuple[FileRecord, ...] = ()
+    """The files in the module's directory that are not such a file itself (store "delta")."""
+    links: dict[FileName, LinkRecord] = {}
+    """File of `files` -> where it is (store "link")."""
+
+    @model_validator(mode="after")
+    def check_store(self) -> ModuleManifest:
+        """Refuse a store without the fields that go with it."""
+        if self.links.keys() != {file.name for file in self.files if self.store == "link"}:
+            raise ValueError(f"store is {self.store!r}, and links are those of other files")
+        if bool(self.stored) != (self.store == "delta"):
+            raise ValueError(f"store is {self.store!r}, and stored has {len(self.stored)} files")
+        return self
 
 
 M = TypeVar("M", bound=Record)
+OLD_HASH = re.compile(rb"^blake2b = ", re.MULTILINE)
 
 
 def read_manifest(path: Path, model: type[M]) -> M:
     """Parse the TOML file `path` as `model`; ManifestError says which field is wrong."""
     try:
-        document = tomllib.loads(path.read_bytes().decode())
+        content = path.read_bytes()
+        if OLD_HASH.search(content):
+            raise ManifestError(
+                f"{path}: hashed with blake2b, before psserve's first release: make the zoo again with `psserve init`"
+            )
+        document = tomllib.loads(content.decode())
         version = document.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ManifestError(f"{path}: schema version {version} is newer than this psserve knows: upgrade psserve")
         return model.model_validate(document)
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}: repair or restore the file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not TOML ({error}): repair or restore the file") from None
+    except RecursionError:
+        raise ManifestError(f"{path}: nested too deeply: repair or restore the file") from None
     except ValidationError as error:
         raise ManifestError(f"{path}: {describe(error)}: repair or restore the file") from None
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from psserve.errors import ManifestError
-from psserve.zoo.manifest import BaseRecord, FileRecord, ModuleManifest
+from psserve.zoo.manifest import BaseRecord, EvaluationRecord, FileRecord, ModuleManifest
+
+TrainingState = Literal["this base's cache", "this base, not its cache", "another base", "no record"]
+"""What a module was trained on. Only the first one is trained as it is served."""
 
 
 class Base(BaseRecord):
@@ -26,8 +30,33 @@ class Module(ModuleManifest):
 
     @property
     def weight_bytes(self) -> int:
-        """Size of the weights on disk."""
+        """Size of the weights as they are served."""
         return weight_bytes(self.files)
+
+    @property
+    def on_disk(self) -> list[tuple[Path, FileRecord]]:
+        """Where the module's weights are, as they are stored, and what each of these files must be."""
+        if self.store == "link":
+            return [(Path(self.links[file.name].path), file) for file in self.files]
+        return [(self.path / file.name, file) for file in (self.stored if self.store == "delta" else self.files)]
+
+    @property
+    def manifest(self) -> ModuleManifest:
+        """What its `module.toml` says."""
+        return ModuleManifest.model_construct(**{field: value for field, value in self if field != "path"})
+
+    @property
+    def latest_evaluation(self) -> EvaluationRecord | None:
+        """The accuracy that was recorded last."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    def training_for(self, base: Base) -> TrainingState:
+        """What its training record says about this base."""
+        if self.training is None:
+            return "no record"
+        if self.training.base_fingerprint != base.fingerprint:
+            return "another base"
+        return "this base's cache" if self.training.method == "cache-conditioned" else "this base, not its cache"
 
 
 def weight_bytes(files: tuple[FileRecord, ...]) -> int:
@@ -35,12 +64,22 @@ def weight_bytes(files: tuple[FileRecord, ...]) -> int:
     return sum(file.size for file in files if file.name.endswith(".safetensors"))
 
 
+def check_stored(module: Module) -> None:
+    """Raise ManifestError if a file of `module` is gone or has another size than was recorded."""
+    for path, file in module.on_disk:
+        check_file(path, file, f"module {module.name!r}")
+
+
 def check_files(directory: Path, files: tuple[FileRecord, ...], what: str) -> None:
     """Raise ManifestError if a file of `files` is gone or has another size than was recorded."""
     for file in files:
-        path = directory / file.name
-        if not path.is_file():
-            raise ManifestError(f"{path}: missing, but recorded as part of {what}: restore it")
-        size = path.stat().st_size
-        if size != file.size:
-            raise ManifestError(f"{path}: {size} bytes, recorded {file.size}: {what} changed, restore it")
+        check_file(directory / file.name, file, what)
+
+
+def check_file(path: Path, file: FileRecord, what: str) -> None:
+    """Raise ManifestError if there is no file at `path`, or one of another size than was recorded."""
+    if not path.is_file():
+        raise ManifestError(f"{path}: missing, but recorded as part of {what}: restore it")
+    size = path.stat().st_size
+    if size != file.size:
+        raise ManifestError(f"{path}: {size} bytes, recorded {file.size}: {what} changed, restore it")

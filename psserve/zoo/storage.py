@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
+from typing import TextIO
 
 from psserve.errors import ZooError
 
-CHUNK = 4 << 20
+LOCK_WAIT_S = 10.0
+LOCK_POLL_S = 0.05
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -37,38 +40,45 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def hash_file(path: Path) -> str:
-    """blake2b-256 of a file's content, as hex."""
-    digest = blake2b(digest_size=32)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def copy_and_hash(source: Path, destination: Path) -> str:
-    """Copy a file, sync it to disk, and return the blake2b-256 of the bytes that were written."""
-    digest = blake2b(digest_size=32)
-    with source.open("rb") as reader, destination.open("xb") as writer:
-        while chunk := reader.read(CHUNK):
-            digest.update(chunk)
-            writer.write(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-    return digest.hexdigest()
-
-
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (created if missing); ZooError if another process holds it.
+    """Hold an exclusive lock on the file `path` (created if missing), after waiting for others, `LOCK_WAIT_S` at most.
 
-    The kernel drops the lock when its holder dies, so that a killed command never leaves a zoo locked.
+    ZooError says who holds it for longer, or that `path` cannot be written. The kernel drops the lock when its holder
+    dies, so that a killed command never leaves a zoo locked.
     """
-    with path.open("w") as file:
+    with open_locked(path) as file:
+        file.truncate(0)
+        file.write(f"{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}"[:200] + f" (process {os.getpid()})")
+        file.flush()
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ZooError(
-                f"{path.parent}: another command is changing this zoo: try again when it has ended"
-            ) from None
-        yield
+            yield
+        finally:
+            file.truncate(0)
+
+
+def open_locked(path: Path) -> TextIO:
+    """The file at `path`, open and locked."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            file = path.open("a+")
+        except OSError as error:
+            raise ZooError(f"{path.parent}: cannot be changed: {path.name}: {error.strerror}") from None
+        if is_locked(file, path):
+            return file
+        file.seek(0)
+        holder = file.read() or "another command"
+        file.close()
+        if time.monotonic() > deadline:
+            raise ZooError(f"{path.parent}: {holder} is changing this zoo: try again when it has ended")
+        time.sleep(LOCK_POLL_S)
+
+
+def is_locked(file: TextIO, path: Path) -> bool:
+    """Lock `file`, if nobody else has, and if it is still what is at `path`: the zoo may have been moved or removed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from hashlib import blake2b
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from psserve.errors import IncompatibleCheckpoint, ModuleExists, UsageError, ZooError
-from psserve.zoo import Zoo, importing
+from psserve.zoo import Zoo, importing, storage
 from psserve.zoo.storage import lock
 
 
@@ -35,7 +36,7 @@ def test_weights_are_copied_and_recorded(zoo: Zoo, checkpoint: Path) -> None:
     module = zoo.add("math", checkpoint, allow_naive=True)
     content = (checkpoint / "model.safetensors").read_bytes()
     assert [(file.name, file.size) for file in module.files] == [("model.safetensors", len(content))]
-    assert module.files[0].blake2b == blake2b(content, digest_size=32).hexdigest()
+    assert module.files[0].blake3 == blake3(content).hexdigest()
     assert (module.path / "model.safetensors").read_bytes() == content
     assert module.weight_bytes == len(content)
 
@@ -143,8 +144,11 @@ def test_what_a_killed_import_was_replacing_comes_back(zoo: Zoo, checkpoint: Pat
     assert not (zoo.path / ".replaced").exists()
 
 
-def test_two_imports_at_once_are_refused(zoo: Zoo, checkpoint: Path) -> None:
-    with lock(zoo.path / ".lock"), pytest.raises(ZooError, match="another command is changing this zoo"):
+def test_a_second_import_waits_and_then_says_who_is_at_it(
+    zoo: Zoo, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "LOCK_WAIT_S", 0.1)
+    with lock(zoo.path / ".lock"), pytest.raises(ZooError, match=rf"process {os.getpid()}\) is changing this zoo"):
         zoo.add("math", checkpoint, allow_naive=True)
 
 

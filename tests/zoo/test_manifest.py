@@ -29,7 +29,7 @@ def test_what_is_written_is_what_is_read(
     tmp_path_factory: pytest.TempPathFactory, task: str, examples: list[str]
 ) -> None:
     path = tmp_path_factory.mktemp("manifest") / "module.toml"
-    file = FileRecord(name="model.safetensors", size=3, blake2b=HASH)
+    file = FileRecord(name="model.safetensors", size=3, blake3=HASH)
     original = manifest(task=task, examples=tuple(examples), files=(file,))
     write_manifest(path, original)
     assert read_manifest(path, ModuleManifest) == original
@@ -71,4 +71,4 @@ def test_no_bytes_crash_the_reader(tmp_path_factory: pytest.TempPathFactory, con
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", ".hidden", ""])
 def test_a_recorded_file_cannot_lie_elsewhere(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
-        FileRecord(name=name, size=0, blake2b=HASH)
+        FileRecord(name=name, size=0, blake3=HASH)

@@ -16,7 +16,7 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"t
 
 
 def fingerprints(zoo: Zoo) -> list[str]:
-    return [zoo.base.fingerprint, *(module.files[0].blake2b for module in zoo.modules())]
+    return [zoo.base.fingerprint, *(module.files[0].blake3 for module in zoo.modules())]
 
 
 def test_the_same_seed_gives_the_same_zoo(session_zoo: Zoo, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_another_seed_gives_another_zoo(session_zoo: Zoo, tmp_path: Path) -> Non
 
 
 def test_base_and_modules_all_differ(session_zoo: Zoo) -> None:
-    weights = {session_zoo.base.files[0].blake2b, *(module.files[0].blake2b for module in session_zoo.modules())}
+    weights = {session_zoo.base.files[0].blake3, *(module.files[0].blake3 for module in session_zoo.modules())}
     assert len(weights) == 3
 
 
