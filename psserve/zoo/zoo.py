@@ -12,14 +12,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from psserve.errors import ManifestError, UnknownModule, ZooNotFound
-from psserve.zoo.creation import create_zoo
-from psserve.zoo.importing import NewModule, import_module, restore_replaced
-from psserve.zoo.manifest import MODULE_MANIFEST, ZOO_MANIFEST, ModuleManifest, ZooManifest, read_manifest
+from psserve.errors import UnknownModule, ZooNotFound
+from psserve.zoo.manifest import (
+    MODULE_MANIFEST,
+    ZOO_MANIFEST,
+    EvaluationRecord,
+    ZooManifest,
+    read_manifest,
+    write_manifest,
+)
 from psserve.zoo.model import Base, Module, check_files
 from psserve.zoo.names import check_free, check_name
+from psserve.zoo.recovery import changing
+from psserve.zoo.removal import remove_module
+from psserve.zoo.renaming import rename_module
+from psserve.zoo.scan import Scan, scan_modules
 from psserve.zoo.source import resolve
-from psserve.zoo.storage import lock
+
+# What makes and imports checkpoints is imported where it is used: it brings NumPy, and a listing must be there at once.
 
 DEFAULT_ZOO = Path("model_zoo")
 
@@ -59,23 +69,22 @@ class Zoo:
 
         `name` is the base's name (default: the last part of `base`). Raises ZooError or IncompatibleCheckpoint.
         """
+        from psserve.zoo.creation import create_zoo
+
         create_zoo(path, base, name)
         return cls.open(path)
 
+    def scan(self) -> Scan:
+        """All modules, those that can be served and those that are damaged."""
+        return scan_modules(self.path, self.base)
+
     def modules(self) -> list[Module]:
-        """The complete modules, sorted by name. Raises ManifestError for a damaged or contradictory manifest."""
-        modules = [read_module(path) for path in sorted((self.path / "modules").glob(f"*/{MODULE_MANIFEST}"))]
-        names_in_use(modules)
-        return modules
+        """The modules that can be served, sorted by name (`scan` also has the damaged ones)."""
+        return list(self.scan().modules)
 
     def module(self, name: str) -> Module:
-        """The module of that name or alias; UnknownModule lists those there are."""
-        modules = self.modules()
-        for module in modules:
-            if name in (module.name, *module.aliases):
-                return module
-        known = ", ".join(module.name for module in modules) or "it has none: add one with `psserve add-model`"
-        raise UnknownModule(f"no module {name!r} in {self.path} (modules: {known})")
+        """The module of that name or alias. Raises UnknownModule, which lists those there are, or ManifestError."""
+        return self.scan().get(name)
 
     def add(
         self,
@@ -93,12 +102,54 @@ class Zoo:
         Raises UsageError (name), ModuleExists, IncompatibleCheckpoint (with the field and both values), or ZooError
         (another command is changing the zoo); the zoo is then as it was.
         """
+        from psserve.zoo.importing import NewModule, import_module
+
         new = NewModule(name, source, task, tuple(examples), tuple(aliases), allow_naive)
-        with lock(self.path / ".lock"):
-            restore_replaced(self.path)
+        with changing(self.path):
             self.check_new(name, new.aliases, replace)
             import_module(self.path, self.base, new)
         return self.module(name)
+
+    def remove(self, name: str) -> None:
+        """Delete the module `name` (no alias), damaged or not: at once for every reader, and for good.
+
+        Raises UnknownModule, or ZooError (another command is changing the zoo). A fleet that serves the module is not
+        asked: that is the caller's part.
+        """
+        with changing(self.path):
+            self.check_own_name(name)
+            remove_module(self.path, name)
+
+    def rename(self, old: str, new: str, keep_alias: bool = False) -> Module:
+        """Call the module `old` (no alias) `new`, at once for every reader; with `keep_alias`, `old` means it too.
+
+        Raises UnknownModule, ManifestError (it is damaged), UsageError (`new` may not be a name), ModuleExists, or
+        ZooError (another command is changing the zoo).
+        """
+        with changing(self.path):
+            self.check_own_name(old)
+            module = self.module(old)
+            check_name(new)
+            taken = {name: owner for name, owner in self.scan().names.items() if owner != old or name == old}
+            check_free([new], self.base.name, taken)
+            aliases = tuple(alias for alias in module.aliases if alias != new) + ((old,) if keep_alias else ())
+            rename_module(module.path, module.manifest.model_copy(update={"name": new, "aliases": aliases}))
+        return self.module(new)
+
+    def record_evaluation(self, name: str, evaluation: EvaluationRecord) -> None:
+        """Append to the evaluations of the module of that name or alias. Raises as `rename` does."""
+        with changing(self.path):
+            module = self.module(name)
+            evaluations = (*module.evaluations, evaluation)
+            changed = module.manifest.model_copy(update={"evaluations": evaluations})
+            write_manifest(module.path / MODULE_MANIFEST, changed)
+
+    def check_own_name(self, name: str) -> None:
+        """Raise UnknownModule if no module is called `name`, which may be another one's alias."""
+        scan = self.scan()
+        if scan.names.get(name) != name:
+            owner = scan.get(name).name
+            raise UnknownModule(f"{name!r} is an alias of module {owner!r}: give the module's own name")
 
     def check_new(self, name: str, aliases: Sequence[str] = (), replace: bool = False) -> None:
         """Raise UsageError if the name or an alias may not be used, ModuleExists if it is taken.
@@ -108,27 +159,5 @@ class Zoo:
         check_name(name)
         for alias in aliases:
             check_name(alias, "alias")
-        others = [module for module in self.modules() if not (replace and module.name == name)]
-        check_free((name, *aliases), self.base.name, names_in_use(others))
-
-
-def read_module(manifest: Path) -> Module:
-    """The module whose manifest is at `manifest`."""
-    module = Module(path=manifest.parent, **read_manifest(manifest, ModuleManifest).model_dump())
-    if module.name != module.path.name:
-        raise ManifestError(
-            f"{manifest}: name is {module.name!r} but the directory is {module.path.name!r}: make them equal"
-        )
-    return module
-
-
-def names_in_use(modules: list[Module]) -> dict[str, str]:
-    """Each name and alias -> the module that has it; ManifestError if two have the same."""
-    taken: dict[str, str] = {}
-    for module in modules:
-        for name in (module.name, *module.aliases):
-            if name in taken:
-                where = module.path / MODULE_MANIFEST
-                raise ManifestError(f"{where}: {name!r} is a name of module {taken[name]!r} too: remove one of the two")
-            taken[name] = module.name
-    return taken
+        taken = {used: owner for used, owner in self.scan().names.items() if not (replace and owner == name)}
+        check_free((name, *aliases), self.base.name, taken)

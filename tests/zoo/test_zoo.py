@@ -46,20 +46,6 @@ def test_an_unknown_module_is_an_error_that_lists_the_known(zoo: Zoo) -> None:
         zoo.module("gamma")
 
 
-def test_a_module_in_a_directory_of_another_name_is_refused(zoo: Zoo) -> None:
-    (zoo.path / "modules" / "alpha").rename(zoo.path / "modules" / "omega")
-    with pytest.raises(ManifestError, match="name is 'alpha' but the directory is 'omega'"):
-        zoo.modules()
-
-
-def test_one_alias_of_two_modules_is_refused(zoo: Zoo) -> None:
-    for name in ("alpha", "beta"):
-        manifest = zoo.path / "modules" / name / "module.toml"
-        manifest.write_text(manifest.read_text().replace("aliases = []", 'aliases = ["same"]'))
-    with pytest.raises(ManifestError, match="'same' is a name of module 'alpha' too"):
-        zoo.modules()
-
-
 def test_a_zoo_can_be_moved(zoo: Zoo, tmp_path: Path) -> None:
     moved = Zoo.open(zoo.path.rename(tmp_path / "moved"))
     assert moved.base.path == tmp_path / "moved" / "base"
