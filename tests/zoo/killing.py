@@ -1,0 +1,49 @@
+"""Killing a change of the zoo at every step that it takes on disk, which leaves no moment to chance."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")  # a fork of this process would inherit PyTorch's threads
+CONTEXT.set_forkserver_preload(["psserve.zoo"])
+STEPS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate"}
+"""Audit events that precede a change on disk; beside them, files that are opened to be written."""
+
+
+def kill_at(step: int, change: Callable[[Path], object], zoo: Path) -> bool:
+    """Run `change(zoo)` in a process that is killed by SIGKILL before its step number `step` on disk.
+
+    Returns whether it got that far: False means that the change was made completely.
+    """
+    process = CONTEXT.Process(target=run_until, args=(step, change, zoo))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def run_until(step: int, change: Callable[[Path], object], zoo: Path) -> None:
+    """Run `change(zoo)`, and be killed before step number `step`."""
+    steps = itertools.count()
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if (event in STEPS or opens_for_writing(event, arguments, zoo)) and next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    change(zoo)
+
+
+def opens_for_writing(event: str, arguments: tuple[object, ...], zoo: Path) -> bool:
+    """Whether the event is the opening, to write, of a file in the zoo."""
+    if event != "open":
+        return False
+    path, _, flags = arguments
+    writing = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
+    return bool(writing) and isinstance(path, str | os.PathLike) and Path(path).is_relative_to(zoo)
