@@ -1,6 +1,6 @@
 """`python -m psserve.router --config FILE`: serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
-Prints one JSON line on stdout when it listens; logs go to stderr.
+SIGHUP makes it read FILE again. Prints one JSON line on stdout when it listens; logs go to stderr.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -19,11 +20,12 @@ from aiohttp import web
 from psserve.errors import PsserveError, StartError
 from psserve.router.app import make_app
 from psserve.router.config import RouterConfig, load_config
+from psserve.router.reload import reload
 from psserve.router.state import STATE
 
 
-async def serve(config: RouterConfig) -> None:
-    """Run the router until a signal. Raises StartError when the address cannot be bound."""
+async def serve(config: RouterConfig, path: Path) -> None:
+    """Run the router, configured by the file `path`, until a signal. StartError when the address cannot be bound."""
     stop, now = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -31,6 +33,7 @@ async def serve(config: RouterConfig) -> None:
     app = make_app(config)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=config.drain_timeout_s)
     await runner.setup()
+    loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
         site = web.TCPSite(runner, config.host, config.port)
         try:
@@ -64,7 +67,8 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="JSON file, see psserve/router/config.py")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        uvloop.run(serve(load_config(parser.parse_args().config)))
+        path = parser.parse_args().config
+        uvloop.run(serve(load_config(path), path))
     except PsserveError as error:
         print(f"psserve: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""What the router is told at start: one JSON file, read once.
+"""What the router is told: one JSON file, read at start and again at each SIGHUP (see reload.py).
 
 The supervisor writes it (mode 0600, it holds keys); `psserve route` users write it by hand. Unknown keys are refused.
 """
@@ -39,14 +39,21 @@ class ModuleConfig(_Strict):
     created: int = 0
     """Unix seconds."""
     path: str = ""
+    edition: int = Field(default=1, ge=1)
+    """Raised when the module's weights are replaced: only workers of the same edition serve it."""
 
 
 class WorkerConfig(_Strict):
-    """One SGLang server. Ports are stable across its restarts."""
+    """One SGLang server. Ports are stable across its restarts.
+
+    A decode worker whose module is not listed in this edition is on standby: it is probed, but gets no new requests.
+    """
 
     name: str
     role: Role
     module: str | None = None
+    edition: int = Field(default=1, ge=1)
+    """Of its module."""
     host: str = "127.0.0.1"
     port: int = Field(gt=0, lt=65536)
     bootstrap_port: int | None = Field(default=None, gt=0, lt=65536)
@@ -81,6 +88,8 @@ class RouterConfig(_Strict):
     """How long requests in flight may go on after SIGTERM."""
     kv_pool_tokens: int | None = Field(default=None, gt=0)
     """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
+    serial: int = 0
+    """Told again by `/workers`, so that whoever rewrote the file sees when the router has followed."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RouterConfig:
@@ -89,10 +98,6 @@ class RouterConfig(_Strict):
             raise ValueError(f"module name or alias {duplicate!r} is used twice")
         if duplicate := _first_duplicate([worker.name for worker in self.workers]):
             raise ValueError(f"worker name {duplicate!r} is used twice")
-        known = {module.name for module in self.modules}
-        for worker in self.workers:
-            if worker.module is not None and worker.module not in known:
-                raise ValueError(f"worker {worker.name!r} serves {worker.module!r}, which is not in modules")
         if self.api_key is None and not is_loopback(self.host):
             raise ValueError(f"host {self.host!r} is reachable from other machines: set api_key, or use 127.0.0.1")
         return self

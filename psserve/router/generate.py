@@ -39,7 +39,7 @@ async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     generation = parse_generation(route, raw, state.config, state.table, headers)
     exchange.module = generation.module.name
-    with state.metrics.inflight.track_inprogress():
+    with state.table.hold(generation.module), state.metrics.inflight.track_inprogress():
         if generation.stream:
             return await stream_answer(state.dispatcher, generation, exchange, request)
         return json_response(await generate_answer(state.dispatcher, generation, exchange))

@@ -8,10 +8,12 @@ then; requests in flight notice sooner.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Coroutine
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from psserve.errors import RequestError
 from psserve.router.answer import check_answer
@@ -27,6 +29,8 @@ TICK_S = 0.25
 READY_CHECK_S = 1.0  # how often a ready worker is asked for a connection
 PROBE_TOKENS = 4  # random, so that no cache can answer for the transfer
 
+log = logging.getLogger("psserve.router")
+
 
 class Prober:
     """Keeps the workers' states true. `run` never ends by itself."""
@@ -38,12 +42,15 @@ class Prober:
         self._dispatcher = dispatcher
         self._background = Background()
         self._busy: set[Worker] = set()
-        self._checked: dict[Worker, float] = {}
+        self._checked: WeakKeyDictionary[Worker, float] = WeakKeyDictionary()  # workers come and go
 
     async def run(self) -> None:
         """Look at every worker four times a second."""
         while True:
-            self.tick()
+            try:
+                self.tick()
+            except Exception:  # a bug of ours: without probes no lost worker would ever come back
+                log.exception("a round of health checks failed by a bug")
             await asyncio.sleep(TICK_S)
 
     async def close(self) -> None:

@@ -71,7 +71,9 @@ async def readiness(request: web.Request) -> web.Response:
 
 @routes.get("/workers")
 async def workers(request: web.Request) -> web.Response:
-    return json_response({"workers": [worker.describe() for worker in request.app[STATE].table.workers]})
+    """Every worker as the router sees it, and the serial of the configuration that it follows."""
+    state = request.app[STATE]
+    return json_response({"workers": state.table.describe(), "serial": state.config.serial})
 
 
 @routes.get("/version")

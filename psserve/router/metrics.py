@@ -24,6 +24,7 @@ class Metrics:
 
     def __init__(self, table: WorkerTable) -> None:
         self._table = table
+        self._modules: set[str] = set()
         self._registry = registry = CollectorRegistry()
         by_module = ["module"]
         self.requests = Counter(
@@ -90,8 +91,22 @@ class Metrics:
         self.cached_tokens.labels(module).inc(cached_tokens)
 
     def render(self) -> bytes:
-        """Prometheus' text format."""
+        """Prometheus' text format: of the workers and modules that there are now."""
+        self._forget_modules()
+        self._worker_state.clear()
         for worker in self._table.workers:
             for state in STATES:
                 self._worker_state.labels(worker.name, worker.config.role, state).set(worker.state == state)
         return generate_latest(self._registry)
+
+    def _forget_modules(self) -> None:
+        """Drop the series of modules that are served no more; a late request may have made one anew since last time."""
+        present = self._table.module_names
+        self._modules |= present
+        by_module = (
+            *(self.requests, self.duration, self.ttft, self.overhead),
+            *(self.prompt_tokens, self.cached_tokens),
+        )
+        for name in self._modules - present:
+            for metric in by_module:
+                metric.remove_by_labels({"module": name})

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from psserve.errors import UsageError
 from psserve.router.config import RouterConfig
 from psserve.router.dispatch import Dispatcher
 from psserve.router.health import Prober
 from psserve.router.metrics import Metrics
 from psserve.router.upstream import Upstream
 from psserve.router.workers import WorkerTable
+
+
+CHANGEABLE = frozenset({"modules", "workers", "serial"})
+"""Fields of the configuration that a running router takes over."""
 
 
 @dataclass
@@ -34,6 +39,17 @@ class RouterState:
         upstream = Upstream(config, table)
         dispatcher = Dispatcher(table, upstream, metrics, config.request_timeout_s)
         return cls(config, table, metrics, upstream, dispatcher, Prober(config, table, upstream, dispatcher))
+
+    def reconfigure(self, config: RouterConfig) -> None:
+        """Serve the modules and workers of `config` from now on, in one step.
+
+        Raises UsageError, and changes nothing, when another field differs.
+        """
+        for name in RouterConfig.model_fields.keys() - CHANGEABLE:
+            if getattr(config, name) != getattr(self.config, name):
+                raise UsageError(f"{name} cannot change while the router runs: restart it")
+        self.config = config
+        self.table.reconfigure(config)
 
     async def close(self) -> None:
         await self.prober.close()

@@ -8,6 +8,9 @@ Only an answered request makes a worker `ready`; see health.py.
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,11 +54,12 @@ class Worker:
         self.state, self.error = "ready", None
 
     def describe(self) -> dict[str, Any]:
-        """The entry of `/workers`."""
+        """What it says in `/workers` of itself."""
         return {
             "name": self.name,
             "role": self.config.role,
             "module": self.config.module,
+            "edition": self.config.edition,
             "url": self.url,
             "state": self.state,
             "running": self.running,
@@ -67,7 +71,17 @@ class WorkerTable:
     """All workers and modules of a router, looked up by role and name."""
 
     def __init__(self, config: RouterConfig) -> None:
-        self.workers = [Worker(worker) for worker in config.workers]
+        self.workers: list[Worker] = []
+        self._held: Counter[tuple[str | None, int]] = Counter()
+        self.reconfigure(config)
+
+    def reconfigure(self, config: RouterConfig) -> None:
+        """Know the workers and modules of `config` from now on. A worker that stays keeps its state.
+
+        Requests in flight are not touched: they hold on to their workers and to their module's edition.
+        """
+        known = {worker.config: worker for worker in self.workers}
+        self.workers = [known.get(worker) or Worker(worker) for worker in config.workers]
         self.prefills = [worker for worker in self.workers if worker.config.role == "prefill"]
         self.decodes = [worker for worker in self.workers if worker.config.role == "decode"]
         self._modules = {name: module for module in config.modules for name in (module.name, *module.aliases)}
@@ -76,8 +90,35 @@ class WorkerTable:
         """The module of that name or alias."""
         return self._modules.get(name)
 
+    @property
+    def module_names(self) -> set[str]:
+        """Modules that are served or still have a worker."""
+        listed = {module.name for module in self._modules.values()}
+        return listed | {worker.config.module for worker in self.decodes if worker.config.module is not None}
+
     def decodes_of(self, module: ModuleConfig) -> list[Worker]:
-        return [worker for worker in self.decodes if worker.config.module == module.name]
+        """The workers of this very edition, whether new requests still get it or not."""
+        wanted = (module.name, module.edition)
+        return [worker for worker in self.decodes if (worker.config.module, worker.config.edition) == wanted]
+
+    @contextmanager
+    def hold(self, module: ModuleConfig) -> Iterator[None]:
+        """Note a request that may choose workers of this edition until it leaves: they are needed so long."""
+        key = (module.name, module.edition)
+        self._held[key] += 1
+        try:
+            yield
+        finally:
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The entries of `/workers`. `held`: requests in flight that may choose this worker."""
+        return [
+            worker.describe() | {"held": self._held[worker.config.module, worker.config.edition]}
+            for worker in self.workers
+        ]
 
     def is_usable(self) -> bool:
         """At least one prefill and one decode worker would take a request now."""
