@@ -1,6 +1,6 @@
 """Taking over a rewritten configuration file at SIGHUP: modules and workers come and go, requests in flight go on.
 
-A signal and a file rather than an endpoint: there is nothing that clients could reach, a router that restarts in between
+A signal and a file rather than an endpoint: there is nothing that clients could reach, a router that restarts meanwhile
 reads the same file, and only this user (the supervisor) can send the signal or write the file.
 """
 

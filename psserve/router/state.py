@@ -14,7 +14,6 @@ from psserve.router.metrics import Metrics
 from psserve.router.upstream import Upstream
 from psserve.router.workers import WorkerTable
 
-
 CHANGEABLE = frozenset({"modules", "workers", "serial"})
 """Fields of the configuration that a running router takes over."""
 
