@@ -24,8 +24,18 @@ def log_path(run: Path, name: str) -> Path:
     return run / "logs" / f"{name}.log"
 
 
-def checkpoint_path(run: Path, module: str) -> Path:
-    return run / "checkpoints" / module
+def router_config_path(run: Path) -> Path:
+    return run / "router.json"
+
+
+def checkpoint_path(run: Path, module: str, edition: int = 1) -> Path:
+    """Of a module's edition. `~` is in no module's name."""
+    return run / "checkpoints" / (module if edition == 1 else f"{module}~{edition}")
+
+
+def decode_name(module: str, replica: int, edition: int = 1) -> str:
+    """A decode server's name; servers that follow others with the same weights' older edition have names of their own."""
+    return f"decode-{module}-{replica}" if edition == 1 else f"decode-{module}-{replica}-v{edition}"
 
 
 def tmp_dir(zoo: Path) -> Path:

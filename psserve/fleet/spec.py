@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from psserve.fleet.devices import Machine
+from psserve.fleet.memory import ServerMemory
+from psserve.fleet.options import FleetOptions
+from psserve.fleet.sglang_args import EngineSettings
+
 Role = Literal["prefill", "decode", "router"]
 
 
@@ -37,10 +42,16 @@ class ServerSpec(ProcessSpec):
     """The decode module it runs; None for a prefill server, which runs the base."""
     bootstrap_port: int | None
     """Where decode servers find this prefill server; None for decode servers."""
-    device: str
-    """`cpu` or `cuda:N`."""
+    gpus: tuple[int, ...]
+    """The visible GPUs it is split over; none: it runs on CPU."""
+    memory: ServerMemory
     rendezvous: Path
     """File through which torch.distributed meets itself: no TCP store on any interface. Removed before each start."""
+
+    @property
+    def device(self) -> str:
+        """`cpu`, `cuda:1`, or `cuda:0,1` when split over two."""
+        return f"cuda:{','.join(map(str, self.gpus))}" if self.gpus else "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +72,33 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanBasis:
+    """What a plan was made from, so that more servers can be planned into it."""
+
+    options: FleetOptions
+    machine: Machine
+    """As it was before the fleet started."""
+    settings: EngineSettings
+    environ: Mapping[str, str] = field(repr=False)
+    """What servers may inherit from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModulePlan:
+    """One more module for a fleet that runs, or other weights for one that it serves."""
+
+    module: str
+    edition: int
+    """1 for a new module, raised by each replacement of its weights; a part of the names of servers and checkpoint."""
+    servers: tuple[ServerSpec, ...]
+    checkpoint: Checkpoint
+    entry: Mapping[str, Any]
+    """The module in RouterConfig.modules, with this edition."""
+    workers: tuple[Mapping[str, Any], ...]
+    """Its servers in RouterConfig.workers, with this edition."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FleetPlan:
     """Everything that will run, and where its files are."""
 
@@ -69,6 +107,7 @@ class FleetPlan:
     servers: tuple[ServerSpec, ...]
     router: RouterSpec
     checkpoints: tuple[Checkpoint, ...]
+    basis: PlanBasis
     run_dir: Path
     tmp_dir: Path
     """Private (0700) TMPDIR of all processes. Not under the zoo: a Unix socket's path has at most 107 bytes."""
