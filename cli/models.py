@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import json_option, zoo_option
+from .output import show_table, size
 
 if TYPE_CHECKING:
-    from psserve.zoo import Module, Zoo
+    from psserve.zoo.model import Base, Module
+    from psserve.zoo.scan import Scan
 
-COLUMNS = ("NAME", "KIND", "SIZE", "ALIASES", "TASK")
+COLUMNS = ("NAME", "KIND", "STORE", "SIZE", "TRAINED ON", "ACCURACY", "SERVED", "ALIASES", "TASK")
+STYLES = {"naive": "bold yellow", "cache-conditioned": "green", "ready": "green", "failed": "bold red"}
+HIDDEN = {"files", "stored", "links"}
 
 
 @click.command()
 @json_option
 @zoo_option
-def command(as_json: bool, zoo_dir: Path | None) -> None:
+@click.pass_context
+def command(context: click.Context, as_json: bool, zoo_dir: Path | None) -> None:
     """List the zoo's base and modules.
+
+    ACCURACY is what `psserve evaluate` recorded last. Damaged modules are named on stderr; the exit status is then 1.
 
     \b
     Example:
@@ -29,49 +35,79 @@ def command(as_json: bool, zoo_dir: Path | None) -> None:
     """
     from psserve.zoo import Zoo, find_zoo
 
+    from .served import served_states
+
     zoo = Zoo.open(find_zoo(zoo_dir))
-    modules = zoo.modules()
+    scan = zoo.scan()
+    served = served_states(zoo.path)
     if as_json:
-        click.echo(json.dumps(document(zoo, modules), indent=2))
+        click.echo(json.dumps(document(zoo.base, scan, served), indent=2))
     else:
-        show(rows(zoo, modules))
+        show_table(COLUMNS, [base_row(zoo.base, served), *(row(m, zoo.base, served) for m in scan.modules)], STYLES)
+        warn_naive(scan.modules)
+    for error in scan.damaged.values():
+        click.echo(f"psserve: error: {error}", err=True)
+    context.exit(1 if scan.damaged else 0)
 
 
-def document(zoo: Zoo, modules: list[Module]) -> dict[str, object]:
-    """What `--json` prints: the manifests without their lists of files."""
-    hidden = {"files"}
+def document(base: Base, scan: Scan, served: dict[str, str]) -> dict[str, Any]:
+    """What `--json` prints: the manifests without their lists of files, and what follows from them."""
     return {
-        "zoo": str(zoo.path),
-        "base": zoo.base.model_dump(mode="json", exclude=hidden) | {"weight_bytes": zoo.base.weight_bytes},
-        "modules": [
-            module.model_dump(mode="json", exclude=hidden) | {"weight_bytes": module.weight_bytes} for module in modules
-        ],
+        "zoo": str(scan.path),
+        "base": base.model_dump(mode="json", exclude=HIDDEN)
+        | {"weight_bytes": base.weight_bytes, "served": served.get(base.name)},
+        "modules": [module_document(module, base, served) for module in scan.modules],
+        "damaged": [{"name": name, "error": str(error)} for name, error in scan.damaged.items()],
     }
 
 
-def rows(zoo: Zoo, modules: list[Module]) -> list[tuple[str, ...]]:
-    """One row for the base, then one a module."""
-    base = (zoo.base.name, "base", size(zoo.base.weight_bytes), "", f"{zoo.base.architecture}, {zoo.base.dtype}")
-    return [base, *((m.name, m.kind, size(m.weight_bytes), ", ".join(m.aliases), m.task) for m in modules)]
+def module_document(module: Module, base: Base, served: dict[str, str]) -> dict[str, Any]:
+    """One module in JSON."""
+    latest = module.latest_evaluation
+    return module.model_dump(mode="json", exclude=HIDDEN) | {
+        "weight_bytes": module.weight_bytes,
+        "disk_bytes": module.disk_bytes,
+        "trained_on_this_base": module.training_for(base) == "this base's cache",
+        "accuracy": latest and latest.model_dump() | {"share": latest.share},
+        "served": served.get(module.name),
+    }
 
 
-def size(count: int) -> str:
-    """Bytes, readable."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+def base_row(base: Base, served: dict[str, str]) -> tuple[str, ...]:
+    """The table's first row."""
+    task = f"{base.architecture}, {base.dtype}"
+    return (base.name, "base", "-", size(base.weight_bytes), "-", "-", served.get(base.name, "-"), "", task)
 
 
-def show(rows: list[tuple[str, ...]]) -> None:
-    """A table on a terminal; lines of tab-separated fields, which other programs can read, elsewhere."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def row(module: Module, base: Base, served: dict[str, str]) -> tuple[str, ...]:
+    """A module's row."""
+    return (
+        module.name,
+        module.kind,
+        module.store if module.store != "delta" else f"delta {size(module.disk_bytes)}",
+        size(module.weight_bytes),
+        module.training_for(base),
+        accuracy(module),
+        served.get(module.name, "-"),
+        ", ".join(module.aliases),
+        module.task,
+    )
 
-    table = Table(*COLUMNS, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+
+def accuracy(module: Module) -> str:
+    """The latest evaluation in short."""
+    latest = module.latest_evaluation
+    if latest is None:
+        return "unknown" if module.kind == "naive" else "-"
+    return f"{latest.share:.4f} of {latest.items} ({latest.scorer})"
+
+
+def warn_naive(modules: tuple[Module, ...]) -> None:
+    """Say what "naive" means, if there is such a module that nobody has measured."""
+    unknown = [module.name for module in modules if module.kind == "naive" and not module.evaluations]
+    if unknown:
+        click.echo(
+            f"note: {len(unknown)} naive: not trained on the base's KV cache, so how well they answer over it is "
+            f"unknown; measure it: psserve evaluate {unknown[0]} --data FILE --scorer SCORER",
+            err=True,
+        )

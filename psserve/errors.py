@@ -17,7 +17,8 @@
     |   |-- PlanError              the options cannot become a fleet on this machine
     |   |-- StartError             a server did not become ready
     |   |-- AlreadyRunning         a fleet of this zoo runs already
-    |   `-- NotRunning             no fleet runs for this zoo
+    |   |-- NotRunning             no fleet runs for this zoo
+    |   `-- ModuleServed           the running fleet serves a module that was to be changed
     `-- RequestError               a request the router answers with an error (HTTP status inside)
 
 Messages are one line that says what was wrong, where, and what to do. The command line prints the message and
@@ -101,6 +102,10 @@ class AlreadyRunning(FleetError):
 
 class NotRunning(FleetError):
     """No fleet runs for this zoo."""
+
+
+class ModuleServed(FleetError):
+    """The running fleet serves a module that was to be changed on disk."""
 
 
 class RequestError(PsserveError):

@@ -41,6 +41,11 @@ class Module(ModuleManifest):
         return [(self.path / file.name, file) for file in (self.stored if self.store == "delta" else self.files)]
 
     @property
+    def disk_bytes(self) -> int:
+        """Size of its files in the zoo's directory."""
+        return 0 if self.store == "link" else sum(file.size for _, file in self.on_disk)
+
+    @property
     def manifest(self) -> ModuleManifest:
         """What its `module.toml` says."""
         return ModuleManifest.model_construct(**{field: value for field, value in self if field != "path"})

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from psserve.cli import main
+from psserve.zoo import Zoo
 
 HEAVY = {"aiohttp", "numpy", "safetensors", "sglang", "torch", "transformers"}
 
@@ -35,6 +36,11 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", ["launch", "doctor"])
 def test_help_of_a_command_imports_nothing_heavy(name: str) -> None:
     assert imported_by(name, "--help") & HEAVY == set()
+
+
+def test_a_listing_imports_nothing_heavy(session_zoo: Zoo) -> None:
+    for arguments in (["models"], ["show", "alpha"], ["path"]):
+        assert imported_by(*arguments, "--zoo", str(session_zoo.path)) & HEAVY == set()
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)

@@ -1,0 +1,28 @@
+"""`psserve path`: where the zoo or a module is on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import zoo_option
+
+
+@click.command("path")
+@click.argument("name", required=False)
+@zoo_option
+def command(name: str | None, zoo_dir: Path | None) -> None:
+    """Print the zoo's directory, or that of the module or alias NAME, damaged or not.
+
+    \b
+    Example:
+      ls "$(psserve path math)"
+    """
+    from psserve.zoo import Zoo, find_zoo
+
+    path = find_zoo(zoo_dir).resolve()
+    if name is not None:
+        scan = Zoo.open(path).scan()
+        path = path / "modules" / (scan.names.get(name) or scan.get(name).name)
+    click.echo(path)

@@ -1,0 +1,47 @@
+"""Which modules the zoo's running fleet serves, for commands that list them or must not pull them from under it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from psserve.errors import ModuleServed
+
+
+def served_states(zoo: Path) -> dict[str, str]:
+    """Each module (or the base) that the zoo's fleet serves -> "ready", another state, or how many servers are ready.
+
+    Only reads; {} if no fleet runs. Raises FleetError if the fleet's state file is damaged.
+    """
+    from psserve.fleet.layout import run_dir
+    from psserve.fleet.state import read_state
+
+    fleet = read_state(run_dir(zoo))
+    if fleet is None or not fleet.supervisor.alive:
+        return {}
+    states: dict[str, list[str]] = {}
+    for server in fleet.servers:
+        if server.role != "router":
+            states.setdefault(server.module or fleet.base, []).append(server.state)
+    return {module: summary(of_module) for module, of_module in states.items()}
+
+
+def summary(states: list[str]) -> str:
+    """The states of one module's servers in a word or two."""
+    if len(set(states)) == 1:
+        return states[0]
+    return f"{states.count('ready')}/{len(states)} ready"
+
+
+def require_not_served(zoo: Path, module: str) -> None:
+    """Raise ModuleServed if the zoo's running fleet serves `module`."""
+    if module in served_states(zoo):
+        raise ModuleServed(f"module {module!r} is served by the running fleet: end it first with `psserve stop`")
+
+
+def forget_checkpoint(zoo: Path, module: str) -> None:
+    """Delete what a fleet made of a module that is no longer there, e.g. its rebuilt weights."""
+    import shutil
+
+    from psserve.fleet.layout import checkpoint_path, run_dir
+
+    shutil.rmtree(checkpoint_path(run_dir(zoo), module), ignore_errors=True)

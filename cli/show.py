@@ -1,0 +1,108 @@
+"""`psserve show`: all that is known of a module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import json_option, zoo_option
+from .output import cell, size, when
+
+if TYPE_CHECKING:
+    from psserve.zoo.manifest import EvaluationRecord, TrainingRecord
+    from psserve.zoo.model import Base, Module
+
+Lines = Iterator[tuple[str, object]]
+
+
+@click.command("show")
+@click.argument("name")
+@json_option
+@zoo_option
+def command(name: str, as_json: bool, zoo_dir: Path | None) -> None:
+    """Show all that is known of the module or alias NAME: what it is for, its training, evaluations, files.
+
+    \b
+    Example:
+      psserve show math --json
+    """
+    from psserve.zoo import Zoo, find_zoo
+
+    from .served import served_states
+
+    zoo = Zoo.open(find_zoo(zoo_dir))
+    module = zoo.module(name)
+    served = served_states(zoo.path).get(module.name)
+    if as_json:
+        click.echo(json.dumps(document(module, zoo.base, served), indent=2))
+        return
+    for label, value in lines(module, zoo.base, served):
+        click.echo(f"{label:<14} {cell(str(value))}")
+
+
+def document(module: Module, base: Base, served: str | None) -> dict[str, Any]:
+    """The whole manifest, and what follows from it."""
+    return module.model_dump(mode="json") | {
+        "base": base.name,
+        "weight_bytes": module.weight_bytes,
+        "disk_bytes": module.disk_bytes,
+        "trained_on_this_base": module.training_for(base) == "this base's cache",
+        "served": served,
+    }
+
+
+def lines(module: Module, base: Base, served: str | None) -> Lines:
+    """Labels and values; of values that are not there, nothing."""
+    yield "name", module.name
+    if module.aliases:
+        yield "aliases", ", ".join(module.aliases)
+    if module.task:
+        yield "task", module.task
+    for example in module.examples:
+        yield "example", example
+    yield "kind", module.kind
+    yield "trained on", module.training_for(base)
+    yield "base", f"{base.name} (fingerprint {module.base_fingerprint})"
+    yield "added", when(module.created)
+    if module.origin:
+        yield "from", module.origin
+    yield "directory", module.path
+    yield "weights", f"{size(module.weight_bytes)}, store {module.store}, {size(module.disk_bytes)} in the zoo"
+    yield "served", served or "no"
+    for note in module.notes:
+        yield "note", note
+    if module.training:
+        yield from training_lines(module.training)
+    for evaluation in module.evaluations:
+        yield "evaluation", evaluation_line(evaluation)
+    for file in module.files:
+        yield "file", f"{file.name}, {file.size} bytes, blake3 {file.blake3}"
+
+
+def training_lines(training: TrainingRecord) -> Lines:
+    """How it was trained."""
+    yield "training", f"{training.method}, base fingerprint {training.base_fingerprint}"
+    if training.data_hash:
+        yield "  data", training.data_hash
+    if training.seed is not None:
+        yield "  seed", training.seed
+    for label, values in (
+        ("  settings", training.hyperparameters),
+        ("  versions", training.versions),
+        ("  metrics", training.metrics),
+    ):
+        if values:
+            yield label, ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def evaluation_line(evaluation: EvaluationRecord) -> str:
+    """One evaluation."""
+    return (
+        f"{when(evaluation.date)}  {evaluation.share:.4f} ({evaluation.right} of {evaluation.items} right), "
+        f"scorer {evaluation.scorer}, {evaluation.how}, at most {evaluation.max_tokens} tokens, "
+        f"data {evaluation.data_hash}"
+    )

@@ -1,0 +1,22 @@
+"""Fixtures: one synthetic zoo a session (read only), and copies of it that a test may change."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import build_zoo
+
+
+@pytest.fixture(scope="session")
+def session_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return build_zoo(tmp_path_factory.mktemp("zoo") / "zoo", modules=("alpha", "beta"))
+
+
+@pytest.fixture
+def zoo(session_zoo: Zoo, tmp_path: Path) -> Zoo:
+    """A zoo of the test's own: base, alpha, beta, both naive."""
+    return Zoo.open(shutil.copytree(session_zoo.path, tmp_path / "zoo"))
