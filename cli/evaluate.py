@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .options import json_option, zoo_option
+from .recording import Recorder
 
 SCORERS = ("exact", "number", "python", "tool-call")
 
@@ -41,6 +42,7 @@ SCORERS = ("exact", "number", "python", "tool-call")
     help="Directory of a full fine-tune on the same data: compare one MODULE with it, naive sharing and the base.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="With --compare: write the table and its plot here.")
+@click.option("--no-record", is_flag=True, help="Do not write the results into the zoo's manifests.")
 @json_option
 @zoo_option
 def command(
@@ -55,10 +57,14 @@ def command(
     batch_size: int,
     full: Path | None,
     out: Path | None,
+    no_record: bool,
     as_json: bool,
     zoo_dir: Path | None,
 ) -> None:
     """Let modules answer held-out items (greedily) and count right answers [default: every module of the zoo].
+
+    The results are recorded in the zoo, where `psserve models` and `psserve show` find them: those computed here, and
+    those of the zoo's own running fleet. Another fleet at --url may serve other weights, and nothing is recorded of it.
 
     \b
     Example:
@@ -91,6 +97,7 @@ def command(
         table = compare_in_zoo(zoo, modules[0], full, items, scorer, max_tokens, batch_size)
         show_comparison(table, out, as_json)
         return
+    recorder = None if no_record else Recorder(zoo_dir, url, scorer_name, data, max_tokens)
     results = []
     for name in modules or [module.name for module in Zoo.open(find_zoo(zoo_dir)).modules()]:
         click.echo(f"{name}: {len(items)} items", err=True)
@@ -100,6 +107,8 @@ def command(
             answerer = zoo_answerer(Zoo.open(find_zoo(zoo_dir)), name, batch_size=batch_size)
         result = evaluate(answerer, items, scorer, max_tokens)
         results.append({"module": name, "score": result.share, "right": result.right, "total": result.total})
+        if recorder:
+            recorder.record(name, result)
     show(results, scorer_name, as_json)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,11 @@ from click.testing import CliRunner, Result
 
 from psserve.cli.evaluate import SCORERS
 from psserve.cli.main import cli
+from psserve.cli.recording import Recorder
+from psserve.fleet.state import FleetState, ProcessId, ServerState, write_state
 from psserve.training import scorers
+from psserve.training.evaluate import Score
+from psserve.training.record import data_hash
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import build_zoo
 
@@ -45,6 +50,58 @@ def test_all_modules_are_scored_and_json_is_all_of_stdout(zoo: Zoo, data: Path) 
 def test_the_base_and_a_limit(zoo: Zoo, data: Path) -> None:
     result = run(zoo, data, zoo.base.name, "--limit", "1")
     assert result.stdout == f"{zoo.base.name}\t0.0000\t0/1\n"
+
+
+def test_what_is_computed_here_is_recorded_under_the_modules_own_name(zoo: Zoo, data: Path) -> None:
+    before = len(zoo.module("beta").evaluations)
+    run(zoo, data, "beta", "--limit", "1")
+    evaluations = zoo.module("beta").evaluations
+    assert len(evaluations) == before + 1
+    latest = evaluations[-1]
+    assert (latest.scorer, latest.how, latest.items, latest.right, latest.max_tokens) == ("exact", "reference", 1, 0, 4)
+    assert latest.data_hash == data_hash([data])
+
+
+def test_no_record_leaves_the_manifest_alone(zoo: Zoo, data: Path) -> None:
+    before = zoo.module("beta")
+    run(zoo, data, "beta", "--limit", "1", "--no-record")
+    assert zoo.module("beta") == before
+
+
+def record_of_fleet(zoo: Zoo, data: Path, served: ServerState, url: str) -> int:
+    """Record a score of the module "alpha" from a fleet at `url`, while the zoo's fleet runs `served` at port 30000.
+
+    Returns how many records that made.
+    """
+    state = FleetState(
+        url="http://127.0.0.1:30000",
+        zoo=str(zoo.path),
+        base=zoo.base.name,
+        supervisor=ProcessId.own(),
+        ready=True,
+        tmp_dir="",
+        servers=(served,),
+    )
+    (zoo.path / ".run").mkdir(exist_ok=True)
+    write_state(zoo.path / ".run", state)
+    before = len(zoo.module("alpha").evaluations)
+    Recorder(zoo.path, url, "exact", [data], 4).record("alpha", Score(1, 2))
+    return len(zoo.module("alpha").evaluations) - before
+
+
+def test_only_the_zoos_own_fleet_with_its_present_weights_is_recorded(
+    zoo: Zoo, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = ServerState(
+        name="d", role="decode", module="alpha", port=1, state="ready", log="", started=time.time() + 60
+    )
+    assert record_of_fleet(zoo, data, server, "http://127.0.0.1:30000/") == 1
+    assert zoo.module("alpha").evaluations[-1].how == "fleet"
+    assert record_of_fleet(zoo, data, server, "http://127.0.0.1:8000") == 0
+    assert "is not the fleet of the zoo" in capsys.readouterr().err
+    older = server.model_copy(update={"started": 1.0})
+    assert record_of_fleet(zoo, data, older, "http://127.0.0.1:30000") == 0
+    assert "serves other weights" in capsys.readouterr().err
 
 
 def test_comparison_writes_its_report(zoo: Zoo, data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Writing what `psserve evaluate` found into the manifests of the zoo whose modules answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from psserve.errors import FleetError, PsserveError, ZooError
+
+if TYPE_CHECKING:
+    from psserve.training.evaluate import Score
+    from psserve.zoo import Zoo
+    from psserve.zoo.model import Module
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Records scores by `scorer` on the files `data`, of answers of at most `max_tokens` tokens.
+
+    `url` is the fleet that answered, None for the reference.
+    """
+
+    zoo_dir: Path | None
+    url: str | None
+    scorer: str
+    data: Sequence[Path]
+    max_tokens: int
+
+    def record(self, name: str, score: Score) -> None:
+        """Record a score of the module or alias `name`, or say on stderr why it is not recorded.
+
+        Not to record is no failure: the score may have taken hours, and is printed all the same.
+        """
+        from psserve.training.record import data_hash
+        from psserve.zoo import Zoo, find_zoo
+        from psserve.zoo.manifest import EvaluationRecord
+
+        try:
+            zoo = Zoo.open(find_zoo(self.zoo_dir))
+            if name == zoo.base.name:
+                return
+            module = zoo.module(name)
+            if self.url:
+                require_answered(self.url, zoo, module)
+            evaluation = EvaluationRecord(
+                date=int(time.time()),
+                scorer=self.scorer,
+                data_hash=data_hash(self.data),
+                items=score.total,
+                right=score.right,
+                max_tokens=self.max_tokens,
+                how="fleet" if self.url else "reference",
+            )
+            zoo.record_evaluation(module.name, evaluation)
+        except (PsserveError, OSError) as error:
+            click.echo(f"note: the score of {name} is not recorded: {error}", err=True)
+
+
+def require_answered(url: str, zoo: Zoo, module: Module) -> None:
+    """Raise FleetError unless the fleet at `url` is this zoo's, and serves the weights that `module` has now."""
+    from psserve.fleet.state import running_fleet
+
+    fleet = running_fleet(zoo.path)
+    if fleet.url != url.rstrip("/"):
+        raise FleetError(f"{url} is not the fleet of the zoo {zoo.path}, which is at {fleet.url}")
+    started = [server.started or 0.0 for server in fleet.servers if server.module == module.name]
+    if not started or min(started) < module.created:
+        raise ZooError(f"the fleet at {url} serves other weights than those in {module.path}")
