@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from psserve.zoo.model import Base, Module
     from psserve.zoo.scan import Scan
 
-COLUMNS = ("NAME", "KIND", "STORE", "SIZE", "TRAINED ON", "ACCURACY", "SERVED", "ALIASES", "TASK")
+COLUMNS = ("NAME", "KIND", ">SIZE", "STORE", "TRAINED", "ACCURACY", "SERVED", "ALIASES", "TASK")
 STYLES = {"naive": "bold yellow", "cache-conditioned": "green", "ready": "green", "failed": "bold red"}
 HIDDEN = {"files", "stored", "links"}
 
@@ -27,7 +27,11 @@ HIDDEN = {"files", "stored", "links"}
 def command(context: click.Context, as_json: bool, zoo_dir: Path | None) -> None:
     """List the zoo's base and modules.
 
-    ACCURACY is what `psserve evaluate` recorded last. Damaged modules are named on stderr; the exit status is then 1.
+    SIZE is that of the weights as they are served. TRAINED is on what, by the module's record: only "on cache" (of this
+    base) is how modules are served, all others are naive. ACCURACY is what `psserve evaluate` recorded last, of so many
+    items. Damaged modules are named on stderr, and the exit status is then 1.
+
+    On a terminal this is a table, elsewhere lines of tab-separated fields.
 
     \b
     Example:
@@ -67,7 +71,7 @@ def module_document(module: Module, base: Base, served: dict[str, str]) -> dict[
     return module.model_dump(mode="json", exclude=HIDDEN) | {
         "weight_bytes": module.weight_bytes,
         "disk_bytes": module.disk_bytes,
-        "trained_on_this_base": module.training_for(base) == "this base's cache",
+        "trained_on_this_base": module.training_for(base) == "on cache",
         "accuracy": latest and latest.model_dump() | {"share": latest.share},
         "served": served.get(module.name),
     }
@@ -76,7 +80,7 @@ def module_document(module: Module, base: Base, served: dict[str, str]) -> dict[
 def base_row(base: Base, served: dict[str, str]) -> tuple[str, ...]:
     """The table's first row."""
     task = f"{base.architecture}, {base.dtype}"
-    return (base.name, "base", "-", size(base.weight_bytes), "-", "-", served.get(base.name, "-"), "", task)
+    return (base.name, "base", size(base.weight_bytes), "-", "-", "-", served.get(base.name, "-"), "", task)
 
 
 def row(module: Module, base: Base, served: dict[str, str]) -> tuple[str, ...]:
@@ -84,8 +88,8 @@ def row(module: Module, base: Base, served: dict[str, str]) -> tuple[str, ...]:
     return (
         module.name,
         module.kind,
-        module.store if module.store != "delta" else f"delta {size(module.disk_bytes)}",
         size(module.weight_bytes),
+        module.store if module.store != "delta" else f"delta {size(module.disk_bytes)}",
         module.training_for(base),
         accuracy(module),
         served.get(module.name, "-"),
@@ -99,7 +103,7 @@ def accuracy(module: Module) -> str:
     latest = module.latest_evaluation
     if latest is None:
         return "unknown" if module.kind == "naive" else "-"
-    return f"{latest.share:.4f} of {latest.items} ({latest.scorer})"
+    return f"{latest.share:.3f} of {latest.items}"
 
 
 def warn_naive(modules: tuple[Module, ...]) -> None:

@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
+from psserve.console import printable
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], styles: dict[str, str] | None = None) -> None:
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Mapping[str, str] | None = None) -> None:
     """A table on a terminal; elsewhere lines of tab-separated cells without a heading, which programs can read.
 
-    `styles` maps a cell's text to how `rich` shows it, e.g. {"naive": "yellow"}.
+    `columns` and `styles` as for `psserve.console.table`.
     """
-    clean = [[cell(text) for text in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in clean:
-            click.echo("\t".join(row))
+        for row in rows:
+            click.echo("\t".join(map(one_line, row)))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from psserve.console import console, table
 
-    table = Table(*columns, box=box.SIMPLE_HEAD)
-    for row in clean:
-        table.add_row(*(Text(text, style=(styles or {}).get(text, "")) for text in row))
-    Console().print(table)
+    made = table(columns, rows, styles)
+    made.columns[0].no_wrap = True  # names stay whole on a narrow terminal; all else may be folded
+    console().print(made)
 
 
-def cell(text: str) -> str:
-    """`text` on one line and without control characters, which could break a table or steer a terminal."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+def one_line(text: str) -> str:
+    """`text` on one line, without what could steer a terminal."""
+    return " ".join(printable(text).split())
 
 
 def size(count: int) -> str:
-    """Bytes, readable."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    """Bytes, readable: 512 bytes, 1.2 MB."""
+    from rich.filesize import decimal
+
+    return decimal(count)
 
 
 def when(unix_time: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import json_option, zoo_option
-from .output import cell, size, when
+from .output import one_line, size, when
 
 if TYPE_CHECKING:
     from psserve.zoo.manifest import EvaluationRecord, TrainingRecord
@@ -41,7 +41,7 @@ def command(name: str, as_json: bool, zoo_dir: Path | None) -> None:
         click.echo(json.dumps(document(module, zoo.base, served), indent=2))
         return
     for label, value in lines(module, zoo.base, served):
-        click.echo(f"{label:<14} {cell(str(value))}")
+        click.echo(f"{label:<14} {one_line(str(value))}")
 
 
 def document(module: Module, base: Base, served: str | None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def document(module: Module, base: Base, served: str | None) -> dict[str, Any]:
         "base": base.name,
         "weight_bytes": module.weight_bytes,
         "disk_bytes": module.disk_bytes,
-        "trained_on_this_base": module.training_for(base) == "this base's cache",
+        "trained_on_this_base": module.training_for(base) == "on cache",
         "served": served,
     }
 
@@ -65,7 +65,7 @@ def lines(module: Module, base: Base, served: str | None) -> Lines:
     for example in module.examples:
         yield "example", example
     yield "kind", module.kind
-    yield "trained on", module.training_for(base)
+    yield "trained", module.training_for(base)
     yield "base", f"{base.name} (fingerprint {module.base_fingerprint})"
     yield "added", when(module.created)
     if module.origin:

@@ -8,8 +8,8 @@ from typing import Literal
 from psserve.errors import ManifestError
 from psserve.zoo.manifest import BaseRecord, EvaluationRecord, FileRecord, ModuleManifest
 
-TrainingState = Literal["this base's cache", "this base, not its cache", "another base", "no record"]
-"""What a module was trained on. Only the first one is trained as it is served."""
+TrainingState = Literal["on cache", "not on cache", "other base", "no record"]
+"""On what a module's record says that it was trained, seen from the zoo's base: its KV cache, or something else."""
 
 
 class Base(BaseRecord):
@@ -21,6 +21,12 @@ class Base(BaseRecord):
     def weight_bytes(self) -> int:
         """Size of the weights on disk."""
         return weight_bytes(self.files)
+
+    @property
+    def auxiliary_files(self) -> dict[str, Path]:
+        """Name -> path of all but the weights: configuration, tokenizer and chat template."""
+        weights = (".safetensors", ".safetensors.index.json")
+        return {file.name: self.path / file.name for file in self.files if not file.name.endswith(weights)}
 
 
 class Module(ModuleManifest):
@@ -56,12 +62,12 @@ class Module(ModuleManifest):
         return self.evaluations[-1] if self.evaluations else None
 
     def training_for(self, base: Base) -> TrainingState:
-        """What its training record says about this base."""
+        """On what it was trained. Only "on cache" is as it is served."""
         if self.training is None:
             return "no record"
         if self.training.base_fingerprint != base.fingerprint:
-            return "another base"
-        return "this base's cache" if self.training.method == "cache-conditioned" else "this base, not its cache"
+            return "other base"
+        return "on cache" if self.training.method == "cache-conditioned" else "not on cache"
 
 
 def weight_bytes(files: tuple[FileRecord, ...]) -> int:
