@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.generation import check_end_tokens, check_generation
 from psserve.zoo.jsonfile import read_json
 from psserve.zoo.manifest import FILE_NAME
 from psserve.zoo.tensors import INDEX, Tensor, read_tensors
@@ -26,6 +28,17 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 CONFIG_FILES = ("config.json", "generation_config.json")
+
+COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+"""Fields of config.json that must be whole numbers from 1 on."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +64,12 @@ class Checkpoint:
     @property
     def weight_files(self) -> list[Path]:
         """The shards and their index, if there is one."""
-        index = self.path / INDEX
-        return [*self.shards, *([index] if index.exists() else [])]
+        return [*self.shards, *self.index]
+
+    @property
+    def index(self) -> list[Path]:
+        """The index that says which tensor is in which shard; none if there is no such file."""
+        return [path for path in [self.path / INDEX] if path.exists()]
 
     @property
     def auxiliary_files(self) -> list[Path]:
@@ -88,15 +105,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
     check_directory(path)
     raw = read_json(path / "config.json")
     architecture = check_config(path, raw)
+    config = understand_config(path)
+    check_counts(path / "config.json", config)
     checkpoint = Checkpoint(
         path=path,
         architecture=architecture,
-        config=understand_config(path),
+        config=config,
         generation_config=read_json(path / "generation_config.json"),
         tensors=read_tensors(path),
         tokenizer=read_tokenizer(path),
     )
-    check_shapes(checkpoint)
+    check_generation(path / "generation_config.json", checkpoint.generation_config)
+    check_end_tokens(path, config["vocab_size"], checkpoint.eos_token_ids)
     return checkpoint
 
 
@@ -106,7 +126,7 @@ def check_directory(path: Path) -> None:
         what = "not a directory" if path.exists() else "not found"
         raise IncompatibleCheckpoint(f"{path}: {what}: give the directory of a checkpoint")
     if (path / "adapter_config.json").exists():
-        raise IncompatibleCheckpoint(f"{path}: a LoRA adapter, not a full checkpoint: merge it into the base first")
+        raise IncompatibleCheckpoint(f"{path}: a LoRA adapter, not a full checkpoint: give the model it was made for")
     if not (path / "config.json").exists():
         raise IncompatibleCheckpoint(f"{path}: no config.json: give the directory of a checkpoint")
     code = sorted(file.name for file in path.glob("*.py"))
@@ -114,9 +134,20 @@ def check_directory(path: Path) -> None:
         raise IncompatibleCheckpoint(f"{path}: brings its own code ({code[0]}), which psserve never runs: remove it")
     if not any(path.glob("*.safetensors")):
         raise IncompatibleCheckpoint(f"{path}: no *.safetensors: pickled weights are refused, convert them first")
+    check_readable(path)
     odd = sorted(file.name for file in path.glob("*.safetensors") if not FILE_NAME.fullmatch(file.name))
     if odd:
         raise IncompatibleCheckpoint(f"{path / odd[0]}: rename it: file names may hold A-Z a-z 0-9 . _ - alone")
+
+
+def check_readable(directory: Path) -> None:
+    """Check that each file that will be read is one, and may be read."""
+    for path in sorted([*directory.glob("*.safetensors"), *directory.glob("*.json"), *directory.glob("*.jinja")]):
+        if not path.is_file():
+            what = "a link to nothing" if path.is_symlink() else "not a file"
+            raise IncompatibleCheckpoint(f"{path}: {what}: copy the file there")
+        if not os.access(path, os.R_OK):
+            raise IncompatibleCheckpoint(f"{path}: may not be read by you: change its permissions (chmod a+r)")
 
 
 def check_config(path: Path, config: dict[str, Any]) -> str:
@@ -154,16 +185,11 @@ def understand_config(path: Path) -> dict[str, Any]:
     return understood
 
 
-def check_shapes(checkpoint: Checkpoint) -> None:
-    """Check the tensors that decide the KV cache's layout against the configuration."""
-    config = checkpoint.config
-    key_value = (config["num_key_value_heads"] * checkpoint.head_dim, config["hidden_size"])
-    wanted = {"model.embed_tokens.weight": (config["vocab_size"], config["hidden_size"])}
-    for layer in range(config["num_hidden_layers"]):
-        wanted[f"model.layers.{layer}.self_attn.k_proj.weight"] = key_value
-        wanted[f"model.layers.{layer}.self_attn.v_proj.weight"] = key_value
-    for name, shape in wanted.items():
-        tensor = checkpoint.tensors.get(name)
-        if tensor is None or tensor.shape != shape:
-            found = "missing" if tensor is None else list(tensor.shape)
-            raise IncompatibleCheckpoint(f"{checkpoint.path}: {name}: config.json needs {list(shape)}, found {found}")
+def check_counts(path: Path, config: dict[str, Any]) -> None:
+    """Raise IncompatibleCheckpoint unless the sizes in the configuration file at `path` can be sizes."""
+    for field in COUNTS:
+        value = config.get(field)
+        if type(value) is not int or value < 1:
+            raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, not a number from 1 on: correct it")
+    if type(config.get("head_dim")) not in (int, type(None)):
+        raise IncompatibleCheckpoint(f"{path}: head_dim is {config['head_dim']!r}, not a number: correct it")

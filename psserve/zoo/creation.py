@@ -7,31 +7,48 @@ from pathlib import Path
 from psserve.errors import IncompatibleCheckpoint, ZooError
 from psserve.zoo.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.compatibility import fingerprint
+from psserve.zoo.finite import check_finite
 from psserve.zoo.hashing import record_files
+from psserve.zoo.layout import check_tensors
 from psserve.zoo.manifest import ZOO_MANIFEST, BaseRecord, ZooManifest, write_manifest
 from psserve.zoo.names import check_name, default_base_name
+from psserve.zoo.progress import Progress
+from psserve.zoo.recovery import LOCK
 from psserve.zoo.source import Source, find_source
+from psserve.zoo.storage import lock
+from psserve.zoo.weights import weight_file
 
 
-def create_zoo(path: Path, base: str | Path, name: str | None) -> None:
-    """See `Zoo.create`. All of the base is read once, to hash it."""
-    if (path / ZOO_MANIFEST).exists():
-        raise ZooError(f"{path}: a zoo is there already: add modules to it, or choose another directory")
-    if path.exists() and not path.is_dir():
-        raise ZooError(f"{path}: not a directory: choose another place")
-    source = find_source(base, path)
+def create_zoo(path: Path, base: str | Path, name: str | None, revision: str | None, progress: Progress) -> None:
+    """See `Zoo.create`. All of the base is read twice, to check and to hash it."""
+    check_place(path)
+    source = find_source(base, path, revision)
     name = check_name(name or default_base_name(source.text if source.revision else source.path.name), "base name")
     checkpoint = read_checkpoint(source.path)
     if checkpoint.tokenizer.parts is None:
         raise IncompatibleCheckpoint(f"{source.path}: no tokenizer.json: save the base with its fast tokenizer")
-    record = describe_base(name, source, checkpoint)
+    check_tensors(checkpoint)
+    files = [weight_file(shard) for shard in checkpoint.shards]
+    progress.stage("checking the base", sum(file.size for file in files))
+    check_finite(files, source.path, progress)
+    record = describe_base(name, source, checkpoint, progress)
     path.mkdir(parents=True, exist_ok=True)
-    write_manifest(path / ZOO_MANIFEST, ZooManifest(base=record))
+    with lock(path / LOCK):
+        check_place(path)  # again, now that nobody else can make one
+        write_manifest(path / ZOO_MANIFEST, ZooManifest(base=record))
 
 
-def describe_base(name: str, source: Source, checkpoint: Checkpoint) -> BaseRecord:
+def check_place(path: Path) -> None:
+    """Raise ZooError if there can be no new zoo at `path`."""
+    if (path / ZOO_MANIFEST).exists():
+        raise ZooError(f"{path}: a zoo is there already: add modules to it, or choose another directory")
+    if path.exists() and not path.is_dir():
+        raise ZooError(f"{path}: not a directory: choose another place")
+
+
+def describe_base(name: str, source: Source, checkpoint: Checkpoint, progress: Progress) -> BaseRecord:
     """What zoo.toml says about a base."""
-    files = record_files(checkpoint.weight_files + checkpoint.auxiliary_files)
+    files = record_files(checkpoint.weight_files + checkpoint.auxiliary_files, progress, "hashing the base")
     return BaseRecord(
         name=name,
         source=source.text,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.tensors import read_header
+from psserve.zoo.progress import SILENT, Progress, reported
+from psserve.zoo.weights import WeightFile
 
 EXPONENT_BITS: dict[str, tuple[type[np.unsignedinteger], int]] = {
     "F64": (np.uint64, 0x7FF0_0000_0000_0000),
@@ -19,19 +19,29 @@ EXPONENT_BITS: dict[str, tuple[type[np.unsignedinteger], int]] = {
 """Element type -> (unsigned type of its width, exponent's bits): NaN and infinity are the values with all of them set.
 On bits, because NumPy has no bfloat16."""
 
-BLOCK = 1 << 20
+
+def check_finite(files: Iterable[WeightFile], where: object, progress: Progress = SILENT) -> list[str]:
+    """Read all weights of `where`; the names of matrices that hold nothing but zeros.
+
+    IncompatibleCheckpoint names the first tensor with a value that is no number.
+    """
+    zero: list[str] = []
+    for file in files:
+        for name, tensor in file.tensors.items():
+            zeros = tensor.size > 0
+            for block in reported(file.read(name), progress):
+                if tensor.dtype in EXPONENT_BITS and not is_finite(block, tensor.dtype):
+                    raise IncompatibleCheckpoint(
+                        f"{where}: tensor {name} holds NaN or infinity: the training run diverged"
+                    )
+                zeros = zeros and not block.strip(b"\0")
+            if zeros and len(tensor.shape) > 1:
+                zero.append(name)
+    return zero
 
 
-def check_finite(path: Path) -> None:
-    """Read all of a safetensors file; IncompatibleCheckpoint names the first tensor with a value that is no number."""
-    with path.open("rb") as file:
-        start = 8 + struct.unpack("<Q", file.read(8))[0]
-    for name, tensor in read_header(path).items():
-        if tensor.dtype not in EXPONENT_BITS or tensor.data_offsets[0] == tensor.data_offsets[1]:
-            continue
-        bits, exponent = EXPONENT_BITS[tensor.dtype]
-        count = (tensor.data_offsets[1] - tensor.data_offsets[0]) // bits().itemsize
-        values = np.memmap(path, bits, "r", start + tensor.data_offsets[0], (count,))
-        mask = bits(exponent)
-        if any(((values[at : at + BLOCK] & mask) == mask).any() for at in range(0, count, BLOCK)):
-            raise IncompatibleCheckpoint(f"{path}: tensor {name} holds NaN or infinity: the training run diverged")
+def is_finite(block: bytes, dtype: str) -> bool:
+    """Whether every value of a floating-point block is a number."""
+    bits, exponent = EXPONENT_BITS[dtype]
+    mask = bits(exponent)
+    return not ((np.frombuffer(block, bits) & mask) == mask).any()

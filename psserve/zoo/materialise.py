@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from psserve.errors import ZooError
-from psserve.zoo.model import Module, check_files
+from psserve.zoo.model import Module
+from psserve.zoo.progress import SILENT, Progress
+from psserve.zoo.stores import REBUILT, checkpoint_files
 from psserve.zoo.zoo import Zoo
 
 
-def materialise(zoo: Zoo, module: Module, dest: Path) -> Path:
+def materialise(zoo: Zoo, module: Module, dest: Path, progress: Progress = SILENT) -> Path:
     """Make `dest` a directory of links to the module's weights and to the base's configuration, tokenizer and template.
 
-    Doing it again repairs what is missing and removes links that no longer belong. Raises ManifestError if a file of
-    the module changed, ZooError if `dest` holds something that is not a link.
+    Weights that are stored as a delta are rebuilt first, and kept in the zoo for the next time. Doing it again repairs
+    what is missing and removes links that no longer belong. Raises ManifestError if a file of the module changed,
+    ZooError if `dest` holds something that is not a link, or there is no room.
     """
-    check_files(module.path, module.files, f"module {module.name!r}")
-    weights = {file.name: module.path / file.name for file in module.files}
+    weights = checkpoint_files(zoo, module, zoo.path / REBUILT / module.name, progress)
     auxiliary = {
         file.name: zoo.base.path / file.name
         for file in zoo.base.files

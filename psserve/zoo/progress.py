@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TextIO
@@ -29,6 +30,13 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 SILENT = Progress()
+
+
+def reported(blocks: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
+    """The blocks, each of which is reported when it is done with."""
+    for block in blocks:
+        yield block
+        progress.advance(len(block))
 
 
 class StreamProgress(Progress):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from psserve.zoo.removal import REMOVED, discard
 from psserve.zoo.renaming import finish_renaming
+from psserve.zoo.staging import clean_up_import
 from psserve.zoo.storage import lock
 
 LOCK = ".lock"
@@ -23,9 +24,7 @@ def changing(zoo: Path) -> Iterator[None]:
 
 def recover(zoo: Path) -> None:
     """Finish or undo what a killed command left. The caller holds the lock, so that nobody is at it now."""
-    from psserve.zoo.importing import restore_replaced  # here, as it imports NumPy, which listings need not
-
-    restore_replaced(zoo)
+    clean_up_import(zoo)
     discard(zoo / REMOVED)
     for pattern in ("", "modules/*/"):
         for temporary in zoo.glob(f"{pattern}.*.tmp"):

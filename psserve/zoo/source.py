@@ -1,11 +1,11 @@
-"""Where a base's checkpoint is: a directory, or a model of the Hugging Face Hub that is on this machine already."""
+"""Where a checkpoint is: a directory, or a model of the Hugging Face Hub."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from psserve.errors import ZooError
+from psserve.errors import UsageError, ZooError
 
 
 @dataclass(frozen=True)
@@ -16,32 +16,41 @@ class Source:
     revision: str | None
     path: Path
 
+    def __str__(self) -> str:
+        return str(self.path) if self.revision is None else f"{self.text}@{self.revision[:12]}"
 
-def find_source(wanted: str | Path, zoo: Path) -> Source:
-    """A directory if there is one of that name, else a Hub id from the local cache; ZooError if neither."""
+
+def find_source(wanted: str | Path, zoo: Path, revision: str | None = None) -> Source:
+    """A directory if there is one of that name, else a model of the Hub; ZooError if neither.
+
+    A model that is not in the local cache is downloaded. `revision` is a branch, tag or commit of the Hub.
+    """
     path = Path(wanted).expanduser().resolve()
     if path.exists():
+        if revision is not None:
+            raise UsageError(f"{wanted}: --revision is for models of the Hub, and this is a directory: leave it out")
         inside = path.is_relative_to(zoo.resolve())
         return Source(str(path.relative_to(zoo.resolve()) if inside else path), None, path)
-    if isinstance(wanted, str) and wanted.count("/") == 1 and not wanted.startswith((".", "/", "~")):
-        path = cached_snapshot(wanted, None)
-        return Source(wanted, path.name, path)
+    if is_hub_id(str(wanted)):
+        from psserve.zoo.hub import snapshot
+
+        path = snapshot(str(wanted), revision)
+        return Source(str(wanted), path.name, path)
     raise ZooError(f"{wanted}: no such directory")
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether `text` can be a Hub id, "organisation/name"."""
+    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
+
+
 def resolve(text: str, revision: str | None, zoo: Path) -> Path:
-    """The directory that a recorded source means now."""
-    return (zoo / text).resolve() if revision is None else cached_snapshot(text, revision)
+    """The directory that a recorded source means now. Nothing is downloaded: ZooError says how to."""
+    if revision is None:
+        return (zoo / text).resolve()
+    from psserve.zoo.hub import cached
 
-
-def cached_snapshot(hub_id: str, revision: str | None) -> Path:
-    """The local snapshot directory of a Hub model. psserve never downloads: ZooError says how to."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise ZooError(
-            f"{hub_id}: neither a directory nor in the local Hub cache: run `hf download {hub_id}`"
-        ) from None
+    path = cached(text, revision)
+    if path is None:
+        raise ZooError(f"{text}: not in the local Hub cache any more: run `hf download {text} --revision {revision}`")
+    return path

@@ -26,7 +26,13 @@ class Tensor(Record):
     shape: tuple[Annotated[int, Field(ge=0)], ...]
     data_offsets: tuple[int, int]
 
+    @property
+    def size(self) -> int:
+        """Bytes of its data."""
+        return self.data_offsets[1] - self.data_offsets[0]
 
+
+METADATA = TypeAdapter(dict[str, str])
 HEADER = TypeAdapter(dict[str, Tensor])
 WEIGHT_MAP = TypeAdapter(dict[str, str])
 
@@ -50,31 +56,42 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file; IncompatibleCheckpoint if it is not one or is cut short."""
+    """The tensors of one safetensors file, in the order of their data; IncompatibleCheckpoint if it is damaged."""
+    head = read_head(path)
+    try:
+        tensors = parse_header(head[8:])
+    except ValidationError as error:
+        raise IncompatibleCheckpoint(f"{path}: bad safetensors header ({describe(error)}): copy it again") from None
+    except (ValueError, RecursionError):
+        raise IncompatibleCheckpoint(f"{path}: bad safetensors header (not JSON): copy it again") from None
+    check_data(path, tensors, path.stat().st_size - len(head))
+    return tensors
+
+
+def read_head(path: Path) -> bytes:
+    """The first bytes of a safetensors file: the header's length, and the header (JSON)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         if not 2 <= length <= min(MAX_HEADER, size - 8):
             raise IncompatibleCheckpoint(f"{path}: not a safetensors file, or truncated: copy it again")
-        raw = file.read(length)
-    try:
-        document = json.loads(raw)
-        if isinstance(document, dict):
-            document.pop("__metadata__", None)
-        tensors = HEADER.validate_python(document)
-    except ValidationError as error:
-        raise IncompatibleCheckpoint(f"{path}: bad safetensors header ({describe(error)}): copy it again") from None
-    except (ValueError, RecursionError):
-        raise IncompatibleCheckpoint(f"{path}: bad safetensors header (not JSON): copy it again") from None
-    check_data(path, tensors, size - 8 - length)
-    return tensors
+        return prefix + file.read(length)
+
+
+def parse_header(header: bytes) -> dict[str, Tensor]:
+    """The tensors that a header describes, in the order of their data. Raises ValueError or RecursionError."""
+    document = json.loads(header)
+    if isinstance(document, dict):
+        METADATA.validate_python(document.pop("__metadata__", {}))
+    tensors = HEADER.validate_python(document)
+    return dict(sorted(tensors.items(), key=lambda item: item[1].data_offsets))
 
 
 def check_data(path: Path, tensors: dict[str, Tensor], available: int) -> None:
-    """Check that the tensors fill the file's data (`available` bytes) exactly: no gap, no overlap, nothing missing."""
+    """Check that the tensors fill the file's data (`available` bytes) one after the other: no gap, no overlap."""
     end = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
+    for name, tensor in tensors.items():
         if tensor.dtype not in DTYPE_BYTES:
             raise IncompatibleCheckpoint(f"{path}: tensor {name} has element type {tensor.dtype}: not supported")
         begin, stop = tensor.data_offsets

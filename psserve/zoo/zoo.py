@@ -17,17 +17,19 @@ from psserve.zoo.manifest import (
     MODULE_MANIFEST,
     ZOO_MANIFEST,
     EvaluationRecord,
+    Store,
     ZooManifest,
     read_manifest,
     write_manifest,
 )
 from psserve.zoo.model import Base, Module, check_files
 from psserve.zoo.names import check_free, check_name
+from psserve.zoo.progress import SILENT, Progress
 from psserve.zoo.recovery import changing
 from psserve.zoo.removal import remove_module
 from psserve.zoo.renaming import rename_module
 from psserve.zoo.scan import Scan, scan_modules
-from psserve.zoo.source import resolve
+from psserve.zoo.source import find_source, resolve
 
 # What makes and imports checkpoints is imported where it is used: it brings NumPy, and a listing must be there at once.
 
@@ -57,21 +59,37 @@ class Zoo:
     @classmethod
     def open(cls, path: Path) -> Zoo:
         """Open the zoo at `path`. Raises ZooNotFound, or ManifestError (zoo.toml is bad, or the base changed)."""
+        zoo = cls.read(path)
+        check_files(zoo.base.path, zoo.base.files, f"base {zoo.base.name!r}")
+        return zoo
+
+    @classmethod
+    def read(cls, path: Path) -> Zoo:
+        """Open the zoo at `path` as `open` does, but whatever became of the base's files (to verify them)."""
         find_zoo(path)
         record = read_manifest(path / ZOO_MANIFEST, ZooManifest).base
         base = Base(path=resolve(record.source, record.revision, path), **record.model_dump())
-        check_files(base.path, base.files, f"base {base.name!r}")
         return cls(path.resolve(), base)
 
     @classmethod
-    def create(cls, path: Path, base: str | Path, name: str | None = None) -> Zoo:
-        """Make a zoo at `path` for the checkpoint `base` (a directory, or a Hub id on this machine), which stays there.
+    def create(
+        cls,
+        path: Path,
+        base: str | Path,
+        name: str | None = None,
+        *,
+        revision: str | None = None,
+        progress: Progress = SILENT,
+    ) -> Zoo:
+        """Make a zoo at `path` for the checkpoint `base`, which stays where it is.
 
-        `name` is the base's name (default: the last part of `base`). Raises ZooError or IncompatibleCheckpoint.
+        `base` is a directory, or a Hub id, which is pinned to a commit (of `revision`) and downloaded if it is not in
+        the local cache. `name` is the base's name (default: the last part of `base`). Raises ZooError,
+        IncompatibleCheckpoint or UsageError.
         """
         from psserve.zoo.creation import create_zoo
 
-        create_zoo(path, base, name)
+        create_zoo(path, base, name, revision, progress)
         return cls.open(path)
 
     def scan(self) -> Scan:
@@ -89,14 +107,20 @@ class Zoo:
     def add(
         self,
         name: str,
-        source: Path,
+        source: str | Path,
         task: str = "",
         examples: Iterable[str] = (),
         aliases: Iterable[str] = (),
         allow_naive: bool = False,
         replace: bool = False,
+        *,
+        revision: str | None = None,
+        store: Store = "copy",
+        progress: Progress = SILENT,
     ) -> Module:
-        """Import the full checkpoint directory `source` as module `name`: checked against the base, then copied.
+        """Import `source` as module `name`: checked against the base, then stored as `store` says.
+
+        `source` is a directory or a Hub id (with a `revision`): a full checkpoint, a LoRA adapter, or a training run.
 
         With `replace`, a module of that name may be there and gives way once the new one is complete.
         Raises UsageError (name), ModuleExists, IncompatibleCheckpoint (with the field and both values), or ZooError
@@ -104,10 +128,13 @@ class Zoo:
         """
         from psserve.zoo.importing import NewModule, import_module
 
-        new = NewModule(name, source, task, tuple(examples), tuple(aliases), allow_naive)
+        examples, aliases = tuple(examples), tuple(aliases)
+        self.check_new(name, aliases, replace)  # before anything is downloaded, and again when nobody else adds modules
+        found = find_source(source, self.path, revision)
         with changing(self.path):
-            self.check_new(name, new.aliases, replace)
-            import_module(self.path, self.base, new)
+            self.check_new(name, aliases, replace)
+            new = NewModule(name, found, task, examples, aliases, allow_naive, store)
+            import_module(self.path, self.base, new, progress)
         return self.module(name)
 
     def remove(self, name: str) -> None:

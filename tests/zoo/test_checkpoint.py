@@ -93,9 +93,11 @@ def test_an_adapter_is_named_as_such(checkpoint: Path) -> None:
         ("num_hidden_layers", "four", "Transformers refuses it"),
         ("model_type", "unheard-of", "Transformers refuses it"),
         ("num_hidden_layers", 5, "number of `layer_types`"),
-        ("head_dim", 64, r"k_proj\.weight: config\.json needs \[128, 64\], found \[64, 64\]"),
-        ("vocab_size", 500, r"config\.json needs \[500, 64\], found \[512, 64\]"),
-        ("num_key_value_heads", 4, r"k_proj\.weight: config\.json needs"),
+        ("head_dim", "wide", "head_dim"),
+        ("hidden_size", -64, "hidden_size is -64, not a number from 1 on"),
+        ("num_key_value_heads", 0, "num_key_value_heads"),
+        ("vocab_size", None, "vocab_size"),
+        ("max_position_embeddings", 2.5, "max_position_embeddings"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(

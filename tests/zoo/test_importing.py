@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from blake3 import blake3
+from safetensors.numpy import load_file, save_file
 
 from psserve.errors import IncompatibleCheckpoint, ModuleExists, UsageError, ZooError
-from psserve.zoo import Zoo, importing, storage
+from psserve.zoo import Zoo, storage
+from psserve.zoo.manifest import Store
 from psserve.zoo.storage import lock
 
 
@@ -17,6 +24,25 @@ def snapshot(zoo: Zoo) -> dict[str, int]:
     """Every file of the zoo but its lock, with its size."""
     files = (path for path in zoo.path.rglob("*") if path.name != ".lock")
     return {str(path): path.stat().st_size for path in files if path.is_file()}
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def randomise(checkpoint: Path) -> None:
+    """Give every weight another value."""
+    tensors = load_file(checkpoint / "model.safetensors")
+    generator = np.random.default_rng(0)
+    changed = {name: generator.standard_normal(tensor.shape, np.float32) for name, tensor in tensors.items()}
+    save_file(changed, checkpoint / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_record(checkpoint: Path, **fields: object) -> None:
@@ -113,16 +139,22 @@ def test_a_refused_import_leaves_the_zoo_as_it_was(zoo: Zoo, checkpoint: Path) -
     assert snapshot(zoo) == before
 
 
-def test_a_disk_that_fills_up_leaves_the_zoo_as_it_was(
+@pytest.mark.parametrize("store", ["copy", "delta"])
+def test_a_disk_that_fills_up_leaves_the_zoo_as_it_was(zoo: Zoo, checkpoint: Path, store: Store) -> None:
+    before = snapshot(zoo)
+    randomise(checkpoint)  # or there would be no difference to write
+    with largest_file(100_000), pytest.raises(ZooError, match="File too large: make room"):
+        zoo.add("math", checkpoint, allow_naive=True, store=store)
+    assert snapshot(zoo) == before
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(
     zoo: Zoo, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(source: Path, destination: Path) -> str:
-        destination.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
+    usage = shutil.disk_usage(zoo.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     before = snapshot(zoo)
-    monkeypatch.setattr(importing, "copy_and_hash", fill)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ZooError, match=rf"{zoo.path}: 1\.1 MB needed, 1\.0 MB free: make room"):
         zoo.add("math", checkpoint, allow_naive=True)
     assert snapshot(zoo) == before
 
@@ -153,8 +185,6 @@ def test_a_second_import_waits_and_then_says_who_is_at_it(
 
 
 def test_a_sharded_checkpoint_keeps_its_index(zoo: Zoo, checkpoint: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
     tensors = load_file(checkpoint / "model.safetensors")
     (checkpoint / "model.safetensors").unlink()
     shards = {"model-00001-of-00002.safetensors": {}, "model-00002-of-00002.safetensors": {}}

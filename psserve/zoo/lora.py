@@ -1,0 +1,126 @@
+"""A LoRA adapter in PEFT's layout, and the weights that it makes of the base's: W + scale * B A.
+
+The product is added in float32 and the sum rounded once, to the base's element type. Weights pass through memory a few
+rows at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoint import Checkpoint
+from psserve.zoo.lora_config import MERGE_IT, AdapterConfig, read_adapter_config
+from psserve.zoo.tensors import Tensor, read_header
+from psserve.zoo.weights import BLOCK, WeightFile
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Element types of weights that can be added to -> PyTorch's name."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that fits the base. `layers`: name of a weight that it changes -> what the adapter calls its layer."""
+
+    path: Path
+    config: AdapterConfig
+    layers: dict[str, str]
+
+    def product(self, weight: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """B times the scale, and A: float32, [out, rank] and [rank, in]."""
+        from safetensors import safe_open
+
+        layer = self.layers[weight]
+        with safe_open(self.path / ADAPTER_WEIGHTS, framework="pt") as file:
+            a, b = (file.get_tensor(key(layer, side)).float() for side in "AB")
+        return b * self.config.scale(layer), a
+
+
+def key(layer: str, side: str) -> str:
+    """What PEFT calls one of the two matrices of a layer."""
+    return f"base_model.model.{layer}.lora_{side}.weight"
+
+
+def read_adapter(directory: Path, base: Checkpoint) -> Adapter:
+    """The adapter in `directory`; IncompatibleCheckpoint if it is no plain LoRA, or does not fit the base."""
+    config = read_adapter_config(directory)
+    path = directory / ADAPTER_WEIGHTS
+    if not path.is_file():
+        raise IncompatibleCheckpoint(f"{path}: not there: pickled weights are refused, save the adapter as safetensors")
+    tensors = read_header(path)
+    layers = adapted_layers(path, tensors)
+    for layer in layers:
+        check_layer(path, layer, config, tensors, base)
+    return Adapter(directory, config, {f"{layer}.weight": layer for layer in layers})
+
+
+def adapted_layers(path: Path, tensors: dict[str, Tensor]) -> list[str]:
+    """The layers that have both matrices; IncompatibleCheckpoint for a tensor that is not one of a pair."""
+    sides: dict[str, set[str]] = {}
+    for name in tensors:
+        match = KEY.fullmatch(name)
+        if match is None:
+            raise IncompatibleCheckpoint(f"{path}: tensor {name} is no LoRA matrix of a linear layer: {MERGE_IT}")
+        sides.setdefault(match["layer"], set()).add(match["side"])
+    if not sides:
+        raise IncompatibleCheckpoint(f"{path}: holds no tensors: save the adapter again")
+    for layer, found in sides.items():
+        if len(found) < 2:
+            missing = key(layer, *({"A", "B"} - found))
+            raise IncompatibleCheckpoint(f"{path}: tensor {missing} is missing: save the adapter again")
+    return list(sides)
+
+
+def check_layer(path: Path, layer: str, config: AdapterConfig, tensors: dict[str, Tensor], base: Checkpoint) -> None:
+    """Check the matrices of a layer against the base's weight and the configuration."""
+    weight = base.tensors.get(f"{layer}.weight")
+    if weight is None or len(weight.shape) != 2:
+        raise IncompatibleCheckpoint(f"{path}: layer {layer}: the base has no such linear layer: is it another base?")
+    if "embed_tokens" in layer or (layer == "lm_head" and base.config.get("tie_word_embeddings")):
+        raise IncompatibleCheckpoint(f"{path}: layer {layer}: an adapter on embeddings: {MERGE_IT}")
+    a, b = (tensors[key(layer, side)] for side in "AB")
+    rank = config.rank(layer)
+    wanted = ((rank, weight.shape[1]), (weight.shape[0], rank))
+    if (a.shape, b.shape) != wanted:
+        raise IncompatibleCheckpoint(
+            f"{path}: layer {layer}: A is {list(a.shape)} and B is {list(b.shape)}, where the base's weight and rank "
+            f"{rank} need {list(wanted[0])} and {list(wanted[1])}: is it another base?"
+        )
+    for what, tensor in (("the base's weight", weight), ("A", a), ("B", b)):
+        if tensor.dtype not in FLOATS:
+            raise IncompatibleCheckpoint(f"{path}: layer {layer}: {what} is {tensor.dtype}, not {', '.join(FLOATS)}")
+
+
+def merged(file: WeightFile, adapter: Adapter) -> WeightFile:
+    """A file of the base with the adapter merged into it: the same names, shapes and types in the same places."""
+
+    def read(name: str, size: int = BLOCK) -> Iterator[bytes]:
+        if name in adapter.layers:
+            return merge(file, name, adapter)
+        return file.read(name, size)
+
+    return replace(file, read=read)
+
+
+def merge(file: WeightFile, name: str, adapter: Adapter) -> Iterator[bytes]:
+    """The bytes of one merged weight, some rows at a time."""
+    import torch
+
+    weight = file.tensors[name]
+    dtype: torch.dtype = getattr(torch, FLOATS[weight.dtype])
+    b, a = adapter.product(name)
+    row = weight.size // weight.shape[0]
+    rows = max(BLOCK // row, 1)
+    for at, block in enumerate(file.read(name, rows * row)):
+        part = torch.frombuffer(bytearray(block), dtype=dtype).reshape(-1, weight.shape[1])
+        total = part.float() + b[at * rows : (at + 1) * rows] @ a
+        yield total.to(dtype).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,114 @@
+"""A module's complete weight files, however it is stored."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psserve.errors import ManifestError
+from psserve.zoo.hashing import hash_bytes, hash_file, new_hash
+from psserve.zoo.manifest import FileRecord
+from psserve.zoo.model import Base, Module, check_stored
+from psserve.zoo.progress import SILENT, Progress, reported
+from psserve.zoo.space import check_space
+from psserve.zoo.storage import lock, sync_directory
+from psserve.zoo.weights import Weights
+
+if TYPE_CHECKING:
+    from psserve.zoo.zoo import Zoo
+
+REBUILT = ".rebuilt"
+"""Where, in the zoo, the complete files of modules with store "delta" are kept from one start to the next."""
+
+
+def checkpoint_files(zoo: Zoo, module: Module, cache: Path, progress: Progress = SILENT) -> dict[str, Path]:
+    """Name -> path of each safetensors file of the module, and of their index.
+
+    Copies are in the module's directory, links elsewhere; deltas are rebuilt into the directory `cache`, unless it has
+    the files already. Raises ManifestError if a file is missing, damaged or changed, ZooError if there is no room.
+    """
+    check_stored(module)
+    if module.store == "link":
+        check_links(module, progress)
+    if module.store != "delta":
+        return {file.name: path for path, file in module.on_disk}
+    return rebuilt_files(zoo.base, module, cache, progress)
+
+
+def check_links(module: Module, progress: Progress) -> None:
+    """Raise ManifestError if a linked file is not what it was. Those of another time are hashed to find out."""
+    touched = [
+        (path, file) for path, file in module.on_disk if path.stat().st_mtime_ns != module.links[file.name].modified_ns
+    ]
+    progress.stage(f"hashing {module.name}", sum(file.size for _, file in touched))
+    for path, file in touched:
+        if hash_file(path, progress) != file.blake3:
+            raise ManifestError(
+                f"{path}: changed since module {module.name!r} was linked to it: restore it, or add the module again"
+            )
+
+
+def rebuilt_files(base: Base, module: Module, cache: Path, progress: Progress) -> dict[str, Path]:
+    """The rebuilt files of a module, in a directory of `cache` that is named by their hashes."""
+    complete = cache / hash_bytes("".join(file.blake3 for file in module.files).encode())[:16]
+    files = {file.name: complete / file.name for file in module.files}
+    if not has_files(complete, module):
+        cache.mkdir(parents=True, exist_ok=True)
+        with lock(cache / ".lock"):
+            if not has_files(complete, module):
+                empty(cache)
+                rebuild(base, module, complete, progress)
+    return files
+
+
+def has_files(complete: Path, module: Module) -> bool:
+    """Whether the module's files were rebuilt at `complete`; their hashes were checked then."""
+    paths = {file: complete / file.name for file in module.files}
+    return all(path.is_file() and path.stat().st_size == file.size for file, path in paths.items())
+
+
+def empty(cache: Path) -> None:
+    """Remove what an older version of the module, or a rebuild that was killed, left."""
+    for entry in cache.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+
+
+def rebuild(base: Base, module: Module, complete: Path, progress: Progress) -> None:
+    """Make the directory `complete`, in one step, with every file of the module in it."""
+    check_space(complete.parent, module.weight_bytes)
+    progress.stage(f"rebuilding {module.name}", module.weight_bytes)
+    building = complete.with_suffix(".building")
+    building.mkdir()
+    weights = Weights([base.path / file.name for file in base.files if file.name.endswith(".safetensors")])
+    for file in module.files:
+        if file in module.stored:
+            shutil.copyfile(module.path / file.name, building / file.name)
+        else:
+            rebuild_file(module, file, weights, building / file.name, progress)
+    sync_directory(building)
+    building.rename(complete)
+    sync_directory(complete.parent)
+
+
+def rebuild_file(module: Module, file: FileRecord, base: Weights, destination: Path, progress: Progress) -> None:
+    """Write one complete file and check its hash."""
+    from psserve.zoo import delta  # here, as it imports NumPy, which a fleet without deltas need not
+
+    stored = module.path / (file.name + delta.SUFFIX)
+    digest = new_hash()
+    with stored.open("rb") as reader, destination.open("xb") as writer:
+        try:
+            for block in reported(delta.decode(reader, base), progress):
+                digest.update(block)
+                writer.write(block)
+        except delta.DamagedDelta as error:
+            raise ManifestError(f"{stored}: damaged ({error}): add module {module.name!r} again") from None
+        writer.flush()
+        os.fsync(writer.fileno())
+    if digest.hexdigest() != file.blake3:
+        raise ManifestError(
+            f"{stored}: does not give what it was made of: it or a file of the base is damaged: run psserve verify"
+        )
