@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("psserve.cli.models:command", "List the zoo's base and modules."),
     "show": ("psserve.cli.show:command", "Show all that is known of a module."),
     "path": ("psserve.cli.path:command", "Print the directory of the zoo or of a module."),
+    "verify": ("psserve.cli.verify:command", "Read every byte of the zoo and check that all fits together."),
+    "export": ("psserve.cli.export:command", "Write a module as a plain Hugging Face checkpoint."),
     "rename-model": ("psserve.cli.rename_model:command", "Give a module another name."),
     "remove-model": ("psserve.cli.remove_model:command", "Delete a module."),
     "launch": ("psserve.cli.launch:command", "Serve the zoo until Ctrl-C."),

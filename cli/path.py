@@ -23,6 +23,5 @@ def command(name: str | None, zoo_dir: Path | None) -> None:
 
     path = find_zoo(zoo_dir).resolve()
     if name is not None:
-        scan = Zoo.open(path).scan()
-        path = path / "modules" / (scan.names.get(name) or scan.get(name).name)
+        path = path / "modules" / Zoo.read(path).scan().owner(name)
     click.echo(path)

@@ -45,6 +45,10 @@ class Scan:
         known = known or "it has none: add one with `psserve add-model`"
         raise UnknownModule(f"no module {name!r} in {self.path} (modules: {known})")
 
+    def owner(self, name: str) -> str:
+        """The name of the module of that name or alias, damaged or not. Raises UnknownModule."""
+        return self.names.get(name) or self.get(name).name
+
 
 def scan_modules(zoo: Path, base: Base) -> Scan:
     """Read every module of the zoo at `zoo` from disk."""

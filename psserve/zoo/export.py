@@ -1,0 +1,109 @@
+"""A module as a plain Hugging Face checkpoint, for other programs: its weights with all that it takes from the base."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from psserve.errors import ManifestError, ZooError
+from psserve.zoo.hashing import CHUNK
+from psserve.zoo.manifest import FileRecord
+from psserve.zoo.model import Module, check_files
+from psserve.zoo.progress import SILENT, Progress, reported
+from psserve.zoo.space import check_space
+from psserve.zoo.storage import sync_directory
+from psserve.zoo.stores import checkpoint_files
+from psserve.zoo.storing import write
+from psserve.zoo.training_record import TRAINING_RECORD
+from psserve.zoo.zoo import Zoo
+
+REBUILDING = ".rebuilding"
+
+
+def export_module(zoo: Zoo, module: Module, destination: Path, progress: Progress = SILENT) -> Path:
+    """Write `module` as a checkpoint that Transformers, SGLang and `add-model` load to the directory `destination`.
+
+    The directory is there completely or not at all, and every byte is compared with the recorded hashes on the way.
+    Returns its path. Raises ZooError (something is at `destination`, no room) or ManifestError (a file of the module or
+    the base is missing or damaged).
+    """
+    destination = destination.expanduser().resolve()
+    check_destination(zoo, destination)
+    check_files(zoo.base.path, zoo.base.files, f"base {zoo.base.name!r}")
+    auxiliary = {file: zoo.base.path / file.name for file in zoo.base.files if file.name in zoo.base.auxiliary_files}
+    size = sum(file.size for file in (*module.files, *auxiliary))
+    check_space(destination.parent, size)
+    with staging_for(destination) as staging:
+        weights = checkpoint_files(zoo, module, staging / REBUILDING, progress)
+        progress.stage(f"exporting {module.name}", size)
+        for file, source in (auxiliary | {file: weights[file.name] for file in module.files}).items():
+            if source.is_relative_to(staging):
+                source.rename(staging / file.name)  # just rebuilt there, and compared
+            else:
+                copy(source, staging / file.name, file, progress)
+        if module.training:
+            record = module.training.model_dump_json(indent=2, exclude_none=True).encode()
+            write(staging / TRAINING_RECORD, [record])
+        shutil.rmtree(staging / REBUILDING, ignore_errors=True)
+        sync_directory(staging)
+        staging.rename(destination)
+        sync_directory(destination.parent)
+    return destination
+
+
+def check_destination(zoo: Zoo, destination: Path) -> None:
+    """Raise ZooError unless nothing, or an empty directory, is at `destination`, and that outside the zoo."""
+    if destination.is_relative_to(zoo.path):
+        raise ZooError(f"{destination}: inside the zoo: choose a directory elsewhere")
+    if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
+        what = "not empty" if destination.is_dir() else "a file"
+        raise ZooError(f"{destination}: {what}: choose a directory that is new or empty")
+
+
+def copy(source: Path, destination: Path, file: FileRecord, progress: Progress) -> None:
+    """Copy a file, synced to disk; ManifestError if its content is not what was recorded."""
+    if write(destination, reported(blocks(source), progress)).blake3 != file.blake3:
+        raise ManifestError(f"{source}: changed since it was recorded: restore it (psserve verify checks all files)")
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """A file's content, `CHUNK` bytes at a time."""
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            yield block
+
+
+@contextmanager
+def staging_for(destination: Path) -> Iterator[Path]:
+    """An empty directory beside `destination`, gone afterwards unless it was renamed. ZooError if another has it.
+
+    It is locked, so that what a killed export left is told from what a running one makes.
+    """
+    staging = destination.with_name(f".{destination.name}.exporting")
+    staging.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ZooError(f"{destination}: another command is exporting to it: choose another directory") from None
+        try:
+            empty(staging)
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def empty(directory: Path) -> None:
+    """Delete what is in `directory`."""
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

@@ -1,0 +1,153 @@
+"""Whether a zoo is what its manifests say, and still fits together. Every byte is read again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from psserve.errors import ManifestError, ZooError
+from psserve.zoo.checkpoint import Checkpoint, read_checkpoint
+from psserve.zoo.compatibility import check_compatible, fingerprint
+from psserve.zoo.finite import check_finite
+from psserve.zoo.hashing import hash_file
+from psserve.zoo.manifest import MODULE_MANIFEST, FileRecord
+from psserve.zoo.materialise import make_links
+from psserve.zoo.model import Base, Module, check_file
+from psserve.zoo.progress import SILENT, Progress
+from psserve.zoo.scan import Scan, parse_module
+from psserve.zoo.stores import checkpoint_files
+from psserve.zoo.weights import weight_file
+from psserve.zoo.zoo import Zoo
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with the base or the module `name`."""
+
+    name: str
+    problem: str
+
+
+def verify(zoo: Zoo, name: str | None = None, progress: Progress = SILENT) -> Iterator[Finding]:
+    """All that is wrong with the zoo, or with its module (or alias) `name` alone. `zoo` may be one of `Zoo.read`.
+
+    Raises UnknownModule. What other commands change meanwhile is no fault: a module that changed is looked at again.
+    """
+    scan = zoo.scan()
+    directories = [zoo.path / "modules" / scan.owner(name)] if name else module_places(zoo.path)
+    wrong = [Finding(zoo.base.name, problem) for problem in check_base(zoo.base, progress)] if name is None else []
+    yield from wrong
+    base = None if wrong else read_base(zoo.base)
+    if name and base is None:
+        yield Finding(name, f"the base at {zoo.base.path} cannot be read to compare with: run `psserve verify`")
+    for directory in directories:
+        for problem in settled_problems(zoo, scan, base, directory, progress):
+            yield Finding(directory.name, problem)
+
+
+def module_places(zoo: Path) -> list[Path]:
+    """Every directory where a module is or should be."""
+    return sorted(path for path in (zoo / "modules").glob("*") if path.is_dir())
+
+
+def check_base(base: Base, progress: Progress) -> Iterator[str]:
+    """What is wrong with the base."""
+    wrong = list(
+        check_contents([(base.path / file.name, file) for file in base.files], f"base {base.name!r}", progress)
+    )
+    yield from wrong
+    if wrong:
+        return
+    try:
+        checkpoint = read_checkpoint(base.path)
+        if fingerprint(checkpoint, base.files) != base.fingerprint:
+            yield f"{base.path}: its files are as recorded, but not its fingerprint: restore zoo.toml"
+        check_numbers(checkpoint, base.path, base.name, progress)
+    except ZooError as error:
+        yield str(error)
+
+
+def read_base(base: Base) -> Checkpoint | None:
+    """The base, to compare modules with; None if it cannot be read."""
+    try:
+        return read_checkpoint(base.path)
+    except ZooError:
+        return None
+
+
+def settled_problems(zoo: Zoo, scan: Scan, base: Checkpoint | None, directory: Path, progress: Progress) -> list[str]:
+    """What is wrong with a module that no other command changed while it was looked at; nothing if it is gone."""
+    while True:
+        before = manifest_content(directory)
+        problems = list(dict.fromkeys(check_module(zoo, scan, base, directory, progress)))
+        if not problems or not directory.exists():
+            return []
+        if before == manifest_content(directory):
+            return problems
+        scan = zoo.scan()
+
+
+def manifest_content(directory: Path) -> bytes | None:
+    """The module's manifest as it is now."""
+    try:
+        return (directory / MODULE_MANIFEST).read_bytes()
+    except OSError:
+        return None
+
+
+def check_module(zoo: Zoo, scan: Scan, base: Checkpoint | None, directory: Path, progress: Progress) -> Iterator[str]:
+    """What is wrong with the module in `directory`: with its manifest, its files, and with what would be served."""
+    if not (directory / MODULE_MANIFEST).exists():
+        yield f"{directory}: no {MODULE_MANIFEST}, so no module: restore the file, or delete the directory"
+        return
+    if directory.name in scan.damaged:
+        yield str(scan.damaged[directory.name])
+    try:
+        module = parse_module(directory)
+    except ManifestError as error:
+        yield str(error)
+        return
+    if module.kind == "cache-conditioned" and module.training_for(zoo.base) != "on cache":
+        yield f"{directory / MODULE_MANIFEST}: kind is {module.kind!r}, but no record says so: import it again"
+    wrong = list(check_contents(module.on_disk, f"module {module.name!r}", progress))
+    yield from wrong
+    if base and not wrong:
+        yield from check_served(zoo, base, module, progress)
+
+
+def check_contents(files: Iterable[tuple[Path, FileRecord]], what: str, progress: Progress) -> Iterator[str]:
+    """What is wrong with files that should be as recorded, as parts of `what`."""
+    files = list(files)
+    progress.stage(f"hashing {what}", sum(file.size for _, file in files))
+    for path, file in files:
+        try:
+            check_file(path, file, what)
+            if hash_file(path, progress) != file.blake3:
+                yield f"{path}: its content is not what was recorded: restore it"
+        except ManifestError as error:
+            yield str(error)
+        except OSError as error:
+            yield f"{path}: {error.strerror}: make it readable"
+
+
+def check_served(zoo: Zoo, base: Checkpoint, module: Module, progress: Progress) -> Iterator[str]:
+    """What is wrong with the checkpoint that a server would load, by the checks of an import."""
+    with tempfile.TemporaryDirectory(prefix="psserve-verify-") as temporary:
+        served = Path(temporary) / "checkpoint"
+        try:
+            weights = checkpoint_files(zoo, module, Path(temporary) / "rebuilt", progress)
+            make_links(served, zoo.base.auxiliary_files | weights)
+            checkpoint = read_checkpoint(served)
+            check_compatible(zoo.base.name, base, checkpoint)
+            check_numbers(checkpoint, served, module.name, progress)
+        except ZooError as error:
+            yield str(error).replace(str(served), str(module.path))
+
+
+def check_numbers(checkpoint: Checkpoint, where: Path, name: str, progress: Progress) -> None:
+    """Raise IncompatibleCheckpoint if a weight is NaN or infinite."""
+    files = [weight_file(shard) for shard in checkpoint.shards]
+    progress.stage(f"checking {name}", sum(file.size for file in files))
+    check_finite(files, where, progress)
