@@ -13,27 +13,33 @@ from psserve.errors import UsageError
 
 from .options import json_option, zoo_option
 
+_ROUTER = ("host", "port", "request_timeout_secs", "drain_secs")
+
 
 @click.command("launch")
 @zoo_option
-@click.option("--modules", metavar="A,B", help="Serve only these modules [default: all].")
-@click.option("--serve-base", is_flag=True, help="Serve the base itself too, under its own name.")
-@click.option("--prefill", type=int, default=1, show_default=True, help="Number of prefill servers.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the router.")
-@click.option("--port", type=int, default=30000, show_default=True, help="Port of the router; 0 picks a free one.")
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
 @click.option(
-    "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True
+    "--config",
+    "config",
+    type=click.Path(path_type=Path),
+    help="What to serve and where [default: fleet.toml in the zoo, if there]. Flags win over it.",
 )
-@click.option("--transfer", type=click.Choice(["auto", "nixl", "mooncake"]), default="auto", show_default=True)
-@click.option("--page-size", type=int, default=16, show_default=True, help="Tokens of one KV page.")
+@click.option("--modules", metavar="A,B", help="Serve only these modules [default: all].")
+@click.option("--serve-base/--no-serve-base", default=None, help="Serve the base itself too, under its own name.")
+@click.option("--prefill", type=int, help="Number of prefill servers [default: 1].")
+@click.option("--host", help="Address of the router [default: 127.0.0.1].")
+@click.option("--port", type=int, help="Port of the router; 0 picks a free one [default: 30000].")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), help="[default: auto]")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="[default: auto]")
+@click.option("--transfer", type=click.Choice(["auto", "nixl", "mooncake"]), help="[default: auto]")
+@click.option("--page-size", type=int, help="Tokens of one KV page [default: 16].")
 @click.option("--kv-tokens", type=int, help="KV pool of each server, in tokens.")
 @click.option("--context-length", type=int, help="Longest prompt and answer together, in tokens.")
 @click.option("--chunked-prefill-size", type=int, help="Longest piece of a prompt computed at once, in tokens.")
 @click.option("--max-running-requests", type=int, help="Requests that a server computes at a time.")
-@click.option("--request-timeout-secs", type=float, default=600.0, show_default=True)
-@click.option("--start-timeout-secs", type=float, default=300.0, show_default=True)
-@click.option("--drain-secs", type=float, default=30.0, show_default=True, help="Time for requests in flight at stop.")
+@click.option("--request-timeout-secs", type=float, help="Longest time of a request [default: 600].")
+@click.option("--start-timeout-secs", type=float, help="Longest time until ready [default: 300].")
+@click.option("--drain-secs", type=float, help="Time for requests in flight at stop [default: 30].")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="What clients must send [also: $PSSERVE_API_KEY].")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set this in every SGLang server.")
 @click.option("--detach", is_flag=True, help="Return once the fleet is ready; it goes on in the background.")
@@ -42,16 +48,12 @@ from .options import json_option, zoo_option
 @click.argument("engine_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- SGLANG_ARGS...]")
 def command(
     zoo_dir: Path | None,
-    modules: str | None,
-    env: tuple[str, ...],
-    engine_args: tuple[str, ...],
-    request_timeout_secs: float,
-    start_timeout_secs: float,
-    drain_secs: float,
+    config: Path | None,
+    api_key: str | None,
     detach: bool,
     dry_run: bool,
     as_json: bool,
-    **fields: Any,
+    **flags: Any,
 ) -> None:
     """Serve the zoo until Ctrl-C.
 
@@ -61,34 +63,59 @@ def command(
     \b
     psserve launch
     psserve launch --modules math,code --port 8000 --detach
+    psserve launch --config fleet.toml --dry-run   (replicas, GPUs, memory, ports: docs/fleet.md)
     psserve launch -- --schedule-policy lpm        (the rest goes to every SGLang server)
     """
-    from psserve.fleet import FleetOptions, make_plan
-    from psserve.fleet.show import plan_json, plan_text
+    from psserve.fleet import make_plan
+    from psserve.fleet.config_file import key_from_file, load_options
     from psserve.fleet.state import require_none_running
     from psserve.zoo import Zoo, find_zoo
 
-    if engine_args and not engine_args[0].startswith("-"):
-        raise UsageError(f"unexpected argument {engine_args[0]!r}; SGLang's own arguments follow after --")
-    options = FleetOptions(
-        modules=None if modules is None else tuple(name.strip() for name in modules.split(",") if name.strip()),
-        request_timeout_s=request_timeout_secs,
-        drain_s=drain_secs,
-        engine_args=engine_args,
-        extra_env=dict(_assignment(text) for text in env),
-        **fields,
-    )
     zoo = Zoo.open(find_zoo(zoo_dir))
+    options = load_options(zoo.path, config, _flags(**flags))
+    if api_key == "":
+        raise UsageError("--api-key is empty")
     if not dry_run:
         require_none_running(zoo.path)
-    plan = make_plan(zoo, options)
+    plan = make_plan(zoo, options, api_key=api_key or key_from_file(options))
     if dry_run:
-        click.echo(json.dumps(plan_json(plan), indent=1) if as_json else plan_text(plan))
+        _show(plan, as_json)
         return
-    _launch(plan, start_timeout_secs, drain_secs, detach)
+    _launch(plan, detach)
 
 
-def _launch(plan: Any, start_timeout_s: float, drain_s: float, detach: bool) -> None:
+def _flags(
+    modules: str | None, kv_tokens: int | None, env: tuple[str, ...], engine_args: tuple[str, ...], **given: Any
+) -> Any:
+    """The flags as they go over fleet.toml."""
+    from psserve.fleet.config_file import Flags
+
+    if engine_args and not engine_args[0].startswith("-"):
+        raise UsageError(f"unexpected argument {engine_args[0]!r}; SGLang's own arguments follow after --")
+    if modules is not None:
+        given["modules"] = [name.strip() for name in modules.split(",") if name.strip()]
+    keys = {"prefill": "prefill.replicas"} | {name: f"router.{name}" for name in _ROUTER}
+    return Flags(
+        values={keys.get(name, name): value for name, value in given.items() if value is not None},
+        kv_tokens=kv_tokens,
+        env=dict(_assignment(text) for text in env),
+        args=engine_args,
+    )
+
+
+def _show(plan: Any, as_json: bool) -> None:
+    from psserve.fleet.show import COLUMNS, plan_commands, plan_json, plan_rows
+
+    if as_json:
+        click.echo(json.dumps(plan_json(plan), indent=1))
+        return
+    from .output import show_table
+
+    show_table(COLUMNS, plan_rows(plan))
+    click.echo("\n" + plan_commands(plan))
+
+
+def _launch(plan: Any, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
     from psserve.fleet.detach import run_detached
     from psserve.fleet.layout import log_path
@@ -98,7 +125,8 @@ def _launch(plan: Any, start_timeout_s: float, drain_s: float, detach: bool) -> 
     def ready(url: str) -> None:
         click.echo(f"psserve: ready at {url} (base {plan.base}; modules {', '.join(plan.modules)})")
 
-    limits = Limits(start_timeout_s=start_timeout_s, drain_s=drain_s)
+    options = plan.basis.options
+    limits = Limits(start_timeout_s=options.start_timeout_secs, drain_s=options.router.drain_secs)
     if not detach:
         Supervisor(plan, progress=progress_for(sys.stderr), limits=limits, on_ready=ready).run()
         return

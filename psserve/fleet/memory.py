@@ -1,21 +1,22 @@
-"""How many tokens of KV cache each server gets, and whether the fleet fits at all."""
+"""How much memory one server takes: weights, KV cache and, on a GPU, what CUDA itself needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psserve.errors import PlanError
-from psserve.fleet.devices import Gpu, Machine
+from psserve.fleet.devices import Gpu
+from psserve.fleet.slots import Slot
+from psserve.zoo import Base
 
 GIB = 1024**3
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-CPU_KV_TOKENS = 16_384
-GPU_SHARE = 0.9
-"""Part of a GPU's free memory that servers may plan with."""
+GPU_UNPLANNED = 0.1
+"""Part of a GPU's whole memory that no server is planned into: activations, fragmentation, other programs."""
 GPU_SERVER_BYTES = int(2.5 * GIB)
-"""CUDA context, workspaces and CUDA graphs of one server, beside weights and KV."""
+"""CUDA context, workspaces and CUDA graphs of one server on one GPU."""
 SMALLEST_POOL = 1_024
+"""Tokens. A GPU server that would get less is refused."""
 
 
 @dataclass(frozen=True)
@@ -32,40 +33,84 @@ class KvShape:
         return 2 * self.layers * self.kv_heads * self.head_dim * DTYPE_BYTES[self.dtype]
 
 
-def cpu_pool(machine: Machine, shape: KvShape, weights: Sequence[int], wanted: int | None) -> int:
-    """Tokens a server on CPU. `weights` are the bytes of each server's weights as served.
+@dataclass(frozen=True, kw_only=True)
+class ServerMemory:
+    """What one server takes of main memory, or of all its GPUs together, in bytes."""
 
-    Raises:
-        PlanError: weights and pools alone are more than the machine's memory.
-    """
-    tokens = wanted or CPU_KV_TOKENS
-    need = sum(weights) + len(weights) * tokens * shape.token_bytes
-    if need > machine.total_bytes:
-        raise PlanError(
-            f"{len(weights)} servers need {_gib(sum(weights))} of weights and {_gib(need - sum(weights))} of KV cache,"
-            f" this machine has {_gib(machine.total_bytes)}; serve fewer --modules or lower --kv-tokens"
+    weight_bytes: int
+    kv_tokens: int
+    kv_bytes: int
+    overhead_bytes: int
+    """What is counted for CUDA; 0 on CPU, where the processes themselves are not counted."""
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.overhead_bytes
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every server of a fleet is counted with."""
+
+    weight_bytes: int
+    """Of one server as served: a module has exactly the base's tensors, however many of them the zoo stores."""
+    token_bytes: int
+    page: int
+
+    @classmethod
+    def of(cls, base: Base, dtype: str, page: int) -> Budget:
+        """For servers of `base` and its modules in the given dtype, with KV pages of `page` tokens."""
+        scale = DTYPE_BYTES[dtype] / DTYPE_BYTES.get(base.dtype, 2)
+        shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, dtype)
+        return cls(int(base.weight_bytes * scale), shape.token_bytes, page)
+
+    def memory(self, tokens: int, gpus: int) -> ServerMemory:
+        """A server with a pool of `tokens`, rounded down to whole pages, on so many GPUs (0: on CPU)."""
+        tokens = max(1, tokens // self.page) * self.page
+        return ServerMemory(
+            weight_bytes=self.weight_bytes,
+            kv_tokens=tokens,
+            kv_bytes=tokens * self.token_bytes,
+            overhead_bytes=gpus * GPU_SERVER_BYTES,
         )
-    return tokens
+
+    def fixed(self, slot: Slot) -> int:
+        """Bytes on each of its GPUs that a server takes beside its KV cache."""
+        return self.weight_bytes // slot.options.tp + GPU_SERVER_BYTES
+
+    def kv(self, slot: Slot, tokens: int) -> int:
+        """Bytes on each of its GPUs that `tokens` of KV cache take."""
+        return tokens * self.token_bytes // slot.options.tp
+
+    def tokens(self, slot: Slot, room: int) -> int:
+        """How much KV cache goes into `room` bytes on each of its GPUs."""
+        return room * slot.options.tp // self.token_bytes
+
+    def asked(self, slot: Slot, gpus: tuple[Gpu, ...]) -> int | None:
+        """KV tokens that a server's options ask for on these GPUs; None: as many as fit.
+
+        Raises:
+            PlanError: its memory_fraction leaves no KV cache.
+        """
+        fraction = slot.options.memory_fraction
+        if fraction is None:
+            return slot.options.kv_tokens
+        whole = min(gpu.total_bytes for gpu in gpus)
+        tokens = self.tokens(slot, int(whole * fraction) - self.fixed(slot))
+        if tokens < SMALLEST_POOL:
+            raise PlanError(
+                f"{slot.table}.memory_fraction = {fraction:g} of {amount(whole)} is"
+                f" {amount(int(whole * fraction))}, and {slot.name} needs {amount(self.fixed(slot))} for weights and CUDA and"
+                f" {amount(self.kv(slot, SMALLEST_POOL))} for {SMALLEST_POOL} tokens of KV cache at least: raise it"
+            )
+        return tokens
 
 
-def gpu_pool(gpu: Gpu, shape: KvShape, weights: Sequence[int], wanted: int | None) -> int:
-    """Tokens a server on one GPU that these servers share evenly.
-
-    Raises:
-        PlanError: they do not fit.
-    """
-    budget = int(gpu.free_bytes * GPU_SHARE)
-    fixed = sum(weights) + len(weights) * GPU_SERVER_BYTES
-    fits = max(0, budget - fixed) // (len(weights) * shape.token_bytes)
-    need = wanted or SMALLEST_POOL
-    if fits < need:
-        raise PlanError(
-            f"GPU {gpu.index} ({gpu.name}): {len(weights)} servers need {_gib(fixed)} for weights and workspaces and"
-            f" {_gib(len(weights) * need * shape.token_bytes)} for KV cache ({need} tokens each), {_gib(budget)} can be"
-            f" used; serve fewer --modules or lower --kv-tokens"
-        )
-    return wanted or fits
+def usable_bytes(gpu: Gpu) -> int:
+    """What servers may be planned into of one GPU."""
+    return max(0, gpu.free_bytes - int(gpu.total_bytes * GPU_UNPLANNED))
 
 
-def _gib(count: int) -> str:
-    return f"{count / GIB:.1f} GiB"
+def amount(count: int) -> str:
+    """Bytes, readable."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / GIB * 1024:.1f} MiB"

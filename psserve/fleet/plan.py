@@ -5,236 +5,114 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-from psserve.errors import PlanError
-from psserve.fleet import layout
-from psserve.fleet.devices import Machine, choose, detect
-from psserve.fleet.memory import DTYPE_BYTES, KvShape, cpu_pool, gpu_pool
+from psserve.addresses import is_loopback
+from psserve.errors import PlanError, UnknownModule, UsageError
+from psserve.fleet import entries, layout
+from psserve.fleet.devices import Machine, detect
+from psserve.fleet.fitting import fit_cpu, fit_gpus
+from psserve.fleet.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.options import FleetOptions
-from psserve.fleet.ports import free_ports, require_free
-from psserve.fleet.sglang_args import (
-    LOOPBACK,
-    EngineSettings,
-    reserved_tokens,
-    router_env,
-    server_args,
-    server_env,
-)
-from psserve.fleet.spec import Checkpoint, FleetPlan, RouterSpec, ServerSpec
+from psserve.fleet.placement import Placer, place_fleet
+from psserve.fleet.server_ports import ServerPorts, fleet_ports
+from psserve.fleet.settings import check_devices, engine_settings, within_pool
+from psserve.fleet.sglang_args import LOOPBACK, EngineSettings, router_env, server_args, server_env
+from psserve.fleet.slots import Slot, module_slots, prefill_slots, spare_slots
+from psserve.fleet.spec import Checkpoint, FleetPlan, PlanBasis, RouterSpec, ServerSpec
 from psserve.zoo import Base, Module, Zoo
-
-CPU_CHUNK = 2_048
-CPU_RUNNING = 32
 
 
 def make_plan(
     zoo: Zoo,
     options: FleetOptions,
     *,
+    api_key: str | None = None,
     machine: Machine | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> FleetPlan:
-    """Plan a fleet. Writes nothing and starts nothing.
+    """Plan a fleet. Writes nothing and starts nothing. `api_key`: what clients must send.
 
     Raises:
-        UnknownModule: `options.modules` names one the zoo has not.
+        UsageError: the router would be open to other machines without a key.
+        UnknownModule: the options name one the zoo has not.
         PlanError: nothing to serve, a port is taken, or it does not fit this machine.
     """
+    _check_reach(options, api_key)
     machine = machine or detect(environ)
-    settings = engine_settings(zoo.base, options, choose(machine, options.device))
-    planner = _Planner(zoo, options, machine, settings, environ)
-    slots = planner.slots()
-    pools = planner.pools(slots)
-    planner.settings = within_pool(settings, min(pools.values()), explicit=options.context_length is not None)
-    router_port, ports = _ports(options, 3 * len(slots))
-    servers = tuple(planner.server(slot, pools[slot.gpu], ports) for slot in slots)
+    modules = _modules(zoo, options)
+    run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
+    settings = engine_settings(zoo.base, options, machine)
+    prefill = prefill_slots(zoo.base, options)
+    decode = _decode_slots(zoo.base, modules, options, run)
+    slots = prefill + decode
+    check_devices(zoo.base, settings, slots)
+    placed, memory = _fit(zoo.base, machine, settings, prefill, decode, spare_slots(zoo.base, options))
+    smallest = min(one.kv_tokens for one in memory)
+    settings = within_pool(settings, smallest, explicit=options.context_length is not None)
+    basis = PlanBasis(options=options, machine=machine, settings=settings, environ=environ)
+    router_port, ports = fleet_ports(options.router, slots)
+    servers = tuple(
+        make_server(zoo, basis, slot, gpus=gpus, memory=one, ports=its)
+        for slot, gpus, one, its in zip(slots, placed, memory, ports, strict=True)
+    )
     return FleetPlan(
         zoo=zoo.path,
         base=zoo.base.name,
         servers=servers,
-        router=planner.router(servers, min(pools.values()), router_port),
+        router=_router(zoo, basis, modules, servers, router_port, api_key),
         checkpoints=tuple(
-            Checkpoint(module=module.name, path=layout.checkpoint_path(planner.run, module.name))
-            for module in planner.modules
+            Checkpoint(module=module.name, path=layout.checkpoint_path(run, module.name)) for module in modules
         ),
-        run_dir=planner.run,
-        tmp_dir=planner.tmp,
+        basis=basis,
+        run_dir=run,
+        tmp_dir=tmp,
         worker_key=secrets.token_urlsafe(32),
     )
 
 
-def engine_settings(base: Base, options: FleetOptions, device: Literal["cpu", "cuda"]) -> EngineSettings:
-    """What all servers have in common, with every `auto` resolved.
-
-    Raises:
-        PlanError: the context is longer than the base's.
-    """
-    cpu = device == "cpu"
-    context = options.context_length or base.context_length
-    if context > base.context_length:
-        raise PlanError(f"--context-length {context}: the base {base.name} goes to {base.context_length}")
-    return EngineSettings(
-        device=device,
-        dtype=("float32" if cpu else "bfloat16") if options.dtype == "auto" else options.dtype,
-        transfer="nixl" if options.transfer == "auto" else options.transfer,
-        page_size=options.page_size,
-        context_length=context,
-        chunked_prefill_size=options.chunked_prefill_size or (CPU_CHUNK if cpu else None),
-        max_running_requests=options.max_running_requests or (CPU_RUNNING if cpu else None),
-        extra=options.engine_args,
+def make_server(
+    zoo: Zoo, basis: PlanBasis, slot: Slot, *, gpus: tuple[int, ...], memory: ServerMemory, ports: ServerPorts
+) -> ServerSpec:
+    """The server that a slot becomes with this device, memory and ports."""
+    run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
+    rendezvous = tmp / f"rendezvous-{slot.name}"
+    args = server_args(
+        basis.settings,
+        role=slot.role,
+        checkpoint=slot.checkpoint,
+        served_name=slot.module or zoo.base.name,
+        port=ports.http,
+        dist_port=ports.dist,
+        bootstrap_port=ports.bootstrap,
+        gpus=gpus,
+        kv_tokens=memory.kv_tokens,
+        extra=slot.options.args,
+    )
+    return ServerSpec(
+        name=slot.name,
+        role=slot.role,
+        module=slot.module,
+        host=LOOPBACK,
+        port=ports.http,
+        bootstrap_port=ports.bootstrap,
+        gpus=gpus,
+        memory=memory,
+        command=(sys.executable, "-m", "psserve.engine.worker", *args),
+        env=server_env(basis.settings, basis.environ, tmp_dir=tmp, rendezvous=rendezvous, extra=slot.options.env),
+        log=layout.log_path(run, slot.name),
+        rendezvous=rendezvous,
     )
 
 
-def within_pool(settings: EngineSettings, kv_tokens: int, *, explicit: bool) -> EngineSettings:
-    """The settings with a context that the smallest KV pool can hold.
-
-    SGLang accepts longer prompts and then waits for room that never comes, and whatever is behind them waits too.
-
-    Raises:
-        PlanError: the context was asked for explicitly, and does not fit.
-    """
-    longest = kv_tokens - reserved_tokens(kv_tokens) - settings.page_size
-    if settings.context_length <= longest:
-        return settings
-    if explicit or longest < 1:
-        raise PlanError(
-            f"a KV pool of {kv_tokens} tokens holds at most {longest} of one request (the rest is reserved for answers "
-            f"in progress), and the context is {settings.context_length}: raise --kv-tokens or lower --context-length"
+def _check_reach(options: FleetOptions, api_key: str | None) -> None:
+    host = options.router.host
+    if not is_loopback(host) and api_key is None:
+        raise UsageError(
+            f"{options.said('router.host', host)} is open to other machines: give --api-key or router.api_key_file, or"
+            " use 127.0.0.1"
         )
-    return replace(settings, context_length=longest)
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """A server before it has ports and memory."""
-
-    role: Literal["prefill", "decode"]
-    name: str
-    module: str | None
-    checkpoint: Path
-    weight_bytes: int
-    gpu: int
-
-
-class _Planner:
-    """The parts of one plan, over what they all look at."""
-
-    def __init__(
-        self,
-        zoo: Zoo,
-        options: FleetOptions,
-        machine: Machine,
-        settings: EngineSettings,
-        environ: Mapping[str, str],
-    ) -> None:
-        self.base, self.options, self.machine = zoo.base, options, machine
-        self.settings, self.environ = settings, environ
-        self.modules = _modules(zoo, options)
-        self.run, self.tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
-
-    def slots(self) -> list[_Slot]:
-        """Prefill servers first, then decode servers, dealt to the GPUs in turn."""
-        base, gpus = self.base, max(1, len(self.machine.gpus))
-        wanted: list[tuple[Literal["prefill", "decode"], str, str | None, Path, int]] = [
-            ("prefill", f"prefill-{i}", None, base.path, base.weight_bytes) for i in range(self.options.prefill)
-        ]
-        for module in self.modules:
-            checkpoint = layout.checkpoint_path(self.run, module.name)
-            wanted.append(("decode", f"decode-{module.name}-0", module.name, checkpoint, module.weight_bytes))
-        if self.options.serve_base:
-            wanted.append(("decode", f"decode-{base.name}-0", base.name, base.path, base.weight_bytes))
-        scale = DTYPE_BYTES[self.settings.dtype] / DTYPE_BYTES.get(base.dtype, 2)
-        return [
-            _Slot(role, name, module, checkpoint, int(size * scale), i % gpus)
-            for i, (role, name, module, checkpoint, size) in enumerate(wanted)
-        ]
-
-    def pools(self, slots: list[_Slot]) -> dict[int, int]:
-        """KV tokens of each server, by GPU (on CPU: all under 0), in whole pages."""
-        base, page, wanted = self.base, self.settings.page_size, self.options.kv_tokens
-        shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, self.settings.dtype)
-        if self.settings.device == "cpu":
-            tokens = cpu_pool(self.machine, shape, [slot.weight_bytes for slot in slots], wanted)
-            return dict.fromkeys({slot.gpu for slot in slots}, _whole_pages(tokens, page))
-        pools: dict[int, int] = {}
-        for gpu in {slot.gpu for slot in slots}:
-            weights = [slot.weight_bytes for slot in slots if slot.gpu == gpu]
-            pools[gpu] = _whole_pages(gpu_pool(self.machine.gpus[gpu], shape, weights, wanted), page)
-        return pools
-
-    def server(self, slot: _Slot, kv_tokens: int, ports: list[int]) -> ServerSpec:
-        port, dist_port = ports.pop(), ports.pop()
-        bootstrap = ports.pop() if slot.role == "prefill" else None
-        rendezvous = self.tmp / f"rendezvous-{slot.name}"
-        args = server_args(
-            self.settings,
-            role=slot.role,
-            checkpoint=slot.checkpoint,
-            served_name=slot.module or self.base.name,
-            port=port,
-            dist_port=dist_port,
-            bootstrap_port=bootstrap,
-            gpu=slot.gpu,
-            kv_tokens=kv_tokens,
-        )
-        env = server_env(
-            self.settings, self.environ, tmp_dir=self.tmp, rendezvous=rendezvous, extra=self.options.extra_env
-        )
-        return ServerSpec(
-            name=slot.name,
-            role=slot.role,
-            module=slot.module,
-            host=LOOPBACK,
-            port=port,
-            bootstrap_port=bootstrap,
-            device=f"cuda:{slot.gpu}" if self.settings.device == "cuda" else "cpu",
-            command=(sys.executable, "-m", "psserve.engine.worker", *args),
-            env=env,
-            log=layout.log_path(self.run, slot.name),
-            rendezvous=rendezvous,
-        )
-
-    def router(self, servers: tuple[ServerSpec, ...], kv_tokens: int, port: int) -> RouterSpec:
-        config_path = self.run / "router.json"
-        return RouterSpec(
-            name="router",
-            role="router",
-            host=self.options.host,
-            port=port,
-            command=(sys.executable, "-m", "psserve.router", "--config", str(config_path)),
-            env=router_env(self.environ, tmp_dir=self.tmp),
-            log=layout.log_path(self.run, "router"),
-            config_path=config_path,
-            config={
-                "host": self.options.host,
-                "port": port,
-                "api_key": self.options.api_key,
-                "base": {
-                    "name": self.base.name,
-                    "path": str(self.base.path),
-                    "vocab_size": self.base.vocab_size,
-                    "context_length": self.settings.context_length,
-                },
-                "modules": self._module_entries(),
-                "workers": [_worker_entry(server) for server in servers],
-                "request_timeout_s": self.options.request_timeout_s,
-                "drain_timeout_s": self.options.drain_s,
-                "kv_pool_tokens": kv_tokens,
-            },
-        )
-
-    def _module_entries(self) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = [
-            {"name": m.name, "aliases": list(m.aliases), "task": m.task, "created": m.created, "path": str(m.path)}
-            for m in self.modules
-        ]
-        if self.options.serve_base:
-            entries.append({"name": self.base.name, "path": str(self.base.path)})
-        return entries
 
 
 def _modules(zoo: Zoo, options: FleetOptions) -> list[Module]:
@@ -247,28 +125,82 @@ def _modules(zoo: Zoo, options: FleetOptions) -> list[Module]:
     for module in modules:
         if options.serve_base and zoo.base.name in (module.name, *module.aliases):
             raise PlanError(f"--serve-base: the module {module.name} has the base's name {zoo.base.name} already")
+    _check_tables(zoo, options)
     return modules
 
 
-def _ports(options: FleetOptions, count: int) -> tuple[int, list[int]]:
-    """The router's port, and `count` free ones for servers."""
-    if options.port:
-        router = require_free(options.port, options.host, "--port")
-        return router, free_ports(count, taken=frozenset({router}))
-    router, *ports = free_ports(count + 1)
-    return router, ports
+def _check_tables(zoo: Zoo, options: FleetOptions) -> None:
+    """Every [module.NAME] must speak of a module of the zoo, and no two of the same."""
+    seen: dict[str, str] = {}
+    for table in options.module:
+        try:
+            name = table if table == zoo.base.name else zoo.module(table).name
+        except UnknownModule as error:
+            raise UnknownModule(f"{options.table(f'module.{table}')}: {error}") from None
+        if name in seen:
+            both = f"{options.table(f'module.{seen[name]}')} and module.{table}"
+            raise PlanError(f"{both} are both the module {name}: keep one of them")
+        seen[name] = table
 
 
-def _whole_pages(tokens: int, page: int) -> int:
-    return max(1, tokens // page) * page
+def _decode_slots(base: Base, modules: Sequence[Module], options: FleetOptions, run: Path) -> list[Slot]:
+    slots: list[Slot] = []
+    for module in modules:
+        slots += module_slots(module.name, module.aliases, layout.checkpoint_path(run, module.name), options)
+    if options.serve_base:
+        slots += module_slots(base.name, (), base.path, options)
+    return slots
 
 
-def _worker_entry(server: ServerSpec) -> dict[str, Any]:
-    return {
-        "name": server.name,
-        "role": server.role,
-        "module": server.module,
-        "host": server.host,
-        "port": server.port,
-        "bootstrap_port": server.bootstrap_port,
-    }
+def _fit(
+    base: Base,
+    machine: Machine,
+    settings: EngineSettings,
+    prefill: Sequence[Slot],
+    decode: Sequence[Slot],
+    spare: Sequence[Slot],
+) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
+    """GPUs and memory of each server, prefill servers first; spare ones only take up room."""
+    budget = Budget.of(base, settings.dtype, settings.page_size)
+    slots = [*prefill, *decode, *spare]
+    count = len(prefill) + len(decode)
+    if settings.device == "cpu":
+        return [()] * count, fit_cpu(machine, budget, slots)[:count]
+    placer = Placer([usable_bytes(gpu) for gpu in machine.gpus], budget.fixed)
+    placed = place_fleet(placer, len(machine.gpus), prefill, [*decode, *spare])
+    memory = fit_gpus(machine.gpus, budget, list(zip(slots, placed, strict=True)), taken={})
+    return placed[:count], memory[:count]
+
+
+def _router(
+    zoo: Zoo,
+    basis: PlanBasis,
+    modules: Sequence[Module],
+    servers: Sequence[ServerSpec],
+    port: int,
+    api_key: str | None,
+) -> RouterSpec:
+    run, tmp, wanted = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path), basis.options.router
+    config_path = layout.router_config_path(run)
+    base = [entries.base_as_module(zoo.base)] if basis.options.serve_base else []
+    return RouterSpec(
+        name="router",
+        role="router",
+        host=wanted.host,
+        port=port,
+        command=(sys.executable, "-m", "psserve.router", "--config", str(config_path)),
+        env=router_env(basis.environ, tmp_dir=tmp),
+        log=layout.log_path(run, "router"),
+        config_path=config_path,
+        config={
+            "host": wanted.host,
+            "port": port,
+            "api_key": api_key,
+            "base": entries.base_entry(zoo.base, basis.settings.context_length),
+            "modules": [*map(entries.module_entry, modules), *base],
+            "workers": [entries.worker_entry(server) for server in servers],
+            "request_timeout_s": wanted.request_timeout_secs,
+            "drain_timeout_s": wanted.drain_secs,
+            "kv_pool_tokens": min(server.memory.kv_tokens for server in servers),
+        },
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from psserve.errors import PlanError
@@ -60,15 +61,28 @@ def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
     )
 
 
-def require_free(port: int, host: str, flag: str) -> int:
-    """`port` itself, checked.
+def require_free(port: int, host: str, key: str) -> int:
+    """`port` itself, checked. `key` says where it was asked for.
 
     Raises:
         PlanError: another program listens there, or the address is not this machine's.
     """
     if not is_free(port, host):
-        raise PlanError(f"port {port} on {host} is taken; use {flag} with another one (0 picks a free one)")
+        raise PlanError(f"{key}: port {port} on {host} is taken; stop what listens there, or give another one")
     return port
+
+
+def require_different(wanted: Mapping[str, int]) -> None:
+    """Check ports by where each was asked for.
+
+    Raises:
+        PlanError: two are the same.
+    """
+    seen: dict[int, str] = {}
+    for key, port in wanted.items():
+        if port in seen:
+            raise PlanError(f"port {port} is given twice, by {seen[port]} and {key}: change one of them")
+        seen[port] = key
 
 
 def _range() -> tuple[int, int]:

@@ -48,7 +48,6 @@ class EngineSettings:
     context_length: int
     chunked_prefill_size: int | None
     max_running_requests: int | None
-    extra: tuple[str, ...]
 
 
 def server_args(
@@ -60,16 +59,17 @@ def server_args(
     port: int,
     dist_port: int,
     bootstrap_port: int | None,
-    gpu: int,
+    gpus: tuple[int, ...],
     kv_tokens: int,
+    extra: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """SGLang's arguments for one server. `gpu` counts visible GPUs and means nothing on CPU."""
+    """SGLang's arguments for one server. `gpus` counts visible GPUs and is empty on CPU; `extra` comes last."""
     args = [
         *("--model-path", str(checkpoint), "--served-model-name", served_name, "--load-format", "safetensors"),
         *("--host", LOOPBACK, "--port", str(port), "--nccl-port", str(dist_port)),
         *("--device", settings.device, "--dtype", settings.dtype),
         *("--context-length", str(settings.context_length), "--page-size", str(settings.page_size)),
-        *("--max-total-tokens", str(kv_tokens), *_device_args(settings, gpu)),
+        *("--max-total-tokens", str(kv_tokens), *_device_args(gpus)),
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
         *_optional("--max-running-requests", settings.max_running_requests),
         *("--disaggregation-mode", role, "--disaggregation-transfer-backend", settings.transfer),
@@ -78,7 +78,7 @@ def server_args(
         *("--skip-server-warmup", "--enable-cache-report", "--enable-metrics"),
         *("--log-level", "info", "--log-level-http", "warning"),
     ]
-    return (*args, *settings.extra)
+    return (*args, *extra)
 
 
 def server_env(
@@ -151,11 +151,12 @@ def _decode_args(kv_tokens: int) -> tuple[str, ...]:
     return ("--disaggregation-decode-enable-radix-cache", "--num-reserved-decode-tokens", reserved)
 
 
-def _device_args(settings: EngineSettings, gpu: int) -> tuple[str, ...]:
+def _device_args(gpus: tuple[int, ...]) -> tuple[str, ...]:
     # The fraction is taken of what is free while other servers start too: --max-total-tokens decides, so be generous.
-    if settings.device == "cuda":
+    if gpus:
         # Not CUDA_VISIBLE_DEVICES: CUDA IPC between two servers needs both GPUs visible to both.
-        return ("--base-gpu-id", str(gpu), "--mem-fraction-static", "0.95")
+        split = ("--tp-size", str(len(gpus))) if len(gpus) > 1 else ()
+        return ("--base-gpu-id", str(gpus[0]), *split, "--mem-fraction-static", "0.95")
     return (
         "--sleep-on-idle",  # on a few cores an idle server must not spin
         *("--mem-fraction-static", "0.9", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),

@@ -5,10 +5,14 @@ import sys
 from pathlib import Path
 
 from psserve.errors import PsserveError
-from psserve.fleet import FleetPlan, Limits, RouterSpec, ServerSpec, Supervisor
+from psserve.fleet import FleetOptions, FleetPlan, Limits, RouterSpec, ServerSpec, Supervisor
 from psserve.fleet.detach import run_detached
+from psserve.fleet.devices import Machine
+from psserve.fleet.memory import ServerMemory
 from psserve.fleet.prepare import make_run_dir
 from psserve.fleet.restarts import RestartPolicy
+from psserve.fleet.sglang_args import EngineSettings
+from psserve.fleet.spec import PlanBasis
 
 FAKE = str(Path(__file__).with_name("fake_server.py"))
 
@@ -28,7 +32,8 @@ def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Pat
             host="127.0.0.1",
             port=port,
             bootstrap_port=None,
-            device="cpu",
+            gpus=(),
+            memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0),
             command=(sys.executable, FAKE, "server", "--port", str(port), *arguments),
             env=env,
             log=log(name),
@@ -53,10 +58,24 @@ def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Pat
         servers=specs,
         router=router,
         checkpoints=(),
+        basis=basis(),
         run_dir=run,
         tmp_dir=tmp,
         worker_key="sesame",
     )
+
+
+def basis() -> PlanBasis:
+    settings = EngineSettings(
+        device="cpu",
+        dtype="float32",
+        transfer="nixl",
+        page_size=16,
+        context_length=512,
+        chunked_prefill_size=None,
+        max_running_requests=None,
+    )
+    return PlanBasis(options=FleetOptions(), machine=Machine(2, 2**34, 2**34, ()), settings=settings, environ={})
 
 
 def main() -> int:

@@ -50,5 +50,5 @@ def test_too_few_free_ports_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_fixed_port_that_is_taken_is_named(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
-    with pytest.raises(PlanError, match=f"port {port} on 127.0.0.1 is taken; use --port"):
+    with pytest.raises(PlanError, match=f"--port: port {port} on 127.0.0.1 is taken; "):
         ports.require_free(port, "127.0.0.1", "--port")

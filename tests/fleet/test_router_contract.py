@@ -13,6 +13,7 @@ from psserve.errors import FleetError
 from psserve.fleet import FleetOptions, make_plan
 from psserve.fleet.client import RouterClient
 from psserve.fleet.devices import Machine
+from psserve.fleet.options import RouterOptions
 
 from .conftest import WAIT_S
 from .fake_zoo import FakeBase, FakeZoo
@@ -20,7 +21,7 @@ from .fake_zoo import FakeBase, FakeZoo
 
 def test_router_runs_a_plan_and_shows_its_servers(tmp_path: Path) -> None:
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
-    plan = make_plan(zoo, FleetOptions(port=0, api_key="k"), machine=Machine(2, 2**34, 2**34, ()))
+    plan = make_plan(zoo, FleetOptions(router=RouterOptions(port=0)), api_key="k", machine=Machine(2, 2**34, 2**34, ()))
     config = tmp_path / "router.json"
     config.write_text(json.dumps({**plan.router.config, "worker_key": plan.worker_key}))
     command = [*plan.router.command[:-1], str(config)]
