@@ -1,0 +1,38 @@
+"""Which server gets a request: small policies behind one interface, for the router and for simulators.
+
+Everything here is deterministic but `random`, and needs no event loop, no clock and no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from psserve.router.policies.base import Choice, Outcome, Policy, Prompt, Request
+from psserve.router.policies.index import Holdings, PredictedHoldings
+from psserve.router.policies.prefix import PrefixAware
+from psserve.router.policies.session import SessionAffinity
+from psserve.router.policies.simple import LeastLoaded, Random, RoundRobin
+
+__all__ = ["POLICIES", "Choice", "Holdings", "Outcome", "Policy", "PolicyName", "Prompt", "Request", "make_policy"]
+
+PolicyName = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+
+FLOOR_SHARE = 4
+"""A server with less than this part (one in ...) of its KV pool spoken for is never called overloaded."""
+
+
+def make_policy(name: PolicyName, kv_tokens: int, holdings: Holdings | None = None) -> Policy:
+    """The policy of that name for servers with a KV pool of `kv_tokens` tokens each.
+
+    `holdings` is what the prefix policy asks; left out, it predicts from the requests that it placed itself.
+    """
+    makers: dict[PolicyName, Callable[[], Policy]] = {
+        "prefix": lambda: PrefixAware(PredictedHoldings(kv_tokens) if holdings is None else holdings),
+        "session": lambda: SessionAffinity(kv_tokens // FLOOR_SHARE),
+        "round-robin": RoundRobin,
+        "least-loaded": LeastLoaded,
+        "random": Random,
+    }
+    return makers[name]()

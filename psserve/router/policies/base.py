@@ -1,0 +1,106 @@
+"""What every routing policy is given, answers and keeps count of.
+
+Policies know no HTTP, no clock and no event loop: the router and a simulator drive the same ones. Servers are names.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Outcome = Literal["hit", "balanced", "new", "affinity", "overloaded", "picked"]
+"""Why a server was chosen, as a metric's label has it.
+
+hit: no server holds more of the prompt; balanced: one does, but is too busy; new: none holds any of it;
+affinity: the session's own server; overloaded: that one had too much to do; picked: by a policy that looks at neither.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as policies see it: cut into blocks, each named by a hash of itself and all that comes before it."""
+
+    blocks: tuple[int, ...]
+    """Two prompts begin alike as far as these are equal. A last block that is not full has no name."""
+    tokens: int
+    """Of the whole prompt; an estimate where the prompt is text."""
+    block_tokens: float
+    """Tokens of one block."""
+
+    def tokens_of(self, blocks: int) -> int:
+        """Tokens of the first `blocks` blocks."""
+        return min(self.tokens, round(blocks * self.block_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sequence to place."""
+
+    prompt: Prompt
+    session: str
+    """Whose conversation it belongs to; equal names should meet the same decode server."""
+    output_tokens: int = 0
+    """At most so many will be generated."""
+
+    @property
+    def tokens(self) -> int:
+        """KV that it takes up, in tokens."""
+        return self.prompt.tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """A server for one request. Give it back to the policy, once, when the server is done with the request."""
+
+    request: Request
+    server: str
+    outcome: Outcome
+    tokens: int
+    """Work that it puts on the server until it is given back."""
+    matched: int = 0
+    """Leading blocks of the prompt that the server was thought to hold."""
+
+
+class Policy(ABC):
+    """Picks servers, and keeps count of the work that each has outstanding and of whose turn it is."""
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._outstanding: dict[str, int] = {}
+        self._last_turn: dict[str, int] = {}
+        self._turns = 0
+
+    def choose(self, request: Request, servers: Sequence[str]) -> Choice:
+        """One of `servers` (at least one, no name twice), which has the request to do from now on."""
+        choice = self._pick(request, servers)
+        self._turns += 1
+        self._last_turn[choice.server] = self._turns
+        self._outstanding[choice.server] = self.outstanding(choice.server) + choice.tokens
+        return choice
+
+    def finish(self, choice: Choice, *, served: bool) -> None:
+        """The server is done with the request; not `served`: it may not even have begun."""
+        left = self.outstanding(choice.server) - choice.tokens
+        if left > 0:
+            self._outstanding[choice.server] = left
+        else:
+            self._outstanding.pop(choice.server, None)
+
+    def forget(self, server: str) -> None:
+        """`server` was restarted or is gone: whatever it held is lost. What it has outstanding is still given back."""
+        self._last_turn.pop(server, None)
+
+    def outstanding(self, server: str) -> int:
+        """Tokens of work that `server` has not finished."""
+        return self._outstanding.get(server, 0)
+
+    def last_turn(self, server: str) -> int:
+        """Grows with every choice: the server that waits longest has the smallest. 0: was never chosen."""
+        return self._last_turn.get(server, 0)
+
+    @abstractmethod
+    def _pick(self, request: Request, servers: Sequence[str]) -> Choice:
+        """The choice, before it is counted."""
