@@ -1,46 +1,83 @@
-"""`psserve add-model`: import a fine-tuned checkpoint."""
+"""`psserve add-model`: put a fine-tune into the zoo."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import zoo_option
 
+if TYPE_CHECKING:
+    from psserve.zoo import Module
+    from psserve.zoo.manifest import Store
+
 
 @click.command()
 @click.argument("name")
-@click.option("--path", required=True, type=click.Path(path_type=Path), help="Directory of the fine-tuned checkpoint.")
+@click.option(
+    "--path",
+    required=True,
+    metavar="DIR_OR_HUB_ID",
+    help="A full checkpoint or a LoRA adapter (PEFT), as a directory or a Hub id, or the folder of a training run.",
+)
+@click.option("--revision", help="Branch, tag or commit of a Hub id [default: what the local cache has, then main].")
 @click.option("--task", default="", help="What the module is for, in words.")
 @click.option("--example", "examples", multiple=True, help="A prompt that is this module's (repeatable).")
 @click.option("--alias", "aliases", multiple=True, help="Another name for it (repeatable).")
 @click.option(
-    "--allow-naive", is_flag=True, help="Import it though no record says it was trained on the base's KV cache."
+    "--store",
+    type=click.Choice(["copy", "link", "delta"]),
+    default="copy",
+    show_default=True,
+    help="Copy the weights; leave them where they are; or keep what differs from the base, compressed.",
 )
+@click.option("--allow-naive", is_flag=True, help="Add it though no record says it was trained on the base's KV cache.")
 @zoo_option
 def command(
     name: str,
-    path: Path,
+    path: str,
+    revision: str | None,
     task: str,
     examples: tuple[str, ...],
     aliases: tuple[str, ...],
+    store: Store,
     allow_naive: bool,
     zoo_dir: Path | None,
 ) -> None:
-    """Import a fine-tuned checkpoint into the zoo as module NAME.
+    """Add a fine-tune of the base to the zoo as module NAME.
 
-    It is checked against the base and copied. If anything does not fit, the zoo stays as it was.
+    It is checked against the base first, to the last weight. If anything does not fit, the zoo stays as it was. An
+    adapter is merged into the base's weights. A Hub id that is not in the local cache is downloaded.
 
     \b
-    Example:
+    Examples:
       psserve add-model math --path ./out/math --task "school mathematics" --alias maths
+      psserve add-model code --path ./my-lora-adapter --store delta --allow-naive
     """
     from psserve.zoo import Zoo, find_zoo
+    from psserve.zoo.progress import StreamProgress
 
     zoo = Zoo.open(find_zoo(zoo_dir))
-    click.echo(f"checking and copying {path}", err=True)
-    module = zoo.add(name, path, task, examples, aliases, allow_naive)
+    with StreamProgress(sys.stderr) as progress:
+        module = zoo.add(
+            name, path, task, examples, aliases, allow_naive, revision=revision, store=store, progress=progress
+        )
+    warn(module)
+    served, kept = module.weight_bytes / 1e9, module.disk_bytes / 1e9
+    sizes = f"{served:.3g} GB" if store == "copy" else f"{served:.3g} GB, {kept:.3g} GB in the zoo"
+    click.echo(f"added {module.name} ({module.kind}, {sizes}) to {zoo.path}", err=True)
+
+
+def warn(module: Module) -> None:
+    """Say on stderr what was unusual about the import."""
     for note in module.notes:
         click.echo(f"warning: {note}", err=True)
-    click.echo(f"added {module.name} ({module.kind}, {module.weight_bytes / 1e9:.3g} GB) to {zoo.path}", err=True)
+    if module.kind == "naive":
+        click.echo(
+            "warning: not trained on the base's KV cache: its accuracy over that cache is unknown; measure it: "
+            f"psserve evaluate {module.name} --data HELD_OUT.jsonl --scorer number",
+            err=True,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -10,23 +11,25 @@ from .options import zoo_option
 
 
 @click.command()
-@click.option(
-    "--base", required=True, metavar="DIR_OR_HUB_ID", help="Checkpoint directory, or a Hub id in the local cache."
-)
+@click.option("--base", required=True, metavar="DIR_OR_HUB_ID", help="A checkpoint: a directory or a Hub id.")
+@click.option("--revision", help="Branch, tag or commit of a Hub id [default: what the local cache has, then main].")
 @click.option("--name", help="The base's name [default: the last part of --base].")
 @zoo_option
-def command(base: str, name: str | None, zoo_dir: Path | None) -> None:
+def command(base: str, revision: str | None, name: str | None, zoo_dir: Path | None) -> None:
     """Create a zoo for a base model.
 
-    The base stays where it is; the zoo records its fingerprint. Nothing is downloaded.
+    The base stays where it is; the zoo records its fingerprint: configuration, tokenizer and every weight. A Hub id is
+    pinned to its commit, and downloaded if it is not in the local cache (HF_HUB_OFFLINE=1 forbids that).
 
     \b
-    Example:
+    Examples:
       psserve init --base ~/models/Qwen3-0.6B --zoo ./model_zoo
+      psserve init --base Qwen/Qwen3-0.6B
     """
     from psserve.zoo import Zoo, zoo_path
+    from psserve.zoo.progress import StreamProgress
 
-    click.echo(f"hashing {base}", err=True)
-    zoo = Zoo.create(zoo_path(zoo_dir), base, name)
+    with StreamProgress(sys.stderr) as progress:
+        zoo = Zoo.create(zoo_path(zoo_dir), base, name, revision=revision, progress=progress)
     click.echo(f"created {zoo.path} for base {zoo.base.name} ({zoo.base.architecture}, {zoo.base.dtype})", err=True)
     click.echo("next: psserve add-model NAME --path DIR", err=True)

@@ -4,7 +4,7 @@ run.json        what is trained, on what: a run can only be resumed as the same
 checkpoints/    the Trainer's, to resume from; gone when the module is in the zoo
 metrics.jsonl   one line for each log entry
 loss.png        the loss over the steps
-adapter/        the LoRA adapter, if there is one (what all others merge into the base's weights)
+adapter/        the LoRA adapter and its training record, if there is one (`psserve add-model` takes it)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from psserve.errors import TrainingError
 from psserve.training.config import FinetuneConfig
 from psserve.zoo.storage import write_atomically
+from psserve.zoo.training_record import TRAINING_RECORD
 
 Description = dict[str, Any]
 
@@ -109,7 +110,7 @@ class RunFolder:
         last = self.last_checkpoint()
         if last and (last / "adapter_config.json").exists():
             self.adapter.mkdir(exist_ok=True)
-            for file in last.glob("adapter_*"):
+            for file in [*last.glob("adapter_*"), self.module / TRAINING_RECORD]:
                 file.replace(self.adapter / file.name)
         for path in (self.checkpoints, self.module):
             shutil.rmtree(path, ignore_errors=True)

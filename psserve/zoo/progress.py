@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TextIO
 
+from psserve.console import console
+
 SHOW_AFTER_S = 1.0
 """What is done sooner needs no progress."""
 LINE_EVERY_S = 10.0
@@ -43,7 +45,6 @@ class StreamProgress(Progress):
     """A bar on a terminal, now and then a line elsewhere; nothing at all for stages that end within a second."""
 
     def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bar
 
@@ -54,7 +55,7 @@ class StreamProgress(Progress):
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=Console(file=stream),
+            console=console(stream),
             transient=True,
         )
         self.stage("", 0)
@@ -86,7 +87,8 @@ class StreamProgress(Progress):
 
     def hide(self) -> None:
         """Take the bar away."""
-        self.bar.stop()
+        if self.bar.tasks:  # one that never started would print an empty line when it stops
+            self.bar.stop()
         for task in self.bar.task_ids:
             self.bar.remove_task(task)
 
