@@ -10,15 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from psserve.fleet.options import (
-    DecodeOptions,
-    FleetOptions,
-    ModuleOptions,
-    PrefillOptions,
-    RouterOptions,
-    Table,
-    flag_of,
-)
+from psserve.fleet.options import FleetOptions, RouterOptions, flag_of
+from psserve.fleet.server_options import DecodeOptions, ModuleOptions, PrefillOptions, Table
 
 _TABLES: Mapping[str, type[Table]] = {
     "": FleetOptions,

@@ -98,10 +98,11 @@ class Budget:
         whole = min(gpu.total_bytes for gpu in gpus)
         tokens = self.tokens(slot, int(whole * fraction) - self.fixed(slot))
         if tokens < SMALLEST_POOL:
+            least = self.fixed(slot) + self.kv(slot, SMALLEST_POOL)
             raise PlanError(
-                f"{slot.table}.memory_fraction = {fraction:g} of {amount(whole)} is"
-                f" {amount(int(whole * fraction))}, and {slot.name} needs {amount(self.fixed(slot))} for weights and CUDA and"
-                f" {amount(self.kv(slot, SMALLEST_POOL))} for {SMALLEST_POOL} tokens of KV cache at least: raise it"
+                f"{slot.table}.memory_fraction = {fraction:g} of {amount(whole)} is {amount(int(whole * fraction))},"
+                f" and {slot.name} needs {amount(least)} at least: {amount(self.fixed(slot))} for weights and CUDA, the"
+                f" rest for {SMALLEST_POOL} tokens of KV cache; raise it"
             )
         return tokens
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from psserve.addresses import is_loopback
-from psserve.errors import PlanError, UnknownModule, UsageError
+from psserve.errors import UsageError
 from psserve.fleet import entries, layout
+from psserve.fleet.chosen import chosen_modules
 from psserve.fleet.devices import Machine, detect
 from psserve.fleet.fitting import fit_cpu, fit_gpus
 from psserve.fleet.memory import Budget, ServerMemory, usable_bytes
@@ -41,7 +42,7 @@ def make_plan(
     """
     _check_reach(options, api_key)
     machine = machine or detect(environ)
-    modules = _modules(zoo, options)
+    modules = chosen_modules(zoo, options)
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
     settings = engine_settings(zoo.base, options, machine)
     prefill = prefill_slots(zoo.base, options)
@@ -113,34 +114,6 @@ def _check_reach(options: FleetOptions, api_key: str | None) -> None:
             f"{options.said('router.host', host)} is open to other machines: give --api-key or router.api_key_file, or"
             " use 127.0.0.1"
         )
-
-
-def _modules(zoo: Zoo, options: FleetOptions) -> list[Module]:
-    if options.modules is None:
-        modules = zoo.modules()
-    else:
-        modules = list({module.name: module for module in map(zoo.module, options.modules)}.values())
-    if not modules and not options.serve_base:
-        raise PlanError(f"the zoo {zoo.path} has no module; add one with `psserve add-model`, or use --serve-base")
-    for module in modules:
-        if options.serve_base and zoo.base.name in (module.name, *module.aliases):
-            raise PlanError(f"--serve-base: the module {module.name} has the base's name {zoo.base.name} already")
-    _check_tables(zoo, options)
-    return modules
-
-
-def _check_tables(zoo: Zoo, options: FleetOptions) -> None:
-    """Every [module.NAME] must speak of a module of the zoo, and no two of the same."""
-    seen: dict[str, str] = {}
-    for table in options.module:
-        try:
-            name = table if table == zoo.base.name else zoo.module(table).name
-        except UnknownModule as error:
-            raise UnknownModule(f"{options.table(f'module.{table}')}: {error}") from None
-        if name in seen:
-            both = f"{options.table(f'module.{seen[name]}')} and module.{table}"
-            raise PlanError(f"{both} are both the module {name}: keep one of them")
-        seen[name] = table
 
 
 def _decode_slots(base: Base, modules: Sequence[Module], options: FleetOptions, run: Path) -> list[Slot]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from psserve.fleet.layout import decode_name
-from psserve.fleet.options import FleetOptions, ServerOptions
+from psserve.fleet.options import FleetOptions
+from psserve.fleet.server_options import ServerOptions
 from psserve.zoo import Base
 
 

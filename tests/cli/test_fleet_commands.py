@@ -50,7 +50,7 @@ def test_dry_run_as_json(zoo: Path) -> None:
         (("--prefill", "0"), 2, "psserve: error: --prefill 0: give at least 1\n"),
         (("--env", "A"), 2, "psserve: error: --env 'A': give NAME=VALUE\n"),
         (("alpha",), 2, "psserve: error: unexpected argument 'alpha'; SGLang's own arguments follow after --\n"),
-        (("--modules", "poems"), 1, "psserve: error: poems\n"),
+        (("--modules", "poems"), 1, "psserve: error: --modules: poems\n"),
     ],
 )
 def test_mistakes_are_one_line(zoo: Path, arguments: tuple[str, ...], exit_code: int, message: str) -> None:
