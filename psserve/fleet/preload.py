@@ -32,6 +32,8 @@ from psserve.fleet.spec import FleetPlan, ProcessSpec, ServerSpec
 
 _COMMAND = (sys.executable, "-m", "psserve.engine.preload")
 _WORKER = ("-m", "psserve.engine.worker")
+_READ_LATER = frozenset(("PSSERVE_WORKER_KEY", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"))
+"""Variables that SGLang and psserve read when a server starts, not when they are imported."""
 
 
 def starter_for(plan: FleetPlan) -> Starter:
@@ -44,7 +46,7 @@ class PreloadStarter:
     """Forks servers from a preloaded process, and starts everything else plainly.
 
     The preloaded process is started with the first server and in its environment, since SGLang reads much of it at
-    import; what may differ from server to server is what SGLang reads later (keys, rendezvous files).
+    import; a server with another environment is started plainly. What may differ is what SGLang reads later.
     """
 
     def __init__(self, log: Path) -> None:
@@ -57,17 +59,25 @@ class PreloadStarter:
             return self._plain.start(spec)
         if self._preloaded is None or self._preloaded.ended():
             self._preloaded = _Preloaded(spec.env, self._log)
+        elif _read_at_import(spec.env) != _read_at_import(self._preloaded.env):
+            return self._plain.start(spec)
         return self._preloaded.fork(spec)
+
+
+def _read_at_import(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name not in _READ_LATER}
 
 
 class _Preloaded:
     """One preloaded process and what it has said of the servers it forked."""
 
     def __init__(self, env: Mapping[str, str], log: Path) -> None:
+        self.env = env
         self.log = log
         self.log_start = log.stat().st_size if log.exists() else 0
         self.pids: dict[str, int] = {}
         self.codes: dict[int, int] = {}
+        self.forked_any = False
         self._unread = b""
         try:
             with open(log, "ab", opener=private) as out:
@@ -106,6 +116,11 @@ class _Preloaded:
         """Whether the preloaded process itself has ended, and with it its servers."""
         return self._process.poll() is not None
 
+    @property
+    def code(self) -> int:
+        """Its exit code, once it has ended."""
+        return self._process.returncode
+
     def kill(self) -> None:
         self._process.kill()
 
@@ -118,6 +133,7 @@ class _Preloaded:
         for line in lines:
             event = json.loads(line)
             if event["event"] == "started":
+                self.forked_any = True
                 self.pids[event["name"]] = event["pid"]
                 self.codes.pop(event["pid"], None)  # of an earlier server, whose pid it got
             elif event["event"] == "ended":
@@ -132,6 +148,8 @@ class ForkedHandle:
         self._spec = spec
         self._pid: int | None = None
         self._code: int | None = None
+        self._wanted_end: signal.Signals | None = None
+        """What it gets as soon as it has a pid."""
 
     @property
     def pid(self) -> int | None:
@@ -143,6 +161,8 @@ class ForkedHandle:
     def poll(self) -> int | None:
         if self._code is None:
             self._preloaded.listen()
+            if self._wanted_end is not None and self.pid is not None:
+                self._end(self._wanted_end)
             if self.pid is not None:
                 self._code = self._code_once_reaped(self.pid)
             if self._code is None and self._preloaded.ended():
@@ -165,19 +185,27 @@ class ForkedHandle:
     def _end(self, number: signal.Signals) -> None:
         if self._code is not None:
             return
-        if self.pid is None:
+        if self.pid is None and self._preloaded.forked_any:
+            self._wanted_end = number  # it is about to be forked, from a process that others live by
+        elif self.pid is None:
             self._preloaded.kill()  # still importing: no server of this fleet exists yet
         else:
+            self._wanted_end = None
             with contextlib.suppress(ProcessLookupError):
                 (os.kill if number is signal.SIGTERM else signal_group)(self.pid, number)
 
     def _lost(self) -> int:
-        """The preloaded process has ended. The kernel kills its servers; make sure, reap, and leave word in the log."""
+        """The preloaded process has ended. The kernel kills its servers; make sure, reap, and leave word in the log.
+
+        Returns the server's own exit code, or the preloaded process's where it was never forked.
+        """
+        code = self._preloaded.code
         if self.pid is not None:
             signal_group(self.pid, signal.SIGKILL)
+            code = -signal.SIGKILL
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)  # orphans fall back to the supervisor
+                code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])  # orphans fall back to the supervisor
         with contextlib.suppress(OSError), open(self._spec.log, "a", opener=private) as log:
             reason = last_error(self._preloaded.log, self._preloaded.log_start)
             log.write(f"psserve: error: the preloaded process ended: {reason} (log: {self._preloaded.log})\n")
-        return -signal.SIGKILL
+        return code
