@@ -10,6 +10,7 @@ from psserve.zoo.removal import REMOVED, discard
 from psserve.zoo.renaming import finish_renaming
 from psserve.zoo.staging import clean_up_import
 from psserve.zoo.storage import lock
+from psserve.zoo.stores import prune_rebuilt
 
 LOCK = ".lock"
 
@@ -20,12 +21,14 @@ def changing(zoo: Path) -> Iterator[None]:
     with lock(zoo / LOCK):
         recover(zoo)
         yield
+        prune_rebuilt(zoo)
 
 
 def recover(zoo: Path) -> None:
     """Finish or undo what a killed command left. The caller holds the lock, so that nobody is at it now."""
     clean_up_import(zoo)
     discard(zoo / REMOVED)
+    prune_rebuilt(zoo)
     for pattern in ("", "modules/*/"):
         for temporary in zoo.glob(f"{pattern}.*.tmp"):
             temporary.unlink()

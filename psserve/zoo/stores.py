@@ -52,7 +52,7 @@ def check_links(module: Module, progress: Progress) -> None:
 
 def rebuilt_files(base: Base, module: Module, cache: Path, progress: Progress) -> dict[str, Path]:
     """The rebuilt files of a module, in a directory of `cache` that is named by their hashes."""
-    complete = cache / hash_bytes("".join(file.blake3 for file in module.files).encode())[:16]
+    complete = rebuilt_directory(cache, module)
     files = {file.name: complete / file.name for file in module.files}
     if not has_files(complete, module):
         cache.mkdir(parents=True, exist_ok=True)
@@ -61,6 +61,18 @@ def rebuilt_files(base: Base, module: Module, cache: Path, progress: Progress) -
                 empty(cache)
                 rebuild(base, module, complete, progress)
     return files
+
+
+def rebuilt_directory(cache: Path, module: Module) -> Path:
+    """Where, in `cache`, the module's rebuilt files are once they are complete: named by what is in them."""
+    return cache / hash_bytes("".join(file.blake3 for file in module.files).encode())[:16]
+
+
+def prune_rebuilt(zoo: Path) -> None:
+    """Delete what was rebuilt for modules that are no longer in the zoo at `zoo`, whose lock the caller holds."""
+    for directory in (zoo / REBUILT).glob("*"):
+        if not (zoo / "modules" / directory.name).exists():
+            shutil.rmtree(directory)
 
 
 def has_files(complete: Path, module: Module) -> bool:

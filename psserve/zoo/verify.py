@@ -17,7 +17,7 @@ from psserve.zoo.materialise import make_links
 from psserve.zoo.model import Base, Module, check_file
 from psserve.zoo.progress import SILENT, Progress
 from psserve.zoo.scan import Scan, parse_module
-from psserve.zoo.stores import checkpoint_files
+from psserve.zoo.stores import REBUILT, checkpoint_files, rebuilt_directory
 from psserve.zoo.weights import weight_file
 from psserve.zoo.zoo import Zoo
 
@@ -113,8 +113,18 @@ def check_module(zoo: Zoo, scan: Scan, base: Checkpoint | None, directory: Path,
         yield f"{directory / MODULE_MANIFEST}: kind is {module.kind!r}, but no record says so: import it again"
     wrong = list(check_contents(module.on_disk, f"module {module.name!r}", progress))
     yield from wrong
+    yield from check_rebuilt(zoo, module, progress)
     if base and not wrong:
         yield from check_served(zoo, base, module, progress)
+
+
+def check_rebuilt(zoo: Zoo, module: Module, progress: Progress) -> Iterator[str]:
+    """What is wrong with the files that the last start rebuilt of a delta, and the next one will load."""
+    kept = rebuilt_directory(zoo.path / REBUILT / module.name, module)
+    if module.store == "delta" and kept.exists():
+        files = [(kept / file.name, file) for file in module.files]
+        for problem in check_contents(files, f"what was rebuilt of module {module.name!r}", progress):
+            yield f"{problem}, or delete {kept}: it will be rebuilt"
 
 
 def check_contents(files: Iterable[tuple[Path, FileRecord]], what: str, progress: Progress) -> Iterator[str]:

@@ -183,27 +183,59 @@ def test_rename_model_refuses_in_one_line(zoo: Zoo) -> None:
     assert "no module" in fails(run("rename-model", "gamma", "delta", "--zoo", zoo.path))
 
 
-READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+def in_namespace(mount: str, directory: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `psserve ARGUMENTS` where the shell commands `mount` have changed what is at `directory` ("$0").
 
-
-def on_read_only(zoo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `psserve ARGUMENTS` in a mount namespace that has the zoo read-only (root may write anywhere else)."""
+    In a mount namespace of its own, because modes do not keep root from writing.
+    """
     code = "from psserve.cli.main import main; main()"
-    command = ["unshare", "-rm", "sh", "-c", READ_ONLY, zoo, sys.executable, "-c", code, *arguments, "--zoo", zoo]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "unshare" in done.stderr or "mount:" in done.stderr:
-        pytest.skip("this machine lets nobody make a mount namespace")
+    script = ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', directory]
+    done = subprocess.run(
+        [*script, sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("no mount namespaces for this user on this machine")
     return done
+
+
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"'
 
 
 @pytest.mark.parametrize("command", [["remove-model", "alpha", "--yes"], ["rename-model", "alpha", "omega"]])
 def test_a_read_only_zoo_is_one_line(zoo: Zoo, command: list[str]) -> None:
-    done = on_read_only(zoo.path, *command)
+    done = in_namespace(READ_ONLY, zoo.path, *command, "--zoo", zoo.path)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"psserve: error: {zoo.path}: cannot be changed")
 
 
 def test_a_read_only_zoo_is_listed(served: Zoo) -> None:
-    done = on_read_only(served.path, "models")
+    done = in_namespace(READ_ONLY, served.path, "models", "--zoo", served.path)
     assert (done.returncode, "alpha" in done.stdout) == (0, True)
+
+
+def test_export_looks_for_room_first(zoo: Zoo, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    mount = 'mount -t tmpfs -o size=500k none "$0"'
+    to = tmp_path / "small" / "alpha"
+    done = in_namespace(mount, tmp_path / "small", "export", "alpha", "--to", to, "--zoo", zoo.path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "1.1 MB needed, 0.5 MB free" in done.stderr.splitlines()[-1]
+
+
+def test_export_prints_where_it_is_on_stderr(zoo: Zoo, tmp_path: Path) -> None:
+    result = run("export", "alpha", "--to", tmp_path / "out", "--zoo", zoo.path)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"exported alpha to {tmp_path / 'out'}\n"
+    assert "not empty" in fails(run("export", "alpha", "--to", tmp_path / "out", "--zoo", zoo.path))
+
+
+def test_verify_prints_findings_and_fails(zoo: Zoo) -> None:
+    assert run("verify", "--zoo", zoo.path).stdout == ""
+    damage(zoo, "alpha")
+    result = run("verify", "--zoo", zoo.path)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (1, 1)
+    assert result.stdout.startswith("alpha: ")
+    assert run("verify", "beta", "--zoo", zoo.path).exit_code == 0
+    result = run("verify", "--json", "--zoo", zoo.path)
+    assert (result.exit_code, json.loads(result.stdout)["findings"][0]["name"]) == (1, "alpha")

@@ -62,6 +62,13 @@ def test_of_a_linked_directory_the_link_is_removed(zoo: Zoo, tmp_path: Path) -> 
     assert (tmp_path / "elsewhere" / "module.toml").exists()
 
 
+def test_what_was_rebuilt_of_a_module_goes_with_it(zoo: Zoo) -> None:
+    for name in ("alpha", "beta"):
+        (zoo.path / ".rebuilt" / name).mkdir(parents=True)
+    zoo.remove("alpha")
+    assert [path.name for path in (zoo.path / ".rebuilt").iterdir()] == ["beta"]
+
+
 def test_a_renamed_module_keeps_all_but_its_name(zoo: Zoo) -> None:
     before = zoo.module("alpha")
     after = zoo.rename("alpha", "omega")

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from psserve.errors import UnknownModule
-from psserve.zoo import Zoo
+from psserve.zoo import Zoo, materialise
 from psserve.zoo.hashing import hash_file
 from psserve.zoo.verify import verify
 
@@ -111,6 +111,18 @@ def test_compatibility_is_checked_again(zoo: Zoo) -> None:
     rewrite(zoo.path / "modules" / "alpha", shrink)
     [(name, problem)] = problems(zoo)
     assert (name, "model.norm.weight" in problem, "/tmp/psserve-verify" in problem) == ("alpha", True, False)
+
+
+def test_deltas_are_rebuilt_and_compared(zoo: Zoo, checkpoint: Path, tmp_path: Path) -> None:
+    zoo.add("math", checkpoint, allow_naive=True, store="delta")
+    assert problems(zoo, "math") == []
+    assert not (zoo.path / ".rebuilt").exists()
+    materialise(zoo, zoo.module("math"), tmp_path / "served")
+    [kept] = (zoo.path / ".rebuilt").glob("*/*/model.safetensors")
+    flip_a_bit(kept)
+    [(_, problem)] = problems(zoo, "math")
+    assert problem.startswith(f"{kept}: its content is not what was recorded")
+    assert f"delete {kept.parent}" in problem
 
 
 def test_a_kind_without_its_record_is_found(zoo: Zoo) -> None:
