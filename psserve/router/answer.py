@@ -33,7 +33,7 @@ async def generate_answer(dispatcher: Dispatcher, generation: Generation, exchan
     )
     document = merge(answers)
     exchange.usage = document["usage"]
-    return document
+    return document | {"usage": exchange.usage | exchange.usage_note()}
 
 
 async def complete(dispatcher: Dispatcher, generation: Generation, sequence: Sequence, exchange: Exchange) -> Answer:

@@ -46,17 +46,27 @@ class Generation:
     """Prompt-major: all choices of the first prompt first."""
 
 
-def parse_generation(
-    route: Route, raw: bytes, config: RouterConfig, table: WorkerTable, headers: Mapping[str, str]
-) -> Generation:
-    """Check `raw` and split it into sequences; `headers` go to the workers with each.
-
-    Raises RequestError: 400, or 404 for a model that is not served.
-    """
+def load_body(raw: bytes) -> Body:
+    """The body's fields, those that are null left out. Raises RequestError (400)."""
     body = {name: value for name, value in _load(raw).items() if value is not None}
     for name in INTERNAL_FIELDS:
         if body.get(name, False) is not False:
             raise invalid(name, f"{name} is not supported", "unsupported_parameter")
+    return body
+
+
+def check_prompt(route: Route, body: Body, config: RouterConfig) -> None:
+    """Raises RequestError (400) when the prompt of `body` is none."""
+    _legs(route, body, config)
+
+
+def parse_generation(
+    route: Route, body: Body, config: RouterConfig, table: WorkerTable, headers: Mapping[str, str]
+) -> Generation:
+    """Check `body` and split it into sequences; `headers` go to the workers with each.
+
+    Raises RequestError: 400, or 404 for a model that is not served.
+    """
     module = _module(body.get("model"), table)
     check_sampling(body, config.base.vocab_size)
     prefills, decodes = _legs(route, body, config)

@@ -36,6 +36,8 @@ class ModuleConfig(_Strict):
     name: str
     aliases: tuple[str, ...] = ()
     task: str = ""
+    examples: tuple[str, ...] = ()
+    """Requests that are its task: what task routing learns from, beside `task`."""
     created: int = 0
     """Unix seconds."""
     path: str = ""
@@ -67,6 +69,16 @@ class WorkerConfig(_Strict):
         return self
 
 
+class TaskRoutingConfig(_Strict):
+    """How `model: "auto"` finds a module (see task_routing/)."""
+
+    classifier: str = "tfidf"
+    threshold: float = Field(default=0.3, ge=0, le=1)
+    """Confidence from which on a module is chosen."""
+    default_module: str | None = None
+    """Who gets requests below it. None: they are refused."""
+
+
 class RouterConfig(_Strict):
     """The whole file."""
 
@@ -88,6 +100,8 @@ class RouterConfig(_Strict):
     """How long requests in flight may go on after SIGTERM."""
     kv_pool_tokens: int | None = Field(default=None, gt=0)
     """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
+    task_routing: TaskRoutingConfig | None = None
+    """None: there is no `auto`."""
     serial: int = 0
     """Told again by `/workers`, so that whoever rewrote the file sees when the router has followed."""
 
@@ -98,6 +112,12 @@ class RouterConfig(_Strict):
             raise ValueError(f"module name or alias {duplicate!r} is used twice")
         if duplicate := _first_duplicate([worker.name for worker in self.workers]):
             raise ValueError(f"worker name {duplicate!r} is used twice")
+        if (
+            self.task_routing is not None
+            and self.task_routing.classifier == "base-model"
+            and self.base.name not in names
+        ):
+            raise ValueError("task_routing: the classifier base-model needs the base among modules (--serve-base)")
         if self.api_key is None and not is_loopback(self.host):
             raise ValueError(f"host {self.host!r} is reachable from other machines: set api_key, or use 127.0.0.1")
         return self

@@ -10,6 +10,7 @@ from time import monotonic
 from aiohttp import web
 
 from psserve.router.dispatch import Legs
+from psserve.router.task_routing.choice import Choice
 from psserve.router.usage import Usage
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -23,6 +24,8 @@ class Exchange:
     started: float = field(default_factory=monotonic)
     route: str = "-"
     module: str = "-"
+    task: Choice | None = None
+    """How the module was chosen, when the client left that to us."""
     prefill: str | None = None
     decode: str | None = None
     usage: Usage | None = None
@@ -46,6 +49,10 @@ class Exchange:
         """A decode worker's answer has arrived whole."""
         self._answered = monotonic()
 
+    def usage_note(self) -> Usage:
+        """What `usage` of the answer has beside the counts."""
+        return {} if self.task is None else {"psserve_task": self.task.note()}
+
     def headers(self) -> dict[str, str]:
         """Headers of the answer, from what is known now. Takes the time spent here, so call it when they are sent."""
         if self._sent is not None and self._answered is not None:
@@ -53,6 +60,8 @@ class Exchange:
         headers = {"x-request-id": self.request_id}
         if self.module != "-":
             headers["x-psserve-module"] = self.module
+        if self.task is not None:
+            headers["x-psserve-task-confidence"] = f"{self.task.confidence:.4f}"
         if self.prefill is not None and self.decode is not None:
             headers["x-psserve-prefill"] = self.prefill
             headers["x-psserve-decode"] = self.decode

@@ -8,11 +8,12 @@ from aiohttp import web
 
 from psserve.errors import RequestError
 from psserve.router.answer import generate_answer
-from psserve.router.body import PATHS, Route, parse_generation
+from psserve.router.body import PATHS, Route, check_prompt, load_body, parse_generation
 from psserve.router.exchange import EXCHANGE
 from psserve.router.info import json_response
 from psserve.router.state import STATE
 from psserve.router.streaming import stream_answer
+from psserve.router.task_routing.routing import AUTO
 
 BODY_TIMEOUT_S = 60.0
 FORWARDED_HEADERS = ("traceparent", "tracestate")
@@ -35,9 +36,13 @@ async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
     state = request.app[STATE]
     exchange = request[EXCHANGE]
     exchange.route = route
-    raw = await _read_body(request)
+    body = load_body(await _read_body(request))
+    if state.tasks is not None and body.get("model") == AUTO:
+        check_prompt(route, body, state.config)
+        exchange.task = await state.tasks.choose(body, request.headers)
+        body["model"] = exchange.task.module
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
-    generation = parse_generation(route, raw, state.config, state.table, headers)
+    generation = parse_generation(route, body, state.config, state.table, headers)
     exchange.module = generation.module.name
     with state.table.hold(generation.module), state.metrics.inflight.track_inprogress():
         if generation.stream:

@@ -11,6 +11,7 @@ import psserve
 from psserve.errors import RequestError
 from psserve.router.config import ModuleConfig
 from psserve.router.state import STATE, RouterState
+from psserve.router.task_routing.routing import AUTO
 
 routes = web.RouteTableDef()
 
@@ -21,11 +22,13 @@ def json_response(document: Any, status: int = 200) -> web.Response:
 
 @routes.get("/v1/models")
 async def list_models(request: web.Request) -> web.Response:
-    """Every module, under its name and under each alias."""
+    """Every module, under its name and under each alias; and `auto`."""
     state = request.app[STATE]
     data = [
         _model_card(state, name, module) for module in state.config.modules for name in (module.name, *module.aliases)
     ]
+    if state.tasks is not None:
+        data.append(_auto_card(state))
     return json_response({"object": "list", "data": data})
 
 
@@ -33,6 +36,8 @@ async def list_models(request: web.Request) -> web.Response:
 async def show_model(request: web.Request) -> web.Response:
     state = request.app[STATE]
     name = request.match_info["id"]
+    if name == AUTO and state.tasks is not None:
+        return json_response(_auto_card(state))
     module = state.table.module(name)
     if module is None:
         raise RequestError(404, f"the model {name!r} does not exist", param="model", code="model_not_found")
@@ -49,6 +54,11 @@ def _model_card(state: RouterState, name: str, module: ModuleConfig) -> dict[str
         "parent": state.config.base.name,
         "max_model_len": state.config.base.context_length,
     }
+
+
+def _auto_card(state: RouterState) -> dict[str, Any]:
+    """`auto` can be asked for like a model, so clients that offer a list to choose from must find it there."""
+    return _model_card(state, AUTO, ModuleConfig(name=AUTO))
 
 
 @routes.get("/health")
@@ -89,7 +99,7 @@ async def server_info(request: web.Request) -> web.Response:
         {
             "version": psserve.__version__,
             "base": config.base.model_dump(),
-            "modules": [module.model_dump() for module in config.modules],
+            "modules": [module.model_dump(exclude={"examples"}) for module in config.modules],
             "request_timeout_s": config.request_timeout_s,
             "kv_pool_tokens": config.kv_pool_tokens,
         }

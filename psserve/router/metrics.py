@@ -7,6 +7,7 @@ import logging
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from psserve.router.failures import LegFailure
+from psserve.router.task_routing.choice import Choice
 from psserve.router.workers import WorkerTable
 
 LATENCY_BUCKETS = (
@@ -64,6 +65,18 @@ class Metrics:
         self.cached_tokens = Counter(
             "psserve_cached_tokens_total", "Of these, tokens the base had cached.", by_module, registry=registry
         )
+        self.task_seconds = Histogram(
+            "psserve_task_decision_seconds",
+            "Time to choose a module for `auto`.",
+            buckets=OVERHEAD_BUCKETS,
+            registry=registry,
+        )
+        self.task_decisions = Counter(
+            "psserve_task_decisions_total",
+            "Requests for `auto`, by the module chosen and why.",
+            ["module", "outcome"],
+            registry=registry,
+        )
         self._worker_state = Gauge(
             "psserve_worker_state", "1 for a worker's present state.", ["worker", "role", "state"], registry=registry
         )
@@ -90,6 +103,12 @@ class Metrics:
         self.prompt_tokens.labels(module).inc(prompt_tokens)
         self.cached_tokens.labels(module).inc(cached_tokens)
 
+    def task_decided(self, choice: Choice | None, seconds: float) -> None:
+        """Count one request for `auto`; None: it was refused."""
+        self.task_seconds.observe(seconds)
+        module, outcome = (choice.module, choice.outcome) if choice is not None else ("-", "unclear")
+        self.task_decisions.labels(module, outcome).inc()
+
     def render(self) -> bytes:
         """Prometheus' text format: of the workers and modules that there are now."""
         self._forget_modules()
@@ -105,7 +124,7 @@ class Metrics:
         self._modules |= present
         by_module = (
             *(self.requests, self.duration, self.ttft, self.overhead),
-            *(self.prompt_tokens, self.cached_tokens),
+            *(self.prompt_tokens, self.cached_tokens, self.task_decisions),
         )
         for name in self._modules - present:
             for metric in by_module:

@@ -24,8 +24,10 @@ MARKS = (b'"error"', b'"choices":[]', b'"abort"', b"[DONE]")
 class Relay:
     """One sequence, alone in its request."""
 
-    def __init__(self, legs: Legs, include_usage: bool) -> None:
+    def __init__(self, legs: Legs, include_usage: bool, usage_note: Usage | None = None) -> None:
+        """`usage_note` is added to the usage chunk, which the client gets if it asked for it (`include_usage`)."""
         self._legs = legs
+        self._usage_note = usage_note or {}
         self._include_usage = include_usage
         self._rest = b""
         self.usage: Usage | None = None
@@ -59,7 +61,9 @@ class Relay:
         chunk = self._parse(event)
         if not self._is_usage(chunk):
             return event + SEPARATOR
-        return _encode(chunk | {"usage": self.usage}) if self._include_usage else b""
+        if not self._include_usage or self.usage is None:
+            return b""
+        return _encode(chunk | {"usage": self.usage | self._usage_note})
 
     def _done(self) -> bytes:
         if self.usage is None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from psserve.errors import UsageError
+from psserve.router.ask import BaseModel
 from psserve.router.config import RouterConfig
 from psserve.router.dispatch import Dispatcher
 from psserve.router.health import Prober
 from psserve.router.metrics import Metrics
+from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.upstream import Upstream
 from psserve.router.workers import WorkerTable
 
@@ -28,6 +30,8 @@ class RouterState:
     upstream: Upstream
     dispatcher: Dispatcher
     prober: Prober
+    tasks: TaskRouter | None
+    """Chooses modules for `auto`, where that is on."""
     draining: bool = False
     """SIGTERM came: finish what runs, refuse what comes."""
 
@@ -37,7 +41,12 @@ class RouterState:
         metrics = Metrics(table)
         upstream = Upstream(config, table)
         dispatcher = Dispatcher(table, upstream, metrics, config.request_timeout_s)
-        return cls(config, table, metrics, upstream, dispatcher, Prober(config, table, upstream, dispatcher))
+        prober = Prober(config, table, upstream, dispatcher)
+        tasks = None
+        if config.task_routing is not None:
+            tasks = TaskRouter(config.task_routing, table, metrics, BaseModel(config, table, dispatcher).ask)
+            tasks.learn(task_modules(config))
+        return cls(config, table, metrics, upstream, dispatcher, prober, tasks)
 
     def reconfigure(self, config: RouterConfig) -> None:
         """Serve the modules and workers of `config` from now on, in one step.
@@ -49,8 +58,12 @@ class RouterState:
                 raise UsageError(f"{name} cannot change while the router runs: restart it")
         self.config = config
         self.table.reconfigure(config)
+        if self.tasks is not None:
+            self.tasks.relearn(task_modules(config))
 
     async def close(self) -> None:
+        if self.tasks is not None:
+            await self.tasks.close()
         await self.prober.close()
         await self.upstream.close()
 

@@ -80,7 +80,7 @@ async def stream_answer(
 async def _stream_one(dispatcher: Dispatcher, generation: Generation, exchange: Exchange, client: ClientStream) -> None:
     async with dispatcher.open(generation.module, generation.sequences[0]) as legs:
         exchange.paired(legs)
-        relay = Relay(legs, generation.include_usage)
+        relay = Relay(legs, generation.include_usage, exchange.usage_note())
         while data := await legs.read_some():
             if out := relay.feed(data):
                 await client.send(out)
@@ -96,7 +96,7 @@ async def _stream_many(
     usages = await together(*(stream.run(dispatcher, generation, sequence) for sequence in generation.sequences))
     exchange.usage = add_usage(zip(generation.sequences, usages, strict=True))
     if generation.include_usage:
-        await client.send(usage_event(stream.identity, exchange.usage))
+        await client.send(usage_event(stream.identity, exchange.usage | exchange.usage_note()))
     await client.send(DONE + SEPARATOR)
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psserve.errors import RequestError
-from psserve.router.body import parse_generation
+from psserve.router.body import load_body, parse_generation
 from psserve.router.workers import WorkerTable
 from tests.router.conftest import Fleet, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
@@ -206,7 +206,7 @@ def test_accepted_chat(fields: dict[str, Any]) -> None:
 
 def _parse(route: Any, body: Any) -> Any:
     # Not orjson: it writes no integers of more than 64 bits, and the parser must meet them.
-    return parse_generation(route, json.dumps(body).encode(), CONFIG, WorkerTable(CONFIG), {})
+    return parse_generation(route, load_body(json.dumps(body).encode()), CONFIG, WorkerTable(CONFIG), {})
 
 
 def _check_refused(route: str, body: Any, status: int, param: str | None, code: str) -> None:
