@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .damaged import warn_damaged
 from .options import json_option, zoo_option
 from .recording import Recorder
 
@@ -98,8 +99,12 @@ def command(
         show_comparison(table, out, as_json)
         return
     recorder = None if no_record else Recorder(zoo_dir, url, scorer_name, data, max_tokens)
+    if not modules:
+        zoo = Zoo.open(find_zoo(zoo_dir))
+        warn_damaged(zoo)
+        modules = tuple(module.name for module in zoo.modules())
     results = []
-    for name in modules or [module.name for module in Zoo.open(find_zoo(zoo_dir)).modules()]:
+    for name in modules:
         click.echo(f"{name}: {len(items)} items", err=True)
         if url:
             answerer: Answerer = FleetAnswerer(url, name, api_key, concurrency)

@@ -11,6 +11,7 @@ import click
 
 from psserve.errors import UsageError
 
+from .damaged import warn_damaged
 from .options import json_option, zoo_option
 
 _ROUTER = ("host", "port", "request_timeout_secs", "drain_secs")
@@ -77,6 +78,8 @@ def command(
         raise UsageError("--api-key is empty")
     if not dry_run:
         require_none_running(zoo.path)
+    if options.modules is None:
+        warn_damaged(zoo)
     plan = make_plan(zoo, options, api_key=api_key or key_from_file(options))
     if dry_run:
         _show(plan, as_json)

@@ -102,6 +102,15 @@ def test_models_lists_the_good_and_names_the_bad(zoo: Zoo) -> None:
     assert [entry["name"] for entry in document["damaged"]] == ["alpha"]
 
 
+def test_launch_serves_the_others_and_refuses_the_bad_one(zoo: Zoo) -> None:
+    damage(zoo, "alpha")
+    launch = ["launch", "--dry-run", "--json", "--device", "cpu", "--port", "0", "--zoo", zoo.path]
+    result = run(*launch)
+    assert "warning: module alpha is left out" in result.stderr
+    assert [server["module"] for server in json.loads(result.stdout)["servers"] if server["module"]] == ["beta"]
+    assert "not TOML" in fails(run(*launch, "--modules", "alpha,beta"))
+
+
 def test_models_on_a_terminal_is_a_table_without_tricks(zoo: Zoo) -> None:
     manifest = zoo.path / "modules" / "alpha" / "module.toml"
     manifest.write_text(manifest.read_text().replace("synthetic module alpha", "\\u001b[2Jsums"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from psserve.errors import UnknownModule
+from psserve.zoo.scan import Scan
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class FakeZoo:
 
     def modules(self) -> list[FakeModule]:
         return [FakeModule(name, self.path / "modules" / name, aliases) for name, aliases in self.names.items()]
+
+    def scan(self) -> Scan:
+        return Scan(self.path, (), {})
 
     def module(self, wanted: str) -> FakeModule:
         for module in self.modules():
