@@ -73,7 +73,7 @@ class TaskRoutingConfig(_Strict):
     """How `model: "auto"` finds a module (see task_routing/)."""
 
     classifier: str = "tfidf"
-    threshold: float = Field(default=0.3, ge=0, le=1)
+    threshold: float = Field(default=0.25, ge=0, le=1)
     """Confidence from which on a module is chosen."""
     default_module: str | None = None
     """Who gets requests below it. None: they are refused."""
