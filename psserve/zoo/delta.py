@@ -59,8 +59,8 @@ def decode(delta: BinaryIO, base: Weights) -> Iterator[bytes]:
                 block = unpack(delta, next(blocks, None), width)
                 yield block
                 left -= len(block)
-    except (zstandard.ZstdError, struct.error, ValueError) as error:
-        raise DamagedDelta(str(error)) from None
+    except (zstandard.ZstdError, struct.error, ValueError, KeyError, RecursionError, MemoryError) as error:
+        raise DamagedDelta(str(error) or type(error).__name__) from None
 
 
 def references(name: str, tensor: Tensor, base: Weights) -> Iterator[bytes | None]:

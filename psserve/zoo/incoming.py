@@ -11,7 +11,7 @@ from psserve.zoo.lora import ADAPTER_WEIGHTS, Adapter, merged, read_adapter
 from psserve.zoo.lora_config import ADAPTER_CONFIG
 from psserve.zoo.manifest import TrainingRecord
 from psserve.zoo.model import Base
-from psserve.zoo.tokenizer import read_tokenizer
+from psserve.zoo.tokenizer import Tokenizer, read_tokenizer
 from psserve.zoo.training_record import TRAINING_RECORD, read_training
 from psserve.zoo.weights import WeightFile, weight_file
 
@@ -79,7 +79,7 @@ def full_checkpoint(path: Path, origin: str) -> Incoming:
 def lora_adapter(path: Path, origin: str, base: Base, base_checkpoint: Checkpoint) -> Incoming:
     """An adapter, as the checkpoint that it makes of the base: the base's files with other data."""
     adapter = read_adapter(path, base_checkpoint)
-    checkpoint = replace(base_checkpoint, path=path, tokenizer=read_tokenizer(path))
+    checkpoint = replace(base_checkpoint, path=path, tokenizer=adapter_tokenizer(path, base_checkpoint.tokenizer))
     files = [merged(weight_file(shard), adapter) for shard in base_checkpoint.shards]
     origin = f"LoRA adapter {origin} (rank {adapter.config.r})"
     return Incoming(
@@ -92,6 +92,12 @@ def lora_adapter(path: Path, origin: str, base: Base, base_checkpoint: Checkpoin
         computed=True,
         notes=other_base(adapter, base),
     )
+
+
+def adapter_tokenizer(path: Path, base: Tokenizer) -> Tokenizer:
+    """The tokenizer that was saved with an adapter; the base's where there is none, as is usual."""
+    own = read_tokenizer(path)
+    return Tokenizer(own.parts or base.parts, own.specials or base.specials, own.chat_template)
 
 
 def other_base(adapter: Adapter, base: Base) -> tuple[str, ...]:

@@ -10,19 +10,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoint import Checkpoint
 from psserve.zoo.lora_config import MERGE_IT, AdapterConfig, read_adapter_config
 from psserve.zoo.tensors import Tensor, read_header
-from psserve.zoo.weights import BLOCK, WeightFile
+from psserve.zoo.weights import BLOCK, WeightFile, Weights
 
 if TYPE_CHECKING:
     import torch
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
+COPY = re.compile(r"base_model\.model\.(?P<layer>lm_head|model\.embed_tokens)(\.base_layer)?\.weight")
+"""The base's own output layer or embeddings, which PEFT may save with an adapter."""
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Element types of weights that can be added to -> PyTorch's name."""
 
@@ -57,16 +59,49 @@ def read_adapter(directory: Path, base: Checkpoint) -> Adapter:
     if not path.is_file():
         raise IncompatibleCheckpoint(f"{path}: not there: pickled weights are refused, save the adapter as safetensors")
     tensors = read_header(path)
-    layers = adapted_layers(path, tensors)
+    copies = {name: f"{match['layer']}.weight" for name in tensors if (match := COPY.fullmatch(name))}
+    check_copies(path, copies, base)
+    layers = adapted_layers(path, [name for name in tensors if name not in copies])
     for layer in layers:
         check_layer(path, layer, config, tensors, base)
     return Adapter(directory, config, {f"{layer}.weight": layer for layer in layers})
 
 
-def adapted_layers(path: Path, tensors: dict[str, Tensor]) -> list[str]:
+def check_copies(path: Path, copies: dict[str, str], base: Checkpoint) -> None:
+    """Raise IncompatibleCheckpoint unless the adapter's copies of the base's weights hold the base's values.
+
+    `copies` maps the adapter's names to the base's.
+    """
+    from safetensors import safe_open
+
+    weights = Weights(base.shards)
+    for name, original in copies.items():
+        if original not in weights:
+            raise IncompatibleCheckpoint(f"{path}: tensor {name}: the base has no {original}: is it another base?")
+        with (
+            safe_open(path, framework="pt") as file,
+            safe_open(weights.places[original].path, framework="pt") as base_file,
+        ):
+            if not same_values(file.get_slice(name), base_file.get_slice(original)):
+                raise IncompatibleCheckpoint(f"{path}: tensor {name} is not the base's {original}: {MERGE_IT}")
+
+
+def same_values(one: Any, other: Any) -> bool:
+    """Whether two matrices in files are equal, compared some rows at a time; their types may differ."""
+    import torch
+
+    shape = one.get_shape()
+    if shape != other.get_shape():
+        return False
+    rows = max(BLOCK // (4 * shape[1]), 1)
+    parts = (slice(at, at + rows) for at in range(0, shape[0], rows))
+    return all(torch.equal(one[part].float(), other[part].float()) for part in parts)
+
+
+def adapted_layers(path: Path, names: list[str]) -> list[str]:
     """The layers that have both matrices; IncompatibleCheckpoint for a tensor that is not one of a pair."""
     sides: dict[str, set[str]] = {}
-    for name in tensors:
+    for name in names:
         match = KEY.fullmatch(name)
         if match is None:
             raise IncompatibleCheckpoint(f"{path}: tensor {name} is no LoRA matrix of a linear layer: {MERGE_IT}")
