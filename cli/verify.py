@@ -33,7 +33,8 @@ def command(context: click.Context, name: str | None, as_json: bool, zoo_dir: Pa
 
     zoo = Zoo.read(find_zoo(zoo_dir))
     findings: list[Finding] = []
-    with StreamProgress(sys.stderr) as progress:
+    progress = StreamProgress(sys.stderr)
+    with progress:
         for finding in verify(zoo, name, progress):
             findings.append(finding)
             if not as_json:

@@ -3,13 +3,73 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psserve.errors import ManifestError
-from psserve.zoo.manifest import FileRecord, ModuleManifest, read_manifest, write_manifest
+from psserve.zoo.manifest import (
+    FILE_NAME,
+    EvaluationRecord,
+    FileRecord,
+    LinkRecord,
+    ModuleManifest,
+    TrainingRecord,
+    read_manifest,
+    write_manifest,
+)
+from psserve.zoo.names import NAME
 
 HASH = "0" * 64
+EVALUATION = {"date": 1, "scorer": "exact", "data_hash": HASH, "items": 4, "max_tokens": 9, "how": "fleet"}
+
+HASHES = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
+LINKS = st.builds(LinkRecord, path=st.text().map(lambda text: f"/{text}"), modified_ns=st.integers(0, 2**63))
+SCALARS = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+FILES = st.builds(FileRecord, name=st.from_regex(FILE_NAME, fullmatch=True), size=st.integers(0, 2**48), blake3=HASHES)
+TRAINING = st.builds(
+    TrainingRecord,
+    method=st.sampled_from(["cache-conditioned", "full"]),
+    base_fingerprint=HASHES,
+    data_hash=st.none() | HASHES,
+    hyperparameters=st.dictionaries(st.text(), SCALARS, max_size=3),
+    seed=st.none() | st.integers(),
+    versions=st.dictionaries(st.text(), st.text(), max_size=2),
+    metrics=st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=2),
+)
+EVALUATIONS = st.builds(
+    EvaluationRecord,
+    date=st.integers(0, 2**40),
+    scorer=st.text(),
+    data_hash=HASHES,
+    items=st.integers(10, 99),
+    right=st.integers(0, 10),
+    max_tokens=st.integers(1, 9999),
+    how=st.sampled_from(["reference", "fleet"]),
+)
+MANIFESTS = st.fixed_dictionaries(
+    {
+        "name": st.from_regex(NAME, fullmatch=True),
+        "task": st.text(),
+        "examples": st.lists(st.text(), max_size=2),
+        "aliases": st.lists(st.from_regex(NAME, fullmatch=True), max_size=2),
+        "kind": st.sampled_from(["cache-conditioned", "naive"]),
+        "created": st.integers(0, 2**40),
+        "notes": st.lists(st.text(), max_size=2),
+        "training": st.none() | TRAINING,
+        "evaluations": st.lists(EVALUATIONS, max_size=2),
+        "origin": st.text(),
+    }
+)
+FILE_LISTS = st.lists(FILES, min_size=1, max_size=2, unique_by=lambda file: file.name)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> ModuleManifest:
+    """Any manifest, of any store."""
+    files, store = draw(FILE_LISTS), draw(st.sampled_from(["copy", "link", "delta"]))
+    stored = draw(FILE_LISTS) if store == "delta" else ()
+    links = {file.name: draw(LINKS) for file in files} if store == "link" else {}
+    return manifest(**draw(MANIFESTS), store=store, files=files, stored=stored, links=links)
 
 
 def manifest(**fields: object) -> ModuleManifest:
@@ -33,6 +93,23 @@ def test_what_is_written_is_what_is_read(
     original = manifest(task=task, examples=tuple(examples), files=(file,))
     write_manifest(path, original)
     assert read_manifest(path, ModuleManifest) == original
+
+
+@given(original=manifests())
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+def test_writing_reading_and_writing_again_changes_no_byte(
+    tmp_path_factory: pytest.TempPathFactory, original: ModuleManifest
+) -> None:
+    path = tmp_path_factory.mktemp("manifest") / "module.toml"
+    write_manifest(path, original)
+    once, parsed = path.read_bytes(), read_manifest(path, ModuleManifest)
+    write_manifest(path, parsed)
+    assert (path.read_bytes(), parsed) == (once, original)
+
+
+def test_more_right_answers_than_items_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 right answers of 4 items"):
+        EvaluationRecord.model_validate(EVALUATION | {"right": 5})
 
 
 def test_only_the_manifest_is_left_after_writing(tmp_path: Path) -> None:
