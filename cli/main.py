@@ -8,8 +8,8 @@ import sys
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
-import psserve
 from psserve.errors import PsserveError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -25,10 +25,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "launch": ("psserve.cli.launch:command", "Serve the zoo until Ctrl-C."),
     "status": ("psserve.cli.status:command", "Show the running fleet."),
     "stop": ("psserve.cli.stop:command", "Stop the running fleet."),
+    "logs": ("psserve.cli.logs:command", "Print what the fleet's processes wrote."),
     "chat": ("psserve.cli.chat:command", "Talk to a module of the running fleet."),
     "finetune": ("psserve.cli.finetune:command", "Train a decode module on the base's KV cache."),
     "evaluate": ("psserve.cli.evaluate:command", "Count the right answers of modules on held-out items."),
-    "doctor": ("psserve.cli.doctor:command", "Check this machine and say what to do."),
+    "doctor": ("psserve.cli.doctor:command", "Check machine, zoo and fleet, and say what to do."),
+    "completion": ("psserve.cli.completion:command", "Print the completion script of a shell."),
 }
 """Command name -> (where its click command lives, its line in `psserve --help`)."""
 
@@ -51,6 +53,12 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        commands = [
+            CompletionItem(name, help=summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return commands + super(click.Group, self).shell_complete(ctx, incomplete)  # a Group would import every command
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -75,8 +83,26 @@ def is_users(error: OSError) -> bool:
     return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def print_versions(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Callback of `--version`: of psserve first, then of what it runs on."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from psserve.versions import versions
+
+    for name, version in versions().items():
+        click.echo(f"{name} {version}")
+    ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(psserve.__version__, prog_name="psserve")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=print_versions,
+    help="Print the versions that matter, one a line.",
+)
 def cli() -> None:
     """Serve many fine-tunes of one base model for the price of one prefill."""
 
