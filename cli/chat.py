@@ -8,24 +8,34 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .completion import complete_module
 from .options import zoo_option
 
 if TYPE_CHECKING:
     from psserve.fleet.chat import Conversation
 
-_HELP = "/model NAME switches the module, /models lists them, /clear forgets the conversation, /quit ends"
-
 
 @click.command("chat")
-@click.argument("module", required=False)
+@click.argument("module", required=False, shell_complete=complete_module)
 @zoo_option
 @click.option("--url", help="Talk to this server instead of the zoo's running fleet.")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="Key to send [also: $PSSERVE_API_KEY].")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer, in tokens.")
+@click.option("--system", default="", help="System message to start with.")
 def command(
-    module: str | None, zoo_dir: Path | None, url: str | None, api_key: str | None, max_tokens: int | None
+    module: str | None, zoo_dir: Path | None, url: str | None, api_key: str | None, max_tokens: int | None, system: str
 ) -> None:
-    """Talk to MODULE of the running fleet (default: its first). Reads lines from stdin when that is no terminal."""
+    """Talk to MODULE of the running fleet (default: its first).
+
+    /model NAME lets another module go on with the same conversation, over the cache that is already there; /help
+    lists the other commands. Each answer is followed by what it took: tokens of the prompt and how many of them were
+    cached, tokens of the answer, time to the first one, speed. Where stdin is no terminal, every line of it is a
+    message or command, and only the answers are printed.
+
+    \b
+    psserve chat math
+    echo "12 * 12?" | psserve chat math --max-tokens 64
+    """
     from psserve.fleet.chat import Conversation
     from psserve.fleet.client import RouterClient
     from psserve.fleet.control import api_key_of
@@ -36,52 +46,24 @@ def command(
         zoo = find_zoo(zoo_dir)
         url, api_key = running_fleet(zoo).url, api_key or api_key_of(zoo)
     talk = Conversation(RouterClient(url, api_key), module, max_tokens)
-    if sys.stdin.isatty():
-        click.echo(f"{talk.model} at {url}; {_HELP}", err=True)
-        _interactive(talk)
-    else:
-        for line in sys.stdin:
-            if not _turn(talk, line.strip()):
-                return
+    talk.system = system
+    if not sys.stdin.isatty():
+        _answer_lines(talk)
+        return
+    from psserve.fleet.chat_terminal import converse
+
+    converse(talk)
 
 
-def _interactive(talk: Conversation) -> None:
-    from psserve.errors import PsserveError
+def _answer_lines(talk: Conversation) -> None:
+    from psserve.fleet.chat_commands import Message, Quit, obey
 
-    while True:
-        try:
-            going_on = _turn(talk, input(f"{talk.model}> ").strip())
-        except EOFError:
+    for line in sys.stdin:
+        asked = obey(talk, line)
+        if isinstance(asked, Quit):
             return
-        except KeyboardInterrupt:  # ends this answer, not the conversation
-            click.echo(err=True)
-            continue
-        except PsserveError as error:
-            click.echo(f"psserve: error: {error}", err=True)
-            continue
-        if not going_on:
-            return
-
-
-def _turn(talk: Conversation, line: str) -> bool:
-    """Do what one line asks. Returns whether to go on."""
-    word, _, rest = line.partition(" ")
-    match word:
-        case "":
-            pass
-        case "/quit" | "/exit":
-            return False
-        case "/models":
-            click.echo("\n".join(talk.models()), err=True)
-        case "/model":
-            talk.switch(rest.strip())
-        case "/clear":
-            talk.clear()
-        case _ if word.startswith("/"):
-            click.echo(_HELP, err=True)
-        case _:
-            for text in talk.say(line):
+        if isinstance(asked, Message):
+            for text in talk.say(asked.text):
                 click.echo(text, nl=False)
                 sys.stdout.flush()
             click.echo()
-    return True

@@ -47,9 +47,23 @@ def delta(text: str) -> str:
     return "data: " + json.dumps({"choices": [{"delta": {"content": text}}]})
 
 
+ENDED = 'data: {"choices": [{"delta": {}, "finish_reason": "length"}]}'
+USAGE = "data: " + json.dumps(
+    {
+        "choices": [],
+        "usage": {
+            "prompt_tokens": 50,
+            "completion_tokens": 16,
+            "prompt_tokens_details": {"cached_tokens": 40},
+        },
+    }
+)
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
-    Script.lines, Script.status, Script.requests, Script.keys = [delta("Hel"), delta("lo"), "data: [DONE]"], 200, [], []
+    Script.lines = [delta("Hel"), delta("lo"), ENDED, USAGE, "data: [DONE]"]
+    Script.status, Script.requests, Script.keys = 200, [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Script)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -59,7 +73,37 @@ def url() -> Iterator[str]:
 
 def test_answer_comes_in_pieces(url: str) -> None:
     assert list(Conversation(RouterClient(url), "code").say("hi")) == ["Hel", "lo"]
-    assert Script.requests == [{"model": "code", "messages": [{"role": "user", "content": "hi"}], "stream": True}]
+    (request,) = Script.requests
+    assert (request["model"], request["messages"]) == ("code", [{"role": "user", "content": "hi"}])
+    assert (request["stream"], request["stream_options"]) == (True, {"include_usage": True})
+
+
+def test_facts_of_an_answer(url: str) -> None:
+    talk = Conversation(RouterClient(url), "code")
+    list(talk.say("hi"))
+    assert talk.last is not None
+    assert talk.last.facts().startswith("prompt 50 tokens, 40 of them cached (80%), answer 16 tokens, first after ")
+    assert talk.last.facts().endswith("cut at the length limit")
+
+
+def test_no_facts_where_the_server_says_none(url: str) -> None:
+    Script.lines = ["data: [DONE]"]
+    talk = Conversation(RouterClient(url), "code")
+    assert list(talk.say("hi")) == []
+    assert talk.last is not None
+    assert talk.last.facts() == ""
+
+
+def test_system_message_goes_first_and_outlives_clear(url: str) -> None:
+    talk = Conversation(RouterClient(url), "code")
+    talk.system = "Be brief."
+    list(talk.say("hi"))
+    talk.clear()
+    list(talk.say("again"))
+    assert [[turn["content"] for turn in request["messages"]] for request in Script.requests] == [
+        ["Be brief.", "hi"],
+        ["Be brief.", "again"],
+    ]
 
 
 def test_turns_are_kept_over_a_switch(url: str) -> None:

@@ -1,0 +1,58 @@
+"""Blocking HTTP to one server, its failures in one line each."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from psserve.errors import FleetError
+
+
+class HttpClient:
+    """Calls to one server. Proxies of the environment are not used."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def get(self, path: str, timeout_s: float) -> bytes:
+        """The body of a successful answer.
+
+        Raises:
+            FleetError: no answer in time (of silence), a refusal, or an answer that broke off.
+        """
+        request = urllib.request.Request(f"{self.url}{path}", headers=self._headers)
+        with self._open(request, timeout_s) as answer:
+            try:
+                return answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise FleetError(f"{self.url}{path} broke off: {error}") from error
+
+    def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> http.client.HTTPResponse:
+        """The answer to a JSON body, not yet read. Closing it early ends the request. Raises FleetError as `get`."""
+        headers = {"Content-Type": "application/json", **self._headers}
+        request = urllib.request.Request(f"{self.url}{path}", data=json.dumps(body).encode(), headers=headers)
+        return self._open(request, timeout_s)
+
+    def _open(self, request: urllib.request.Request, timeout_s: float) -> http.client.HTTPResponse:
+        try:
+            answer: http.client.HTTPResponse = self._opener.open(request, timeout=timeout_s)
+            return answer
+        except urllib.error.HTTPError as error:
+            with error:
+                raise FleetError(_refusal(error)) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise FleetError(f"no answer from {self.url}: {reason}") from error
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["error"]["message"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return f"{error.url} answered {error.code} {error.reason}"
