@@ -114,6 +114,7 @@ class Member:
             pid=pid,
             ticks=self._ticks if pid is not None else None,
             port=spec.port,
+            device=spec.device if isinstance(spec, ServerSpec) else "cpu",
             state=self.state,
             restarts=self._restarts.total,
             started=self._started,

@@ -51,6 +51,8 @@ class ServerState(_Record):
     pid: int | None = None
     ticks: int | None = None
     port: int
+    device: str = "cpu"
+    """`cpu`, `cuda:1`, or `cuda:0,1` when split over two."""
     state: ServerStatus
     restarts: int = 0
     started: float | None = None

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from psserve import __version__
+from psserve.cli.launch import command
 from psserve.cli.main import cli
 from psserve.fleet.state import FleetState, ProcessId, ServerState, read_state, write_state
 from psserve.zoo import Zoo
@@ -44,12 +46,56 @@ def test_dry_run_as_json(zoo: Path) -> None:
     assert servers[0]["env"]["A"] == "b=c"
 
 
+def test_dry_run_follows_the_configuration(zoo: Path) -> None:
+    (zoo / "fleet.toml").write_text("[prefill]\nreplicas = 2\n[router]\nport = 0\n[module.maths]\nreplicas = 2")
+    servers = json.loads(psserve("launch", "--dry-run", "--device", "cpu", "--prefill", "1", "--json").stdout)[
+        "servers"
+    ]
+    assert [server["name"] for server in servers[:-1]] == [
+        "prefill-0",
+        "decode-code-0",
+        "decode-math-0",
+        "decode-math-1",
+    ]
+
+
+def test_a_mistake_in_the_configuration_is_one_line(zoo: Path) -> None:
+    (zoo / "other.toml").write_text("[prefill]\nreplica = 2")
+    result = psserve("launch", "--dry-run", "--config", str(zoo / "other.toml"))
+    advice = "prefill.replica: unknown key; did you mean prefill.replicas?"
+    assert (result.exit_code, result.stderr) == (2, f"psserve: error: {zoo / 'other.toml'}: {advice}\n")
+
+
+def test_every_flag_is_a_key_of_the_configuration(zoo: Path) -> None:
+    flags = ("--modules=math", "--no-serve-base", "--prefill=1", "--host=localhost", "--port=0", "--device=cpu")
+    flags += ("--dtype=auto", "--transfer=auto", "--page-size=8", "--kv-tokens=2048", "--context-length=512")
+    flags += ("--chunked-prefill-size=64", "--max-running-requests=4", "--request-timeout-secs=9")
+    flags += ("--start-timeout-secs=9", "--drain-secs=9", "--api-key=k", "--env=A=b", "--json", "--dry-run")
+    known = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    assert known - {flag.split("=")[0].replace("--no-", "--") for flag in flags} == {"--zoo", "--config", "--detach"}
+    assert psserve("launch", *flags).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
         (("--prefill", "0"), 2, "psserve: error: --prefill 0: give at least 1\n"),
         (("--env", "A"), 2, "psserve: error: --env 'A': give NAME=VALUE\n"),
         (("alpha",), 2, "psserve: error: unexpected argument 'alpha'; SGLang's own arguments follow after --\n"),
+        (("--modules", ""), 2, "psserve: error: modules names no module: leave it out to serve all\n"),
+        (("--api-key", ""), 2, "psserve: error: --api-key is empty\n"),
+        (
+            ("--", "--load-format", "dummy"),
+            2,
+            "psserve: error: SGLang's --load-format cannot be given: "
+            "psserve reads safetensors and nothing else: remove it\n",
+        ),
+        (
+            ("--host", "0.0.0.0"),
+            2,
+            "psserve: error: --host 0.0.0.0 is open to other machines: "
+            "give --api-key or router.api_key_file, or use 127.0.0.1\n",
+        ),
         (("--modules", "poems"), 1, "psserve: error: --modules: poems\n"),
     ],
 )
@@ -96,15 +142,23 @@ def state(zoo: Path) -> FleetState:
     return state
 
 
-def test_status_as_json_is_the_state(state: FleetState) -> None:
-    result = psserve("status", "--json")
-    assert FleetState.model_validate_json(result.stdout) == state
+def test_status_as_json_is_the_state_and_more(state: FleetState) -> None:
+    document = json.loads(psserve("status", "--json").stdout)
+    assert document["versions"]["psserve"] == __version__
+    (server,) = document["servers"]
+    assert server["memory_bytes"] is None
+    kept = {name: document[name] for name in FleetState.model_fields}
+    kept["servers"] = [{name: server[name] for name in ServerState.model_fields}]
+    assert FleetState.model_validate(kept) == state
 
 
 def test_status_shows_why_a_server_failed(state: FleetState) -> None:
     lines = psserve("status").stdout.splitlines()
-    assert lines[2].split() == ["decode-math-0", "failed", "-", "41003", "5", "-"]
-    assert lines[3] == "  oops"
+    assert lines[0].split()[:2] == ["http://127.0.0.1:1", "0"]
+    heading, row = (line.split() for line in lines[4:6])
+    shown = dict(zip(heading, row, strict=True))
+    assert (shown["server"], shown["state"], shown["restarts"]) == ("decode-math-0", "failed", "5")
+    assert lines[-1] == "decode-math-0: oops"
 
 
 def test_launch_beside_a_running_fleet_is_refused(state: FleetState) -> None:
