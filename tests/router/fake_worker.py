@@ -1,12 +1,14 @@
 """A worker that keeps SGLang's HTTP contract without a model: a real server on loopback, scripted to misbehave.
 
 A decode worker answers only once the prefill worker it was paired with served the same room, and the other way round.
-Tokens of a text are its characters; an answer is `max_tokens` words that name the module.
+Tokens of a text are its characters; an answer is `max_tokens` words that name the module,
+or the first alternative of a regular expression.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections import deque
 from dataclasses import dataclass, field
@@ -217,12 +219,16 @@ class FakeWorker:
         return {"id": body["rid"], "object": kind + chunk, "created": 1764000000, "model": body["model"]}
 
     def _text(self, body: dict[str, Any]) -> str:
+        if "regex" in body:
+            return str(body["regex"].strip("()").partition("|")[0])
         return " ".join([f"{self.module}-{body.get('seed', 0)}"] * body.get("max_tokens", 16))
 
     def _choice(self, body: dict[str, Any], text: str, reason: str | None) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         if "messages" not in body:
             return choice | {"text": text}
+        if body.get("logprobs"):
+            choice["logprobs"] = {"content": [{"token": text, "logprob": math.log(0.5)}]}
         message = {"role": "assistant", "content": text}
         return choice | ({"delta": message} if body.get("stream") else {"message": message})
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from psserve.errors import RequestError
 from psserve.router.task_routing.classifier import AskBase, Decision, TaskModule, TaskRequest
 
-NONE = "none of these"  # no module can be called that: names have no spaces
+NONE = "NONE"  # no module can be called that: names have small letters
 LONGEST_ANSWER = 48  # tokens; enough for a name of 64 characters in any vocabulary we know, and the end token
 TIMEOUT_S = 10.0
 SHOWN_EXAMPLES = 3
@@ -27,7 +26,7 @@ class BaseModelClassifier:
         self._ask = ask
         self._names = [module.name for module in modules]
         self._instruction = _instruction(modules)
-        self._answer = "|".join(re.escape(name) for name in (*self._names, NONE))
+        self._answer = "|".join((*self._names, NONE)).replace(".", r"\.")
 
     async def classify(self, request: TaskRequest) -> Decision:
         """The score is the probability that the base gives to its answer, among the answers allowed.

@@ -6,7 +6,6 @@ router would answer nobody and after which it would need neither.
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import sys
@@ -91,7 +90,6 @@ def _regression(matrix: Any, classes: NDArray[np.int64]) -> tuple[NDArray[np.flo
 
 def main() -> None:
     """Serve one training to the router that started us."""
-    os.nice(10)  # requests go first
     modules = [TaskModule(**fields) for fields in orjson.loads(sys.stdin.buffer.read())]
     sys.stdout.buffer.write(pickle.dumps(train(modules)))
 
