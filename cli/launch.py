@@ -13,8 +13,12 @@ from psserve.errors import UsageError
 
 from .damaged import warn_damaged
 from .options import json_option, zoo_option
+from .task_classifier import check_classifier
 
-_ROUTER = ("host", "port", "request_timeout_secs", "drain_secs")
+_ROUTER = (
+    *("host", "port", "request_timeout_secs", "drain_secs"),
+    *("task_classifier", "task_threshold", "default_module"),
+)
 
 
 @click.command("launch")
@@ -41,6 +45,13 @@ _ROUTER = ("host", "port", "request_timeout_secs", "drain_secs")
 @click.option("--request-timeout-secs", type=float, help="Longest time of a request [default: 600].")
 @click.option("--start-timeout-secs", type=float, help="Longest time until ready [default: 300].")
 @click.option("--drain-secs", type=float, help="Time for requests in flight at stop [default: 30].")
+@click.option(
+    "--task-classifier",
+    metavar="NAME",
+    help="What chooses modules for model `auto`: tfidf, base-model, an installed one, or none [default: tfidf].",
+)
+@click.option("--task-threshold", type=float, help="Confidence that `auto` chooses a module from [default: 0.25].")
+@click.option("--default-module", metavar="NAME", help="Who gets `auto` below it [default: refused].")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="What clients must send [also: $PSSERVE_API_KEY].")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set this in every SGLang server.")
 @click.option("--detach", is_flag=True, help="Return once the fleet is ready; it goes on in the background.")
@@ -69,11 +80,13 @@ def command(
     """
     from psserve.fleet import make_plan
     from psserve.fleet.config_file import key_from_file, load_options
+    from psserve.fleet.show import idle_gpus
     from psserve.fleet.state import require_none_running
     from psserve.zoo import Zoo, find_zoo
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     options = load_options(zoo.path, config, _flags(**flags))
+    check_classifier(options.router.task_classifier)
     if api_key == "":
         raise UsageError("--api-key is empty")
     if not dry_run:
@@ -81,6 +94,8 @@ def command(
     if options.modules is None:
         warn_damaged(zoo)
     plan = make_plan(zoo, options, api_key=api_key or key_from_file(options))
+    if idle := idle_gpus(plan):
+        click.echo(f"psserve: GPU {', '.join(map(str, idle))} not used; more replicas in fleet.toml would", err=True)
     if dry_run:
         _show(plan, as_json)
         return

@@ -57,7 +57,7 @@ def said_of_flags(error: ValidationError, file: Path | None) -> str:
     if first["type"] != "value_error":
         value = first["input"]
         return f"{flag_of(_key(first['loc']))} {value if isinstance(value, str) else _shown(value)}: {_message(first)}"
-    if file is None or first["loc"][-1:] == ("args",):
+    if file is None or first["loc"][-1:] in (("args",), ("env",)):
         return _message(first)
     return f"{file}, with the flags given: {_message(first)}"
 

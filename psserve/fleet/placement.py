@@ -28,7 +28,9 @@ class Placer:
         Raises:
             PlanError: a GPU does not exist, or the pool has no `tp` neighbouring ones.
         """
-        return [self._place(slot, pool) for slot in slots]
+        choosy_first = sorted(slots, key=lambda slot: slot.options.gpus is None)  # others then keep out of their way
+        on = {slot.name: self._place(slot, pool) for slot in choosy_first}
+        return [on[slot.name] for slot in slots]
 
     def _place(self, slot: Slot, pool: Collection[int]) -> tuple[int, ...]:
         groups = slot.options.gpu_groups()

@@ -47,6 +47,12 @@ def gpu_share(plan: FleetPlan, server: ServerSpec) -> float | None:
     return server.memory.total_bytes / len(server.gpus) / smallest
 
 
+def idle_gpus(plan: FleetPlan) -> list[int]:
+    """Visible GPUs that a fleet on GPUs leaves alone."""
+    used = {i for server in plan.servers for i in server.gpus}
+    return [gpu.index for gpu in plan.basis.machine.gpus if used and gpu.index not in used]
+
+
 def _row(plan: FleetPlan, server: ServerSpec) -> tuple[str, ...]:
     memory, share = server.memory, gpu_share(plan, server)
     return (

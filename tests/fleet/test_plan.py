@@ -10,53 +10,17 @@ from typing import Any
 import pytest
 
 from psserve.errors import PlanError, UnknownModule
-from psserve.fleet import FleetPlan, make_plan
-from psserve.fleet.config_file import Flags, overlaid, validated
-from psserve.fleet.devices import Gpu, Machine
+from psserve.fleet.devices import Gpu
 from psserve.fleet.show import plan_commands, plan_json, plan_rows
 from psserve.router.config import RouterConfig
 
 from .fake_zoo import FakeBase, FakeZoo
-
-GIB = 1024**3
-CPU = Machine(2, 24 * GIB, 20 * GIB, ())
-TWO_GPUS = replace(CPU, gpus=(Gpu(0, "H100", 80 * GIB, 80 * GIB), Gpu(1, "H100", 80 * GIB, 40 * GIB)))
-TOKEN_BYTES = 2 * 4 * 2 * 16 * 2
-SHELL = {
-    "PATH": "/bin",
-    "OPENAI_API_KEY": "secret",
-    "SGLANG_TEST_RETRACT": "true",
-    "DUMPER_SERVER_PORT": "1",
-    "LC_ALL": "C",
-}
+from .planning import CPU, GIB, TOKEN_BYTES, TWO_GPUS, plan, value_of
 
 
 @pytest.fixture
 def zoo(tmp_path: Path) -> Any:
     return FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
-
-
-def plan(
-    zoo: Any,
-    machine: Machine = CPU,
-    document: dict[str, Any] | None = None,
-    *,
-    api_key: str | None = None,
-    **flags: Any,
-) -> FleetPlan:
-    """A plan of fleet.toml's content with flags over it, the router on a free port."""
-    given = Flags(
-        kv_tokens=flags.pop("kv_tokens", None),
-        env=flags.pop("env", {}),
-        args=flags.pop("args", ()),
-        values={"router.port": 0} | {key.replace("__", "."): value for key, value in flags.items()},
-    )
-    options = validated(overlaid(document or {}, given))
-    return make_plan(zoo, options, api_key=api_key, machine=machine, environ=SHELL)
-
-
-def value_of(command: tuple[str, ...], flag: str) -> str:
-    return command[command.index(flag) + 1]
 
 
 def test_one_server_a_module_behind_the_prefill_servers(zoo: Any) -> None:
