@@ -12,6 +12,8 @@ def served_states(zoo: Path) -> dict[str, str]:
 
     Only reads; {} if no fleet runs. Raises FleetError if the fleet's state file is damaged.
     """
+    if not (zoo / ".run" / "state.json").exists():  # the usual case in a listing, without the import of all of fleet
+        return {}
     from psserve.fleet.layout import run_dir
     from psserve.fleet.state import read_state
 

@@ -48,6 +48,11 @@ def resolve(text: str, revision: str | None, zoo: Path) -> Path:
     """The directory that a recorded source means now. Nothing is downloaded: ZooError says how to."""
     if revision is None:
         return (zoo / text).resolve()
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    pinned = Path(HF_HUB_CACHE, f"models--{text.replace('/', '--')}", "snapshots", revision)
+    if pinned.is_dir():
+        return pinned  # where it nearly always is; to ask the library, a listing would import an HTTP client first
     from psserve.zoo.hub import cached
 
     path = cached(text, revision)

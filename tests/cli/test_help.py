@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -41,6 +42,19 @@ def test_help_of_a_command_imports_nothing_heavy(name: str) -> None:
 def test_a_listing_imports_nothing_heavy(session_zoo: Zoo) -> None:
     for arguments in (["models"], ["show", "alpha"], ["path"]):
         assert imported_by(*arguments, "--zoo", str(session_zoo.path)) & HEAVY == set()
+
+
+def test_a_listing_of_a_zoo_with_a_hub_model_imports_no_http_client(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0" * 40
+    snapshots = tmp_path / "hub" / "models--some--tiny" / "snapshots"
+    snapshots.mkdir(parents=True)
+    (snapshots / commit).symlink_to(zoo.base.path)
+    manifest = zoo.path / "zoo.toml"
+    manifest.write_text(manifest.read_text().replace('source = "base"', f'source = "some/tiny"\nrevision = "{commit}"'))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert imported_by("models", "--zoo", str(zoo.path)) & (HEAVY | {"httpx", "requests"}) == set()
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)
