@@ -1,22 +1,26 @@
 """Writes the parts of docs/ that the program itself knows: `make docs`. With --check, tells whether they are current.
 
-docs/cli.md is every command's real --help; docs/architecture.md lists each module with the first line of its docstring.
+docs/cli.md is every command's real --help; docs/architecture.md lists each module with the first line of its docstring;
+docs/fleet.schema.json describes fleet.toml; docs/fleet.md has a plan worked out.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
 
 import click
+import fleet_example
 
 from psserve.cli.main import COMMANDS
+from psserve.fleet import FleetOptions
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = re.compile(r"(<!-- modules: .*? -->\n).*(<!-- end -->)", re.DOTALL)
+PART = r"(<!-- {}: .*? -->\n).*?(<!-- end -->)"
 
 
 def main(arguments: list[str]) -> int:
@@ -32,9 +36,27 @@ def main(arguments: list[str]) -> int:
 
 def wanted() -> dict[Path, str]:
     """File -> what should be in it."""
-    architecture = ROOT / "docs" / "architecture.md"
-    listed = MODULES.sub(lambda match: match[1] + module_list() + match[2], architecture.read_text())
-    return {ROOT / "docs" / "cli.md": cli_reference(), architecture: listed}
+    docs = ROOT / "docs"
+    return {
+        docs / "cli.md": cli_reference(),
+        docs / "architecture.md": with_part((docs / "architecture.md").read_text(), "modules", module_list()),
+        docs / "fleet.md": with_part((docs / "fleet.md").read_text(), "example", fleet_example.example()),
+        docs / "fleet.schema.json": fleet_schema(),
+    }
+
+
+def with_part(text: str, name: str, content: str) -> str:
+    """The text with what stands between the comments of the part `name` replaced."""
+    part = re.compile(PART.format(name), re.DOTALL)
+    if not part.search(text):
+        raise ValueError(f"there is no part <!-- {name}: ... --> <!-- end -->")
+    return part.sub(lambda match: match[1] + content + match[2], text)
+
+
+def fleet_schema() -> str:
+    """JSON schema of fleet.toml, for editors."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **FleetOptions.model_json_schema()}
+    return json.dumps(schema | {"title": "fleet.toml"}, indent=2) + "\n"
 
 
 def cli_reference() -> str:

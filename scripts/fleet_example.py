@@ -1,0 +1,95 @@
+"""The worked example of docs/fleet.md: Qwen3-8B with four modules on one H200, planned by psserve itself.
+
+Planning looks at records alone, so no weights and no GPU are needed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from psserve.fleet import FleetPlan, make_plan
+from psserve.fleet.config_file import validated
+from psserve.fleet.devices import Gpu, Machine
+from psserve.fleet.memory import Budget, amount, usable_bytes
+from psserve.fleet.show import COLUMNS, plan_rows
+from psserve.zoo import Base, Module, Zoo
+from psserve.zoo.manifest import FileRecord
+
+CONFIG = """\
+context_length = 32768
+
+[prefill]
+memory_fraction = 0.25      # the pool that all modules' prompts go through
+"""
+_HASH = "0" * 64
+_FILES = (FileRecord(name="model.safetensors", size=16_381_470_720, blake3=_HASH),)
+_BASE = Base(
+    path=Path("/models/Qwen3-8B"),
+    name="qwen3-8b",
+    source="/models/Qwen3-8B",
+    fingerprint=_HASH,
+    architecture="Qwen3ForCausalLM",
+    dtype="bfloat16",
+    vocab_size=151_936,
+    context_length=40_960,
+    num_layers=36,
+    num_kv_heads=8,
+    head_dim=128,
+    files=_FILES,
+)
+_H200 = 143_771 << 20
+_MACHINE = Machine(16, 256 << 30, 240 << 30, (Gpu(0, "NVIDIA H200", _H200, _H200),))
+
+
+class _Recorded(Zoo):
+    """A zoo of four modules that are on no disk."""
+
+    def modules(self) -> list[Module]:
+        return [
+            Module(
+                path=self.path / "modules" / name,
+                name=name,
+                kind="cache-conditioned",
+                created=0,
+                base_fingerprint=_HASH,
+                files=_FILES,
+            )
+            for name in ("code", "math", "sql", "tools")
+        ]
+
+
+def example() -> str:
+    """The example in Markdown: the configuration, the sum, and the plan that psserve makes of it."""
+    zoo = _Recorded(Path("/models/zoo"), _BASE)
+    plan = make_plan(zoo, validated(tomllib.loads(CONFIG)), machine=_MACHINE, environ={})
+    return f"\n```toml\n{CONFIG}```\n\n{_sum(plan)}\n{_table(plan)}\n\n"
+
+
+def _table(plan: FleetPlan) -> str:
+    lines = [_cells(COLUMNS), _cells(["---"] * len(COLUMNS)), *map(_cells, plan_rows(plan))]
+    return "\n".join(lines[:-1])  # the router takes no GPU memory
+
+
+def _cells(row: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(row[:-2])} |"  # without the ports, which are others each time
+
+
+def _sum(plan: FleetPlan) -> str:
+    budget = Budget.of(_BASE, plan.basis.settings.dtype, plan.basis.settings.page_size)
+    gpu = _MACHINE.gpus[0]
+    prefill, *decode = [server.memory for server in plan.servers]
+    fixed = amount(decode[0].weight_bytes), amount(decode[0].overhead_bytes)
+    return f"""\
+- A token's KV cache: 2 (K and V) x {_BASE.num_layers} layers x {_BASE.num_kv_heads} heads x {_BASE.head_dim} x 2
+  bytes = {budget.token_bytes} bytes. A server's weights: {fixed[0]}; what is counted for CUDA: {fixed[1]}.
+- The GPU: {amount(gpu.total_bytes)}, all free; less a tenth = {amount(usable_bytes(gpu))} to plan with.
+- prefill-0: {plan.basis.options.prefill.memory_fraction} x {amount(gpu.total_bytes)} - {fixed[0]} - {fixed[1]} =
+  {amount(prefill.kv_bytes)} of KV cache = {prefill.kv_tokens} tokens.
+- Each decode server: ({amount(usable_bytes(gpu))} - {amount(prefill.total_bytes)} - {len(decode)} x ({fixed[0]}
+  + {fixed[1]})) / {len(decode)} = {amount(decode[0].kv_bytes)} of KV cache = {decode[0].kv_tokens} tokens.
+"""
+
+
+if __name__ == "__main__":
+    print(example())
