@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .completion import complete_module
 from .damaged import warn_damaged
 from .options import json_option, zoo_option
 from .recording import Recorder
@@ -16,7 +17,7 @@ SCORERS = ("exact", "number", "python", "tool-call")
 
 
 @click.command()
-@click.argument("modules", metavar="[MODULE]...", nargs=-1)
+@click.argument("modules", metavar="[MODULE]...", nargs=-1, shell_complete=complete_module)
 @click.option(
     "--data",
     "data",

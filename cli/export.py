@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from .completion import complete_module
 from .options import zoo_option
 
 
 @click.command("export")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_module)
 @click.option(
     "--to", "destination", required=True, type=click.Path(path_type=Path), help="Directory to make, new or empty."
 )

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from .completion import complete_module
 from .options import zoo_option
 
 
 @click.command("path")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_module)
 @zoo_option
 def command(name: str | None, zoo_dir: Path | None) -> None:
     """Print the zoo's directory, or that of the module or alias NAME, damaged or not.

@@ -9,11 +9,12 @@ import click
 
 from psserve.errors import UsageError
 
+from .completion import complete_module
 from .options import zoo_option
 
 
 @click.command("remove-model")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_module)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @zoo_option
 def command(name: str, yes: bool, zoo_dir: Path | None) -> None:

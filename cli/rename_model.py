@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from .completion import complete_module
 from .options import zoo_option
 
 
 @click.command("rename-model")
-@click.argument("old")
+@click.argument("old", shell_complete=complete_module)
 @click.argument("new")
 @click.option("--keep-alias", is_flag=True, help="Let OLD be an alias, so that clients may go on asking for it.")
 @zoo_option

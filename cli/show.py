@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .completion import complete_module
 from .options import json_option, zoo_option
 from .output import one_line, size, when
 
@@ -20,7 +21,7 @@ Lines = Iterator[tuple[str, object]]
 
 
 @click.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_module)
 @json_option
 @zoo_option
 def command(name: str, as_json: bool, zoo_dir: Path | None) -> None:

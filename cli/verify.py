@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
+from .completion import complete_module
 from .options import json_option, zoo_option
 from .output import one_line
 
 
 @click.command("verify")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_module)
 @json_option
 @zoo_option
 @click.pass_context
