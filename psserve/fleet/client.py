@@ -20,25 +20,39 @@ class WorkerView(BaseModel):
     name: str
     state: str
     running: int = 0
+    held: int = 0
+    """Requests in flight that may still need it."""
     error: str | None = None
 
 
-class _Workers(BaseModel):
+class RouterView(BaseModel):
+    """What `/workers` says."""
+
     workers: list[WorkerView]
+    serial: int = 0
+    """Of the configuration that the router follows."""
+
+    @property
+    def by_name(self) -> dict[str, WorkerView]:
+        return {worker.name: worker for worker in self.workers}
 
 
 class RouterClient(HttpClient):
     """Blocking calls to one router."""
 
     def workers(self, timeout_s: float = 2.0) -> dict[str, WorkerView]:
-        """The servers by name.
+        """The servers by name. Raises as `view` does."""
+        return self.view(timeout_s).by_name
+
+    def view(self, timeout_s: float = 2.0) -> RouterView:
+        """What the router sees.
 
         Raises:
             FleetError: the router does not answer, or not in its own form.
         """
         body = self.get("/workers", timeout_s)
         try:
-            return {worker.name: worker for worker in _Workers.model_validate_json(body).workers}
+            return RouterView.model_validate_json(body)
         except ValidationError as error:
             raise FleetError(f"{self.url}/workers answered in a form that psserve does not know") from error
 

@@ -6,11 +6,15 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from psserve.errors import FleetError
 from psserve.fleet import layout
 from psserve.fleet.client import RouterClient
+from psserve.fleet.protocol import ChangeReply, ChangeRequest, at_path, control_path, unix_socket
 from psserve.fleet.state import FleetState, running_fleet
 
 _LONGEST_STOP_S = 90.0
@@ -42,6 +46,35 @@ def stop_fleet(zoo: Path, *, now: bool = False, timeout_s: float = _LONGEST_STOP
     return state
 
 
+def change_fleet(zoo: Path, request: ChangeRequest, progress: Callable[[str], None]) -> str:
+    """Have the zoo's running fleet make a change, and wait for it. Returns what was done, in one line.
+
+    Whoever stops waiting does not stop the change.
+
+    Raises:
+        NotRunning: no fleet runs.
+        FleetError: the change failed, and the fleet serves what it served before; or the fleet ended meanwhile.
+    """
+    state = running_fleet(zoo)
+    with unix_socket() as connection:
+        try:
+            at_path(control_path(Path(state.tmp_dir)), connection.connect)
+            connection.sendall(request.line())
+            with connection.makefile("rb") as lines:
+                for line in lines:
+                    reply = ChangeReply.model_validate_json(line)
+                    if reply.done is not None:
+                        return reply.done
+                    if reply.error is not None:
+                        raise FleetError(reply.error)
+                    progress(reply.progress or "")
+        except OSError as error:
+            raise FleetError(f"the fleet at {state.url} takes no changes: {error.strerror}; start it again") from error
+        except ValidationError as error:
+            raise FleetError(f"the fleet at {state.url} runs another version of psserve: start it again") from error
+    raise FleetError(f"the fleet at {state.url} ended before the change was made")
+
+
 def live_state(zoo: Path) -> FleetState:
     """The zoo's fleet, with the states that its router sees at this moment where it answers.
 
@@ -55,7 +88,7 @@ def live_state(zoo: Path) -> FleetState:
         return state
     servers = tuple(
         server.model_copy(update={"state": seen[server.name].state, "error": seen[server.name].error})
-        if server.name in seen and server.pid is not None
+        if server.name in seen and server.pid is not None and server.state != "draining"
         else server
         for server in state.servers
     )
@@ -65,7 +98,7 @@ def live_state(zoo: Path) -> FleetState:
 def api_key_of(zoo: Path) -> str | None:
     """The running fleet's own client key, which only its user can read; None if it has none."""
     try:
-        key = json.loads((layout.run_dir(zoo) / "router.json").read_text()).get("api_key")
+        key = json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text()).get("api_key")
     except (OSError, ValueError):
         return None
     return key if isinstance(key, str) else None

@@ -34,7 +34,7 @@ def checkpoint_path(run: Path, module: str, edition: int = 1) -> Path:
 
 
 def decode_name(module: str, replica: int, edition: int = 1) -> str:
-    """A decode server's name; servers that follow others with the same weights' older edition have names of their own."""
+    """A decode server's name. While a module's weights are replaced, servers of two editions run."""
     return f"decode-{module}-{replica}" if edition == 1 else f"decode-{module}-{replica}-v{edition}"
 
 

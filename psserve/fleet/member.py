@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import time
 from dataclasses import replace
 
-from psserve.fleet.logs import last_error
+from psserve.fleet.logs import last_error, tail
 from psserve.fleet.ports import listens
 from psserve.fleet.process import Handle, Starter, start_ticks
 from psserve.fleet.restarts import RestartPolicy, Restarts
@@ -18,7 +21,8 @@ class Member:
 
     starting --router says ready--> ready <--router says--> down
        ^                              |
-       |-- restarting <---- exits ----'      failed: ended too often; stopped: told to end
+       |-- restarting <---- exits ----'      failed: ended too often; stopped: told to end;
+                                             draining: gets no new requests, and ends after its last one
     """
 
     def __init__(self, spec: ProcessSpec, starter: Starter, policy: RestartPolicy) -> None:
@@ -94,6 +98,12 @@ class Member:
         else:
             self.error = error or self.error
 
+    def hang_up(self) -> None:
+        """SIGHUP: for the router, to read its configuration again."""
+        if self._handle and self._handle.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._handle.pid, signal.SIGHUP)
+
     def terminate(self) -> None:
         if self._handle:
             self._handle.terminate()
@@ -101,6 +111,16 @@ class Member:
     def kill(self) -> None:
         if self._handle:
             self._handle.kill()
+
+    @property
+    def failure(self) -> str:
+        """Why it did not become ready, in one line."""
+        return f"{self.spec.name} {self.error or 'gave no answer yet'} (log: {self.spec.log})"
+
+    def last_words(self) -> list[str]:
+        """The end of what its latest process logged, for people."""
+        said = tail(self.spec.log, since=self._log_start)
+        return [f"the last lines of {self.spec.log}:", *(f"  {line}" for line in said)]
 
     def record(self) -> ServerState:
         spec = self.spec

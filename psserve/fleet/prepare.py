@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from psserve.errors import FleetError
 from psserve.fleet.spec import FleetPlan
+from psserve.fleet.supply import weights_of
 from psserve.zoo import Zoo, materialise
 
 
@@ -22,22 +25,22 @@ def make_run_dir(run: Path) -> None:
     _private_dir(run / "logs")
 
 
-def prepare(plan: FleetPlan) -> None:
+def prepare(plan: FleetPlan) -> dict[str, str]:
     """Materialise checkpoints, write the router's configuration (0600), set old logs aside.
+
+    Returns:
+        Module -> which weights it will be served with (`supply.weights_of`).
 
     Raises:
         FleetError: a folder cannot be written.
         ZooError: a module cannot be materialised.
     """
     _private_dir(plan.tmp_dir)
-    if plan.checkpoints:
-        zoo = Zoo.open(plan.zoo)
-        _private_dir(plan.run_dir / "checkpoints")
-        for checkpoint in plan.checkpoints:
-            materialise(zoo, zoo.module(checkpoint.module), checkpoint.path)
+    weights = _materialise_all(plan) if plan.checkpoints else {}
     for process in (*plan.servers, plan.router):
-        _set_aside(process.log)
-    _write_router_config(plan)
+        set_aside(process.log)
+    write_router_config(plan, plan.router.config)
+    return weights
 
 
 def clean_up(plan: FleetPlan) -> None:
@@ -46,11 +49,37 @@ def clean_up(plan: FleetPlan) -> None:
     shutil.rmtree(plan.tmp_dir, ignore_errors=True)
 
 
-def _write_router_config(plan: FleetPlan) -> None:
+def write_router_config(plan: FleetPlan, config: Mapping[str, Any]) -> None:
+    """Replace the router's configuration in one step (0600: it holds keys). Raises OSError; the old file then stays."""
     path = plan.router.config_path
-    path.unlink(missing_ok=True)
-    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        json.dump({**plan.router.config, "worker_key": plan.worker_key}, file, indent=1)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        with open(new, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            json.dump({**config, "worker_key": plan.worker_key}, file, indent=1)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def set_aside(log: Path) -> None:
+    """Keep the log of the server before this one as NAME.log.1."""
+    if log.exists():
+        log.replace(log.with_name(log.name + ".1"))
+
+
+def _materialise_all(plan: FleetPlan) -> dict[str, str]:
+    zoo = Zoo.open(plan.zoo)
+    folder = plan.run_dir / "checkpoints"
+    _private_dir(folder)
+    for edition in folder.glob("*~*"):  # of a fleet that was changed while it ran
+        shutil.rmtree(edition)
+    weights: dict[str, str] = {}
+    for checkpoint in plan.checkpoints:
+        module = zoo.module(checkpoint.module)
+        materialise(zoo, module, checkpoint.path)
+        weights[module.name] = weights_of(module)
+    return weights
 
 
 def _private_dir(path: Path) -> None:
@@ -62,9 +91,3 @@ def _private_dir(path: Path) -> None:
         path.chmod(0o700)
     except OSError as error:
         raise FleetError(f"cannot make the folder {path}: {error.strerror}") from error
-
-
-def _set_aside(log: Path) -> None:
-    """Keep the log of the fleet before this one as NAME.log.1."""
-    if log.exists():
-        log.replace(log.with_name(log.name + ".1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from psserve.fleet import layout
 from psserve.fleet.process import kill_tree, start_ticks
 from psserve.fleet.spec import Role
 
-ServerStatus = Literal["starting", "ready", "down", "restarting", "failed", "stopped"]
+ServerStatus = Literal["starting", "ready", "down", "restarting", "draining", "failed", "stopped"]
 
 
 class _Record(BaseModel):
@@ -144,7 +145,7 @@ def require_none_running(zoo: Path) -> None:
 
 
 def clean_stale(run: Path) -> list[str]:
-    """Kill what a dead supervisor's fleet left running and remove its state file. Call with the lock held.
+    """Kill what a dead supervisor's fleet left running, remove its state, keys and temporary files. Hold the lock.
 
     Returns:
         Names of the servers that were still alive.
@@ -155,6 +156,9 @@ def clean_stale(run: Path) -> list[str]:
         if server.pid and server.ticks is not None and start_ticks(server.pid) == server.ticks:
             kill_tree(server.pid)
             left.append(server.name)
+    layout.router_config_path(run).unlink(missing_ok=True)
+    if state is not None:
+        shutil.rmtree(state.tmp_dir, ignore_errors=True)
     remove_state(run)
     return left
 

@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from psserve.fleet.client import RouterClient
+from psserve.fleet.control import change_fleet
 from psserve.fleet.ports import free_ports
+from psserve.fleet.protocol import ChangeRequest, Command
 from psserve.fleet.state import FleetState, read_state
 
 WAIT_S = 60.0
@@ -38,11 +42,12 @@ class FakeFleet:
         restarts: int = 5,
         start_timeout_s: float = 60,
         drain_s: float = 2,
+        watch: bool = False,
     ) -> None:
         self.ports = self.ports or free_ports(1 + len(servers))
         plan = self.zoo / "plan.json"
         given = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
-        limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s}
+        limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s, "watch": watch}
         plan.write_text(json.dumps(given | limits))
         script = Path(__file__).with_name("run_fleet.py")
         self.supervisor = subprocess.Popen(
@@ -84,6 +89,28 @@ class FakeFleet:
         while not condition():
             assert time.monotonic() < deadline, "the condition never came true"
             time.sleep(0.02)
+
+    def offer(self, **modules: dict[str, Any]) -> None:
+        """What the zoo has from now on."""
+        new = self.zoo / "offers.new"
+        new.write_text(json.dumps(modules))
+        new.replace(self.zoo / "offers.json")
+
+    def ask(self, command: Command, module: str | None = None) -> tuple[str, list[str]]:
+        """Have the fleet make a change. Returns what was done and what was told meanwhile."""
+        told: list[str] = []
+        return change_fleet(self.zoo, ChangeRequest(command=command, module=module), told.append), told
+
+    def served(self) -> dict[str, set[str]]:
+        """What the router follows: its modules, and its servers that answer."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[0]}/") as answer:
+            view = json.load(answer)
+        ready = {worker["name"] for worker in view["workers"] if worker["state"] == "ready"}
+        return {"modules": {module["name"] for module in view["modules"]}, "servers": ready}
+
+    def names(self) -> list[str]:
+        """The servers in the state file."""
+        return [server.name for server in self.state().servers]
 
     def is_state(self, name: str, state: str) -> bool:
         return any(server.name == name and server.state == state for server in self.state().servers)

@@ -1,7 +1,7 @@
 """A server process that obeys the fleet's contract and misbehaves on request. Standard library only.
 
 fake_server.py server --port N [--child plain|dying|daemon] [--ignore-term] [--crash TEXT] [--crash-if FILE]
-fake_server.py router --config FILE
+fake_server.py router --config FILE    (FILE.held: server -> requests that it holds, FILE.deaf: SIGHUP does nothing)
 """
 
 import argparse
@@ -62,10 +62,23 @@ def run_server(arguments: list[str]) -> None:
     listen(options.port, lambda: {"child": child and child.pid})
 
 
+def load(path: str, default=None):
+    if default is not None and not os.path.exists(path):
+        return default
+    with open(path) as file:
+        return json.load(file)
+
+
 def run_router(arguments: list[str]) -> None:
-    with open(arguments[1]) as file:
-        config = json.load(file)
+    path = arguments[1]
+    config = load(path)
     opener = build_opener(ProxyHandler({}))
+
+    def reload(*_) -> None:
+        if not os.path.exists(path + ".deaf"):
+            config.update(load(path))
+
+    signal.signal(signal.SIGHUP, reload)
 
     def state(worker: dict) -> str:
         try:
@@ -75,7 +88,9 @@ def run_router(arguments: list[str]) -> None:
         return "ready"
 
     def answer() -> dict:
-        return {"workers": [{"name": w["name"], "state": state(w), "new_field": 1} for w in config["workers"]]}
+        serial, workers, held = config.get("serial", 0), config["workers"], load(path + ".held", {})
+        views = [{"name": w["name"], "state": state(w), "held": held.get(w["name"], 0), "new": 1} for w in workers]
+        return {"workers": views, "serial": serial, "modules": config["modules"]}
 
     listen(config["port"], answer)
 

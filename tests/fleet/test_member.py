@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from psserve.fleet.member import Member
+from psserve.fleet.memory import ServerMemory
 from psserve.fleet.ports import free_ports
 from psserve.fleet.process import Handle
 from psserve.fleet.restarts import RestartPolicy
@@ -50,7 +51,8 @@ def member(tmp_path: Path, scripted: Scripted) -> Member:
         host="127.0.0.1",
         port=free_ports(1)[0],
         bootstrap_port=None,
-        device="cpu",
+        gpus=(),
+        memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0),
         command=("x",),
         env={"A": "1"},
         log=tmp_path / "log",

@@ -1,0 +1,79 @@
+"""What goes over a fleet's control socket: one line of JSON there, some lines of JSON back.
+
+{"command": "add", "module": "math"}      add, update, remove: a module; reload: all of the zoo
+{"progress": "decode-math-0: starting"}   any number of these
+{"done": "math is served"}                or {"error": "..."}; then the connection ends
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import O_DIRECTORY, O_PATH, close
+from os import open as os_open
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+Command = Literal["add", "update", "remove", "reload"]
+LONGEST_LINE = 4096
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def line(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode() + b"\n"
+
+
+class ChangeRequest(_Message):
+    """What is asked."""
+
+    command: Command
+    module: str | None = None
+    """A module's own name, no alias."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.module is None) != (self.command == "reload"):
+            raise ValueError("add, update and remove need a module, reload takes none")
+        return self
+
+    @property
+    def title(self) -> str:
+        return f"{self.command} {self.module}" if self.module else self.command
+
+
+class ChangeReply(_Message):
+    """What comes back: exactly one of these."""
+
+    progress: str | None = None
+    done: str | None = None
+    error: str | None = None
+
+
+def control_path(tmp_dir: Path) -> Path:
+    """The socket, in the fleet's private folder: it is readable for its user alone."""
+    return tmp_dir / "control.sock"
+
+
+@contextmanager
+def short_name(path: Path) -> Iterator[str]:
+    """The same file under a name that fits a socket address, which takes at most 107 bytes."""
+    folder = os_open(path.parent, O_PATH | O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        close(folder)
+
+
+def at_path(path: Path, act: Callable[[str], None]) -> None:
+    """Bind or connect a socket at a path of any length."""
+    with short_name(path) as name:
+        act(name)
+
+
+def unix_socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

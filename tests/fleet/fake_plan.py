@@ -1,0 +1,132 @@
+"""A plan of fake servers, and a supply of more of them. Also used by run_fleet.py, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from psserve.errors import PlanError
+from psserve.fleet import FleetOptions, FleetPlan, RouterSpec, ServerSpec
+from psserve.fleet.devices import Machine
+from psserve.fleet.layout import checkpoint_path, decode_name, log_path, run_dir
+from psserve.fleet.memory import ServerMemory
+from psserve.fleet.ports import free_ports
+from psserve.fleet.sglang_args import EngineSettings
+from psserve.fleet.spec import Checkpoint, ModulePlan, PlanBasis
+from psserve.fleet.supply import Offer, Offers
+
+FAKE = str(Path(__file__).with_name("fake_server.py"))
+ENV = {"PATH": "/usr/bin:/bin"}
+
+
+def server(zoo: Path, tmp: Path, name: str, port: int, arguments: list[str], module: str | None) -> ServerSpec:
+    return ServerSpec(
+        name=name,
+        role="decode" if module else "prefill",
+        module=module,
+        host="127.0.0.1",
+        port=port,
+        bootstrap_port=None,
+        gpus=(),
+        memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0),
+        command=(sys.executable, FAKE, "server", "--port", str(port), *arguments),
+        env=ENV,
+        log=log_path(run_dir(zoo), name),
+        rendezvous=tmp / f"rendezvous-{name}",
+    )
+
+
+def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Path) -> FleetPlan:
+    """`servers`: prefill-N or decode-MODULE-N -> arguments. The router's port is the first."""
+    run = run_dir(zoo)
+    specs = tuple(
+        server(zoo, tmp, name, port, arguments, None if name.startswith("prefill") else name.split("-")[1])
+        for (name, arguments), port in zip(servers.items(), ports[1:], strict=True)
+    )
+    router = RouterSpec(
+        name="router",
+        role="router",
+        host="127.0.0.1",
+        port=ports[0],
+        command=(sys.executable, FAKE, "router", "--config", str(run / "router.json")),
+        env=ENV,
+        log=log_path(run, "router"),
+        config_path=run / "router.json",
+        config={
+            "port": ports[0],
+            "modules": [{"name": spec.module} for spec in specs if spec.module],
+            "workers": [worker(spec, 1) for spec in specs],
+        },
+    )
+    return FleetPlan(
+        zoo=zoo,
+        base="fake",
+        servers=specs,
+        router=router,
+        checkpoints=(),
+        basis=basis(),
+        run_dir=run,
+        tmp_dir=tmp,
+        worker_key="sesame",
+    )
+
+
+def worker(spec: ServerSpec, edition: int) -> dict[str, Any]:
+    return {"name": spec.name, "port": spec.port, "edition": edition}
+
+
+def basis() -> PlanBasis:
+    settings = EngineSettings(
+        device="cpu",
+        dtype="float32",
+        transfer="nixl",
+        page_size=16,
+        context_length=512,
+        chunked_prefill_size=None,
+        max_running_requests=None,
+    )
+    return PlanBasis(options=FleetOptions(), machine=Machine(2, 2**34, 2**34, ()), settings=settings, environ={})
+
+
+class FakeSupply:
+    """Modules as `offers.json` lists them: {MODULE: {weights, server: [arguments], task, ...}}."""
+
+    def __init__(self, zoo: Path) -> None:
+        self._zoo = zoo
+
+    def _read(self) -> dict[str, Any]:
+        return dict(json.loads((self._zoo / "offers.json").read_text()))
+
+    def offers(self) -> Offers:
+        listed = self._read()
+        damaged = {name: offer["damaged"] for name, offer in listed.items() if "damaged" in offer}
+        sound = {name: offer for name, offer in listed.items() if name not in damaged}
+        return Offers({name: Offer(offer["weights"], _entry(name, offer)) for name, offer in sound.items()}, damaged)
+
+    def plan(self, plan: FleetPlan, module: str, edition: int) -> ModulePlan:
+        offer = self._read()[module]
+        if "unplanned" in offer:
+            raise PlanError(offer["unplanned"])
+        if "bug" in offer:
+            raise ZeroDivisionError
+        name = decode_name(module, 0, edition)
+        spec = server(self._zoo, plan.tmp_dir, name, free_ports(1)[0], offer.get("server", []), module)
+        return ModulePlan(
+            module=module,
+            edition=edition,
+            servers=(spec,),
+            checkpoint=Checkpoint(module=module, path=checkpoint_path(plan.run_dir, module, edition)),
+            entry={**_entry(module, offer), "edition": edition},
+            workers=(worker(spec, edition),),
+        )
+
+    def materialise(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        if reason := self._read()[checkpoint.module].get("unmade"):
+            return ("sh", "-c", f"mkdir -p {checkpoint.path}; echo start >&2; echo '{reason}' >&2; exit 1")
+        return ("mkdir", "-p", str(checkpoint.path))
+
+
+def _entry(name: str, offer: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, **({"task": offer["task"]} if "task" in offer else {})}

@@ -1,0 +1,249 @@
+"""Changes of a running fleet, over fake servers: what is started, switched and ended, and what a failure leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from psserve.errors import FleetError, NotRunning
+from psserve.fleet.control import change_fleet, live_state
+from psserve.fleet.protocol import ChangeRequest, control_path, short_name
+
+from .conftest import WAIT_S, FakeFleet
+
+TWO = {"prefill-0": [], "decode-a-0": [], "decode-b-0": []}
+A, B, C = {"weights": "a1"}, {"weights": "b1"}, {"weights": "c1"}
+
+
+@pytest.fixture
+def running(fleet: FakeFleet) -> FakeFleet:
+    """Serves a and b; the zoo also has c."""
+    fleet.launch(TWO)
+    fleet.ready()
+    fleet.offer(a=A, b=B, c=C)
+    return fleet
+
+
+@pytest.fixture
+def helper() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def hold(fleet: FakeFleet, **held: int) -> None:
+    """Requests in flight on servers, by name with _ for -."""
+    (fleet.run / "router.json.held").write_text(
+        json.dumps({name.replace("_", "-"): count for name, count in held.items()})
+    )
+
+
+def test_add_update_remove(running: FakeFleet) -> None:
+    fleet = running
+    before = {name: fleet.pid(name) for name in ("prefill-0", "decode-a-0", "decode-b-0", "router")}
+
+    done, told = fleet.ask("add", "c")
+    assert done == "c is served"
+    assert [line.split(" after")[0] for line in told] == ["decode-c-0: starting", "decode-c-0: ready"]
+    assert fleet.served() == {"modules": {"a", "b", "c"}, "servers": {*TWO, "decode-c-0"}}
+    assert fleet.ask("add", "c")[0] == "c is served already"
+
+    fleet.offer(a=A, b=B, c={"weights": "c2"})
+    with pytest.raises(FleetError, match="other weights"):
+        fleet.ask("add", "c")
+    assert fleet.ask("update", "c")[0] == "c is served with its new weights"
+    assert fleet.served()["servers"] == {*TWO, "decode-c-0-v2"}
+    fleet.until(lambda: "decode-c-0" not in fleet.names())
+    assert sorted(path.name for path in (fleet.run / "checkpoints").iterdir()) == ["c~2"]
+    assert fleet.ask("update", "c")[0] == "c is served with these weights already"
+
+    assert fleet.ask("remove", "c")[0] == "c is served no more"
+    assert fleet.served() == {"modules": {"a", "b"}, "servers": set(TWO)}
+    assert fleet.ask("remove", "c")[0] == "c is not served"
+    assert {name: fleet.pid(name) for name in before} == before
+    assert not any("decode-c" in server.name for server in live_state(fleet.zoo).servers)
+    config = fleet.run / "router.json"
+    assert (config.stat().st_mode & 0o777, json.loads(config.read_text())["worker_key"]) == (0o600, "sesame")
+
+
+FAILURES: list[tuple[dict[str, object], str]] = [
+    ({"server": ["--crash", "no such tensor"]}, "decode-c-0 exited with code 1: ValueError: no such tensor"),
+    ({"unmade": "no space left"}, "the checkpoint of c cannot be made: no space left"),
+    ({"unplanned": "GPU 0 is full"}, "GPU 0 is full"),
+    ({"damaged": "its manifest is broken"}, "its manifest is broken"),
+    ({"bug": True}, "a bug in psserve"),
+]
+
+
+def test_what_fails_leaves_the_fleet_as_it_was(running: FakeFleet) -> None:
+    fleet = running
+    names, served = fleet.names(), fleet.served()
+    modules = json.loads((fleet.run / "router.json").read_text())["modules"]
+    for offer, reason in FAILURES:
+        fleet.offer(a=A, b=B, c=C | offer)
+        with pytest.raises(FleetError, match=reason):
+            fleet.ask("add", "c")
+        fleet.until(lambda: fleet.names() == names and fleet.served() == served)
+        assert json.loads((fleet.run / "router.json").read_text())["modules"] == modules
+        assert not list(fleet.run.glob("checkpoints/c*"))
+    fleet.offer(a=A, b=B, c=C)
+    assert fleet.ask("add", "c")[0] == "c is served"
+
+
+def test_the_log_of_a_failed_start_is_told(running: FakeFleet) -> None:
+    running.offer(a=A, b=B, c=C | {"server": ["--crash", "boom"]})
+    told: list[str] = []
+    with pytest.raises(FleetError):
+        change_fleet(running.zoo, ChangeRequest(command="add", module="c"), told.append)
+    assert told[1:] == [
+        f"the last lines of {running.run}/logs/decode-c-0.log:",
+        "  key: sesame",
+        "  Loading weights",
+        "  ValueError: boom",
+    ]
+
+
+def test_replaced_server_ends_after_its_last_request(running: FakeFleet, helper: ThreadPoolExecutor) -> None:
+    fleet = running
+    hold(fleet, decode_a_0=3)
+    fleet.offer(a={"weights": "a2"}, b=B)
+    change = helper.submit(fleet.ask, "update", "a")
+    fleet.until(lambda: fleet.is_state("decode-a-0", "draining"))
+    assert {"decode-a-0", "decode-a-0-v2"} <= fleet.served()["servers"]
+    states = {server.name: server.state for server in live_state(fleet.zoo).servers}
+    assert (states["decode-a-0"], states["decode-a-0-v2"]) == ("draining", "ready")
+    hold(fleet)
+    assert change.result(WAIT_S)[0] == "a is served with its new weights"
+    assert fleet.served()["servers"] == {"prefill-0", "decode-b-0", "decode-a-0-v2"}
+
+
+def test_requests_that_go_on_too_long_are_ended(fleet: FakeFleet) -> None:
+    fleet.launch(TWO, drain_s=0.5)
+    fleet.ready()
+    hold(fleet, decode_a_0=3)
+    done, told = fleet.ask("remove", "a")
+    assert done == "a is served no more"
+    assert told == ["decode-a-0: requests still run after 0.5 s and are ended", "decode-a-0: ended"]
+
+
+def test_router_that_is_restarted_in_a_change_follows_it(running: FakeFleet, helper: ThreadPoolExecutor) -> None:
+    fleet = running
+    (fleet.run / "router.json.deaf").touch()
+    change = helper.submit(fleet.ask, "add", "c")
+    fleet.until(lambda: "decode-c-0" in fleet.names())
+    old = fleet.pid("router")
+    os.kill(old, signal.SIGKILL)
+    fleet.until(lambda: fleet.is_state("router", "ready") and fleet.pid("router") != old)
+    (fleet.run / "router.json.deaf").unlink()
+    assert change.result(WAIT_S)[0] == "c is served"
+    assert "c" in fleet.served()["modules"]
+
+
+def test_changes_are_made_one_after_the_other(running: FakeFleet, helper: ThreadPoolExecutor) -> None:
+    fleet = running
+    hold(fleet, decode_a_0=1)
+    first: Future[tuple[str, list[str]]] = helper.submit(fleet.ask, "remove", "a")
+    fleet.until(lambda: fleet.is_state("decode-a-0", "draining"))
+    second = helper.submit(fleet.ask, "add", "c")
+    fleet.until(lambda: second.running())
+    with pytest.raises(TimeoutError):
+        second.result(0.5)
+    assert "decode-c-0" not in fleet.names()
+    hold(fleet)
+    assert first.result(WAIT_S)[0] == "a is served no more"
+    done, told = second.result(WAIT_S)
+    assert (done, told[0]) == ("c is served", "add c waits for: remove a")
+
+
+def test_caller_that_leaves_does_not_stop_the_change(running: FakeFleet) -> None:
+    with socket.socket(socket.AF_UNIX) as caller, short_name(control_path(running.tmp)) as name:
+        caller.connect(name)
+        caller.sendall(b'{"command": "add", "module": "c"}\n')
+        assert b"starting" in caller.recv(4096)
+    running.until(lambda: "c" in running.served()["modules"])
+
+
+def test_reload_makes_the_fleet_as_the_zoo_is(running: FakeFleet) -> None:
+    fleet = running
+    fleet.ask("update", "a")
+    fleet.offer(
+        a=A | {"task": "sums"}, c=C, d={"weights": "d1", "server": ["--crash", "boom"]}, e={"damaged": "broken"}
+    )
+    with pytest.raises(FleetError, match=r"^d: decode-d-0 exited with code 1: ValueError: boom"):
+        fleet.ask("reload")
+    assert fleet.served()["modules"] == {"a", "c"}
+    assert "decode-a-0-v2" in fleet.names()  # only its task has changed
+    entries = {entry["name"]: entry for entry in json.loads((fleet.run / "router.json").read_text())["modules"]}
+    assert entries["a"] == {"name": "a", "task": "sums", "edition": 2}
+    fleet.offer(a=A | {"task": "sums"}, c=C)
+    assert fleet.ask("reload")[0] == "nothing to change"
+
+
+def test_what_was_removed_by_command_does_not_come_back_by_itself(running: FakeFleet) -> None:
+    running.ask("update", "b")
+    running.ask("remove", "b")
+    running.offer(a=A, b=B)
+    running.ask("reload")
+    assert running.served()["modules"] == {"a"}
+    with pytest.raises(FleetError, match="the only module served"):
+        running.ask("remove", "a")
+    assert running.ask("add", "b")[0] == "b is served"
+
+
+def test_watched_zoo_is_followed(fleet: FakeFleet) -> None:
+    manifest = fleet.zoo / "modules" / "c" / "module.toml"
+    manifest.parent.mkdir(parents=True)
+    fleet.launch(TWO, watch=True)
+    fleet.ready()
+    fleet.offer(a=A, b=B, c=C, d={"damaged": "broken"})
+    manifest.touch()
+    fleet.until(lambda: fleet.served()["modules"] == {"a", "b", "c"})
+
+
+def test_change_that_was_asked_for_early_follows_the_start(fleet: FakeFleet, helper: ThreadPoolExecutor) -> None:
+    fleet.offer(a=A, b=B, c=C)
+    fleet.launch({**TWO, "decode-b-0": []})
+    fleet.until(lambda: (fleet.run / "state.json").exists())
+    os.kill(fleet.pid("prefill-0"), signal.SIGSTOP)
+    change = helper.submit(fleet.ask, "add", "c")
+    fleet.until(change.running)
+    with pytest.raises(TimeoutError):
+        change.result(0.5)
+    os.kill(fleet.pid("prefill-0"), signal.SIGCONT)
+    fleet.ready()
+    done, told = change.result(WAIT_S)
+    assert (done, told[0]) == ("c is served", "the fleet is starting: the change follows")
+
+
+def test_fleet_that_is_stopped_in_a_change_ends_the_newcomer_too(
+    running: FakeFleet, helper: ThreadPoolExecutor
+) -> None:
+    fleet = running
+    hold(fleet, decode_a_0=1)
+    fleet.offer(a={"weights": "a2"}, b=B)
+    change = helper.submit(fleet.ask, "update", "a")
+    fleet.until(lambda: fleet.is_state("decode-a-0", "draining"))
+    fleet.processes()
+    assert fleet.supervisor is not None
+    fleet.supervisor.terminate()
+    with pytest.raises(FleetError, match="the fleet is being stopped"):
+        change.result(WAIT_S)
+    assert fleet.supervisor.wait(WAIT_S) == 0
+    fleet.until_all_gone()
+
+
+def test_what_a_killed_supervisor_left_goes_with_the_next_command(running: FakeFleet) -> None:
+    fleet = running
+    assert fleet.supervisor is not None
+    fleet.supervisor.kill()
+    fleet.supervisor.wait()
+    assert fleet.tmp.exists()
+    with pytest.raises(NotRunning):
+        fleet.ask("reload")
+    assert not fleet.tmp.exists()
+    assert not (fleet.run / "router.json").exists()
