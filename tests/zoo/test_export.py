@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from psserve.errors import ManifestError, ZooError
-from psserve.zoo import Zoo
+from psserve.zoo import Zoo, materialise
 from psserve.zoo.export import export_module
-from psserve.zoo.importing import TRAINING_RECORD
+from psserve.zoo.training_record import TRAINING_RECORD
 
 
 def export(zoo: Zoo, name: str, destination: Path) -> Path:
@@ -69,6 +69,15 @@ def test_transformers_loads_it_with_tokenizer_and_template(zoo: Zoo, tmp_path: P
     }
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+
+
+def test_it_is_what_a_server_loads(zoo: Zoo, tmp_path: Path) -> None:
+    served = materialise(zoo, zoo.module("alpha"), tmp_path / "served")
+    out = export(zoo, "alpha", tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in served.iterdir()
+    }
+    assert not any(path.is_symlink() for path in out.iterdir())
 
 
 def test_the_training_record_goes_along(zoo: Zoo, checkpoint: Path, tmp_path: Path) -> None:
