@@ -29,7 +29,7 @@ def make_policy(name: PolicyName, kv_tokens: int, holdings: Holdings | None = No
     `holdings` is what the prefix policy asks; left out, it predicts from the requests that it placed itself.
     """
     makers: dict[PolicyName, Callable[[], Policy]] = {
-        "prefix": lambda: PrefixAware(PredictedHoldings(kv_tokens) if holdings is None else holdings),
+        "prefix": lambda: PrefixAware(holdings or PredictedHoldings(kv_tokens), kv_tokens),
         "session": lambda: SessionAffinity(kv_tokens // FLOOR_SHARE),
         "round-robin": RoundRobin,
         "least-loaded": LeastLoaded,

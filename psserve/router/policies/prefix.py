@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from psserve.router.policies.balance import RecentWork
 from psserve.router.policies.base import Choice, Outcome, Policy, Request
 from psserve.router.policies.index import Holdings
 
+LEAD_WEIGHT = 0.25
+"""What a token of lead costs. Without it all sessions that share a long system prompt stay on one idle server."""
+
 
 class PrefixAware(Policy):
-    """The server that will be done first: least (tokens of the prompt it lacks + tokens it has yet to compute).
+    """The server of least cost, all in tokens:
 
-    Of equals the one that holds most of the prompt, then the one that waits longest for its turn.
+        cost = what it lacks of the prompt + what it has yet to compute for others + LEAD_WEIGHT * its lead
+
+    The first two are the time until the prompt is computed. The lead is how much more work it was given lately than the
+    mean: that copies what many prompts share to other servers before they have to queue for it. Of equals the one that
+    holds most of the prompt, then the one that waits longest for its turn.
     """
 
     name = "prefix"
 
-    def __init__(self, holdings: Holdings) -> None:
+    def __init__(self, holdings: Holdings, kv_tokens: int) -> None:
+        """`kv_tokens`: capacity of each server's cache."""
         super().__init__()
         self._holdings = holdings
+        self._recent = RecentWork(kv_tokens)
 
     def _pick(self, request: Request, servers: Sequence[str]) -> Choice:
         prompt = request.prompt
         matched = {server: self._holdings.match(server, prompt) for server in servers}
         missing = {server: prompt.tokens - prompt.tokens_of(matched[server]) for server in servers}
+        leads = self._recent.leads(servers)
 
-        def cost(server: str) -> tuple[int, int, int]:
-            return missing[server] + self.outstanding(server), missing[server], self.last_turn(server)
+        def cost(server: str) -> tuple[float, int, int]:
+            tokens = missing[server] + self.outstanding(server) + LEAD_WEIGHT * leads[server]
+            return tokens, missing[server], self.last_turn(server)
 
         best = min(servers, key=cost)
         outcome = _outcome(matched[best], max(matched.values()))
@@ -34,6 +46,7 @@ class PrefixAware(Policy):
 
     def choose(self, request: Request, servers: Sequence[str]) -> Choice:
         choice = super().choose(request, servers)
+        self._recent.add(choice.server, choice.tokens)
         self._holdings.assigned(choice)
         return choice
 
@@ -43,6 +56,7 @@ class PrefixAware(Policy):
 
     def forget(self, server: str) -> None:
         super().forget(server)
+        self._recent.forget(server)
         self._holdings.forget(server)
 
 
