@@ -49,7 +49,8 @@ def lock(path: Path) -> Iterator[None]:
     """
     with open_locked(path) as file:
         file.truncate(0)
-        file.write(f"{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}"[:200] + f" (process {os.getpid()})")
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])  # no further: keys may follow
+        file.write(f"{command[:200]} (process {os.getpid()})")
         file.flush()
         try:
             yield
