@@ -28,6 +28,7 @@ class FakeModule:
     path: Path
     aliases: tuple[str, ...] = ()
     task: str = ""
+    examples: tuple[str, ...] = ()
     created: int = 1_764_000_000
     weight_bytes: int = 4_000_000
 

@@ -138,6 +138,12 @@ def test_environment_and_arguments_of_flags_come_after_the_files(tmp_path: Path)
     assert options.of_module("math").env == {"A": "1", "B": "2"}
 
 
+def test_the_example_of_the_documentation_can_be_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+    options = load(tmp_path, text.split("```toml\n")[1].split("```")[0])
+    assert options.of_module("math").gpu_groups() == [(2,), (3,)]
+
+
 def test_overlaying_leaves_the_document_alone() -> None:
     document = {"decode": {"args": ["--log-requests"]}}
     overlaid(document, Flags(args=("--show-time-cost",), values={"router.port": 1}))

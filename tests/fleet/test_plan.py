@@ -140,6 +140,31 @@ def test_modules_are_chosen_by_name_or_alias_once(zoo: Any) -> None:
         plan(zoo, modules=("poems",))
 
 
+def test_a_table_of_a_module_that_the_zoo_has_not_is_refused(zoo: Any) -> None:
+    with pytest.raises(UnknownModule, match=r"module\.poems: poems"):
+        plan(zoo, document={"module": {"poems": {}}})
+
+
+def test_two_tables_of_one_module_are_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match=r"module\.maths and module\.math are both the module math"):
+        plan(zoo, document={"module": {"math": {}, "maths": {}}})
+
+
+def test_the_served_base_may_have_a_table(zoo: Any) -> None:
+    made = plan(zoo, document={"module": {"qwen3-tiny": {"replicas": 2}}}, serve_base=True, modules=["math"])
+    names = [server.name for server in made.servers]
+    assert names == ["prefill-0", "decode-math-0", "decode-qwen3-tiny-0", "decode-qwen3-tiny-1"]
+
+
+def test_arguments_and_environment_of_a_role_are_its_own(zoo: Any) -> None:
+    document = {"decode": {"args": ["--schedule-policy", "lpm"], "env": {"A": "1"}}}
+    prefill, decode, _ = plan(zoo, document=document).servers
+    assert decode.command[-2:] == ("--schedule-policy", "lpm")
+    assert decode.env["A"] == "1"
+    assert "lpm" not in prefill.command
+    assert "A" not in prefill.env
+
+
 def test_empty_zoo_is_refused(tmp_path: Path) -> None:
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"), {})
     with pytest.raises(PlanError, match="add one with `psserve add-model`"):
