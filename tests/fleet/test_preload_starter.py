@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,4 +36,4 @@ def test_a_server_with_another_environment_is_started_plainly(tmp_path: Path) ->
         for handle in handles:
             handle.kill()
         while any(handle.poll() is None for handle in handles):
-            pass
+            time.sleep(0.02)
