@@ -13,6 +13,7 @@ from psserve.errors import ManifestError, ModuleExists, UnknownModule, UsageErro
 from psserve.zoo import Zoo
 from psserve.zoo.hashing import hash_file
 from psserve.zoo.manifest import EvaluationRecord
+from psserve.zoo.verify import verify
 
 from .killing import kill_at
 
@@ -137,6 +138,7 @@ def test_a_kill_at_any_step_of_a_removal_loses_nothing_else(zoo: Zoo, tmp_path: 
     for step in itertools.count():
         copy = shutil.copytree(zoo.path, tmp_path / str(step))
         killed = kill_at(step, remove_alpha, copy)
+        assert not list(verify(Zoo.open(copy)))
         left = [module.name for module in Zoo.open(copy).modules()]
         assert left in (["alpha", "beta"], ["beta"])
         record_for_beta_and_check(copy, whole, gone=None if "alpha" in left else "alpha")
@@ -149,6 +151,7 @@ def test_a_kill_at_any_step_of_a_renaming_leaves_one_whole_module(zoo: Zoo, tmp_
     for step in itertools.count():
         copy = shutil.copytree(zoo.path, tmp_path / str(step))
         killed = kill_at(step, rename_alpha, copy)
+        assert not list(verify(Zoo.open(copy)))
         names = [module.name for module in Zoo.open(copy).modules()]
         assert names in (["alpha", "beta"], ["beta", "omega"])
         Zoo.open(copy).record_evaluation("beta", EVALUATION)  # the next change cleans up
