@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .live import live_option
 from .options import zoo_option
 
 if TYPE_CHECKING:
@@ -15,15 +16,24 @@ if TYPE_CHECKING:
     from psserve.zoo.manifest import Store
 
 
-@click.command()
-@click.argument("name")
-@click.option(
+path_option = click.option(
     "--path",
     required=True,
     metavar="DIR_OR_HUB_ID",
     help="A full checkpoint or a LoRA adapter (PEFT), as a directory or a Hub id, or the folder of a training run.",
 )
-@click.option("--revision", help="Branch, tag or commit of a Hub id [default: what the local cache has, then main].")
+revision_option = click.option(
+    "--revision", help="Branch, tag or commit of a Hub id [default: what the local cache has, then main]."
+)
+naive_option = click.option(
+    "--allow-naive", is_flag=True, help="Add it though no record says it was trained on the base's KV cache."
+)
+
+
+@click.command()
+@click.argument("name")
+@path_option
+@revision_option
 @click.option("--task", default="", help="What the module is for, in words.")
 @click.option("--example", "examples", multiple=True, help="A prompt that is this module's (repeatable).")
 @click.option("--alias", "aliases", multiple=True, help="Another name for it (repeatable).")
@@ -34,7 +44,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Copy the weights; leave them where they are; or keep what differs from the base, compressed.",
 )
-@click.option("--allow-naive", is_flag=True, help="Add it though no record says it was trained on the base's KV cache.")
+@naive_option
+@live_option
 @zoo_option
 def command(
     name: str,
@@ -45,6 +56,7 @@ def command(
     aliases: tuple[str, ...],
     store: Store,
     allow_naive: bool,
+    live: bool,
     zoo_dir: Path | None,
 ) -> None:
     """Add a fine-tune of the base to the zoo as module NAME.
@@ -55,20 +67,31 @@ def command(
     \b
     Examples:
       psserve add-model math --path ./out/math --task "school mathematics" --alias maths
-      psserve add-model code --path ./my-lora-adapter --store delta --allow-naive
+      psserve add-model code --path ./my-lora-adapter --store delta --allow-naive --live
     """
     from psserve.zoo import Zoo, find_zoo
     from psserve.zoo.progress import StreamProgress
 
+    from .live import follow_live, require_fleet
+
     zoo = Zoo.open(find_zoo(zoo_dir))
+    if live:
+        require_fleet(zoo.path)
     with StreamProgress(sys.stderr) as progress:
         module = zoo.add(
             name, path, task, examples, aliases, allow_naive, revision=revision, store=store, progress=progress
         )
     warn(module)
+    click.echo(f"added {describe(module)} to {zoo.path}", err=True)
+    if live:
+        follow_live(zoo.path, "add", name)
+
+
+def describe(module: Module) -> str:
+    """Name, kind and size."""
     served, kept = module.weight_bytes / 1e9, module.disk_bytes / 1e9
-    sizes = f"{served:.3g} GB" if store == "copy" else f"{served:.3g} GB, {kept:.3g} GB in the zoo"
-    click.echo(f"added {module.name} ({module.kind}, {sizes}) to {zoo.path}", err=True)
+    sizes = f"{served:.3g} GB" if module.store == "copy" else f"{served:.3g} GB, {kept:.3g} GB in the zoo"
+    return f"{module.name} ({module.kind}, {sizes})"
 
 
 def warn(module: Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ _ROUTER = (
 @click.option("--default-module", metavar="NAME", help="Who gets `auto` below it [default: refused].")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="What clients must send [also: $PSSERVE_API_KEY].")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set this in every SGLang server.")
+@click.option("--watch", is_flag=True, help="Serve what the zoo has: follow every module that comes, changes or goes.")
 @click.option("--detach", is_flag=True, help="Return once the fleet is ready; it goes on in the background.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and start nothing.")
 @json_option
@@ -62,6 +64,7 @@ def command(
     zoo_dir: Path | None,
     config: Path | None,
     api_key: str | None,
+    watch: bool,
     detach: bool,
     dry_run: bool,
     as_json: bool,
@@ -99,7 +102,7 @@ def command(
     if dry_run:
         _show(plan, as_json)
         return
-    _launch(plan, detach)
+    _launch(plan, watch, detach)
 
 
 def _flags(
@@ -133,7 +136,7 @@ def _show(plan: Any, as_json: bool) -> None:
     click.echo("\n" + plan_commands(plan))
 
 
-def _launch(plan: Any, detach: bool) -> None:
+def _launch(plan: Any, watch: bool, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
     from psserve.fleet.detach import run_detached
     from psserve.fleet.layout import log_path
@@ -146,14 +149,14 @@ def _launch(plan: Any, detach: bool) -> None:
     options = plan.basis.options
     limits = Limits(start_timeout_s=options.start_timeout_secs, drain_s=options.router.drain_secs)
     if not detach:
-        Supervisor(plan, progress=progress_for(sys.stderr), limits=limits, on_ready=ready).run()
+        Supervisor(plan, watch=watch, progress=progress_for(sys.stderr), limits=limits, on_ready=ready).run()
         return
     make_run_dir(plan.run_dir)
-    ready(
-        run_detached(
-            lambda say: Supervisor(plan, limits=limits, on_ready=say).run(), log_path(plan.run_dir, "supervisor")
-        )
-    )
+
+    def supervise(say: Callable[[str], None]) -> None:
+        Supervisor(plan, watch=watch, limits=limits, on_ready=say).run()
+
+    ready(run_detached(supervise, log_path(plan.run_dir, "supervisor")))
 
 
 def _assignment(text: str) -> tuple[str, str]:

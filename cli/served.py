@@ -34,10 +34,10 @@ def summary(states: list[str]) -> str:
     return f"{states.count('ready')}/{len(states)} ready"
 
 
-def require_not_served(zoo: Path, module: str) -> None:
+def require_not_served(zoo: Path, module: str, way_out: str = "end it first with `psserve stop`") -> None:
     """Raise ModuleServed if the zoo's running fleet serves `module`."""
     if module in served_states(zoo):
-        raise ModuleServed(f"module {module!r} is served by the running fleet: end it first with `psserve stop`")
+        raise ModuleServed(f"module {module!r} is served by the running fleet: {way_out}")
 
 
 def forget_checkpoint(zoo: Path, module: str) -> None:

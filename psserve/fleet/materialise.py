@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 
 from psserve.errors import PsserveError
-from psserve.zoo import Zoo, materialise
+from psserve.fleet.checkpoints import make_checkpoint
+from psserve.zoo import Zoo
 
 
 def main() -> int:
     zoo_dir, name, destination = sys.argv[1:]
     try:
         zoo = Zoo.open(Path(zoo_dir))
-        materialise(zoo, zoo.module(name), Path(destination))
+        make_checkpoint(zoo, zoo.module(name), Path(destination))
     except (PsserveError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

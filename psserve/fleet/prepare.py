@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import FleetError
+from psserve.fleet.checkpoints import make_checkpoint, remove_checkpoints
 from psserve.fleet.spec import FleetPlan
 from psserve.fleet.supply import weights_of
-from psserve.zoo import Zoo, materialise
+from psserve.zoo import Zoo
 
 
 def make_run_dir(run: Path) -> None:
@@ -44,8 +45,9 @@ def prepare(plan: FleetPlan) -> dict[str, str]:
 
 
 def clean_up(plan: FleetPlan) -> None:
-    """Remove secrets and temporary files. Logs and checkpoints stay."""
+    """Remove secrets, checkpoints and temporary files. Logs stay."""
     plan.router.config_path.unlink(missing_ok=True)
+    remove_checkpoints(plan.run_dir)
     shutil.rmtree(plan.tmp_dir, ignore_errors=True)
 
 
@@ -70,14 +72,11 @@ def set_aside(log: Path) -> None:
 
 def _materialise_all(plan: FleetPlan) -> dict[str, str]:
     zoo = Zoo.open(plan.zoo)
-    folder = plan.run_dir / "checkpoints"
-    _private_dir(folder)
-    for edition in folder.glob("*~*"):  # of a fleet that was changed while it ran
-        shutil.rmtree(edition)
+    _private_dir(plan.run_dir / "checkpoints")
     weights: dict[str, str] = {}
     for checkpoint in plan.checkpoints:
         module = zoo.module(checkpoint.module)
-        materialise(zoo, module, checkpoint.path)
+        make_checkpoint(zoo, module, checkpoint.path)
         weights[module.name] = weights_of(module)
     return weights
 

@@ -145,7 +145,7 @@ def require_none_running(zoo: Path) -> None:
 
 
 def clean_stale(run: Path) -> list[str]:
-    """Kill what a dead supervisor's fleet left running, remove its state, keys and temporary files. Hold the lock.
+    """Kill what a dead supervisor's fleet left running, and remove its files but for logs. Call with the lock held.
 
     Returns:
         Names of the servers that were still alive.
@@ -157,6 +157,7 @@ def clean_stale(run: Path) -> list[str]:
             kill_tree(server.pid)
             left.append(server.name)
     layout.router_config_path(run).unlink(missing_ok=True)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
     if state is not None:
         shutil.rmtree(state.tmp_dir, ignore_errors=True)
     remove_state(run)

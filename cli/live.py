@@ -1,0 +1,52 @@
+"""Having the running fleet follow a change of the zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from psserve.errors import FleetError, NotRunning
+
+if TYPE_CHECKING:
+    from psserve.fleet.protocol import Command
+
+live_option = click.option("--live", is_flag=True, help="Have the running fleet follow, without ending a request.")
+"""`--live`, passed to the command as `live: bool`."""
+
+
+def require_fleet(zoo: Path) -> None:
+    """Raise NotRunning if no fleet runs that could follow: to be asked before the zoo is changed."""
+    from psserve.fleet.state import running_fleet
+
+    running_fleet(zoo)
+
+
+def change_live(zoo: Path, command: Command, module: str | None = None) -> None:
+    """Have the fleet make a change and wait for it, telling on stderr how far it is. Raises FleetError."""
+    from psserve.fleet.control import change_fleet
+    from psserve.fleet.protocol import ChangeRequest
+
+    try:
+        done = change_fleet(zoo, ChangeRequest(command=command, module=module), _tell)
+    except KeyboardInterrupt:
+        _tell("the change goes on without you: `psserve status` and `psserve logs supervisor` show it")
+        raise
+    _tell(done)
+
+
+def follow_live(zoo: Path, command: Command, module: str) -> None:
+    """`change_live` after the zoo was changed. Raises FleetError, which says that it was."""
+    try:
+        change_live(zoo, command, module)
+    except NotRunning as error:
+        raise NotRunning(f"the zoo is changed, but the fleet has ended meanwhile: {error}") from error
+    except FleetError as error:
+        raise FleetError(
+            f"{error}: the zoo is changed, and the fleet serves as before; when the cause is gone: `psserve reload`"
+        ) from error
+
+
+def _tell(text: str) -> None:
+    click.echo(f"fleet: {text}", err=True)

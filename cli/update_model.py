@@ -1,0 +1,85 @@
+"""`psserve update-model`: other weights for a module."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .add_model import naive_option, path_option, revision_option
+from .completion import complete_module
+from .live import live_option
+from .options import zoo_option
+
+if TYPE_CHECKING:
+    from psserve.zoo.manifest import Store
+
+
+@click.command("update-model")
+@click.argument("name", shell_complete=complete_module)
+@path_option
+@revision_option
+@click.option("--task", help="What the module is for, in words [default: as before].")
+@click.option("--example", "examples", multiple=True, help="A prompt of its own (repeatable) [default: as before].")
+@click.option("--alias", "aliases", multiple=True, help="Another name (repeatable) [default: as before].")
+@click.option(
+    "--store", type=click.Choice(["copy", "link", "delta"]), help="How the weights are kept [default: as before]."
+)
+@naive_option
+@live_option
+@zoo_option
+def command(
+    name: str,
+    path: str,
+    revision: str | None,
+    task: str | None,
+    examples: tuple[str, ...],
+    aliases: tuple[str, ...],
+    store: Store | None,
+    allow_naive: bool,
+    live: bool,
+    zoo_dir: Path | None,
+) -> None:
+    """Replace the weights of the module NAME (not an alias).
+
+    The new ones are checked as those of a new module are, and take the place of the old ones in one step. With --live
+    the running fleet starts servers with them, gives these the next requests, and ends the old servers after their
+    last: no request fails, and no answer is made by both.
+
+    
+    Example:
+      psserve update-model math --path ./out/math-2 --live
+    """
+    from psserve.zoo import Zoo, find_zoo
+    from psserve.zoo.progress import StreamProgress
+
+    from .add_model import describe, warn
+    from .live import follow_live, require_fleet
+    from .served import served_states
+
+    zoo = Zoo.open(find_zoo(zoo_dir))
+    zoo.check_own_name(name)
+    if live:
+        require_fleet(zoo.path)
+    old = zoo.module(name)
+    with StreamProgress(sys.stderr) as progress:
+        module = zoo.add(
+            name,
+            path,
+            old.task if task is None else task,
+            examples or old.examples,
+            aliases or old.aliases,
+            allow_naive,
+            replace=True,
+            revision=revision,
+            store=store or old.store,
+            progress=progress,
+        )
+    warn(module)
+    click.echo(f"replaced {describe(module)} in {zoo.path}", err=True)
+    if live:
+        follow_live(zoo.path, "update" if name in served_states(zoo.path) else "add", name)
+    elif name in served_states(zoo.path):
+        click.echo("note: the running fleet goes on with the old weights; `psserve reload` replaces them", err=True)
