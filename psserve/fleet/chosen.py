@@ -12,7 +12,7 @@ def chosen_modules(zoo: Zoo, options: FleetOptions) -> list[Module]:
 
     Raises:
         UnknownModule: the options name one the zoo has not.
-        PlanError: there is nothing to serve, or a name stands for two.
+        PlanError: there is nothing to serve, a name stands for two, or the default module is not served.
     """
     if options.modules is None:
         modules = zoo.modules()
@@ -26,6 +26,7 @@ def chosen_modules(zoo: Zoo, options: FleetOptions) -> list[Module]:
             where = options.where("serve_base")
             raise PlanError(f"{where}: the module {module.name} has the base's name {zoo.base.name} already")
     _check_tables(zoo, options)
+    _check_default(zoo, modules, options)
     return modules
 
 
@@ -34,6 +35,17 @@ def _module(zoo: Zoo, name: str, where: str) -> Module:
         return zoo.module(name)
     except UnknownModule as error:
         raise UnknownModule(f"{where}: {error}") from None
+
+
+def _check_default(zoo: Zoo, modules: list[Module], options: FleetOptions) -> None:
+    """What `auto` falls back to must be served."""
+    default = options.router.default_module
+    served = [name for module in modules for name in (module.name, *module.aliases)]
+    if options.serve_base:
+        served.append(zoo.base.name)
+    if default is not None and default not in served:
+        said = options.said("router.default_module", default)
+        raise PlanError(f"{said}: not served (served: {', '.join(served)})")
 
 
 def _check_tables(zoo: Zoo, options: FleetOptions) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from psserve.fleet.options import RouterOptions
 from psserve.fleet.spec import ServerSpec
 from psserve.zoo import Base, Module
 
@@ -24,6 +25,7 @@ def module_entry(module: Module, edition: int = 1) -> dict[str, Any]:
         "name": module.name,
         "aliases": list(module.aliases),
         "task": module.task,
+        "examples": list(module.examples),
         "created": module.created,
         "path": str(module.path),
         "edition": edition,
@@ -33,6 +35,17 @@ def module_entry(module: Module, edition: int = 1) -> dict[str, Any]:
 def base_as_module(base: Base) -> dict[str, Any]:
     """The entry of the base under `modules`, where it is served too."""
     return {"name": base.name, "path": str(base.path)}
+
+
+def task_routing_entry(options: RouterOptions) -> dict[str, Any] | None:
+    """How modules are chosen for `model: "auto"`; None where that is off."""
+    if options.task_classifier == "none":
+        return None
+    return {
+        "classifier": options.task_classifier,
+        "threshold": options.task_threshold,
+        "default_module": options.default_module,
+    }
 
 
 def worker_entry(server: ServerSpec, edition: int = 1) -> dict[str, Any]:

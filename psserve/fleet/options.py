@@ -31,6 +31,13 @@ class RouterOptions(Table):
     """Longest time of one request."""
     drain_secs: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """How long requests in flight may go on when the fleet is told to stop."""
+    task_classifier: str = Field(default="tfidf", min_length=1)
+    """What chooses the module for `model: "auto"`: tfidf, base-model (needs serve_base), the name of an installed
+    classifier, or none (there is no `auto` then)."""
+    task_threshold: float = Field(default=0.25, ge=0, le=1, allow_inf_nan=False)
+    """Confidence from which on a module is chosen for `auto`."""
+    default_module: str | None = Field(default=None, min_length=1)
+    """Module, or served base, for requests to `auto` below the threshold. Left out: they are refused."""
 
 
 class FleetOptions(Table):
@@ -90,6 +97,8 @@ class FleetOptions(Table):
     def _consistent(self) -> FleetOptions:
         if self.modules == () and not self.serve_base:
             raise ValueError("modules names no module: leave it out to serve all")
+        if self.router.task_classifier == "base-model" and not self.serve_base:
+            raise ValueError("router.task_classifier base-model asks the base: set serve_base (--serve-base) too")
         _one_port_each("prefill.ports", self.prefill.ports, self.prefill.replicas)
         _one_port_each("prefill.bootstrap_ports", self.prefill.bootstrap_ports, self.prefill.replicas)
         for name in self.module:

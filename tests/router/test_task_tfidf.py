@@ -152,3 +152,10 @@ def test_explanation_adds_up_to_the_logits(demo: TfidfClassifier) -> None:
 )
 def test_features_of_a_text(text: str, expected: list[str]) -> None:
     assert ngrams(text) == expected
+
+
+def test_explanation_speaks_of_words_and_of_tools(demo: TfidfClassifier) -> None:
+    request = TaskRequest("please define f(x), a function", has_tools=True)
+    assert {one.feature for one in demo.explain(request, "tools", 3)} >= {"(tools are offered)"}
+    assert demo.explain(TaskRequest(request.text), "code", 1)[0].feature == "function"
+    assert demo.explain(TaskRequest("ΩΩΩ", has_tools=True), "tools", 5)[0].feature == "(tools are offered)"

@@ -17,10 +17,19 @@ def ngrams(text: str) -> list[str]:
 
     Case is ignored, and every number is the same number. `"To be"` has `to`, `be`, `to be`, `[ to ]`, `[ be ]`.
     """
-    words = _WORD.findall(_NUMBER.sub("0", text.lower()))
-    found = words + [f"{first} {second}" for first, second in pairwise(words)]
-    for word in words:
-        if word[0].isalpha():
-            padded = f" {word} "
-            found += [f"[{padded[i : i + RUN]}]" for i in range(max(1, len(padded) - RUN + 1))]
-    return found
+    words = words_of(text)
+    pairs = [f"{first} {second}" for first, second in pairwise(words)]
+    return words + pairs + [run for word in words for run in runs_of(word)]
+
+
+def words_of(text: str) -> list[str]:
+    """Words and punctuation marks in order."""
+    return _WORD.findall(_NUMBER.sub("0", text.lower()))
+
+
+def runs_of(word: str) -> list[str]:
+    """The runs in a word with a space on both sides; numbers and punctuation have none."""
+    if not word[0].isalpha():
+        return []
+    padded = f" {word} "
+    return [f"[{padded[i : i + RUN]}]" for i in range(max(1, len(padded) - RUN + 1))]

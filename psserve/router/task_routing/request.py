@@ -17,7 +17,7 @@ def task_request(body: Body) -> TaskRequest:
         return TaskRequest(_prompt_end(body.get("prompt")))
     users = [message for message in body["messages"] if message["role"] == "user"]
     text = _text(users[-1]["content"]) if users else ""
-    return TaskRequest(_shortened(text), bool(body.get("tools")) and body.get("tool_choice") != "none")
+    return TaskRequest(shortened(text), bool(body.get("tools")) and body.get("tool_choice") != "none")
 
 
 def _prompt_end(prompt: Any) -> str:
@@ -31,7 +31,8 @@ def _text(content: str | list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """What is classified of a message."""
     if len(text) <= MAX_TEXT:
         return text
     return f"{text[: MAX_TEXT // 2]}\n{text[-MAX_TEXT // 2 :]}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from subprocess import PIPE
 
@@ -14,6 +16,7 @@ import orjson
 from psserve.errors import StartError
 from psserve.router.task_routing.classifier import AskBase, Decision, Evidence, TaskModule, TaskRequest
 from psserve.router.task_routing.model import LinearModel
+from psserve.router.task_routing.ngrams import runs_of, words_of
 
 
 class TfidfClassifier:
@@ -36,11 +39,30 @@ class TfidfClassifier:
         return dict(zip(model.modules, likely, strict=True))
 
     def explain(self, request: TaskRequest, module: str, count: int) -> list[Evidence]:
-        """What each feature added to the module's logit, over the mean of all classes."""
+        """What each word and pair of words added to the module's logit, over the mean of all classes.
+
+        A word's weight includes its runs of characters. Offered tools are evidence too.
+        """
         features, parts = self._model.contributions(request.text)
         weights = parts[:, self._model.modules.index(module)] - parts.mean(axis=1)
-        found = [Evidence(feature, float(weight)) for feature, weight in zip(features, weights, strict=True)]
-        return sorted(found, key=lambda evidence: (-abs(evidence.weight), evidence.feature))[:count]
+        found = _by_word(request.text, dict(zip(features, map(float, weights), strict=True)))
+        before = self.scores(TaskRequest(request.text))[module]
+        if (after := self.scores(request)[module]) > before:
+            found["(tools are offered)"] = math.log(after / max(before, 1e-6))
+        evidence = [Evidence(feature, weight) for feature, weight in found.items()]
+        return sorted(evidence, key=lambda one: (-abs(one.weight), one.feature))[:count]
+
+
+def _by_word(text: str, weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights of all features of `text`, those of runs shared out among the words that have them."""
+    words = sorted(set(words_of(text)))
+    owners = Counter(run for word in words for run in set(runs_of(word)))
+    found = {feature: weight for feature, weight in weights.items() if feature not in owners}
+    for word in words:
+        shares = [weights[run] / owners[run] for run in dict.fromkeys(runs_of(word)) if run in weights]
+        if shares:
+            found[word] = found.get(word, 0.0) + sum(shares)
+    return found
 
 
 async def make(modules: Sequence[TaskModule], ask: AskBase) -> TfidfClassifier:
