@@ -30,7 +30,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("psserve.cli.logs:command", "Print what the fleet's processes wrote."),
     "chat": ("psserve.cli.chat:command", "Talk to a module of the running fleet."),
     "route": ("psserve.cli.route:command", "Explain which module model `auto` would choose."),
-    "route": ("psserve.cli.route:command", "Explain which module model `auto` would choose."),
     "finetune": ("psserve.cli.finetune:command", "Train a decode module on the base's KV cache."),
     "evaluate": ("psserve.cli.evaluate:command", "Count the right answers of modules on held-out items."),
     "doctor": ("psserve.cli.doctor:command", "Check machine, zoo and fleet, and say what to do."),
