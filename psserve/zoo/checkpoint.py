@@ -180,7 +180,8 @@ def understand_config(path: Path) -> dict[str, Any]:
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # Transformers raises whatever the wrong field provokes: all of it is the file's fault
-        raise IncompatibleCheckpoint(f"{path / 'config.json'}: Transformers refuses it: {error}") from error
+        reason = " ".join(str(error).split())
+        raise IncompatibleCheckpoint(f"{path / 'config.json'}: Transformers refuses it: {reason}") from error
     understood: dict[str, Any] = config.to_dict()
     return understood
 

@@ -11,7 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")  # a fork of this process would inherit PyTorch's threads
-CONTEXT.set_forkserver_preload(["psserve.zoo"])
+CONTEXT.set_forkserver_preload(
+    [
+        "psserve.zoo.importing",
+        "transformers.models.auto.configuration_auto",
+        "transformers.models.qwen3.configuration_qwen3",
+    ]
+)
 STEPS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate"}
 """Audit events that precede a change on disk; beside them, files that are opened to be written."""
 

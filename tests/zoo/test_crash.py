@@ -1,0 +1,126 @@
+"""Imports that are killed, at every step they take on disk and at random moments: nothing is lost, nothing is left."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from psserve.errors import ModuleExists
+from psserve.zoo import Zoo, staging
+from psserve.zoo.recovery import changing
+from psserve.zoo.verify import verify
+
+from .killing import CONTEXT, kill_at
+from .test_changes import contents
+
+MOMENTS = 20
+
+
+def source_of(zoo: Path) -> Path:
+    """The checkpoint that the tests here add, beside the zoo."""
+    return zoo.parent / "checkpoint"
+
+
+def add_math(zoo: Path) -> None:
+    Zoo.open(zoo).add("math", source_of(zoo), allow_naive=True, store="delta")
+
+
+def replace_alpha(zoo: Path) -> None:
+    Zoo.open(zoo).add("alpha", source_of(zoo), allow_naive=True, replace=True)
+
+
+def replace_alpha_without_exchange(zoo: Path) -> None:
+    """As on a file system that cannot exchange two directories in one step."""
+    staging.exchange = lambda one, other: False
+    replace_alpha(zoo)
+
+
+def origins(zoo: Zoo) -> dict[str, str]:
+    return {module.name: module.origin.rpartition("/")[2] for module in zoo.modules()}
+
+
+def is_done(zoo: Path, before: dict[str, str], name: str) -> bool:
+    """Whether the module `name` is the added one; if not, the zoo must be as before. Whole and clean it must be."""
+    assert not list(verify(Zoo.open(zoo)))
+    with changing(zoo):
+        pass  # what every next command does first
+    assert sorted(path.name for path in zoo.iterdir()) == [".lock", "base", "modules", "zoo.toml"]
+    done = origins(Zoo.open(zoo)).get(name) == "checkpoint"
+    assert done or contents(zoo) == before
+    return done
+
+
+@pytest.fixture
+def pristine(zoo: Zoo, checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the zoo at `zoo.path`, to begin with again and again."""
+    return shutil.copytree(zoo.path, tmp_path / "pristine")
+
+
+def restore(pristine: Path, zoo: Path) -> None:
+    """Make the zoo what it was."""
+    shutil.rmtree(zoo)
+    shutil.copytree(pristine, zoo)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [(add_math, "math"), (replace_alpha, "alpha"), (replace_alpha_without_exchange, "alpha")]
+)
+def test_an_import_killed_at_any_step_is_done_or_undone(
+    zoo: Zoo, pristine: Path, change: Callable[[Path], None], name: str
+) -> None:
+    before = contents(pristine)
+    outcomes = []
+    killed = True
+    while killed:
+        restore(pristine, zoo.path)
+        killed = kill_at(len(outcomes), change, zoo.path)
+        outcomes.append(is_done(zoo.path, before, name))
+    assert outcomes == sorted(outcomes)  # undone up to some step, done from there on
+    assert outcomes[-1]
+
+
+def test_imports_killed_at_random_moments_are_done_or_undone(zoo: Zoo, pristine: Path) -> None:
+    before = contents(pristine)
+    moments = random.Random(0)
+    longest = time_of(add_math, zoo.path)
+    for number in range(MOMENTS):
+        restore(pristine, zoo.path)
+        change, name = [(add_math, "math"), (replace_alpha, "alpha")][number % 2]
+        process = CONTEXT.Process(target=change, args=(zoo.path,))
+        process.start()
+        process.join(moments.uniform(0, longest))
+        process.kill()
+        process.join()
+        is_done(zoo.path, before, name)
+
+
+def time_of(change: Callable[[Path], None], zoo: Path) -> float:
+    """Seconds that a change takes in a process of its own."""
+    started = time.monotonic()
+    process = CONTEXT.Process(target=change, args=(zoo,))
+    process.start()
+    process.join()
+    return time.monotonic() - started
+
+
+def test_of_two_imports_of_one_name_one_succeeds(zoo: Zoo, checkpoint: Path) -> None:
+    processes = [CONTEXT.Process(target=try_to_add, args=(zoo.path,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert sorted(process.exitcode for process in processes) == [0, 3]
+    assert not list(verify(zoo))
+
+
+def try_to_add(zoo: Path) -> None:
+    """Exit with 3 if the name is taken."""
+    try:
+        add_math(zoo)
+    except ModuleExists:
+        raise SystemExit(3) from None
