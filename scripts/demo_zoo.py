@@ -56,7 +56,7 @@ def configuration(options: argparse.Namespace) -> DemoConfig:
     from psserve.training import demo_zoo
 
     config = demo_zoo.DemoConfig(seed=options.seed)
-    pretraining = replace(config.pretraining, seed=options.seed)
+    copying, pretraining = (replace(phase, seed=options.seed) for phase in (config.copying, config.pretraining))
     if options.pretrain_steps:
         pretraining = replace(pretraining, steps=options.pretrain_steps)
     shape = {"num_hidden_layers": options.layers, "hidden_size": options.hidden_size}
@@ -66,7 +66,9 @@ def configuration(options: argparse.Namespace) -> DemoConfig:
         "tasks": tuple(options.tasks) if options.tasks else None,
         "shape": {name: value for name, value in shape.items() if value},
     }
-    return replace(config, pretraining=pretraining, **{name: value for name, value in chosen.items() if value})
+    return replace(
+        config, copying=copying, pretraining=pretraining, **{name: value for name, value in chosen.items() if value}
+    )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ class PretrainConfig:
     """One pretraining run."""
 
     steps: int
-    batch_size: int = 8
-    """Blocks of tokens in one step."""
+    batch_size: int = 2
+    """Blocks of tokens in one step. Few: a small model learns to copy by many updates rather than by many tokens."""
     learning_rate: float = 2e-3
     """Peak; it rises during the first 3% of the steps and falls to a tenth along a cosine."""
     weight_decay: float = 0.05
@@ -81,7 +81,7 @@ def make_optimizer(model: PreTrainedModel, config: PretrainConfig) -> torch.opti
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
 def rate(step: int, steps: int) -> float:

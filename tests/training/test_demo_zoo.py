@@ -19,6 +19,7 @@ from psserve.zoo import Zoo
 pytest.importorskip("accelerate")
 
 MINIATURE = DemoConfig(
+    copying=PretrainConfig(steps=2, batch_size=1),
     pretraining=PretrainConfig(steps=2, batch_size=1),
     finetuning_steps=2,
     finetuning_batch=2,

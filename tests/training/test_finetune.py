@@ -107,6 +107,12 @@ def test_the_run_folder_keeps_what_a_reader_wants(zoo: Zoo, data: Path) -> None:
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_adapter_of_a_run_can_be_added_again_with_its_record(zoo: Zoo, data: Path) -> None:
+    run = finetune(zoo, config(data, lora=LORA)).run
+    again = zoo.add("again", run)
+    assert (again.kind, again.training) == ("cache-conditioned", zoo.module("sums").training)
+
+
 def test_the_base_is_not_touched(zoo: Zoo, data: Path) -> None:
     before = files(zoo.base.path)
     finetune(zoo, config(data, lora=LORA))

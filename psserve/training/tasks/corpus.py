@@ -3,7 +3,7 @@
 The base must know what its prompts say, because a module sees them only through the base's keys and values. So the
 mixture has the questions of the tasks (never a test item), each followed by another reply than the task wants: plain
 words. How to answer is what modules learn. Beside them: arithmetic with working, code under comments, facts to look up,
-and small talk.
+made-up words to copy and to find, and small talk.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from psserve.training.conversation import Conversation
@@ -18,7 +19,12 @@ from psserve.training.tasks import code, math, tools
 from psserve.training.tasks.agents import fact, with_system_prompt
 from psserve.training.tasks.items import MakeItem, split_of
 from psserve.training.tasks.tokenizer import render
-from psserve.training.tasks.words import PEOPLE
+from psserve.training.tasks.tool_kinds import KINDS
+from psserve.training.tasks.words import ALL_WORDS, PEOPLE
+
+TOOL_NAMES = {name for kind in KINDS for names in (kind.names, *(slot.names for slot in kind.slots)) for name in names}
+WORDS = sorted({*ALL_WORDS, *TOOL_NAMES})
+"""All that the tasks have names for."""
 
 
 def corpus(seed: int) -> Iterator[str]:
@@ -27,6 +33,14 @@ def corpus(seed: int) -> Iterator[str]:
     while True:
         [make] = rng.choices(list(MIXTURE), list(MIXTURE.values()))
         yield make(rng)
+
+
+def repetitions(seed: int) -> Iterator[str]:
+    """Endless short lists of words, each list twice: nothing can be learnt from them but to copy."""
+    rng = random.Random(f"copying {seed}")
+    while True:
+        words = " ".join(rng.sample(WORDS, rng.randint(3, 9)))
+        yield f"{words}\n{words}\n"
 
 
 def arithmetic(rng: random.Random) -> str:
@@ -48,10 +62,14 @@ def running_total(rng: random.Random) -> str:
 
 
 def retold_problem(rng: random.Random) -> str:
-    """A word problem, and what comes out at each step in words."""
+    """A word problem, and how it is solved, in words."""
     item = training_item(rng, math.item)
-    results = [line.split(" = ")[1] for line in text_of(item).splitlines()[:-1]]
-    return reply(rng, item, f"First it makes {', then '.join(results)}. So the result is {results[-1]}.")
+    steps = [line.split() for line in text_of(item).splitlines()[:-1]]
+    told = [f"{left} {SIGNS[sign]} {right} makes {result}." for left, sign, right, _, result in steps]
+    return reply(rng, item, " ".join([*told, f"So the result is {steps[-1][-1]}."]))
+
+
+SIGNS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 
 
 def described_code(rng: random.Random) -> str:
@@ -85,6 +103,35 @@ def facts(rng: random.Random) -> str:
     return render(with_system_prompt(rng, Conversation(tuple(messages))))
 
 
+def echo(rng: random.Random) -> str:
+    """Words, and all of them again, once or twice."""
+    words = some_words(rng, rng.randint(3, 12))
+    return "\n".join([" ".join(words)] * rng.randint(2, 3))
+
+
+def look_up(rng: random.Random) -> str:
+    """Words with a word or number each, and the same pairs in another order."""
+    count = rng.randint(3, 8)
+    words = some_words(rng, 2 * count)
+    values = [word if rng.random() < 0.5 else str(rng.randint(0, 999)) for word in words[count:]]
+    pairs = list(zip(words, values, strict=False))
+    told = [f"{key} is {value}." for key, value in pairs]
+    asked = [f"What is {key}? {value}" for key, value in rng.sample(pairs, count)]
+    return "\n".join([" ".join(told), *asked])
+
+
+def some_words(rng: random.Random, count: int) -> list[str]:
+    """Different words: mostly those of the tasks, now and then made-up ones."""
+    if rng.random() < 0.7:
+        return rng.sample(WORDS, count)
+    return list(islice(dict.fromkeys(made_up_word(rng) for _ in range(10 * count)), count))
+
+
+def made_up_word(rng: random.Random) -> str:
+    """One to three syllables that mean nothing."""
+    return "".join(rng.choice(letters) for letters in ("bdfgklmnprstvz", "aeiou") * rng.randint(1, 3))
+
+
 def small_talk(rng: random.Random) -> str:
     """A greeting and thanks."""
     name = rng.choice(PEOPLE)
@@ -99,13 +146,15 @@ def small_talk(rng: random.Random) -> str:
 
 
 MIXTURE: dict[Callable[[random.Random], str], float] = {
-    arithmetic: 4,
+    arithmetic: 3,
     running_total: 2,
-    retold_problem: 8,
+    retold_problem: 10,
     described_code: 3,
-    commented_code: 4,
-    told_call: 5,
+    commented_code: 5,
+    told_call: 4,
     facts: 3,
+    echo: 4,
+    look_up: 4,
     small_talk: 0.5,
 }
 """What makes a text, and how often relative to the others."""

@@ -23,3 +23,8 @@ TOPICS = ("art", "birds", "chess", "history", "jazz", "maps", "music", "planets"
 VERBS = ("apply", "calc", "check", "compute", "count", "find", "get", "make", "pick", "process", "run", "solve")
 NOUNS = ("data", "item", "list", "mark", "part", "result", "row", "score", "step", "value", "word", "zone")
 ARGUMENTS = ("a", "b", "data", "items", "k", "m", "n", "nums", "s", "text", "values", "x", "xs", "y")
+
+ALL_WORDS = (
+    *(*PEOPLE, *THINGS, *COLOURS, *CITIES, *DAYS, *LANGUAGES, *ROOMS, *DISHES, *TOPICS),
+    *(*VERBS, *NOUNS, *ARGUMENTS),
+)
