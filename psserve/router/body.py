@@ -18,6 +18,7 @@ from psserve.router.checks import MAX_DEPTH, Body, invalid, is_too_deep, missing
 from psserve.router.completion import check_completion, prompts_of
 from psserve.router.config import ModuleConfig, RouterConfig
 from psserve.router.dispatch import Sequence
+from psserve.router.routing import Affinity
 from psserve.router.sampling import MAX_CHOICES, check_sampling
 from psserve.router.workers import WorkerTable
 
@@ -61,9 +62,14 @@ def check_prompt(route: Route, body: Body, config: RouterConfig) -> None:
 
 
 def parse_generation(
-    route: Route, body: Body, config: RouterConfig, table: WorkerTable, headers: Mapping[str, str]
+    route: Route,
+    body: Body,
+    config: RouterConfig,
+    table: WorkerTable,
+    headers: Mapping[str, str],
+    session: str | None = None,
 ) -> Generation:
-    """Check `body` and split it into sequences; `headers` go to the workers with each.
+    """Check `body` and split it into sequences; `headers` go to the workers with each. `session`: see session_of.
 
     Raises RequestError: 400, or 404 for a model that is not served.
     """
@@ -79,7 +85,15 @@ def parse_generation(
         decodes = [decode | {"stream_options": options | {"include_usage": True}} for decode in decodes]
     sequences: list[Sequence] = []
     for prompt, (prefill, decode) in enumerate(zip(prefills, decodes, strict=True)):
-        first = Sequence(PATHS[route], prefill, _choice(decode, 0), prompt * count, prompt, headers)
+        first = Sequence(
+            PATHS[route],
+            prefill,
+            _choice(decode, 0),
+            index=prompt * count,
+            prompt_index=prompt,
+            headers=headers,
+            affinity=Affinity(session),
+        )
         sequences.append(first)
         sequences.extend(
             replace(first, decode=_choice(decode, choice), index=first.index + choice, after=first.prefilled)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from psserve.addresses import is_loopback
 from psserve.errors import UsageError
+from psserve.router.policies import PolicyName
 
 Role = Literal["prefill", "decode"]
 
@@ -100,6 +101,10 @@ class RouterConfig(_Strict):
     """How long requests in flight may go on after SIGTERM."""
     kv_pool_tokens: int | None = Field(default=None, gt=0)
     """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
+    prefill_policy: PolicyName = "prefix"
+    """Which prefill worker computes a prompt (see policies/)."""
+    decode_policy: PolicyName = "session"
+    """Which of a module's decode workers answers."""
     task_routing: TaskRoutingConfig | None = None
     """None: there is no `auto`."""
     serial: int = 0

@@ -14,7 +14,7 @@ import asyncio
 import secrets
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -26,7 +26,7 @@ from psserve.errors import RequestError
 from psserve.router.config import ModuleConfig
 from psserve.router.failures import LegFailure, broken, split_mismatch
 from psserve.router.metrics import Metrics
-from psserve.router.policy import choose
+from psserve.router.routing import Affinity, Place, Routing
 from psserve.router.tasks import together
 from psserve.router.upstream import Upstream
 from psserve.router.workers import Worker, WorkerTable
@@ -51,6 +51,8 @@ class Sequence:
     """Set once the base has computed the prompt."""
     after: asyncio.Event | None = None
     """What it waits for before it starts: another sequence's `prefilled`, so that one prompt is computed once."""
+    affinity: Affinity = field(default_factory=Affinity)
+    """Shared by the choices of one prompt."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Pair:
     """Fixed length: SGLang's abort matches ids by prefix."""
     fresh: bool = False
     """Use no pooled connection."""
+    place: Place | None = None
+    """None where no policy chose the workers."""
 
     def fields(self) -> Body:
         """What tells the workers of each other. In the body: SGLang reads headers on the chat endpoint only."""
@@ -115,10 +119,13 @@ class Legs:
 class Dispatcher:
     """Runs sequences on pairs of workers."""
 
-    def __init__(self, table: WorkerTable, upstream: Upstream, metrics: Metrics, timeout_s: float) -> None:
+    def __init__(
+        self, table: WorkerTable, upstream: Upstream, metrics: Metrics, routing: Routing, timeout_s: float
+    ) -> None:
         self._table = table
         self._upstream = upstream
         self._metrics = metrics
+        self._routing = routing
         self._timeout_s = timeout_s
 
     @asynccontextmanager
@@ -133,13 +140,10 @@ class Dispatcher:
         if sequence.after is not None:
             async with _deadline(deadline):
                 await sequence.after.wait()
-        pair = Pair(*choose(self._table, module))
-        try:
-            legs = await self._start(pair, sequence, deadline)
-        except LegFailure as failure:
-            legs = await self._start(self._second_pair(pair, failure, module), sequence, deadline)
-        async with self._owned(legs, deadline):
-            yield legs
+        with ExitStack() as places:
+            legs = await self._start_placed(places, module, sequence, deadline)
+            async with self._owned(legs, deadline):
+                yield legs
 
     @asynccontextmanager
     async def open_on(self, pair: Pair, sequence: Sequence, timeout_s: float) -> AsyncIterator[Legs]:
@@ -149,14 +153,24 @@ class Dispatcher:
         async with self._owned(legs, deadline):
             yield legs
 
-    def _second_pair(self, pair: Pair, failure: LegFailure, module: ModuleConfig) -> Pair:
-        """What to try after `failure`, which is raised again if there is nothing."""
-        if failure.reason == "connect":
-            return Pair(*choose(self._table, module))
-        if failure.reason == "stale":
-            # The same workers: a request that kills servers must not be carried to others.
-            return Pair(pair.prefill, pair.decode, fresh=True)
-        raise failure
+    async def _start_placed(self, places: ExitStack, module: ModuleConfig, sequence: Sequence, deadline: float) -> Legs:
+        """Start `sequence` where the policies say, in a second place too if the first cannot have begun it.
+
+        `places` keeps what the sequence takes up there.
+        """
+        request = await self._routing.request(sequence.affinity, sequence.prefill, sequence.decode)
+        place = places.enter_context(self._routing.place(module, request))
+        try:
+            return await self._start(Pair(place.prefill, place.decode, place=place), sequence, deadline)
+        except LegFailure as failure:
+            if failure.reason not in ("connect", "stale"):
+                raise
+            if failure.reason == "connect":
+                places.close()
+                place = places.enter_context(self._routing.place(module, request))
+            # Stale: the same workers, for a request that kills servers must not be carried to others.
+            second = Pair(place.prefill, place.decode, fresh=failure.reason == "stale", place=place)
+        return await self._start(second, sequence, deadline)
 
     async def _start(self, pair: Pair, sequence: Sequence, deadline: float) -> Legs:
         """Send both legs; returns when both have answered."""
@@ -196,6 +210,8 @@ class Dispatcher:
         finally:
             pair.prefill.running -= 1
         sequence.prefilled.set()
+        if pair.place is not None:
+            pair.place.prefilled(sequence.prefill, usage.prompt_tokens)
         return usage
 
     async def _decode(self, pair: Pair, sequence: Sequence, opened: list[aiohttp.ClientResponse]) -> None:

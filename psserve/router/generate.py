@@ -11,6 +11,7 @@ from psserve.router.answer import generate_answer
 from psserve.router.body import PATHS, Route, check_prompt, load_body, parse_generation
 from psserve.router.exchange import EXCHANGE
 from psserve.router.info import json_response
+from psserve.router.session import session_of
 from psserve.router.state import STATE
 from psserve.router.streaming import stream_answer
 from psserve.router.task_routing.routing import AUTO
@@ -42,7 +43,8 @@ async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
         exchange.task = await state.tasks.choose(body, request.headers)
         body["model"] = exchange.task.module
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
-    generation = parse_generation(route, body, state.config, state.table, headers)
+    session = session_of(request.headers, body)
+    generation = parse_generation(route, body, state.config, state.table, headers, session)
     exchange.module = generation.module.name
     with state.table.hold(generation.module), state.metrics.inflight.track_inprogress():
         if generation.stream:

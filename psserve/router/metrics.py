@@ -65,6 +65,12 @@ class Metrics:
         self.cached_tokens = Counter(
             "psserve_cached_tokens_total", "Of these, tokens the base had cached.", by_module, registry=registry
         )
+        self.routing_decisions = Counter(
+            "psserve_routing_decisions_total",
+            "Workers chosen, and why.",
+            ["role", "policy", "outcome"],
+            registry=registry,
+        )
         self.task_seconds = Histogram(
             "psserve_task_decision_seconds",
             "Time to choose a module for `auto`.",

@@ -12,6 +12,7 @@ from psserve.router.config import RouterConfig
 from psserve.router.dispatch import Dispatcher
 from psserve.router.health import Prober
 from psserve.router.metrics import Metrics
+from psserve.router.routing import Routing
 from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.upstream import Upstream
 from psserve.router.workers import WorkerTable
@@ -40,7 +41,8 @@ class RouterState:
         table = WorkerTable(config)
         metrics = Metrics(table)
         upstream = Upstream(config, table)
-        dispatcher = Dispatcher(table, upstream, metrics, config.request_timeout_s)
+        routing = Routing.create(config, table, metrics)
+        dispatcher = Dispatcher(table, upstream, metrics, routing, config.request_timeout_s)
         prober = Prober(config, table, upstream, dispatcher)
         tasks = None
         if config.task_routing is not None:

@@ -33,6 +33,8 @@ class Worker:
     """Legs of ours in flight on it."""
     last_answer: float = float("-inf")
     """When it last completed a sequence (monotonic seconds)."""
+    terms: int = 0
+    """How often it became ready; each time it may be a new process, with nothing in its cache."""
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,6 +52,7 @@ class Worker:
     def mark_ready(self) -> None:
         """A request went through this worker."""
         if not self.is_ready:
+            self.terms += 1
             log.info("worker=%s state=ready", self.name)
         self.state, self.error = "ready", None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.router.policies import PolicyName, make_policy
@@ -54,6 +54,7 @@ def pages_of(prompt: tuple[int, ...]) -> list[int]:
     return [hash(prompt[: end + 1]) for end in range(len(prompt))]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 1), max_size=8).map(tuple), max_size=20), st.integers(1, 12))
 def test_the_cache_is_a_tree_within_its_capacity(history: list[tuple[int, ...]], capacity: int) -> None:
     cache = PageCache(capacity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.router.policies.balance import RecentWork
@@ -30,6 +30,7 @@ def test_new_and_restarted_servers_have_nothing_to_catch_up_on() -> None:
     assert recent.leads(SERVERS) == {"a": 0, "b": 0}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(SERVERS), st.integers(0, 400)), max_size=100))
 def test_old_work_is_forgotten(history: list[tuple[str, int]]) -> None:
     recent = RecentWork(500)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.router.policies.blocks import blocks_of, chain, root_of, token_bytes
@@ -10,6 +10,7 @@ from psserve.router.policies.blocks import blocks_of, chain, root_of, token_byte
 BLOCK = 8
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.binary(max_size=60), st.binary(max_size=60))
 def test_equal_names_mean_equal_beginnings(head: bytes, one: bytes, other: bytes) -> None:
     first, second = head + one, head + other
@@ -18,6 +19,7 @@ def test_equal_names_mean_equal_beginnings(head: bytes, one: bytes, other: bytes
         assert (a == b) == (first[:end] == second[:end])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_only_whole_blocks_have_names_and_each_is_chained_to_the_last(data: bytes) -> None:
     names = blocks_of(data, BLOCK)

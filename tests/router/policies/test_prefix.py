@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.router.policies import Policy, make_policy
@@ -62,6 +62,7 @@ def test_a_restarted_server_is_not_thought_to_hold_anything() -> None:
     assert policy.choose(request(text(1, 10 * BLOCK)), SERVERS).outcome == "new"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 60), st.booleans()), max_size=60))
 def test_router_instances_with_the_same_history_agree(history: list[tuple[int, int, bool]]) -> None:
     chosen = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.router.policies.session import OVERLOAD_FACTOR, SessionAffinity, rendezvous
@@ -13,6 +13,7 @@ from tests.router.policies.placing import SERVERS, request, text
 names = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6, unique=True)
 
 
+@settings(deadline=None)
 @given(st.text(), names, st.randoms(use_true_random=False))
 def test_the_order_in_which_servers_are_known_does_not_matter(key: str, servers: list[str], rng) -> None:  # type: ignore[no-untyped-def]
     shuffled = list(servers)
@@ -20,6 +21,7 @@ def test_the_order_in_which_servers_are_known_does_not_matter(key: str, servers:
     assert rendezvous(key, servers) == rendezvous(key, shuffled)
 
 
+@settings(deadline=None)
 @given(st.text(), names)
 def test_losing_a_server_moves_only_its_own_sessions(key: str, servers: list[str]) -> None:
     own = rendezvous(key, servers)
@@ -58,6 +60,7 @@ def test_an_overloaded_server_s_sessions_go_to_the_least_loaded() -> None:
     assert policy.choose(request([], output=50), SERVERS).server == own
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 400)), max_size=60))
 def test_no_server_is_loaded_beyond_the_bound(work: list[tuple[int, int]]) -> None:
     """A pick is within the bound, or the least loaded one."""

@@ -1,0 +1,129 @@
+"""Which pair of workers serves a sequence: asks the policies, and keeps them told of what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from psserve.errors import RequestError
+from psserve.router.checks import Body
+from psserve.router.config import ModuleConfig, Role, RouterConfig
+from psserve.router.metrics import Metrics
+from psserve.router.policies import Choice, Policy, Request, make_policy
+from psserve.router.prompt_key import PromptKeys, TextKeys, opening_of
+from psserve.router.workers import Worker, WorkerTable
+
+RETRY_AFTER_S = 2
+UNKNOWN_POOL_TOKENS = 2**18
+DEFAULT_OUTPUT_TOKENS = 512
+"""Of a request that names no limit."""
+
+
+@dataclass
+class Affinity:
+    """What routing knows of one prompt; the choices of one prompt share it."""
+
+    session: str | None = None
+    """The client's name for the conversation."""
+    request: Request | None = None
+    """Made once."""
+
+
+class Place:
+    """The workers for one attempt. Their work is on the policies' books until `end`."""
+
+    def __init__(self, routing: Routing, prefill: tuple[Worker, Choice], decode: tuple[Worker, Choice]) -> None:
+        self._routing = routing
+        self.prefill, self._prefill_choice = prefill
+        self.decode, self._decode_choice = decode
+        self._is_prefilled = False
+
+    def prefilled(self, body: Body, prompt_tokens: int) -> None:
+        """The prefill worker has read the prompt: `prompt_tokens` tokens for `body`."""
+        if not self._is_prefilled:
+            self._is_prefilled = True
+            self._routing.prefill.finish(self._prefill_choice, served=True)
+            self._routing.keys.learn(body, self._prefill_choice.request.prompt, prompt_tokens)
+
+    def end(self) -> None:
+        if not self._is_prefilled:
+            self._routing.prefill.finish(self._prefill_choice, served=False)
+        self._routing.decode.finish(self._decode_choice, served=self._is_prefilled)
+
+
+@dataclass
+class Routing:
+    """The policies of one router."""
+
+    table: WorkerTable
+    metrics: Metrics
+    prefill: Policy
+    decode: Policy
+    keys: PromptKeys
+    _seen: dict[str, tuple[Worker, int]] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, config: RouterConfig, table: WorkerTable, metrics: Metrics) -> Routing:
+        pool = config.kv_pool_tokens or UNKNOWN_POOL_TOKENS
+        prefill, decode = make_policy(config.prefill_policy, pool), make_policy(config.decode_policy, pool)
+        return cls(table, metrics, prefill, decode, TextKeys())
+
+    async def request(self, affinity: Affinity, prefill: Body, decode: Body) -> Request:
+        """The policies' view of a sequence with these bodies."""
+        if affinity.request is None:
+            prompt = await self.keys.prompt(prefill)
+            session = affinity.session if affinity.session is not None else opening_of(prefill)
+            affinity.request = Request(prompt, session, _output_tokens(decode))
+        return affinity.request
+
+    @contextmanager
+    def place(self, module: ModuleConfig, request: Request) -> Iterator[Place]:
+        """A ready pair for `module`. Raises RequestError (503 module_unavailable) when there is none."""
+        self._follow()
+        decodes = [worker for worker in self.table.decodes_of(module) if worker.is_ready]
+        if not decodes:
+            raise _unavailable(f"module {module.name!r} is not available now; retry in a moment")
+        prefills = [worker for worker in self.table.prefills if worker.is_ready]
+        if not prefills:
+            raise _unavailable("the base's prefill server is not available now; retry in a moment")
+        place = Place(
+            self,
+            self._choose("prefill", self.prefill, request, prefills),
+            self._choose("decode", self.decode, request, decodes),
+        )
+        try:
+            yield place
+        finally:
+            place.end()
+
+    def _choose(self, role: Role, policy: Policy, request: Request, workers: Sequence[Worker]) -> tuple[Worker, Choice]:
+        by_name = {worker.name: worker for worker in workers}
+        choice = policy.choose(request, list(by_name))
+        self.metrics.routing_decisions.labels(role, policy.name, choice.outcome).inc()
+        return by_name[choice.server], choice
+
+    def _follow(self) -> None:
+        """Workers that are gone, or came back since the last look, hold nothing of what they were sent."""
+        present = {worker.name: (worker, worker.terms) for worker in self.table.workers}
+        for name, seen in self._seen.items():
+            if present.get(name) != seen:
+                self.prefill.forget(name)
+                self.decode.forget(name)
+        self._seen = present
+
+
+def _output_tokens(body: Body) -> int:
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    return limit if isinstance(limit, int) else DEFAULT_OUTPUT_TOKENS
+
+
+def _unavailable(message: str) -> RequestError:
+    return RequestError(
+        503,
+        message,
+        type="service_unavailable_error",
+        param="model",
+        code="module_unavailable",
+        retry_after=RETRY_AFTER_S,
+    )
