@@ -98,7 +98,7 @@ def command(
         warn_damaged(zoo)
     plan = make_plan(zoo, options, api_key=api_key or key_from_file(options))
     if idle := idle_gpus(plan):
-        click.echo(f"psserve: GPU {', '.join(map(str, idle))} not used; more replicas in fleet.toml would", err=True)
+        click.echo(f"psserve: idle GPUs: {', '.join(map(str, idle))} (replicas in fleet.toml use them)", err=True)
     if dry_run:
         _show(plan, as_json)
         return
