@@ -1,16 +1,21 @@
-"""Which servers are forked from the preloaded process."""
+"""Which servers are forked from the preloaded process, and how they end."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from psserve.fleet import preload
 from psserve.fleet.preload import ForkedHandle, PreloadStarter
 from psserve.fleet.spec import ServerSpec
 
+from .conftest import WAIT_S
 from .fake_zoo import FakeBase, FakeZoo
 from .planning import plan
 
@@ -37,3 +42,53 @@ def test_a_server_with_another_environment_is_started_plainly(tmp_path: Path) ->
             handle.kill()
         while any(handle.poll() is None for handle in handles):
             time.sleep(0.02)
+
+
+FAKE_PRELOAD = """
+import json, os, subprocess, sys, threading, time
+def watch(child):
+    print(json.dumps({"event": "ended", "pid": child.pid, "code": child.wait()}), flush=True)
+for line in sys.stdin:
+    time.sleep(0.3)
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    print(json.dumps({"event": "started", "name": json.loads(line)["name"], "pid": child.pid}), flush=True)
+    threading.Thread(target=watch, args=(child,), daemon=True).start()
+"""
+
+
+def test_ending_a_server_that_is_about_to_be_forked_spares_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
+    first, second, _ = plan(zoo).servers
+    monkeypatch.setattr(preload, "_COMMAND", (sys.executable, "-c", FAKE_PRELOAD))
+    starter = PreloadStarter(tmp_path / "preload.log")
+    stays = starter.start(unusable(first, tmp_path))
+    await_that(lambda: stays.pid is not None)
+    goes = starter.start(unusable(second, tmp_path))
+    assert goes.pid is None
+    goes.kill()
+    await_that(lambda: goes.poll() is not None)
+    assert goes.poll() == -9
+    assert stays.poll() is None
+    stays.kill()
+    await_that(lambda: stays.poll() is not None)
+
+
+def test_a_server_that_was_never_forked_ends_as_the_preloaded_process_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
+    server = unusable(plan(zoo).servers[0], tmp_path)
+    monkeypatch.setattr(preload, "_COMMAND", (sys.executable, "-c", "raise SystemExit('ImportError: no sglang')"))
+    handle = PreloadStarter(tmp_path / "preload.log").start(server)
+    await_that(lambda: handle.poll() is not None)
+    assert handle.poll() == 1
+    assert "the preloaded process ended: ImportError: no sglang" in server.log.read_text()
+
+
+def await_that(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
