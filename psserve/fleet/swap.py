@@ -91,6 +91,7 @@ class Swap:
                 self._roster.tell(modules=before["modules"], workers=before["workers"])
             except OSError as error:  # the new servers end all the same: the router will find them down
                 yield f"warning: the router's configuration cannot be written: {error}"
+            yield from until(lambda: self._roster.is_followed, _FOLLOW_S)  # it may send requests to those who came
         came, self._roster.coming = self._roster.coming, []
         yield from self._end(came, grace_s=0.0)
         if self._new is not None:
