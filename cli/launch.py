@@ -17,9 +17,10 @@ from .options import json_option, zoo_option
 from .task_classifier import check_classifier
 
 _ROUTER = (
-    *("host", "port", "request_timeout_secs", "drain_secs"),
+    *("host", "port", "request_timeout_secs", "drain_secs", "prefill_policy", "decode_policy"),
     *("task_classifier", "task_threshold", "default_module"),
 )
+_POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "random"])
 
 
 @click.command("launch")
@@ -46,6 +47,8 @@ _ROUTER = (
 @click.option("--request-timeout-secs", type=float, help="Longest time of a request [default: 600].")
 @click.option("--start-timeout-secs", type=float, help="Longest time until ready [default: 300].")
 @click.option("--drain-secs", type=float, help="Time for requests in flight at stop [default: 30].")
+@click.option("--prefill-policy", type=_POLICIES, help="Which prefill server computes a prompt [default: prefix].")
+@click.option("--decode-policy", type=_POLICIES, help="Which replica of a module answers [default: session].")
 @click.option(
     "--task-classifier",
     metavar="NAME",

@@ -16,6 +16,7 @@ from psserve.fleet.server_options import Count, DecodeOptions, ModuleOptions, Pr
 
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
+PolicyChoice = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
 
 
 class RouterOptions(Table):
@@ -31,6 +32,10 @@ class RouterOptions(Table):
     """Longest time of one request."""
     drain_secs: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """How long requests in flight may go on when the fleet is told to stop."""
+    prefill_policy: PolicyChoice = "prefix"
+    """Which prefill server computes a prompt (docs/routing.md)."""
+    decode_policy: PolicyChoice = "session"
+    """Which replica of a module answers."""
     task_classifier: str = Field(default="tfidf", min_length=1)
     """What chooses the module for `model: "auto"`: tfidf, base-model (needs serve_base), the name of an installed
     classifier, or none (there is no `auto` then)."""

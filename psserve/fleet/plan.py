@@ -174,6 +174,8 @@ def _router(
             "workers": [entries.worker_entry(server) for server in servers],
             "request_timeout_s": wanted.request_timeout_secs,
             "drain_timeout_s": wanted.drain_secs,
+            "prefill_policy": wanted.prefill_policy,
+            "decode_policy": wanted.decode_policy,
             "task_routing": entries.task_routing_entry(wanted),
             "kv_pool_tokens": min(server.memory.kv_tokens for server in servers),
         },

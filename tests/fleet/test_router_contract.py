@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -13,7 +13,8 @@ from psserve.errors import FleetError
 from psserve.fleet import FleetOptions, make_plan
 from psserve.fleet.client import RouterClient
 from psserve.fleet.devices import Machine
-from psserve.fleet.options import RouterOptions
+from psserve.fleet.options import PolicyChoice, RouterOptions
+from psserve.router.policies import POLICIES
 
 from .conftest import WAIT_S
 from .fake_zoo import FakeBase, FakeZoo
@@ -38,3 +39,7 @@ def test_router_runs_a_plan_and_shows_its_servers(tmp_path: Path) -> None:
             assert router.wait(WAIT_S) == 0
         finally:
             router.kill()
+
+
+def test_the_policies_that_can_be_asked_for_are_the_router_s() -> None:
+    assert get_args(PolicyChoice) == POLICIES
