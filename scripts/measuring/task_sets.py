@@ -1,0 +1,87 @@
+"""Modules as their manifests describe them, and requests of which it is known whose task they are."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from psserve.router.task_routing.classifier import TaskModule
+from psserve.training.conversation import Conversation
+from psserve.training.tasks import TASKS, held_out_items
+from tests.router.task_zoo import twenty_two_modules
+
+DEMO_REQUESTS = 500
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and the module whose task it is."""
+
+    text: str
+    module: str
+    has_tools: bool = False
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """Modules to choose from, with requests in named parts."""
+
+    name: str
+    modules: tuple[TaskModule, ...]
+    parts: dict[str, list[Asked]]
+    none_of_them: tuple[str, ...]
+    promised: frozenset[str] = frozenset()
+    """Parts of which a share of right choices is promised."""
+
+
+def demo_set() -> TaskSet:
+    """The demo zoo: description and three examples, as its manifests have them."""
+    items = {task: held_out_items(task, 3, seed=1) for task in TASKS}
+    modules = tuple(
+        TaskModule(name, task=task.description, examples=tuple(map(_question, items[name])))
+        for name, task in TASKS.items()
+    )
+    parts: dict[str, list[Asked]] = {}
+    for name in TASKS:
+        held_out = [item for item in held_out_items(name, DEMO_REQUESTS, seed=0) if item not in items[name]]
+        parts[f"{name}, as sent"] = [Asked(_question(item), name, bool(item.tools)) for item in held_out]
+        parts[f"{name}, tools {'not ' if held_out[0].tools else ''}offered"] = [
+            Asked(_question(item), name, not item.tools) for item in held_out
+        ]
+    promised = frozenset(part for part in parts if part.endswith("as sent"))
+    return TaskSet("demo zoo", modules, parts, twenty_two_modules().none_of_them, promised)
+
+
+def specialists_set() -> TaskSet:
+    """22 specialists, written by hand."""
+    zoo = twenty_two_modules()
+    asked = [Asked(text, module) for text, module in zoo.held_out]
+    return TaskSet("22 specialists", zoo.modules, {"requests": asked}, zoo.none_of_them)
+
+
+def clinc_set(file: Path, modules: int, examples: int) -> TaskSet:
+    """Intents of CLINC150 as modules: the intent's name is the task text. Out-of-scope questions are nobody's task."""
+    document = json.loads(file.read_text(encoding="utf-8"))
+    rng = random.Random(f"{modules} {examples}")
+    training: dict[str, list[str]] = defaultdict(list)
+    for text, intent in document["train"]:
+        training[intent].append(text)
+    chosen = rng.sample(sorted(training), modules)
+    made = tuple(
+        TaskModule(
+            intent.replace("_", "-"),
+            task=intent.replace("_", " "),
+            examples=tuple(rng.sample(training[intent], examples)),
+        )
+        for intent in chosen
+    )
+    asked = [Asked(text, intent.replace("_", "-")) for text, intent in document["test"] if intent in chosen]
+    strangers = tuple(text for text, _ in document["oos_test"])
+    return TaskSet(f"CLINC150, {modules} intents of {examples} examples", made, {"requests": asked}, strangers)
+
+
+def _question(item: Conversation) -> str:
+    return str(item.messages[0]["content"])
