@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
+import requests
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
@@ -20,7 +21,8 @@ PAGE = 16
 
 @pytest.fixture(scope="module")
 def fleet(zoo_of: Callable[[Architecture], Zoo]) -> Iterator[RunningFleet]:
-    with launched(zoo_of("qwen3").path, "--modules", "alpha,beta", "--page-size", str(PAGE)) as fleet:
+    arguments = ("--modules", "alpha,beta", "--page-size", str(PAGE), "--serve-base", "--task-classifier", "base-model")
+    with launched(zoo_of("qwen3").path, *arguments, "--default-module", "beta") as fleet:
         yield fleet
 
 
@@ -78,3 +80,21 @@ async def test_a_module_new_to_a_context_receives_it_all(fleet: RunningFleet) ->
         start = transferred(fleet)
         await client.complete("beta", prompt, 2)
         assert transferred(fleet) - start >= 499 - PAGE
+
+
+def test_base_classifies_requests_for_auto_and_shares_its_instruction(fleet: RunningFleet) -> None:
+    """Random weights choose at random: what counts is that the grammar holds them to a module, or to none."""
+    message = {"role": "user", "content": "How many apples are left?"}
+    body = {"model": "auto", "messages": [message], "max_tokens": 2}
+    start = computed(fleet)
+    first = requests.post(f"{fleet.url}/v1/chat/completions", json=body, timeout=60)
+    middle = computed(fleet)
+    message["content"] = "Write a poem."
+    second = requests.post(f"{fleet.url}/v1/chat/completions", json=body, timeout=60)
+    end = computed(fleet)
+    for response in (first, second):
+        chosen = response.json()["usage"]["psserve_task"]
+        assert chosen["module"] == response.headers["x-psserve-module"] == response.json()["model"]
+        assert chosen["module"] in ("alpha", "beta")
+        assert 0 <= chosen["confidence"] <= 1
+    assert end - middle <= (middle - start) / 2
