@@ -10,6 +10,7 @@ import click
 
 from .live import live_option
 from .options import zoo_option
+from .output import size
 
 if TYPE_CHECKING:
     from psserve.zoo import Module
@@ -89,9 +90,8 @@ def command(
 
 def describe(module: Module) -> str:
     """Name, kind and size."""
-    served, kept = module.weight_bytes / 1e9, module.disk_bytes / 1e9
-    sizes = f"{served:.3g} GB" if module.store == "copy" else f"{served:.3g} GB, {kept:.3g} GB in the zoo"
-    return f"{module.name} ({module.kind}, {sizes})"
+    kept = "" if module.store == "copy" else f", {size(module.disk_bytes)} in the zoo"
+    return f"{module.name} ({module.kind}, {size(module.weight_bytes)}{kept})"
 
 
 def warn(module: Module) -> None:

@@ -53,6 +53,27 @@ def test_add_model_refuses_in_one_line(zoo: Zoo) -> None:
     assert "--allow-naive" in result.stderr.splitlines()[-1]
 
 
+def test_add_model_says_what_a_naive_module_needs(zoo: Zoo) -> None:
+    result = run("add-model", "math", "--path", zoo.base.path, "--zoo", zoo.path, "--allow-naive")
+    assert "its accuracy over that cache is unknown; measure it: psserve evaluate math" in result.stderr
+
+
+def test_add_model_keeps_the_difference_only(zoo: Zoo) -> None:
+    options = ["--allow-naive", "--store", "delta"]
+    result = run("add-model", "math", "--path", zoo.base.path, "--zoo", zoo.path, *options)
+    assert zoo.module("math").store == "delta"
+    assert "added math (naive, 1.1 MB, 1.2 kB in the zoo)" in result.stderr
+
+
+def test_a_store_that_there_is_not_is_a_usage_error(zoo: Zoo) -> None:
+    assert run("add-model", "math", "--path", zoo.base.path, "--zoo", zoo.path, "--store", "zip").exit_code == 2
+
+
+def test_a_revision_of_a_directory_is_a_usage_error(zoo: Zoo, tmp_path: Path) -> None:
+    result = run("init", "--base", zoo.base.path, "--revision", "main", "--zoo", tmp_path / "new")
+    assert (result.exit_code, "--revision is for models of the Hub" in result.stderr) == (2, True)
+
+
 def test_add_model_warns_about_a_chat_template(zoo: Zoo, tmp_path: Path) -> None:
     checkpoint = shutil.copytree(zoo.base.path, tmp_path / "checkpoint")
     (checkpoint / "chat_template.jinja").write_text("{{ messages }}")
