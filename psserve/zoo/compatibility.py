@@ -45,6 +45,12 @@ class Difference:
     base: object
     module: object
 
+    @property
+    def is_dtype(self) -> bool:
+        """Whether it is only the element type of a weight."""
+        sides = [str(side).partition("[")[::2] for side in (self.base, self.module)]
+        return self.field.startswith("tensor ") and sides[0][1] == sides[1][1] != ""
+
     def __str__(self) -> str:
         return f"{self.field}: base {shorten(self.base)}, module {shorten(self.module)}"
 
@@ -72,7 +78,18 @@ def check_compatible(base_name: str, base: Checkpoint, module: Checkpoint) -> No
         return
     shown = "; ".join(str(difference) for difference in found[:SHOWN])
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    raise IncompatibleCheckpoint(f"{module.path}: cannot serve over the KV cache of base {base_name!r}: {shown}{more}")
+    raise IncompatibleCheckpoint(
+        f"{module.path}: cannot serve over the KV cache of base {base_name!r}: {shown}{more}: {advice(found, base)}"
+    )
+
+
+def advice(found: list[Difference], base: Checkpoint) -> str:
+    """What to do about the differences."""
+    if all(difference.is_dtype for difference in found):
+        return f"convert it (model.to(torch.{base.dtype}).save_pretrained(DIR)) and add that"
+    if all(difference.field.startswith("tokenizer.") for difference in found):
+        return "if it was trained with the base's tokenizer, save that one with it; else it needs a base of its own"
+    return "give a fine-tune of this base, or make a zoo for the base that it was made of"
 
 
 def differences(base: Checkpoint, module: Checkpoint) -> Iterator[Difference]:

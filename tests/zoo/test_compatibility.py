@@ -175,3 +175,19 @@ def test_the_fingerprint_changes_with_what_decides_the_cache(
         tensors["model.norm.weight"][0] += 1
         save_file(tensors, checkpoint / name)
     assert Zoo.create(tmp_path / "second", checkpoint).base.fingerprint != zoo.base.fingerprint
+
+
+def test_a_checkpoint_of_another_element_type_is_told_how_to_be_converted(zoo: Zoo, checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    save_file(halves, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        IncompatibleCheckpoint, match=r"convert it \(model\.to\(torch\.float32\)\.save_pretrained\(DIR\)\)"
+    ):
+        check_compatible("b", read_checkpoint(zoo.base.path), read_checkpoint(checkpoint))
+
+
+def test_another_tokenizer_alone_is_told_what_to_do(zoo: Zoo, checkpoint: Path, edit: Edit) -> None:
+    edit("tokenizer_config.json", lambda config: config.update(eos_token="<other>"))
+    with pytest.raises(IncompatibleCheckpoint, match="if it was trained with the base's tokenizer, save that one"):
+        check_compatible("b", read_checkpoint(zoo.base.path), read_checkpoint(checkpoint))
