@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,9 @@ def test_training_has_the_servers_versions() -> None:
     train, gpu = pins("train"), pins("gpu")
     assert {name: train[name] for name in train.keys() & gpu} == {name: gpu[name] for name in train.keys() & gpu}
     assert "torch" not in train
+
+
+def test_every_package_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(init.parent.relative_to(ROOT).parts) for init in ROOT.glob("psserve/**/__init__.py")}
+    assert set(listed) == found | {"psserve.cli"}
