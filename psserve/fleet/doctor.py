@@ -1,4 +1,4 @@
-"""Can this machine serve? Every check gives one line: what was found and, if that is not good, what to do.
+"""Can this machine serve, and how are its zoo and fleet? One line a check: what was found and, if need be, what to do.
 
 Nothing heavy is imported: versions come from package metadata, transfer backends are looked up and not loaded.
 """
@@ -11,20 +11,20 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
+import psserve
 from psserve.engine.versions import SUPPORTED
-from psserve.errors import ZooError, ZooNotFound
 from psserve.fleet.devices import Machine, detect
-from psserve.fleet.memory import GIB
+from psserve.fleet.doctor_fleet import check_fleet, find_fleet
+from psserve.fleet.doctor_zoo import check_config, check_disk, check_plan, check_zoo
+from psserve.fleet.finding import Finding
+from psserve.fleet.memory import GIB, amount
 from psserve.fleet.ports import is_free
-from psserve.zoo import Zoo, find_zoo
-
-Level = Literal["ok", "warn", "fail"]
+from psserve.versions import installed
+from psserve.zoo import Zoo
 
 CPU_SERVER_BYTES = 2 * GIB
 """What one SGLang server on CPU takes beside weights and KV: its three processes, measured."""
@@ -35,44 +35,37 @@ ENOUGH_FILES = 4096
 ENOUGH_SHM = GIB // 4
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    name: str
-    level: Level
-    found: str
-    advice: str = ""
-    """What to do; empty when all is well, or when `found` is an error message that says it."""
-
-
-def examine(zoo: Path | None, port: int) -> list[Finding]:
-    """All checks, for the zoo that `find_zoo(zoo)` finds and a router on `port`."""
+def examine(zoo_dir: Path | None, port: int | None) -> list[Finding]:
+    """All checks, of the zoo that `find_zoo(zoo_dir)` finds. `port`: the router's to be; None: as configured."""
     machine = detect()
-    opened, zoo_finding = check_zoo(zoo)
-    servers = SMALLEST_FLEET if opened is None else 1 + max(1, len(opened.modules()))
+    zoo, of_zoo = check_zoo(zoo_dir)
+    options, of_config = check_config(zoo)
+    state, of_state = find_fleet(zoo)
+    findings = [*check_machine(machine), *of_zoo]
+    if zoo is not None:
+        findings += [check_disk(zoo), *of_config]
+    if state is None:
+        port = options.router.port if port is None else port
+        findings += [check_memory(machine, _servers(zoo)), check_port(port, free=is_free(port))]
+        return [*findings, *check_plan(zoo, options, machine), *of_state]
+    assert zoo is not None, "a fleet is found by its zoo"
+    return [*findings, *check_fleet(zoo.path, state)]
+
+
+def check_machine(machine: Machine) -> list[Finding]:
+    """What is installed, and what the machine has."""
     soft_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return [
+        Finding("psserve", "ok", psserve.__version__),
         check_python(sys.version_info[:3]),
         check_requirements(requires("psserve") or (), installed),
         check_sglang(installed("sglang")),
         check_torch(installed("torch"), machine),
-        check_device(machine),
-        check_memory(machine, servers),
-        check_shared_memory(_free_shm()),
         check_transfer(lambda name: find_spec(name) is not None),
-        check_port(port, free=is_free(port)),
+        check_device(machine),
+        check_shared_memory(_free_shm()),
         check_open_files(soft_files),
-        zoo_finding,
     ]
-
-
-def installed(package: str) -> str | None:
-    """A package's version, or None when it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def check_python(found: tuple[int, int, int]) -> Finding:
@@ -120,18 +113,18 @@ def check_torch(found: str | None, machine: Machine) -> Finding:
 
 def check_device(machine: Machine) -> Finding:
     if machine.gpus:
-        listing = ", ".join(f"{g.name} ({_gib(g.free_bytes)} of {_gib(g.total_bytes)} free)" for g in machine.gpus)
+        listing = ", ".join(f"{g.name} ({amount(g.free_bytes)} of {amount(g.total_bytes)} free)" for g in machine.gpus)
         return Finding("device", "ok", f"{len(machine.gpus)} NVIDIA GPU: {listing}")
     return Finding("device", "ok", f"CPU, {machine.cores} cores; no NVIDIA GPU is visible")
 
 
 def check_memory(machine: Machine, servers: int) -> Finding:
     """Main memory, for `servers` SGLang servers. Weights come on top; `psserve launch` plans with those."""
-    found = f"{_gib(machine.available_bytes)} of {_gib(machine.total_bytes)} free"
+    found = f"{amount(machine.available_bytes)} of {amount(machine.total_bytes)} free"
     need = servers * CPU_SERVER_BYTES
     if machine.available_bytes >= need:
         return Finding("memory", "ok", found)
-    advice = f"{servers} servers take about {_gib(need)}: stop other programs, or serve fewer --modules"
+    advice = f"{servers} servers take about {amount(need)}: stop other programs, or serve fewer --modules"
     return Finding("memory", "warn", found, advice)
 
 
@@ -139,8 +132,8 @@ def check_shared_memory(free_bytes: int | None) -> Finding:
     if free_bytes is None:
         return Finding("/dev/shm", "warn", "missing", "mount it: SGLang's processes share tensors there")
     if free_bytes < ENOUGH_SHM:
-        return Finding("/dev/shm", "warn", f"{_gib(free_bytes)} free", "give it 1 GiB (docker run --shm-size 1g)")
-    return Finding("/dev/shm", "ok", f"{_gib(free_bytes)} free")
+        return Finding("/dev/shm", "warn", f"{amount(free_bytes)} free", "give it 1 GiB (docker run --shm-size 1g)")
+    return Finding("/dev/shm", "ok", f"{amount(free_bytes)} free")
 
 
 def check_transfer(importable: Callable[[str], bool]) -> Finding:
@@ -173,23 +166,9 @@ def check_open_files(soft_limit: int) -> Finding:
     return Finding("open files", "warn", found, f"many requests at once need more: ulimit -n {16 * ENOUGH_FILES}")
 
 
-def check_zoo(explicit: Path | None) -> tuple[Zoo | None, Finding]:
-    """The zoo, if one is found and readable. A missing one is no failure unless it was asked for by name."""
-    try:
-        zoo = Zoo.open(find_zoo(explicit))
-        names = [module.name for module in zoo.modules()]
-    except ZooNotFound as error:
-        return None, Finding("zoo", "warn" if explicit is None else "fail", str(error))
-    except (ZooError, OSError) as error:
-        return None, Finding("zoo", "fail", str(error))
-    if not names:
-        return zoo, Finding("zoo", "warn", f"{zoo.path} has no modules", "psserve add-model NAME --path DIR adds one")
-    return zoo, Finding("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {', '.join(names)}")
+def _servers(zoo: Zoo | None) -> int:
+    return SMALLEST_FLEET if zoo is None else 1 + max(1, len(zoo.modules()))
 
 
 def _free_shm() -> int | None:
     return shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None
-
-
-def _gib(count: int) -> str:
-    return f"{count / GIB:.1f} GiB"

@@ -22,6 +22,7 @@ STATE_STYLES = {
     "failed": "bold red",
 }
 NOTHING = "-"
+_VERSIONS = ("psserve", "sglang", "torch", "python")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class _Column:
     """Where the terminal is narrow, the highest goes first; 0 always stays."""
 
 
-def show(fleet: FleetOverview, console: Console) -> RenderableType:
+def render(fleet: FleetOverview, console: Console) -> RenderableType:
     """Everything that fits `console`; whole lines where that is a pipe."""
     problems = [
         cell(f"{server.name}: {server.error}", {})
@@ -47,7 +48,7 @@ def show(fleet: FleetOverview, console: Console) -> RenderableType:
 def _heading(fleet: FleetOverview) -> Text:
     ready = sum(server.state == "ready" for server in fleet.servers)
     state = "ready" if ready == len(fleet.servers) else f"{ready} of {len(fleet.servers)} ready"
-    known = ", ".join(f"{name} {version}" for name, version in fleet.versions.items())
+    known = ", ".join(f"{name} {fleet.versions[name]}" for name in _VERSIONS if name in fleet.versions)
     return Text.assemble(
         *((fleet.url, "bold"), "  ", (state, "green" if state == "ready" else "yellow"), "  base "),
         *((fleet.base, "bold"), f"  supervisor pid {fleet.supervisor.pid}\n"),
@@ -58,6 +59,7 @@ def _heading(fleet: FleetOverview) -> Text:
 def _fitting(fleet: FleetOverview, console: Console) -> Table:
     """The table with as many columns as the console is wide enough for."""
     columns = [column for column in _COLUMNS if not (column.rank and _says_nothing(column, fleet))]
+    unbounded = console.options.update(max_width=10_000)
     while True:
         made = table(
             [column.title for column in columns],
@@ -65,7 +67,7 @@ def _fitting(fleet: FleetOverview, console: Console) -> Table:
             STATE_STYLES,
         )
         last = max(columns, key=lambda column: column.rank)
-        if not last.rank or Measurement.get(console, console.options, made).maximum <= console.width:
+        if not last.rank or Measurement.get(console, unbounded, made).maximum <= console.width:
             return made
         columns.remove(last)
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,17 @@ from click.testing import CliRunner
 from psserve.cli.doctor import command
 from psserve.engine.versions import SUPPORTED
 from psserve.fleet import doctor
+from psserve.fleet.client import RouterClient
 from psserve.fleet.devices import Gpu, Machine
+from psserve.fleet.doctor_fleet import check_kv, check_request, check_server, find_fleet
+from psserve.fleet.doctor_zoo import check_config, check_disk, check_plan, check_zoo
+from psserve.fleet.finding import Finding
 from psserve.fleet.memory import GIB
+from psserve.fleet.options import FleetOptions
+from psserve.fleet.overview import ServerOverview
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import build_zoo
+from tests.fleet.test_status_table import SERVER, fleet
 
 CPU_ONLY = Machine(cores=2, total_bytes=16 * GIB, available_bytes=12 * GIB, gpus=())
 ONE_GPU = Machine(cores=8, total_bytes=64 * GIB, available_bytes=60 * GIB, gpus=(Gpu(0, "H100", 80 * GIB, 79 * GIB),))
@@ -26,7 +37,7 @@ def test_python(found: tuple[int, int, int], level: str) -> None:
 
 @pytest.mark.parametrize("found", SUPPORTED)
 def test_a_tested_sglang_is_ok(found: str) -> None:
-    assert doctor.check_sglang(found) == doctor.Finding("sglang", "ok", found)
+    assert doctor.check_sglang(found) == Finding("sglang", "ok", found)
 
 
 @pytest.mark.parametrize("found", [None, "0.5.16", "0.5.18.post1", "0.6.0"])
@@ -106,16 +117,105 @@ def test_open_files(limit: int, level: str) -> None:
 def test_no_zoo_is_a_failure_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PSSERVE_ZOO", raising=False)
-    assert doctor.check_zoo(None)[1].level == "warn"
-    assert doctor.check_zoo(tmp_path / "nowhere")[1].level == "fail"
+    assert [finding.level for finding in check_zoo(None)[1]] == ["warn"]
+    assert [finding.level for finding in check_zoo(tmp_path / "nowhere")[1]] == ["fail"]
 
 
 def test_a_damaged_zoo_fails(tmp_path: Path) -> None:
     (tmp_path / "zoo.toml").write_text("schema = ???")
-    zoo, finding = doctor.check_zoo(tmp_path)
+    zoo, (finding,) = check_zoo(tmp_path)
     assert zoo is None
     assert finding.level == "fail"
     assert "zoo.toml" in finding.found
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return build_zoo(tmp_path_factory.mktemp("zoo") / "zoo", modules=("math", "code"), num_hidden_layers=1)
+
+
+@pytest.fixture
+def zoo(built: Zoo, tmp_path: Path) -> Zoo:
+    return Zoo.open(shutil.copytree(built.path, tmp_path / "zoo"))
+
+
+def test_each_damaged_module_is_a_failure_of_its_own(zoo: Zoo) -> None:
+    (zoo.path / "modules" / "code" / "module.toml").write_text("x = 1")
+    found, (whole, module) = check_zoo(zoo.path)
+    assert found is not None
+    assert (whole.level, whole.found.endswith("modules math")) == ("ok", True)
+    assert (module.name, module.level) == ("module", "fail")
+
+
+def test_disk_says_what_modules_take(zoo: Zoo) -> None:
+    assert "modules take" in check_disk(zoo).found
+
+
+def test_a_zoo_without_fleet_toml_has_the_defaults(zoo: Zoo) -> None:
+    assert check_config(zoo) == (FleetOptions(), [])
+
+
+def test_fleet_toml_is_read_and_its_mistakes_are_named(zoo: Zoo) -> None:
+    (zoo.path / "fleet.toml").write_text("[router]\nport = 31000\n")
+    options, (good,) = check_config(zoo)
+    assert (options.router.port, good.level) == (31000, "ok")
+    (zoo.path / "fleet.toml").write_text("[ruoter]\n")
+    _, (bad,) = check_config(zoo)
+    assert bad.level == "fail"
+    assert "ruoter" in bad.found
+
+
+def test_a_plan_that_fits_and_one_that_does_not(zoo: Zoo) -> None:
+    (fits,) = check_plan(zoo, FleetOptions(), CPU_ONLY)
+    assert (fits.level, fits.found.startswith("3 servers on cpu")) == ("ok", True)
+    (too_much,) = check_plan(zoo, FleetOptions(), replace(CPU_ONLY, total_bytes=1))
+    assert too_much.level == "fail"
+
+
+def test_no_fleet_is_no_failure(zoo: Zoo) -> None:
+    state, (finding,) = find_fleet(zoo)
+    assert (state, finding.level) == (None, "ok")
+
+
+def test_a_damaged_state_file_is_named(zoo: Zoo) -> None:
+    (zoo.path / ".run").mkdir()
+    (zoo.path / ".run" / "state.json").write_text("{")
+    _, (finding,) = find_fleet(zoo)
+    assert finding.level == "fail"
+    assert "state.json" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("server", "level"),
+    [
+        (SERVER.model_copy(update={"restarts": 0}), "ok"),
+        (SERVER.model_copy(update={"restarts": 2}), "warn"),
+        (SERVER.model_copy(update={"state": "down", "error": "oops"}), "fail"),
+    ],
+)
+def test_state_of_a_server(server: ServerOverview, level: str) -> None:
+    finding = check_server(server)
+    assert (finding.level, "psserve logs decode-math-0" in finding.advice) == (level, level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "said"),
+    [
+        ({"running": 0, "kv_used_tokens": 0}, "ok", "are free or hold cache"),
+        ({"running": 1, "kv_used_tokens": 9}, "ok", "in use by requests"),
+        ({"running": 0, "kv_used_tokens": 9}, "fail", "decode-math-0 holds 9 tokens"),
+        ({"running": None, "kv_used_tokens": None}, "warn", "no server says"),
+    ],
+)
+def test_kv_that_no_request_holds_is_a_leak(changed: dict[str, int | None], level: str, said: str) -> None:
+    finding = check_kv(fleet(SERVER.model_copy(update={"queued": 0, **changed})))
+    assert finding.level == level
+    assert said in finding.found
+
+
+def test_a_module_that_does_not_answer_is_a_failure() -> None:
+    finding = check_request(RouterClient("http://127.0.0.1:1"), "math")
+    assert (finding.level, finding.found.startswith("math: no answer from")) == ("fail", True)
 
 
 def test_every_bad_finding_says_what_to_do() -> None:
@@ -137,11 +237,11 @@ def test_json_and_exit_status_agree(tmp_path: Path) -> None:
     report = json.loads(result.stdout)
     assert result.exit_code == 1
     assert report["ok"] is False
-    assert [check["name"] for check in report["checks"] if check["level"] == "fail"][-1] == "zoo"
+    assert "zoo" in [check["name"] for check in report["checks"] if check["level"] == "fail"]
 
 
-def test_one_line_a_check(tmp_path: Path) -> None:
-    result = CliRunner().invoke(command, ["--zoo", str(tmp_path / "nowhere")])
-    lines = result.stdout.splitlines()
-    assert len(lines) == len(doctor.examine(tmp_path, 0))
-    assert {line.split()[0] for line in lines} <= {"ok", "warn", "fail"}
+def test_one_line_a_check_and_nothing_but_a_line_for_what_fails(zoo: Zoo) -> None:
+    result = CliRunner().invoke(command, ["--zoo", str(zoo.path)])
+    names = [line.split()[1] for line in result.stdout.splitlines()]
+    assert {"psserve", "zoo", "disk", "plan", "fleet"} <= set(names)
+    assert {line.split()[0] for line in result.stdout.splitlines()} <= {"ok", "warn", "fail"}
