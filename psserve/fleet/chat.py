@@ -28,9 +28,9 @@ class Answer:
 
     def facts(self) -> str:
         """One line for people; what the server did not say is left out."""
-        said = [] if self.usage is None else _token_facts(self.usage)
+        said = [] if self.usage is None else [_token_facts(self.usage)]
         if self.first is not None and self.ended is not None:
-            said.append(f"first after {_seconds(self.first - self.started)}")
+            said.append(f"first in {_seconds(self.first - self.started)}")
             tokens, took = self.usage.completion_tokens if self.usage else 0, self.ended - self.first
             if tokens > 1 and took > 0:  # the first token was there when the clock started
                 said.append(f"{(tokens - 1) / took:.1f} tokens/s")
@@ -125,13 +125,10 @@ class Conversation:
         return model
 
 
-def _token_facts(usage: Usage) -> list[str]:
-    share = 100 * usage.cached_tokens / max(1, usage.prompt_tokens)
-    return [
-        f"prompt {usage.prompt_tokens} tokens",
-        f"{usage.cached_tokens} of them cached ({share:.0f}%)",
-        f"answer {usage.completion_tokens} tokens",
-    ]
+def _token_facts(usage: Usage) -> str:
+    share = usage.cached_tokens / max(1, usage.prompt_tokens)
+    prompt = f"prompt {usage.prompt_tokens} tokens, {usage.cached_tokens} cached ({share:.0%})"
+    return f"{prompt}; answer {usage.completion_tokens}"
 
 
 def _seconds(seconds: float) -> str:

@@ -15,11 +15,12 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
+from rich.console import Console
 
 from psserve.console import console, printable
 from psserve.errors import FleetError, PsserveError
 from psserve.fleet.chat import Conversation
-from psserve.fleet.chat_commands import COMMANDS, Message, Quit, obey
+from psserve.fleet.chat_commands import COMMANDS, Message, Note, Quit, obey
 
 WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, Alt-Enter starts a new line, /help lists the commands"
 
@@ -29,26 +30,30 @@ def converse(talk: Conversation) -> None:
     notes = console(sys.stderr)
     notes.print(f"{talk.model} at {talk.url}\n{WELCOME}", style="dim")
     session = _session(talk)
-    while True:
-        try:
-            asked = obey(talk, session.prompt(lambda: _prompt(talk)))
-            if isinstance(asked, Quit):
-                return
-            if isinstance(asked, Message):
-                _answer(talk, asked.text)
-            elif asked.text:
-                notes.print(printable(asked.text), style="dim")
-        except EOFError:
-            return
-        except KeyboardInterrupt:  # ends this line or this answer, not the conversation
-            continue
-        except PsserveError as error:
-            notes.print(f"psserve: error: {' '.join(printable(str(error)).split())}", style="red")
+    going_on = True
+    while going_on:
+        with suppress(KeyboardInterrupt):  # ends this line or this answer, not the conversation
+            going_on = _turn(talk, session, notes)
 
 
-def _answer(talk: Conversation, text: str) -> None:
+def _turn(talk: Conversation, session: PromptSession[str], notes: Console) -> bool:
+    """Read one line and do what it asks. Returns whether to go on."""
+    try:
+        asked = obey(talk, session.prompt(lambda: _prompt(talk)))
+        if isinstance(asked, Message):
+            _answer(talk, asked.text, notes)
+        elif isinstance(asked, Note) and asked.text:
+            notes.print(printable(asked.text), style="dim")
+        return not isinstance(asked, Quit)
+    except EOFError:
+        return False
+    except PsserveError as error:
+        notes.print(f"psserve: error: {' '.join(printable(str(error)).split())}", style="red")
+        return True
+
+
+def _answer(talk: Conversation, text: str, notes: Console) -> None:
     """Print the answer as it comes, then a line on what it took."""
-    notes = console(sys.stderr)
     try:
         for piece in talk.say(text):
             sys.stdout.write(printable(piece))
@@ -61,7 +66,7 @@ def _answer(talk: Conversation, text: str) -> None:
         raise
     print()
     if talk.last is not None:
-        notes.print(f"{talk.last.model}: {talk.last.facts()}", style="dim")
+        notes.print(talk.last.facts(), style="dim")
 
 
 def _session(talk: Conversation) -> PromptSession[str]:

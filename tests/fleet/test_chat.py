@@ -82,7 +82,7 @@ def test_facts_of_an_answer(url: str) -> None:
     talk = Conversation(RouterClient(url), "code")
     list(talk.say("hi"))
     assert talk.last is not None
-    assert talk.last.facts().startswith("prompt 50 tokens, 40 of them cached (80%), answer 16 tokens, first after ")
+    assert talk.last.facts().startswith("prompt 50 tokens, 40 cached (80%); answer 16, first in ")
     assert talk.last.facts().endswith("cut at the length limit")
 
 
