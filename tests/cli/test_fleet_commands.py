@@ -176,3 +176,18 @@ def test_status_cleans_up_after_a_dead_supervisor(zoo: Path, state: FleetState) 
     write_state(zoo / ".run", state.model_copy(update={"supervisor": dead}))
     assert psserve("status").exit_code == 1
     assert read_state(zoo / ".run") is None
+
+
+def test_logs_of_one_process_come_as_they_are_and_of_several_after_their_names(zoo: Path) -> None:
+    logs = zoo / ".run" / "logs"
+    logs.mkdir()
+    (logs / "router.log").write_text("1\n2\n")
+    (logs / "decode-math-0.log").write_text("3\n4\n")
+    assert psserve("logs", "math", "-n", "1").stdout == "4\n"
+    assert psserve("logs", "-n", "1").stdout == "router        | 2\ndecode-math-0 | 4\n"
+
+
+def test_logs_of_nothing_is_an_error(zoo: Path) -> None:
+    result = psserve("logs")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "was not served yet" in result.stderr

@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from psserve import __version__
 from psserve.cli import main
 from psserve.zoo import Zoo
 
@@ -55,6 +56,13 @@ def test_a_listing_of_a_zoo_with_a_hub_model_imports_no_http_client(
     manifest.write_text(manifest.read_text().replace('source = "base"', f'source = "some/tiny"\nrevision = "{commit}"'))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     assert imported_by("models", "--zoo", str(zoo.path)) & (HEAVY | {"httpx", "requests"}) == set()
+
+
+def test_version_says_what_matters_and_imports_nothing_heavy() -> None:
+    assert imported_by("--version") & HEAVY == set()
+    lines = CliRunner().invoke(main.cli, ["--version"]).stdout.splitlines()
+    assert lines[0] == f"psserve {__version__}"
+    assert {"python", "sglang", "torch", "nixl"} <= {line.split()[0] for line in lines}
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)

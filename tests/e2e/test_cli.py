@@ -72,6 +72,13 @@ def test_status_shows_every_server(fleet: Detached) -> None:
     assert all(psutil.pid_exists(server["pid"]) for server in servers.values())
     text = psserve("status", "--zoo", fleet.zoo).stdout
     assert all(name in text for name in SERVERS)
+    assert all(server["memory_bytes"] > 1_000_000 for server in servers.values())
+    assert {servers[name]["kv_used_tokens"] for name in SERVERS - {"router"}} == {0}
+
+
+def test_logs_of_a_running_fleet(fleet: Detached) -> None:
+    lines = psserve("logs", "--zoo", fleet.zoo, "-n", "1").stdout.splitlines()
+    assert {line.partition(" ")[0] for line in lines} == {*SERVERS, "supervisor", "preload"}
 
 
 def test_models_lists_the_zoo(fleet: Detached) -> None:
@@ -96,6 +103,8 @@ def test_doctor_finds_the_zoo_and_fails_nothing(fleet: Detached) -> None:
     report = psserve("doctor", "--zoo", fleet.zoo)
     assert report.returncode == 0, report.stdout
     assert str(fleet.zoo) in report.stdout
+    assert [line.split()[2] for line in report.stdout.splitlines() if " answers, in " in line] == MODULES
+    assert "are free or hold cache" in report.stdout
 
 
 def test_a_second_launch_is_refused(fleet: Detached) -> None:
