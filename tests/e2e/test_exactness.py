@@ -1,7 +1,7 @@
 """Served answers are the reference's, token for token: base KV for the prompt, the module for the rest.
 
-Two fleets: Qwen3 with pages of 16 and overlap scheduling, Llama with pages of 1, no overlap and prompts computed in
-chunks of 64 tokens.
+Two fleets: Qwen3 with pages of 16 and overlap scheduling; Llama with pages of 1, no overlap, prompts computed in chunks
+of 64 tokens, and two servers each for the base and for one module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.client import agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
-from tests.e2e.fleet import RunningFleet, launched
+from tests.e2e.fleet import RunningFleet, counter, launched
 from tests.e2e.oracle import LOGPROB_TOLERANCE, Oracle, readable
 from tests.e2e.processors import JsonMask, counting_last_prompt_token, frequency, one_step_late, presence, repetition
 
@@ -34,6 +34,8 @@ class Setting:
     chunk: int
     overlap: bool
     arguments: tuple[str, ...]
+    config: str = ""
+    """Of fleet.toml."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ SETTINGS = (
         64,
         False,
         ("--page-size", "1", "--chunked-prefill-size", "64", "--", "--disable-overlap-schedule"),
+        "prefill = {replicas = 2}\nmodule = {alpha = {replicas = 2}}",
     ),
 )
 
@@ -66,10 +69,13 @@ def served(
     request: pytest.FixtureRequest,
     zoo_of: Callable[[Architecture], Zoo],
     oracle_of: Callable[[Architecture], Oracle],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Served]:
     setting: Setting = request.param
     oracle = oracle_of(setting.architecture)
-    with launched(zoo_of(setting.architecture).path, *setting.arguments) as fleet:
+    config = tmp_path_factory.mktemp("config") / "fleet.toml"
+    config.write_text(setting.config)
+    with launched(zoo_of(setting.architecture).path, "--config", str(config), *setting.arguments) as fleet:
         yield Served(fleet, oracle, setting)
 
 
@@ -86,6 +92,21 @@ async def test_sixteen_at_once(served: Served) -> None:
         await asyncio.gather(
             *(client.check(served.oracle, MODULES[i % 3], prompt, 16) for i, prompt in enumerate(prompts))
         )
+
+
+async def test_all_servers_of_a_module_take_part(served: Served) -> None:
+    names = [worker["name"] for worker in served.fleet.config["workers"] if worker["module"] in (None, "alpha")]
+
+    def answered() -> dict[str, float]:
+        return {name: counter(served.fleet, name, "sglang:num_requests_total") for name in names}
+
+    before = answered()
+    rng = random.Random(5)
+    async with client_of(served.url) as client:
+        prompts = [random_ids(rng, 60) for _ in range(16)]
+        await asyncio.gather(*(client.check(served.oracle, "alpha", prompt, 8) for prompt in prompts))
+    after = answered()
+    assert all(after[name] > before[name] for name in names), (before, after)
 
 
 async def test_prompts_at_the_edges_of_pages_and_chunks(served: Served) -> None:
