@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from psserve.console import console, table
 from psserve.fleet.member import Member
 
 _STYLE = {"ready": "green", "failed": "red", "down": "red", "restarting": "yellow"}
@@ -43,7 +43,7 @@ class LiveProgress(Progress):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._live = Live(console=Console(file=stream), refresh_per_second=4)
+        self._live = Live(console=console(stream), refresh_per_second=4)
         self._settled = False
 
     def update(self, members: Sequence[Member]) -> None:
@@ -57,7 +57,7 @@ class LiveProgress(Progress):
 
     def note(self, text: str) -> None:
         if self._live.is_started:
-            self._live.console.print(f"psserve: {text}", highlight=False, markup=False)
+            self._live.console.print(f"psserve: {text}")
         else:
             super().note(text)
 
@@ -72,12 +72,5 @@ def progress_for(stream: TextIO) -> Progress:
 
 
 def _table(members: Sequence[Member]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("server", "state", "seconds"):
-        table.add_column(title, justify="right" if title == "seconds" else "left")
-    for member in members:
-        style = _STYLE.get(member.state, "")
-        table.add_row(
-            member.spec.name, f"[{style}]{member.state}[/]" if style else member.state, f"{member.seconds:.0f}"
-        )
-    return table
+    rows = [(member.spec.name, member.state, f"{member.seconds:.0f}") for member in members]
+    return table(("server", "state", ">seconds"), rows, _STYLE)
