@@ -95,7 +95,7 @@ class Changes:
         found: dict[str, Change] = {}
         for module, offer in offers.modules.items():
             if module in served:
-                if offer.weights != self._weights.get(module) or offer.entry != _without_edition(served[module]):
+                if offer.weights != self._weights.get(module) or _differ(offer.entry, served[module]):
                     found[module] = self.update
             elif self._wants(module, offer):
                 found[module] = self.add
@@ -145,5 +145,6 @@ class Changes:
         return {entry["name"]: entry for entry in self._roster.config["modules"]}
 
 
-def _without_edition(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name != "edition"}
+def _differ(entry: Mapping[str, Any], served: Mapping[str, Any]) -> bool:
+    """Whether the router must be told something new, the edition aside."""
+    return {**entry, "edition": None} != {**served, "edition": None}

@@ -23,7 +23,7 @@ class Offer:
     weights: str
     """Equal for equal weights; see `weights_of`."""
     entry: Mapping[str, Any]
-    """The module in RouterConfig.modules, without an edition."""
+    """The module in RouterConfig.modules; its edition means nothing."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from psserve.router.workers import Worker, WorkerTable
 
 KEEP_ALIVE_S = 3.0  # SGLang closes idle connections after 5 s; ours must be gone first
 ABORT_TIMEOUT_S = 5.0
-CONNECT_CHECK_S = 1.0
+CONNECT_CHECK_S = 5.0  # a dead worker refuses at once: what takes longer is a machine that has no time for us
 ERROR_BODY_LIMIT = 64 * 1024
 
 log = logging.getLogger("psserve.router")
@@ -80,7 +80,7 @@ class Upstream:
         self._background.start(self._abort(worker, rid))
 
     async def accepts(self, worker: Worker) -> bool:
-        """Whether a TCP connection to `worker` opens within a second: the cheap half of a health check."""
+        """Whether a TCP connection to `worker` opens: the cheap half of a health check."""
         try:
             async with asyncio.timeout(CONNECT_CHECK_S):
                 _, writer = await asyncio.open_connection(worker.config.host, worker.config.port)

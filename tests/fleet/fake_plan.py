@@ -56,7 +56,7 @@ def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Pat
         config_path=run / "router.json",
         config={
             "port": ports[0],
-            "modules": [{"name": spec.module} for spec in specs if spec.module],
+            "modules": [_entry(spec.module, {}) for spec in specs if spec.module],
             "workers": [worker(spec, 1) for spec in specs],
         },
     )
@@ -129,4 +129,4 @@ class FakeSupply:
 
 
 def _entry(name: str, offer: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, **({"task": offer["task"]} if "task" in offer else {})}
+    return {"name": name, "task": offer.get("task", ""), "edition": 1}

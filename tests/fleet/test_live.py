@@ -171,6 +171,9 @@ def test_caller_that_leaves_does_not_stop_the_change(running: FakeFleet) -> None
 def test_reload_makes_the_fleet_as_the_zoo_is(running: FakeFleet) -> None:
     fleet = running
     fleet.ask("update", "a")
+    fleet.ask("update", "b")
+    fleet.offer(a=A, b=B)
+    assert fleet.ask("reload")[0] == "nothing to change"
     fleet.offer(
         a=A | {"task": "sums"}, c=C, d={"weights": "d1", "server": ["--crash", "boom"]}, e={"damaged": "broken"}
     )
