@@ -42,4 +42,5 @@ def check_free(wanted: Iterable[str], base: str, taken: dict[str, str]) -> None:
 def default_base_name(source: str) -> str:
     """A base's name made of the last part of its path or Hub id, e.g. "Qwen/Qwen3-0.6B" -> "qwen3-0.6b"."""
     last = source.rstrip("/").rpartition("/")[2].lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", last).lstrip("._-")[:64]
+    name = re.sub(r"[^a-z0-9._-]+", "-", last).lstrip("._-")[:64]
+    return f"{name}-model" if name in RESERVED else name

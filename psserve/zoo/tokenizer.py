@@ -1,4 +1,8 @@
-"""A checkpoint's tokenizer and chat template, in a form that two checkpoints can be compared by."""
+"""A checkpoint's tokenizer and chat template, in a form that two checkpoints can be compared by.
+
+Transformers writes a tokenizer that it loaded in other words than it found it in. So what is compared is what decides
+which ids a text becomes, and back, not how it is written.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ from psserve.zoo.jsonfile import read_json
 PARTS = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens")
 """The parts of tokenizer.json that decide which ids a text becomes, and back."""
 
-SPECIALS = ("bos_token", "eos_token", "unk_token", "add_bos_token", "add_eos_token")
+TOKENS = ("bos_token", "eos_token")
+SWITCHES = ("add_bos_token", "add_eos_token")
 """The fields of tokenizer_config.json that decide where a text begins and ends (padding does not matter)."""
 
 
@@ -32,7 +37,7 @@ def read_tokenizer(directory: Path) -> Tokenizer:
 
 
 def read_parts(directory: Path) -> dict[str, Any] | None:
-    """The deciding parts of tokenizer.json, as the installed tokenizers library writes them (releases differ)."""
+    """The deciding parts of tokenizer.json, in the words of the installed tokenizers library (releases differ)."""
     from tokenizers import Tokenizer as FastTokenizer  # type: ignore[import-untyped]
 
     path = directory / "tokenizer.json"
@@ -42,17 +47,50 @@ def read_parts(directory: Path) -> dict[str, Any] | None:
         document = json.loads(FastTokenizer.from_file(str(path)).to_str())
     except Exception as error:  # the library raises bare Exception for every damaged file
         raise IncompatibleCheckpoint(f"{path}: cannot be read ({error}): copy it again") from error
-    return {part: document.get(part) for part in PARTS}
+    parts = {part: document.get(part) for part in PARTS}
+    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
+        parts["model"][affix] = parts["model"].get(affix) or None
+    parts["pre_tokenizer"] = without(parts["pre_tokenizer"], "trim_offsets")
+    parts["decoder"] = without(parts["decoder"], "trim_offsets", "add_prefix_space", "use_regex")
+    parts["post_processor"] = surroundings(parts["post_processor"])
+    return parts
+
+
+def without(value: Any, *settings: str) -> Any:
+    """A part of tokenizer.json without settings that decide nothing there, at any depth."""
+    if isinstance(value, list):
+        return [without(item, *settings) for item in value]
+    if isinstance(value, dict):
+        return {key: without(item, *settings) for key, item in value.items() if key not in settings}
+    return value
+
+
+def surroundings(processor: dict[str, Any] | None) -> list[Any]:
+    """What a post-processor makes of one text, which is "A" in the list: the ids of the tokens before and after it."""
+    kind = processor["type"] if processor else "ByteLevel"
+    if processor is None or kind == "ByteLevel":  # which changes offsets alone
+        return ["A"]
+    if kind == "TemplateProcessing":
+        tokens = processor["special_tokens"]
+        pieces = processor["single"]
+        return ["A" if "Sequence" in piece else tokens[piece["SpecialToken"]["id"]]["ids"] for piece in pieces]
+    if kind == "Sequence":
+        made: list[Any] = ["A"]
+        for inner in processor["processors"]:
+            made = [item for outer in surroundings(inner) for item in (made if outer == "A" else [outer])]
+        return made
+    return [processor]
 
 
 def read_specials(directory: Path) -> dict[str, Any] | None:
-    """The deciding fields of tokenizer_config.json; a token written as an object becomes its text."""
+    """The deciding fields of tokenizer_config.json; a token that is written as an object becomes its text."""
     path = directory / "tokenizer_config.json"
     if not path.exists():
         return None
     config = read_json(path)
-    values = ((field, config.get(field)) for field in SPECIALS)
-    return {field: value.get("content") if isinstance(value, dict) else value for field, value in values}
+    tokens = ((field, config.get(field)) for field in TOKENS)
+    texts = {field: value.get("content") if isinstance(value, dict) else value for field, value in tokens}
+    return texts | {field: bool(config.get(field)) for field in SWITCHES}
 
 
 def read_chat_template(directory: Path) -> str | None:

@@ -49,7 +49,8 @@ def test_a_free_name_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "name"), [("Qwen/Qwen3-0.6B", "qwen3-0.6b"), ("/models/My Model/", "my-model"), ("_x_", "x_")]
+    ("source", "name"),
+    [("Qwen/Qwen3-0.6B", "qwen3-0.6b"), ("/models/My Model/", "my-model"), ("_x_", "x_"), ("./base", "base-model")],
 )
 def test_the_default_base_name_is_the_last_part(source: str, name: str) -> None:
     assert check_name(default_base_name(source)) == name
