@@ -49,7 +49,8 @@ class Swap:
             yield from self._undo(before)
             raise
         self._roster.switch(self._old)
-        yield from self._retire()
+        if self._old:
+            yield from self._retire()
 
     # --- bring
 
@@ -75,8 +76,12 @@ class Swap:
     # --- switch
 
     def _switch(self) -> Waiting:
-        others = [entry for entry in self._roster.config["modules"] if entry["name"] != self._module]
-        self._roster.tell(modules=[*others, self._new.entry] if self._new else others)
+        modules = {entry["name"]: entry for entry in self._roster.config["modules"]}
+        if self._new is not None:
+            modules[self._module] = self._new.entry  # in its place, if it had one
+        else:
+            modules.pop(self._module, None)
+        self._roster.tell(modules=modules.values())
         yield from self._followed()
 
     def _followed(self) -> Waiting:
@@ -111,9 +116,8 @@ class Swap:
             yield f"warning: {error}"
         yield from self._end(old, self._limits.grace_s)
         self._roster.going = []
-        if old:
-            yield f"{_names(old)}: ended"
-            shutil.rmtree(self._checkpoint, ignore_errors=True)
+        yield f"{_names(old)}: ended"
+        shutil.rmtree(self._checkpoint, ignore_errors=True)
 
     def _is_drained(self, member: Member) -> bool:
         if not member.alive or member.ended():

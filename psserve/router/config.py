@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from psserve.addresses import is_loopback
 from psserve.errors import UsageError
@@ -46,6 +47,23 @@ class ModuleConfig(_Strict):
     """Raised when the module's weights are replaced: only workers of the same edition serve it."""
 
 
+class KvEventsConfig(_Strict):
+    """ZeroMQ addresses of a worker's KV events (SGLang's `--kv-events-config`)."""
+
+    endpoint: str
+    """Where they are published."""
+    replay_endpoint: str
+    """Where it is asked for past ones."""
+
+    @field_validator("endpoint", "replay_endpoint")
+    @classmethod
+    def _stays_here(cls, address: str) -> str:
+        url = urlsplit(address)
+        if url.scheme != "ipc" and not (url.scheme == "tcp" and is_loopback(url.hostname or "")):
+            raise ValueError(f"{address!r}: KV events hold prompts, so the address must be ipc://... or loopback")
+        return address
+
+
 class WorkerConfig(_Strict):
     """One SGLang server. Ports are stable across its restarts.
 
@@ -60,6 +78,8 @@ class WorkerConfig(_Strict):
     host: str = "127.0.0.1"
     port: int = Field(gt=0, lt=65536)
     bootstrap_port: int | None = Field(default=None, gt=0, lt=65536)
+    kv_events: KvEventsConfig | None = None
+    """Of a prefill worker. None: it publishes none."""
 
     @model_validator(mode="after")
     def _role_fields(self) -> WorkerConfig:
@@ -96,11 +116,13 @@ class RouterConfig(_Strict):
     request_timeout_s: float = Field(default=600.0, gt=0)
     """From the moment a request's body was read and checked to its last byte, a second attempt included."""
     upstream_timeout_s: float = Field(default=15.0, gt=0)
-    """For connecting to a worker, and for a whole health probe."""
+    """For connecting to a worker, and for a whole health probe of one that is not busy."""
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after SIGTERM."""
     kv_pool_tokens: int | None = Field(default=None, gt=0)
     """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
+    page_size: int = Field(default=16, gt=0)
+    """Tokens of a KV page of the workers."""
     prefill_policy: PolicyName = "prefix"
     """Which prefill worker computes a prompt (see policies/)."""
     decode_policy: PolicyName = "session"

@@ -27,6 +27,7 @@ from psserve.router.workers import Worker, WorkerTable
 
 TICK_S = 0.25
 READY_CHECK_S = 1.0  # how often a ready worker is asked for a connection
+QUEUED_PER_TIMEOUT = 20  # requests ahead of a probe for which it may take as long again as on an idle worker
 PROBE_TOKENS = 4  # random, so that no cache can answer for the transfer
 
 log = logging.getLogger("psserve.router")
@@ -98,7 +99,7 @@ class Prober:
         prefill, decode = (worker, partner) if worker.config.role == "prefill" else (partner, worker)
         try:
             async with self._dispatcher.open_on(
-                Pair(prefill, decode, fresh=True), self._sequence(), self._config.upstream_timeout_s
+                Pair(prefill, decode, fresh=True), self._sequence(), self._patience(prefill, decode)
             ) as legs:
                 check_answer(legs, await legs.read())
         except LegFailure as failure:
@@ -108,6 +109,11 @@ class Prober:
         else:
             prefill.mark_ready()
             decode.mark_ready()
+
+    def _patience(self, *pair: Worker) -> float:
+        """Seconds for a probe: it queues behind the requests that its workers have."""
+        queued = max(worker.running for worker in pair)
+        return min(self._config.upstream_timeout_s * (1 + queued / QUEUED_PER_TIMEOUT), self._config.request_timeout_s)
 
     def _sequence(self) -> Sequence:
         body = {

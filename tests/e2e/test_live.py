@@ -1,0 +1,195 @@
+"""A fleet that is changed under load: no request fails on modules that stay, nor on the one that is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import time
+from asyncio.subprocess import PIPE
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic import build_zoo
+from tests.e2e.client import client_of, random_ids
+from tests.e2e.fleet import PSSERVE, RunningFleet, launched, wait_idle
+from tests.e2e.load import MAX_TOKENS, Load
+from tests.e2e.oracle import Oracle
+from tests.e2e.watching import pids, until, workers
+
+pytestmark = pytest.mark.e2e
+
+CLIENTS = 200
+PROMPTS = 12
+WITHIN_S = 300  # only bounds a test that hangs
+
+Answer = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """A zoo that serves alpha, beta and gamma, and checkpoints of modules that it does not have (yet)."""
+
+    zoo: Zoo
+    checkpoints: dict[str, Path]
+    oracle: Oracle
+    """Knows them all."""
+
+
+@pytest.fixture(scope="module")
+def newcomers(tmp_path_factory: pytest.TempPathFactory) -> Newcomers:
+    """late: to be added; next: beta's new weights."""
+    folder = tmp_path_factory.mktemp("live")
+    zoo = build_zoo(folder / "zoo", "qwen3", modules=("alpha", "beta", "gamma", "late", "next"))
+    oracle = Oracle(zoo)
+    for name in ("late", "next"):
+        shutil.copytree(zoo.base.path, folder / name)
+        for file in zoo.module(name).path.glob("*.safetensors*"):
+            shutil.copy(file, folder / name)
+        zoo.remove(name)
+    return Newcomers(zoo, {name: folder / name for name in ("late", "next")}, oracle)
+
+
+@pytest.fixture(scope="module")
+def fleet(newcomers: Newcomers) -> Iterator[RunningFleet]:
+    with launched(newcomers.zoo.path, "--watch", "--drain-secs", str(WITHIN_S)) as fleet:
+        yield fleet
+
+
+async def psserve(zoo: Zoo, *arguments: str) -> tuple[int, str]:
+    """Exit status and stderr of a command, while the load goes on."""
+    process = await asyncio.create_subprocess_exec(PSSERVE, *arguments, "--zoo", str(zoo.path), stderr=PIPE)
+    _, said = await asyncio.wait_for(process.communicate(), WITHIN_S)
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.2)
+
+
+def page(fleet: RunningFleet, path: str) -> str:
+    return requests.get(fleet.url + path, timeout=30).text
+
+
+def now(fleet: RunningFleet) -> RunningFleet:
+    """The fleet with the servers that it has now."""
+    return replace(fleet, config=json.loads((fleet.zoo / ".run" / "router.json").read_text()))
+
+
+async def test_modules_come_change_and_go_under_load(fleet: RunningFleet, newcomers: Newcomers) -> None:
+    zoo, oracle = newcomers.zoo, newcomers.oracle
+    rng = random.Random(7)
+    prompts = [random_ids(rng, rng.randrange(2, 60)) for _ in range(PROMPTS)]
+
+    def right(module: str) -> list[Answer]:
+        return [tuple(oracle.answer(module, prompt, MAX_TOKENS).tokens) for prompt in prompts]
+
+    answers = {module: right(module) for module in ("alpha", "beta", "gamma", "late", "next")}
+    stayed = {name: pid for name, pid in pids(fleet).items() if "beta" not in name and "gamma" not in name}
+    at: dict[str, float] = {}
+
+    async with client_of(fleet.url) as client, Load(client, prompts) as load:
+
+        async def served() -> set[str]:
+            return {card["id"] for card in (await client.get("/v1/models"))[1]["data"]} - {"auto"}
+
+        async def answered(module: str, count: int) -> bool:
+            return len(load.of(module)) >= count
+
+        load.start(("alpha", "beta", "gamma"), CLIENTS)
+        await eventually(lambda: answered("alpha", CLIENTS))
+
+        at["add"] = time.monotonic()
+        code, said = await psserve(
+            zoo, "add-model", "late", "--path", str(newcomers.checkpoints["late"]), "--allow-naive"
+        )
+        assert code == 0, said
+        await eventually(lambda: _holds(served, {"alpha", "beta", "gamma", "late"}))  # the zoo is watched
+        load.start(("late",), CLIENTS // 4)
+        await eventually(lambda: answered("late", PROMPTS))
+
+        at["update"] = time.monotonic()
+        path = str(newcomers.checkpoints["next"])
+        code, said = await psserve(zoo, "update-model", "beta", "--path", path, "--allow-naive", "--live")
+        assert code == 0, said
+        at["updated"] = time.monotonic()
+
+        at["remove"] = time.monotonic()
+        code, said = await psserve(zoo, "remove-model", "gamma", "--yes", "--live")
+        assert code == 0, said
+        assert await served() == {"alpha", "beta", "late"}
+        load.stop("gamma")
+        at["removed"] = time.monotonic()
+
+        before = len(load.of("beta"))
+        await eventually(lambda: answered("beta", before + CLIENTS))
+        load.stop("alpha", "beta", "late")
+
+    for module in ("alpha", "late"):
+        assert {(one.status, one.code) for one in load.of(module)} == {(200, None)}
+        assert all(set(one.answers) == {answers[module][one.prompt]} for one in load.of(module))
+
+    assert {(one.status, one.code) for one in load.of("beta")} == {(200, None)}
+    old, new = answers["beta"], answers["next"]
+    for one in load.of("beta"):
+        of_one = set(one.answers)  # the choices of one request are one module's
+        assert of_one in ({old[one.prompt]}, {new[one.prompt]})
+        if one.ended < at["update"]:
+            assert of_one == {old[one.prompt]}
+        if one.started > at["updated"]:
+            assert of_one == {new[one.prompt]}
+
+    gone = [one for one in load.of("gamma") if one.status != 200]
+    assert {(one.status, one.code) for one in gone} <= {(404, "model_not_found")}
+    assert all(one.ended > at["remove"] for one in gone)
+    assert all(set(one.answers) == {answers["gamma"][one.prompt]} for one in load.of("gamma") if one.status == 200)
+
+    assert {name: pids(fleet)[name] for name in stayed} == stayed
+    assert set(workers(fleet)) == {"prefill-0", "decode-alpha-0", "decode-beta-0-v2", "decode-late-0"}
+    assert set(pids(fleet)) == {*workers(fleet), "router"}
+    wait_idle(now(fleet))
+    until(lambda: all(worker["running"] == worker["held"] == 0 for worker in workers(fleet).values()))
+    assert "gamma" not in page(fleet, "/metrics")
+    assert 'module="late"' in page(fleet, "/metrics")
+
+    quiet = load.median_s("alpha", 0.0, at["add"])
+    for phase, end in (("add", "update"), ("update", "updated"), ("remove", "removed")):
+        print(f"alpha, median s: {quiet} before, {load.median_s('alpha', at[phase], at[end])} during {phase}")
+
+
+async def _holds(served: Callable[[], Awaitable[set[str]]], modules: set[str]) -> bool:
+    return await served() == modules
+
+
+async def test_module_that_cannot_be_loaded_changes_nothing(fleet: RunningFleet, newcomers: Newcomers) -> None:
+    """The zoo's checks pass what was damaged later; SGLang then fails on it."""
+    zoo = newcomers.zoo
+    before = pids(fleet), set(workers(fleet))
+    module = zoo.add("broken", newcomers.checkpoints["late"], allow_naive=True)
+    weights = next(module.path.glob("*.safetensors"))
+    with weights.open("r+b") as file:
+        file.seek(8)
+        file.write(b"\0" * 64)
+    code, said = await psserve(zoo, "reload")
+    assert code == 1
+    assert "fleet: decode-broken-0: starting" in said
+    assert "the last lines of" in said
+    assert "psserve: error: broken: decode-broken-0" in said.splitlines()[-1]
+    assert "SafetensorError" in said.splitlines()[-1]
+    await eventually(lambda: _same(fleet, before))
+    assert "model_not_found" in page(fleet, "/v1/models/broken")
+
+
+async def _same(fleet: RunningFleet, before: tuple[object, object]) -> bool:
+    return (pids(fleet), set(workers(fleet))) == before
