@@ -17,7 +17,7 @@ from .options import json_option, zoo_option
 from .task_classifier import check_classifier
 
 _ROUTER = (
-    *("host", "port", "request_timeout_secs", "drain_secs", "prefill_policy", "decode_policy"),
+    *("host", "port", "request_timeout_secs", "drain_secs", "prefill_policy", "decode_policy", "kv_events"),
     *("task_classifier", "task_threshold", "default_module"),
 )
 _POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "random"])
@@ -49,6 +49,7 @@ _POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "r
 @click.option("--drain-secs", type=float, help="Time for requests in flight at stop [default: 30].")
 @click.option("--prefill-policy", type=_POLICIES, help="Which prefill server computes a prompt [default: prefix].")
 @click.option("--decode-policy", type=_POLICIES, help="Which replica of a module answers [default: session].")
+@click.option("--kv-events/--no-kv-events", default=None, help="Route prompts by what caches report [default: no].")
 @click.option(
     "--task-classifier",
     metavar="NAME",

@@ -44,11 +44,13 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
     """Every hook that a process of this role needs on this machine."""
     import torch
 
-    from psserve.engine import decode, disconnect, prefill, prefill_watch
+    from psserve.engine import decode, disconnect, kv_events, prefill, prefill_watch
 
     chosen = disconnect.hooks()
     if settings.negative_control is not NegativeControl.NO_HOOKS:
         chosen += prefill.hooks() if settings.role is Role.PREFILL else decode.hooks(settings.negative_control)
+    if settings.role is Role.PREFILL:
+        chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
         chosen += prefill_watch.hooks()
     if not torch.cuda.is_available():

@@ -29,6 +29,7 @@ RESERVED = {
     "--config": "its keys would go past psserve's plan: give the arguments one by one",
     **dict.fromkeys(("--api-key", "--admin-api-key"), _KEY),
     "--disaggregation-mode": _PAIRING,
+    "--kv-events-config": "KV events hold prompts, and it may publish them on every interface: use --kv-events",
 }
 """SGLang's argument -> why it is not the user's, and what to do. Its abbreviations, which SGLang takes, count too."""
 

@@ -58,4 +58,5 @@ def worker_entry(server: ServerSpec, edition: int = 1) -> dict[str, Any]:
         "host": server.host,
         "port": server.port,
         "bootstrap_port": server.bootstrap_port,
+        "kv_events": server.kv_events,
     }

@@ -36,6 +36,9 @@ class RouterOptions(Table):
     """Which prefill server computes a prompt (docs/routing.md)."""
     decode_policy: PolicyChoice = "session"
     """Which replica of a module answers."""
+    kv_events: bool = False
+    """Prefill servers publish what their caches hold, and prompts are routed by that (docs/routing.md): exact, but the
+    router must tokenize every prompt."""
     task_classifier: str = Field(default="tfidf", min_length=1)
     """What chooses the module for `model: "auto"`: tfidf, base-model (needs serve_base), the name of an installed
     classifier, or none (there is no `auto` then)."""

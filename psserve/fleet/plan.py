@@ -19,7 +19,14 @@ from psserve.fleet.options import FleetOptions
 from psserve.fleet.placement import Placer, place_fleet
 from psserve.fleet.server_ports import ServerPorts, fleet_ports
 from psserve.fleet.settings import check_devices, engine_settings, within_pool
-from psserve.fleet.sglang_args import LOOPBACK, EngineSettings, router_env, server_args, server_env
+from psserve.fleet.sglang_args import (
+    LOOPBACK,
+    EngineSettings,
+    kv_event_addresses,
+    router_env,
+    server_args,
+    server_env,
+)
 from psserve.fleet.slots import Slot, module_slots, prefill_slots, spare_slots
 from psserve.fleet.spec import Checkpoint, FleetPlan, PlanBasis, RouterSpec, ServerSpec
 from psserve.zoo import Base, Module, Zoo
@@ -79,6 +86,8 @@ def make_server(
     """The server that a slot becomes with this device, memory and ports."""
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
     rendezvous = tmp / f"rendezvous-{slot.name}"
+    publishes = basis.options.router.kv_events and slot.role == "prefill"
+    kv_events = kv_event_addresses(tmp, slot.name) if publishes else None
     args = server_args(
         basis.settings,
         role=slot.role,
@@ -89,6 +98,7 @@ def make_server(
         bootstrap_port=ports.bootstrap,
         gpus=gpus,
         kv_tokens=memory.kv_tokens,
+        kv_events=kv_events,
         extra=slot.options.args,
     )
     return ServerSpec(
@@ -104,6 +114,7 @@ def make_server(
         env=server_env(basis.settings, basis.environ, tmp_dir=tmp, rendezvous=rendezvous, extra=slot.options.env),
         log=layout.log_path(run, slot.name),
         rendezvous=rendezvous,
+        kv_events=kv_events,
     )
 
 
@@ -174,6 +185,7 @@ def _router(
             "workers": [entries.worker_entry(server) for server in servers],
             "request_timeout_s": wanted.request_timeout_secs,
             "drain_timeout_s": wanted.drain_secs,
+            "page_size": basis.settings.page_size,
             "prefill_policy": wanted.prefill_policy,
             "decode_policy": wanted.decode_policy,
             "task_routing": entries.task_routing_entry(wanted),

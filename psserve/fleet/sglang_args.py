@@ -5,6 +5,7 @@ SGLang's ServerArgs changes shape between releases, so psserve passes strings an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ def server_args(
     bootstrap_port: int | None,
     gpus: tuple[int, ...],
     kv_tokens: int,
+    kv_events: Mapping[str, str] | None,
     extra: tuple[str, ...],
 ) -> tuple[str, ...]:
     """SGLang's arguments for one server. `gpus` counts visible GPUs and is empty on CPU; `extra` comes last."""
@@ -75,6 +77,7 @@ def server_args(
         *("--disaggregation-mode", role, "--disaggregation-transfer-backend", settings.transfer),
         *_optional("--disaggregation-bootstrap-port", bootstrap_port),
         *(_decode_args(kv_tokens) if role == "decode" else ()),
+        *_optional("--kv-events-config", None if kv_events is None else _zmq_publisher(kv_events)),
         *("--skip-server-warmup", "--enable-cache-report", "--enable-metrics"),
         *("--log-level", "info", "--log-level-http", "warning"),
     ]
@@ -141,6 +144,21 @@ _GPU_ENV = {
 }
 
 
+def kv_event_addresses(tmp_dir: Path, server: str) -> dict[str, str]:
+    """Where a server's KV events are published and asked for: sockets in the fleet's own folder, for they hold prompts.
+
+    SGLang binds to ipc:// and to wildcards; to a single TCP address it would connect instead.
+    """
+    return {
+        "endpoint": f"ipc://{tmp_dir / f'kv-{server}'}",
+        "replay_endpoint": f"ipc://{tmp_dir / f'kv-{server}-past'}",
+    }
+
+
+def _zmq_publisher(addresses: Mapping[str, str]) -> str:
+    return json.dumps({"publisher": "zmq", **addresses})
+
+
 def reserved_tokens(kv_tokens: int) -> int:
     """KV that a decode server keeps free for the next tokens of each request: SGLang's 512, less in a small pool."""
     return min(512, kv_tokens // 8)
@@ -164,7 +182,7 @@ def _device_args(gpus: tuple[int, ...]) -> tuple[str, ...]:
     )
 
 
-def _optional(flag: str, value: int | None) -> tuple[str, ...]:
+def _optional(flag: str, value: int | str | None) -> tuple[str, ...]:
     return () if value is None else (flag, str(value))
 
 

@@ -47,6 +47,8 @@ class ServerSpec(ProcessSpec):
     memory: ServerMemory
     rendezvous: Path
     """File through which torch.distributed meets itself: no TCP store on any interface. Removed before each start."""
+    kv_events: Mapping[str, str] | None = None
+    """Addresses of its KV events; None: it publishes none."""
 
     @property
     def device(self) -> str:

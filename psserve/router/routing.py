@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from psserve.errors import RequestError
 from psserve.router.checks import Body
 from psserve.router.config import ModuleConfig, Role, RouterConfig
 from psserve.router.metrics import Metrics
 from psserve.router.policies import Choice, Policy, Request, make_policy
+from psserve.router.policies.events import FollowedHoldings
+from psserve.router.policies.index import PredictedHoldings
 from psserve.router.prompt_key import PromptKeys, TextKeys, opening_of
 from psserve.router.workers import Worker, WorkerTable
+
+if TYPE_CHECKING:
+    from psserve.router.kv_events import Followers
 
 RETRY_AFTER_S = 2
 UNKNOWN_POOL_TOKENS = 2**18
@@ -61,13 +68,36 @@ class Routing:
     prefill: Policy
     decode: Policy
     keys: PromptKeys
+    followers: Followers | None = None
+    """Where prefill workers publish KV events."""
     _seen: dict[str, tuple[Worker, int]] = field(default_factory=dict)
 
     @classmethod
     def create(cls, config: RouterConfig, table: WorkerTable, metrics: Metrics) -> Routing:
+        """Inside the event loop. Raises UsageError when KV events cannot be followed."""
         pool = config.kv_pool_tokens or UNKNOWN_POOL_TOKENS
-        prefill, decode = make_policy(config.prefill_policy, pool), make_policy(config.decode_policy, pool)
-        return cls(table, metrics, prefill, decode, TextKeys())
+        decode = make_policy(config.decode_policy, pool)
+        published = any(worker.kv_events is not None for worker in config.workers)
+        if not published or config.prefill_policy != "prefix":
+            return cls(table, metrics, make_policy(config.prefill_policy, pool), decode, TextKeys())
+        # Only here: a router without KV events needs neither ZeroMQ nor a tokenizer.
+        from psserve.router.kv_events import Followers
+        from psserve.router.token_keys import TokenKeys
+
+        keys = TokenKeys(Path(config.base.path), config.page_size)
+        holdings = FollowedHoldings(config.page_size, PredictedHoldings(pool))
+        followers = Followers(table, holdings)
+        followers.reconfigure()
+        return cls(table, metrics, make_policy("prefix", pool, holdings), decode, keys, followers)
+
+    def reconfigure(self) -> None:
+        """The table has other workers now."""
+        if self.followers is not None:
+            self.followers.reconfigure()
+
+    async def close(self) -> None:
+        if self.followers is not None:
+            await self.followers.close()
 
     async def request(self, affinity: Affinity, prefill: Body, decode: Body) -> Request:
         """The policies' view of a sequence with these bodies."""

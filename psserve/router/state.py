@@ -28,6 +28,7 @@ class RouterState:
     config: RouterConfig
     table: WorkerTable
     metrics: Metrics
+    routing: Routing
     upstream: Upstream
     dispatcher: Dispatcher
     prober: Prober
@@ -48,7 +49,7 @@ class RouterState:
         if config.task_routing is not None:
             tasks = TaskRouter(config.task_routing, table, metrics, BaseModel(config, table, dispatcher).ask)
             tasks.learn(task_modules(config))
-        return cls(config, table, metrics, upstream, dispatcher, prober, tasks)
+        return cls(config, table, metrics, routing, upstream, dispatcher, prober, tasks)
 
     def reconfigure(self, config: RouterConfig) -> None:
         """Serve the modules and workers of `config` from now on, in one step.
@@ -60,6 +61,7 @@ class RouterState:
                 raise UsageError(f"{name} cannot change while the router runs: restart it")
         self.config = config
         self.table.reconfigure(config)
+        self.routing.reconfigure()
         if self.tasks is not None:
             self.tasks.relearn(task_modules(config))
 
@@ -68,6 +70,7 @@ class RouterState:
             await self.tasks.close()
         await self.prober.close()
         await self.upstream.close()
+        await self.routing.close()
 
 
 STATE = web.AppKey("state", RouterState)

@@ -71,7 +71,7 @@ def test_every_flag_is_a_key_of_the_configuration(zoo: Path) -> None:
     flags += ("--dtype=auto", "--transfer=auto", "--page-size=8", "--kv-tokens=2048", "--context-length=512")
     flags += ("--chunked-prefill-size=64", "--max-running-requests=4", "--request-timeout-secs=9")
     flags += ("--start-timeout-secs=9", "--drain-secs=9", "--api-key=k", "--env=A=b", "--json", "--dry-run")
-    flags += ("--prefill-policy=random", "--decode-policy=random")
+    flags += ("--prefill-policy=random", "--decode-policy=random", "--no-kv-events")
     flags += ("--task-classifier=tfidf", "--task-threshold=0.5", "--default-module=math")
     known = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
     assert known - {flag.split("=")[0].replace("--no-", "--") for flag in flags} == {

@@ -14,6 +14,7 @@ from psserve.fleet import FleetOptions, make_plan
 from psserve.fleet.client import RouterClient
 from psserve.fleet.devices import Machine
 from psserve.fleet.options import PolicyChoice, RouterOptions
+from psserve.router.config import RouterConfig
 from psserve.router.policies import POLICIES
 
 from .conftest import WAIT_S
@@ -39,6 +40,21 @@ def test_router_runs_a_plan_and_shows_its_servers(tmp_path: Path) -> None:
             assert router.wait(WAIT_S) == 0
         finally:
             router.kill()
+
+
+def test_kv_events_are_published_by_prefill_servers_where_the_router_looks(tmp_path: Path) -> None:
+    zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
+    options = FleetOptions(router=RouterOptions(port=0, kv_events=True), page_size=8)
+    plan = make_plan(zoo, options, machine=Machine(2, 2**34, 2**34, ()))
+    config = RouterConfig.model_validate({**plan.router.config, "worker_key": plan.worker_key})
+    assert config.page_size == 8
+    for server, worker in zip(plan.servers, config.workers, strict=True):
+        published = "--kv-events-config" in server.command
+        assert published == (server.role == "prefill") == (worker.kv_events is not None)
+        if worker.kv_events is not None:
+            given = json.loads(server.command[server.command.index("--kv-events-config") + 1])
+            assert given == {"publisher": "zmq"} | worker.kv_events.model_dump()
+            assert str(plan.tmp_dir) in worker.kv_events.endpoint
 
 
 def test_the_policies_that_can_be_asked_for_are_the_router_s() -> None:
