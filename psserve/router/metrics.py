@@ -25,7 +25,6 @@ class Metrics:
 
     def __init__(self, table: WorkerTable) -> None:
         self._table = table
-        self._modules: set[str] = set()
         self._registry = registry = CollectorRegistry()
         by_module = ["module"]
         self.requests = Counter(
@@ -126,12 +125,10 @@ class Metrics:
 
     def _forget_modules(self) -> None:
         """Drop the series of modules that are served no more; a late request may have made one anew since last time."""
-        present = self._table.module_names
-        self._modules |= present
         by_module = (
             *(self.requests, self.duration, self.ttft, self.overhead),
             *(self.prompt_tokens, self.cached_tokens, self.task_decisions),
         )
-        for name in self._modules - present:
+        for name in self._table.former_modules:
             for metric in by_module:
                 metric.remove_by_labels({"module": name})

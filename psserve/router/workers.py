@@ -76,6 +76,7 @@ class WorkerTable:
     def __init__(self, config: RouterConfig) -> None:
         self.workers: list[Worker] = []
         self._held: Counter[tuple[str | None, int]] = Counter()
+        self._ever: set[str] = set()
         self.reconfigure(config)
 
     def reconfigure(self, config: RouterConfig) -> None:
@@ -88,14 +89,18 @@ class WorkerTable:
         self.prefills = [worker for worker in self.workers if worker.config.role == "prefill"]
         self.decodes = [worker for worker in self.workers if worker.config.role == "decode"]
         self._modules = {name: module for module in config.modules for name in (module.name, *module.aliases)}
+        self._ever |= self._known_modules()
 
     def module(self, name: str) -> ModuleConfig | None:
         """The module of that name or alias."""
         return self._modules.get(name)
 
     @property
-    def module_names(self) -> set[str]:
-        """Modules that are served or still have a worker."""
+    def former_modules(self) -> set[str]:
+        """Modules that were known, and neither are listed nor have a worker any more."""
+        return self._ever - self._known_modules()
+
+    def _known_modules(self) -> set[str]:
         listed = {module.name for module in self._modules.values()}
         return listed | {worker.config.module for worker in self.decodes if worker.config.module is not None}
 
