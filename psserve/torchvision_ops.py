@@ -6,6 +6,7 @@ its import fails on their missing schemas. Nothing here calls them: text models 
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ _SCHEMAS = {
 
 
 def declare_missing() -> None:
-    """Declare the schemas that torchvision looks up at import, where its own operators do not load."""
+    """Declare the schemas that torchvision looks up at import, where its own operators do not load.
+
+    Call it before Transformers is imported. Its other optional package, torchao, is told to keep to itself what it
+    finds no use for.
+    """
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if torch.cuda.is_available() or _libraries or _own_operators_load():
         return
     library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]

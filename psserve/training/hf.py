@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 from psserve import torchvision_ops
 
 torchvision_ops.declare_missing()
-for name in ("torchao", "torch.utils._pytree"):  # the Trainer imports torchao, which tells what it finds no use for
-    logging.getLogger(name).setLevel(logging.ERROR)
 from transformers import (  # noqa: E402 (only importable after that)
     AttentionInterface,
     AttentionMaskInterface,
