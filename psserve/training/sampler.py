@@ -13,7 +13,7 @@ class LengthGrouped(LengthGroupedSampler):  # type: ignore[misc] # Transformers 
     """Transformers' sampler, whose order depends on nothing but the seed and the epoch.
 
     So a run that is resumed, in whatever epoch, goes on in the order of an uninterrupted one. `lengths` in tokens;
-    `batch` is the number of conversations that should be alike.
+    `batch` is the number of conversations of an optimizer step.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:

@@ -49,7 +49,9 @@ class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
         """Conversations of like length come together: Transformers' own way, whose lengths need no copy of the data."""
         lengths = [len(conversation.input_ids) for conversation in train_dataset or self.train_dataset]
-        return LengthGrouped(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
+        arguments = self.args  # an optimizer step has the same conversations however it is split
+        step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        return LengthGrouped(lengths, step, arguments.seed)
 
 
 def training_arguments(config: FinetuneConfig, out: Path, dtype: torch.dtype) -> TrainingArguments:
