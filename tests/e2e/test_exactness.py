@@ -1,7 +1,7 @@
 """Served answers are the reference's, token for token: base KV for the prompt, the module for the rest.
 
 Two fleets: Qwen3 with pages of 16 and overlap scheduling; Llama with pages of 1, no overlap, prompts computed in chunks
-of 64 tokens, and two servers each for the base and for one module.
+of 64 tokens, and two servers each for the base and for one module; its prompts are routed by KV events.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.client import agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
-from tests.e2e.fleet import RunningFleet, counter, launched
+from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import LOGPROB_TOLERANCE, Oracle, readable
 from tests.e2e.processors import JsonMask, counting_last_prompt_token, frequency, one_step_late, presence, repetition
+from tests.e2e.routing import decisions, flush, place
 
 pytestmark = pytest.mark.e2e
 
@@ -59,7 +60,7 @@ SETTINGS = (
         64,
         False,
         ("--page-size", "1", "--chunked-prefill-size", "64", "--", "--disable-overlap-schedule"),
-        "prefill = {replicas = 2}\nmodule = {alpha = {replicas = 2}}",
+        "prefill = {replicas = 2}\nmodule = {alpha = {replicas = 2}}\nrouter = {kv_events = true}",
     ),
 )
 
@@ -309,3 +310,23 @@ def prompts_whose_last_token_comes_again(oracle: Oracle, count: int) -> list[lis
         if prompt[-1] in oracle.answer("alpha", prompt, 24).tokens:
             found.append(prompt)
     return found
+
+
+async def test_prompts_go_to_the_cache_that_holds_them_and_evictions_are_noticed(served: Served) -> None:
+    if "kv_events" not in served.setting.config:
+        pytest.skip("this fleet's prefill servers publish no KV events")
+    rng = random.Random(11)
+    prompts = [random_ids(rng, 200) for _ in range(8)]
+    first = [place(served.fleet, "alpha", prompt) for prompt in prompts]
+    assert {one.prefill for one in first} == {"prefill-0", "prefill-1"}
+    again = [place(served.fleet, "beta", prompt) for prompt in prompts]
+    assert [one.prefill for one in again] == [one.prefill for one in first]
+    assert all(one.cached >= 198 for one in again)
+    wait_idle(served.fleet)
+    known = decisions(served.fleet, "new")
+    flush(served.fleet, "prefill-1")
+    await asyncio.sleep(3)  # the server tells when it next looks idle
+    gone = [prompt for prompt, one in zip(prompts, first, strict=True) if one.prefill == "prefill-1"]
+    for prompt in gone:
+        place(served.fleet, "beta", prompt)
+    assert decisions(served.fleet, "new") - known == len(gone)
