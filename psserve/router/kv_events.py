@@ -103,7 +103,7 @@ class Follower:
             return
         for number, batch in past:
             self._apply(number, batch)
-        self._tree.is_complete = not past or past[0][0] == 0
+        self._tree.is_complete |= not past or past[0][0] == 0
         state = "complete" if self._tree.is_complete else "incomplete"
         log.info("worker=%s kv_events=%s batches=%d pages=%d", self._name, state, self._next, len(self._tree))
 

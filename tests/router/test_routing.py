@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ from psserve.router.metrics import Metrics
 from psserve.router.policies import POLICIES, Outcome
 from psserve.router.routing import Affinity, Place, Routing
 from psserve.router.workers import Worker, WorkerTable
-from tests.router.conftest import make_config
+from tests.router.conftest import Fleet, eventually, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
 
 MATH = ModuleConfig(name="math")
@@ -171,3 +172,23 @@ async def test_decode_workers_are_proven_again_once_the_last_prefill_worker_is_l
     assert {worker.state for worker in routing.table.decodes} == {"starting"}
     with ExitStack() as stack, pytest.raises(RequestError):
         await place(routing, stack)
+
+
+async def test_over_http_decisions_are_counted_and_failures_leave_nothing_behind(fleet: Fleet) -> None:
+    for fault in (None, None, "status_500", "hang"):
+        if fault is not None:
+            fleet.prefill.faults.append(fault)
+        if fault == "hang":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(fleet.complete(prompt=LONG), 0.5)
+        else:
+            status, _, _ = await fleet.complete(prompt=LONG)
+            assert (status == 200) == (fault is None)
+    await fleet.idle()
+    routing = fleet.state.routing
+    for policy in (routing.prefill, routing.decode):
+        await eventually(lambda policy=policy: not any(policy.outstanding(worker.name) for worker in fleet.workers))
+    _, text = await fleet.get("/metrics")
+    assert 'psserve_routing_decisions_total{outcome="new",policy="prefix",role="prefill"} 1.0' in text
+    assert 'psserve_routing_decisions_total{outcome="hit",policy="prefix",role="prefill"} 3.0' in text
+    assert 'psserve_routing_decisions_total{outcome="affinity",policy="session",role="decode"} 4.0' in text

@@ -26,7 +26,7 @@ class EventTree:
 
     def __init__(self, page_size: int) -> None:
         self.is_complete = False
-        """All events since the server started were seen."""
+        """All events since the tree was empty were seen."""
         self._page_size = page_size
         self._names: dict[int, int] = {}  # SGLang's hash -> our name
         self._held: set[int] = set()
@@ -49,6 +49,7 @@ class EventTree:
         elif kind == "AllBlocksCleared":
             self._names.clear()
             self._held.clear()
+            self.is_complete = True
 
     def _store(self, pages: Sequence[int], parent: int | None, tokens: Sequence[int], page_size: int) -> None:
         """Pages that follow one another. Those after a page we do not know have no name of ours: they are left out."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from psserve.router.policies.base import Choice, Prompt
 
 MAX_BLOCKS = 2**18
-"""Of one server's index, about 40 MB: whatever the size of its cache, the router's memory is bounded."""
+"""Of one server's index, about 30 MB: whatever the size of its cache, the router's memory is bounded."""
 
 
 class Holdings(Protocol):

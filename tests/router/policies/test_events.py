@@ -92,6 +92,15 @@ def test_a_server_whose_events_are_not_complete_is_predicted(holdings: FollowedH
     assert (held(holdings), held(holdings, text(2, BLOCK))) == (3, 0)
 
 
+def test_a_server_that_emptied_its_cache_is_known_from_then_on(holdings: FollowedHoldings) -> None:
+    holdings.assigned(Choice(request(TOKENS), "a", "new", 0))
+    holdings.finished(Choice(request(TOKENS), "a", "new", 0), served=True)
+    tree = holdings.renew("a")
+    tree.apply(["AllBlocksCleared"])
+    holdings.told("a")
+    assert held(holdings) == 0
+
+
 def test_told_evictions_count_and_predictions_do_not(holdings: FollowedHoldings) -> None:
     tree = follow(holdings, stored())
     choice = Choice(request(TOKENS), "a", "hit", 0, matched=3)
