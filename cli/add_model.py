@@ -29,6 +29,7 @@ revision_option = click.option(
 naive_option = click.option(
     "--allow-naive", is_flag=True, help="Add it though no record says it was trained on the base's KV cache."
 )
+STORES = click.Choice(["copy", "link", "delta"])
 
 
 @click.command()
@@ -40,7 +41,7 @@ naive_option = click.option(
 @click.option("--alias", "aliases", multiple=True, help="Another name for it (repeatable).")
 @click.option(
     "--store",
-    type=click.Choice(["copy", "link", "delta"]),
+    type=STORES,
     default="copy",
     show_default=True,
     help="Copy the weights; leave them where they are; or keep what differs from the base, compressed.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .add_model import naive_option, path_option, revision_option
+from .add_model import STORES, naive_option, path_option, revision_option
 from .completion import complete_module
 from .live import live_option
 from .options import zoo_option
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 @click.option("--task", help="What the module is for, in words [default: as before].")
 @click.option("--example", "examples", multiple=True, help="A prompt of its own (repeatable) [default: as before].")
 @click.option("--alias", "aliases", multiple=True, help="Another name (repeatable) [default: as before].")
-@click.option(
-    "--store", type=click.Choice(["copy", "link", "delta"]), help="How the weights are kept [default: as before]."
-)
+@click.option("--store", type=STORES, help="How the weights are kept [default: as before].")
 @naive_option
 @live_option
 @zoo_option
@@ -48,7 +46,7 @@ def command(
     the running fleet starts servers with them, gives these the next requests, and ends the old servers after their
     last: no request fails, and no answer is made by both.
 
-    
+    \b
     Example:
       psserve update-model math --path ./out/math-2 --live
     """

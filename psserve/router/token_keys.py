@@ -21,7 +21,7 @@ from psserve.router.checks import Body
 from psserve.router.policies import Prompt
 from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes
 from psserve.router.prompt_key import TextKeys, namespace_of
-from psserve.zoo.tokenizer import read_chat_template
+from psserve.zoo.tokenizer import read_chat_template, tool_as_served
 
 
 class TokenKeys:
@@ -78,7 +78,7 @@ class ChatTemplate:
             tail = messages.pop()["content"]
         switches = {"reasoning_effort": body["reasoning_effort"]} if "reasoning_effort" in body else {}
         switches |= body.get("chat_template_kwargs", {})
-        tools = None if body.get("tool_choice") == "none" else [*map(_tool, body.get("tools", []))] or None
+        tools = None if body.get("tool_choice") == "none" else [*map(tool_as_served, body.get("tools", []))] or None
         return self._template.render(messages=messages, tools=tools, add_generation_prompt=True, **switches) + tail
 
 
@@ -96,13 +96,6 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
     arguments = function.get("arguments")
     return call | {"function": function | {"arguments": json.loads(arguments)}} if isinstance(arguments, str) else call
-
-
-def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    """With the fields, and in the order, in which SGLang hands it to the template."""
-    function = tool["function"]
-    fields = {name: function.get(name) for name in ("description", "name", "parameters")}
-    return {"type": "function", "function": fields | {"strict": bool(function.get("strict"))}}
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psserve.errors import DataError
 from psserve.training.conversation import Conversation
 from psserve.training.tokenized import Tokenized
+from psserve.zoo.tokenizer import tool_as_served
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,13 +82,6 @@ def render(
         return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generate))
     except TemplateError as error:
         raise DataError(f"{conversation.where}: the chat template refuses it: {error}") from None
-
-
-def tool_as_served(tool: dict[str, Any]) -> dict[str, Any]:
-    """A tool with the fields, and in the order, in which SGLang hands it to the template (0.5.17 and 0.5.18)."""
-    function = tool["function"]
-    served = {field: function.get(field) for field in ("description", "name", "parameters")}
-    return {"type": "function", "function": served | {"strict": bool(function.get("strict"))}}
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

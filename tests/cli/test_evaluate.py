@@ -10,12 +10,14 @@ from click.testing import CliRunner, Result
 from psserve.cli.evaluate import SCORERS
 from psserve.cli.main import cli
 from psserve.cli.recording import Recorder
-from psserve.fleet.state import FleetState, ProcessId, ServerState, write_state
+from psserve.fleet.state import ServerState
 from psserve.training import scorers
 from psserve.training.evaluate import Score
 from psserve.training.record import data_hash
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import build_zoo
+
+from .zoo_commands import pretend_serving
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +75,7 @@ def record_of_fleet(zoo: Zoo, data: Path, served: ServerState, url: str) -> int:
 
     Returns how many records that made.
     """
-    state = FleetState(
-        url="http://127.0.0.1:30000",
-        zoo=str(zoo.path),
-        base=zoo.base.name,
-        supervisor=ProcessId.own(),
-        ready=True,
-        tmp_dir="",
-        servers=(served,),
-    )
-    (zoo.path / ".run").mkdir(exist_ok=True)
-    write_state(zoo.path / ".run", state)
+    pretend_serving(zoo, served)
     before = len(zoo.module("alpha").evaluations)
     Recorder(zoo.path, url, "exact", [data], 4).record("alpha", Score(1, 2))
     return len(zoo.module("alpha").evaluations) - before

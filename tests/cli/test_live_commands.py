@@ -12,10 +12,10 @@ import pytest
 
 from psserve.fleet.control_socket import ControlSocket
 from psserve.fleet.protocol import control_path
-from psserve.fleet.state import FleetState, ProcessId, ServerState, write_state
+from psserve.fleet.state import ServerState
 from psserve.zoo import Zoo
 
-from .zoo_commands import fails, run
+from .zoo_commands import fails, pretend_serving, run
 
 
 @dataclass
@@ -42,17 +42,8 @@ class Fleet:
 
 @pytest.fixture
 def fleet(zoo: Zoo, tmp_path: Path) -> Iterator[Fleet]:
-    state = FleetState(
-        url="http://127.0.0.1:30000",
-        zoo=str(zoo.path),
-        base=zoo.base.name,
-        supervisor=ProcessId.own(),
-        ready=True,
-        tmp_dir=str(tmp_path),
-        servers=(ServerState(name="decode-alpha-0", role="decode", module="alpha", port=1, state="ready", log=""),),
-    )
-    (zoo.path / ".run").mkdir()
-    write_state(zoo.path / ".run", state)
+    server = ServerState(name="decode-alpha-0", role="decode", module="alpha", port=1, state="ready", log="")
+    pretend_serving(zoo, server, tmp_dir=str(tmp_path))
     fleet, socket, end = Fleet(zoo), ControlSocket(control_path(tmp_path)), threading.Event()
     thread = threading.Thread(target=fleet.listen, args=(socket, end))
     thread.start()

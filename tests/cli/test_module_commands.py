@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.state import FleetState, ProcessId, ServerState, write_state
+from psserve.fleet.state import ServerState
 from psserve.zoo import Zoo
 from psserve.zoo.manifest import EvaluationRecord
 
-from .zoo_commands import fails, run
+from .zoo_commands import fails, pretend_serving, run
 
 EVALUATION = EvaluationRecord(
     date=1, scorer="number", data_hash="0" * 64, items=4, right=3, max_tokens=16, how="reference"
@@ -26,17 +26,7 @@ EVALUATION = EvaluationRecord(
 def served(zoo: Zoo) -> Zoo:
     """A zoo of which a fleet (this process) serves alpha."""
     server = ServerState(name="decode-alpha-0", role="decode", module="alpha", port=1, state="ready", log="")
-    state = FleetState(
-        url="http://127.0.0.1:30000",
-        zoo=str(zoo.path),
-        base=zoo.base.name,
-        supervisor=ProcessId.own(),
-        ready=True,
-        tmp_dir="",
-        servers=(server, server.model_copy(update={"name": "decode-alpha-1", "state": "down"})),
-    )
-    (zoo.path / ".run").mkdir()
-    write_state(zoo.path / ".run", state)
+    pretend_serving(zoo, server, server.model_copy(update={"name": "decode-alpha-1", "state": "down"}))
     return zoo
 
 

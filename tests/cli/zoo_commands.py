@@ -7,6 +7,8 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from psserve.cli.main import cli
+from psserve.fleet.state import FleetState, ProcessId, ServerState, write_state
+from psserve.zoo import Zoo
 
 
 def run(*arguments: str | Path, input: str | None = None) -> Result:
@@ -21,3 +23,18 @@ def fails(result: Result, code: int = 1) -> str:
     line = result.stderr.splitlines()[-1]
     assert line.startswith("psserve: error: ")
     return line
+
+
+def pretend_serving(zoo: Zoo, *servers: ServerState, tmp_dir: str = "") -> None:
+    """Let this process be the supervisor of a fleet of `zoo` at port 30000, which runs `servers`."""
+    state = FleetState(
+        url="http://127.0.0.1:30000",
+        zoo=str(zoo.path),
+        base=zoo.base.name,
+        supervisor=ProcessId.own(),
+        ready=True,
+        tmp_dir=tmp_dir,
+        servers=servers,
+    )
+    (zoo.path / ".run").mkdir(exist_ok=True)
+    write_state(zoo.path / ".run", state)
