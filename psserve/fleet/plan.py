@@ -76,7 +76,7 @@ def make_plan(
         basis=basis,
         run_dir=run,
         tmp_dir=tmp,
-        worker_key=secrets.token_urlsafe(32),
+        worker_key=secrets.token_hex(32),
     )
 
 
