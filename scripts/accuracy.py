@@ -35,10 +35,14 @@ def main(arguments: list[str]) -> int:
         from psserve.training.accuracy_report import markdown, write_report
         from psserve.training.compare import summary
         from psserve.training.demo_zoo import DemoConfig
+        from psserve.training.tasks import TASKS
         from psserve.zoo import Zoo
 
         config = DemoConfig(tasks=tuple(options.tasks))
-        chosen = {"finetuning_steps": options.steps, "learning_rate": options.learning_rate}
+        chosen = {
+            "finetuning_steps": options.steps and dict.fromkeys(TASKS, options.steps),
+            "learning_rate": options.learning_rate,
+        }
         config = replace(config, **{name: value for name, value in chosen.items() if value})
         base = Zoo.open(options.zoo).base.path
         processes = options.processes or all_cores()

@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
 def configuration(options: argparse.Namespace) -> DemoConfig:
     """The options as a DemoConfig."""
     from psserve.training import demo_zoo
+    from psserve.training.tasks import TASKS
 
     config = demo_zoo.DemoConfig(seed=options.seed)
     copying, pretraining = (replace(phase, seed=options.seed) for phase in (config.copying, config.pretraining))
@@ -61,7 +62,7 @@ def configuration(options: argparse.Namespace) -> DemoConfig:
         pretraining = replace(pretraining, steps=options.pretrain_steps)
     shape = {"num_hidden_layers": options.layers, "hidden_size": options.hidden_size}
     chosen = {
-        "finetuning_steps": options.finetune_steps,
+        "finetuning_steps": dict.fromkeys(TASKS, options.finetune_steps) if options.finetune_steps else None,
         "learning_rate": options.learning_rate,
         "tasks": tuple(options.tasks) if options.tasks else None,
         "shape": {name: value for name, value in shape.items() if value},

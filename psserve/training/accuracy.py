@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter
 
 from psserve.training.answers import Answerer, pair_answerer
-from psserve.training.compare import Contest, TaskAccuracy, compare
+from psserve.training.compare import ENDS, SHARES, Contest, TaskAccuracy, compare
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.data import write_conversations
 from psserve.training.demo_zoo import BASE_NAME, DemoConfig, Note, finetune_config, train_file
@@ -29,8 +29,8 @@ from psserve.zoo.storage import write_atomically
 LORA = LoraConfig(rank=16)
 LORA_RATE = 3.0
 """An adapter's learning rate over that of all parameters: an update of low rank needs larger steps."""
-ROWS = ("full", "prefillshare", "lora")
-"""What is trained for each task."""
+ROWS = ("full", "prefillshare")
+"""What is trained for each task and seed."""
 
 _RESULT = TypeAdapter(TaskAccuracy)
 
@@ -43,6 +43,18 @@ class Job:
     task: str
     work: Path
     config: DemoConfig
+    thorough: bool = False
+    """With a LoRA row and all shares of the curves: for one seed, since they take as long as the other rows."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The modules to train."""
+        return (*ROWS, "lora") if self.thorough else ROWS
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Where to evaluate."""
+        return SHARES if self.thorough else ENDS
 
     @property
     def result(self) -> Path:
@@ -55,11 +67,12 @@ def accuracy_runs(
 ) -> list[dict[str, TaskAccuracy]]:
     """For each seed, fine-tune the checkpoint `base` for each task in each way, and compare on held-out items.
 
-    A seed decides the training items and the run. Modules and results are kept in `work`; what is there is not made
-    again, so that an interrupted call can be repeated. `processes` share the machine's cores.
+    A seed decides the training items and the run; the first one's jobs are thorough. Modules and results are kept in
+    `work`; what is there is not made again, so that an interrupted call can be repeated. `processes` share the
+    machine's cores.
     """
     jobs = {
-        (seed, task): Job(base, task, work / f"seed-{seed}" / task, replace(config, seed=seed))
+        (seed, task): Job(base, task, work / f"seed-{seed}" / task, replace(config, seed=seed), seed == seeds[0])
         for seed in seeds
         for task in config.tasks
     }
@@ -101,7 +114,7 @@ def train_and_compare(job: Job) -> TaskAccuracy:
     zoo = Zoo.open(path) if path.exists() else Zoo.create(path, job.base.resolve(), BASE_NAME)
     task = TASKS[job.task]
     train_all(zoo, task, job)
-    return compare_task(zoo, task, job.config)
+    return compare_task(zoo, task, job)
 
 
 def train_all(zoo: Zoo, task: Task, job: Job) -> None:
@@ -110,7 +123,7 @@ def train_all(zoo: Zoo, task: Task, job: Job) -> None:
     write_conversations(
         train_file(job.work, task.name), training_items(task.name, job.config.training_items, job.config.seed)
     )
-    for row in ROWS:
+    for row in job.rows:
         if row not in trained:
             finetune(zoo, run_config(row, task, job))
 
@@ -125,16 +138,20 @@ def run_config(row: str, task: Task, job: Job) -> FinetuneConfig:
     return options
 
 
-def compare_task(zoo: Zoo, task: Task, config: DemoConfig) -> TaskAccuracy:
+def compare_task(zoo: Zoo, task: Task, job: Job) -> TaskAccuracy:
     """The held-out items are the same for every seed."""
-    base, full = load_pair(zoo, "full")
-    trained, lora = (load_pair(zoo, row).module for row in ("prefillshare", "lora"))
-    items = held_out_items(task.name, config.test_items)
+    base = load_pair(zoo, "full").base
+    models = {row: load_pair(zoo, row).module for row in job.rows}
+    items = held_out_items(task.name, job.config.test_items)
 
     def make(pair: Pair, share: float) -> Answerer:
         return pair_answerer(zoo, pair, base_share=share)
 
-    return compare(Contest(base, full, trained, items, SCORERS[task.scorer], task.longest_answer, lora), make)
+    scorer = SCORERS[task.scorer]
+    contest = Contest(
+        base, models["full"], models["prefillshare"], items, scorer, task.longest_answer, models.get("lora")
+    )
+    return compare(contest, make, job.shares)
 
 
 def all_cores() -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 from psserve.training.answers import Answerer, pair_answerer
 from psserve.training.conversation import Conversation
@@ -31,8 +31,12 @@ from psserve.zoo.compatibility import check_compatible
 
 SHARES = (0, 25, 50, 75, 100)
 """Percent of the prompt's KV that the base computes."""
+ENDS = (0, 100)
+"""Those that the rows are made of."""
 ROWS = ("base", "full", "naive", "prefillshare")
 TRAINED = ("full", "prefillshare")
+
+Key = TypeVar("Key", str, int)
 
 MakeAnswerer = Callable[[Pair, float], Answerer]
 """(the two models, share of the base's KV from 0 to 1) -> what answers."""
@@ -53,7 +57,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class TaskAccuracy:
-    """Accuracies (0 to 1) of one task: the base's, and each fine-tune's at every share of SHARES."""
+    """Accuracies (0 to 1) of one task: the base's, and each fine-tune's at every share that was tried."""
 
     base: float
     curves: Mapping[str, Mapping[int, float]]
@@ -108,21 +112,31 @@ def compare_in_zoo(
 def summary(runs: Sequence[Mapping[str, TaskAccuracy]]) -> dict[str, Any]:
     """The document of docs/results/accuracy.json: means over runs (one a seed) of the same tasks, and their spread.
 
-    Spread is the sample standard deviation, absent for a single run.
+    Spread is the sample standard deviation, absent for a single run. Rows and shares that only some runs have are means
+    over those.
     """
     tasks: dict[str, object] = {}
     for task in runs[0]:
         results = [run[task] for run in runs]
-        rows = {row: [result.rows[row] for result in results] for row in results[0].rows}
+        rows = gather([result.rows for result in results])
         entry: dict[str, object] = {row: fmean(values) for row, values in rows.items()}
         if len(runs) > 1:
-            entry["spread"] = {row: stdev(values) for row, values in rows.items()}
+            entry["spread"] = {row: stdev(values) for row, values in rows.items() if len(values) > 1}
         entry["shares"] = {
             name: {
-                str(percent): fmean(result.curves[name][percent] for result in results)
-                for percent in results[0].curves[name]
+                str(percent): fmean(values)
+                for percent, values in sorted(gather([result.curves[name] for result in results]).items())
             }
             for name in TRAINED
         }
         tasks[task] = entry
     return {"tasks": tasks, "seeds": len(runs)}
+
+
+def gather(runs: Sequence[Mapping[Key, float]]) -> dict[Key, list[float]]:
+    """The values of each key, in the order of the runs that have it."""
+    values: dict[Key, list[float]] = {}
+    for run in runs:
+        for key, value in run.items():
+            values.setdefault(key, []).append(value)
+    return values

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("accelerate")
 
 from psserve.training.accuracy import accuracy_runs
-from psserve.training.compare import ROWS, summary
+from psserve.training.compare import ROWS, SHARES, summary
 from psserve.training.demo_zoo import make_base
 from psserve.zoo import Zoo
 from tests.training.test_demo_zoo import MINIATURE
@@ -33,7 +33,9 @@ def test_each_way_is_trained_for_each_seed_and_only_once(base: Path, tmp_path: P
     assert {*ROWS, "lora"} <= table["tasks"]["math"].keys()
     job = tmp_path / "seed-1" / "math"
     kinds = {module.name: module.kind for module in Zoo.open(job / "zoo").modules()}
-    assert kinds == {"full": "naive", "prefillshare": "cache-conditioned", "lora": "cache-conditioned"}
+    assert kinds == {"full": "naive", "prefillshare": "cache-conditioned"}
+    assert runs[0]["math"].lora is not None, "the first seed is the thorough one"
+    assert runs[0]["math"].curves["full"].keys() == {*SHARES}
     data = [(tmp_path / f"seed-{seed}" / "math" / "math-train.jsonl").read_bytes() for seed in (0, 1)]
     assert data[0] != data[1], "a seed decides the training data"
 
