@@ -15,9 +15,10 @@ from psserve.fleet import layout
 from psserve.fleet.client import RouterClient
 from psserve.fleet.control import api_key_of, live_state
 from psserve.fleet.http import HttpClient
-from psserve.fleet.load import Load, Totals, read_load, read_totals
+from psserve.fleet.load import Totals, read_load, read_totals
 from psserve.fleet.memory_use import family, gpu_memory, main_memory, of_family
 from psserve.fleet.state import FleetState, ServerState, running_fleet
+from psserve.loads import Load
 from psserve.versions import versions
 
 ANSWER_S = 1.0

@@ -16,10 +16,11 @@ import pytest
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet import overview
 from psserve.fleet.http import HttpClient
-from psserve.fleet.load import Load, read_load, read_totals
+from psserve.fleet.load import read_load, read_totals
 from psserve.fleet.memory_use import family, main_memory, parse_gpu_memory
 from psserve.fleet.overview import survey
 from psserve.fleet.state import FleetState, ProcessId, ServerState, write_state
+from psserve.loads import Load
 
 # As SGLang 0.5.18 and the router answered them, shortened.
 LOADS = {

@@ -1,0 +1,49 @@
+"""What an SGLang server says of its requests and KV slots under `/v1/loads` (SGLang 0.5.17 and 0.5.18).
+
+It is answered from shared memory, also while the scheduler computes.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+LOADS_PATH = "/v1/loads?include=core,disagg"
+
+
+class Load(BaseModel):
+    """Requests and KV slots of one server."""
+
+    running: int
+    """Requests that it computes, or whose KV cache it is sending."""
+    queued: int
+    kv_tokens: int
+    """Size of its KV pool, in tokens."""
+    kv_used_tokens: int
+    """Of these, held by requests. What the cache keeps for later requests gives way, and is not counted."""
+
+
+class _Disaggregation(BaseModel):
+    prefill_inflight_queue_reqs: int = 0
+
+
+class _Snapshot(BaseModel):
+    num_running_reqs: int
+    num_waiting_reqs: int
+    num_used_tokens: int
+    max_total_num_tokens: int
+    disaggregation: _Disaggregation = _Disaggregation()
+
+
+class _Loads(BaseModel):
+    loads: list[_Snapshot]
+
+
+def parse_load(body: bytes) -> Load:
+    """The load in the answer `body`. Raises ValueError (pydantic's) when it has not SGLang's form."""
+    ranks = _Loads.model_validate_json(body).loads
+    return Load(
+        running=sum(rank.num_running_reqs + rank.disaggregation.prefill_inflight_queue_reqs for rank in ranks),
+        queued=sum(rank.num_waiting_reqs for rank in ranks),
+        kv_tokens=sum(rank.max_total_num_tokens for rank in ranks),
+        kv_used_tokens=sum(rank.num_used_tokens for rank in ranks),
+    )
