@@ -14,13 +14,14 @@ from psserve.addresses import is_loopback
 from psserve.errors import RequestError
 from psserve.router import generate, info
 from psserve.router.config import RouterConfig
+from psserve.router.dashboard import routes as dashboard
 from psserve.router.exchange import Exchange, new_exchange
 from psserve.router.info import json_response
 from psserve.router.metrics import Metrics
 from psserve.router.state import STATE, RouterState
 
 MAX_BODY_BYTES = 8 * 2**20
-OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics"})
+OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", *dashboard.FILES})
 """Need no key, and answer while the router drains."""
 CLIENT_LEFT = 499  # in log and metrics only, as nginx has it
 
@@ -34,6 +35,7 @@ def make_app(config: RouterConfig) -> web.Application:
     app = web.Application(middlewares=[border], client_max_size=MAX_BODY_BYTES)
     app.cleanup_ctx.append(_run_router(config))
     app.add_routes(info.routes)
+    app.add_routes(dashboard.routes)
     app.add_routes(generate.routes)
     return app
 
@@ -140,6 +142,7 @@ def _record(state: RouterState, exchange: Exchange, status: int) -> None:
     state.metrics.requests.labels(exchange.module, exchange.route, code).inc()
     if exchange.route == "-":
         return
+    state.activity.end(exchange, code, exchange.started + took)
     state.metrics.duration.labels(exchange.module, exchange.route).observe(took)
     _record_generation(state.metrics, exchange)
     log.info(

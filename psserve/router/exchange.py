@@ -31,12 +31,19 @@ class Exchange:
     usage: Usage | None = None
     first_byte: float | None = None
     """When the client was sent the first streamed byte."""
+    streamed_events: int = 0
+    """Events that the client was sent: about as many as tokens."""
     failed: str | None = None
     """Code of an error that was sent inside a stream, under status 200."""
     overhead_s: float | None = None
     """Time spent here: before the legs were sent, and from the slower one's answer to the headers of ours."""
     _sent: float | None = None
     _answered: float | None = None
+
+    @property
+    def sent(self) -> float | None:
+        """When the first legs that were answered had been sent."""
+        return self._sent
 
     def paired(self, legs: Legs) -> None:
         """A sequence's legs have answered; the first one names the request's workers."""

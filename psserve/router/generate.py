@@ -46,7 +46,11 @@ async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
     session = session_of(request.headers, body)
     generation = parse_generation(route, body, state.config, state.table, headers, session)
     exchange.module = generation.module.name
-    with state.table.hold(generation.module), state.metrics.inflight.track_inprogress():
+    with (
+        state.table.hold(generation.module),
+        state.metrics.inflight.track_inprogress(),
+        state.activity.follow(exchange),
+    ):
         if generation.stream:
             return await stream_answer(state.dispatcher, generation, exchange, request)
         return json_response(await generate_answer(state.dispatcher, generation, exchange))

@@ -9,6 +9,8 @@ from aiohttp import web
 from psserve.errors import UsageError
 from psserve.router.ask import BaseModel
 from psserve.router.config import RouterConfig
+from psserve.router.dashboard.activity import Activity
+from psserve.router.dashboard.loads import Loads
 from psserve.router.dispatch import Dispatcher
 from psserve.router.health import Prober
 from psserve.router.metrics import Metrics
@@ -34,6 +36,8 @@ class RouterState:
     prober: Prober
     tasks: TaskRouter | None
     """Chooses modules for `auto`, where that is on."""
+    activity: Activity
+    loads: Loads
     draining: bool = False
     """SIGTERM came: finish what runs, refuse what comes."""
 
@@ -49,7 +53,8 @@ class RouterState:
         if config.task_routing is not None:
             tasks = TaskRouter(config.task_routing, table, metrics, BaseModel(config, table, dispatcher).ask)
             tasks.learn(task_modules(config))
-        return cls(config, table, metrics, routing, upstream, dispatcher, prober, tasks)
+        activity, loads = Activity(), Loads(table, upstream)
+        return cls(config, table, metrics, routing, upstream, dispatcher, prober, tasks, activity, loads)
 
     def reconfigure(self, config: RouterConfig) -> None:
         """Serve the modules and workers of `config` from now on, in one step.

@@ -35,6 +35,7 @@ class ClientStream:
             self.response = web.StreamResponse(headers=HEADERS | self._exchange.headers())
             await self.response.prepare(self._request)
             self._exchange.first_byte = monotonic()
+        self._exchange.streamed_events += data.count(SEPARATOR)
         await self.response.write(data)
 
     async def close(self) -> web.StreamResponse:

@@ -79,6 +79,14 @@ class Upstream:
         """Tell `worker`, in the background, to drop request `rid`. Unknown ids are no error to it."""
         self._background.start(self._abort(worker, rid))
 
+    async def get(self, worker: Worker, path: str, timeout_s: float) -> bytes | None:
+        """The body of a successful answer; None if there is none in time. Says nothing of the worker's health."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self._pooled.get(worker.url + path, headers=self._headers, timeout=timeout) as response:
+                return await response.read() if response.status == 200 else None
+        return None
+
     async def accepts(self, worker: Worker) -> bool:
         """Whether a TCP connection to `worker` opens: the cheap half of a health check."""
         try:

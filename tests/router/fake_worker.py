@@ -74,6 +74,7 @@ class FakeWorker:
         app.router.add_post("/v1/completions", self._generate)
         app.router.add_post("/v1/chat/completions", self._generate)
         app.router.add_post("/abort_request", self._abort)
+        app.router.add_get("/v1/loads", self._loads)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
         # SGLang too binds with SO_REUSEADDR: a restart on the same port works at once.
@@ -94,6 +95,11 @@ class FakeWorker:
         self._check_key(request)
         self.aborted.append((await request.json())["rid"])
         return web.Response()
+
+    async def _loads(self, request: web.Request) -> web.Response:
+        self._check_key(request)
+        load = {"num_running_reqs": len(self.running), "num_waiting_reqs": 0}
+        return web.json_response({"loads": [load | {"num_used_tokens": 320, "max_total_num_tokens": 2048}]})
 
     def _check_key(self, request: web.Request) -> None:
         if request.headers.get("Authorization") != f"Bearer {self.key}":

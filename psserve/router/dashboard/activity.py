@@ -1,0 +1,104 @@
+"""What the dashboard remembers of requests: those in flight, the last ones that ended, and sums over five minutes.
+
+Nothing of it is text of a client's but the request id. It costs a few additions a request, whether anybody looks or not.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+
+from psserve.router.dashboard.timeline import Pair, Timeline
+from psserve.router.exchange import Exchange
+
+KEPT_REQUESTS = 40
+
+
+@dataclass
+class _Running:
+    """A request in flight, and how much of its output is on the timeline already."""
+
+    exchange: Exchange
+    counted: int = 0
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A request that is over. `code`: HTTP status, or the code of an error inside a stream."""
+
+    exchange: Exchange
+    code: str
+    when: float
+    """Monotonic seconds."""
+
+
+class Activity:
+    """Of one router."""
+
+    def __init__(self) -> None:
+        self.boot = uuid.uuid4().hex
+        """Another one after each start: who sees it change knows that counting began anew."""
+        self.since = monotonic()
+        self.timeline = Timeline()
+        self.ended: deque[Ended] = deque(maxlen=KEPT_REQUESTS)
+        self._running: dict[int, _Running] = {}
+
+    @property
+    def running(self) -> list[Exchange]:
+        """Requests in flight, the longest first."""
+        return [running.exchange for running in self._running.values()]
+
+    @contextmanager
+    def follow(self, exchange: Exchange) -> Iterator[None]:
+        """A request is generated meanwhile."""
+        running = self._running[id(exchange)] = _Running(exchange)
+        try:
+            yield
+        finally:
+            del self._running[id(exchange)]
+            self._count_output(running, _output_tokens(exchange), monotonic())
+
+    def catch_up(self, now: float) -> None:
+        """Put on the timeline what requests in flight have streamed since the last time."""
+        for running in self._running.values():
+            self._count_output(running, running.exchange.streamed_events, now)
+
+    def end(self, exchange: Exchange, code: str, now: float) -> None:
+        """A request to generate is over."""
+        self.ended.append(Ended(exchange, code, now))
+        bucket = self.timeline.at(now)
+        bucket.requests += 1
+        if not code.startswith("2"):
+            bucket.errors[code] += 1
+        if exchange.first_byte is not None:
+            bucket.add_ttft(exchange.first_byte - exchange.started)
+        if (usage := exchange.usage) is None:
+            return
+        bucket.prompt_tokens += usage["prompt_tokens"]
+        bucket.cached_tokens += usage["prompt_tokens_details"]["cached_tokens"]
+        if (pair := pair_of(exchange)) is not None:
+            bucket.flows[pair].prompt_tokens += usage["prompt_tokens"]
+
+    def _count_output(self, running: _Running, tokens: int, now: float) -> None:
+        if (pair := pair_of(running.exchange)) is None or tokens <= running.counted:
+            return
+        since = running.until or running.exchange.first_byte or running.exchange.started
+        self.timeline.spread_output(pair, tokens - running.counted, since, now)
+        running.counted, running.until = tokens, now
+
+
+def pair_of(exchange: Exchange) -> Pair | None:
+    """The workers of a request; None before they have answered."""
+    if exchange.prefill is None or exchange.decode is None:
+        return None
+    return exchange.prefill, exchange.decode
+
+
+def _output_tokens(exchange: Exchange) -> int:
+    """Of an answer that is over; one that broke off has no usage, but as many tokens as events."""
+    return exchange.usage["completion_tokens"] if exchange.usage is not None else exchange.streamed_events

@@ -1,0 +1,153 @@
+"""The document that the page asks for every second. Sizes in tokens, times in seconds, rates per second."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+from typing import Any
+
+import psserve
+from psserve.loads import Load
+from psserve.router.dashboard.activity import Activity
+from psserve.router.dashboard.timeline import BUCKET_S, Bucket, Flow, Pair
+from psserve.router.dashboard.waterfall import phases
+from psserve.router.exchange import Exchange
+from psserve.router.state import RouterState
+
+SHOWN_RUNNING = 10
+SUMS = ("requests", "prompt_tokens", "cached_tokens", "shared_tokens", "decode_cached_tokens")
+
+Document = dict[str, Any]
+
+
+async def view(state: RouterState) -> Document:
+    """The fleet, what it does now, and what it did in the last five minutes."""
+    loads = await state.loads.read()
+    now = monotonic()
+    activity = state.activity
+    activity.catch_up(now)
+    buckets = list(activity.timeline.last(now))
+    return {
+        "boot": activity.boot,
+        "version": psserve.__version__,
+        "uptime_s": now - activity.since,
+        "base": state.config.base.name,
+        "modules": [{"name": module.name, "task": module.task} for module in state.config.modules],
+        "servers": [worker | _load(loads.get(worker["name"])) for worker in _servers(state)],
+        "running": len(activity.running),
+        "now": _rates(buckets, now),
+        "flows": _flows(buckets, now),
+        "bucket_s": BUCKET_S,
+        "series": _series(buckets),
+        "totals": _totals(buckets),
+        "errors": _errors(buckets),
+        "requests": _requests(activity, now),
+    }
+
+
+def _servers(state: RouterState) -> Iterable[Document]:
+    for worker in state.table.workers:
+        config = worker.config
+        yield {
+            "name": worker.name,
+            "role": config.role,
+            "module": config.module,
+            "state": worker.state,
+            "error": worker.error,
+            "in_flight": worker.running,
+        }
+
+
+def _load(load: Load | None) -> Document:
+    return {"load": None if load is None else load.model_dump()}
+
+
+def _recent(buckets: list[Bucket], now: float) -> tuple[list[Bucket], float]:
+    """The bucket of `now` and the one before it, and how many seconds they span."""
+    return buckets[-2:], BUCKET_S + now % BUCKET_S
+
+
+def _rates(buckets: list[Bucket], now: float) -> Document:
+    recent, span = _recent(buckets, now)
+    names = ("requests", "prompt_tokens", "output_tokens")
+    return {name: sum(getattr(bucket, name) for bucket in recent) / span for name in names}
+
+
+def _flows(buckets: list[Bucket], now: float) -> list[Document]:
+    recent, span = _recent(buckets, now)
+    sums: defaultdict[Pair, Flow] = defaultdict(Flow)
+    for bucket in recent:
+        for pair, flow in bucket.flows.items():
+            sums[pair].prompt_tokens += flow.prompt_tokens
+            sums[pair].output_tokens += flow.output_tokens
+    return [
+        {
+            "prefill": prefill,
+            "decode": decode,
+            "prompt_tokens": flow.prompt_tokens / span,
+            "output_tokens": flow.output_tokens / span,
+        }
+        for (prefill, decode), flow in sums.items()
+    ]
+
+
+def _series(buckets: list[Bucket]) -> dict[str, list[float | None]]:
+    """One value a bucket, oldest first. The last bucket is not over yet."""
+
+    def column(value: Callable[[Bucket], float | None]) -> list[float | None]:
+        return [value(bucket) for bucket in buckets]
+
+    return {
+        "prompt_tokens": column(lambda bucket: bucket.prompt_tokens),
+        "cached_tokens": column(lambda bucket: bucket.cached_tokens),
+        "shared_tokens": column(lambda bucket: bucket.shared_tokens),
+        "output_tokens": column(lambda bucket: round(bucket.output_tokens, 1)),
+        "ttft_p50": column(lambda bucket: quantile(bucket.ttfts, 0.5)),
+        "ttft_p95": column(lambda bucket: quantile(bucket.ttfts, 0.95)),
+    }
+
+
+def _totals(buckets: list[Bucket]) -> Document:
+    ttfts = [ttft for bucket in buckets for ttft in bucket.ttfts]
+    sums = {name: sum(getattr(bucket, name) for bucket in buckets) for name in SUMS}
+    return sums | {"ttft_p50": quantile(ttfts, 0.5), "ttft_p95": quantile(ttfts, 0.95)}
+
+
+def quantile(values: list[float], share: float) -> float | None:
+    """The value that `share` of `values` do not exceed (nearest rank); None of none."""
+    if not values:
+        return None
+    return sorted(values)[max(0, round(share * len(values) + 0.5) - 1)]
+
+
+def _errors(buckets: list[Bucket]) -> list[Document]:
+    counts: Counter[str] = sum((bucket.errors for bucket in buckets), Counter())
+    return [{"code": code, "count": count} for code, count in counts.most_common()]
+
+
+def _requests(activity: Activity, now: float) -> list[Document]:
+    """Those in flight, as far as they are shown, then those that ended, the newest first."""
+    running = [_request(exchange, now) | {"age_s": None, "code": None} for exchange in activity.running[:SHOWN_RUNNING]]
+    ended = [
+        _request(end.exchange, end.when) | {"age_s": now - end.when, "code": end.code}
+        for end in reversed(activity.ended)
+    ]
+    return running + ended
+
+
+def _request(exchange: Exchange, end: float) -> Document:
+    usage: Mapping[str, Any] = exchange.usage or {}
+    return {
+        "id": exchange.request_id,
+        "module": exchange.module,
+        "route": exchange.route,
+        "prefill": exchange.prefill,
+        "decode": exchange.decode,
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "cached_tokens": usage.get("prompt_tokens_details", {}).get("cached_tokens"),
+        "output_tokens": usage.get("completion_tokens", exchange.streamed_events),
+        "took_s": end - exchange.started,
+        "ttft_s": None if exchange.first_byte is None else exchange.first_byte - exchange.started,
+        "phases": phases(exchange, end),
+    }
