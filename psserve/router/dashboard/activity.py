@@ -1,6 +1,6 @@
 """What the dashboard remembers of requests: those in flight, the last ones that ended, and sums over five minutes.
 
-Nothing of it is text of a client's but the request id. It costs a few additions a request, whether anybody looks or not.
+Nothing of it is text of a client's but the request id. It costs a few additions a request, seen or not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from time import monotonic
 from psserve.router.dashboard.timeline import Pair, Timeline
 from psserve.router.exchange import Exchange
 
-KEPT_REQUESTS = 40
+KEPT_REQUESTS = 24
 
 
 @dataclass

@@ -139,6 +139,7 @@ def _requests(activity: Activity, now: float) -> list[Document]:
 def _request(exchange: Exchange, end: float) -> Document:
     usage: Mapping[str, Any] = exchange.usage or {}
     return {
+        "key": f"{exchange.started:.6f} {exchange.request_id}",
         "id": exchange.request_id,
         "module": exchange.module,
         "route": exchange.route,
