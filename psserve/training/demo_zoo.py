@@ -58,8 +58,8 @@ class DemoConfig:
     copying: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=2000, batch_size=8))
     """The first phase of pretraining. Without it the base has not learnt to copy after 8 million tokens, and a module
     finds no names in its KV."""
-    pretraining: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=5000))
-    finetuning_steps: Mapping[str, int] = field(default_factory=lambda: {"math": 4000, "code": 1200, "tools": 3000})
+    pretraining: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=8000))
+    finetuning_steps: Mapping[str, int] = field(default_factory=lambda: {"math": 4000, "code": 1000, "tools": 2500})
     """By task: until the loss no longer falls much."""
     finetuning_batch: int = 4
     """As in pretraining, many small steps teach more than few large ones."""
