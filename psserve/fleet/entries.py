@@ -9,13 +9,14 @@ from psserve.fleet.spec import ServerSpec
 from psserve.zoo import Base, Module
 
 
-def base_entry(base: Base, context_length: int) -> dict[str, Any]:
+def base_entry(base: Base, context_length: int, kv_token_bytes: int) -> dict[str, Any]:
     """The entry of the base. `context_length`: tokens of prompt and answer together, as served."""
     return {
         "name": base.name,
         "path": str(base.path),
         "vocab_size": base.vocab_size,
         "context_length": context_length,
+        "kv_token_bytes": kv_token_bytes,
     }
 
 

@@ -44,6 +44,11 @@ class ServerMemory:
     """What is counted for CUDA; 0 on CPU, where the processes themselves are not counted."""
 
     @property
+    def kv_token_bytes(self) -> int:
+        """Of one token's KV cache, on all its GPUs together."""
+        return self.kv_bytes // self.kv_tokens
+
+    @property
     def total_bytes(self) -> int:
         return self.weight_bytes + self.kv_bytes + self.overhead_bytes
 

@@ -180,7 +180,7 @@ def _router(
             "host": wanted.host,
             "port": port,
             "api_key": api_key,
-            "base": entries.base_entry(zoo.base, basis.settings.context_length),
+            "base": entries.base_entry(zoo.base, basis.settings.context_length, servers[0].memory.kv_token_bytes),
             "modules": [*map(entries.module_entry, modules), *base],
             "workers": [entries.worker_entry(server) for server in servers],
             "request_timeout_s": wanted.request_timeout_secs,

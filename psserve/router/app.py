@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from time import monotonic
 
 from aiohttp import web
 
@@ -17,7 +16,7 @@ from psserve.router.config import RouterConfig
 from psserve.router.dashboard import routes as dashboard
 from psserve.router.exchange import Exchange, new_exchange
 from psserve.router.info import json_response
-from psserve.router.metrics import Metrics
+from psserve.router.observability.record import record
 from psserve.router.state import STATE, RouterState
 
 MAX_BODY_BYTES = 8 * 2**20
@@ -62,7 +61,7 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         return response
     finally:
-        _record(request.app[STATE], exchange, status)
+        record(request.app[STATE], exchange, status)
 
 
 async def _answer(request: web.Request, handler: Handler, exchange: Exchange) -> web.StreamResponse:
@@ -133,34 +132,3 @@ def _from_http(error: web.HTTPException) -> RequestError:
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return RequestError(413, f"the body is larger than {MAX_BODY_BYTES} bytes", code="request_too_large")
     return RequestError(error.status, error.reason, code="bad_request")
-
-
-def _record(state: RouterState, exchange: Exchange, status: int) -> None:
-    """One log line and the metrics of a request. No text of the client's but its request id."""
-    took = monotonic() - exchange.started
-    code = exchange.failed or str(status)
-    state.metrics.requests.labels(exchange.module, exchange.route, code).inc()
-    if exchange.route == "-":
-        return
-    state.activity.end(exchange, code, exchange.started + took)
-    state.metrics.duration.labels(exchange.module, exchange.route).observe(took)
-    _record_generation(state.metrics, exchange)
-    log.info(
-        "request=%s route=%s module=%s prefill=%s decode=%s code=%s seconds=%.4f",
-        exchange.request_id,
-        exchange.route,
-        exchange.module,
-        exchange.prefill,
-        exchange.decode,
-        code,
-        took,
-    )
-
-
-def _record_generation(metrics: Metrics, exchange: Exchange) -> None:
-    if (usage := exchange.usage) is not None:
-        metrics.usage(exchange.module, usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"])
-    if exchange.first_byte is not None:
-        metrics.ttft.labels(exchange.module).observe(exchange.first_byte - exchange.started)
-    if exchange.overhead_s is not None:
-        metrics.overhead.labels(exchange.module).observe(exchange.overhead_s)

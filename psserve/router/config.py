@@ -30,6 +30,8 @@ class BaseConfig(_Strict):
     vocab_size: int = Field(gt=0)
     context_length: int = Field(gt=1)
     """Tokens of prompt and answer together."""
+    kv_token_bytes: int | None = Field(default=None, gt=0)
+    """Size of one token's KV. None: not known."""
 
 
 class ModuleConfig(_Strict):

@@ -26,6 +26,7 @@ from psserve.errors import RequestError
 from psserve.router.config import ModuleConfig
 from psserve.router.failures import LegFailure, broken, split_mismatch
 from psserve.router.metrics import Metrics
+from psserve.router.observability.sequence import SequenceRecord
 from psserve.router.routing import Affinity, Place, Routing
 from psserve.router.tasks import together
 from psserve.router.upstream import Upstream
@@ -99,12 +100,18 @@ class Legs:
     """When the legs were sent (monotonic seconds)."""
     answered: float
     """When the slower leg had answered."""
+    record: SequenceRecord
 
     async def read(self) -> bytes:
-        return await self.upstream.read(self.pair.decode, self.response)
+        payload = await self.upstream.read(self.pair.decode, self.response)
+        self.record.whole()
+        return payload
 
     async def read_some(self) -> bytes:
-        return await self.upstream.read_some(self.pair.decode, self.response)
+        data = await self.upstream.read_some(self.pair.decode, self.response)
+        if data:
+            self.record.arrived(data)
+        return data
 
     def check_split(self, decode_prompt_tokens: Any) -> None:
         """The rule of design.md section 1: the base computed all of the prompt but its last token.
@@ -176,17 +183,18 @@ class Dispatcher:
         """Send both legs; returns when both have answered."""
         started = monotonic()
         pair.decode.running += 1
+        record = SequenceRecord(sequence.after is None, started)
         opened: list[aiohttp.ClientResponse] = []
         try:
             async with _deadline(deadline):
-                prefill, _ = await together(self._prefill(pair, sequence), self._decode(pair, sequence, opened))
+                prefill, _ = await together(self._prefill(pair, sequence, record), self._decode(pair, sequence, opened))
         except BaseException as error:
             pair.decode.running -= 1
             for response in opened:
                 response.close()
             self._abandon(pair, error, started)
             raise
-        return Legs(pair, self._upstream, opened[0], prefill, started, monotonic())
+        return Legs(pair, self._upstream, opened[0], prefill, started, monotonic(), record)
 
     @asynccontextmanager
     async def _owned(self, legs: Legs, deadline: float) -> AsyncIterator[None]:
@@ -201,7 +209,7 @@ class Dispatcher:
             legs.response.close()  # nothing to close once the body was read to its end
             legs.pair.decode.running -= 1
 
-    async def _prefill(self, pair: Pair, sequence: Sequence) -> PrefillUsage:
+    async def _prefill(self, pair: Pair, sequence: Sequence, record: SequenceRecord) -> PrefillUsage:
         pair.prefill.running += 1
         try:
             body = orjson.dumps(sequence.prefill | pair.fields())
@@ -210,8 +218,11 @@ class Dispatcher:
         finally:
             pair.prefill.running -= 1
         sequence.prefilled.set()
+        record.prefilled = monotonic()
+        record.prompt_tokens = usage.prompt_tokens
         if pair.place is not None:
             pair.place.prefilled(sequence.prefill, usage.prompt_tokens)
+            record.shared_tokens = pair.place.shared_tokens(usage.prompt_tokens, usage.cached_tokens)
         return usage
 
     async def _decode(self, pair: Pair, sequence: Sequence, opened: list[aiohttp.ClientResponse]) -> None:

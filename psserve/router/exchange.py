@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
 from aiohttp import web
 
 from psserve.router.dispatch import Legs
+from psserve.router.observability.sequence import SequenceRecord
 from psserve.router.task_routing.choice import Choice
 from psserve.router.usage import Usage
 
@@ -28,6 +30,14 @@ class Exchange:
     """How the module was chosen, when the client left that to us."""
     prefill: str | None = None
     decode: str | None = None
+    outcomes: tuple[str, str] | None = None
+    """Why routing chose these two workers."""
+    accepted: float | None = None
+    """When its body had been read and checked."""
+    sequences: list[SequenceRecord] = field(default_factory=list)
+    """Those whose workers have answered."""
+    on_gap: Callable[[float], object] | None = None
+    """Is told the seconds between arrivals of output, for metrics."""
     usage: Usage | None = None
     first_byte: float | None = None
     """When the client was sent the first streamed byte."""
@@ -45,11 +55,28 @@ class Exchange:
         """When the first legs that were answered had been sent."""
         return self._sent
 
+    @property
+    def shared_tokens(self) -> int:
+        """Prompt tokens that the base had computed for another module; each prompt counts once."""
+        return sum(sequence.shared_tokens for sequence in self.sequences if sequence.is_first)
+
+    @property
+    def decode_cached_tokens(self) -> int:
+        """Tokens whose KV the decode worker had itself, over all sequences."""
+        return sum(sequence.decode_cached_tokens for sequence in self.sequences)
+
+    def accept(self, module: str) -> None:
+        """The request was read and checked: it is for `module`."""
+        self.module, self.accepted = module, monotonic()
+
     def paired(self, legs: Legs) -> None:
         """A sequence's legs have answered; the first one names the request's workers."""
         if self._sent is None:
             self.prefill, self.decode = legs.pair.prefill.name, legs.pair.decode.name
             self._sent = legs.started
+            self.outcomes = None if legs.pair.place is None else legs.pair.place.outcomes
+        legs.record.on_gap = self.on_gap
+        self.sequences.append(legs.record)
         self._answered = max(legs.answered, self._answered or 0.0)
 
     def answered(self) -> None:

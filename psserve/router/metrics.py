@@ -7,13 +7,11 @@ import logging
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from psserve.router.failures import LegFailure
+from psserve.router.observability.buckets import LATENCY
+from psserve.router.observability.sequence_metrics import SequenceMetrics
 from psserve.router.task_routing.choice import Choice
 from psserve.router.workers import WorkerTable
 
-LATENCY_BUCKETS = (
-    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
-    1, 1.5, 2, 4, 8, 15, 30, 60, 120, 600,
-)  # fmt: skip
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 STATES = ("starting", "ready", "down")
 
@@ -23,7 +21,8 @@ log = logging.getLogger("psserve.router")
 class Metrics:
     """One registry a router, so that several can live in one process."""
 
-    def __init__(self, table: WorkerTable) -> None:
+    def __init__(self, table: WorkerTable, kv_token_bytes: int | None = None) -> None:
+        """`kv_token_bytes`: size of one token's KV; None: not known."""
         self._table = table
         self._registry = registry = CollectorRegistry()
         by_module = ["module"]
@@ -34,14 +33,14 @@ class Metrics:
             "psserve_request_duration_seconds",
             "Arrival to last byte.",
             ["module", "route"],
-            buckets=LATENCY_BUCKETS,
+            buckets=LATENCY,
             registry=registry,
         )
         self.ttft = Histogram(
             "psserve_ttft_seconds",
             "Arrival to first streamed byte.",
             by_module,
-            buckets=LATENCY_BUCKETS,
+            buckets=LATENCY,
             registry=registry,
         )
         self.overhead = Histogram(
@@ -51,6 +50,7 @@ class Metrics:
             buckets=OVERHEAD_BUCKETS,
             registry=registry,
         )
+        self.sequences = SequenceMetrics(registry, kv_token_bytes)
         self.inflight = Gauge("psserve_inflight_requests", "Generations in flight.", registry=registry)
         self.split_mismatch = Counter(
             "psserve_split_mismatch_total", "Answers discarded: the legs disagreed about the prompt.", registry=registry
@@ -126,7 +126,7 @@ class Metrics:
     def _forget_modules(self) -> None:
         """Drop the series of modules that are served no more; a late request may have made one anew since last time."""
         by_module = (
-            *(self.requests, self.duration, self.ttft, self.overhead),
+            *(self.requests, self.duration, self.ttft, self.overhead, *self.sequences.by_module),
             *(self.prompt_tokens, self.cached_tokens, self.task_decisions),
         )
         for name in self._table.former_modules:

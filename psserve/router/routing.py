@@ -12,6 +12,7 @@ from psserve.errors import RequestError
 from psserve.router.checks import Body
 from psserve.router.config import ModuleConfig, Role, RouterConfig
 from psserve.router.metrics import Metrics
+from psserve.router.observability.shared_prefix import PrefixOwners
 from psserve.router.policies import Choice, Policy, Request, make_policy
 from psserve.router.policies.events import FollowedHoldings
 from psserve.router.policies.index import PredictedHoldings
@@ -53,6 +54,16 @@ class Place:
             self._routing.prefill.finish(self._prefill_choice, served=True)
             self._routing.keys.learn(body, self._prefill_choice.request.prompt, prompt_tokens)
 
+    def shared_tokens(self, prompt_tokens: int, cached_tokens: int) -> int:
+        """Of the cached tokens that the prefill worker reported, those that it had computed for other modules."""
+        prompt, module = self._prefill_choice.request.prompt, self.decode.config.module or "-"
+        return self._routing.owners.computed(self.prefill.name, module, prompt, prompt_tokens, cached_tokens)
+
+    @property
+    def outcomes(self) -> tuple[str, str]:
+        """Why the prefill and the decode worker were chosen."""
+        return self._prefill_choice.outcome, self._decode_choice.outcome
+
     def end(self) -> None:
         if not self._is_prefilled:
             self._routing.prefill.finish(self._prefill_choice, served=False)
@@ -70,6 +81,7 @@ class Routing:
     keys: PromptKeys
     followers: Followers | None = None
     """Where prefill workers publish KV events."""
+    owners: PrefixOwners = field(default_factory=PrefixOwners)
     _seen: dict[str, tuple[Worker, int]] = field(default_factory=dict)
 
     @classmethod
@@ -92,6 +104,7 @@ class Routing:
 
     def reconfigure(self) -> None:
         """The table has other workers now."""
+        self.owners.retain([worker.name for worker in self.table.prefills])
         if self.followers is not None:
             self.followers.reconfigure()
 

@@ -44,7 +44,7 @@ class RouterState:
     @classmethod
     def create(cls, config: RouterConfig) -> RouterState:
         table = WorkerTable(config)
-        metrics = Metrics(table)
+        metrics = Metrics(table, config.base.kv_token_bytes)
         upstream = Upstream(config, table)
         routing = Routing.create(config, table, metrics)
         dispatcher = Dispatcher(table, upstream, metrics, routing, config.request_timeout_s)

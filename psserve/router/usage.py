@@ -17,6 +17,8 @@ def checked_usage(legs: Legs, usage: Usage) -> Usage:
     """
     legs.check_split(usage.get("prompt_tokens"))
     details = usage.get("prompt_tokens_details") or {}
+    legs.record.decode_cached_tokens = int(details.get("cached_tokens") or 0)
+    legs.record.output_tokens = int(usage.get("completion_tokens") or 0)
     return usage | {"prompt_tokens_details": details | {"cached_tokens": legs.prefill.cached_tokens}}
 
 
