@@ -18,7 +18,7 @@ from .task_classifier import check_classifier
 
 _ROUTER = (
     *("host", "port", "request_timeout_secs", "drain_secs", "prefill_policy", "decode_policy", "kv_events"),
-    *("task_classifier", "task_threshold", "default_module"),
+    *("task_classifier", "task_threshold", "default_module", "log_format", "otlp_traces_endpoint"),
 )
 _POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "random"])
 
@@ -57,6 +57,8 @@ _POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "r
 )
 @click.option("--task-threshold", type=float, help="Confidence that `auto` chooses a module from [default: 0.25].")
 @click.option("--default-module", metavar="NAME", help="Who gets `auto` below it [default: refused].")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Of the router's log [default: text].")
+@click.option("--otlp-traces-endpoint", metavar="HOST:PORT", help="Collector for traces, OTLP/HTTP [default: none].")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="What clients must send [also: $PSSERVE_API_KEY].")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set this in every SGLang server.")
 @click.option("--watch", is_flag=True, help="Serve what the zoo has: follow every module that comes, changes or goes.")

@@ -16,6 +16,7 @@ from psserve.fleet.server_options import Count, DecodeOptions, ModuleOptions, Pr
 
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
+LogFormatChoice = Literal["text", "json"]
 PolicyChoice = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
 
 
@@ -46,6 +47,11 @@ class RouterOptions(Table):
     """Confidence from which on a module is chosen for `auto`."""
     default_module: str | None = Field(default=None, min_length=1)
     """Module, or served base, for requests to `auto` below the threshold. Left out: they are refused."""
+    log_format: LogFormatChoice = "text"
+    """Of the router's log: text, or a JSON object a line (docs/metrics.md)."""
+    otlp_traces_endpoint: str | None = Field(default=None, min_length=1)
+    """OpenTelemetry collector for traces of requests (OTLP/HTTP), host:port or a URL. Left out: what the environment
+    variable OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
 
 
 class FleetOptions(Table):

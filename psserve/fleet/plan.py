@@ -189,6 +189,8 @@ def _router(
             "prefill_policy": wanted.prefill_policy,
             "decode_policy": wanted.decode_policy,
             "task_routing": entries.task_routing_entry(wanted),
+            "log_format": wanted.log_format,
+            "otlp_traces_endpoint": wanted.otlp_traces_endpoint,
             "kv_pool_tokens": min(server.memory.kv_tokens for server in servers),
         },
     )

@@ -107,7 +107,8 @@ def server_env(
 
 def router_env(inherited: Mapping[str, str], *, tmp_dir: Path) -> dict[str, str]:
     """The whole environment of the router, which is no SGLang process."""
-    env = {name: value for name, value in inherited.items() if name in _INHERITED or name.startswith("LC_")}
+    kept = ("LC_", "OTEL_")  # the latter says how traces are sampled and sent
+    env = {name: value for name, value in inherited.items() if name in _INHERITED or name.startswith(kept)}
     return env | {
         "TMPDIR": str(tmp_dir),
         "PYTHONUNBUFFERED": "1",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from functools import partial
@@ -20,6 +19,7 @@ from aiohttp import web
 from psserve.errors import PsserveError, StartError
 from psserve.router.app import make_app
 from psserve.router.config import RouterConfig, load_config
+from psserve.router.observability.log_format import write_logs
 from psserve.router.reload import reload
 from psserve.router.state import STATE
 
@@ -65,10 +65,11 @@ async def _drain(runner: web.AppRunner, now: asyncio.Event) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="psserve.router", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="JSON file, see psserve/router/config.py")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         path = parser.parse_args().config
-        uvloop.run(serve(load_config(path), path))
+        config = load_config(path)
+        write_logs(config.log_format)
+        uvloop.run(serve(config, path))
     except PsserveError as error:
         print(f"psserve: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -55,13 +55,15 @@ def _run_router(config: RouterConfig) -> Callable[[web.Application], AsyncIterat
 async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuses who may not enter, turns every error into OpenAI's form, and records how the request went."""
     exchange = new_exchange(request)
+    state = request.app[STATE]
     status = CLIENT_LEFT
-    try:
-        response = await _answer(request, handler, exchange)
-        status = response.status
-        return response
-    finally:
-        record(request.app[STATE], exchange, status)
+    with state.tracing.request(request, exchange):
+        try:
+            response = await _answer(request, handler, exchange)
+            status = response.status
+            return response
+        finally:
+            record(state, exchange, status)
 
 
 async def _answer(request: web.Request, handler: Handler, exchange: Exchange) -> web.StreamResponse:

@@ -16,6 +16,7 @@ from psserve.errors import UsageError
 from psserve.router.policies import PolicyName
 
 Role = Literal["prefill", "decode"]
+LogFormat = Literal["text", "json"]
 
 
 class _Strict(BaseModel):
@@ -131,6 +132,10 @@ class RouterConfig(_Strict):
     """Which of a module's decode workers answers."""
     task_routing: TaskRoutingConfig | None = None
     """None: there is no `auto`."""
+    log_format: LogFormat = "text"
+    """Of the log on stderr."""
+    otlp_traces_endpoint: str | None = Field(default=None, min_length=1)
+    """Collector of traces (OTLP/HTTP): host:port or a URL. None: what OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
     serial: int = 0
     """Told again by `/workers`, so that whoever rewrote the file sees when the router has followed."""
 

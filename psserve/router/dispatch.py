@@ -27,6 +27,7 @@ from psserve.router.config import ModuleConfig
 from psserve.router.failures import LegFailure, broken, split_mismatch
 from psserve.router.metrics import Metrics
 from psserve.router.observability.sequence import SequenceRecord
+from psserve.router.observability.tracing import leg_span, traced_leg
 from psserve.router.routing import Affinity, Place, Routing
 from psserve.router.tasks import together
 from psserve.router.upstream import Upstream
@@ -192,6 +193,7 @@ class Dispatcher:
             pair.decode.running -= 1
             for response in opened:
                 response.close()
+            record.end_span(error)
             self._abandon(pair, error, started)
             raise
         return Legs(pair, self._upstream, opened[0], prefill, started, monotonic(), record)
@@ -204,17 +206,20 @@ class Dispatcher:
             legs.pair.decode.last_answer = monotonic()
         except BaseException as error:
             self._abandon(legs.pair, error, legs.started)
+            legs.record.end_span(error)
             raise
         finally:
             legs.response.close()  # nothing to close once the body was read to its end
+            legs.record.end_span()
             legs.pair.decode.running -= 1
 
     async def _prefill(self, pair: Pair, sequence: Sequence, record: SequenceRecord) -> PrefillUsage:
         pair.prefill.running += 1
         try:
             body = orjson.dumps(sequence.prefill | pair.fields())
-            response = await self._upstream.post(pair.prefill, sequence.path, body, sequence.headers, fresh=pair.fresh)
-            usage = _prefill_usage(pair.prefill, await self._upstream.read(pair.prefill, response))
+            with traced_leg("prefill", pair.prefill.name, sequence.headers) as headers:
+                response = await self._upstream.post(pair.prefill, sequence.path, body, headers, fresh=pair.fresh)
+                usage = _prefill_usage(pair.prefill, await self._upstream.read(pair.prefill, response))
         finally:
             pair.prefill.running -= 1
         sequence.prefilled.set()
@@ -228,7 +233,9 @@ class Dispatcher:
     async def _decode(self, pair: Pair, sequence: Sequence, opened: list[aiohttp.ClientResponse]) -> None:
         """Adds the answer to `opened` at once: whoever cancels us must be able to close it."""
         body = orjson.dumps(sequence.decode | pair.fields())
-        opened.append(await self._upstream.post(pair.decode, sequence.path, body, sequence.headers, fresh=pair.fresh))
+        record.decode_span = leg_span("decode", pair.decode.name)
+        headers = {**sequence.headers, **record.decode_span.headers}
+        opened.append(await self._upstream.post(pair.decode, sequence.path, body, headers, fresh=pair.fresh))
 
     def _abandon(self, pair: Pair, error: BaseException, started: float) -> None:
         """Free both workers of a sequence that ended with `error`, and draw conclusions from it."""

@@ -43,6 +43,9 @@ class Exchange:
     """When the client was sent the first streamed byte."""
     streamed_events: int = 0
     """Events that the client was sent: about as many as tokens."""
+    code: str | None = None
+    """How it ended: HTTP status, or the code of an error inside a stream."""
+    trace_id: str | None = None
     failed: str | None = None
     """Code of an error that was sent inside a stream, under status 200."""
     overhead_s: float | None = None

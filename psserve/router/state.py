@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -14,6 +15,7 @@ from psserve.router.dashboard.loads import Loads
 from psserve.router.dispatch import Dispatcher
 from psserve.router.health import Prober
 from psserve.router.metrics import Metrics
+from psserve.router.observability.tracing import Tracing, make_tracing
 from psserve.router.routing import Routing
 from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.upstream import Upstream
@@ -40,6 +42,10 @@ class RouterState:
     loads: Loads
     draining: bool = False
     """SIGTERM came: finish what runs, refuse what comes."""
+    tracing: Tracing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tracing = make_tracing(self.config)
 
     @classmethod
     def create(cls, config: RouterConfig) -> RouterState:
@@ -76,6 +82,7 @@ class RouterState:
         await self.prober.close()
         await self.upstream.close()
         await self.routing.close()
+        await asyncio.to_thread(self.tracing.close)  # it may have spans to send
 
 
 STATE = web.AppKey("state", RouterState)

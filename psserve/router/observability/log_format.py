@@ -6,11 +6,11 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
+from psserve.router.config import LogFormat
 from psserve.router.observability.request_line import Line
 
-LogFormat = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)s %(message)s"
 
 

@@ -16,7 +16,7 @@ log = logging.getLogger("psserve.router")
 def record(state: RouterState, exchange: Exchange, status: int) -> None:
     """Take note of a request that was answered with `status`. Endpoints that only tell are counted, not logged."""
     now = monotonic()
-    code = exchange.failed or str(status)
+    code = exchange.code = exchange.failed or str(status)
     state.metrics.requests.labels(exchange.module, exchange.route, code).inc()
     if exchange.route == "-":
         return

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
+from psserve.router.observability.tracing import UNTRACED, LegSpan
+
 UNFINISHED = b'"finish_reason":null'
 """Is in every event that carries output and is not the last; in none of those that close a stream."""
 
@@ -30,6 +32,7 @@ class SequenceRecord:
     first_output: float | None = None
     """When the first output of a stream came, or the whole of an answer that is not streamed."""
     last_output: float | None = None
+    decode_span: LegSpan = UNTRACED
     on_gap: Callable[[float], object] | None = None
     """Is told the seconds between one arrival of a stream's output and the next."""
 
@@ -45,6 +48,10 @@ class SequenceRecord:
         elif self.last_output is not None and self.on_gap is not None and UNFINISHED in data:
             self.on_gap(now - self.last_output)
         self.last_output = now
+
+    def end_span(self, error: BaseException | None = None) -> None:
+        """The decode leg is over."""
+        self.decode_span.end(error, {"first output": self.first_output, "last output": self.last_output})
 
     @property
     def transferred_tokens(self) -> int:
