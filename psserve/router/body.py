@@ -13,13 +13,16 @@ from typing import Any, Literal
 import orjson
 
 from psserve.errors import RequestError
+from psserve.request_limits import DEFAULT_LIMITS, RequestLimits
+from psserve.router.access.shape import check_shape
+from psserve.router.admission.terms import Terms
 from psserve.router.chat import check_chat, prompt_part
-from psserve.router.checks import MAX_DEPTH, Body, invalid, is_too_deep, missing
+from psserve.router.checks import Body, invalid, is_too_deep, missing
 from psserve.router.completion import check_completion, prompts_of
 from psserve.router.config import ModuleConfig, RouterConfig
 from psserve.router.dispatch import Sequence
 from psserve.router.routing import Affinity
-from psserve.router.sampling import MAX_CHOICES, check_sampling
+from psserve.router.sampling import check_sampling
 from psserve.router.workers import WorkerTable
 
 Route = Literal["chat", "completions"]
@@ -47,9 +50,9 @@ class Generation:
     """Prompt-major: all choices of the first prompt first."""
 
 
-def load_body(raw: bytes) -> Body:
+def load_body(raw: bytes, limits: RequestLimits = DEFAULT_LIMITS) -> Body:
     """The body's fields, those that are null left out. Raises RequestError (400)."""
-    body = {name: value for name, value in _load(raw).items() if value is not None}
+    body = {name: value for name, value in _load(raw, limits).items() if value is not None}
     for name in INTERNAL_FIELDS:
         if body.get(name, False) is not False:
             raise invalid(name, f"{name} is not supported", "unsupported_parameter")
@@ -74,11 +77,11 @@ def parse_generation(
     Raises RequestError: 400, or 404 for a model that is not served.
     """
     module = _module(body.get("model"), table)
-    check_sampling(body, config.base.vocab_size)
+    check_sampling(body, config.base.vocab_size, config.limits)
     prefills, decodes = _legs(route, body, config)
     count = body.get("n", 1)
-    if count * len(decodes) > MAX_CHOICES:
-        raise invalid("n", f"a request may ask for at most {MAX_CHOICES} choices in all")
+    if count * len(decodes) > config.limits.choices:
+        raise invalid("n", f"a request may ask for at most {config.limits.choices} choices in all")
     stream = bool(body.get("stream"))
     options = body.get("stream_options", {})
     if stream:
@@ -107,7 +110,7 @@ def _legs(route: Route, body: Body, config: RouterConfig) -> tuple[list[Body], l
     common: Body = {"model": config.base.name, "max_tokens": 1, "temperature": 0, "stream": False}
     common |= {name: body[name] for name in SHARED_FIELDS if name in body}
     if route == "chat":
-        check_chat(body)
+        check_chat(body, config.limits)
         return [common | prompt_part(body)], [body]
     check_completion(body)
     prompts = prompts_of(body, config)
@@ -135,14 +138,15 @@ def _module(name: Any, table: WorkerTable) -> ModuleConfig:
     return module
 
 
-def _load(raw: bytes) -> Body:
+def _load(raw: bytes, limits: RequestLimits) -> Body:
+    check_shape(raw, limits)
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise invalid(None, f"the body is not valid JSON: {error}", "invalid_json") from None
     # Counting brackets is cheap, and shows for most bodies that they cannot be too deep.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and is_too_deep(body):
-        raise invalid(None, f"the body is nested deeper than {MAX_DEPTH} levels", "invalid_json")
+    if raw.count(b"{") + raw.count(b"[") > limits.depth and is_too_deep(body, limits.depth):
+        raise invalid(None, f"the body is nested deeper than {limits.depth} levels", "invalid_json")
     if not isinstance(body, dict):
         raise invalid(None, "the body must be a JSON object", "invalid_type")
     return body

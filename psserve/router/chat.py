@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from psserve.request_limits import RequestLimits
 from psserve.router.checks import Body, check_bool, check_int, invalid, missing
 from psserve.router.sampling import INT32_MAX, MAX_TOP_LOGPROBS
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
-MAX_TOOLS = 128
 PROMPT_FIELDS = (
     "messages",
     "tools",
@@ -22,10 +22,10 @@ PROMPT_FIELDS = (
 """Fields that change the tokens of the prompt (SGLang's serving_chat.py, _process_messages and below)."""
 
 
-def check_chat(body: Body) -> None:
+def check_chat(body: Body, limits: RequestLimits) -> None:
     """Raises RequestError (400)."""
-    _check_messages(body)
-    _check_tools(body)
+    _check_messages(body, limits.messages)
+    _check_tools(body, limits.tools)
     _check_template_kwargs(body.get("chat_template_kwargs"))
     for name in ("continue_final_message", "parallel_tool_calls", "logprobs"):
         check_bool(body, name)
@@ -52,7 +52,7 @@ def prompt_part(body: Body) -> Body:
     return part
 
 
-def _check_messages(body: Body) -> None:
+def _check_messages(body: Body, limit: int) -> None:
     messages = body.get("messages")
     if messages is None:
         raise missing("messages")
@@ -60,6 +60,8 @@ def _check_messages(body: Body) -> None:
         raise invalid("messages", "messages must be a list", "invalid_type")
     if not messages:
         raise invalid("messages", "messages must not be empty", "empty_array")
+    if len(messages) > limit:
+        raise invalid("messages", f"messages must be at most {limit}")
     for index, message in enumerate(messages):
         _check_message(f"messages[{index}]", message)
 
@@ -90,10 +92,10 @@ def _check_part(where: str, part: Any) -> None:
         raise invalid(where, f"{where}.text must be a string", "invalid_type")
 
 
-def _check_tools(body: Body) -> None:
+def _check_tools(body: Body, limit: int) -> None:
     tools = body.get("tools", [])
-    if not isinstance(tools, list) or len(tools) > MAX_TOOLS:
-        raise invalid("tools", f"tools must be a list of at most {MAX_TOOLS}")
+    if not isinstance(tools, list) or len(tools) > limit:
+        raise invalid("tools", f"tools must be a list of at most {limit}")
     names = set()
     for index, tool in enumerate(tools):
         name = _function_name(tool)

@@ -9,7 +9,6 @@ from typing import Any
 from psserve.errors import RequestError
 
 Body = dict[str, Any]
-MAX_DEPTH = 64
 
 
 def invalid(param: str | None, message: str, code: str = "invalid_value") -> RequestError:
@@ -62,10 +61,10 @@ def check_token_ids(ids: Any, param: str, vocab_size: int) -> None:
         raise invalid(param, f"{param} must hold integers from 0 to {vocab_size - 1}")
 
 
-def is_too_deep(value: Any) -> bool:
-    """Whether lists and objects are nested deeper than MAX_DEPTH levels, itself included."""
+def is_too_deep(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested deeper than `depth` levels, itself included."""
     level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(MAX_DEPTH):
+    for _ in range(depth):
         children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
         level = [child for child in children if isinstance(child, (dict, list))]
     return bool(level)

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from psserve.addresses import is_loopback
 from psserve.errors import UsageError
+from psserve.load_limits import BreakerLimits, QueueLimits
+from psserve.request_limits import RequestLimits
 from psserve.router.policies import PolicyName
 
 Role = Literal["prefill", "decode"]
@@ -120,6 +122,7 @@ class RouterConfig(_Strict):
     """From the moment a request's body was read and checked to its last byte, a second attempt included."""
     upstream_timeout_s: float = Field(default=15.0, gt=0)
     """For connecting to a worker, and for a whole health probe of one that is not busy."""
+    limits: RequestLimits = RequestLimits()
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after SIGTERM."""
     kv_pool_tokens: int | None = Field(default=None, gt=0)

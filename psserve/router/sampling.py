@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
+from psserve.request_limits import RequestLimits
 from psserve.router.checks import (
-    MAX_DEPTH,
     Body,
     check_bool,
     check_int,
@@ -18,19 +18,15 @@ from psserve.router.checks import (
     is_too_deep,
 )
 
-MAX_CHOICES = 128
-MAX_STOPS = 16
 MAX_STOP_LENGTH = 1024
 MAX_STOP_TOKENS = 128
-MAX_LOGIT_BIAS = 1024
 MAX_TOP_LOGPROBS = 20
-MAX_GRAMMAR_BYTES = 64 * 1024
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 RESPONSE_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 
-def check_sampling(body: Body, vocab_size: int) -> None:
+def check_sampling(body: Body, vocab_size: int, limits: RequestLimits) -> None:
     """All sampling fields that mean the same on both endpoints. Raises RequestError (400)."""
     check_number(body, "temperature", "from 0 to 2", lambda x: 0 <= x <= 2)
     check_number(body, "top_p", "above 0, at most 1", lambda x: 0 < x <= 1)
@@ -43,7 +39,7 @@ def check_sampling(body: Body, vocab_size: int) -> None:
         check_int(body, "top_k", 1, INT32_MAX)
     check_int(body, "max_tokens", 1, INT32_MAX)
     check_int(body, "min_tokens", 0, INT32_MAX)
-    check_int(body, "n", 1, MAX_CHOICES)
+    check_int(body, "n", 1, limits.choices)
     check_int(body, "seed", -INT64_MAX, INT64_MAX)
     check_int(body, "priority", -INT32_MAX, INT32_MAX)
     check_string(body, "user", 512)
@@ -51,17 +47,17 @@ def check_sampling(body: Body, vocab_size: int) -> None:
     check_string(body, "extra_key", 256)
     for name in ("ignore_eos", "no_stop_trim", "skip_special_tokens"):
         check_bool(body, name)
-    _check_stop(body, vocab_size)
-    _check_logit_bias(body.get("logit_bias"), vocab_size)
-    _check_grammar(body)
+    _check_stop(body, vocab_size, limits.stops)
+    _check_logit_bias(body.get("logit_bias"), vocab_size, limits.logit_bias)
+    _check_grammar(body, limits)
     _check_stream(body)
 
 
-def _check_stop(body: Body, vocab_size: int) -> None:
+def _check_stop(body: Body, vocab_size: int, limit: int) -> None:
     stop = body.get("stop", [])
     stops = [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(map(_is_stop, stops)):
-        raise invalid("stop", f"stop must be at most {MAX_STOPS} strings of 1 to {MAX_STOP_LENGTH} characters")
+    if not isinstance(stops, list) or len(stops) > limit or not all(map(_is_stop, stops)):
+        raise invalid("stop", f"stop must be at most {limit} strings of 1 to {MAX_STOP_LENGTH} characters")
     tokens = body.get("stop_token_ids")
     if tokens:
         check_token_ids(tokens, "stop_token_ids", vocab_size)
@@ -75,11 +71,11 @@ def _is_stop(value: Any) -> bool:
     return type(value) is str and 0 < len(value) <= MAX_STOP_LENGTH
 
 
-def _check_logit_bias(bias: Any, vocab_size: int) -> None:
+def _check_logit_bias(bias: Any, vocab_size: int, limit: int) -> None:
     if bias is None:
         return
-    if not isinstance(bias, dict) or len(bias) > MAX_LOGIT_BIAS:
-        raise invalid("logit_bias", f"logit_bias must be an object of at most {MAX_LOGIT_BIAS} entries")
+    if not isinstance(bias, dict) or len(bias) > limit:
+        raise invalid("logit_bias", f"logit_bias must be an object of at most {limit} entries")
     for key, value in bias.items():
         # Length first: int() of a huge digit string is slow, and isdecimal alone allows non-ASCII digits.
         if len(key) > 10 or not (key.isascii() and key.isdecimal()) or int(key) >= vocab_size:
@@ -88,13 +84,13 @@ def _check_logit_bias(bias: Any, vocab_size: int) -> None:
             raise invalid("logit_bias", "logit_bias values must be numbers from -100 to 100")
 
 
-def _check_grammar(body: Body) -> None:
+def _check_grammar(body: Body, limits: RequestLimits) -> None:
     """At most one grammar, of bounded size. Whether it compiles is the decode server's to say."""
     names = [name for name in ("regex", "ebnf", "json_schema") if body.get(name) is not None]
     for name in names:
-        check_string(body, name, MAX_GRAMMAR_BYTES)
-    _check_json_schema(body.get("json_schema"))
-    if _check_response_format(body.get("response_format")):
+        check_string(body, name, limits.grammar_bytes)
+    _check_json_schema(body.get("json_schema"), limits.depth)
+    if _check_response_format(body.get("response_format"), limits.grammar_bytes):
         names.append("response_format")
     if len(names) > 1:
         raise invalid(names[1], f"only one of {', '.join(names)} can be used at a time")
@@ -105,7 +101,7 @@ def _check_grammar(body: Body) -> None:
         raise invalid("min_tokens", f"min_tokens cannot be used with {names[0]}")
 
 
-def _check_json_schema(text: str | None) -> None:
+def _check_json_schema(text: str | None, depth: int) -> None:
     """A schema in a string escapes the limit on the body's depth, and compile time grows with the cube of that."""
     if text is None:
         return
@@ -113,19 +109,19 @@ def _check_json_schema(text: str | None) -> None:
         schema = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise invalid("json_schema", f"json_schema is not valid JSON: {error}") from None
-    if not isinstance(schema, dict) or is_too_deep(schema):
-        raise invalid("json_schema", f"json_schema must be an object of at most {MAX_DEPTH} levels, as JSON text")
+    if not isinstance(schema, dict) or is_too_deep(schema, depth):
+        raise invalid("json_schema", f"json_schema must be an object of at most {depth} levels, as JSON text")
 
 
-def _check_response_format(value: Any) -> bool:
+def _check_response_format(value: Any, limit: int) -> bool:
     """Whether it constrains the output."""
     if value is None:
         return False
     kind = value.get("type") if isinstance(value, dict) else None
     if kind not in RESPONSE_FORMATS:
         raise invalid("response_format", f"response_format.type must be one of {', '.join(RESPONSE_FORMATS)}")
-    if len(orjson.dumps(value)) > MAX_GRAMMAR_BYTES:
-        raise invalid("response_format", f"response_format must be at most {MAX_GRAMMAR_BYTES} bytes")
+    if len(orjson.dumps(value)) > limit:
+        raise invalid("response_format", f"response_format must be at most {limit} bytes")
     if kind == "json_schema":
         schema = value.get("json_schema")
         if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
