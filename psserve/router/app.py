@@ -16,11 +16,12 @@ from psserve.router.config import RouterConfig
 from psserve.router.dashboard import routes as dashboard
 from psserve.router.exchange import Exchange, new_exchange
 from psserve.router.info import json_response
+from psserve.router.observability import routes as observability
 from psserve.router.observability.record import record
 from psserve.router.state import STATE, RouterState
 
 MAX_BODY_BYTES = 8 * 2**20
-OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", *dashboard.FILES})
+OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", "/engine_metrics", *dashboard.FILES})
 """Need no key, and answer while the router drains."""
 CLIENT_LEFT = 499  # in log and metrics only, as nginx has it
 
@@ -34,6 +35,7 @@ def make_app(config: RouterConfig) -> web.Application:
     app = web.Application(middlewares=[border], client_max_size=MAX_BODY_BYTES)
     app.cleanup_ctx.append(_run_router(config))
     app.add_routes(info.routes)
+    app.add_routes(observability.routes)
     app.add_routes(dashboard.routes)
     app.add_routes(generate.routes)
     return app

@@ -10,6 +10,7 @@ from time import monotonic
 
 from aiohttp import web
 
+from psserve.router.config import ModuleConfig
 from psserve.router.dispatch import Legs
 from psserve.router.observability.sequence import SequenceRecord
 from psserve.router.task_routing.choice import Choice
@@ -26,6 +27,8 @@ class Exchange:
     started: float = field(default_factory=monotonic)
     route: str = "-"
     module: str = "-"
+    edition: int | None = None
+    """Of the module: counts replacements of its weights."""
     task: Choice | None = None
     """How the module was chosen, when the client left that to us."""
     prefill: str | None = None
@@ -68,9 +71,9 @@ class Exchange:
         """Tokens whose KV the decode worker had itself, over all sequences."""
         return sum(sequence.decode_cached_tokens for sequence in self.sequences)
 
-    def accept(self, module: str) -> None:
+    def accept(self, module: ModuleConfig) -> None:
         """The request was read and checked: it is for `module`."""
-        self.module, self.accepted = module, monotonic()
+        self.module, self.edition, self.accepted = module.name, module.edition, monotonic()
 
     def paired(self, legs: Legs) -> None:
         """A sequence's legs have answered; the first one names the request's workers."""
@@ -97,11 +100,14 @@ class Exchange:
         headers = {"x-request-id": self.request_id}
         if self.module != "-":
             headers["x-psserve-module"] = self.module
+        if self.edition is not None:
+            headers["x-psserve-module-version"] = str(self.edition)
         if self.task is not None:
+            headers["x-psserve-task"] = self.task.outcome
             headers["x-psserve-task-confidence"] = f"{self.task.confidence:.4f}"
         if self.prefill is not None and self.decode is not None:
-            headers["x-psserve-prefill"] = self.prefill
-            headers["x-psserve-decode"] = self.decode
+            headers["x-psserve-prefill-worker"] = self.prefill
+            headers["x-psserve-decode-worker"] = self.decode
         if self.overhead_s is not None:
             headers["x-psserve-router-overhead-ms"] = f"{self.overhead_s * 1000:.3f}"
         return headers

@@ -45,7 +45,7 @@ async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     session = session_of(request.headers, body)
     generation = parse_generation(route, body, state.config, state.table, headers, session)
-    exchange.accept(generation.module.name)
+    exchange.accept(generation.module)
     exchange.on_gap = state.metrics.sequences.gap.labels(exchange.module).observe
     with (
         state.table.hold(generation.module),

@@ -1,4 +1,4 @@
-"""The endpoints that only tell: models, workers, health, version, metrics."""
+"""The endpoints that only tell: models, workers, health, version."""
 
 from __future__ import annotations
 
@@ -105,8 +105,3 @@ async def server_info(request: web.Request) -> web.Response:
         }
     )
 
-
-@routes.get("/metrics")
-async def metrics(request: web.Request) -> web.Response:
-    body = request.app[STATE].metrics.render()
-    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -15,6 +15,7 @@ from psserve.router.dashboard.loads import Loads
 from psserve.router.dispatch import Dispatcher
 from psserve.router.health import Prober
 from psserve.router.metrics import Metrics
+from psserve.router.observability.engine_metrics import EngineMetrics
 from psserve.router.observability.tracing import Tracing, make_tracing
 from psserve.router.routing import Routing
 from psserve.router.task_routing.routing import TaskRouter, task_modules
@@ -43,8 +44,10 @@ class RouterState:
     draining: bool = False
     """SIGTERM came: finish what runs, refuse what comes."""
     tracing: Tracing = field(init=False)
+    engine_metrics: EngineMetrics = field(init=False)
 
     def __post_init__(self) -> None:
+        self.engine_metrics = EngineMetrics(self.table, self.upstream)
         self.tracing = make_tracing(self.config)
 
     @classmethod

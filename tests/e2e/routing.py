@@ -23,7 +23,7 @@ def place(fleet: RunningFleet, module: str, prompt: list[int]) -> Placed:
     answer = requests.post(fleet.url + "/v1/completions", json=body, timeout=120)
     answer.raise_for_status()
     cached = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
-    return Placed(answer.headers["x-psserve-prefill"], cached)
+    return Placed(answer.headers["x-psserve-prefill-worker"], cached)
 
 
 def decisions(fleet: RunningFleet, outcome: str) -> float:

@@ -13,8 +13,8 @@ async def test_completion_comes_from_the_module(fleet: Fleet) -> None:
     assert answer["choices"][0]["text"] == "math-0 math-0 math-0"
     assert answer["model"] == "math"
     assert headers["x-psserve-module"] == "math"
-    assert headers["x-psserve-prefill"] == "prefill-0"
-    assert headers["x-psserve-decode"] == "decode-math-0"
+    assert headers["x-psserve-prefill-worker"] == "prefill-0"
+    assert headers["x-psserve-decode-worker"] == "decode-math-0"
     assert float(headers["x-psserve-router-overhead-ms"]) >= 0
 
 

@@ -48,7 +48,7 @@ async def test_stream_headers(fleet: Fleet) -> None:
     body = {"model": "math", "prompt": "p", "stream": True}
     async with fleet.http.post(fleet.url + "/v1/completions", json=body) as response:
         assert response.content_type == "text/event-stream"
-        assert response.headers["x-psserve-decode"] == "decode-math-0"
+        assert response.headers["x-psserve-decode-worker"] == "decode-math-0"
         assert "x-psserve-router-overhead-ms" in response.headers
 
 

@@ -1,0 +1,94 @@
+"""The metrics of all SGLang servers as one page: every sample gets a `worker` label, every family one header."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+from time import monotonic
+
+from psserve.router.upstream import Upstream
+from psserve.router.workers import Worker, WorkerTable
+
+PATH = "/metrics"
+FRESH_S = 1.0
+ANSWER_S = 5.0
+"""A worker that is silent for so long is left out."""
+UP = "psserve_engine_metrics_up"
+
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+
+
+class EngineMetrics:
+    """Asks the workers only when somebody looks, and at most once a second however many do."""
+
+    def __init__(self, table: WorkerTable, upstream: Upstream) -> None:
+        self._table = table
+        self._upstream = upstream
+        self._asking = asyncio.Lock()
+        self._asked = float("-inf")
+        self._page = b""
+
+    async def read(self) -> bytes:
+        """The page, in Prometheus' text format."""
+        async with self._asking:
+            if monotonic() - self._asked >= FRESH_S:
+                workers = [worker for worker in self._table.workers]
+                answers = await asyncio.gather(*(self._ask(worker) for worker in workers))
+                named = [(worker.name, answer) for worker, answer in zip(workers, answers, strict=True)]
+                # Some thousand lines a worker: not in the event loop.
+                self._page = await asyncio.to_thread(merged, named)
+                self._asked = monotonic()
+        return self._page
+
+    async def _ask(self, worker: Worker) -> str | None:
+        if not worker.is_ready:
+            return None
+        answer = await self._upstream.get(worker, PATH, ANSWER_S)
+        return None if answer is None else answer.decode(errors="replace")
+
+
+def merged(pages: Iterable[tuple[str, str | None]]) -> bytes:
+    """One page of the pages of workers, given by name; None: it gave none, as `psserve_engine_metrics_up` then says."""
+    families: dict[str, _Family] = {UP: _Family([f"# HELP {UP} Whether its metrics are here.", f"# TYPE {UP} gauge"])}
+    for worker, page in pages:
+        families[UP].samples.append(f'{UP}{{worker="{worker}"}} {int(page is not None)}')
+        _add(families, worker, page or "")
+    lines = [line for family in families.values() for line in (*family.header, *family.samples)]
+    return "\n".join(lines).encode() + b"\n"
+
+
+class _Family:
+    """A metric: its HELP and TYPE, and its samples of all workers."""
+
+    def __init__(self, header: Iterable[str] = ()) -> None:
+        self.header = list(header)
+        self.samples: list[str] = []
+
+
+def _add(families: dict[str, _Family], worker: str, page: str) -> None:
+    """Sort the lines of one worker's page in. Its samples follow their family's header, as the format demands."""
+    family = _Family()
+    seen_here: set[str] = set()
+    for line in page.splitlines():
+        if line.startswith(("# HELP ", "# TYPE ")):
+            name = line.split(" ", 3)[2]
+            known = name in families and name not in seen_here
+            family = families.setdefault(name, _Family())
+            if not known:
+                seen_here.add(name)
+                family.header.append(line)
+        elif line and not line.startswith("#") and (sample := _labelled(line, worker)) is not None:
+            family.samples.append(sample)
+
+
+def _labelled(line: str, worker: str) -> str | None:
+    """A sample with the worker's name; None if it is none."""
+    found = _NAME.match(line)
+    if found is None:
+        return None
+    rest = line[found.end() :]
+    if rest.startswith("{"):
+        separator = "" if rest.startswith("{}") else ","
+        return f'{found[0]}{{worker="{worker}"{separator}{rest[1:]}'
+    return f'{found[0]}{{worker="{worker}"}}{rest}'
