@@ -104,4 +104,3 @@ async def server_info(request: web.Request) -> web.Response:
             "kv_pool_tokens": config.kv_pool_tokens,
         }
     )
-
