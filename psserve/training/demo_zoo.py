@@ -102,6 +102,7 @@ def make_base(directory: Path, config: DemoConfig, note: Note) -> None:
     tokenizer = AutoTokenizer.from_pretrained(directory)
     torch.manual_seed(config.seed)
     model = Qwen3ForCausalLM(model_config(tokenizer, config.shape)).float()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     note(f"base: {model.num_parameters():,} parameters, {config.copying.steps} + {config.pretraining.steps} steps")
     pretrain(model, pack(repetitions(config.seed), tokenizer, SHORT_BLOCK), config.copying, reporter(note))
     pretrain(model, pack(corpus(config.seed), tokenizer, BLOCK), config.pretraining, reporter(note))

@@ -60,7 +60,7 @@ def pretrain(
     begin = time.monotonic()
     tokens = 0
     for step in range(1, config.steps + 1):
-        batch = torch.tensor(list(islice(blocks, config.batch_size)))
+        batch = torch.tensor(list(islice(blocks, config.batch_size)), device=model.device)
         with torch.autocast(model.device.type, config.dtype, enabled=config.dtype != torch.float32):
             loss = model(batch, labels=batch).loss
         loss.backward()
