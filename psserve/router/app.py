@@ -16,6 +16,7 @@ from psserve.router.config import RouterConfig
 from psserve.router.dashboard import routes as dashboard
 from psserve.router.exchange import Exchange, new_exchange
 from psserve.router.info import json_response
+from psserve.router.messages.answer import error_body as anthropic_error
 from psserve.router.observability import routes as observability
 from psserve.router.observability.record import record
 from psserve.router.state import STATE, RouterState
@@ -73,9 +74,9 @@ async def _answer(request: web.Request, handler: Handler, exchange: Exchange) ->
         _admit(request)
         response = await handler(request)
     except RequestError as error:
-        response = _error_response(error)
+        response = _error_response(request, error)
     except web.HTTPException as error:
-        response = _error_response(_from_http(error))
+        response = _error_response(request, _from_http(error))
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = error.headers["Allow"]
     except ConnectionError:
@@ -85,7 +86,8 @@ async def _answer(request: web.Request, handler: Handler, exchange: Exchange) ->
         log.exception("request=%s failed by a bug", exchange.request_id)
         if exchange.first_byte is not None:
             raise  # a stream has begun: aiohttp cuts the connection
-        response = _error_response(RequestError(500, "internal error", type="server_error", code="internal_error"))
+        bug = RequestError(500, "internal error", type="server_error", code="internal_error")
+        response = _error_response(request, bug)
     if not response.prepared:
         response.headers.update(exchange.headers())
     return response
@@ -120,8 +122,9 @@ def _has_key(request: web.Request, key: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(errors="surrogateescape"), key.encode())
 
 
-def _error_response(error: RequestError) -> web.Response:
-    response = json_response(error.body(), status=error.status)
+def _error_response(request: web.Request, error: RequestError) -> web.Response:
+    body = anthropic_error(error) if request.path.startswith("/v1/messages") else error.body()
+    response = json_response(body, status=error.status)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     return response

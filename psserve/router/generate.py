@@ -1,16 +1,21 @@
-"""The endpoints that generate: `/v1/chat/completions` and `/v1/completions`."""
+"""The endpoints that generate: OpenAI's chat completions, completions and responses, and Anthropic's messages."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from aiohttp import web
 
 from psserve.errors import RequestError
 from psserve.router.answer import generate_answer
 from psserve.router.body import PATHS, Route, check_prompt, load_body, parse_generation
+from psserve.router.checks import Body
+from psserve.router.dialect import Events, Translation
 from psserve.router.exchange import EXCHANGE
 from psserve.router.info import json_response
+from psserve.router.messages.translation import MessagesTranslation
+from psserve.router.responses.translation import ResponsesTranslation
 from psserve.router.session import session_of
 from psserve.router.state import STATE
 from psserve.router.streaming import stream_answer
@@ -33,11 +38,27 @@ async def completions(request: web.Request) -> web.StreamResponse:
     return await _generate(request, "completions")
 
 
-async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
+@routes.post("/v1/responses")
+async def responses(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, "chat", "responses", ResponsesTranslation)
+
+
+@routes.post("/v1/messages")
+async def messages(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, "chat", "messages", MessagesTranslation)
+
+
+async def _generate(
+    request: web.Request, route: Route, name: str | None = None, translate: Callable[[Body], Translation] | None = None
+) -> web.StreamResponse:
+    """Answer on `route`; `name` is the endpoint's in log and metrics, `translate` makes chat bodies of its own form."""
     state = request.app[STATE]
     exchange = request[EXCHANGE]
-    exchange.route = route
-    body = load_body(await _read_body(request))
+    exchange.route = name or route
+    body = load_body(await read_body(request))
+    translation = translate(body) if translate is not None else None
+    if translation is not None:
+        body = translation.chat
     if state.tasks is not None and body.get("model") == AUTO:
         check_prompt(route, body, state.config)
         exchange.task = await state.tasks.choose(body, request.headers)
@@ -53,11 +74,13 @@ async def _generate(request: web.Request, route: Route) -> web.StreamResponse:
         state.activity.follow(exchange),
     ):
         if generation.stream:
-            return await stream_answer(state.dispatcher, generation, exchange, request)
-        return json_response(await generate_answer(state.dispatcher, generation, exchange))
+            events = translation.events() if translation is not None else Events()
+            return await stream_answer(state.dispatcher, generation, exchange, request, events)
+        answer = await generate_answer(state.dispatcher, generation, exchange)
+        return json_response(translation.answer(answer) if translation is not None else answer)
 
 
-async def _read_body(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
     """The whole body. Raises RequestError (408, 415), or aiohttp's 413."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise RequestError(415, "compressed bodies are not supported", code="unsupported_encoding")

@@ -12,9 +12,10 @@ from aiohttp import web
 
 from psserve.errors import RequestError
 from psserve.router.body import Generation
+from psserve.router.dialect import Events
 from psserve.router.dispatch import Dispatcher, Sequence
 from psserve.router.exchange import Exchange
-from psserve.router.relay import DONE, SEPARATOR, ChoiceRelay, Relay, error_event, usage_event
+from psserve.router.relay import DONE, SEPARATOR, ChoiceRelay, Relay, usage_event
 from psserve.router.tasks import together
 from psserve.router.usage import Usage, add_usage
 
@@ -25,9 +26,10 @@ HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-
 class ClientStream:
     """The client's end of a stream: prepared at the first write."""
 
-    def __init__(self, request: web.Request, exchange: Exchange) -> None:
+    def __init__(self, request: web.Request, exchange: Exchange, events: Events) -> None:
         self._request = request
         self._exchange = exchange
+        self.events = events
         self.response: web.StreamResponse | None = None
 
     async def send(self, data: bytes) -> None:
@@ -49,7 +51,7 @@ class ClientStream:
         self.response.force_close()
         try:
             async with asyncio.timeout(LAST_WRITE_S):
-                await self.send(error_event(error.body()))
+                await self.send(self.events.fail(error))
                 return await self.close()
         except TimeoutError:
             if self._request.transport is not None:
@@ -58,13 +60,13 @@ class ClientStream:
 
 
 async def stream_answer(
-    dispatcher: Dispatcher, generation: Generation, exchange: Exchange, request: web.Request
+    dispatcher: Dispatcher, generation: Generation, exchange: Exchange, request: web.Request, events: Events
 ) -> web.StreamResponse:
-    """Stream the answer to `generation`.
+    """Stream the answer to `generation`, as `events` has it.
 
     Raises RequestError while nothing was sent; a later failure becomes an error event that ends the stream.
     """
-    client = ClientStream(request, exchange)
+    client = ClientStream(request, exchange, events)
     try:
         if len(generation.sequences) == 1:
             await _stream_one(dispatcher, generation, exchange, client)
@@ -82,8 +84,9 @@ async def _stream_one(dispatcher: Dispatcher, generation: Generation, exchange: 
     async with dispatcher.open(generation.module, generation.sequences[0]) as legs:
         exchange.paired(legs)
         relay = Relay(legs, generation.include_usage, exchange.usage_note())
+        client.events.begin(legs.prefill.prompt_tokens + 1, legs.prefill.cached_tokens)
         while data := await legs.read_some():
-            if out := relay.feed(data):
+            if (whole := relay.feed(data)) and (out := client.events.feed(whole)):
                 await client.send(out)
         relay.finish()
         exchange.usage = relay.usage

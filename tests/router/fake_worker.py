@@ -17,6 +17,8 @@ from typing import Any, Literal
 import orjson
 from aiohttp import web
 
+from tests.router.fake_chat import finish_of, message_of, scripted
+
 Fault = Literal[
     "hang",  # accepts and never answers
     "hang_paired",  # the same, once its partner has got what it needs
@@ -162,8 +164,12 @@ class FakeWorker:
         usage = self._usage(body, fault)
         if body.get("stream"):
             return await self._stream(request, body, usage, fault)
-        reason = "abort" if fault == "abort" else "length"
-        document = self._identity(body) | {"choices": [self._choice(body, self._text(body), reason)]}
+        choice = self._choice(body, self._text(body), "abort" if fault == "abort" else "length")
+        if deltas := scripted(body):
+            choice["message"] = message_of(deltas)
+        if fault != "abort":
+            choice |= finish_of(body, deltas)
+        document = self._identity(body) | {"choices": [choice]}
         if fault != "no_usage":
             document["usage"] = usage
         return web.json_response(document)
@@ -181,10 +187,18 @@ class FakeWorker:
         if fault == "error_event":
             await send(error)
             return response
-        for number, word in enumerate(self._text(body).split()):
+        if deltas := scripted(body):
+            for delta in deltas:
+                await send(self._identity(body) | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            choice = {"index": 0, "delta": {}, **finish_of(body, deltas)}
+            await send(self._identity(body) | {"choices": [choice]})
+        for number, word in enumerate([] if deltas else self._text(body).split()):
             last = number == body.get("max_tokens", 16) - 1
             reason = ("abort" if fault == "abort" else "length") if last else None
-            await send(self._identity(body) | {"choices": [self._choice(body, word + " ", reason)]})
+            choice = self._choice(body, word + " ", reason)
+            await send(
+                self._identity(body) | {"choices": [choice | finish_of(body, []) if reason == "length" else choice]}
+            )
             if fault == "hang_mid_stream":
                 await asyncio.Event().wait()
             if fault is not None and body.get("max_tokens", 16) > 1:
