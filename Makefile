@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export DEVICE PYTHON
 
-.PHONY: help setup run test check lint type fmt bench bench-smoke docs lock clean
+.PHONY: help setup run test check lint type fmt bench bench-smoke demo-zoo accuracy docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -13,8 +13,7 @@ help: ## list the targets
 setup: ## make .venv and install everything (DEVICE=cpu|gpu, PYTHON=python3.11)
 	@scripts/setup.sh
 
-run: setup ## serve ./model_zoo (made of random weights if there is none) on http://127.0.0.1:30000
-	@[ -e model_zoo/zoo.toml ] || $(PY) -m psserve.zoo.synthetic model_zoo --modules math,code,tools
+run: setup ## serve ./model_zoo, a small base with modules for math, code and tools, on http://127.0.0.1:30000
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
@@ -37,6 +36,12 @@ bench: bench-smoke ## all benchmarks there are
 
 bench-smoke: setup ## time a small fleet on this machine, some minutes
 	$(PY) scripts/bench_smoke.py
+
+demo-zoo: setup ## train the demo zoo again from its seeds into build/demo-zoo/zoo (under an hour on two cores)
+	$(PY) scripts/demo_zoo.py build/demo-zoo/zoo --work build/demo-zoo
+
+accuracy: setup ## train and compare all rows of docs/results/accuracy.md (about three hours on two cores; can be resumed)
+	$(PY) scripts/accuracy.py
 
 docs: setup ## write docs/cli.md and the module list from the program
 	$(PY) scripts/docs.py
