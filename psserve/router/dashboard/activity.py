@@ -81,6 +81,8 @@ class Activity:
             return
         bucket.prompt_tokens += usage["prompt_tokens"]
         bucket.cached_tokens += usage["prompt_tokens_details"]["cached_tokens"]
+        bucket.shared_tokens += exchange.shared_tokens
+        bucket.decode_cached_tokens += sum(one.decode_cached_tokens for one in exchange.sequences if one.is_first)
         if (pair := pair_of(exchange)) is not None:
             bucket.flows[pair].prompt_tokens += usage["prompt_tokens"]
 

@@ -16,6 +16,7 @@ from psserve.router.exchange import Exchange
 from psserve.router.state import RouterState
 
 SHOWN_RUNNING = 10
+SHOWN_OF_WORKERS = ("name", "role", "module", "state", "error", "running", "breaker")
 SUMS = ("requests", "prompt_tokens", "cached_tokens", "shared_tokens", "decode_cached_tokens")
 
 Document = dict[str, Any]
@@ -47,16 +48,9 @@ async def view(state: RouterState) -> Document:
 
 
 def _servers(state: RouterState) -> Iterable[Document]:
-    for worker in state.table.workers:
-        config = worker.config
-        yield {
-            "name": worker.name,
-            "role": config.role,
-            "module": config.module,
-            "state": worker.state,
-            "error": worker.error,
-            "in_flight": worker.running,
-        }
+    """What `/workers` says, but for addresses."""
+    for worker in state.table.describe():
+        yield {name: worker[name] for name in SHOWN_OF_WORKERS if name in worker}
 
 
 def _load(load: Load | None) -> Document:
@@ -147,6 +141,7 @@ def _request(exchange: Exchange, end: float) -> Document:
         "decode": exchange.decode,
         "prompt_tokens": usage.get("prompt_tokens"),
         "cached_tokens": usage.get("prompt_tokens_details", {}).get("cached_tokens"),
+        "shared_tokens": exchange.shared_tokens,
         "output_tokens": usage.get("completion_tokens", exchange.streamed_events),
         "took_s": end - exchange.started,
         "ttft_s": None if exchange.first_byte is None else exchange.first_byte - exchange.started,

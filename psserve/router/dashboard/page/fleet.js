@@ -36,10 +36,11 @@ function update(card, server, title, work) {
   const [name, state, doing, pool, error] = card.children;
   setText(name.firstElementChild, title);
   setText(name.lastElementChild, server.name);
-  setText(state, server.breaker === "open" ? "breaker open" : server.state);
-  setAttribute(state, "class", `state ${server.breaker === "open" ? "down" : server.state}`);
+  const resting = server.breaker && server.breaker !== "closed";
+  setText(state, resting ? `breaker ${server.breaker}` : server.state);
+  setAttribute(state, "class", `state ${resting && server.state === "ready" ? "starting" : server.state}`);
   setText(doing.firstElementChild, work);
-  setText(doing.lastElementChild, `${server.load ? server.load.running : server.in_flight} running, ${server.load ? server.load.queued : 0} queued`);
+  setText(doing.lastElementChild, server.load ? `${count(server.load.running)} running, ${count(server.load.queued)} queued` : `${count(server.running)} in flight`);
   updatePool(pool, server.load);
   setText(error, server.state === "ready" ? "" : (server.error ?? ""));
 }

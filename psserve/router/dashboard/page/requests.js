@@ -4,10 +4,10 @@ import { byId, each, h, setAttribute, setText } from "./dom.js";
 import { DASH, count, duration, seconds, share } from "./format.js";
 
 const PHASES = {
-  queue: "waited",
-  route: "routed",
-  prefill: "prefill",
-  transfer: "KV transfer",
+  route: "read and routed",
+  queue: "queue",
+  open: "no worker has answered",
+  prefill: "prefill, KV transfer",
   first: "first token",
   decode: "answer",
   answer: "answer, not streamed",

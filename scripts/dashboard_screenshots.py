@@ -1,0 +1,109 @@
+"""The pictures of docs/dashboard.md: `python scripts/dashboard_screenshots.py [FOLDER]`, by default docs/dashboard.
+
+Launches a small real fleet over a synthetic zoo, has agents work on it for some minutes, and takes the pictures
+meanwhile. Needs Chromium (scripts/browser.sh) and the `dev` dependencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from measuring.fleet import launched
+from playwright.async_api import Browser, async_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = ("math", "code", "tools")
+AGENTS = 3
+WORK_S = 240
+DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 375, "height": 812}
+PICTURES: dict[str, dict[str, Any]] = {
+    "light": {"viewport": DESKTOP},
+    "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
+    "phone": {"viewport": PHONE, "device_scale_factor": 2, "color_scheme": "dark"},
+}
+WORDS = "the agent reads plans calls checks a file of numbers sums tests then writes what it found".split()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Take the pictures of docs/dashboard.md.")
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs" / "dashboard")
+    folder = parser.parse_args().folder
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        print("dashboard_screenshots: there is no Chromium: run scripts/browser.sh", file=sys.stderr)
+        return 2
+    folder.mkdir(parents=True, exist_ok=True)
+    with fleet() as url:
+        asyncio.run(picture(url, chromium, folder))
+    return 0
+
+
+@contextmanager
+def fleet() -> Iterator[str]:
+    """The URL of a fleet of random models."""
+    from psserve.zoo.synthetic import build_zoo
+
+    with tempfile.TemporaryDirectory(prefix="psserve-pictures-") as directory:
+        zoo = Path(directory) / "zoo"
+        build_zoo(zoo, modules=MODULES)
+        with launched(zoo, ["--device", "cpu", "--kv-tokens", "16384"], within_s=600) as running:
+            yield running.url
+
+
+async def picture(url: str, chromium: str, folder: Path) -> None:
+    """Let agents work, then take every picture while they do."""
+    async with aiohttp.ClientSession() as http, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        agents = [asyncio.create_task(agent(http, url, random.Random(number))) for number in range(AGENTS)]
+        await asyncio.sleep(WORK_S)
+        for name, options in PICTURES.items():
+            await take(browser, url, folder / f"{name}.png", options)
+        for task in agents:
+            task.cancel()
+        await browser.close()
+
+
+async def take(browser: Browser, url: str, path: Path, options: dict[str, Any]) -> None:
+    page = await browser.new_page(**options)
+    await page.goto(f"{url}/dashboard")
+    await page.locator("#requests tbody tr").first.wait_for(timeout=60_000)
+    await page.wait_for_timeout(3000)  # for the second answer, and lines that grow
+    await page.screenshot(path=path)
+    await page.close()
+
+
+async def agent(http: aiohttp.ClientSession, url: str, rng: random.Random) -> None:
+    """A context that grows turn by turn, sent to one module after the other; then another one."""
+    while True:
+        messages = [{"role": "user", "content": text(rng, 60)}]
+        for turn in range(rng.randint(4, 8)):
+            module = MODULES[turn % len(MODULES)]
+            await ask(http, url, module, messages, rng)
+            messages.append({"role": "assistant", "content": text(rng, 12)})
+            messages.append({"role": "user", "content": text(rng, 20)})
+            await asyncio.sleep(rng.uniform(0.1, 1.2))
+
+
+async def ask(http: aiohttp.ClientSession, url: str, module: str, messages: list[Any], rng: random.Random) -> None:
+    body = {"model": module, "messages": messages, "max_tokens": rng.randint(12, 60), "ignore_eos": True}
+    body["stream"] = rng.random() < 0.9
+    async with http.post(f"{url}/v1/chat/completions", json=body) as response:
+        await response.read()
+
+
+def text(rng: random.Random, words: int) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(words))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
