@@ -66,6 +66,7 @@ class FakeWorker:
     aborted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     fail_probes: bool = False
+    metrics_page: str = ""
     proceed: asyncio.Event = field(default_factory=asyncio.Event)
     """A stream with a fault waits for this after its first event."""
     _runner: web.AppRunner | None = None
@@ -77,6 +78,7 @@ class FakeWorker:
         app.router.add_post("/v1/chat/completions", self._generate)
         app.router.add_post("/abort_request", self._abort)
         app.router.add_get("/v1/loads", self._loads)
+        app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
         # SGLang too binds with SO_REUSEADDR: a restart on the same port works at once.
@@ -102,6 +104,9 @@ class FakeWorker:
         self._check_key(request)
         load = {"num_running_reqs": len(self.running), "num_waiting_reqs": 0}
         return web.json_response({"loads": [load | {"num_used_tokens": 320, "max_total_num_tokens": 2048}]})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=self.metrics_page)
 
     def _check_key(self, request: web.Request) -> None:
         if request.headers.get("Authorization") != f"Bearer {self.key}":
