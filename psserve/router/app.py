@@ -11,7 +11,7 @@ from aiohttp import web
 
 from psserve.addresses import is_loopback
 from psserve.errors import RequestError
-from psserve.router import generate, info
+from psserve.router import generate, info, tokens
 from psserve.router.config import RouterConfig
 from psserve.router.dashboard import routes as dashboard
 from psserve.router.exchange import Exchange, new_exchange
@@ -39,6 +39,7 @@ def make_app(config: RouterConfig) -> web.Application:
     app.add_routes(observability.routes)
     app.add_routes(dashboard.routes)
     app.add_routes(generate.routes)
+    app.add_routes(tokens.routes)
     return app
 
 

@@ -21,18 +21,13 @@ from psserve.router.checks import Body, invalid, is_too_deep, missing
 from psserve.router.completion import check_completion, prompts_of
 from psserve.router.config import ModuleConfig, RouterConfig
 from psserve.router.dispatch import Sequence
+from psserve.router.refused import check_refused
 from psserve.router.routing import Affinity
 from psserve.router.sampling import check_sampling
 from psserve.router.workers import WorkerTable
 
 Route = Literal["chat", "completions"]
 PATHS: dict[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
-INTERNAL_FIELDS = (
-    "bootstrap_host", "bootstrap_port", "bootstrap_room", "rid", "conversation_id", "routed_dp_rank",
-    "disagg_prefill_dp_rank", "data_parallel_rank", "session_id", "session_params", "lora_path", "input_ids",
-    "input_embeds", "custom_logit_processor", "custom_labels", "return_hidden_states", "return_routed_experts",
-    "chat_template", "stop_regex", "prompt_logprobs",
-)  # fmt: skip
 SHARED_FIELDS = ("cache_salt", "extra_key", "priority")
 """Fields that must mean the same to both workers: cache namespaces and scheduling."""
 
@@ -53,9 +48,7 @@ class Generation:
 def load_body(raw: bytes, limits: RequestLimits = DEFAULT_LIMITS) -> Body:
     """The body's fields, those that are null left out. Raises RequestError (400)."""
     body = {name: value for name, value in _load(raw, limits).items() if value is not None}
-    for name in INTERNAL_FIELDS:
-        if body.get(name, False) is not False:
-            raise invalid(name, f"{name} is not supported", "unsupported_parameter")
+    check_refused(body)
     return body
 
 
@@ -76,7 +69,7 @@ def parse_generation(
 
     Raises RequestError: 400, or 404 for a model that is not served.
     """
-    module = _module(body.get("model"), table)
+    module = served_module(body.get("model"), table)
     check_sampling(body, config.base.vocab_size, config.limits)
     prefills, decodes = _legs(route, body, config)
     count = body.get("n", 1)
@@ -125,7 +118,8 @@ def _choice(body: Body, choice: int) -> Body:
     return single
 
 
-def _module(name: Any, table: WorkerTable) -> ModuleConfig:
+def served_module(name: Any, table: WorkerTable) -> ModuleConfig:
+    """The module that a body's `model` names. Raises RequestError (400, 404)."""
     if name is None:
         raise missing("model")
     if not isinstance(name, str):

@@ -10,6 +10,8 @@ from psserve.router.sampling import INT32_MAX, MAX_TOP_LOGPROBS
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+MAX_EFFORT = 0.99
 PROMPT_FIELDS = (
     "messages",
     "tools",
@@ -27,8 +29,11 @@ def check_chat(body: Body, limits: RequestLimits) -> None:
     _check_messages(body, limits.messages)
     _check_tools(body, limits.tools)
     _check_template_kwargs(body.get("chat_template_kwargs"))
-    for name in ("continue_final_message", "parallel_tool_calls", "logprobs"):
+    for name in ("continue_final_message", "parallel_tool_calls", "logprobs", "separate_reasoning", "stream_reasoning"):
         check_bool(body, name)
+    _check_effort(body.get("reasoning_effort"))
+    if body.get("modalities", ["text"]) != ["text"]:
+        raise invalid("modalities", "modalities can be text alone", "unsupported_parameter")
     check_int(body, "max_completion_tokens", 1, INT32_MAX)
     if body.get("max_tokens", limit := body.get("max_completion_tokens")) != limit and limit is not None:
         raise invalid("max_completion_tokens", "max_completion_tokens and max_tokens differ: send one of them")
@@ -116,6 +121,14 @@ def _function_name(tool: Any) -> str | None:
     function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
     name = function.get("name") if isinstance(function, dict) else None
     return name if isinstance(name, str) and name else None
+
+
+def _check_effort(effort: Any) -> None:
+    """A word, or SGLang's finer number."""
+    if effort is None or (isinstance(effort, str) and effort in EFFORTS):
+        return
+    if type(effort) not in (int, float) or not 0 <= effort <= MAX_EFFORT:
+        raise invalid("reasoning_effort", f"reasoning_effort must be one of {', '.join(EFFORTS)}, or 0 to {MAX_EFFORT}")
 
 
 def _check_template_kwargs(kwargs: Any) -> None:

@@ -47,15 +47,16 @@ def _check_prompt(prompt: Any, body: Body, config: RouterConfig) -> None:
         message = "prompt must be a string, a list of strings, a list of token ids, or a list of such lists"
         raise invalid("prompt", message, "invalid_type")
     check_token_ids(prompt, "prompt", config.base.vocab_size)
-    _check_length(len(prompt), body.get("max_tokens"), config)
+    check_length(len(prompt), "prompt", body.get("max_tokens"), config)
 
 
-def _check_length(tokens: int, max_tokens: int | None, config: RouterConfig) -> None:
+def check_length(tokens: int, param: str, max_tokens: int | None, config: RouterConfig) -> None:
+    """Raises RequestError (400) about `param` when a prompt of `tokens` tokens cannot be served."""
     limit = config.base.context_length
     if tokens + (max_tokens or 1) > limit:
         asked = f" and {max_tokens} to generate" if max_tokens else ""
         message = f"the prompt has {tokens} tokens{asked}, the context length is {limit} tokens"
-        raise invalid("prompt", message, "context_length_exceeded")
+        raise invalid(param, message, "context_length_exceeded")
     if config.kv_pool_tokens is not None and tokens > config.kv_pool_tokens:
         message = f"the prompt has {tokens} tokens, the servers' memory holds {config.kv_pool_tokens}"
-        raise invalid("prompt", message, "context_length_exceeded")
+        raise invalid(param, message, "context_length_exceeded")

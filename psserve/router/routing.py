@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psserve.errors import RequestError
 from psserve.router.checks import Body
+from psserve.router.completion import check_length
 from psserve.router.config import ModuleConfig, Role, RouterConfig
 from psserve.router.metrics import Metrics
 from psserve.router.observability.shared_prefix import PrefixOwners
@@ -96,7 +98,8 @@ class Routing:
         from psserve.router.kv_events import Followers
         from psserve.router.token_keys import TokenKeys
 
-        keys = TokenKeys(Path(config.base.path), config.page_size)
+        check = partial(check_length, max_tokens=None, config=config)
+        keys = TokenKeys(Path(config.base.path), config.page_size, check)
         holdings = FollowedHoldings(config.page_size, PredictedHoldings(pool))
         followers = Followers(table, holdings)
         followers.reconfigure()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,13 @@ from psserve.zoo.tokenizer import read_chat_template, tool_as_served
 class TokenKeys:
     """Blocks are pages of `page_size` tokens of x[:-1], the part of a prompt that the base computes."""
 
-    def __init__(self, base: Path, page_size: int) -> None:
-        """`base`: its checkpoint. Raises UsageError when that has no tokenizer.json."""
+    def __init__(self, base: Path, page_size: int, check_length: Callable[[int, str], None]) -> None:
+        """`base`: its checkpoint; `check_length` is called with a text's tokens and its field's name.
+
+        Raises UsageError when the checkpoint has no tokenizer.json.
+        """
         self._page_size = page_size
+        self._check_length = check_length
         self._text = TextKeys()
         try:
             self._tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
@@ -39,13 +43,17 @@ class TokenKeys:
         self._template = ChatTemplate(read_chat_template(base) or "")
 
     async def prompt(self, body: Body) -> Prompt:
-        """Tokenizing releases Python's lock and takes milliseconds: a thread does it."""
+        """Tokenizing releases Python's lock and takes milliseconds: a thread does it.
+
+        Raises RequestError (400) when the prompt is too long to be served: no server needs to see it.
+        """
         ids = body.get("prompt")
         try:
             tokens = ids if isinstance(ids, list) else await asyncio.to_thread(self.tokens, body)
         except (TemplateError, AttributeError, LookupError, TypeError, ValueError):
             # The server will refuse it, or knows better. Its length alone is an estimate to balance loads by.
             return Prompt((), (await self._text.prompt(body)).tokens, self._page_size)
+        self._check_length(len(tokens), "messages" if "messages" in body else "prompt")
         computed = tokens[:-1]
         # Events do not tell namespaces apart: salted prompts are known to be nowhere.
         blocks = () if namespace_of(body) else blocks_of(token_bytes(computed), self._page_size * TOKEN_BYTES)

@@ -76,6 +76,8 @@ class FakeWorker:
         app = web.Application()
         app.router.add_post("/v1/completions", self._generate)
         app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_post("/v1/tokenize", self._tokenize)
+        app.router.add_post("/v1/detokenize", self._detokenize)
         app.router.add_post("/abort_request", self._abort)
         app.router.add_get("/v1/loads", self._loads)
         app.router.add_get("/metrics", self._metrics)
@@ -99,6 +101,22 @@ class FakeWorker:
         self._check_key(request)
         self.aborted.append((await request.json())["rid"])
         return web.Response()
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        self._check_key(request)
+        self.bodies.append(body := await request.json())
+        if isinstance(prompt := body.get("prompt"), list):
+            ids = [list(text.encode()) for text in prompt]
+            return web.json_response({"tokens": ids, "count": [*map(len, ids)], "max_model_len": 10**30})
+        count = prompt_tokens(body)
+        tokens = list(prompt.encode()) if prompt is not None else [0] * count
+        return web.json_response({"tokens": tokens, "count": count, "max_model_len": 10**30})
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        self._check_key(request)
+        tokens = (await request.json())["tokens"]
+        text = [bytes(ids).decode() for ids in tokens] if isinstance(tokens[0], list) else bytes(tokens).decode()
+        return web.json_response({"text": text})
 
     async def _loads(self, request: web.Request) -> web.Response:
         self._check_key(request)

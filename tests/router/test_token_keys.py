@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve import torchvision_ops
-from psserve.errors import UsageError
+from psserve.errors import RequestError, UsageError
 from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes
 from psserve.router.token_keys import TokenKeys
 from psserve.training.tasks.tokenizer import write_tokenizer
@@ -34,6 +34,10 @@ turns = st.lists(
 )
 
 
+def _any_length(tokens: int, param: str) -> None:
+    """Whatever comes is short enough."""
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base")
@@ -43,7 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def keys(base: Path) -> TokenKeys:
-    return TokenKeys(base, PAGE)
+    return TokenKeys(base, PAGE, _any_length)
 
 
 @pytest.fixture(scope="module")
@@ -107,4 +111,20 @@ async def test_tokenizing_leaves_the_event_loop_free(keys: TokenKeys) -> None:
 
 def test_a_base_without_tokenizer_json_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"tokenizer\.json"):
-        TokenKeys(tmp_path, PAGE)
+        TokenKeys(tmp_path, PAGE, _any_length)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({"prompt": "word " * 5000}, "prompt"), ({"messages": [{"role": "user", "content": "word " * 5000}]}, "messages")],
+)
+async def test_text_that_is_too_long_is_refused_before_a_server_sees_it(
+    base: Path, body: dict[str, Any], param: str
+) -> None:
+    def refuse_long(tokens: int, param: str) -> None:
+        if tokens > 4096:
+            raise RequestError(400, "too long", param=param, code="context_length_exceeded")
+
+    with pytest.raises(RequestError) as caught:
+        await TokenKeys(base, PAGE, refuse_long).prompt(body)
+    assert caught.value.param == param

@@ -45,11 +45,10 @@ def chat_body(body: Body) -> Body:
 
 
 def _check_stateless(body: Body) -> None:
-    for name in ("store", "background"):
-        check_bool(body, name)
-        if body.get(name):
-            message = f"{name} is not supported: responses are not stored, the answer to this request is all there is"
-            raise invalid(name, message, "unsupported_parameter")
+    check_bool(body, "background")
+    if body.get("background"):
+        message = "background is not supported: responses are not stored, the answer to this request is all there is"
+        raise invalid("background", message, "unsupported_parameter")
     if body.get("truncation", "disabled") != "disabled":
         message = "truncation is not supported: a prompt that is too long is refused"
         raise invalid("truncation", message, "unsupported_parameter")

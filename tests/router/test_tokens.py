@@ -1,0 +1,71 @@
+"""Tokens of texts and chats, and texts of tokens; nothing is generated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.router.conftest import Fleet
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/tokenize"])
+async def test_tokenize(fleet: Fleet, path: str) -> None:
+    status, answer, headers = await fleet.post(path, {"model": "maths", "prompt": "abc"})
+    assert (status, headers["x-psserve-module"]) == (200, "math")
+    assert answer == {"tokens": [97, 98, 99], "count": 3, "max_model_len": 4096}
+    assert not fleet.prefill.bodies
+
+
+async def test_tokenize_several(fleet: Fleet) -> None:
+    _, answer, _ = await fleet.post("/tokenize", {"model": "math", "prompt": ["a", "bc"]})
+    assert (answer["tokens"], answer["count"]) == ([[97], [98, 99]], [1, 2])
+
+
+async def test_a_chat_has_as_many_tokens_as_its_answer_says(fleet: Fleet) -> None:
+    _, answer, _ = await fleet.post("/tokenize", {"model": "math", "messages": HELLO})
+    _, chat, _ = await fleet.chat()
+    assert answer["count"] == chat["usage"]["prompt_tokens"]
+
+
+async def test_count_tokens_of_a_message(fleet: Fleet) -> None:
+    _, counted, _ = await fleet.post("/v1/messages/count_tokens", {"model": "math", "messages": HELLO})
+    _, message, _ = await fleet.post("/v1/messages", {"model": "math", "messages": HELLO, "max_tokens": 1})
+    assert counted == {"input_tokens": message["usage"]["input_tokens"]}
+
+
+async def test_detokenize(fleet: Fleet) -> None:
+    _, answer, _ = await fleet.post("/detokenize", {"model": "math", "tokens": [97, 98]})
+    assert answer == {"text": "ab"}
+    _, answer, _ = await fleet.post("/v1/detokenize", {"model": "math", "tokens": [[97], [98]]})
+    assert answer == {"text": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": "a", "messages": HELLO}, "prompt"),
+        ("/tokenize", {"prompt": [1]}, "prompt"),
+        ("/tokenize", {"prompt": ["a"] * 129}, "prompt"),
+        ("/tokenize", {"prompt": "a", "wish": 1}, "wish"),
+        ("/tokenize", {"prompt": "a", "rid": "x"}, "rid"),
+        ("/tokenize", {"messages": [{"role": "god"}]}, "messages[0].role"),
+        ("/detokenize", {}, "tokens"),
+        ("/detokenize", {"tokens": [512]}, "tokens"),
+        ("/detokenize", {"tokens": [[1], [-1]]}, "tokens"),
+        ("/detokenize", {"tokens": [1], "skip_special_tokens": 1}, "skip_special_tokens"),
+    ],
+)
+async def test_refused(fleet: Fleet, path: str, fields: dict[str, Any], param: str) -> None:
+    status, answer, _ = await fleet.post(path, {"model": "math"} | fields)
+    assert (status, answer["error"]["param"]) == (400, param)
+
+
+async def test_module_that_is_down(fleet: Fleet) -> None:
+    for worker in fleet.state.table.decodes:
+        fleet.state.table.mark_down(worker, "off")
+    status, answer, _ = await fleet.post("/tokenize", {"model": "math", "prompt": "a"})
+    assert (status, answer["error"]["code"]) == (503, "module_unavailable")
