@@ -33,7 +33,7 @@ class EngineMetrics:
         """The page, in Prometheus' text format."""
         async with self._asking:
             if monotonic() - self._asked >= FRESH_S:
-                workers = [worker for worker in self._table.workers]
+                workers = list(self._table.workers)
                 answers = await asyncio.gather(*(self._ask(worker) for worker in workers))
                 named = [(worker.name, answer) for worker, answer in zip(workers, answers, strict=True)]
                 # Some thousand lines a worker: not in the event loop.
@@ -68,7 +68,7 @@ class _Family:
 
 def _add(families: dict[str, _Family], worker: str, page: str) -> None:
     """Sort the lines of one worker's page in. Its samples follow their family's header, as the format demands."""
-    family = _Family()
+    family = families.setdefault("", _Family())  # of samples before any header
     seen_here: set[str] = set()
     for line in page.splitlines():
         if line.startswith(("# HELP ", "# TYPE ")):

@@ -53,7 +53,8 @@ class SequenceMetrics:
             "psserve_kv_transferred_tokens_total", "Prompt tokens whose KV went from a prefill to a decode server."
         )
         self._moved_bytes = counter(
-            "psserve_kv_transferred_bytes_total", "The same times the bytes of one token's KV (whole pages may be sent)."
+            "psserve_kv_transferred_bytes_total",
+            "The same times the bytes of one token's KV (whole pages may be sent).",
         )
         self.by_module = (
             *(self._prefill, self._first_step, self._tpot, self.gap, self._generated),
