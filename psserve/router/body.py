@@ -64,6 +64,7 @@ def parse_generation(
     table: WorkerTable,
     headers: Mapping[str, str],
     session: str | None = None,
+    terms: Terms | None = None,
 ) -> Generation:
     """Check `body` and split it into sequences; `headers` go to the workers with each. `session`: see session_of.
 
@@ -89,6 +90,7 @@ def parse_generation(
             prompt_index=prompt,
             headers=headers,
             affinity=Affinity(session),
+            terms=terms,
         )
         sequences.append(first)
         sequences.extend(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from psserve.addresses import is_loopback
 from psserve.errors import UsageError
 from psserve.load_limits import BreakerLimits, QueueLimits
+from psserve.load_limits import BreakerLimits, QueueLimits
 from psserve.request_limits import RequestLimits
 from psserve.router.policies import PolicyName
 
@@ -83,6 +84,10 @@ class WorkerConfig(_Strict):
     host: str = "127.0.0.1"
     port: int = Field(gt=0, lt=65536)
     bootstrap_port: int | None = Field(default=None, gt=0, lt=65536)
+    kv_tokens: int | None = Field(default=None, gt=0)
+    """Size of its KV pool. None: not known."""
+    max_running_requests: int | None = Field(default=None, gt=0)
+    """Requests that it computes at a time. None: not known."""
     kv_events: KvEventsConfig | None = None
     """Of a prefill worker. None: it publishes none."""
 
@@ -119,7 +124,8 @@ class RouterConfig(_Strict):
     modules: tuple[ModuleConfig, ...]
     workers: tuple[WorkerConfig, ...]
     request_timeout_s: float = Field(default=600.0, gt=0)
-    """From the moment a request's body was read and checked to its last byte, a second attempt included."""
+    """From the moment a request's body was read and checked to its last byte: waiting for its turn and further attempts
+    included. Clients may ask for less (`x-request-timeout`)."""
     upstream_timeout_s: float = Field(default=15.0, gt=0)
     """For connecting to a worker, and for a whole health probe of one that is not busy."""
     limits: RequestLimits = RequestLimits()
@@ -133,6 +139,10 @@ class RouterConfig(_Strict):
     """Which prefill worker computes a prompt (see policies/)."""
     decode_policy: PolicyName = "session"
     """Which of a module's decode workers answers."""
+    queue: QueueLimits = QueueLimits()
+    """Who waits before the workers, how many, how long."""
+    breaker: BreakerLimits = BreakerLimits()
+    """When a worker that fails or stalls gets no more requests."""
     task_routing: TaskRoutingConfig | None = None
     """None: there is no `auto`."""
     log_format: LogFormat = "text"

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -23,17 +24,24 @@ import aiohttp
 import orjson
 
 from psserve.errors import RequestError
-from psserve.router.config import ModuleConfig
-from psserve.router.failures import LegFailure, broken, split_mismatch
+from psserve.router.admission.admission import Admission
+from psserve.router.admission.grant import Grant
+from psserve.router.admission.terms import Terms
+from psserve.router.config import ModuleConfig, RouterConfig
+from psserve.router.failures import LegFailure, Reason, broken, split_mismatch, stream_error
 from psserve.router.metrics import Metrics
 from psserve.router.observability.sequence import SequenceRecord
 from psserve.router.observability.tracing import leg_span, traced_leg
+from psserve.router.retry import RetryBudget, backoff_s, is_retried
 from psserve.router.routing import Affinity, Place, Routing
 from psserve.router.tasks import together
 from psserve.router.upstream import Upstream
 from psserve.router.workers import Worker, WorkerTable
 
 Body = dict[str, Any]
+ERROR_EVENT = b'data: {"error"'
+HELD_AGAINST: frozenset[Reason] = frozenset({"error", "aborted", "malformed", "split"})
+"""Failures that count for a worker's breaker. Connections that break mark it down at once (see upstream.py)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Sequence:
     """What it waits for before it starts: another sequence's `prefilled`, so that one prompt is computed once."""
     affinity: Affinity = field(default_factory=Affinity)
     """Shared by the choices of one prompt."""
+    terms: Terms | None = None
+    """None: the router's own, for a question of its own."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,13 @@ class Pair:
     """Fixed length: SGLang's abort matches ids by prefix."""
     fresh: bool = False
     """Use no pooled connection."""
-    place: Place | None = None
-    """None where no policy chose the workers."""
+    grant: Grant | None = None
+    """None for a probe, which nobody lets in and which proves nothing of other requests."""
+
+    @property
+    def place(self) -> Place | None:
+        """None where no policy chose the workers."""
+        return self.grant.place if self.grant is not None else None
 
     def fields(self) -> Body:
         """What tells the workers of each other. In the body: SGLang reads headers on the chat endpoint only."""
@@ -102,6 +117,8 @@ class Legs:
     answered: float
     """When the slower leg had answered."""
     record: SequenceRecord
+    opening: bytes = b""
+    """Of a stream: what has been read of it already."""
 
     async def read(self) -> bytes:
         payload = await self.upstream.read(self.pair.decode, self.response)
@@ -109,6 +126,10 @@ class Legs:
         return payload
 
     async def read_some(self) -> bytes:
+        """The next bytes of a stream, b"" at its end."""
+        if self.opening:
+            opening, self.opening = self.opening, b""
+            return opening
         data = await self.upstream.read_some(self.pair.decode, self.response)
         if data:
             self.record.arrived(data)
@@ -128,28 +149,38 @@ class Dispatcher:
     """Runs sequences on pairs of workers."""
 
     def __init__(
-        self, table: WorkerTable, upstream: Upstream, metrics: Metrics, routing: Routing, timeout_s: float
+        self,
+        config: RouterConfig,
+        table: WorkerTable,
+        upstream: Upstream,
+        metrics: Metrics,
+        routing: Routing,
+        admission: Admission,
     ) -> None:
         self._table = table
         self._upstream = upstream
         self._metrics = metrics
         self._routing = routing
-        self._timeout_s = timeout_s
+        self._admission = admission
+        self._budget = RetryBudget()
+        self._timeout_s = config.request_timeout_s
+        self._telling_s = 0.9 * min(config.request_timeout_s, config.breaker.stall_secs)
 
     @asynccontextmanager
     async def open(self, module: ModuleConfig, sequence: Sequence) -> AsyncIterator[Legs]:
         """Run `sequence` on workers of the policy's choice; leaving the context by an exception aborts it.
 
-        A pair that cannot have started is tried once more. The deadline covers the waiting for `sequence.after`, both
-        attempts and the `async with` body.
-        Raises RequestError: LegFailure, or 503 module_unavailable, or 504 timeout.
+        It waits for its turn, and what fails before its first byte is tried again (see retry.py). The deadline covers
+        the waiting for `sequence.after` and for the turn, all attempts, and the `async with` body.
+        Raises RequestError: LegFailure, or 408, 429 or 503 of `Admission.enter`, or 504 timeout.
         """
-        deadline = monotonic() + self._timeout_s
+        terms = sequence.terms or Terms(monotonic() + self._timeout_s)
+        deadline = terms.deadline
         if sequence.after is not None:
             async with _deadline(deadline):
                 await sequence.after.wait()
-        with ExitStack() as places:
-            legs = await self._start_placed(places, module, sequence, deadline)
+        with ExitStack() as held:
+            legs = await self._start_admitted(held, module, sequence, terms)
             async with self._owned(legs, deadline):
                 yield legs
 
@@ -161,34 +192,57 @@ class Dispatcher:
         async with self._owned(legs, deadline):
             yield legs
 
-    async def _start_placed(self, places: ExitStack, module: ModuleConfig, sequence: Sequence, deadline: float) -> Legs:
-        """Start `sequence` where the policies say, in a second place too if the first cannot have begun it.
-
-        `places` keeps what the sequence takes up there.
-        """
+    async def _start_admitted(self, held: ExitStack, module: ModuleConfig, sequence: Sequence, terms: Terms) -> Legs:
+        """Start `sequence` once it is let in, and again where that may help. `held` keeps what it takes up."""
         request = await self._routing.request(sequence.affinity, sequence.prefill, sequence.decode)
-        place = places.enter_context(self._routing.place(module, request))
-        try:
-            return await self._start(Pair(place.prefill, place.decode, place=place), sequence, deadline)
-        except LegFailure as failure:
-            if failure.reason not in ("connect", "stale"):
-                raise
-            if failure.reason == "connect":
-                places.close()
-                place = places.enter_context(self._routing.place(module, request))
-            # Stale: the same workers, for a request that kills servers must not be carried to others.
-            second = Pair(place.prefill, place.decode, fresh=failure.reason == "stale", place=place)
-        return await self._start(second, sequence, deadline)
+        self._budget.request()
+        failed: set[Worker] = set()
+        grant: Grant | None = None
+        fresh = False
+        for attempt in count(1):
+            if grant is None:
+                async with _deadline(terms.deadline):
+                    is_first = attempt == 1 and sequence.after is None
+                    grant = await self._admission.enter(
+                        module, request, priority=terms.priority, is_bounded=is_first, avoid=failed
+                    )
+                held.callback(grant.end)
+            pair = Pair(grant.prefill, grant.decode, fresh=fresh, grant=grant)
+            try:
+                return await self._start(pair, sequence, terms.deadline)
+            except LegFailure as failure:
+                if not self._goes_again(failure, attempt):
+                    raise
+                # Stale: the same workers, for a request that kills servers must not be carried to others.
+                fresh = failure.reason == "stale"
+                failed.add(failure.worker)
+            if not fresh:
+                held.close()
+                grant = None
+                async with _deadline(terms.deadline):
+                    await asyncio.sleep(backoff_s(attempt))
+        raise AssertionError("count() does not end")
+
+    def _goes_again(self, failure: LegFailure, attempt: int) -> bool:
+        if not is_retried(failure, attempt):
+            return False
+        if not self._budget.retry():
+            self._metrics.load.retries_denied.inc()
+            return False
+        self._metrics.load.retries.labels(failure.role, failure.reason).inc()
+        return True
 
     async def _start(self, pair: Pair, sequence: Sequence, deadline: float) -> Legs:
         """Send both legs; returns when both have answered."""
         started = monotonic()
-        pair.decode.running += 1
+        pair.decode.begin()
         record = SequenceRecord(sequence.after is None, started)
         opened: list[aiohttp.ClientResponse] = []
         try:
             async with _deadline(deadline):
-                prefill, _ = await together(self._prefill(pair, sequence, record), self._decode(pair, sequence, opened))
+                prefill, opening = await together(
+                    self._prefill(pair, sequence, record), self._decode(pair, sequence, record, opened)
+                )
         except BaseException as error:
             pair.decode.running -= 1
             for response in opened:
@@ -196,7 +250,7 @@ class Dispatcher:
             record.end_span(error)
             self._abandon(pair, error, started)
             raise
-        return Legs(pair, self._upstream, opened[0], prefill, started, monotonic(), record)
+        return Legs(pair, self._upstream, opened[0], prefill, started, monotonic(), record, opening)
 
     @asynccontextmanager
     async def _owned(self, legs: Legs, deadline: float) -> AsyncIterator[None]:
@@ -204,6 +258,8 @@ class Dispatcher:
             async with _deadline(deadline):
                 yield
             legs.pair.decode.last_answer = monotonic()
+            if legs.pair.grant is not None:
+                legs.pair.decode.breaker.succeeded()
         except BaseException as error:
             self._abandon(legs.pair, error, legs.started)
             legs.record.end_span(error)
@@ -214,7 +270,7 @@ class Dispatcher:
             legs.pair.decode.running -= 1
 
     async def _prefill(self, pair: Pair, sequence: Sequence, record: SequenceRecord) -> PrefillUsage:
-        pair.prefill.running += 1
+        pair.prefill.begin()
         try:
             body = orjson.dumps(sequence.prefill | pair.fields())
             with traced_leg("prefill", pair.prefill.name, sequence.headers) as headers:
@@ -223,19 +279,34 @@ class Dispatcher:
         finally:
             pair.prefill.running -= 1
         sequence.prefilled.set()
-        record.prefilled = monotonic()
+        record.prefilled = pair.prefill.last_sign = monotonic()
         record.prompt_tokens = usage.prompt_tokens
-        if pair.place is not None:
-            pair.place.prefilled(sequence.prefill, usage.prompt_tokens)
-            record.shared_tokens = pair.place.shared_tokens(usage.prompt_tokens, usage.cached_tokens)
+        if pair.grant is not None:
+            pair.prefill.breaker.succeeded()
+            pair.grant.prefilled(sequence.prefill, usage.prompt_tokens)
+            record.shared_tokens = pair.grant.place.shared_tokens(usage.prompt_tokens, usage.cached_tokens)
         return usage
 
-    async def _decode(self, pair: Pair, sequence: Sequence, opened: list[aiohttp.ClientResponse]) -> None:
-        """Adds the answer to `opened` at once: whoever cancels us must be able to close it."""
+    async def _decode(
+        self, pair: Pair, sequence: Sequence, record: SequenceRecord, opened: list[aiohttp.ClientResponse]
+    ) -> bytes:
+        """Adds the answer to `opened` at once: whoever cancels us must be able to close it. Returns a stream's opening.
+
+        A stream that begins with an error has not begun: it fails as one that was answered by an error status.
+        """
         body = orjson.dumps(sequence.decode | pair.fields())
         record.decode_span = leg_span("decode", pair.decode.name)
         headers = {**sequence.headers, **record.decode_span.headers}
         opened.append(await self._upstream.post(pair.decode, sequence.path, body, headers, fresh=pair.fresh))
+        pair.decode.last_sign = monotonic()
+        if not sequence.decode.get("stream"):
+            return b""
+        opening = await self._upstream.read_some(pair.decode, opened[0])
+        if opening.startswith(ERROR_EVENT):
+            raise stream_error(pair.decode, opening)
+        if opening:
+            record.arrived(opening)
+        return opening
 
     def _abandon(self, pair: Pair, error: BaseException, started: float) -> None:
         """Free both workers of a sequence that ended with `error`, and draw conclusions from it."""
@@ -243,8 +314,14 @@ class Dispatcher:
         self._upstream.abort(pair.decode, pair.rid)
         if isinstance(error, LegFailure):
             self._metrics.leg_failed(error, pair.rid)
-        elif isinstance(error, Timeout) and pair.decode.last_answer < started:
+            if pair.grant is not None and error.reason in HELD_AGAINST:
+                self._table.failed(error.worker, pair.decode if error.worker is pair.prefill else pair.prefill)
+        elif isinstance(error, Timeout) and self._tells(pair, started):
             self._table.doubt(pair.decode, "a request ran into its deadline and none was answered meanwhile")
+
+    def _tells(self, pair: Pair, started: float) -> bool:
+        """Whether a deadline that passed says something of the decode worker: clients may ask for very short ones."""
+        return pair.decode.last_answer < started <= monotonic() - self._telling_s
 
 
 class Timeout(RequestError):

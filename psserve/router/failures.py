@@ -94,6 +94,23 @@ def reported(worker: Worker, status: int, message: str) -> LegFailure:
     return broken(worker, "error", detail)
 
 
+def stream_error(worker: Worker, opening: bytes) -> LegFailure:
+    """The worker's stream begins with an error event."""
+    event = opening.partition(b"\n\n")[0].removeprefix(b"data: ")
+    try:
+        error = orjson.loads(event)["error"]
+    except orjson.JSONDecodeError:
+        return broken(worker, "malformed", "an error event that is not JSON")
+    return error_in_stream(worker, error)
+
+
+def error_in_stream(worker: Worker, error: Any) -> LegFailure:
+    """What an error event's `{"message", "code": HTTP status}` means."""
+    fields = error if isinstance(error, dict) else {"message": str(error)}
+    status = fields.get("code")
+    return reported(worker, status if type(status) is int else 500, str(fields.get("message")))
+
+
 def message_in(payload: bytes) -> str:
     """The message of an error body in any of the shapes SGLang uses, or a start of the raw text."""
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from psserve.errors import RequestError
+from psserve.router.admission.terms import terms_of
 from psserve.router.answer import generate_answer
 from psserve.router.body import PATHS, Route, check_prompt, load_body, parse_generation
 from psserve.router.checks import Body
@@ -65,7 +66,8 @@ async def _generate(
         body["model"] = exchange.task.module
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     session = session_of(request.headers, body)
-    generation = parse_generation(route, body, state.config, state.table, headers, session)
+    terms = terms_of(request.headers, body, state.config.request_timeout_s)
+    generation = parse_generation(route, body, state.config, state.table, headers, session, terms)
     exchange.accept(generation.module)
     exchange.on_gap = state.metrics.sequences.gap.labels(exchange.module).observe
     with (
@@ -75,9 +77,13 @@ async def _generate(
     ):
         if generation.stream:
             events = translation.events() if translation is not None else Events()
-            return await stream_answer(state.dispatcher, generation, exchange, request, events)
-        answer = await generate_answer(state.dispatcher, generation, exchange)
-        return json_response(translation.answer(answer) if translation is not None else answer)
+            response = await stream_answer(state.dispatcher, generation, exchange, request, events)
+        else:
+            answer = await generate_answer(state.dispatcher, generation, exchange)
+            response = json_response(translation.answer(answer) if translation is not None else answer)
+    if (usage := exchange.usage) is not None:
+        state.admission.outputs.learn(exchange.module, usage["completion_tokens"] / len(generation.sequences))
+    return response
 
 
 async def read_body(request: web.Request) -> bytes:

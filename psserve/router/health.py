@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from psserve.errors import RequestError
+from psserve.router.admission.admission import Admission
 from psserve.router.answer import check_answer
 from psserve.router.body import PATHS
 from psserve.router.config import RouterConfig
@@ -27,6 +28,8 @@ from psserve.router.workers import Worker, WorkerTable
 
 TICK_S = 0.25
 READY_CHECK_S = 1.0  # how often a ready worker is asked for a connection
+QUIET_S = 5.0  # without a sign of work from a worker that has requests, before it is asked for one
+QUESTION = "/server_info"
 QUEUED_PER_TIMEOUT = 20  # requests ahead of a probe for which it may take as long again as on an idle worker
 PROBE_TOKENS = 4  # random, so that no cache can answer for the transfer
 
@@ -36,11 +39,19 @@ log = logging.getLogger("psserve.router")
 class Prober:
     """Keeps the workers' states true. `run` never ends by itself."""
 
-    def __init__(self, config: RouterConfig, table: WorkerTable, upstream: Upstream, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        config: RouterConfig,
+        table: WorkerTable,
+        upstream: Upstream,
+        dispatcher: Dispatcher,
+        admission: Admission,
+    ) -> None:
         self._config = config
         self._table = table
         self._upstream = upstream
         self._dispatcher = dispatcher
+        self._admission = admission
         self._background = Background()
         self._busy: set[Worker] = set()
         self._checked: WeakKeyDictionary[Worker, float] = WeakKeyDictionary()  # workers come and go
@@ -58,14 +69,15 @@ class Prober:
         await self._background.close(grace_s=0)
 
     def tick(self) -> None:
-        """Start what is due: a probe for each worker that is not ready, a connection check for each that is."""
+        """Start what is due: a probe for each worker that is not ready, a check for each that is."""
+        self._admission.pump()
         for worker in self._table.workers:
             if worker in self._busy:
                 continue
             if worker.is_ready:
                 if monotonic() - self._checked.get(worker, 0.0) >= READY_CHECK_S:
                     self._start(worker, self._check(worker))
-            elif partner := self._partner(worker):
+            elif not worker.breaker.is_resting and (partner := self._partner(worker)):
                 self._start(worker, self._probe(worker, partner))
 
     def _start(self, worker: Worker, work: Coroutine[Any, Any, None]) -> None:
@@ -81,8 +93,22 @@ class Prober:
 
     async def _check(self, worker: Worker) -> None:
         self._checked[worker] = monotonic()
-        if not await self._upstream.accepts(worker) and worker.is_ready:
-            self._table.mark_down(worker, "does not accept connections")
+        if not await self._upstream.accepts(worker):
+            if worker.is_ready:
+                self._table.mark_down(worker, "does not accept connections")
+        elif worker.running and monotonic() - worker.last_sign >= QUIET_S:
+            await self._question(worker)
+
+    async def _question(self, worker: Worker) -> None:
+        """A worker that has requests is quiet: it may be busy with long answers, or frozen behind its HTTP process.
+
+        Its scheduler answers this question between two steps of computing, however many requests are queued.
+        """
+        asked = monotonic()
+        if await self._upstream.answers(worker, QUESTION, self._config.breaker.stall_secs):
+            worker.last_sign = monotonic()
+        elif worker.is_ready and worker.last_sign < asked:
+            self._table.doubt(worker, "has requests, and answers neither them nor any question")
 
     def _partner(self, worker: Worker) -> Worker | None:
         """Whom to probe `worker` with: a ready worker of the other role, else any."""

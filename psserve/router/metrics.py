@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from psserve.router.failures import LegFailure
 from psserve.router.observability.buckets import LATENCY
 from psserve.router.observability.sequence_metrics import SequenceMetrics
+from psserve.router.load_metrics import LoadMetrics
 from psserve.router.task_routing.choice import Choice
 from psserve.router.workers import WorkerTable
 
@@ -82,6 +83,7 @@ class Metrics:
             ["module", "outcome"],
             registry=registry,
         )
+        self.load = LoadMetrics(registry)
         self._worker_state = Gauge(
             "psserve_worker_state", "1 for a worker's present state.", ["worker", "role", "state"], registry=registry
         )
@@ -117,6 +119,7 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus' text format: of the workers and modules that there are now."""
         self._forget_modules()
+        self.load.look_at(self._table.workers)
         self._worker_state.clear()
         for worker in self._table.workers:
             for state in STATES:
@@ -127,7 +130,7 @@ class Metrics:
         """Drop the series of modules that are served no more; a late request may have made one anew since last time."""
         by_module = (
             *(self.requests, self.duration, self.ttft, self.overhead, *self.sequences.by_module),
-            *(self.prompt_tokens, self.cached_tokens, self.task_decisions),
+            *(self.prompt_tokens, self.cached_tokens, self.task_decisions, *self.load.by_module),
         )
         for name in self._table.former_modules:
             for metric in by_module:

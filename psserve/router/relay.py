@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from psserve.router.dispatch import Legs
-from psserve.router.failures import LegFailure, broken, reported
+from psserve.router.failures import broken, error_in_stream
 from psserve.router.usage import Usage, checked_usage
 
 SEPARATOR = b"\n\n"
@@ -87,7 +87,7 @@ class Relay:
         if not isinstance(chunk, dict):
             raise broken(self._legs.pair.decode, "malformed", "stream event is not an object")
         if reason := chunk.get("error"):
-            raise stream_error(self._legs, reason)
+            raise error_in_stream(self._legs.pair.decode, reason)
         if any(choice.get("finish_reason") == "abort" for choice in chunk.get("choices", ())):
             raise broken(self._legs.pair.decode, "aborted", "decode finish_reason 'abort'")
         return chunk
@@ -130,13 +130,6 @@ def usage_event(identity: dict[str, Any], usage: Usage) -> bytes:
 def error_event(body: dict[str, Any]) -> bytes:
     """The last event of a stream that failed; no `[DONE]` follows."""
     return _encode(body)
-
-
-def stream_error(legs: Legs, error: Any) -> LegFailure:
-    """What an error chunk `{"message", "code": HTTP status}` means."""
-    fields = error if isinstance(error, dict) else {"message": str(error)}
-    status = fields.get("code")
-    return reported(legs.pair.decode, status if type(status) is int else 500, str(fields.get("message")))
 
 
 def _encode(document: dict[str, Any]) -> bytes:

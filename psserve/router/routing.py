@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -48,6 +47,11 @@ class Place:
         self.prefill, self._prefill_choice = prefill
         self.decode, self._decode_choice = decode
         self._is_prefilled = False
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Work that it puts on the prefill worker."""
+        return self._prefill_choice.tokens
 
     def prefilled(self, body: Body, prompt_tokens: int) -> None:
         """The prefill worker has read the prompt: `prompt_tokens` tokens for `body`."""
@@ -123,25 +127,27 @@ class Routing:
             affinity.request = Request(prompt, session, _output_tokens(decode))
         return affinity.request
 
-    @contextmanager
-    def place(self, module: ModuleConfig, request: Request) -> Iterator[Place]:
-        """A ready pair for `module`. Raises RequestError (503 module_unavailable) when there is none."""
-        self._follow()
+    def candidates(self, module: ModuleConfig) -> tuple[list[Worker], list[Worker]]:
+        """The ready prefill and decode workers for `module`, some of each.
+
+        Raises RequestError (503 module_unavailable).
+        """
         decodes = [worker for worker in self.table.decodes_of(module) if worker.is_ready]
         if not decodes:
             raise _unavailable(f"module {module.name!r} is not available now; retry in a moment")
         prefills = [worker for worker in self.table.prefills if worker.is_ready]
         if not prefills:
             raise _unavailable("the base's prefill server is not available now; retry in a moment")
-        place = Place(
+        return prefills, decodes
+
+    def place(self, request: Request, prefills: Sequence[Worker], decodes: Sequence[Worker]) -> Place:
+        """One of each (at least one), which have the request to do until `Place.end`."""
+        self._follow()
+        return Place(
             self,
             self._choose("prefill", self.prefill, request, prefills),
             self._choose("decode", self.decode, request, decodes),
         )
-        try:
-            yield place
-        finally:
-            place.end()
 
     def _choose(self, role: Role, policy: Policy, request: Request, workers: Sequence[Worker]) -> tuple[Worker, Choice]:
         by_name = {worker.name: worker for worker in workers}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from psserve.errors import UsageError
+from psserve.router.admission.admission import Admission
 from psserve.router.ask import BaseModel
 from psserve.router.config import RouterConfig
 from psserve.router.dashboard.activity import Activity
@@ -34,6 +35,7 @@ class RouterState:
     table: WorkerTable
     metrics: Metrics
     routing: Routing
+    admission: Admission
     upstream: Upstream
     dispatcher: Dispatcher
     prober: Prober
@@ -56,14 +58,15 @@ class RouterState:
         metrics = Metrics(table, config.base.kv_token_bytes)
         upstream = Upstream(config, table)
         routing = Routing.create(config, table, metrics)
-        dispatcher = Dispatcher(table, upstream, metrics, routing, config.request_timeout_s)
-        prober = Prober(config, table, upstream, dispatcher)
+        admission = Admission(routing, config.queue, metrics.load, config.kv_pool_tokens)
+        dispatcher = Dispatcher(config, table, upstream, metrics, routing, admission)
+        prober = Prober(config, table, upstream, dispatcher, admission)
         tasks = None
         if config.task_routing is not None:
             tasks = TaskRouter(config.task_routing, table, metrics, BaseModel(config, table, dispatcher).ask)
             tasks.learn(task_modules(config))
         activity, loads = Activity(), Loads(table, upstream)
-        return cls(config, table, metrics, routing, upstream, dispatcher, prober, tasks, activity, loads)
+        return cls(config, table, metrics, routing, admission, upstream, dispatcher, prober, tasks, activity, loads)
 
     def reconfigure(self, config: RouterConfig) -> None:
         """Serve the modules and workers of `config` from now on, in one step.

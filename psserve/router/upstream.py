@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,9 +72,11 @@ class Upstream:
     async def read_some(self, worker: Worker, response: aiohttp.ClientResponse) -> bytes:
         """What has arrived of an answer (at least one byte), or b"" at its end. Raises LegFailure like `read`."""
         try:
-            return await response.content.readany()
+            data = await response.content.readany()
         except aiohttp.ClientError as error:
             raise self._reset(worker, error) from error
+        worker.last_sign = monotonic()
+        return data
 
     def abort(self, worker: Worker, rid: str) -> None:
         """Tell `worker`, in the background, to drop request `rid`. Unknown ids are no error to it."""
@@ -86,6 +89,15 @@ class Upstream:
             async with self._pooled.get(worker.url + path, headers=self._headers, timeout=timeout) as response:
                 return await response.read() if response.status == 200 else None
         return None
+
+    async def answers(self, worker: Worker, path: str, timeout_s: float) -> bool:
+        """Whether a GET is answered in time, with whatever status."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        try:
+            async with self._pooled.get(worker.url + path, headers=self._headers, timeout=timeout):
+                return True
+        except (aiohttp.ClientError, TimeoutError):
+            return False
 
     async def accepts(self, worker: Worker) -> bool:
         """Whether a TCP connection to `worker` opens: the cheap half of a health check."""

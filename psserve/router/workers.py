@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Literal
 
+from psserve.router.breaker import Breaker
 from psserve.router.config import ModuleConfig, RouterConfig, WorkerConfig
 
 State = Literal["starting", "ready", "down"]
@@ -33,6 +35,9 @@ class Worker:
     """Legs of ours in flight on it."""
     last_answer: float = float("-inf")
     """When it last completed a sequence (monotonic seconds)."""
+    last_sign: float = float("-inf")
+    """When it last gave a sign of work, or was sent a leg while it had none (monotonic seconds)."""
+    breaker: Breaker = field(default_factory=Breaker)
     terms: int = 0
     """How often it became ready; each time it may be a new process, with nothing in its cache."""
     url: str = field(init=False)
@@ -49,8 +54,17 @@ class Worker:
     def is_ready(self) -> bool:
         return self.state == "ready"
 
+    def begin(self) -> None:
+        """It is sent a leg; whoever sends it lowers `running` again."""
+        if not self.running:
+            self.last_sign = monotonic()
+        self.running += 1
+
     def mark_ready(self) -> None:
-        """A request went through this worker."""
+        """A request went through this worker: it gets others, unless its breaker has it rest a while yet."""
+        if self.breaker.is_resting:
+            return
+        self.breaker.probed()
         if not self.is_ready:
             self.terms += 1
             log.info("worker=%s state=ready", self.name)
@@ -67,6 +81,7 @@ class Worker:
             "state": self.state,
             "running": self.running,
             "error": self.error,
+            "breaker": self.breaker.state,
         }
 
 
@@ -85,7 +100,9 @@ class WorkerTable:
         Requests in flight are not touched: they hold on to their workers and to their module's edition.
         """
         known = {worker.config: worker for worker in self.workers}
-        self.workers = [known.get(worker) or Worker(worker) for worker in config.workers]
+        self.workers = [
+            known.get(worker) or Worker(worker, breaker=Breaker(config.breaker)) for worker in config.workers
+        ]
         self.prefills = [worker for worker in self.workers if worker.config.role == "prefill"]
         self.decodes = [worker for worker in self.workers if worker.config.role == "decode"]
         self._modules = {name: module for module in config.modules for name in (module.name, *module.aliases)}
@@ -145,6 +162,13 @@ class WorkerTable:
             for decode in self.decodes:
                 if decode.is_ready:
                     decode.state, decode.error = "starting", "waiting for a prefill worker"
+
+    def failed(self, worker: Worker, partner: Worker) -> None:
+        """`worker` failed a request that it was paired with `partner` for."""
+        # A hanging decode worker makes its prefill worker fail too, and that one serves all modules.
+        partners = min(2, len(self.decodes)) if worker.config.role == "prefill" else 1
+        if worker.breaker.failed(partner.name, partners) and worker.is_ready:
+            self.doubt(worker, "fails one request after the other: left alone for a while")
 
     def doubt(self, worker: Worker, error: str) -> None:
         """`worker` accepts requests but may not answer any: have a probe find out before it gets more."""

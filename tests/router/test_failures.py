@@ -22,7 +22,7 @@ def check_error(answer: dict[str, dict[str, object]], code: str) -> None:
 @pytest.mark.parametrize("leg", LEGS)
 @pytest.mark.parametrize("fault", ["status_500", "abort", "reset", "not_json", "no_usage"])
 async def test_broken_leg_is_a_502_and_frees_both(fleet: Fleet, leg: str, fault: Fault) -> None:
-    getattr(fleet, leg).faults.extend([fault] * 2)  # a reset is retried once
+    getattr(fleet, leg).faults.extend([fault] * 3)  # a passing fault is tried again twice
     status, answer, _ = await fleet.complete("math")
     assert status == 502
     check_error(answer, "upstream_error")
@@ -131,7 +131,7 @@ async def interrupted_stream(fleet: Fleet) -> bytes:
 
 @pytest.mark.parametrize("fault", ["error_event", "abort"])
 async def test_stream_that_fails_before_its_first_byte_has_a_status(fleet: Fleet, fault: Fault) -> None:
-    fleet.math.faults.append(fault)
+    fleet.math.faults.extend([fault] * 3)
     status, raw = await fleet.stream(max_tokens=1)
     assert status == 502
     check_error(orjson.loads(raw), "upstream_error")
@@ -166,8 +166,9 @@ async def test_deadline_in_a_stream(make_fleet) -> None:
 
 
 async def test_client_that_does_not_read_is_cut_off_at_the_deadline(make_fleet) -> None:
-    fleet = await make_fleet(request_timeout_s=0.5)
-    body = {"model": "math", "prompt": "p", "max_tokens": 200_000, "stream": True}
+    fleet = await make_fleet(request_timeout_s=2.0)  # in which the first byte comes on any machine
+    fleet.math.module = "x" * 100_000  # few events, more bytes than sockets hold: so it is the client that is slow
+    body = {"model": "math", "prompt": "p", "max_tokens": 500, "stream": True}
     async with fleet.http.post(fleet.url + "/v1/completions", json=body, read_bufsize=1024) as response:
         assert response.status == 200
         await fleet.idle()
@@ -179,7 +180,7 @@ async def metric_of(fleet: Fleet, start: str) -> bool:
 
 
 async def test_failed_prefill_never_lets_decode_bytes_out(fleet: Fleet) -> None:
-    fleet.prefill.faults.append("abort")
+    fleet.prefill.faults.extend(["abort"] * 3)
     status, raw = await fleet.stream()
     assert status == 502
     assert b"math-0" not in raw
@@ -187,7 +188,7 @@ async def test_failed_prefill_never_lets_decode_bytes_out(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_one_failed_sequence_of_many_frees_all(fleet: Fleet, stream: bool) -> None:
-    fleet.math.faults.extend(["hang_paired", "hang", "status_500"])
+    fleet.math.faults.extend(["hang_paired", "hang", "not_json"])
     body = {"model": "math", "prompt": "p", "n": 3, "stream": stream}
     status, _, _ = await fleet.post("/v1/completions", body)
     assert status == 502
@@ -196,10 +197,10 @@ async def test_one_failed_sequence_of_many_frees_all(fleet: Fleet, stream: bool)
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_sequences_wait_no_longer_than_for_the_first_ones_end(fleet: Fleet, stream: bool) -> None:
-    fleet.prefill.faults.append("status_500")
+    fleet.prefill.faults.extend(["status_500"] * 3)
     status, _, _ = await fleet.post("/v1/completions", {"model": "math", "prompt": "p", "n": 3, "stream": stream})
     assert status == 502
-    assert len(fleet.prefill.bodies) == 1
+    assert len(fleet.prefill.bodies) == 3
     await fleet.idle()
 
 

@@ -54,7 +54,9 @@ async def place(
 ) -> Place:
     body = {"prompt": prompt, "max_tokens": tokens}
     request = await routing.request(Affinity(session), body, body)
-    return stack.enter_context(routing.place(MATH, request))
+    placed = routing.place(request, *routing.candidates(MATH))
+    stack.callback(placed.end)
+    return placed
 
 
 async def test_prompts_that_begin_alike_go_to_one_prefill_worker_from_any_session(routing: Routing) -> None:
@@ -177,7 +179,7 @@ async def test_decode_workers_are_proven_again_once_the_last_prefill_worker_is_l
 async def test_over_http_decisions_are_counted_and_failures_leave_nothing_behind(fleet: Fleet) -> None:
     for fault in (None, None, "status_500", "hang"):
         if fault is not None:
-            fleet.prefill.faults.append(fault)
+            fleet.prefill.faults.extend([fault] * (1 if fault == "hang" else 3))  # a passing fault is tried again twice
         if fault == "hang":
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(fleet.complete(prompt=LONG), 0.5)
@@ -190,5 +192,5 @@ async def test_over_http_decisions_are_counted_and_failures_leave_nothing_behind
         await eventually(lambda policy=policy: not any(policy.outstanding(worker.name) for worker in fleet.workers))
     _, text = await fleet.get("/metrics")
     assert 'psserve_routing_decisions_total{outcome="new",policy="prefix",role="prefill"} 1.0' in text
-    assert 'psserve_routing_decisions_total{outcome="hit",policy="prefix",role="prefill"} 3.0' in text
-    assert 'psserve_routing_decisions_total{outcome="affinity",policy="session",role="decode"} 4.0' in text
+    assert 'psserve_routing_decisions_total{outcome="hit",policy="prefix",role="prefill"} 5.0' in text
+    assert 'psserve_routing_decisions_total{outcome="affinity",policy="session",role="decode"} 6.0' in text

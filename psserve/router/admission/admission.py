@@ -1,0 +1,195 @@
+"""Admission: every sequence gets its workers here, at once while there is room, else in its module's turn.
+
+    enter --room, nobody of the module before it--------------------------------> Grant
+      |                                                                            ^
+      +--queue full: 429   +--> waits in its module's queue --room, its turn-------+
+      +--------------------+        |--wait_secs: 408   |--no worker any more: 503   |--deadline, client left
+
+There is room when one of the module's decode workers can hold the sequence, and a prefill worker's window is not full.
+Whatever waits, waits here and not in the workers' own queues, which know neither modules nor priorities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from time import monotonic
+from weakref import WeakKeyDictionary
+
+from psserve.errors import RequestError
+from psserve.load_limits import QueueLimits
+from psserve.router.admission.fair import FairQueue
+from psserve.router.admission.grant import Grant
+from psserve.router.admission.outputs import Outputs
+from psserve.router.admission.rooms import DecodeRoom, PrefillRoom, unshared_tokens
+from psserve.router.config import ModuleConfig
+from psserve.router.load_metrics import LoadMetrics
+from psserve.router.policies import Request
+from psserve.router.routing import Routing
+from psserve.router.workers import Worker
+
+RETRY_AFTER_S = 2
+REQUEST_COST = 16
+"""What a sequence costs beside the tokens of its prompt, in tokens: none is free."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One attempt of a sequence to get workers."""
+
+    module: ModuleConfig
+    request: Request
+    avoid: Collection[Worker] = ()
+    """Workers that it should not get again while there are others."""
+    granted: asyncio.Future[Grant] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Admission:
+    """Of one router. Use it inside the event loop."""
+
+    def __init__(self, routing: Routing, limits: QueueLimits, metrics: LoadMetrics, kv_tokens: int | None) -> None:
+        """`kv_tokens`: pool of a worker of which nothing else is known; None: no limit."""
+        self.outputs = Outputs()
+        self._routing = routing
+        self._limits = limits
+        self._metrics = metrics
+        self._kv_tokens = kv_tokens
+        self._queue: FairQueue[Ticket] = FairQueue(limits.weights)
+        self._prefill: WeakKeyDictionary[Worker, PrefillRoom] = WeakKeyDictionary()
+        self._decode: WeakKeyDictionary[Worker, DecodeRoom] = WeakKeyDictionary()
+
+    async def enter(
+        self,
+        module: ModuleConfig,
+        request: Request,
+        *,
+        priority: int = 0,
+        is_bounded: bool = True,
+        avoid: Collection[Worker] = (),
+    ) -> Grant:
+        """Workers for a sequence, and room on them. Not `is_bounded`: it may wait though the queue is full.
+
+        Raises RequestError: 408 queue_timeout, 429 queue_full, 503 module_unavailable.
+        """
+        name, arrived = module.name, monotonic()
+        ticket = Ticket(module, request, avoid)
+        grant = None if self._queue.waiting(name) else self._try(ticket)
+        if grant is not None:
+            self._queue.pay(name, _cost(request))
+        else:
+            self._routing.candidates(module)  # nobody waits for workers that are not there
+            if is_bounded:
+                self._check_bounds(name)
+            grant = await self._wait(ticket, priority)
+        self._metrics.wait.labels(name).observe(monotonic() - arrived)
+        return grant
+
+    def pump(self) -> None:
+        """Let in whom there is room for. To be called whenever there may be more room, or fewer workers."""
+        while len(self._queue) and self._admit_next():
+            pass
+
+    def _admit_next(self) -> bool:
+        """Take one out of the queue, with workers or an error; False if nobody can go."""
+        for name in self._queue.turns():
+            entry = self._queue.head(name)
+            try:
+                grant = self._try(entry.item)
+            except RequestError as error:
+                self._metrics.rejected.labels(name, "unavailable").inc()
+                self._queue.remove(name, entry)
+                entry.item.granted.set_exception(error)
+                return True
+            if grant is not None:
+                self._queue.take(name)
+                entry.item.granted.set_result(grant)
+                return True
+        return False
+
+    def _try(self, ticket: Ticket) -> Grant | None:
+        """A grant if there is room now. Raises RequestError (503) when workers are missing."""
+        name, request = ticket.module.name, ticket.request
+        prefills, decodes = self._routing.candidates(ticket.module)
+        output = self.outputs.expected(name, request.output_tokens)
+        prefills = [one for one in _others(prefills, ticket.avoid) if self._prefill_takes(one, name)]
+        if not prefills:
+            return None
+        decodes = [one for one in _others(decodes, ticket.avoid) if self._decode_takes(one, request, output)]
+        if not decodes:
+            return None
+        place = self._routing.place(request, prefills, decodes)
+        return Grant(
+            place,
+            name,
+            request.prompt,
+            unshared_tokens(request.prompt, output),
+            self._prefill_room(place.prefill),
+            self._decode_room(place.decode),
+            self.pump,
+        )
+
+    async def _wait(self, ticket: Ticket, priority: int) -> Grant:
+        name = ticket.module.name
+        entry = self._queue.push(name, ticket, cost=_cost(ticket.request), priority=priority)
+        self._metrics.queued.labels(name).inc()
+        try:
+            async with asyncio.timeout(self._limits.wait_secs):
+                return await ticket.granted
+        except BaseException as error:
+            self._give_up(ticket)
+            self._queue.remove(name, entry)
+            self.pump()  # perhaps it was what kept others waiting
+            if isinstance(error, TimeoutError):
+                raise self._refusal(408, name, "timeout", "the request waited too long for its turn") from None
+            raise
+        finally:
+            self._metrics.queued.labels(name).dec()
+
+    def _give_up(self, ticket: Ticket) -> None:
+        """Whoever waited with `ticket` is gone, perhaps in the moment in which it was granted."""
+        granted = ticket.granted
+        if granted.done() and not granted.cancelled() and granted.exception() is None:
+            granted.result().end()
+
+    def _check_bounds(self, name: str) -> None:
+        servers = max(1, len(self._routing.table.prefills))
+        is_full = self._queue.waiting(name) >= self._limits.module_requests
+        if is_full or len(self._queue) >= self._limits.prefill_requests * servers:
+            raise self._refusal(429, name, "full", "too many requests are waiting; retry in a moment")
+
+    def _refusal(self, status: int, name: str, reason: str, message: str) -> RequestError:
+        self._metrics.rejected.labels(name, reason).inc()
+        return RequestError(status, message, type="rate_limit_error", code=f"queue_{reason}", retry_after=RETRY_AFTER_S)
+
+    def _prefill_takes(self, worker: Worker, module: str) -> bool:
+        room = self._prefill_room(worker)
+        return room.takes(module) and (worker.breaker.state == "closed" or not room.requests)
+
+    def _decode_takes(self, worker: Worker, request: Request, output_tokens: int) -> bool:
+        room = self._decode_room(worker)
+        return room.takes(request.prompt, output_tokens) and (worker.breaker.state == "closed" or not room.requests)
+
+    def _prefill_room(self, worker: Worker) -> PrefillRoom:
+        room = self._prefill.get(worker)
+        if room is None:
+            room = self._prefill[worker] = PrefillRoom(self._limits)
+        return room
+
+    def _decode_room(self, worker: Worker) -> DecodeRoom:
+        room = self._decode.get(worker)
+        if room is None:
+            known = worker.config
+            room = self._decode[worker] = DecodeRoom(known.kv_tokens or self._kv_tokens, known.max_running_requests)
+        return room
+
+
+def _others(workers: list[Worker], avoid: Collection[Worker]) -> Iterable[Worker]:
+    """`workers` without those to avoid, unless that leaves none."""
+    if not avoid:
+        return workers
+    return [worker for worker in workers if worker not in avoid] or workers
+
+
+def _cost(request: Request) -> int:
+    return request.prompt.tokens + REQUEST_COST

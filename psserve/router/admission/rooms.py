@@ -1,0 +1,96 @@
+"""What servers have to do and to hold, and whether one more request has room there. Counted in requests and tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from psserve.load_limits import QueueLimits
+from psserve.router.policies import Prompt
+
+SPARE_RUNNING = 4
+"""Requests sent beyond what a decode server runs at a time, so that the next is there when one ends."""
+
+
+@dataclass
+class PrefillRoom:
+    """One prefill server's window: what it was sent and has not computed yet."""
+
+    limits: QueueLimits
+    requests: int = 0
+    tokens: int = 0
+    """Not cached there, as far as the policy knows."""
+    by_module: Counter[str] = field(default_factory=Counter)
+
+    def takes(self, module: str) -> bool:
+        """A module whose decode servers hang must leave room for the others, so half is the most that it gets."""
+        return (
+            self.requests < self.limits.window_requests
+            and self.tokens < self.limits.window_tokens
+            and self.by_module[module] < self.limits.window_requests // 2
+        )
+
+    def add(self, module: str, tokens: int) -> None:
+        self.requests += 1
+        self.tokens += tokens
+        self.by_module[module] += 1
+
+    def remove(self, module: str, tokens: int) -> None:
+        self.requests -= 1
+        self.tokens -= tokens
+        self.by_module[module] -= 1
+
+
+class DecodeRoom:
+    """One decode server's KV pool, as far as the requests in flight take it up.
+
+    Prompts that begin alike share their KV, so blocks are counted once however many requests have them.
+    """
+
+    def __init__(self, kv_tokens: int | None, max_running: int | None) -> None:
+        """What the server holds and runs at a time; None: not known, no limit."""
+        self._kv_tokens = kv_tokens
+        self._most = None if max_running is None else max_running + max(SPARE_RUNNING, max_running // 4)
+        self._blocks: Counter[int] = Counter()
+        self._unshared = 0  # tokens of answers, and of prompts beyond their last whole block
+        self._requests = 0
+
+    def takes(self, prompt: Prompt, output_tokens: int) -> bool:
+        """Whether a request fits. One that is larger than the pool is sent when nothing else is there."""
+        if not self._requests:
+            return True
+        if self._most is not None and self._requests >= self._most:
+            return False
+        if self._kv_tokens is None:
+            return True
+        new = len(prompt.blocks) - self._shared(prompt.blocks)
+        blocks = (len(self._blocks) + new) * prompt.block_tokens
+        return blocks + self._unshared + unshared_tokens(prompt, output_tokens) <= self._kv_tokens
+
+    def add(self, prompt: Prompt, unshared: int) -> None:
+        """A request with this prompt; `unshared`: see unshared_tokens."""
+        self._requests += 1
+        self._unshared += unshared
+        self._blocks.update(prompt.blocks)
+
+    def remove(self, prompt: Prompt, unshared: int) -> None:
+        """The request that was added with these is over."""
+        self._requests -= 1
+        self._unshared -= unshared
+        blocks = self._blocks
+        for block in prompt.blocks:
+            if blocks[block] == 1:
+                del blocks[block]
+            else:
+                blocks[block] -= 1
+
+    def _shared(self, blocks: Sequence[int]) -> int:
+        """Leading blocks that are there: names are chained, so none after the first that is not."""
+        return sum(1 for _ in takewhile(self._blocks.__contains__, blocks))
+
+
+def unshared_tokens(prompt: Prompt, output_tokens: int) -> int:
+    """Tokens of a request that no other can share: its answer, and the end of its prompt."""
+    return output_tokens + max(0, prompt.tokens - prompt.tokens_of(len(prompt.blocks)))
