@@ -1,4 +1,4 @@
-"""How large a request may be. Checked before or while it is parsed, so that no client can make the router work for long.
+"""How large a request may be. Checked before or while it is parsed: no client can make the router work for long.
 
 One class for two readers: fleet.toml's `[router.limits]` and the router's own configuration.
 """

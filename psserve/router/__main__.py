@@ -17,11 +17,13 @@ import uvloop
 from aiohttp import web
 
 from psserve.errors import PsserveError, StartError
+from psserve.router.access.server import make_runner
 from psserve.router.app import make_app
 from psserve.router.config import RouterConfig, load_config
 from psserve.router.observability.log_format import write_logs
 from psserve.router.reload import reload
 from psserve.router.state import STATE
+from psserve.tls import server_context
 
 
 async def serve(config: RouterConfig, path: Path) -> None:
@@ -30,26 +32,29 @@ async def serve(config: RouterConfig, path: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: now.set() if stop.is_set() else stop.set())
+    tls = None
+    if config.ssl_certfile is not None and config.ssl_keyfile is not None:
+        tls = server_context(config.ssl_certfile, config.ssl_keyfile)
     app = make_app(config)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=config.drain_timeout_s)
+    runner = make_runner(app, config.limits, config.drain_timeout_s)
     await runner.setup()
     loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
-        site = web.TCPSite(runner, config.host, config.port)
+        site = web.TCPSite(runner, config.host, config.port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:
             raise StartError(f"router cannot listen on {config.host}:{config.port}: {error.strerror}") from error
-        _announce(config.host, runner.addresses[0][1])
+        _announce("http" if tls is None else "https", config.host, runner.addresses[0][1])
         await stop.wait()
         app[STATE].draining = True
     finally:
         await _drain(runner, now)
 
 
-def _announce(host: str, port: int) -> None:
+def _announce(scheme: str, host: str, port: int) -> None:
     host = f"[{host}]" if ":" in host else host
-    sys.stdout.buffer.write(orjson.dumps({"event": "listening", "url": f"http://{host}:{port}"}) + b"\n")
+    sys.stdout.buffer.write(orjson.dumps({"event": "listening", "url": f"{scheme}://{host}:{port}"}) + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
-from psserve.addresses import is_loopback
 from psserve.errors import RequestError
 from psserve.router import generate, info, tokens
+from psserve.router.access.gate import enter, metered, tell_rates
 from psserve.router.config import RouterConfig
 from psserve.router.dashboard import routes as dashboard
 from psserve.router.exchange import Exchange, new_exchange
@@ -21,9 +20,6 @@ from psserve.router.observability import routes as observability
 from psserve.router.observability.record import record
 from psserve.router.state import STATE, RouterState
 
-MAX_BODY_BYTES = 8 * 2**20
-OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", "/engine_metrics", *dashboard.FILES})
-"""Need no key, and answer while the router drains."""
 CLIENT_LEFT = 499  # in log and metrics only, as nginx has it
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,7 +29,8 @@ log = logging.getLogger("psserve.router")
 
 def make_app(config: RouterConfig) -> web.Application:
     """A router for `config`. Its worker connections and probes live from the app's startup to its cleanup."""
-    app = web.Application(middlewares=[border], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[border], client_max_size=config.limits.body_bytes)
+    app.on_response_prepare.append(tell_rates)
     app.cleanup_ctx.append(_run_router(config))
     app.add_routes(info.routes)
     app.add_routes(observability.routes)
@@ -72,12 +69,13 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _answer(request: web.Request, handler: Handler, exchange: Exchange) -> web.StreamResponse:
     try:
-        _admit(request)
-        response = await handler(request)
+        enter(request)
+        with metered(request):
+            response = await handler(request)
     except RequestError as error:
         response = _error_response(request, error)
     except web.HTTPException as error:
-        response = _error_response(request, _from_http(error))
+        response = _error_response(request, _from_http(request, error))
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = error.headers["Allow"]
     except ConnectionError:
@@ -94,35 +92,6 @@ async def _answer(request: web.Request, handler: Handler, exchange: Exchange) ->
     return response
 
 
-def _admit(request: web.Request) -> None:
-    """Raises RequestError: 403 (host), 401 (key), 503 (draining)."""
-    state = request.app[STATE]
-    config = state.config
-    if config.api_key is None and is_loopback(config.host) and not is_loopback(_host_name(request)):
-        # A web page can point a name of its own at 127.0.0.1 (DNS rebinding); nobody else comes under a foreign name.
-        raise RequestError(403, "this server answers to localhost alone", code="forbidden_host")
-    if request.path in OPEN_PATHS:
-        return
-    if config.api_key is not None and not _has_key(request, config.api_key):
-        raise RequestError(401, "a valid key is needed: Authorization: Bearer KEY", code="invalid_api_key")
-    if state.draining:
-        message = "the server is shutting down"
-        raise RequestError(503, message, type="service_unavailable_error", code="server_is_overloaded", retry_after=5)
-
-
-def _host_name(request: web.Request) -> str:
-    """The Host header without its port."""
-    host = request.host
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
-
-
-def _has_key(request: web.Request, key: str) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(errors="surrogateescape"), key.encode())
-
-
 def _error_response(request: web.Request, error: RequestError) -> web.Response:
     body = anthropic_error(error) if request.path.startswith("/v1/messages") else error.body()
     response = json_response(body, status=error.status)
@@ -131,12 +100,12 @@ def _error_response(request: web.Request, error: RequestError) -> web.Response:
     return response
 
 
-def _from_http(error: web.HTTPException) -> RequestError:
+def _from_http(request: web.Request, error: web.HTTPException) -> RequestError:
     """aiohttp's own refusals in our words."""
     if isinstance(error, web.HTTPNotFound):
         return RequestError(404, "no such URL; the API is under /v1", code="unknown_url")
     if isinstance(error, web.HTTPMethodNotAllowed):
         return RequestError(405, f"{error.method} is not allowed here", code="method_not_allowed")
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return RequestError(413, f"the body is larger than {MAX_BODY_BYTES} bytes", code="request_too_large")
+        return RequestError(413, f"the body is larger than {request.client_max_size} bytes", code="request_too_large")
     return RequestError(error.status, error.reason, code="bad_request")

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from psserve.addresses import is_loopback
+from psserve.api_keys import ApiKey
 from psserve.errors import UsageError
-from psserve.load_limits import BreakerLimits, QueueLimits
 from psserve.load_limits import BreakerLimits, QueueLimits
 from psserve.request_limits import RequestLimits
 from psserve.router.policies import PolicyName
@@ -118,17 +118,29 @@ class RouterConfig(_Strict):
     """0 picks a free port; the `listening` line tells which."""
     api_key: str | None = Field(default=None, min_length=1)
     """What clients must send as `Authorization: Bearer`; None leaves the API open."""
+    keys: tuple[ApiKey, ...] | None = None
+    """Clients' keys, one of which is then needed (or `api_key`). None: there is no key file."""
+    operator_key: str | None = Field(default=None, min_length=1)
+    """What the supervisor and psserve's commands send, and nobody else knows. It opens everything."""
+    insecure: bool = False
+    """Listen without any key on an address that other machines reach."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which clients may come, in lower case; localhost and addresses are always right."""
+    ssl_certfile: Path | None = None
+    """Certificate and chain (PEM). None: plain HTTP."""
+    ssl_keyfile: Path | None = None
+    """Its private key (PEM)."""
     worker_key: str = Field(min_length=1)
     """What the workers require from us."""
     base: BaseConfig
     modules: tuple[ModuleConfig, ...]
     workers: tuple[WorkerConfig, ...]
+    limits: RequestLimits = RequestLimits()
     request_timeout_s: float = Field(default=600.0, gt=0)
     """From the moment a request's body was read and checked to its last byte: waiting for its turn and further attempts
     included. Clients may ask for less (`x-request-timeout`)."""
     upstream_timeout_s: float = Field(default=15.0, gt=0)
     """For connecting to a worker, and for a whole health probe of one that is not busy."""
-    limits: RequestLimits = RequestLimits()
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after SIGTERM."""
     kv_pool_tokens: int | None = Field(default=None, gt=0)
@@ -165,9 +177,18 @@ class RouterConfig(_Strict):
             and self.base.name not in names
         ):
             raise ValueError("task_routing: the classifier base-model needs the base among modules (--serve-base)")
-        if self.api_key is None and not is_loopback(self.host):
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("ssl_certfile and ssl_keyfile belong together: set both or none")
+        if not (self.needs_key or self.insecure or is_loopback(self.host)):
             raise ValueError(f"host {self.host!r} is reachable from other machines: set api_key, or use 127.0.0.1")
+        if duplicate := _first_duplicate([key.name for key in self.keys or ()]):
+            raise ValueError(f"key name {duplicate!r} is used twice")
         return self
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether clients must send a key. Also while there is none that would do."""
+        return self.api_key is not None or self.keys is not None
 
 
 def load_config(path: Path) -> RouterConfig:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
 
-from psserve.errors import RequestError
+from psserve.router.access.body import read_body
+from psserve.router.access.clients import CLIENT
 from psserve.router.admission.terms import terms_of
 from psserve.router.answer import generate_answer
 from psserve.router.body import PATHS, Route, check_prompt, load_body, parse_generation
@@ -22,7 +22,6 @@ from psserve.router.state import STATE
 from psserve.router.streaming import stream_answer
 from psserve.router.task_routing.routing import AUTO
 
-BODY_TIMEOUT_S = 60.0
 FORWARDED_HEADERS = ("traceparent", "tracestate")
 """All other headers of the client stop here: SGLang takes orders from some (x-override-*, x-data-parallel-rank)."""
 
@@ -56,7 +55,7 @@ async def _generate(
     state = request.app[STATE]
     exchange = request[EXCHANGE]
     exchange.route = name or route
-    body = load_body(await read_body(request))
+    body = load_body(await read_body(request, state.config.limits), state.config.limits)
     translation = translate(body) if translate is not None else None
     if translation is not None:
         body = translation.chat
@@ -68,6 +67,7 @@ async def _generate(
     session = session_of(request.headers, body)
     terms = terms_of(request.headers, body, state.config.request_timeout_s)
     generation = parse_generation(route, body, state.config, state.table, headers, session, terms)
+    request[CLIENT].require(generation.module.name)
     exchange.accept(generation.module)
     exchange.on_gap = state.metrics.sequences.gap.labels(exchange.module).observe
     with (
@@ -84,16 +84,3 @@ async def _generate(
     if (usage := exchange.usage) is not None:
         state.admission.outputs.learn(exchange.module, usage["completion_tokens"] / len(generation.sequences))
     return response
-
-
-async def read_body(request: web.Request) -> bytes:
-    """The whole body. Raises RequestError (408, 415), or aiohttp's 413."""
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise RequestError(415, "compressed bodies are not supported", code="unsupported_encoding")
-    if request.content_type != "application/json" or "Content-Type" not in request.headers:
-        raise RequestError(415, "Content-Type must be application/json", code="unsupported_media_type")
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.read()
-    except TimeoutError:
-        raise RequestError(408, "the body did not arrive in time", code="request_timeout") from None

@@ -9,6 +9,7 @@ from aiohttp import web
 
 import psserve
 from psserve.errors import RequestError
+from psserve.router.access.clients import CLIENT
 from psserve.router.config import ModuleConfig
 from psserve.router.state import STATE, RouterState
 from psserve.router.task_routing.routing import AUTO
@@ -22,10 +23,13 @@ def json_response(document: Any, status: int = 200) -> web.Response:
 
 @routes.get("/v1/models")
 async def list_models(request: web.Request) -> web.Response:
-    """Every module, under its name and under each alias; and `auto`."""
+    """Every module that the client may use, under its name and under each alias; and `auto`."""
     state = request.app[STATE]
     data = [
-        _model_card(state, name, module) for module in state.config.modules for name in (module.name, *module.aliases)
+        _model_card(state, name, module)
+        for module in state.config.modules
+        if request[CLIENT].may_use(module.name)
+        for name in (module.name, *module.aliases)
     ]
     if state.tasks is not None:
         data.append(_auto_card(state))
@@ -39,7 +43,7 @@ async def show_model(request: web.Request) -> web.Response:
     if name == AUTO and state.tasks is not None:
         return json_response(_auto_card(state))
     module = state.table.module(name)
-    if module is None:
+    if module is None or not request[CLIENT].may_use(module.name):
         raise RequestError(404, f"the model {name!r} does not exist", param="model", code="model_not_found")
     return json_response(_model_card(state, name, module))
 

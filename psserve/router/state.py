@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from psserve.errors import UsageError
+from psserve.router.access.clients import Clients
 from psserve.router.admission.admission import Admission
 from psserve.router.ask import BaseModel
 from psserve.router.config import RouterConfig
@@ -23,7 +24,7 @@ from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.upstream import Upstream
 from psserve.router.workers import WorkerTable
 
-CHANGEABLE = frozenset({"modules", "workers", "serial"})
+CHANGEABLE = frozenset({"modules", "workers", "keys", "serial"})
 """Fields of the configuration that a running router takes over."""
 
 
@@ -46,11 +47,13 @@ class RouterState:
     draining: bool = False
     """SIGTERM came: finish what runs, refuse what comes."""
     tracing: Tracing = field(init=False)
+    clients: Clients = field(init=False)
     engine_metrics: EngineMetrics = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine_metrics = EngineMetrics(self.table, self.upstream)
         self.tracing = make_tracing(self.config)
+        self.clients = Clients(self.config)
 
     @classmethod
     def create(cls, config: RouterConfig) -> RouterState:
@@ -77,6 +80,7 @@ class RouterState:
             if getattr(config, name) != getattr(self.config, name):
                 raise UsageError(f"{name} cannot change while the router runs: restart it")
         self.config = config
+        self.clients.reconfigure(config)
         self.table.reconfigure(config)
         self.routing.reconfigure()
         if self.tasks is not None:

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from psserve.router.access.server import make_runner
 from psserve.router.app import make_app
 from psserve.router.config import RouterConfig
 from psserve.router.state import STATE, RouterState
@@ -122,8 +123,9 @@ async def make_fleet() -> AsyncIterator[Callable[..., Awaitable[Fleet]]]:
             await worker.start()  # also picks the port
             if not start:
                 await worker.stop()
-        app = make_app(make_config(*workers, **fields))
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        config = make_config(*workers, **fields)
+        app = make_app(config)
+        runner = make_runner(app, config.limits, 0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         http = aiohttp.ClientSession()

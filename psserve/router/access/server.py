@@ -1,0 +1,133 @@
+"""aiohttp's server with bounds on connections and headers, and with errors in OpenAI's form.
+
+aiohttp's own handling of a malformed request logs a traceback with the client's bytes in it, keys included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_server import Server
+
+from psserve.errors import RequestError
+from psserve.request_limits import RequestLimits
+
+log = logging.getLogger("psserve.router")
+
+
+def make_runner(app: web.Application, limits: RequestLimits, drain_timeout_s: float) -> web.AppRunner:
+    """A runner for `app`; requests are cancelled when their client leaves."""
+    return _Runner(
+        limits.connections,
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=drain_timeout_s,
+        keepalive_timeout=limits.idle_secs,
+        max_line_size=limits.header_bytes,
+        max_field_size=limits.header_bytes,
+        max_headers=limits.headers,
+        auto_decompress=False,  # compressed bodies are refused; unpacking one first would be the bomb's way in
+    )
+
+
+class _Handler(RequestHandler):
+    """One connection."""
+
+    __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        server = self._manager
+        assert isinstance(server, _Server)
+        if server.is_full:
+            assert isinstance(transport, asyncio.Transport)
+            transport.write(_TOO_MANY)
+            transport.close()
+            self._force_close = True  # read nothing
+            self._manager = None  # never was one of the server's
+            return
+        super().connection_made(transport)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP, or has too much header. aiohttp closes the connection after it."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun: cut it")
+        error = _refusal(status, message or "")
+        log.info("refused status=%d remote=%s error=%s", error.status, request.remote, type(exc).__name__)
+        response = web.Response(body=orjson.dumps(error.body()), status=error.status, content_type="application/json")
+        response.force_close()
+        return response
+
+
+def _refusal(status: int, message: str) -> RequestError:
+    if status >= 500:
+        return RequestError(status, "internal error", type="server_error", code="internal_error")
+    if message.startswith(("Got more than", "Too many headers")):  # aiohttp has no type of its own for these
+        return RequestError(431, "the header is larger than this server allows", code="header_too_large")
+    return RequestError(400, "the request is not HTTP as this server understands it", code="bad_request")
+
+
+def _too_many() -> bytes:
+    error = RequestError(
+        503, "too many connections; retry in a moment", type="service_unavailable_error", code="server_is_overloaded"
+    )
+    body = orjson.dumps(error.body())
+    head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 2\r\nConnection: close"
+    return f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+_TOO_MANY = _too_many()
+
+
+class _Server(Server):
+    """Makes a handler for each connection, and counts them."""
+
+    def __init__(self, connections: int, like: Server) -> None:
+        super().__init__(
+            like.request_handler,
+            request_factory=like.request_factory,
+            handler_cancellation=like.handler_cancellation,
+            loop=like._loop,
+            **like._kwargs,
+        )
+        self._limit = connections
+        self._open = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._open >= self._limit
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        self._open += 1
+        super().connection_made(handler, transport)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        self._open -= 1
+        super().connection_lost(handler, exc)
+
+    def __call__(self) -> RequestHandler:
+        return _Handler(self, loop=self._loop, **self._kwargs)
+
+
+class _Runner(web.AppRunner):
+    """aiohttp has no parameter for the class of its server; this method is where a runner makes it."""
+
+    __slots__ = ("_connections",)
+
+    def __init__(self, connections: int, app: web.Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._connections = connections
+
+    async def _make_server(self) -> Server:
+        return _Server(self._connections, await super()._make_server())
