@@ -31,6 +31,9 @@ def check_chat(body: Body, limits: RequestLimits) -> None:
     _check_template_kwargs(body.get("chat_template_kwargs"))
     for name in ("continue_final_message", "parallel_tool_calls", "logprobs", "separate_reasoning", "stream_reasoning"):
         check_bool(body, name)
+    if "json_schema" in body:  # SGLang's chat endpoint does not know it, and would answer without it
+        message = "json_schema is not supported for chats: use response_format"
+        raise invalid("json_schema", message, "unsupported_parameter")
     _check_effort(body.get("reasoning_effort"))
     if body.get("modalities", ["text"]) != ["text"]:
         raise invalid("modalities", "modalities can be text alone", "unsupported_parameter")

@@ -36,6 +36,8 @@ REFUSED = {
     "prompt_logprobs": _BASE,
     "return_hidden_states": _INSIDE,
     "return_routed_experts": _INSIDE,
+    "return_meta_info": _INSIDE,
+    "return_sampling_mask": _INSIDE,
     "return_cached_tokens_details": _INSIDE + "; usage.prompt_tokens_details.cached_tokens counts what was reused",
     "images_config": _TEXT,
     "max_dynamic_patch": _TEXT,

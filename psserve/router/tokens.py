@@ -12,6 +12,8 @@ import orjson
 from aiohttp import web
 
 from psserve.errors import RequestError
+from psserve.router.access.body import read_body
+from psserve.router.access.clients import CLIENT
 from psserve.router.body import load_body, served_module
 from psserve.router.chat import check_chat
 from psserve.router.checks import Body, check_bool, check_token_ids, invalid, missing
@@ -19,7 +21,6 @@ from psserve.router.config import RouterConfig
 from psserve.router.dialect import Document, refuse_unknown
 from psserve.router.exchange import EXCHANGE
 from psserve.router.failures import broken
-from psserve.router.generate import read_body
 from psserve.router.info import json_response
 from psserve.router.messages.request import count_body
 from psserve.router.state import STATE
@@ -60,7 +61,8 @@ async def count_tokens(request: web.Request) -> web.Response:
 
 async def _begin(request: web.Request, name: str) -> Body:
     request[EXCHANGE].route = name
-    return load_body(await read_body(request), request.app[STATE].config.limits)
+    limits = request.app[STATE].config.limits
+    return load_body(await read_body(request, limits), limits)
 
 
 def _check_tokenize(body: Body, config: RouterConfig) -> None:
@@ -93,6 +95,7 @@ async def _ask(request: web.Request, path: str, body: Body) -> Document:
     """The answer of a decode server of the body's module. Raises RequestError."""
     state = request.app[STATE]
     module = served_module(body.get("model"), state.table)
+    request[CLIENT].require(module.name)
     request[EXCHANGE].module = module.name
     _, decodes = state.routing.candidates(module)
     worker = min(decodes, key=lambda worker: worker.running)

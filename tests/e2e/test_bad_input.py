@@ -11,6 +11,7 @@ import requests
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
+from tests.e2e.clients import ask_all
 from tests.e2e.fleet import RunningFleet, launched, wait_idle
 from tests.e2e.oracle import Oracle
 from tests.e2e.watching import ANSWER_WITHIN_S, check, error_of, pids
@@ -165,3 +166,15 @@ def test_headers_that_steer_workers_stop_at_the_router(fleet: RunningFleet, orac
     )
     assert answer.status_code == 200, answer.text
     check(fleet, oracle, "alpha", PROMPT, 4)
+
+
+def test_official_clients_get_the_same_answer_by_every_api(fleet: RunningFleet) -> None:
+    answers = ask_all(fleet.url, "alpha", "hello")
+    assert len(set(answers.values())) == 1, answers
+
+
+def test_tokens_are_those_that_a_prompt_is_answered_with(fleet: RunningFleet) -> None:
+    text = post(fleet, "/detokenize", orjson.dumps({"model": "alpha", "tokens": PROMPT})).json()["text"]
+    counted = post(fleet, "/tokenize", orjson.dumps({"model": "alpha", "prompt": text})).json()["count"]
+    answer = post(fleet, COMPLETIONS, completion(prompt=text)).json()
+    assert answer["usage"]["prompt_tokens"] == counted

@@ -148,7 +148,8 @@ class FakeWorker:
             if (early := await self._fail_early(request, fault, body)) is not None:
                 return early
             await self._pair(body)
-            return await self._answer(request, body, fault)
+            limit = body.get("max_completion_tokens", body.get("max_tokens", 16))
+            return await self._answer(request, body | {"max_tokens": limit}, fault)
         finally:
             self.running.discard(rid)
 

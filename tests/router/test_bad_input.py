@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from psserve.errors import RequestError
 from psserve.router.body import load_body, parse_generation
+from psserve.router.refused import REFUSED
 from psserve.router.workers import WorkerTable
 from tests.router.conftest import Fleet, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
@@ -31,6 +32,7 @@ JSON_TYPE = {"Content-Type": "application/json"}
         (b"null", "invalid_type"),
         (b'{"model": "\xff"}', "invalid_json"),
         (b'{"model": "math", "prompt": "p", "temperature": NaN}', "invalid_json"),
+        (b'{"model": "math", "prompt": "p", "temperature": -Infinity}', "invalid_json"),
         (b'{"model": "math", "prompt": ' + b"[" * 65 + b"]" * 65 + b"}", "invalid_json"),
     ],
 )
@@ -88,29 +90,37 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"prompt": ["a"] * 129}, 400, "n", "invalid_value"),
     ({"prompt": ["a", "b"], "n": 65}, 400, "n", "invalid_value"),
     ({"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
+    ({"max_tokens": -1}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": 1.5}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": "5"}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": 10**30}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": True}, 400, "max_tokens", "invalid_value"),
     ({"temperature": -1}, 400, "temperature", "invalid_value"),
+    ({"temperature": 3}, 400, "temperature", "invalid_value"),
     ({"temperature": "hot"}, 400, "temperature", "invalid_value"),
     ({"top_p": 0}, 400, "top_p", "invalid_value"),
     ({"top_p": 1.1}, 400, "top_p", "invalid_value"),
+    ({"top_p": -1}, 400, "top_p", "invalid_value"),
     ({"top_k": 0}, 400, "top_k", "invalid_value"),
+    ({"top_k": -2}, 400, "top_k", "invalid_value"),
     ({"min_p": 2}, 400, "min_p", "invalid_value"),
+    ({"min_p": -0.1}, 400, "min_p", "invalid_value"),
+    ({"frequency_penalty": -3}, 400, "frequency_penalty", "invalid_value"),
+    ({"repetition_penalty": 2.1}, 400, "repetition_penalty", "invalid_value"),
     ({"presence_penalty": 3}, 400, "presence_penalty", "invalid_value"),
     ({"repetition_penalty": 0}, 400, "repetition_penalty", "invalid_value"),
     ({"repetition_penalty": 1e-40}, 400, "repetition_penalty", "invalid_value"),
     ({"n": 0}, 400, "n", "invalid_value"),
+    ({"n": -1}, 400, "n", "invalid_value"),
     ({"n": 10**6}, 400, "n", "invalid_value"),
     ({"best_of": 4}, 400, "best_of", "unsupported_parameter"),
     ({"suffix": "end"}, 400, "suffix", "unsupported_parameter"),
     ({"echo": True, "logprobs": 0}, 400, "echo", "unsupported_parameter"),
-    ({"prompt_logprobs": 1}, 400, "prompt_logprobs", "unsupported_parameter"),
     ({"logprobs": True}, 400, "logprobs", "invalid_value"),
     ({"logit_bias": {"x": 1}}, 400, "logit_bias", "invalid_value"),
     ({"logit_bias": {"512": 1}}, 400, "logit_bias", "invalid_value"),
     ({"logit_bias": {"1": 101}}, 400, "logit_bias", "invalid_value"),
+    ({"logit_bias": {str(token): 1 for token in range(100_000)}}, 400, "logit_bias", "invalid_value"),
     ({"logit_bias": {"9" * 5000: 1}}, 400, "logit_bias", "invalid_value"),
     ({"stop": [""]}, 400, "stop", "invalid_value"),
     ({"stop": 5}, 400, "stop", "invalid_value"),
@@ -132,12 +142,6 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"json_schema": "[]"}, 400, "json_schema", "invalid_value"),
     ({"json_schema": '{"items":' * 64 + "{}" + "}" * 64}, 400, "json_schema", "invalid_value"),
     ({"json_schema": '{"items":' * 2000 + "{}" + "}" * 2000}, 400, "json_schema", "invalid_value"),
-    ({"bootstrap_room": 1}, 400, "bootstrap_room", "unsupported_parameter"),
-    ({"bootstrap_host": "10.0.0.1"}, 400, "bootstrap_host", "unsupported_parameter"),
-    ({"rid": "abc"}, 400, "rid", "unsupported_parameter"),
-    ({"lora_path": "x"}, 400, "lora_path", "unsupported_parameter"),
-    ({"custom_logit_processor": "x"}, 400, "custom_logit_processor", "unsupported_parameter"),
-    ({"return_hidden_states": True}, 400, "return_hidden_states", "unsupported_parameter"),
 ]
 
 
@@ -146,6 +150,7 @@ def test_refused_completion(fields: dict[str, Any], status: int, param: str | No
     _check_refused("completions", {"model": "math", "prompt": "p"} | fields, status, param, code)
 
 
+NO_TEXT = ("messages[0].content[0]", "unsupported_content_type")
 CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": None}, "messages", "missing_required_parameter"),
     ({"messages": []}, "messages", "empty_array"),
@@ -177,12 +182,30 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"chat_template": "{{ 1 }}"}, "chat_template", "unsupported_parameter"),
     ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs", "unsupported_parameter"),
     ({"input_ids": [1]}, "input_ids", "unsupported_parameter"),
+    ({"json_schema": "{}"}, "json_schema", "unsupported_parameter"),
+    ({"modalities": ["audio"]}, "modalities", "unsupported_parameter"),
+    ({"functions": [{"name": "add"}]}, "functions", "unsupported_parameter"),
+    ({"store": True}, "store", "unsupported_parameter"),
+    ({"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value"),
+    ({"reasoning_effort": True}, "reasoning_effort", "invalid_value"),
+    ({"reasoning_effort": 1.5}, "reasoning_effort", "invalid_value"),
+    ({"separate_reasoning": "yes"}, "separate_reasoning", "invalid_value"),
+    ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, *NO_TEXT),
+    ({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": "data:"}}]}]}, *NO_TEXT),
+    ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "http://x"}}]}]}, *NO_TEXT),
 ]
 
 
 @pytest.mark.parametrize(("fields", "param", "code"), CHAT_CASES)
 def test_refused_chat(fields: dict[str, Any], param: str, code: str) -> None:
     _check_refused("chat", {"model": "math", "messages": [USER]} | fields, 400, param, code)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_field_says_why(name: str) -> None:
+    with pytest.raises(RequestError, match="not supported: ") as caught:
+        load_body(json.dumps({"model": "math", name: 1}).encode())
+    assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +219,6 @@ def test_refused_chat(fields: dict[str, Any], param: str, code: str) -> None:
         {"response_format": {"type": "text"}, "regex": "a"},
         {"response_format": {"type": "text"}, "tools": [TOOL], "tool_choice": "auto", "min_tokens": 2},
         {"regex": "a", "min_tokens": 0},
-        {"json_schema": '{"items":' * 63 + "{}" + "}" * 63},
         {"top_k": -1, "temperature": 0, "logit_bias": {"511": -100}, "stop": "x", "n": 128},
     ],
 )
