@@ -1,1 +1,1 @@
-"""What the router tells of itself: metrics of sequences, one log line a request, traces, the servers' metrics merged."""
+"""What the router tells of itself: metrics of sequences, log lines, traces, and the servers' metrics on one page."""

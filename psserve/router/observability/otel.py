@@ -44,7 +44,7 @@ def otlp_tracing(endpoint: str | None) -> Tracing:
 
 
 def traces_url(endpoint: str) -> str:
-    """The URL for spans at `endpoint`: host:port, as SGLang's flag has it, or a URL, whose path is kept if it has one."""
+    """The URL for spans at `endpoint`: host:port, as SGLang's flag has it, or a URL, whose path (if any) is kept."""
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
     return url if urlsplit(url).path not in ("", "/") else url.rstrip("/") + PATH
 

@@ -1,0 +1,43 @@
+"""deploy/ and docs/metrics.md name the metrics that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.grafana import panel_names
+from tests.router.conftest import Fleet
+
+ROOT = Path(__file__).parents[3]
+SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+ROW = re.compile(r"^\| `(psserve_\w+)` \| (\w+) \|", re.M)
+
+
+@pytest.fixture
+async def families(fleet: Fleet) -> list[Metric]:
+    """What a router has at /metrics, but for the times at which its series were made."""
+    _, page = await fleet.get("/metrics")
+    return [family for family in text_string_to_metric_families(page) if not family.name.endswith("_created")]
+
+
+async def test_the_dashboard_asks_for_metrics_that_there_are(families: list[Metric]) -> None:
+    there = {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
+    assert panel_names("psserve_") <= there
+
+
+async def test_the_table_in_the_docs_has_every_metric(families: list[Metric]) -> None:
+    told = set(ROW.findall((ROOT / "docs" / "metrics.md").read_text()))
+    total = {"counter": "_total"}
+    assert told == {(family.name + total.get(family.type, ""), family.type) for family in families}
+
+
+async def test_prometheus_is_told_paths_that_answer(fleet: Fleet) -> None:
+    jobs = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
+    for job in jobs:
+        status, _ = await fleet.get(job["metrics_path"])
+        assert status == 200
