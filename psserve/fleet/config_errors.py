@@ -8,14 +8,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from psserve.fleet.options import FleetOptions, RouterOptions, flag_of
 from psserve.fleet.server_options import DecodeOptions, ModuleOptions, PrefillOptions, Table
+from psserve.load_limits import BreakerLimits, QueueLimits
 
-_TABLES: Mapping[str, type[Table]] = {
+_TABLES: Mapping[str, type[BaseModel]] = {
     "": FleetOptions,
     "router": RouterOptions,
+    "router.queue": QueueLimits,
+    "router.breaker": BreakerLimits,
     "prefill": PrefillOptions,
     "decode": DecodeOptions,
     "module": ModuleOptions,

@@ -59,5 +59,7 @@ def worker_entry(server: ServerSpec, edition: int = 1) -> dict[str, Any]:
         "host": server.host,
         "port": server.port,
         "bootstrap_port": server.bootstrap_port,
+        "kv_tokens": server.memory.kv_tokens,
+        "max_running_requests": server.max_running_requests,
         "kv_events": server.kv_events,
     }

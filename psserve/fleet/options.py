@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from psserve.fleet.devices import DeviceChoice
 from psserve.fleet.server_options import Count, DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions, Table
+from psserve.load_limits import BreakerLimits, QueueLimits
 
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
@@ -30,7 +31,11 @@ class RouterOptions(Table):
     api_key_file: str | None = Field(default=None, min_length=1)
     """File (mode 0600) with the key that clients must send; relative to fleet.toml's folder."""
     request_timeout_secs: float = Field(default=600.0, gt=0, allow_inf_nan=False)
-    """Longest time of one request."""
+    """Longest time of one request. Clients may ask for less (docs/faults.md)."""
+    queue: QueueLimits = QueueLimits()
+    """Who waits when the servers are busy, and how modules share them (docs/faults.md)."""
+    breaker: BreakerLimits = BreakerLimits()
+    """When a server that fails or stalls gets no more requests (docs/faults.md)."""
     drain_secs: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """How long requests in flight may go on when the fleet is told to stop."""
     prefill_policy: PolicyChoice = "prefix"

@@ -45,6 +45,8 @@ class ServerSpec(ProcessSpec):
     gpus: tuple[int, ...]
     """The visible GPUs it is split over; none: it runs on CPU."""
     memory: ServerMemory
+    max_running_requests: int | None = None
+    """Requests that it computes at a time; None: SGLang decides."""
     rendezvous: Path
     """File through which torch.distributed meets itself: no TCP store on any interface. Removed before each start."""
     kv_events: Mapping[str, str] | None = None
