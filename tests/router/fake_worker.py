@@ -26,6 +26,7 @@ Fault = Literal[
     "reset",  # closes the connection instead of answering
     "reset_mid_stream",  # one event, then closes the connection
     "status_500",
+    "overloaded",  # 503
     "status_400",
     "too_long",
     "validation",  # FastAPI's refusal, which quotes the body
@@ -69,10 +70,21 @@ class FakeWorker:
     metrics_page: str = ""
     proceed: asyncio.Event = field(default_factory=asyncio.Event)
     """A stream with a fault waits for this after its first event."""
+    questions: int = 0
+    """How often it was asked for a sign of life."""
+    _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _runner: web.AppRunner | None = None
+
+    def freeze(self) -> None:
+        """Accept everything and answer nothing, as a server whose scheduler is stopped."""
+        self._awake.clear()
+
+    def thaw(self) -> None:
+        self._awake.set()
 
     async def start(self) -> None:
         """Listen; on the same port as before after a stop."""
+        self._awake.set()
         app = web.Application()
         app.router.add_post("/v1/completions", self._generate)
         app.router.add_post("/v1/chat/completions", self._generate)
@@ -80,6 +92,7 @@ class FakeWorker:
         app.router.add_post("/v1/detokenize", self._detokenize)
         app.router.add_post("/abort_request", self._abort)
         app.router.add_get("/v1/loads", self._loads)
+        app.router.add_get("/server_info", self._server_info)
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
@@ -118,6 +131,12 @@ class FakeWorker:
         text = [bytes(ids).decode() for ids in tokens] if isinstance(tokens[0], list) else bytes(tokens).decode()
         return web.json_response({"text": text})
 
+    async def _server_info(self, request: web.Request) -> web.Response:
+        self._check_key(request)
+        self.questions += 1
+        await self._awake.wait()
+        return web.json_response({})
+
     async def _loads(self, request: web.Request) -> web.Response:
         self._check_key(request)
         load = {"num_running_reqs": len(self.running), "num_waiting_reqs": 0}
@@ -145,6 +164,7 @@ class FakeWorker:
         assert len(rid) == 32
         self.running.add(rid)
         try:
+            await self._awake.wait()
             if (early := await self._fail_early(request, fault, body)) is not None:
                 return early
             await self._pair(body)
@@ -171,6 +191,8 @@ class FakeWorker:
             request.transport.abort()
         if fault == "status_500":
             return sglang_error(500, "KVTransferError: /internal/path secret stack")
+        if fault == "overloaded":
+            return sglang_error(503, "The request queue is full.")
         if fault == "status_400":
             return sglang_error(400, "Failed to compile the grammar")
         if fault == "too_long":

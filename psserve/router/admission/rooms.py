@@ -55,13 +55,13 @@ class DecodeRoom:
         self._most = None if max_running is None else max_running + max(SPARE_RUNNING, max_running // 4)
         self._blocks: Counter[int] = Counter()
         self._unshared = 0  # tokens of answers, and of prompts beyond their last whole block
-        self._requests = 0
+        self.requests = 0
 
     def takes(self, prompt: Prompt, output_tokens: int) -> bool:
         """Whether a request fits. One that is larger than the pool is sent when nothing else is there."""
-        if not self._requests:
+        if not self.requests:
             return True
-        if self._most is not None and self._requests >= self._most:
+        if self._most is not None and self.requests >= self._most:
             return False
         if self._kv_tokens is None:
             return True
@@ -71,13 +71,13 @@ class DecodeRoom:
 
     def add(self, prompt: Prompt, unshared: int) -> None:
         """A request with this prompt; `unshared`: see unshared_tokens."""
-        self._requests += 1
+        self.requests += 1
         self._unshared += unshared
         self._blocks.update(prompt.blocks)
 
     def remove(self, prompt: Prompt, unshared: int) -> None:
         """The request that was added with these is over."""
-        self._requests -= 1
+        self.requests -= 1
         self._unshared -= unshared
         blocks = self._blocks
         for block in prompt.blocks:
