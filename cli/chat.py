@@ -38,14 +38,16 @@ def command(
     """
     from psserve.fleet.chat import Conversation
     from psserve.fleet.client import RouterClient
-    from psserve.fleet.control import api_key_of
+    from psserve.fleet.control import client_of
     from psserve.fleet.state import running_fleet
     from psserve.zoo import find_zoo
 
     if url is None:
         zoo = find_zoo(zoo_dir)
-        url, api_key = running_fleet(zoo).url, api_key or api_key_of(zoo)
-    talk = Conversation(RouterClient(url, api_key), module, max_tokens)
+        client = client_of(zoo, running_fleet(zoo).url, api_key)
+    else:
+        client = RouterClient(url, api_key)
+    talk = Conversation(client, module, max_tokens)
     talk.system = system
     if not sys.stdin.isatty():
         _answer_lines(talk)

@@ -19,6 +19,7 @@ from .task_classifier import check_classifier
 _ROUTER = (
     *("host", "port", "request_timeout_secs", "drain_secs", "prefill_policy", "decode_policy", "kv_events"),
     *("task_classifier", "task_threshold", "default_module", "log_format", "otlp_traces_endpoint"),
+    *("api_key_file", "insecure", "ssl_certfile", "ssl_keyfile", "allowed_hosts"),
 )
 _POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "random"])
 
@@ -60,6 +61,13 @@ _POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "r
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Of the router's log [default: text].")
 @click.option("--otlp-traces-endpoint", metavar="HOST:PORT", help="Collector for traces, OTLP/HTTP [default: none].")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="What clients must send [also: $PSSERVE_API_KEY].")
+@click.option(
+    "--api-key-file", metavar="FILE", help="Keys of clients, see `psserve keys` [default: the zoo's keys.toml]."
+)
+@click.option("--insecure", is_flag=True, default=None, help="Let other machines in without a key.")
+@click.option("--ssl-certfile", metavar="FILE", help="Certificate (PEM): serve HTTPS.")
+@click.option("--ssl-keyfile", metavar="FILE", help="Its private key (PEM).")
+@click.option("--allowed-hosts", metavar="A,B", help="Names under which clients may come, beside localhost.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set this in every SGLang server.")
 @click.option("--watch", is_flag=True, help="Serve what the zoo has: follow every module that comes, changes or goes.")
 @click.option("--detach", is_flag=True, help="Return once the fleet is ready; it goes on in the background.")
@@ -88,7 +96,9 @@ def command(
     psserve launch -- --schedule-policy lpm        (the rest goes to every SGLang server)
     """
     from psserve.fleet import make_plan
-    from psserve.fleet.config_file import key_from_file, load_options
+    from psserve.fleet.config_file import load_options
+    from psserve.fleet.key_file import ClientKeys, client_keys
+    from psserve.fleet.reach import warnings
     from psserve.fleet.show import idle_gpus
     from psserve.fleet.state import require_none_running
     from psserve.zoo import Zoo, find_zoo
@@ -102,7 +112,12 @@ def command(
         require_none_running(zoo.path)
     if options.modules is None:
         warn_damaged(zoo)
-    plan = make_plan(zoo, options, api_key=api_key or key_from_file(options))
+    keys = client_keys(options, zoo.path)
+    if api_key is not None:
+        keys = ClientKeys(keys.file, api_key, keys.keys)
+    plan = make_plan(zoo, options, keys=keys)
+    for warning in warnings(options, keys):
+        click.echo(f"psserve: warning: {warning}", err=True)
     if idle := idle_gpus(plan):
         click.echo(f"psserve: idle GPUs: {', '.join(map(str, idle))} (replicas in fleet.toml use them)", err=True)
     if dry_run:
@@ -112,7 +127,12 @@ def command(
 
 
 def _flags(
-    modules: str | None, kv_tokens: int | None, env: tuple[str, ...], engine_args: tuple[str, ...], **given: Any
+    modules: str | None,
+    allowed_hosts: str | None,
+    kv_tokens: int | None,
+    env: tuple[str, ...],
+    engine_args: tuple[str, ...],
+    **given: Any,
 ) -> Any:
     """The flags as they go over fleet.toml."""
     from psserve.fleet.config_file import Flags
@@ -120,7 +140,9 @@ def _flags(
     if engine_args and not engine_args[0].startswith("-"):
         raise UsageError(f"unexpected argument {engine_args[0]!r}; SGLang's own arguments follow after --")
     if modules is not None:
-        given["modules"] = [name.strip() for name in modules.split(",") if name.strip()]
+        given["modules"] = _names(modules)
+    if allowed_hosts is not None:
+        given["allowed_hosts"] = _names(allowed_hosts)
     keys = {"prefill": "prefill.replicas"} | {name: f"router.{name}" for name in _ROUTER}
     return Flags(
         values={keys.get(name, name): value for name, value in given.items() if value is not None},
@@ -128,6 +150,10 @@ def _flags(
         env=dict(_assignment(text) for text in env),
         args=engine_args,
     )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _show(plan: Any, as_json: bool) -> None:

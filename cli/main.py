@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rename-model": ("psserve.cli.rename_model:command", "Give a module another name."),
     "remove-model": ("psserve.cli.remove_model:command", "Delete a module."),
     "launch": ("psserve.cli.launch:command", "Serve the zoo until Ctrl-C."),
+    "keys": ("psserve.cli.keys:command", "Make, list and remove the keys of clients."),
     "reload": ("psserve.cli.reload:command", "Have the running fleet serve what the zoo has now."),
     "status": ("psserve.cli.status:command", "Show the running fleet."),
     "stop": ("psserve.cli.stop:command", "Stop the running fleet."),

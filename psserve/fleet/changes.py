@@ -7,6 +7,7 @@ from typing import Any
 
 from psserve.errors import FleetError, PsserveError, UnknownModule
 from psserve.fleet import layout
+from psserve.fleet.key_file import client_keys
 from psserve.fleet.limits import Limits
 from psserve.fleet.roster import Roster
 from psserve.fleet.steps import Steps, Waiting, until
@@ -63,16 +64,27 @@ class Changes:
         yield from self._replace(module, None)
         return f"{module} is served no more"
 
+    def keys(self) -> Steps:
+        """Accept the keys of clients that the key file holds now, and no others."""
+        return (yield from self._follow_keys()) or "the keys are the same"
+
     def reload(self) -> Steps:
-        """Follow the zoo: serve what came, replace what has other weights, end what has gone.
+        """Follow the zoo: accept its keys, serve what came, replace what has other weights, end what has gone.
 
         A change that fails does not keep the others from being made; FleetError then names those that failed.
         """
         offers = self._supply.offers()
-        for module, reason in offers.damaged.items():
-            yield f"warning: {module} stays as it is: {reason}"
         failed: list[str] = []
         done = 0
+        try:
+            if said := (yield from self._follow_keys()):
+                yield said
+                done += 1
+        except PsserveError as error:
+            failed.append(f"keys: {error}")
+            yield f"warning: {failed[-1]}"
+        for module, reason in offers.damaged.items():
+            yield f"warning: {module} stays as it is: {reason}"
         for module, change in (yield from self._differences(offers)).items():
             try:
                 yield (yield from change(module))
@@ -83,6 +95,18 @@ class Changes:
         if failed:
             raise FleetError("; ".join(failed))
         return f"{done} {'change' if done == 1 else 'changes'} made" if done else "nothing to change"
+
+    def _follow_keys(self) -> Generator[None, None, str | None]:
+        plan = self._roster.plan
+        keys = client_keys(plan.basis.options, plan.zoo).entries()
+        before = self._roster.config.get("keys")
+        if keys == before:
+            return None
+        if keys is None:
+            raise FleetError("the key file is gone: the keys stay as they are, for without it anybody could come in")
+        self._roster.tell(keys=keys)
+        yield from until(lambda: self._roster.is_followed, self._limits.drain_s)
+        return f"{len(keys)} {'key is' if len(keys) == 1 else 'keys are'} accepted"
 
     def _differences(self, offers: Offers) -> Generator[None, None, dict[str, Change]]:
         """Module -> the method that makes it as the zoo has it. In an order that never leaves the fleet without any."""

@@ -11,14 +11,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from psserve.fleet.options import FleetOptions, RouterOptions, flag_of
-from psserve.fleet.server_options import DecodeOptions, ModuleOptions, PrefillOptions, Table
+from psserve.fleet.server_options import DecodeOptions, ModuleOptions, PrefillOptions
 from psserve.load_limits import BreakerLimits, QueueLimits
+from psserve.request_limits import RequestLimits
 
 _TABLES: Mapping[str, type[BaseModel]] = {
     "": FleetOptions,
     "router": RouterOptions,
     "router.queue": QueueLimits,
     "router.breaker": BreakerLimits,
+    "router.limits": RequestLimits,
     "prefill": PrefillOptions,
     "decode": DecodeOptions,
     "module": ModuleOptions,
@@ -83,7 +85,8 @@ def _shown(value: Any) -> str:
 
 def _unknown(loc: tuple[int | str, ...]) -> str:
     """A key that its table has not: the one meant, the table meant, or all that there are."""
-    table, key = str(loc[0]) if len(loc) > 1 else "", str(loc[-1])
+    whole, key = _key(loc[:-1]), str(loc[-1])
+    table = whole if whole in _TABLES else str(loc[0])
     known = list(_TABLES[table].model_fields)
     if close := get_close_matches(key, known, n=1):
         advice = f"did you mean {_key((*loc[:-1], close[0]))}?"

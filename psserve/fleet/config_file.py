@@ -98,26 +98,3 @@ def _joined(before: Any, more: Any) -> Any:
     if before is None:
         return more
     return [*before, *more] if isinstance(more, list) else {**before, **more}
-
-
-def key_from_file(options: FleetOptions) -> str | None:
-    """The key for clients from `router.api_key_file`; None if there is no such option.
-
-    Raises:
-        UsageError: the file cannot be read, is empty, or others may read it.
-    """
-    if options.router.api_key_file is None:
-        return None
-    path = options.folder / options.router.api_key_file
-    where = options.said("router.api_key_file", options.router.api_key_file)
-    try:
-        mode = path.stat().st_mode
-        key = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text"
-        raise UsageError(f"{where}: {path}: {reason}") from None
-    if mode & 0o077:
-        raise UsageError(f"{where}: other users may open {path}: run chmod 600 on it")
-    if not key:
-        raise UsageError(f"{where}: {path} is empty: write the key into it")
-    return key

@@ -83,7 +83,7 @@ def live_state(zoo: Path) -> FleetState:
     """
     state = running_fleet(zoo)
     try:
-        seen = RouterClient(state.url, api_key_of(zoo)).workers()
+        seen = client_of(zoo, state.url).workers()
     except FleetError:  # what the supervisor wrote last is the best there is
         return state
     servers = tuple(
@@ -95,10 +95,14 @@ def live_state(zoo: Path) -> FleetState:
     return state.model_copy(update={"servers": servers})
 
 
-def api_key_of(zoo: Path) -> str | None:
-    """The running fleet's own client key, which only its user can read; None if it has none."""
+def client_of(zoo: Path, url: str, api_key: str | None = None) -> RouterClient:
+    """A client for the running fleet's router at `url`, with the key given or the fleet's own (for its user alone).
+
+    Raises FleetError if its certificate cannot be read.
+    """
     try:
-        key = json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text()).get("api_key")
-    except (OSError, ValueError):
-        return None
-    return key if isinstance(key, str) else None
+        config = json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text())
+    except (OSError, ValueError):  # it has just ended, or is another user's
+        config = {}
+    certificate = config.get("ssl_certfile")
+    return RouterClient(url, api_key or config.get("operator_key"), Path(certificate) if certificate else None)

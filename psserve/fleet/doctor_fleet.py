@@ -7,7 +7,7 @@ from pathlib import Path
 
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet.client import RouterClient
-from psserve.fleet.control import api_key_of
+from psserve.fleet.control import client_of
 from psserve.fleet.finding import Finding
 from psserve.fleet.overview import FleetOverview, ServerOverview, survey
 from psserve.fleet.state import FleetState, running_fleet
@@ -34,7 +34,7 @@ def find_fleet(zoo: Zoo | None) -> tuple[FleetState | None, list[Finding]]:
 def check_fleet(zoo: Path, state: FleetState) -> list[Finding]:
     """Every check of the fleet in `state`. Sends one short request to each module."""
     modules = list(dict.fromkeys(server.module for server in state.servers if server.module is not None))
-    client = RouterClient(state.url, api_key_of(zoo))
+    client = client_of(zoo, state.url)
     try:
         servers = [check_server(server) for server in survey(zoo).servers]
         requests = [check_request(client, module) for module in modules]

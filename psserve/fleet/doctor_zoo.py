@@ -9,6 +9,7 @@ from psserve.errors import PsserveError, UsageError, ZooError, ZooNotFound
 from psserve.fleet.config_file import FILE_NAME, Flags, load_options
 from psserve.fleet.devices import Machine
 from psserve.fleet.finding import Finding
+from psserve.fleet.key_file import client_keys
 from psserve.fleet.memory import amount
 from psserve.fleet.options import FleetOptions
 from psserve.fleet.plan import make_plan
@@ -62,7 +63,7 @@ def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list
         return []
     any_port = options.model_copy(update={"router": options.router.model_copy(update={"port": 0})})
     try:
-        plan = make_plan(zoo, any_port, machine=machine)
+        plan = make_plan(zoo, any_port, keys=client_keys(options, zoo.path), machine=machine)
     except PsserveError as error:
         return [Finding("plan", "fail", str(error))]
     devices = ", ".join(sorted({server.device for server in plan.servers}))

@@ -7,18 +7,21 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from psserve.errors import FleetError
+from psserve.tls import client_context
 
 
 class HttpClient:
     """Calls to one server. Proxies of the environment are not used."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(self, url: str, api_key: str | None = None, certificate: Path | None = None) -> None:
+        """`certificate`: the one that the server at an https URL must show; None: one that the system trusts."""
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *_trusting(certificate))
 
     def get(self, path: str, timeout_s: float) -> bytes:
         """The body of a successful answer.
@@ -49,6 +52,15 @@ class HttpClient:
         except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise FleetError(f"no answer from {self.url}: {reason}") from error
+
+
+def _trusting(certificate: Path | None) -> list[urllib.request.HTTPSHandler]:
+    if certificate is None:
+        return []
+    try:
+        return [urllib.request.HTTPSHandler(context=client_context(certificate))]
+    except OSError as error:
+        raise FleetError(f"the router's certificate {certificate} cannot be read: {error.strerror}") from error
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

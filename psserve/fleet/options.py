@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from psserve.fleet.devices import DeviceChoice
 from psserve.fleet.server_options import Count, DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions, Table
 from psserve.load_limits import BreakerLimits, QueueLimits
+from psserve.request_limits import RequestLimits
 
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
@@ -29,7 +30,18 @@ class RouterOptions(Table):
     port: int = Field(default=30000, ge=0, le=65535)
     """0 picks a free one."""
     api_key_file: str | None = Field(default=None, min_length=1)
-    """File (mode 0600) with the key that clients must send; relative to fleet.toml's folder."""
+    """File (mode 0600) with the key that clients must send, or with those that `psserve keys` made; relative to
+    fleet.toml's folder. Left out: keys.toml in the zoo, if there (docs/security.md)."""
+    insecure: bool = False
+    """Listen for other machines without any key."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which clients may come. Left out: without keys localhost and addresses, with keys any."""
+    ssl_certfile: str | None = Field(default=None, min_length=1)
+    """Certificate and chain (PEM) to serve HTTPS with; relative to fleet.toml's folder."""
+    ssl_keyfile: str | None = Field(default=None, min_length=1)
+    """Its private key (PEM, without a password)."""
+    limits: RequestLimits = RequestLimits()
+    """How large and slow requests may be."""
     request_timeout_secs: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Longest time of one request. Clients may ask for less (docs/faults.md)."""
     queue: QueueLimits = QueueLimits()
@@ -118,6 +130,8 @@ class FleetOptions(Table):
             raise ValueError("modules names no module: leave it out to serve all")
         if self.router.task_classifier == "base-model" and not self.serve_base:
             raise ValueError("router.task_classifier base-model asks the base: set serve_base (--serve-base) too")
+        if (self.router.ssl_certfile is None) != (self.router.ssl_keyfile is None):
+            raise ValueError("router.ssl_certfile and router.ssl_keyfile belong together: give both or none")
         _one_port_each("prefill.ports", self.prefill.ports, self.prefill.replicas)
         _one_port_each("prefill.bootstrap_ports", self.prefill.bootstrap_ports, self.prefill.replicas)
         for name in self.module:

@@ -12,8 +12,7 @@ from typing import TypeVar
 
 from psserve.errors import FleetError
 from psserve.fleet import layout
-from psserve.fleet.client import RouterClient
-from psserve.fleet.control import api_key_of, live_state
+from psserve.fleet.control import client_of, live_state
 from psserve.fleet.http import HttpClient
 from psserve.fleet.load import Totals, read_load, read_totals
 from psserve.fleet.memory_use import family, gpu_memory, main_memory, of_family
@@ -70,7 +69,7 @@ def survey(zoo: Path) -> FleetOverview:
     with ThreadPoolExecutor(max_workers=len(state.servers) + 2) as pool:
         on_gpus = pool.submit(gpu_memory)
         live = pool.submit(live_state, zoo)
-        asked = {server.name: pool.submit(_ask, state, server, key, api_key_of(zoo)) for server in state.servers}
+        asked = {server.name: pool.submit(_ask, zoo, state, server, key) for server in state.servers}
         said = {name: future.result() for name, future in asked.items()}
         gpu_bytes, state = on_gpus.result(), live.result()
     router = next((one.totals for name, one in said.items() if name == "router"), None)
@@ -88,11 +87,11 @@ def worker_key_of(zoo: Path) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def _ask(state: FleetState, server: ServerState, worker_key: str | None, api_key: str | None) -> _Said:
+def _ask(zoo: Path, state: FleetState, server: ServerState, worker_key: str | None) -> _Said:
     if server.pid is None:
         return _Said()
     if server.role == "router":
-        return _Said(totals=_or_none(read_totals, RouterClient(state.url, api_key)))
+        return _Said(totals=_or_none(read_totals, client_of(zoo, state.url)))
     client = HttpClient(f"http://127.0.0.1:{server.port}", worker_key)
     load = _or_none(read_load, client)
     if load is None or server.role == "decode":

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from psserve.addresses import is_loopback
-from psserve.errors import UsageError
 from psserve.fleet import entries, layout
 from psserve.fleet.chosen import chosen_modules
 from psserve.fleet.devices import Machine, detect
 from psserve.fleet.fitting import fit_cpu, fit_gpus
+from psserve.fleet.key_file import NO_KEYS, ClientKeys
 from psserve.fleet.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.options import FleetOptions
 from psserve.fleet.placement import Placer, place_fleet
+from psserve.fleet.reach import check_reach, reach_entry
 from psserve.fleet.server_ports import ServerPorts, fleet_ports
 from psserve.fleet.settings import check_devices, engine_settings, within_pool
 from psserve.fleet.sglang_args import (
@@ -36,18 +36,18 @@ def make_plan(
     zoo: Zoo,
     options: FleetOptions,
     *,
-    api_key: str | None = None,
+    keys: ClientKeys = NO_KEYS,
     machine: Machine | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> FleetPlan:
-    """Plan a fleet. Writes nothing and starts nothing. `api_key`: what clients must send.
+    """Plan a fleet. Writes nothing and starts nothing. `keys`: what clients must send.
 
     Raises:
-        UsageError: the router would be open to other machines without a key.
+        UsageError: the router would be open to other machines without a key, or its certificate cannot be used.
         UnknownModule: the options name one the zoo has not.
         PlanError: nothing to serve, a port is taken, or it does not fit this machine.
     """
-    _check_reach(options, api_key)
+    check_reach(options, keys)
     machine = machine or detect(environ)
     modules = chosen_modules(zoo, options)
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
@@ -69,7 +69,7 @@ def make_plan(
         zoo=zoo.path,
         base=zoo.base.name,
         servers=servers,
-        router=_router(zoo, basis, modules, servers, router_port, api_key),
+        router=_router(zoo, basis, modules, servers, router_port, keys),
         checkpoints=tuple(
             Checkpoint(module=module.name, path=layout.checkpoint_path(run, module.name)) for module in modules
         ),
@@ -119,15 +119,6 @@ def make_server(
     )
 
 
-def _check_reach(options: FleetOptions, api_key: str | None) -> None:
-    host = options.router.host
-    if not is_loopback(host) and api_key is None:
-        raise UsageError(
-            f"{options.said('router.host', host)} is open to other machines: give --api-key or router.api_key_file, or"
-            " use 127.0.0.1"
-        )
-
-
 def _decode_slots(base: Base, modules: Sequence[Module], options: FleetOptions, run: Path) -> list[Slot]:
     slots: list[Slot] = []
     for module in modules:
@@ -163,7 +154,7 @@ def _router(
     modules: Sequence[Module],
     servers: Sequence[ServerSpec],
     port: int,
-    api_key: str | None,
+    keys: ClientKeys,
 ) -> RouterSpec:
     run, tmp, wanted = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path), basis.options.router
     config_path = layout.router_config_path(run)
@@ -180,7 +171,7 @@ def _router(
         config={
             "host": wanted.host,
             "port": port,
-            "api_key": api_key,
+            **reach_entry(basis.options, keys),
             "base": entries.base_entry(zoo.base, basis.settings.context_length, servers[0].memory.kv_token_bytes),
             "modules": [*map(entries.module_entry, modules), *base],
             "workers": [entries.worker_entry(server) for server in servers],

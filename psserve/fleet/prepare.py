@@ -58,7 +58,8 @@ def write_router_config(plan: FleetPlan, config: Mapping[str, Any]) -> None:
     new.unlink(missing_ok=True)
     try:
         with open(new, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump({**config, "worker_key": plan.worker_key}, file, indent=1)
+            secret = {"worker_key": plan.worker_key, "operator_key": plan.operator_key}
+            json.dump({**config, **secret}, file, indent=1)
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)

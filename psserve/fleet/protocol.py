@@ -1,6 +1,6 @@
 """What goes over a fleet's control socket: one line of JSON there, some lines of JSON back.
 
-{"command": "add", "module": "math"}      add, update, remove: a module; reload: all of the zoo
+{"command": "add", "module": "math"}      add, update, remove: a module; reload: all of the zoo; keys: of clients
 {"progress": "decode-math-0: starting"}   any number of these
 {"done": "math is served"}                or {"error": "..."}; then the connection ends
 """
@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-Command = Literal["add", "update", "remove", "reload"]
+Command = Literal["add", "update", "remove", "reload", "keys"]
 LONGEST_LINE = 4096
 
 
@@ -37,8 +37,8 @@ class ChangeRequest(_Message):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if (self.module is None) != (self.command == "reload"):
-            raise ValueError("add, update and remove need a module, reload takes none")
+        if (self.module is None) != (self.command in ("reload", "keys")):
+            raise ValueError("add, update and remove need a module, reload and keys take none")
         return self
 
     @property

@@ -67,7 +67,7 @@ class Requests:
     def _begin(self, request: ChangeRequest) -> Steps:
         assert self._changes is not None, "requests are received once open"
         if request.module is None:
-            return self._changes.reload()
+            return self._changes.keys() if request.command == "keys" else self._changes.reload()
         change = {"add": self._changes.add, "update": self._changes.update, "remove": self._changes.remove}
         return change[request.command](request.module)
 

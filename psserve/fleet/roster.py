@@ -35,7 +35,7 @@ class Roster:
         self.going: list[Member] = []
         self.views: Mapping[str, WorkerView] = {}
         """What the router said last, by server."""
-        self._client = RouterClient(plan.router.url, plan.router.config.get("api_key"))
+        self._client = RouterClient(plan.router.url, plan.operator_key, plan.router.certificate)
         self._followed = 0
         self._next_poll = 0.0
 
@@ -112,14 +112,16 @@ class Roster:
         *,
         modules: Iterable[Mapping[str, Any]] | None = None,
         workers: Iterable[Mapping[str, Any]] | None = None,
+        keys: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Write the router's configuration anew with these modules and workers; it follows soon, see `is_followed`.
+        """Write the router's configuration anew with these; it follows soon, see `is_followed`.
 
         A router that is restarted meanwhile reads the same file. Raises OSError; then nothing has changed.
         """
         config = {**self.config, "serial": self.config.get("serial", 0) + 1}
         config |= {} if modules is None else {"modules": list(modules)}
         config |= {} if workers is None else {"workers": list(workers)}
+        config |= {} if keys is None else {"keys": list(keys)}
         write_router_config(self._plan, config)
         self.config = config
         self._next_poll = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,11 @@ class ProcessSpec:
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def scheme(self) -> str:
+        return "http"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,17 @@ class RouterSpec(ProcessSpec):
 
     config_path: Path
     config: Mapping[str, Any] = field(repr=False)
-    """RouterConfig as JSON, without the worker key."""
+    """RouterConfig as JSON, without the keys of `FleetPlan`."""
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.certificate is None else "https"
+
+    @property
+    def certificate(self) -> Path | None:
+        """What it shows who connects; None: it speaks plain HTTP."""
+        certificate = self.config.get("ssl_certfile")
+        return None if certificate is None else Path(certificate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +132,8 @@ class FleetPlan:
     """Private (0700) TMPDIR of all processes. Not under the zoo: a Unix socket's path has at most 107 bytes."""
     worker_key: str = field(repr=False)
     """What servers require and only the router knows. Made anew by every plan, never printed."""
+    operator_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
+    """What opens the router to the supervisor and to psserve's commands; as the worker key."""
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -17,11 +17,11 @@ LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.05
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path`, sync it, and rename it into place."""
+def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write `data` to a temporary file beside `path`, sync it, and rename it into place. `mode`: as for os.open."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

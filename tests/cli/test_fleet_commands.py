@@ -72,10 +72,11 @@ def test_every_flag_is_a_key_of_the_configuration(zoo: Path) -> None:
     flags += ("--chunked-prefill-size=64", "--max-running-requests=4", "--request-timeout-secs=9")
     flags += ("--start-timeout-secs=9", "--drain-secs=9", "--api-key=k", "--env=A=b", "--json", "--dry-run")
     flags += ("--prefill-policy=random", "--decode-policy=random", "--no-kv-events")
+    flags += ("--insecure", "--allowed-hosts=a,b", "--log-format=json", "--otlp-traces-endpoint=localhost:4318")
     flags += ("--task-classifier=tfidf", "--task-threshold=0.5", "--default-module=math")
     known = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
     assert known - {flag.split("=")[0].replace("--no-", "--") for flag in flags} == {
-        *("--zoo", "--config", "--watch", "--detach")
+        *("--zoo", "--config", "--watch", "--detach", "--api-key-file", "--ssl-certfile", "--ssl-keyfile")
     }
     assert psserve("launch", *flags).exit_code == 0
 
@@ -98,7 +99,7 @@ def test_every_flag_is_a_key_of_the_configuration(zoo: Path) -> None:
             ("--host", "0.0.0.0"),
             2,
             "psserve: error: --host 0.0.0.0 is open to other machines: "
-            "give --api-key or router.api_key_file, or use 127.0.0.1\n",
+            "make a key with `psserve keys add NAME`, or use 127.0.0.1 (--insecure lets anybody in)\n",
         ),
         (("--modules", "poems"), 1, "psserve: error: --modules: poems\n"),
     ],

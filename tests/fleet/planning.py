@@ -8,6 +8,7 @@ from typing import Any
 from psserve.fleet import FleetPlan, make_plan
 from psserve.fleet.config_file import Flags, overlaid, validated
 from psserve.fleet.devices import Gpu, Machine
+from psserve.fleet.key_file import ClientKeys
 
 GIB = 1024**3
 TOKEN_BYTES = 2 * 4 * 2 * 16 * 2
@@ -44,7 +45,7 @@ def plan(
         values={"router.port": 0} | {key.replace("__", "."): value for key, value in flags.items()},
     )
     options = validated(overlaid(document or {}, given))
-    return make_plan(zoo, options, api_key=api_key, machine=machine, environ=SHELL)
+    return make_plan(zoo, options, keys=ClientKeys(plain=api_key), machine=machine, environ=SHELL)
 
 
 def value_of(command: tuple[str, ...], flag: str) -> str:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from psserve.errors import UsageError
 from psserve.fleet import FleetOptions
-from psserve.fleet.config_file import Flags, key_from_file, load_options, overlaid, validated
+from psserve.fleet.config_file import Flags, load_options, overlaid, validated
+from psserve.fleet.key_file import client_keys
 
 
 def load(folder: Path, text: str | None, **flags: Any) -> FleetOptions:
@@ -153,16 +154,16 @@ def test_overlaying_leaves_the_document_alone() -> None:
 def test_the_clients_key_is_read_from_a_private_file_beside_the_configuration(tmp_path: Path) -> None:
     options = load(tmp_path, '[router]\napi_key_file = "key"')
     with pytest.raises(UsageError, match=r"fleet\.toml: router\.api_key_file = key: .*No such file"):
-        key_from_file(options)
+        client_keys(options, tmp_path)
     (tmp_path / "key").write_text("sesame\n")
     (tmp_path / "key").chmod(0o644)
-    with pytest.raises(UsageError, match="run chmod 600 on it"):
-        key_from_file(options)
+    with pytest.raises(UsageError, match="run chmod 600"):
+        client_keys(options, tmp_path)
     (tmp_path / "key").chmod(0o600)
-    assert key_from_file(options) == "sesame"
+    assert client_keys(options, tmp_path).plain == "sesame"
     (tmp_path / "key").write_text("\n")
-    with pytest.raises(UsageError, match="is empty"):
-        key_from_file(options)
+    with pytest.raises(UsageError, match="it is empty"):
+        client_keys(options, tmp_path)
 
 
 NAMES = st.text("abcXYZ_0", min_size=1, max_size=8)

@@ -11,8 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from psserve.api_keys import ApiKey, digest_of
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet.control import change_fleet, live_state
+from psserve.fleet.key_file import write_keys
 from psserve.fleet.protocol import ChangeRequest, control_path, short_name
 
 from .conftest import WAIT_S, FakeFleet
@@ -185,6 +187,23 @@ def test_reload_makes_the_fleet_as_the_zoo_is(running: FakeFleet) -> None:
     assert entries["a"] == {"name": "a", "task": "sums", "edition": 2}
     fleet.offer(a=A | {"task": "sums"}, c=C)
     assert fleet.ask("reload")[0] == "nothing to change"
+
+
+def test_keys_are_followed_and_never_dropped(running: FakeFleet) -> None:
+    fleet = running
+    path = fleet.zoo / "keys.toml"
+    keys = [ApiKey(name=name, digest=digest_of(name)) for name in ("ci", "alice")]
+    write_keys(path, keys)
+    assert fleet.ask("keys")[0] == "2 keys are accepted"
+    assert fleet.ask("keys")[0] == "the keys are the same"
+    assert [key["name"] for key in json.loads((fleet.run / "router.json").read_text())["keys"]] == ["ci", "alice"]
+    write_keys(path, keys[:1])
+    done, told = fleet.ask("reload")
+    assert done.endswith(" made")
+    assert "1 key is accepted" in told
+    path.unlink()
+    with pytest.raises(FleetError, match="the key file is gone"):
+        fleet.ask("keys")
 
 
 def test_what_was_removed_by_command_does_not_come_back_by_itself(running: FakeFleet) -> None:

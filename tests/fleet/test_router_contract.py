@@ -9,10 +9,12 @@ from typing import Any, get_args
 
 import pytest
 
+from psserve.api_keys import ApiKey, digest_of
 from psserve.errors import FleetError
 from psserve.fleet import FleetOptions, make_plan
 from psserve.fleet.client import RouterClient
 from psserve.fleet.devices import Machine
+from psserve.fleet.key_file import ClientKeys
 from psserve.fleet.options import PolicyChoice, RouterOptions
 from psserve.router.config import RouterConfig
 from psserve.router.policies import POLICIES
@@ -20,18 +22,23 @@ from psserve.router.policies import POLICIES
 from .conftest import WAIT_S
 from .fake_zoo import FakeBase, FakeZoo
 
+KEYS = ClientKeys(plain="k", keys=(ApiKey(name="ci", digest=digest_of("psk_ci"), modules=("math",)),))
+
 
 def test_router_runs_a_plan_and_shows_its_servers(tmp_path: Path) -> None:
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
-    plan = make_plan(zoo, FleetOptions(router=RouterOptions(port=0)), api_key="k", machine=Machine(2, 2**34, 2**34, ()))
+    plan = make_plan(zoo, FleetOptions(router=RouterOptions(port=0)), keys=KEYS, machine=Machine(2, 2**34, 2**34, ()))
     config = tmp_path / "router.json"
-    config.write_text(json.dumps({**plan.router.config, "worker_key": plan.worker_key}))
+    config.write_text(
+        json.dumps({**plan.router.config, "worker_key": plan.worker_key, "operator_key": plan.operator_key})
+    )
     command = [*plan.router.command[:-1], str(config)]
     with subprocess.Popen(command, env=dict(plan.router.env), stdout=subprocess.PIPE, text=True) as router:
         try:
             assert router.stdout is not None
             assert json.loads(router.stdout.readline())["url"] == plan.router.url
-            seen = RouterClient(plan.router.url, "k").workers()
+            seen = RouterClient(plan.router.url, plan.operator_key).workers()
+            assert RouterClient(plan.router.url, "k").models() != []
             assert seen.keys() == {server.name for server in plan.servers}
             assert not any(view.state == "ready" for view in seen.values())
             with pytest.raises(FleetError):
