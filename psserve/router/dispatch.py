@@ -78,6 +78,8 @@ class Pair:
     """Fixed length: SGLang's abort matches ids by prefix."""
     fresh: bool = False
     """Use no pooled connection."""
+    attempt: int = 1
+    """Which one of its sequence."""
     grant: Grant | None = None
     """None for a probe, which nobody lets in and which proves nothing of other requests."""
 
@@ -207,7 +209,7 @@ class Dispatcher:
                         module, request, priority=terms.priority, is_bounded=is_first, avoid=failed
                     )
                 held.callback(grant.end)
-            pair = Pair(grant.prefill, grant.decode, fresh=fresh, grant=grant)
+            pair = Pair(grant.prefill, grant.decode, fresh=fresh, attempt=attempt, grant=grant)
             try:
                 return await self._start(pair, sequence, terms.deadline)
             except LegFailure as failure:

@@ -37,6 +37,10 @@ class Exchange:
     """Why routing chose these two workers."""
     accepted: float | None = None
     """When its body had been read and checked."""
+    key_name: str | None = None
+    """Of the key that the client has."""
+    retries: int = 0
+    """Attempts that failed before those of `sequences`."""
     sequences: list[SequenceRecord] = field(default_factory=list)
     """Those whose workers have answered."""
     on_gap: Callable[[float], object] | None = None
@@ -82,6 +86,7 @@ class Exchange:
             self._sent = legs.started
             self.outcomes = None if legs.pair.place is None else legs.pair.place.outcomes
         legs.record.on_gap = self.on_gap
+        self.retries += legs.pair.attempt - 1
         self.sequences.append(legs.record)
         self._answered = max(legs.answered, self._answered or 0.0)
 

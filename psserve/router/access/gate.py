@@ -44,6 +44,7 @@ def metered(request: web.Request) -> Iterator[None]:
         yield
         return
     exchange = request[EXCHANGE]
+    exchange.key_name = client.key.name
     with client.rates.admitted():
         try:
             yield

@@ -41,6 +41,8 @@ def request_line(exchange: Exchange, status: int, code: str, now: float) -> Line
         cached_tokens=usage.get("prompt_tokens_details", {}).get("cached_tokens"),
         shared_tokens=exchange.shared_tokens if usage else None,
         output_tokens=usage.get("completion_tokens"),
+        retries=exchange.retries,
+        key=exchange.key_name,
         trace=exchange.trace_id,
     )
 

@@ -64,6 +64,15 @@ async def test_ids_that_could_break_a_line_are_replaced(
     assert given_id not in caplog.text
 
 
+async def test_attempts_that_failed_are_counted(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    fleet.math.faults.append("status_500")
+    status, _, _ = await fleet.complete()
+    assert status == 200
+    (line,) = [record.args for record in caplog.records if isinstance(record.args, Line)]
+    assert line["retries"] == 1
+
+
 async def test_a_request_leaves_one_line_with_all_that_is_known(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     await fleet.stream(prompt=SECRET, max_tokens=4)
@@ -72,7 +81,7 @@ async def test_a_request_leaves_one_line_with_all_that_is_known(fleet: Fleet, ca
     expected = {
         "route": "completions", "module": "math", "prefill": "prefill-0", "decode": "decode-math-0",
         "routing": "new/affinity", "status": 200, "code": "200", "prompt_tokens": len(SECRET), "cached_tokens": 0,
-        "shared_tokens": 0, "output_tokens": 4,
+        "shared_tokens": 0, "output_tokens": 4, "retries": 0, "key": "anyone",
     }  # fmt: skip
     assert {name: line[name] for name in expected} == expected
     assert 0 <= line["queue_s"] <= line["ttft_s"] <= line["seconds"]
