@@ -1,0 +1,148 @@
+"""Does a fleet keep its word for long? `python scripts/soak.py --minutes 20`: a mixed load on a real fleet of a tiny
+synthetic zoo, whose processes are killed and frozen all the while.
+
+Fails (exit status 1) if an answer differs from the reference, a request does not end, an error has another form than the
+agreed one, the fleet does not recover, or something is left once all is quiet: KV tokens, queue entries, gauges,
+descriptors, memory that grows. Prints a summary, and writes it to docs/results/soak.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from measuring import machine
+from measuring.fleet import RunningFleet, launched
+from soaking.answers import make_questions
+from soaking.kills import Killer, NotWhole
+from soaking.leaks import SPARE_DESCRIPTORS, Sample, as_json, await_idle, look_at_router, slope_mib_per_hour
+from soaking.traffic import Traffic
+
+MODULES = ("alpha", "beta", "gamma")
+RESULT = Path(__file__).parents[1] / "docs" / "results" / "soak.json"
+REQUEST_TIMEOUT_S = 60
+SAMPLE_S = 5.0
+GROWTH_LIMIT = 60.0  # MiB an hour, where there was time to measure it
+LONG_ENOUGH_S = 600.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Soak a fleet: load, kills, disconnects, bad input; then look for leaks."
+    )
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument("--seconds-between-kills", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the result goes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="psserve-soak-") as directory:
+        document = run(Path(directory) / "zoo", options)
+    options.json.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps({name: value for name, value in document.items() if name not in ("samples", "machine")}, indent=1))
+    return 1 if document["failures"] else 0
+
+
+def run(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Build a zoo, launch it, soak it; the result as JSON."""
+    from psserve.zoo.synthetic import build_zoo
+
+    note("building a synthetic zoo and computing the right answers")
+    rng = random.Random(options.seed)
+    zoo = build_zoo(path, modules=MODULES)
+    questions = make_questions(zoo, MODULES, rng)
+    note("launching 2 prefill and 3 decode servers")
+    with launched(
+        path, ["--device", "cpu", "--prefill", "2", "--request-timeout-secs", str(REQUEST_TIMEOUT_S)]
+    ) as fleet:
+        traffic = Traffic(fleet.url, questions, REQUEST_TIMEOUT_S + 20.0, options.seed)
+        return asyncio.run(soak(fleet, traffic, Killer(fleet, rng), options))
+
+
+async def soak(fleet: RunningFleet, traffic: Traffic, killer: Killer, options: argparse.Namespace) -> dict[str, Any]:
+    failures: list[str] = []
+    samples: list[Sample] = []
+    started = time.monotonic()
+    end = started + 60 * options.minutes
+    sampling = asyncio.create_task(sample(fleet, samples, started))
+    traffic.start(options.clients)
+    try:
+        await strike_until(end, killer, options.seconds_between_kills, router_at=started + 20 * options.minutes)
+    except NotWhole as error:
+        failures.append(str(error))
+    await traffic.stop()
+    sampling.cancel()
+    failures += traffic.tally.wrong
+    note("all quiet: looking for what is left")
+    failures += [f"left: {name} = {value:g}" for name, value in (await await_idle(fleet)).items()]
+    failures += await descriptors_left(fleet, traffic, started, options.clients)
+    slope = slope_mib_per_hour(samples) if samples else None
+    if slope is not None and slope > GROWTH_LIMIT and time.monotonic() - started > LONG_ENOUGH_S:
+        failures.append(f"the router's memory grows by {slope:g} MiB an hour")
+    return {
+        "minutes": options.minutes,
+        "clients": options.clients,
+        "seed": options.seed,
+        "requests": sum(traffic.tally.results.values()),
+        "results": dict(sorted(traffic.tally.results.items())),
+        "slowest_request_s": round(traffic.tally.slowest_s, 1),
+        "faults": dict(sorted(killer.done.items())),
+        "slowest_recovery_s": round(killer.slowest_recovery_s, 1),
+        "router_memory_mib_per_hour": slope,
+        "failures": failures[:50],
+        "samples": as_json(samples),
+        "machine": machine.describe(),
+    }
+
+
+async def strike_until(end: float, killer: Killer, pause_s: float, router_at: float) -> None:
+    """Strike again and again, the router once: later its memory is watched. The fleet is whole at the end."""
+    router_is_due = True
+    while time.monotonic() + pause_s < end:
+        await asyncio.sleep(pause_s)
+        if router_is_due and time.monotonic() > router_at:
+            router_is_due = False
+            await killer.strike("kill router")
+        else:
+            await killer.strike()
+        note(f"faults so far: {dict(killer.done)}")
+    await asyncio.sleep(max(0.0, end - time.monotonic()))
+    await killer.whole()
+
+
+async def descriptors_left(fleet: RunningFleet, traffic: Traffic, started: float, clients: int) -> list[str]:
+    """Whether a burst of load on the quiet router leaves more descriptors open than there were before it."""
+    before = look_at_router(fleet, started)
+    traffic.start(clients)
+    await asyncio.sleep(5.0)
+    await traffic.stop()
+    await await_idle(fleet)
+    await asyncio.sleep(5.0)  # connections are kept alive for 3 s
+    after = look_at_router(fleet, started)
+    if after.descriptors > before.descriptors + SPARE_DESCRIPTORS:
+        return [f"descriptors of the router: {before.descriptors} before a burst, {after.descriptors} after it"]
+    return []
+
+
+async def sample(fleet: RunningFleet, samples: list[Sample], started: float) -> None:
+    while True:
+        try:
+            samples.append(look_at_router(fleet, started))
+        except Exception as error:  # it is being restarted, or its state file is being written
+            note(f"no sample of the router: {error}")
+        await asyncio.sleep(SAMPLE_S)
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What soak.py does to a fleet, and what it looks at."""
