@@ -67,6 +67,7 @@ class FakeWorker:
     aborted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     fail_probes: bool = False
+    asked_loads: int = 0
     metrics_page: str = ""
     proceed: asyncio.Event = field(default_factory=asyncio.Event)
     """A stream with a fault waits for this after its first event."""
@@ -139,6 +140,7 @@ class FakeWorker:
 
     async def _loads(self, request: web.Request) -> web.Response:
         self._check_key(request)
+        self.asked_loads += 1
         load = {"num_running_reqs": len(self.running), "num_waiting_reqs": 0}
         return web.json_response({"loads": [load | {"num_used_tokens": 320, "max_total_num_tokens": 2048}]})
 
@@ -304,7 +306,7 @@ def prompt_tokens(body: dict[str, Any]) -> int:
     if "messages" in body:
         tools = body.get("tools") if body.get("tool_choice") != "none" else None
         if isinstance(choice := body.get("tool_choice"), dict):
-            tools = [tool for tool in body["tools"] if tool["function"] == choice["function"]]
+            tools = [tool for tool in body["tools"] if tool["function"]["name"] == choice["function"]["name"]]
         return len(orjson.dumps([body["messages"], tools or None, body.get("chat_template_kwargs")]))
     prompt = body["prompt"]
     assert isinstance(prompt, str) or all(isinstance(token, int) for token in prompt), "batches do not reach workers"

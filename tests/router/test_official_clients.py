@@ -17,7 +17,8 @@ from tests.router.conftest import Fleet
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 TOOLS: Any = [
-    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("add", "sub")
+    {"type": "function", "function": {"name": name, "strict": True, "parameters": {"type": "object"}}}
+    for name in ("add", "sub")
 ]
 
 
