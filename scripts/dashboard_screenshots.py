@@ -23,15 +23,15 @@ from playwright.async_api import Browser, async_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("math", "code", "tools")
-AGENTS = 3
-WORK_S = 240
-DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 375, "height": 812}
+AGENTS = 4
+WORK_S = 120
+DESKTOP, PHONE = {"width": 1280, "height": 1240}, {"width": 375, "height": 812}
 PICTURES: dict[str, dict[str, Any]] = {
     "light": {"viewport": DESKTOP},
     "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
     "phone": {"viewport": PHONE, "device_scale_factor": 2, "color_scheme": "dark"},
 }
-WORDS = "the agent reads plans calls checks a file of numbers sums tests then writes what it found".split()
+WORDS = ("the", "agent", "reads", "a", "plan", "and", "calls", "tools", "then", "sums", "numbers", "of", "files")
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ function figures({ now, running, totals, errors }) {
   return [
     { name: "Requests", value: rate(now.requests), unit: "/s", note: `${count(running)} in flight` },
     { name: "Output", value: rate(now.output_tokens), unit: "tokens/s", note: `${rate(now.prompt_tokens)} prompt tokens/s` },
-    { name: "First token", value: seconds(totals.ttft_p50), unit: "median", note: `${seconds(totals.ttft_p95)} at the 95th percentile` },
+    { name: "First token", value: seconds(totals.ttft_p50), unit: "median", note: `95% within ${seconds(totals.ttft_p95)}` },
     {
       name: "Prefix hits",
       value: share(totals.cached_tokens, totals.prompt_tokens),

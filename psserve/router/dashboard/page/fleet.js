@@ -48,7 +48,7 @@ function update(card, server, title, work) {
 function updatePool(pool, load) {
   const [meter, label] = pool.children;
   const [used, size] = load ? [load.kv_used_tokens, load.kv_tokens] : [null, null];
-  setText(label, load ? `KV ${count(used)} of ${count(size)} tokens` : `KV ${DASH}`);
+  setText(label, load ? `KV in use ${count(used)} of ${count(size)} tokens` : `KV in use ${DASH}`);
   setAttribute(meter, "aria-label", "KV pool in use, tokens");
   setAttribute(meter, "aria-valuemax", size ?? 0);
   setAttribute(meter, "aria-valuenow", used ?? 0);

@@ -9,20 +9,26 @@ let latest = null;
 /** Draw a line for each pair; `flows` says what went over some of them. */
 export function drawLinks(prefills, decodes, flows) {
   latest = { prefills, decodes, flows };
+  const narrow = matchMedia(NARROW).matches;
   const picture = byId("picture").getBoundingClientRect();
   const ends = { prefill: boxes("prefills", picture), decode: boxes("decodes", picture) };
   const rates = new Map(flows.map((flow) => [`${flow.prefill} ${flow.decode}`, flow.prompt_tokens]));
   const links = prefills.flatMap((prefill) =>
-    decodes.map((decode) => ({ name: `${prefill.name} ${decode.name}`, from: ends.prefill.get(prefill.name), to: ends.decode.get(decode.name) })),
+    decodes.map((decode, place) => ({
+      name: `${prefill.name} ${decode.name}`,
+      from: ends.prefill.get(prefill.name),
+      to: ends.decode.get(decode.name),
+      lane: (decodes.length - place) / (decodes.length + 1),
+    })),
   );
   each(byId("links"), links, (link) => link.name, make, (group, link) => {
     const [band, dots] = group.children;
     const tokens = rates.get(link.name) ?? 0;
-    const path = matchMedia(NARROW).matches ? spine(link) : curve(link);
+    const path = narrow ? lane(link) : curve(link);
     setAttribute(band, "d", path);
     setAttribute(dots, "d", path);
     setAttribute(group, "class", tokens > 0 ? "flowing" : "");
-    band.style.strokeWidth = tokens > 0 ? `${width(tokens)}px` : "1px";
+    band.style.strokeWidth = tokens > 0 ? `${width(tokens) * (narrow ? 0.5 : 1)}px` : "1px";
   });
 }
 
@@ -51,10 +57,10 @@ function curve({ from, to }) {
   return `M${from.right},${from.middle} c${bend},0 ${bend},${to.middle - from.middle} ${2 * bend},${to.middle - from.middle}`;
 }
 
-/** Down the left edge, for a narrow page where modules stand under the prefill servers. */
-function spine({ from, to }) {
-  const x = to.left / 2;
-  return `M${x},${from.bottom} V${to.middle - 10} q0,10 10,10 H${to.left}`;
+/** Down the left edge, each in a lane of its own, for a narrow page where modules stand under the prefill servers. */
+function lane({ from, to, lane: share }) {
+  const x = to.left * share;
+  return `M${x},${from.bottom} V${to.middle - 6} q0,6 6,6 H${to.left}`;
 }
 
 new ResizeObserver(() => latest && drawLinks(latest.prefills, latest.decodes, latest.flows)).observe(byId("picture"));
