@@ -14,7 +14,9 @@ from psserve.router.dashboard.activity import KEPT_REQUESTS, Activity
 from psserve.router.dashboard.routes import FILES
 from psserve.router.dashboard.timeline import BUCKET_S, BUCKETS, KEPT_TTFTS, Timeline
 from psserve.router.dashboard.view import quantile
+from psserve.router.dashboard.waterfall import phases
 from psserve.router.exchange import Exchange
+from psserve.router.observability.sequence import SequenceRecord
 from tests.router.conftest import Fleet, eventually
 
 MakeFleet = Callable[..., Awaitable[Fleet]]
@@ -50,6 +52,13 @@ async def test_a_server_that_is_lost_has_no_load(fleet: Fleet) -> None:
     assert data["servers"][1]["load"] is None
 
 
+async def test_servers_are_asked_only_while_somebody_looks(fleet: Fleet) -> None:
+    await fleet.complete()
+    assert fleet.math.asked_loads == 0
+    await fleet.get("/dashboard/data")
+    assert fleet.math.asked_loads == 1
+
+
 async def test_a_request_in_flight_is_told_with_what_it_has_streamed(fleet: Fleet) -> None:
     fleet.math.faults.append("hang_mid_stream")
     body = {"model": "math", "prompt": "some prompt", "max_tokens": 3, "stream": True}
@@ -64,10 +73,10 @@ async def test_a_request_in_flight_is_told_with_what_it_has_streamed(fleet: Flee
 
 async def test_errors_are_counted_by_code(fleet: Fleet) -> None:
     await fleet.complete(model="nobody")
-    fleet.math.faults.append("status_500")
+    fleet.math.faults.append("status_400")
     await fleet.complete()
     _, data = await fleet.get("/dashboard/data")
-    assert {error["code"]: error["count"] for error in data["errors"]} == {"404": 1, "502": 1}
+    assert {error["code"]: error["count"] for error in data["errors"]} == {"404": 1, "400": 1}
 
 
 async def test_no_text_of_a_prompt_is_kept(fleet: Fleet) -> None:
@@ -98,6 +107,22 @@ async def test_every_file_forbids_what_the_page_does_not_need(fleet: Fleet) -> N
 def test_every_file_of_the_page_is_served() -> None:
     page = files("psserve.router.dashboard").joinpath("page")
     assert {file.name for file in page.iterdir()} == {name for name, _ in FILES.values()}
+
+
+@pytest.mark.parametrize(
+    ("marks", "names"),
+    [
+        ({}, ["route"]),
+        ({"accepted": 1}, ["route", "open"]),
+        ({"accepted": 1, "_sent": 2}, ["route", "queue", "prefill", "answer"]),
+        ({"accepted": 1, "_sent": 2, "first_byte": 4}, ["route", "queue", "prefill", "first", "decode"]),
+    ],
+)
+def test_phases_are_those_that_a_request_came_to(marks: dict[str, float], names: list[str]) -> None:
+    sequence = SequenceRecord(is_first=True, started=2, prefilled=3)
+    found = phases(Exchange("id", started=0, sequences=[sequence], **marks), 5)
+    assert [name for name, _ in found] == names
+    assert sum(seconds for _, seconds in found) == 5
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -74,10 +74,10 @@ async def test_numbers_change_with_requests(fleet: Fleet, page: Page) -> None:
     await fleet.stream()
     await expect(page.locator("#requests tbody tr")).to_have_count(1)
     await expect(page.locator("#links g.flowing")).to_have_count(1)
-    fleet.code.faults.append("status_500")
+    fleet.code.faults.append("status_400")
     await fleet.complete(model="code")
-    await expect(page.locator("#requests tbody tr.failed")).to_contain_text("code 502")
-    await expect(page.locator("#figures")).to_contain_text("1 × 502")
+    await expect(page.locator("#requests tbody tr.failed")).to_contain_text("code 400")
+    await expect(page.locator("#figures")).to_contain_text("1 × 400")
 
 
 async def test_it_says_when_the_router_is_lost_and_goes_on_after_a_restart(
