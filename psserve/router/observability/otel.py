@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Thread
 from time import monotonic, time_ns
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ from psserve.router.exchange import Exchange
 from psserve.router.observability.tracing import CURRENT, LegSpan, Tracing
 
 PATH = "/v1/traces"
+CLOSE_S = 2.0
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -37,7 +39,7 @@ _propagator = TraceContextTextMapPropagator()
 def otlp_tracing(endpoint: str | None) -> Tracing:
     """Traces to a collector; None: the one that OTEL_EXPORTER_OTLP_ENDPOINT names."""
     resource = Resource.create({"service.name": "psserve-router", "service.version": psserve.__version__})
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=None if endpoint is None else traces_url(endpoint))
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return OtelTracing(provider)
@@ -79,7 +81,10 @@ class OtelTracing(Tracing):
             ours.finish(exchange)
 
     def close(self) -> None:
-        self._provider.shutdown()
+        """Send what is left, for CLOSE_S at most: a collector that does not answer must not keep the router."""
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(CLOSE_S)
 
 
 class _Clock:
