@@ -1,8 +1,8 @@
 """Does a fleet keep its word for long? `python scripts/soak.py --minutes 20`: a mixed load on a real fleet of a tiny
 synthetic zoo, whose processes are killed and frozen all the while.
 
-Fails (exit status 1) if an answer differs from the reference, a request does not end, an error has another form than the
-agreed one, the fleet does not recover, or something is left once all is quiet: KV tokens, queue entries, gauges,
+Fails (exit status 1) if an answer differs from the reference, a request does not end, an error has another form than
+the agreed one, the fleet does not recover, or something is left once all is quiet: KV tokens, queue entries, gauges,
 descriptors, memory that grows. Prints a summary, and writes it to docs/results/soak.json.
 """
 
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from measuring import machine
 from measuring.fleet import RunningFleet, launched
 from soaking.answers import make_questions
@@ -135,7 +136,7 @@ async def sample(fleet: RunningFleet, samples: list[Sample], started: float) -> 
     while True:
         try:
             samples.append(look_at_router(fleet, started))
-        except Exception as error:  # it is being restarted, or its state file is being written
+        except (psutil.Error, TypeError, ValueError) as error:  # it is being restarted: gone, no pid, half a file
             note(f"no sample of the router: {error}")
         await asyncio.sleep(SAMPLE_S)
 

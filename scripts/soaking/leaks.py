@@ -13,7 +13,7 @@ import psutil
 from measuring.fleet import RunningFleet
 from prometheus_client.parser import text_string_to_metric_families
 
-IDLE_WITHIN_S = 120.0
+IDLE_WITHIN_S = 120
 GAUGES = ("psserve_inflight_requests", "psserve_queued_sequences")
 SPARE_DESCRIPTORS = 16
 """Connections to workers, probes and our own question come and go."""
@@ -62,8 +62,10 @@ def _quantities(load: dict[str, Any]) -> dict[str, float]:
 
 async def await_idle(fleet: RunningFleet) -> dict[str, float]:
     """Wait until nothing is held; what still is when the time is over."""
-    deadline = time.monotonic() + IDLE_WITHIN_S
-    while (found := await held(fleet)) and time.monotonic() < deadline:
+    found: dict[str, float] = {}
+    for _ in range(2 * IDLE_WITHIN_S):
+        if not (found := await held(fleet)):
+            break
         await asyncio.sleep(0.5)
     return found
 
