@@ -73,7 +73,8 @@ class Translation(Protocol):
 
 def encode(event: Document) -> bytes:
     """A server-sent event that is named by its own `type`."""
-    return b"event: " + event["type"].encode() + b"\n" + DATA + orjson.dumps(event) + SEPARATOR
+    name: str = event["type"]
+    return b"event: " + name.encode() + b"\n" + DATA + orjson.dumps(event) + SEPARATOR
 
 
 def refuse_unknown(body: Body, known: Iterable[str], why: Mapping[str, str]) -> None:

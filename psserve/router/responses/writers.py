@@ -90,7 +90,7 @@ class CallWriter(Writer):
         super().__init__(output_index)
         self._id = new_id("fc")
         function = {"name": call["function"]["name"]}
-        self._call = {"id": call.get("id") or new_id("call"), "function": function}
+        self._call: Document = {"id": call.get("id") or new_id("call"), "function": function}
         self._where = {"item_id": self._id, "output_index": output_index}
 
     def write(self, text: str, logprobs: list[Document]) -> Iterator[Document]:
