@@ -16,6 +16,7 @@ let lostAt = null;
 
 function show(data) {
   main.hidden = false;
+  main.classList.remove("stale");
   byId("key-form").hidden = true;
   noticeRestart(data.boot);
   setText(byId("base"), data.base);
@@ -47,7 +48,9 @@ function noticeRestart(current) {
 
 function showLost(why) {
   lostAt ??= new Date();
-  notice(`${why} What you see is from ${time(lostAt)}; this page tries again by itself.`);
+  const seen = boot === null ? "This" : `What you see is from ${time(lostAt)}; this`;
+  notice(`${why} ${seen} page tries again by itself.`);
+  main.classList.add("stale");
   setText(byId("live"), "Not connected");
   setAttribute(byId("live"), "class", "off");
 }
