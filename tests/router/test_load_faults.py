@@ -29,7 +29,7 @@ async def free(fleet: Fleet) -> None:
     admission = fleet.state.admission
     assert len(admission._queue) == 0
     assert all((room.requests, room.tokens) == (0, 0) for room in admission._prefill.values())
-    assert all((room.requests, room._unshared, len(room._blocks)) == (0, 0, 0) for room in admission._decode.values())
+    assert all((room.requests, room._unshared, len(room._strides)) == (0, 0, 0) for room in admission._decode.values())
 
 
 async def release(worker_faults: list[asyncio.Task[Any]]) -> None:

@@ -10,6 +10,8 @@ from itertools import takewhile
 from psserve.load_limits import QueueLimits
 from psserve.router.policies import Prompt
 
+STRIDE = 8
+"""Blocks of a prompt are counted by so many at a time: a long one has hundreds. The rest counts as not shared."""
 SPARE_RUNNING = 4
 """Requests sent beyond what a decode server runs at a time, so that the next is there when one ends."""
 
@@ -53,8 +55,8 @@ class DecodeRoom:
         """What the server holds and runs at a time; None: not known, no limit."""
         self._kv_tokens = kv_tokens
         self._most = None if max_running is None else max_running + max(SPARE_RUNNING, max_running // 4)
-        self._blocks: Counter[int] = Counter()
-        self._unshared = 0  # tokens of answers, and of prompts beyond their last whole block
+        self._strides: Counter[int] = Counter()
+        self._unshared = 0  # tokens of answers, and of prompts beyond their last whole stride
         self.requests = 0
 
     def takes(self, prompt: Prompt, output_tokens: int) -> bool:
@@ -65,32 +67,39 @@ class DecodeRoom:
             return False
         if self._kv_tokens is None:
             return True
-        new = len(prompt.blocks) - self._shared(prompt.blocks)
-        blocks = (len(self._blocks) + new) * prompt.block_tokens
-        return blocks + self._unshared + unshared_tokens(prompt, output_tokens) <= self._kv_tokens
+        strides = _strides(prompt)
+        new = len(strides) - self._shared(strides)
+        shared = (len(self._strides) + new) * STRIDE * prompt.block_tokens
+        return shared + self._unshared + unshared_tokens(prompt, output_tokens) <= self._kv_tokens
 
     def add(self, prompt: Prompt, unshared: int) -> None:
         """A request with this prompt; `unshared`: see unshared_tokens."""
         self.requests += 1
         self._unshared += unshared
-        self._blocks.update(prompt.blocks)
+        self._strides.update(_strides(prompt))
 
     def remove(self, prompt: Prompt, unshared: int) -> None:
         """The request that was added with these is over."""
         self.requests -= 1
         self._unshared -= unshared
-        blocks = self._blocks
-        for block in prompt.blocks:
-            if blocks[block] == 1:
-                del blocks[block]
+        counts = self._strides
+        for stride in _strides(prompt):
+            if counts[stride] == 1:
+                del counts[stride]
             else:
-                blocks[block] -= 1
+                counts[stride] -= 1
 
-    def _shared(self, blocks: Sequence[int]) -> int:
-        """Leading blocks that are there: names are chained, so none after the first that is not."""
-        return sum(1 for _ in takewhile(self._blocks.__contains__, blocks))
+    def _shared(self, strides: Sequence[int]) -> int:
+        """Leading ones that are there: names are chained, so none after the first that is not."""
+        return sum(1 for _ in takewhile(self._strides.__contains__, strides))
 
 
 def unshared_tokens(prompt: Prompt, output_tokens: int) -> int:
     """Tokens of a request that no other can share: its answer, and the end of its prompt."""
-    return output_tokens + max(0, prompt.tokens - prompt.tokens_of(len(prompt.blocks)))
+    whole = len(prompt.blocks) // STRIDE * STRIDE
+    return output_tokens + max(0, prompt.tokens - prompt.tokens_of(whole))
+
+
+def _strides(prompt: Prompt) -> tuple[int, ...]:
+    """The last block of each whole stride names all before it too."""
+    return prompt.blocks[STRIDE - 1 :: STRIDE]

@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 
 from psserve.load_limits import QueueLimits
 from psserve.router.admission.outputs import Outputs
-from psserve.router.admission.rooms import DecodeRoom, PrefillRoom, unshared_tokens
+from psserve.router.admission.rooms import STRIDE, DecodeRoom, PrefillRoom, unshared_tokens
 from psserve.router.policies import Prompt
 
 
-def prompt(*blocks: int, tokens: int = 0) -> Prompt:
-    """A prompt of blocks of 10 tokens, and `tokens` more."""
-    return Prompt(blocks, 10 * len(blocks) + tokens, 10.0)
+def prompt(*strides: int, tokens: int = 0) -> Prompt:
+    """A prompt of strides of 10 tokens, and `tokens` more."""
+    blocks = tuple(100 * stride + block for stride in strides for block in range(STRIDE))
+    return Prompt(blocks, 10 * len(strides) + tokens, 10 / STRIDE)
 
 
 def test_prompts_that_begin_alike_are_held_once() -> None:
