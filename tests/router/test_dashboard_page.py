@@ -6,12 +6,14 @@ Skipped where there is no Chromium (scripts/browser.sh installs it).
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
 import pytest
 from aiohttp import web
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Page, async_playwright, expect
 
 from psserve.router.app import make_app
 from psserve.router.config import RouterConfig
@@ -27,22 +29,36 @@ expect.set_options(timeout=PATIENCE_S * 1000)
 Serve = Callable[..., Awaitable[web.AppRunner]]
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        # No sandbox: it needs rights that containers rarely have, and what is looked at is ours.
-        yield await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+@pytest.fixture(scope="module")
+def debugging_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the one Chromium of all these tests takes orders."""
+    profile = tmp_path_factory.mktemp("chromium")
+    # No sandbox: it needs rights that containers rarely have, and what is looked at is ours.
+    options = ["--headless", "--no-sandbox", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
+    assert CHROMIUM is not None
+    process = subprocess.Popen([CHROMIUM, *options], stderr=subprocess.DEVNULL)
+    port = profile / "DevToolsActivePort"
+    while not (port.exists() and port.read_text()):
+        assert process.poll() is None, "chromium ended at its start"
+        time.sleep(0.05)
+    yield port.read_text().split()[0]
+    process.terminate()
+    process.wait()
 
 
 @pytest.fixture
-async def page(browser: Browser) -> AsyncIterator[Page]:
+async def page(debugging_port: str) -> AsyncIterator[Page]:
     """A page whose scripts may not fail and which may ask nobody but the router."""
-    page = await browser.new_page()
-    trouble: list[str] = []
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("dialog", lambda dialog: trouble.append(f"dialog {dialog.message}"))
-    page.on("request", lambda request: _is_ours(request.url) or trouble.append(request.url))
-    yield page
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{debugging_port}")
+        context = await browser.new_context()
+        page = await context.new_page()
+        trouble: list[str] = []
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("dialog", lambda dialog: trouble.append(f"dialog {dialog.message}"))
+        page.on("request", lambda request: _is_ours(request.url) or trouble.append(request.url))
+        yield page
+        await context.close()
     assert trouble == []
 
 
