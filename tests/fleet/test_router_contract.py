@@ -18,6 +18,7 @@ from psserve.fleet.key_file import ClientKeys
 from psserve.fleet.options import PolicyChoice, RouterOptions
 from psserve.router.config import RouterConfig
 from psserve.router.policies import POLICIES
+from tests.certificates import certificate
 
 from .conftest import WAIT_S
 from .fake_zoo import FakeBase, FakeZoo
@@ -25,9 +26,11 @@ from .fake_zoo import FakeBase, FakeZoo
 KEYS = ClientKeys(plain="k", keys=(ApiKey(name="ci", digest=digest_of("psk_ci"), modules=("math",)),))
 
 
-def test_router_runs_a_plan_and_shows_its_servers(tmp_path: Path) -> None:
+def test_router_runs_a_plan_behind_tls_and_shows_its_servers(tmp_path: Path) -> None:
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
-    plan = make_plan(zoo, FleetOptions(router=RouterOptions(port=0)), keys=KEYS, machine=Machine(2, 2**34, 2**34, ()))
+    cert, key = certificate(tmp_path)
+    router = RouterOptions(port=0, host="0.0.0.0", ssl_certfile=str(cert), ssl_keyfile=str(key))
+    plan = make_plan(zoo, FleetOptions(router=router), keys=KEYS, machine=Machine(2, 2**34, 2**34, ()))
     config = tmp_path / "router.json"
     config.write_text(
         json.dumps({**plan.router.config, "worker_key": plan.worker_key, "operator_key": plan.operator_key})
@@ -37,12 +40,19 @@ def test_router_runs_a_plan_and_shows_its_servers(tmp_path: Path) -> None:
         try:
             assert router.stdout is not None
             assert json.loads(router.stdout.readline())["url"] == plan.router.url
-            seen = RouterClient(plan.router.url, plan.operator_key).workers()
-            assert RouterClient(plan.router.url, "k").models() != []
+            assert plan.router.url.startswith("https://0.0.0.0:")
+            seen = RouterClient(plan.router.url, plan.operator_key, plan.router.certificate).workers()
+            assert RouterClient(plan.router.url, "psk_ci", plan.router.certificate).models() == [
+                "math",
+                "maths",
+                "auto",
+            ]
             assert seen.keys() == {server.name for server in plan.servers}
             assert not any(view.state == "ready" for view in seen.values())
             with pytest.raises(FleetError):
-                RouterClient(plan.router.url, "wrong").workers()
+                RouterClient(plan.router.url, "wrong", plan.router.certificate).workers()
+            with pytest.raises(FleetError, match="no answer from https://"):  # a certificate of nobody it knows
+                RouterClient(plan.router.url, "k").workers()
             router.terminate()
             assert router.wait(WAIT_S) == 0
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from psserve.errors import UsageError
 from psserve.router.config import RouterConfig
 from psserve.tls import client_context, server_context
+from tests.certificates import certificate
 from tests.router.conftest import Fleet, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
 
@@ -120,26 +120,6 @@ async def test_only_text_is_taken_and_nothing_is_fetched(fleet: Fleet, part: dic
     assert not fleet.prefill.bodies
     assert not fetched
     bait.close()
-
-
-def certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True)
-    key.chmod(0o600)
-    return cert, key
 
 
 def test_certificate_and_key_are_checked_and_named(tmp_path: Path) -> None:
