@@ -65,12 +65,12 @@ function notice(text, milliseconds = 0) {
   if (milliseconds) clearing = setTimeout(() => (byId("notice").hidden = true), milliseconds);
 }
 
-/** Ask for a key; returns when one was given. */
-function askKey() {
+/** Ask for a key, and say why the last one did not do; returns when one was given. */
+function askKey(why) {
   main.hidden = true;
   byId("notice").hidden = true;
   byId("key-form").hidden = false;
-  setText(byId("key-error"), key() ? "That key was refused." : "");
+  setText(byId("key-error"), key() ? `Refused: ${why}` : "");
   byId("key").focus();
   return new Promise((resolve) => {
     const submitted = (event) => {

@@ -15,12 +15,12 @@ export function setKey(value) {
   sessionStorage.setItem(KEY, value);
 }
 
-/** One answer: `{data}`, `{refused: true}` (the key), or `{lost: why}`. */
+/** One answer: `{data}`, `{refused: why}` (the key), or `{lost: why}`. */
 async function ask() {
   const headers = key() ? { Authorization: `Bearer ${key()}` } : {};
   try {
     const answer = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
-    if (answer.status === 401 || answer.status === 403) return { refused: true };
+    if (answer.status === 401 || answer.status === 403) return { refused: (await answer.json()).error.message };
     if (answer.status === 503) return { lost: "The router is shutting down." };
     if (!answer.ok) return { lost: `The router answers with an error (${answer.status}).` };
     return { data: await answer.json() };
@@ -38,7 +38,7 @@ export async function follow(on) {
     if (data) on.data(data);
     if (lost) on.lost(lost);
     if (refused) {
-      await on.refused();
+      await on.refused(refused);
       continue;
     }
     pause = lost ? Math.min(pause * 1.5, LONGEST_MS) : EVERY_MS;
