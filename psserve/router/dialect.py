@@ -79,7 +79,9 @@ def encode(event: Document) -> bytes:
 
 def refuse_unknown(body: Body, known: Iterable[str], why: Mapping[str, str]) -> None:
     """Raises RequestError (400) for the first field outside `known`; `why` has the reasons we can name."""
-    for name in body.keys() - set(known):
+    allowed = set(known)
+    name = next((name for name in body if name not in allowed), None)
+    if name is not None:
         reason = why.get(name, "it is not a field of this endpoint that psserve supports")
         raise invalid(name[:64], f"{name[:64]} is not supported: {reason}", "unsupported_parameter")
 

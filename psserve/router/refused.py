@@ -53,6 +53,7 @@ REFUSED = {
 
 def check_refused(body: Body) -> None:
     """Raises RequestError (400) for the first field that is refused and set; false and null ask for nothing."""
-    for name in body.keys() & REFUSED.keys():
-        if body[name] is not False and body[name] is not None:
-            raise invalid(name, f"{name} is not supported: {REFUSED[name]}", "unsupported_parameter")
+    for name, why in REFUSED.items():
+        value = body.get(name)
+        if value is not None and value is not False:  # 0 is set: a rank or a room may be
+            raise invalid(name, f"{name} is not supported: {why}", "unsupported_parameter")
