@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.fleet import PSSERVE, one_fleet_at_a_time
-from tests.e2e.watching import family
+from tests.e2e.watching import family, listening
 
 pytestmark = pytest.mark.e2e
 
@@ -160,16 +160,6 @@ def test_the_official_client_sees_errors_as_its_own(fleet: Detached) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         fleet.client().chat.completions.create(model="delta", messages=HELLO)
     assert caught.value.code == "model_not_found"
-
-
-def listening(processes: Sequence[psutil.Process]) -> set[tuple[str, str]]:
-    """(address, title) of every TCP socket that listens and every UDP socket, IPv4 and IPv6."""
-    return {
-        (connection.laddr.ip, " ".join(process.cmdline()))
-        for process in processes
-        for connection in process.net_connections("inet")
-        if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE) and connection.laddr
-    }
 
 
 def test_every_socket_listens_on_loopback(fleet: Detached) -> None:

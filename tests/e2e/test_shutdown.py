@@ -17,7 +17,7 @@ import requests
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.fleet import PSSERVE, one_fleet_at_a_time
-from tests.e2e.watching import PATIENCE_S, family, until
+from tests.e2e.watching import PATIENCE_S, family, listening, until
 
 pytestmark = pytest.mark.e2e
 
@@ -30,9 +30,9 @@ def zoo(zoo_of: Callable[[Architecture], Zoo]) -> Path:
 
 
 @contextmanager
-def launching(zoo: Path) -> Iterator[subprocess.Popen[str]]:
+def launching(zoo: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
     """`psserve launch` of one module, as it starts."""
-    command = [PSSERVE, "launch", "--zoo", str(zoo), "--modules", "alpha", "--port", "0"]
+    command = [PSSERVE, "launch", "--zoo", str(zoo), "--modules", "alpha", "--port", "0", *flags]
     with one_fleet_at_a_time():
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
@@ -69,9 +69,13 @@ def test_killing_the_supervisor_ends_all_and_the_next_launch_works(zoo: Path) ->
         assert len(processes) > 6
         os.kill(process.pid, signal.SIGKILL)
         assert_gone(processes)
-    with launching(zoo) as process:
-        assert requests.get(f"{url_of(process)}/readiness", timeout=30).status_code == 200
+    with launching(zoo, "--host", "0.0.0.0", "--api-key", "k") as process:
+        url = url_of(process)
+        assert requests.get(f"{url}/readiness", timeout=30).status_code == 200
+        assert requests.get(f"{url}/v1/models", timeout=30).status_code == 401
         processes = family(process.pid)
+        reachable = {(host, title) for host, title in listening(processes) if host not in ("127.0.0.1", "::1")}
+        assert [(host, "psserve.router" in title) for host, title in reachable] == [("0.0.0.0", True)], reachable
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE_S) == 0
         assert_gone(processes)

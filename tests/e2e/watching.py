@@ -98,3 +98,13 @@ def family(pid: int) -> list[psutil.Process]:
     """A process and all that descend from it."""
     top = psutil.Process(pid)
     return [top, *top.children(recursive=True)]
+
+
+def listening(processes: Sequence[psutil.Process]) -> set[tuple[str, str]]:
+    """(address, title) of every TCP socket that listens and every UDP socket, IPv4 and IPv6."""
+    return {
+        (connection.laddr.ip, " ".join(process.cmdline()))
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE) and connection.laddr
+    }
