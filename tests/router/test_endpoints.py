@@ -35,7 +35,7 @@ async def test_one_model(fleet: Fleet) -> None:
 async def test_workers_show_their_state(fleet: Fleet) -> None:
     _, answer = await fleet.get("/workers")
     assert [worker["state"] for worker in answer["workers"]] == ["ready"] * 3
-    fields = {"name", "role", "module", "edition", "url", "state", "running", "held", "error"}
+    fields = {"name", "role", "module", "edition", "url", "state", "running", "held", "error", "breaker"}
     assert set(answer["workers"][0]) == fields
 
 
