@@ -49,12 +49,23 @@ def _drop_base_output(original: Callable[..., Any], queue: Any, decode_req: Any)
     if not fresh or not req.output_ids:  # not ours to correct, or the transfer failed and nothing was committed
         return
     del req.output_ids[:]
+    _count_own_cache_hits(req)
     if req.return_logprob:
         logprob = _logprob_lists(req)
         for values in logprob:
             values.clear()
     if is_one_token(req):
         _release_received_kv(queue, req)
+
+
+def _count_own_cache_hits(req: Any) -> None:
+    """Have `cached_tokens` say what this server's tree held.
+
+    Stock SGLang starts from the prefill server's count and adds only what is beyond it. That count is the router's to
+    read, from the prefill server; here it hides how much KV had to be sent.
+    """
+    req.cached_tokens = req.already_computed = 0
+    req.cached_tokens_device = req.cached_tokens_host = req.cached_tokens_storage = 0
 
 
 def _logprob_lists(req: Any) -> list[list[Any]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import RunningFleet, counter, launched, load_of, wait_idle
 from tests.e2e.oracle import Oracle
+from tests.grafana import panel_names
 
 pytestmark = pytest.mark.e2e
 
@@ -80,6 +83,43 @@ async def test_a_module_new_to_a_context_receives_it_all(fleet: RunningFleet) ->
         start = transferred(fleet)
         await client.complete("beta", prompt, 2)
         assert transferred(fleet) - start >= 499 - PAGE
+
+
+async def test_the_router_counts_what_the_servers_did(fleet: RunningFleet) -> None:
+    prompt = random_ids(random.Random(4), 500)
+    async with client_of(fleet.url) as client:
+        await client.complete("alpha", prompt, 2)
+        sent, start = transferred(fleet), router_counts(fleet, "beta")
+        first = await client.complete("beta", prompt, 2)
+        sent, middle = transferred(fleet) - sent, router_counts(fleet, "beta")
+        await client.complete("beta", prompt, 2)
+        end = router_counts(fleet, "beta")
+    cached = first["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert middle - start == Counter(shared_prefix=cached, kv_transferred=499)
+    assert abs(sent - 499) <= 2 * PAGE  # whole pages are sent, and the server's sizes are rounded
+    again = end - middle
+    assert again["decode_cached"] >= 499 - PAGE
+    assert again["decode_cached"] + again["kv_transferred"] == 499
+
+
+def test_the_servers_metrics_are_on_one_page(fleet: RunningFleet) -> None:
+    page = requests.get(f"{fleet.url}/engine_metrics", timeout=60).text
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    workers = {sample.labels["worker"] for sample in families["sglang:num_running_reqs"].samples}
+    assert {"prefill-0", "decode-alpha-0", "decode-beta-0"} <= workers
+    assert panel_names("sglang:") <= {sample.name for family in families.values() for sample in family.samples}
+
+
+def router_counts(fleet: RunningFleet, module: str) -> Counter[str]:
+    """What the router says of a module's KV, in tokens."""
+    page = requests.get(f"{fleet.url}/metrics", timeout=60).text
+    counts: Counter[str] = Counter()
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            for name in ("shared_prefix", "decode_cached", "kv_transferred"):
+                if sample.name == f"psserve_{name}_tokens_total" and sample.labels["module"] == module:
+                    counts[name] = int(sample.value)
+    return counts
 
 
 def test_base_classifies_requests_for_auto_and_shares_its_instruction(fleet: RunningFleet) -> None:
