@@ -1,4 +1,5 @@
-// Lines from prefill servers to modules: as thick as the prompts whose KV goes over them, moving while any does.
+// Lines from prefill servers to modules: as thick as the tokens of prompts and answers that the pair has,
+// moving while there are any.
 
 import { byId, each, s, setAttribute } from "./dom.js";
 
@@ -12,7 +13,7 @@ export function drawLinks(prefills, decodes, flows) {
   const narrow = matchMedia(NARROW).matches;
   const picture = byId("picture").getBoundingClientRect();
   const ends = { prefill: boxes("prefills", picture), decode: boxes("decodes", picture) };
-  const rates = new Map(flows.map((flow) => [`${flow.prefill} ${flow.decode}`, flow.prompt_tokens]));
+  const rates = new Map(flows.map((flow) => [`${flow.prefill} ${flow.decode}`, flow.prompt_tokens + flow.output_tokens]));
   const links = prefills.flatMap((prefill) =>
     decodes.map((decode, place) => ({
       name: `${prefill.name} ${decode.name}`,
