@@ -86,7 +86,8 @@ class Upstream:
         """The body of a successful answer; None if there is none in time. Says nothing of the worker's health."""
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with self._pooled.get(worker.url + path, headers=self._headers, timeout=timeout) as response:
+            headers = self._headers | {"Accept-Encoding": "identity"}  # nothing here unpacks what SGLang would compress
+            async with self._pooled.get(worker.url + path, headers=headers, timeout=timeout) as response:
                 return await response.read() if response.status == 200 else None
         return None
 

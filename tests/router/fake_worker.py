@@ -145,7 +145,9 @@ class FakeWorker:
         return web.json_response({"loads": [load | {"num_used_tokens": 320, "max_total_num_tokens": 2048}]})
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(text=self.metrics_page)
+        response = web.Response(text=self.metrics_page)
+        response.enable_compression()  # for who accepts it, as SGLang does
+        return response
 
     def _check_key(self, request: web.Request) -> None:
         if request.headers.get("Authorization") != f"Bearer {self.key}":
