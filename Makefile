@@ -13,7 +13,8 @@ help: ## list the targets
 setup: ## make .venv and install everything (DEVICE=cpu|gpu, PYTHON=python3.11)
 	@scripts/setup.sh
 
-run: setup ## serve ./model_zoo, a small base with modules for math, code and tools, on http://127.0.0.1:30000
+run: setup ## serve ./model_zoo (made of random weights if there is none) on http://127.0.0.1:30000
+	@[ -e model_zoo/zoo.toml ] || $(PY) -m psserve.zoo.synthetic model_zoo --modules math,code,tools
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
@@ -37,11 +38,11 @@ bench: bench-smoke ## all benchmarks there are
 bench-smoke: setup ## time a small fleet on this machine, some minutes
 	$(PY) scripts/bench_smoke.py
 
-demo-zoo: setup ## train the demo zoo again from its seeds into build/demo-zoo/zoo (under an hour on two cores)
+demo-zoo: setup ## train the demo zoo from its seeds into build/demo-zoo/zoo
 	$(PY) scripts/demo_zoo.py build/demo-zoo/zoo --work build/demo-zoo
 
-accuracy: setup ## train and compare all rows of docs/results/accuracy.md (about three hours on two cores; can be resumed)
-	$(PY) scripts/accuracy.py
+accuracy: setup ## train and compare all ways of fine-tuning its base (hours; can be resumed)
+	$(PY) scripts/accuracy.py --zoo build/demo-zoo/zoo
 
 docs: setup ## write docs/cli.md and the module list from the program
 	$(PY) scripts/docs.py
