@@ -41,7 +41,8 @@ def _ask_anthropic(url: str, model: str, question: str) -> str:
     messages: Any = [{"role": "user", "content": question}]
     with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client:
         counted = client.messages.count_tokens(model=model, messages=messages)
-        with client.messages.stream(model=model, messages=messages, max_tokens=LIMIT, temperature=0) as stream:
+        greedy = {"temperature": 0}  # which the newest models of Anthropic, and so its client's signature, do without
+        with client.messages.stream(model=model, messages=messages, max_tokens=LIMIT, extra_body=greedy) as stream:
             message = stream.get_final_message()
     usage = message.usage
     assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
