@@ -23,7 +23,7 @@ BAD: tuple[Any, ...] = (
     b"{",
     b"[1]",
     {"model": "nobody", "prompt": "x"},
-    {"prompt": "x"},
+    {"model": None, "prompt": "x"},
     {"prompt": [1, -1]},
     {"prompt": [10**9]},
     {"prompt": "x", "max_tokens": 0},
