@@ -6,7 +6,7 @@ from typing import Any
 
 from psserve.request_limits import RequestLimits
 from psserve.router.checks import Body, check_bool, check_int, invalid, missing
-from psserve.router.sampling import INT32_MAX, MAX_TOP_LOGPROBS
+from psserve.router.sampling import MAX_TOP_LOGPROBS
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
@@ -37,7 +37,6 @@ def check_chat(body: Body, limits: RequestLimits) -> None:
     _check_effort(body.get("reasoning_effort"))
     if body.get("modalities", ["text"]) != ["text"]:
         raise invalid("modalities", "modalities can be text alone", "unsupported_parameter")
-    check_int(body, "max_completion_tokens", 1, INT32_MAX)
     if body.get("max_tokens", limit := body.get("max_completion_tokens")) != limit and limit is not None:
         raise invalid("max_completion_tokens", "max_completion_tokens and max_tokens differ: send one of them")
     check_int(body, "top_logprobs", 0, MAX_TOP_LOGPROBS)

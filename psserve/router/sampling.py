@@ -38,6 +38,7 @@ def check_sampling(body: Body, vocab_size: int, limits: RequestLimits) -> None:
     if body.get("top_k") != -1:
         check_int(body, "top_k", 1, INT32_MAX)
     check_int(body, "max_tokens", 1, INT32_MAX)
+    check_int(body, "max_completion_tokens", 1, INT32_MAX)  # admission counts on it, whatever the endpoint
     check_int(body, "min_tokens", 0, INT32_MAX)
     check_int(body, "n", 1, limits.choices)
     check_int(body, "seed", -INT64_MAX, INT64_MAX)

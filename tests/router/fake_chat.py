@@ -9,11 +9,9 @@ ARGUMENTS = ('{"left": 2, ', '"right": 3}')
 
 def scripted(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Deltas of the answer to a chat body that asks to think or to call tools; none where words are wanted."""
-    if "prompt" in body:
-        return []  # a completion, whose chat fields mean nothing and may be anything
     deltas: list[dict[str, Any]] = []
     thinks = (body.get("chat_template_kwargs") or {}).get("enable_thinking") or body.get("reasoning_effort")
-    if thinks:
+    if thinks and "messages" in body:
         deltas += [{"role": "assistant", "reasoning_content": text} for text in ("Let me ", "think.")]
         deltas += [{"content": "Four."}]
     for index, name in enumerate(_called(body)):

@@ -19,6 +19,10 @@ from aiohttp import web
 
 from tests.router.fake_chat import finish_of, message_of, scripted
 
+CHAT_FIELDS = (
+    "messages", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "reasoning_effort",
+    "max_completion_tokens",
+)  # fmt: skip
 Fault = Literal[
     "hang",  # accepts and never answers
     "hang_paired",  # the same, once its partner has got what it needs
@@ -172,6 +176,7 @@ class FakeWorker:
             if (early := await self._fail_early(request, fault, body)) is not None:
                 return early
             await self._pair(body)
+            body = understood(request.path, body)
             limit = body.get("max_completion_tokens", body.get("max_tokens", 16))
             return await self._answer(request, body | {"max_tokens": limit}, fault)
         finally:
@@ -301,6 +306,12 @@ class FakeWorker:
             choice["logprobs"] = {"content": [{"token": text, "logprob": math.log(0.5)}]}
         message = {"role": "assistant", "content": text}
         return choice | ({"delta": message} if body.get("stream") else {"message": message})
+
+
+def understood(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The body without the fields of the other endpoint, which mean nothing here and may be anything."""
+    others = ("prompt",) if path.endswith("/chat/completions") else CHAT_FIELDS
+    return {name: value for name, value in body.items() if name not in others}
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:

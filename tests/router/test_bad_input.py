@@ -89,6 +89,7 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"prompt": ["a", "b"], "n": 65}, 400, "n", "invalid_value"),
     ({"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": -1}, 400, "max_tokens", "invalid_value"),
+    ({"max_completion_tokens": -(10**9)}, 400, "max_completion_tokens", "invalid_value"),
     ({"max_tokens": 1.5}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": "5"}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": 10**30}, 400, "max_tokens", "invalid_value"),
