@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from psserve.tables import Count
+
 PREFIX = "psk_"
-Count = Annotated[int, Field(ge=1)]
 
 
 class ApiKey(BaseModel):

@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from psserve.tables import Count, Seconds, Table
+
 Weight = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
-
-
-class QueueLimits(_Strict):
+class QueueLimits(Table):
     """Who waits, how many, how long."""
 
     module_requests: Count = 1024
@@ -37,7 +33,7 @@ class QueueLimits(_Strict):
     """Shares of the modules when they compete for the prefill servers, by name. Left out: 1."""
 
 
-class BreakerLimits(_Strict):
+class BreakerLimits(Table):
     """When a server that answers connections gets no more requests all the same."""
 
     failures: Count = 10

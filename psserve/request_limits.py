@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from psserve.tables import Count, Seconds, Table
 
 
-class RequestLimits(BaseModel):
+class RequestLimits(Table):
     """What is beyond a limit is refused with a 4xx that names it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     connections: Count = 4096
     """Open at a time. One more is answered 503 and closed."""

@@ -8,14 +8,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from psserve.fleet.options import FleetOptions, RouterOptions, flag_of
 from psserve.fleet.server_options import DecodeOptions, ModuleOptions, PrefillOptions
 from psserve.load_limits import BreakerLimits, QueueLimits
 from psserve.request_limits import RequestLimits
+from psserve.tables import Table
 
-_TABLES: Mapping[str, type[BaseModel]] = {
+_TABLES: Mapping[str, type[Table]] = {
     "": FleetOptions,
     "router": RouterOptions,
     "router.queue": QueueLimits,

@@ -12,9 +12,10 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from psserve.fleet.devices import DeviceChoice
-from psserve.fleet.server_options import Count, DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions, Table
+from psserve.fleet.server_options import DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions
 from psserve.load_limits import BreakerLimits, QueueLimits
 from psserve.request_limits import RequestLimits
+from psserve.tables import Count, Table
 
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]

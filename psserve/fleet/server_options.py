@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from psserve.fleet.engine_args import refusal
+from psserve.tables import Count, Table
 
-Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 GpuId = Annotated[int, Field(ge=0)]
 _PLACING = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
-
-
-class Table(BaseModel):
-    """A table of fleet.toml: unknown keys and values of another type are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class ServerOptions(Table):
