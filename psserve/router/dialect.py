@@ -91,6 +91,11 @@ def kept(body: Body) -> Body:
     return {name: body[name] for name in KEPT_FIELDS if name in body}
 
 
+def notes_in(usage: Document) -> Document:
+    """What `usage` has beside its counts, see `Exchange.usage_note`: every form takes it as it is."""
+    return {name: usage[name] for name in ("psserve_task",) if name in usage}
+
+
 def object_of(value: Any, where: str) -> Document:
     """`value`, which must be an object. Raises RequestError (400)."""
     if not isinstance(value, dict):

@@ -16,7 +16,6 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -201,7 +200,9 @@ class Dispatcher:
         failed: set[Worker] = set()
         grant: Grant | None = None
         fresh = False
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             if grant is None:
                 async with _deadline(terms.deadline):
                     is_first = attempt == 1 and sequence.after is None
@@ -223,7 +224,6 @@ class Dispatcher:
                 grant = None
                 async with _deadline(terms.deadline):
                     await asyncio.sleep(backoff_s(attempt))
-        raise AssertionError("count() does not end")
 
     def _goes_again(self, failure: LegFailure, attempt: int) -> bool:
         if not is_retried(failure, attempt):

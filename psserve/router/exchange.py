@@ -57,13 +57,14 @@ class Exchange:
     """Code of an error that was sent inside a stream, under status 200."""
     overhead_s: float | None = None
     """Time spent here: before the legs were sent, and from the slower one's answer to the headers of ours."""
-    _sent: float | None = None
+    sent: float | None = None
+    """When the first legs that were answered had been sent."""
     _answered: float | None = None
 
     @property
-    def sent(self) -> float | None:
-        """When the first legs that were answered had been sent."""
-        return self._sent
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that the base had cached; None before the usage is known."""
+        return None if self.usage is None else int(self.usage["prompt_tokens_details"]["cached_tokens"])
 
     @property
     def shared_tokens(self) -> int:
@@ -81,9 +82,9 @@ class Exchange:
 
     def paired(self, legs: Legs) -> None:
         """A sequence's legs have answered; the first one names the request's workers."""
-        if self._sent is None:
+        if self.sent is None:
             self.prefill, self.decode = legs.pair.prefill.name, legs.pair.decode.name
-            self._sent = legs.started
+            self.sent = legs.started
             self.outcomes = None if legs.pair.place is None else legs.pair.place.outcomes
         legs.record.on_gap = self.on_gap
         self.retries += legs.pair.attempt - 1
@@ -100,8 +101,8 @@ class Exchange:
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, from what is known now. Takes the time spent here, so call it when they are sent."""
-        if self._sent is not None and self._answered is not None:
-            self.overhead_s = (self._sent - self.started) + (monotonic() - self._answered)
+        if self.sent is not None and self._answered is not None:
+            self.overhead_s = (self.sent - self.started) + (monotonic() - self._answered)
         headers = {"x-request-id": self.request_id}
         if self.module != "-":
             headers["x-psserve-module"] = self.module

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from psserve.errors import RequestError
 from psserve.router.access.body import read_body
 from psserve.router.access.clients import CLIENT
 from psserve.router.body import load_body, served_module
@@ -19,6 +18,7 @@ from psserve.router.chat import check_chat
 from psserve.router.checks import Body, check_bool, check_token_ids, invalid, missing
 from psserve.router.config import RouterConfig
 from psserve.router.dialect import Document, refuse_unknown
+from psserve.router.dispatch import Timeout
 from psserve.router.exchange import EXCHANGE
 from psserve.router.failures import broken
 from psserve.router.info import json_response
@@ -104,8 +104,7 @@ async def _ask(request: web.Request, path: str, body: Body) -> Document:
             response = await state.upstream.post(worker, path, orjson.dumps(body), {}, fresh=True)
             answer: Any = orjson.loads(await state.upstream.read(worker, response))
     except TimeoutError:
-        message = "the request took longer than this server allows"
-        raise RequestError(504, message, type="server_error", code="timeout") from None
+        raise Timeout from None
     except orjson.JSONDecodeError as error:
         raise broken(worker, "malformed", f"{path} answer: {error}") from error
     if not isinstance(answer, dict):

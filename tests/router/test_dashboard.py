@@ -114,8 +114,8 @@ def test_every_file_of_the_page_is_served() -> None:
     [
         ({}, ["route"]),
         ({"accepted": 1}, ["route", "open"]),
-        ({"accepted": 1, "_sent": 2}, ["route", "queue", "prefill", "answer"]),
-        ({"accepted": 1, "_sent": 2, "first_byte": 4}, ["route", "queue", "prefill", "first", "decode"]),
+        ({"accepted": 1, "sent": 2}, ["route", "queue", "prefill", "answer"]),
+        ({"accepted": 1, "sent": 2, "first_byte": 4}, ["route", "queue", "prefill", "first", "decode"]),
     ],
 )
 def test_phases_are_those_that_a_request_came_to(marks: dict[str, float], names: list[str]) -> None:

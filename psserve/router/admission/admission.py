@@ -26,10 +26,9 @@ from psserve.router.admission.rooms import DecodeRoom, PrefillRoom, unshared_tok
 from psserve.router.config import ModuleConfig
 from psserve.router.load_metrics import LoadMetrics
 from psserve.router.policies import Request
-from psserve.router.routing import Routing
+from psserve.router.routing import RETRY_AFTER_S, Routing
 from psserve.router.workers import Worker
 
-RETRY_AFTER_S = 2
 REQUEST_COST = 16
 """What a sequence costs beside the tokens of its prompt, in tokens: none is free."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from time import monotonic
 
 from psserve.loads import LOADS_PATH, Load, parse_load
+from psserve.router.fresh import Fresh
 from psserve.router.upstream import Upstream
 from psserve.router.workers import Worker, WorkerTable
 
@@ -21,20 +21,16 @@ class Loads:
     def __init__(self, table: WorkerTable, upstream: Upstream) -> None:
         self._table = table
         self._upstream = upstream
-        self._asking = asyncio.Lock()
-        self._asked = float("-inf")
-        self._known: dict[str, Load] = {}
+        self._loads = Fresh(self._ask_all, FRESH_S)
 
     async def read(self) -> Mapping[str, Load]:
         """Worker -> load, not older than a second. Workers that are not ready, or did not answer, are not in it."""
-        async with self._asking:
-            if monotonic() - self._asked >= FRESH_S:
-                workers = [worker for worker in self._table.workers if worker.is_ready]
-                answers = await asyncio.gather(*(self._ask(worker) for worker in workers))
-                pairs = zip(workers, answers, strict=True)
-                self._known = {worker.name: load for worker, load in pairs if load is not None}
-                self._asked = monotonic()
-        return self._known
+        return await self._loads.read()
+
+    async def _ask_all(self) -> Mapping[str, Load]:
+        workers = [worker for worker in self._table.workers if worker.is_ready]
+        answers = await asyncio.gather(*(self._ask(worker) for worker in workers))
+        return {worker.name: load for worker, load in zip(workers, answers, strict=True) if load is not None}
 
     async def _ask(self, worker: Worker) -> Load | None:
         body = await self._upstream.get(worker, LOADS_PATH, ANSWER_S)

@@ -140,7 +140,7 @@ def _request(exchange: Exchange, end: float) -> Document:
         "prefill": exchange.prefill,
         "decode": exchange.decode,
         "prompt_tokens": usage.get("prompt_tokens"),
-        "cached_tokens": usage.get("prompt_tokens_details", {}).get("cached_tokens"),
+        "cached_tokens": exchange.cached_tokens,
         "shared_tokens": exchange.shared_tokens,
         "output_tokens": usage.get("completion_tokens", exchange.streamed_events),
         "took_s": end - exchange.started,

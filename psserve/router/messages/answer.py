@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from psserve.errors import RequestError
-from psserve.router.dialect import Document
+from psserve.router.dialect import Document, notes_in
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 ERROR_TYPES = {
@@ -50,7 +50,7 @@ def usage_of(usage: Document) -> Document:
     """Anthropic counts tokens read from a cache apart from those that were computed."""
     cached = usage["prompt_tokens_details"]["cached_tokens"]
     counts = prompt_usage(usage["prompt_tokens"], cached) | {"output_tokens": usage["completion_tokens"]}
-    return counts | {name: usage[name] for name in ("psserve_task",) if name in usage}
+    return counts | notes_in(usage)
 
 
 def prompt_usage(prompt_tokens: int, cached_tokens: int) -> Document:

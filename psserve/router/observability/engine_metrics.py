@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from time import monotonic
 
+from psserve.router.fresh import Fresh
 from psserve.router.upstream import Upstream
 from psserve.router.workers import Worker, WorkerTable
 
@@ -25,21 +25,18 @@ class EngineMetrics:
     def __init__(self, table: WorkerTable, upstream: Upstream) -> None:
         self._table = table
         self._upstream = upstream
-        self._asking = asyncio.Lock()
-        self._asked = float("-inf")
-        self._page = b""
+        self._page = Fresh(self._ask_all, FRESH_S)
 
     async def read(self) -> bytes:
         """The page, in Prometheus' text format."""
-        async with self._asking:
-            if monotonic() - self._asked >= FRESH_S:
-                workers = list(self._table.workers)
-                answers = await asyncio.gather(*(self._ask(worker) for worker in workers))
-                named = [(worker.name, answer) for worker, answer in zip(workers, answers, strict=True)]
-                # Some thousand lines a worker: not in the event loop.
-                self._page = await asyncio.to_thread(merged, named)
-                self._asked = monotonic()
-        return self._page
+        return await self._page.read()
+
+    async def _ask_all(self) -> bytes:
+        workers = list(self._table.workers)
+        answers = await asyncio.gather(*(self._ask(worker) for worker in workers))
+        named = [(worker.name, answer) for worker, answer in zip(workers, answers, strict=True)]
+        # Some thousand lines a worker: not in the event loop.
+        return await asyncio.to_thread(merged, named)
 
     async def _ask(self, worker: Worker) -> str | None:
         if not worker.is_ready:

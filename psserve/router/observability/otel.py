@@ -164,7 +164,7 @@ def _attributes(exchange: Exchange) -> dict[str, str | int]:
         "gen_ai.request.model": exchange.module,
         "gen_ai.usage.input_tokens": usage.get("prompt_tokens"),
         "gen_ai.usage.output_tokens": usage.get("completion_tokens"),
-        "psserve.cached_tokens": usage.get("prompt_tokens_details", {}).get("cached_tokens"),
+        "psserve.cached_tokens": exchange.cached_tokens,
         "psserve.shared_tokens": exchange.shared_tokens if usage else None,
     }
     return {name: value for name, value in known.items() if value is not None}

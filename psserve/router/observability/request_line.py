@@ -38,7 +38,7 @@ def request_line(exchange: Exchange, status: int, code: str, now: float) -> Line
         ttft_s=_between(exchange.started, exchange.first_byte),
         tpot_s=_time_per_token(exchange),
         prompt_tokens=usage.get("prompt_tokens"),
-        cached_tokens=usage.get("prompt_tokens_details", {}).get("cached_tokens"),
+        cached_tokens=exchange.cached_tokens,
         shared_tokens=exchange.shared_tokens if usage else None,
         output_tokens=usage.get("completion_tokens"),
         retries=exchange.retries,

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from psserve.router.checks import Body
-from psserve.router.dialect import Document
+from psserve.router.dialect import Document, notes_in
 
 ECHOED: dict[str, Any] = {
     "instructions": None,
@@ -76,7 +76,7 @@ def usage_of(usage: Document) -> Document:
         "output_tokens_details": {"reasoning_tokens": usage.get("reasoning_tokens") or 0},
         "total_tokens": usage["prompt_tokens"] + usage["completion_tokens"],
     }
-    return counts | {name: usage[name] for name in ("psserve_task",) if name in usage}
+    return counts | notes_in(usage)
 
 
 def text_part(text: str, logprobs: list[Document]) -> Document:
