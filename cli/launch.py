@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def command(
     """
     from psserve.fleet import make_plan
     from psserve.fleet.config_file import load_options
-    from psserve.fleet.key_file import ClientKeys, client_keys
+    from psserve.fleet.key_file import client_keys
     from psserve.fleet.reach import warnings
     from psserve.fleet.show import idle_gpus
     from psserve.fleet.state import require_none_running
@@ -114,7 +115,7 @@ def command(
         warn_damaged(zoo)
     keys = client_keys(options, zoo.path)
     if api_key is not None:
-        keys = ClientKeys(keys.file, api_key, keys.keys)
+        keys = replace(keys, plain=api_key)
     plan = make_plan(zoo, options, keys=keys)
     for warning in warnings(options, keys):
         click.echo(f"psserve: warning: {warning}", err=True)

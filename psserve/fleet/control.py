@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -100,9 +101,14 @@ def client_of(zoo: Path, url: str, api_key: str | None = None) -> RouterClient:
 
     Raises FleetError if its certificate cannot be read.
     """
-    try:
-        config = json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text())
-    except (OSError, ValueError):  # it has just ended, or is another user's
-        config = {}
+    config = router_config_of(zoo)
     certificate = config.get("ssl_certfile")
     return RouterClient(url, api_key or config.get("operator_key"), Path(certificate) if certificate else None)
+
+
+def router_config_of(zoo: Path) -> Mapping[str, Any]:
+    """What the running fleet's router was told, which only its user can read; empty where that cannot be read."""
+    try:
+        return dict(json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text()))
+    except (OSError, ValueError):  # it has just ended, or is another user's
+        return {}

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from psserve.api_keys import ApiKey
 from psserve.errors import UsageError
 from psserve.fleet.options import FleetOptions
+from psserve.zoo.manifest import describe
 from psserve.zoo.storage import write_atomically
 
 FILE_NAME = "keys.toml"
@@ -33,8 +34,6 @@ class _Document(BaseModel):
 class ClientKeys:
     """What opens a fleet to clients."""
 
-    file: Path | None = None
-    """Where it was read."""
     plain: str | None = None
     """A key by itself, for all clients."""
     keys: tuple[ApiKey, ...] | None = None
@@ -63,8 +62,8 @@ def client_keys(options: FleetOptions, zoo: Path) -> ClientKeys:
     text = _read(path, where)
     lines = text.split()
     if len(lines) == 1:
-        return ClientKeys(path, plain=lines[0])
-    return ClientKeys(path, keys=_parse(text, where))
+        return ClientKeys(plain=lines[0])
+    return ClientKeys(keys=_parse(text, where))
 
 
 def key_file_of(options: FleetOptions, zoo: Path) -> Path:
@@ -111,9 +110,7 @@ def _parse(text: str, where: str) -> tuple[ApiKey, ...]:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where}: neither one key on one line nor TOML ({error}): correct it") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        at = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{where}: {at}: {first['msg']}: correct it, or make keys with `psserve keys add`") from None
+        raise UsageError(f"{where}: {describe(error)}: correct it, or make keys with `psserve keys add`") from None
     names = [key.name for key in keys]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"{where}: two keys are named {twice!r}: remove one")

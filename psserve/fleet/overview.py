@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from psserve.errors import FleetError
-from psserve.fleet import layout
-from psserve.fleet.control import client_of, live_state
+from psserve.fleet.control import client_of, live_state, router_config_of
 from psserve.fleet.http import HttpClient
 from psserve.fleet.load import Totals, read_load, read_totals
 from psserve.fleet.memory_use import family, gpu_memory, main_memory, of_family
@@ -80,10 +78,7 @@ def survey(zoo: Path) -> FleetOverview:
 
 def worker_key_of(zoo: Path) -> str | None:
     """What the running fleet's servers require, which only its user can read."""
-    try:
-        key = json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text()).get("worker_key")
-    except (OSError, ValueError):
-        return None
+    key = router_config_of(zoo).get("worker_key")
     return key if isinstance(key, str) else None
 
 

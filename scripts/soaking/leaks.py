@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import linear_regression
 from typing import Any
 
 import aiohttp
@@ -76,10 +77,7 @@ def slope_mib_per_hour(samples: Sequence[Sample]) -> float | None:
     late = life[len(life) // 2 :]
     if len(late) < 10:
         return None
-    mean_x = sum(sample.seconds for sample in late) / len(late)
-    mean_y = sum(sample.rss_mib for sample in late) / len(late)
-    spread = sum((sample.seconds - mean_x) ** 2 for sample in late)
-    slope = sum((sample.seconds - mean_x) * (sample.rss_mib - mean_y) for sample in late) / spread
+    slope = linear_regression([sample.seconds for sample in late], [sample.rss_mib for sample in late]).slope
     return round(3600 * slope, 1)
 
 
