@@ -13,6 +13,8 @@
     |   `-- HookMissing            a function psserve must hook is not hooked
     |-- TrainingError
     |   `-- DataError              a data file cannot be trained or evaluated on
+    |-- BenchError                 a benchmark cannot be run as asked, or its files cannot be read
+    |   `-- TraceError             a trace file has a line that cannot be replayed
     |-- FleetError
     |   |-- PlanError              the options cannot become a fleet on this machine
     |   |-- StartError             a server did not become ready
@@ -82,6 +84,14 @@ class TrainingError(PsserveError):
 
 class DataError(TrainingError):
     """A data file is missing, damaged, or holds what cannot be trained or evaluated on."""
+
+
+class BenchError(PsserveError):
+    """A benchmark cannot be run as asked, or a file of its results cannot be read."""
+
+
+class TraceError(BenchError):
+    """A trace file has a line that cannot be replayed."""
 
 
 class FleetError(PsserveError):

@@ -19,11 +19,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for tests.router
 
-from measuring import machine, report
+from measuring import report
 from measuring.report import Figure
 from measuring.task_cost import cost_figures
 from measuring.task_sets import Asked, TaskSet, clinc_set, demo_set, specialists_set
 
+from psserve.bench import machine
 from psserve.router.config import TaskRoutingConfig
 from psserve.router.task_routing.classifier import Decision, TaskRequest
 from psserve.router.task_routing.tfidf import TfidfClassifier

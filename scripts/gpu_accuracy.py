@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measuring.installation import importable
-from measuring.machine import gpus, slug
+
+from psserve.bench.machine import gpus, slug
 
 if TYPE_CHECKING:
     from psserve.training.demo_zoo import DemoConfig

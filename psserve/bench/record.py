@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+INTERRUPTED = "interrupted"
+"""The `error` of a request that the user's Ctrl-C ended, or kept from being sent."""
+
 
 @dataclass(frozen=True)
 class RequestRecord:
@@ -31,4 +34,11 @@ class RequestRecord:
     """Not counted."""
     request_id: str | None = None
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Begin and end of `router_queue`, `prefill_queue`, `prefill`, `transfer`, `decode_queue`, `decode`, where known."""
+    """Begin and end of `router_queue`, `prefill_queue`, `prefill`, `transfer`, `decode_queue` and `decode`, if known."""
+
+
+def seconds_per_token(record: RequestRecord) -> float | None:
+    """TPOT as bench_serving defines it: (latency - TTFT) / (output tokens - 1); None without a second token."""
+    if record.first_s is None or record.output_tokens < 2:
+        return None
+    return (record.done_s - record.first_s) / (record.output_tokens - 1)

@@ -8,13 +8,13 @@ import re
 import shutil
 import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 import psserve
+from psserve.versions import installed
 
 PACKAGES = ("sglang", "torch", "transformers", "sgl-kernel", "flashinfer-python", "nixl", "mooncake-transfer-engine")
 
@@ -41,14 +41,6 @@ def cpu_name() -> str:
     except OSError:
         match = None
     return match[1] if match else platform.machine()
-
-
-def installed(package: str) -> str | None:
-    """A package's version, None if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def gpus() -> list[str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripts.measuring.machine import describe, slug
+from psserve.bench.machine import describe, slug
 
 
 @pytest.mark.parametrize(
