@@ -17,13 +17,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import machine, report
+from measuring import report
 from measuring.client import Client, completion, completion_pair
-from measuring.fleet import RunningFleet, launched
-from measuring.processes import CpuMeter, pss_bytes
 from measuring.prompts import ChatPrompts, random_ids
 from measuring.report import Figure
 from measuring.statistics import in_ms, median, percentile
+
+from psserve.bench import machine
+from psserve.bench.systems.fleet import RunningFleet, launched
+from psserve.bench.systems.processes import CpuMeter, pss_bytes
 
 MODULES = ("alpha", "beta", "gamma")
 PROMPT_TOKENS = 200

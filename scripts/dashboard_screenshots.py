@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from measuring.fleet import launched
 from playwright.async_api import Browser, async_playwright
+
+from psserve.bench.systems.fleet import launched
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("math", "code", "tools")

@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from measuring.installation import importable
 
 if TYPE_CHECKING:
-    from measuring.fleet import RunningFleet
-
+    from psserve.bench.systems.fleet import RunningFleet
     from psserve.zoo import Zoo
 
 T = TypeVar("T")
@@ -140,7 +139,7 @@ class Check:
     """One run over all shapes, and its growing result. psserve is importable by now, and not before."""
 
     def __init__(self, options: argparse.Namespace, work: Path, stand_in: bool) -> None:
-        from measuring import machine
+        from psserve.bench import machine
 
         self.options, self.work = options, work
         self.started = time.monotonic()
@@ -197,7 +196,7 @@ class Check:
     @contextmanager
     def fleet(self, zoo: Zoo, entry: dict[str, Any]) -> Iterator[RunningFleet]:
         """A running fleet: with SGLang's own choices, or, if that does not start on a GPU, with the plain ones."""
-        from measuring.fleet import LaunchFailed, launched
+        from psserve.bench.systems.fleet import LaunchFailed, launched
 
         for plain in (False, True) if self.options.device == "cuda" else (False,):
             arguments = launch_arguments(self.options, plain)

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from measuring import machine
-from measuring.fleet import RunningFleet, launched
 from soaking.answers import make_questions
 from soaking.kills import Killer, NotWhole
 from soaking.leaks import SPARE_DESCRIPTORS, Sample, as_json, await_idle, look_at_router, slope_mib_per_hour
 from soaking.traffic import Traffic
+
+from psserve.bench import machine
+from psserve.bench.systems.fleet import RunningFleet, launched
 
 MODULES = ("alpha", "beta", "gamma")
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "soak.json"

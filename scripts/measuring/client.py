@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from .fleet import RunningFleet
+from psserve.bench.systems.fleet import RunningFleet
 
 Body = dict[str, Any]
 

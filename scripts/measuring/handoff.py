@@ -16,9 +16,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from psserve.bench.systems.fleet import RunningFleet
+from psserve.bench.systems.prometheus import HistogramDelta, Reading, delta, scrape
+
 from .client import Client, completion
-from .fleet import RunningFleet
-from .prometheus import HistogramDelta, Reading, delta, scrape
 from .prompts import random_ids
 from .statistics import in_ms, median, percentile
 

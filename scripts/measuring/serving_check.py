@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from psserve.bench.systems.fleet import RunningFleet
+
 from .client import Client, RequestFailed
 from .exactness import Judgement, Served, forced_logits, judge, summary
-from .fleet import RunningFleet
 from .prompts import random_ids
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 import aiohttp
 import psutil
-from measuring.fleet import RunningFleet
+
+from psserve.bench.systems.fleet import RunningFleet
 
 WHOLE_WITHIN_S = 180.0
 KINDS = ("kill decode", "kill prefill", "kill scheduler", "freeze decode", "freeze prefill")

@@ -11,8 +11,9 @@ from typing import Any
 
 import aiohttp
 import psutil
-from measuring.fleet import RunningFleet
 from prometheus_client.parser import text_string_to_metric_families
+
+from psserve.bench.systems.fleet import RunningFleet
 
 IDLE_WITHIN_S = 120
 GAUGES = ("psserve_inflight_requests", "psserve_queued_sequences")

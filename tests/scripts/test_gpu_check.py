@@ -81,7 +81,7 @@ def starting_with(kernels: str | None) -> Any:
 
     @contextmanager
     def launched(zoo: Path, arguments: list[str], within_s: float) -> Iterator[Any]:
-        from measuring.fleet import LaunchFailed
+        from psserve.bench.systems.fleet import LaunchFailed
 
         if kernels is not None and kernels not in arguments:
             raise LaunchFailed({"prefill-0": "no nvcc"})
@@ -93,7 +93,7 @@ def starting_with(kernels: str | None) -> Any:
 def test_a_gpu_fleet_that_does_not_start_is_tried_with_plain_kernels(
     gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("measuring.fleet.launched", starting_with("triton"))
+    monkeypatch.setattr("psserve.bench.systems.fleet.launched", starting_with("triton"))
     entry: dict[str, Any] = {}
     with check_on(gpu_check, "cuda", tmp_path / "x.json").fleet(SimpleNamespace(path=tmp_path), entry) as fleet:
         assert fleet.ready_s == 1.0
@@ -105,7 +105,7 @@ def test_a_gpu_fleet_that_does_not_start_is_tried_with_plain_kernels(
 def test_a_fleet_that_never_starts_leaves_its_logs_in_the_result(
     gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, attempts: int
 ) -> None:
-    monkeypatch.setattr("measuring.fleet.launched", starting_with("kernels that there are not"))
+    monkeypatch.setattr("psserve.bench.systems.fleet.launched", starting_with("kernels that there are not"))
     entry: dict[str, Any] = {}
     fleet = check_on(gpu_check, device, tmp_path / "x.json").fleet(SimpleNamespace(path=tmp_path), entry)
     with pytest.raises(RuntimeError, match="does not start"):
@@ -116,7 +116,7 @@ def test_a_fleet_that_never_starts_leaves_its_logs_in_the_result(
 def test_an_error_while_a_fleet_runs_is_no_failed_launch(
     gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("measuring.fleet.launched", starting_with(None))
+    monkeypatch.setattr("psserve.bench.systems.fleet.launched", starting_with(None))
     entry: dict[str, Any] = {}
     check = check_on(gpu_check, "cuda", tmp_path / "x.json")
     with pytest.raises(ZeroDivisionError), check.fleet(SimpleNamespace(path=tmp_path), entry):

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from psserve.errors import StartError
+
 _LAUNCH = "import sys; from psserve.cli.main import main; sys.argv[0] = 'psserve'; main()"
 _LOG_LINES = 40
 
 
-class LaunchFailed(Exception):
+class LaunchFailed(StartError):
     """The fleet did not become ready. `logs` holds the last lines of each log, by server."""
 
     def __init__(self, logs: dict[str, str]) -> None:

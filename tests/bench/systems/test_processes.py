@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from scripts.measuring.processes import CpuMeter, pss_bytes, tree
+from psserve.bench.systems.processes import CpuMeter, pss_bytes, tree
 
 
 def test_the_tree_holds_children() -> None:

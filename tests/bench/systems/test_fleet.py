@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.measuring.fleet import LaunchFailed, launched
+from psserve.bench.systems.fleet import LaunchFailed, launched
 
 
 def test_a_launch_that_ends_at_once_is_told_with_the_logs_there_are(tmp_path: Path) -> None:
