@@ -29,12 +29,14 @@ class RequestRecord:
     cached_tokens: int = 0
     """Of the prompt, what the prefill side found in its cache."""
     output_tokens: int = 0
+    asked_tokens: int | None = None
+    """How many output tokens the workload wanted, where that was said; another number is other work."""
     error: str | None = None
     warmup: bool = False
     """Not counted."""
     request_id: str | None = None
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Begin and end of `router_queue`, `prefill_queue`, `prefill`, `transfer`, `decode_queue` and `decode`, if known."""
+    """Begin and end of `router_queue`, `prefill_queue`, `prefill`, `transfer`, `decode_queue`, `decode`, if known."""
 
 
 def seconds_per_token(record: RequestRecord) -> float | None:

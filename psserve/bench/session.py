@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+BLOCK_TOKENS = 512
+"""Of Mooncake's traces."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -27,6 +30,11 @@ class Step:
     calls: tuple[Call, ...]
     delay_s: float = 0.0
     """Between the last answer of the step before and these calls: a tool at work, or a person thinking."""
+    blocks: tuple[int, ...] = ()
+    """From a trace: names of the blocks that the new tokens consist of. Blocks of one name are the same text, whichever
+    session they are in. Empty: a text that no other step has."""
+    block_tokens: int = BLOCK_TOKENS
+    """Length of each of them; the last one may be cut."""
 
 
 @dataclass(frozen=True)

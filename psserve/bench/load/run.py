@@ -1,0 +1,176 @@
+"""A run: check the servers, measure texts, warm up, then send all sessions in an open or a closed loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import time
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sized
+from itertools import chain, islice
+from typing import Any
+
+import aiohttp
+
+from psserve.bench.load.calibrate import Calibration, calibrate
+from psserve.bench.load.caller import Caller, open_http
+from psserve.bench.load.context import ChatContext, Context, IdsContext
+from psserve.bench.load.endpoints import check_endpoints
+from psserve.bench.load.options import LoadOptions, LoadProgress
+from psserve.bench.load.session_run import SessionRun
+from psserve.bench.load.texts import TokenizedTexts
+from psserve.bench.record import RequestRecord
+from psserve.bench.session import Session
+from psserve.errors import BenchError, UsageError
+
+
+async def run_load(
+    sessions: Iterable[Session],
+    endpoints: Mapping[str, str],
+    options: LoadOptions,
+    progress: LoadProgress | None = None,
+    stop: asyncio.Event | None = None,
+) -> list[RequestRecord]:
+    """Run sessions, and return what became of every request, in the order of their ends.
+
+    `endpoints`: module -> URL of a server, with or without /v1; the module's name is the request's `model`. `sessions`
+    may be endless where there is a duration; in an open loop they must come in the order of their starts. Setting
+    `stop` ends the run at once: requests under way are recorded as interrupted. Times count from this call.
+
+    Raises:
+        UsageError: options that do not fit the sessions.
+        BenchError: a server that cannot be reached, refuses or does not serve a module.
+    """
+    start = time.perf_counter()
+    if options.api == "completions" and options.tokenizer is None:
+        raise UsageError("--api completions sends token ids: give the model's --tokenizer")
+    tokenizer = None if options.tokenizer is None else TokenizedTexts(options.tokenizer)
+    _allow_connections()
+    count = len(sessions) if isinstance(sessions, Sized) else None
+    first, waiting = _peek(sessions)
+    if options.concurrency is None and first.start_s is None:
+        raise UsageError(f"session {first.id} has no start: an open loop needs an arrival rate")
+    async with open_http(options) as http:
+        calibration = await _prepare(http, first, endpoints, options, tokenizer)
+        if progress is not None:
+            progress.begin(count)
+        run = _Run(Caller(http, endpoints, options), options, progress, tokenizer, calibration, start)
+        await run.until(stop, run.all(waiting))
+    return run.records
+
+
+async def _prepare(
+    http: aiohttp.ClientSession,
+    first: Session,
+    endpoints: Mapping[str, str],
+    options: LoadOptions,
+    tokenizer: TokenizedTexts | None,
+) -> Calibration | None:
+    """Check what can be checked before; None where lengths need no calibration."""
+    await check_endpoints(http, endpoints, endpoints)
+    if options.api == "completions":
+        return None
+    return await calibrate(Caller(http, endpoints, options), first.steps[0].calls[0].module, tokenizer, options.salt)
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        options: LoadOptions,
+        progress: LoadProgress | None,
+        tokenizer: TokenizedTexts | None,
+        calibration: Calibration | None,
+        start: float,
+    ) -> None:
+        self.records: list[RequestRecord] = []
+        self._caller, self._options, self._progress = caller, options, progress
+        self._tokenizer, self._calibration = tokenizer, calibration
+        self._start = start
+
+    async def until(self, stop: asyncio.Event | None, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`, or as much of it as there is time for until `stop` is set."""
+        task = asyncio.ensure_future(work)
+        if stop is None:
+            await task
+            return
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def all(self, sessions: Iterator[Session]) -> None:
+        """The warm-up, then what counts."""
+        warm = list(islice(sessions, self._options.warmup))
+        await self._closed(iter(warm), self._options.concurrency or max(1, len(warm)), None, warmup=True)
+        shift = max((session.start_s or 0.0 for session in warm), default=0.0)
+        now = time.perf_counter()
+        end = None if self._options.duration_s is None else now + self._options.duration_s
+        if self._options.concurrency is not None:
+            await self._closed(sessions, self._options.concurrency, end)
+        else:
+            await self._open(sessions, now - shift, end)
+
+    async def _closed(self, sessions: Iterator[Session], at_once: int, end: float | None, warmup: bool = False) -> None:
+        async def work() -> None:
+            for session in sessions:
+                if end is not None and time.perf_counter() >= end:
+                    return
+                await self._session(session, warmup=warmup)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(work())
+
+    async def _open(self, sessions: Iterator[Session], zero: float, end: float | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            for session in sessions:
+                due = zero + (session.start_s or 0.0)
+                if end is not None and due >= end:
+                    return
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                group.create_task(self._session(session, due))
+
+    async def _session(self, session: Session, due: float | None = None, warmup: bool = False) -> None:
+        run = SessionRun(
+            session,
+            self._context(session),
+            self._caller,
+            self._ended,
+            salt=self._options.salt,
+            start=self._start,
+            warmup=warmup,
+        )
+        await run.run(due)
+        if self._progress is not None:
+            self._progress.session_ended()
+
+    def _context(self, session: Session) -> Context:
+        if self._calibration is not None:
+            return ChatContext(session, self._calibration.texts, self._calibration.template, self._options.salt)
+        assert self._tokenizer is not None, "completions are refused without one"
+        return IdsContext(session, self._tokenizer, self._options.salt)
+
+    def _ended(self, record: RequestRecord) -> None:
+        self.records.append(record)
+        if self._progress is not None:
+            self._progress.request_ended(record)
+
+
+def _peek(sessions: Iterable[Session]) -> tuple[Session, Iterator[Session]]:
+    iterator = iter(sessions)
+    first = next(iterator, None)
+    if first is None:
+        raise BenchError("the workload has no session")
+    return first, chain([first], iterator)
+
+
+def _allow_connections() -> None:
+    """As many open files as this process may have: each request at a time takes one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems have no such limit to go to
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

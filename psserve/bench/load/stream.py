@@ -1,0 +1,112 @@
+"""One streamed request: what came, and when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import orjson
+
+
+class RequestFailed(Exception):
+    """Why a request has no whole answer, in words that are the same for all requests that fail so."""
+
+
+@dataclass
+class Streamed:
+    """An answer as it comes. Moments are those of `time.perf_counter`."""
+
+    pieces: list[str] = field(default_factory=list)
+    moments: list[float] = field(default_factory=list)
+    """When each piece of text came."""
+    done: float = 0.0
+    """When the last byte came, or the failure."""
+    usage: Mapping[str, Any] | None = None
+    ended: bool = False
+    """Its end was seen: what comes later is no answer."""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def count(self, name: str) -> int:
+        """A count of the server's, such as `prompt_tokens`."""
+        return int((self.usage or {}).get(name) or 0)
+
+    @property
+    def cached_tokens(self) -> int:
+        return int(((self.usage or {}).get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+
+    def take(self, data: bytes, now: float) -> None:
+        """One event of the stream. Raises RequestFailed for an error event, ValueError for what is no JSON."""
+        if data == b"[DONE]":
+            self.ended = True
+            return
+        event = orjson.loads(data)
+        if error := event.get("error"):
+            raise RequestFailed(f"error in the stream: {_message(error)}")
+        for choice in event.get("choices") or ():
+            if text := _text_of(choice):
+                self.pieces.append(text)
+                self.moments.append(now)
+        if event.get("usage"):
+            self.usage = event["usage"]
+
+
+async def stream(
+    http: aiohttp.ClientSession, url: str, body: Mapping[str, Any], headers: Mapping[str, str], into: Streamed
+) -> None:
+    """Send a request and take in its answer. Raises RequestFailed; `into` then has what came before."""
+    try:
+        async with http.post(url, data=orjson.dumps(body), headers=headers) as response:
+            if response.status != 200:
+                raise RequestFailed(refusal(response.status, await response.read()))
+            rest = b""
+            async for piece in response.content.iter_any():
+                now = time.perf_counter()
+                *lines, rest = (rest + piece).split(b"\n")
+                for data in _data(lines):
+                    into.take(data, now)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise RequestFailed(f"no whole answer: {type(error).__name__}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RequestFailed("the stream is not in OpenAI's form") from error
+    finally:
+        into.done = time.perf_counter()
+    if not into.ended:
+        raise RequestFailed("the stream broke off before its end")
+    if into.usage is None:
+        raise RequestFailed("the server does not say its token counts (stream_options.include_usage)")
+    if not into.moments:  # tokens without a text of their own: only their end was seen
+        into.moments.append(into.done)
+
+
+def refusal(status: int, payload: bytes) -> str:
+    """What an error's body says, in OpenAI's form or SGLang's; its status where it says nothing."""
+    try:
+        document = orjson.loads(payload)
+        error = document.get("error", document)
+        return f"status {status}: {_message(error)}"
+    except (ValueError, AttributeError):
+        return f"status {status}"
+
+
+def _message(error: Any) -> str:
+    return " ".join(str(error.get("message", error) if isinstance(error, dict) else error).split())[:200]
+
+
+def _data(lines: list[bytes]) -> Iterator[bytes]:
+    for line in lines:
+        if line.startswith(b"data:"):
+            yield line[5:].strip()
+
+
+def _text_of(choice: Mapping[str, Any]) -> str:
+    """The text of a chat chunk (reasoning counts as bench_serving counts it) or of a completion's."""
+    delta = choice.get("delta")
+    if delta is None:
+        return choice.get("text") or ""
+    return (delta.get("reasoning_content") or "") + (delta.get("content") or "")
