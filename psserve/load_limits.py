@@ -21,7 +21,7 @@ class QueueLimits(Table):
     module_requests: Count = 1024
     """Prompts of one module that may wait. One more is answered 429."""
     prefill_requests: Count = 4096
-    """Prompts of all modules together that may wait, for each prefill server."""
+    """Prompts of all modules together that may wait, for each prefill server that serves."""
     wait_secs: Seconds = 300.0
     """Longest wait. Who waited so long is answered 408."""
     window_requests: Annotated[int, Field(ge=2)] = 128

@@ -45,6 +45,8 @@ class RouterOptions(Table):
     """How large and slow requests may be."""
     request_timeout_secs: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Longest time of one request. Clients may ask for less (docs/faults.md)."""
+    first_byte_timeout_secs: float = Field(default=360.0, gt=0, allow_inf_nan=False)
+    """Longest time until its answer begins, waiting for its turn included."""
     queue: QueueLimits = QueueLimits()
     """Who waits when the servers are busy, and how modules share them (docs/faults.md)."""
     breaker: BreakerLimits = BreakerLimits()

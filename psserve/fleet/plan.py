@@ -176,6 +176,7 @@ def _router(
             "modules": [*map(entries.module_entry, modules), *base],
             "workers": [entries.worker_entry(server) for server in servers],
             "request_timeout_s": wanted.request_timeout_secs,
+            "first_byte_timeout_s": wanted.first_byte_timeout_secs,
             "drain_timeout_s": wanted.drain_secs,
             "queue": wanted.queue.model_dump(mode="json"),
             "breaker": wanted.breaker.model_dump(mode="json"),

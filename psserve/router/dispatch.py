@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -38,6 +38,7 @@ from psserve.router.upstream import Upstream
 from psserve.router.workers import Worker, WorkerTable
 
 Body = dict[str, Any]
+Result = TypeVar("Result")
 ERROR_EVENT = b'data: {"error"'
 HELD_AGAINST: frozenset[Reason] = frozenset({"error", "aborted", "malformed", "split"})
 """Failures that count for a worker's breaker. Connections that break mark it down at once (see upstream.py)."""
@@ -164,33 +165,33 @@ class Dispatcher:
         self._routing = routing
         self._admission = admission
         self._budget = RetryBudget()
-        self._timeout_s = config.request_timeout_s
-        self._telling_s = 0.9 * min(config.request_timeout_s, config.breaker.stall_secs)
+        self._longest_s, self._first_byte_s = config.request_timeout_s, config.first_byte_timeout_s
+        self._telling_s = 0.9 * min(self._longest_s, self._first_byte_s, config.breaker.stall_secs)
 
     @asynccontextmanager
     async def open(self, module: ModuleConfig, sequence: Sequence) -> AsyncIterator[Legs]:
         """Run `sequence` on workers of the policy's choice; leaving the context by an exception aborts it.
 
-        It waits for its turn, and what fails before its first byte is tried again (see retry.py). The deadline covers
-        the waiting for `sequence.after` and for the turn, all attempts, and the `async with` body.
+        It waits for its turn, and what fails before its first byte is tried again (see retry.py). The waiting for
+        `sequence.after` and for the turn, and all attempts, end at `begin_by` of its terms, and the `async with` body
+        at the deadline.
         Raises RequestError: LegFailure, or 408, 429 or 503 of `Admission.enter`, or 504 timeout.
         """
-        terms = sequence.terms or Terms(monotonic() + self._timeout_s)
-        deadline = terms.deadline
+        terms = sequence.terms or Terms.from_now(self._longest_s, self._first_byte_s)
         if sequence.after is not None:
-            async with _deadline(deadline):
+            async with _deadline(terms.begin_by):
                 await sequence.after.wait()
         with ExitStack() as held:
             legs = await self._start_admitted(held, module, sequence, terms)
-            async with self._owned(legs, deadline):
+            async with self._owned(legs, terms.deadline):
                 yield legs
 
     @asynccontextmanager
     async def open_on(self, pair: Pair, sequence: Sequence, timeout_s: float) -> AsyncIterator[Legs]:
         """Like `open`, on exactly this pair."""
-        deadline = monotonic() + timeout_s
-        legs = await self._start(pair, sequence, deadline)
-        async with self._owned(legs, deadline):
+        terms = Terms.from_now(timeout_s, timeout_s)
+        legs = await self._start(pair, sequence, terms)
+        async with self._owned(legs, terms.deadline):
             yield legs
 
     async def _start_admitted(self, held: ExitStack, module: ModuleConfig, sequence: Sequence, terms: Terms) -> Legs:
@@ -204,7 +205,7 @@ class Dispatcher:
         while True:
             attempt += 1
             if grant is None:
-                async with _deadline(terms.deadline):
+                async with _deadline(terms.begin_by):
                     is_first = attempt == 1 and sequence.after is None
                     grant = await self._admission.enter(
                         module, request, priority=terms.priority, is_bounded=is_first, avoid=failed
@@ -212,7 +213,7 @@ class Dispatcher:
                 held.callback(grant.end)
             pair = Pair(grant.prefill, grant.decode, fresh=fresh, attempt=attempt, grant=grant)
             try:
-                return await self._start(pair, sequence, terms.deadline)
+                return await self._start(pair, sequence, terms)
             except LegFailure as failure:
                 if not self._goes_again(failure, attempt):
                     raise
@@ -222,7 +223,7 @@ class Dispatcher:
             if not fresh:
                 held.close()
                 grant = None
-                async with _deadline(terms.deadline):
+                async with _deadline(terms.begin_by):
                     await asyncio.sleep(backoff_s(attempt))
 
     def _goes_again(self, failure: LegFailure, attempt: int) -> bool:
@@ -234,17 +235,19 @@ class Dispatcher:
         self._metrics.load.retries.labels(failure.role, failure.reason).inc()
         return True
 
-    async def _start(self, pair: Pair, sequence: Sequence, deadline: float) -> Legs:
+    async def _start(self, pair: Pair, sequence: Sequence, terms: Terms) -> Legs:
         """Send both legs; returns when both have answered."""
         started = monotonic()
         pair.decode.begin()
         record = SequenceRecord(sequence.after is None, started)
         opened: list[aiohttp.ClientResponse] = []
+        # A decode worker sends the header of an answer that is no stream only with the whole answer.
+        decode_by = terms.begin_by if sequence.decode.get("stream") else terms.deadline
         try:
-            async with _deadline(deadline):
-                prefill, opening = await together(
-                    self._prefill(pair, sequence, record), self._decode(pair, sequence, record, opened)
-                )
+            prefill, opening = await together(
+                _by(terms.begin_by, self._prefill(pair, sequence, record)),
+                _by(decode_by, self._decode(pair, sequence, record, opened)),
+            )
         except BaseException as error:
             pair.decode.running -= 1
             for response in opened:
@@ -327,10 +330,11 @@ class Dispatcher:
 
 
 class Timeout(RequestError):
-    """The request's deadline passed."""
+    """The request's deadline passed, or the time by which its answer had to begin."""
 
     def __init__(self) -> None:
-        super().__init__(504, "the request took longer than this server allows", type="server_error", code="timeout")
+        message = "the request took longer than this server allows, to begin its answer or as a whole"
+        super().__init__(504, message, type="server_error", code="timeout")
 
 
 @asynccontextmanager
@@ -344,6 +348,12 @@ async def _deadline(when: float) -> AsyncIterator[None]:
         if scope.expired():
             raise Timeout from None
         raise
+
+
+async def _by(when: float, coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `coroutine`, which is cancelled at `when` (monotonic seconds). Raises Timeout."""
+    async with _deadline(when):
+        return await coroutine
 
 
 def _prefill_usage(worker: Worker, payload: bytes) -> PrefillUsage:

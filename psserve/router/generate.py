@@ -65,7 +65,8 @@ async def _generate(
         body["model"] = exchange.task.module
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     session = session_of(request.headers, body)
-    terms = terms_of(request.headers, body, state.config.request_timeout_s)
+    limits = state.config.request_timeout_s, state.config.first_byte_timeout_s
+    terms = terms_of(request.headers, body, *limits)
     generation = parse_generation(route, body, state.config, state.table, headers, session, terms)
     request[CLIENT].require(generation.module.name)
     exchange.accept(generation.module)

@@ -105,6 +105,7 @@ async def server_info(request: web.Request) -> web.Response:
             "base": config.base.model_dump(),
             "modules": [module.model_dump(exclude={"examples"}) for module in config.modules],
             "request_timeout_s": config.request_timeout_s,
+            "first_byte_timeout_s": config.first_byte_timeout_s,
             "kv_pool_tokens": config.kv_pool_tokens,
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 import orjson
 import pytest
@@ -104,6 +105,27 @@ async def test_deadline_is_a_504_and_frees_both(make_fleet, leg: str) -> None:
     status, answer, _ = await fleet.complete("math")
     assert status == 504
     check_error(answer, "timeout")
+    await fleet.idle()
+
+
+@pytest.mark.parametrize(("leg", "fault", "stream"), [("prefill", "hang", False), ("math", "hang_paired", True)])
+async def test_an_answer_that_does_not_begin_in_time_is_a_504(make_fleet, leg: str, fault: Fault, stream: bool) -> None:
+    fleet = await make_fleet(first_byte_timeout_s=0.5)
+    getattr(fleet, leg).faults.append(fault)
+    status, answer, _ = await fleet.complete("math", stream=stream)
+    assert status == 504
+    check_error(answer, "timeout")
+    await fleet.idle()
+
+
+async def test_an_answer_that_has_begun_may_take_longer_than_its_first_byte(make_fleet) -> None:
+    fleet = await make_fleet(first_byte_timeout_s=2.0, request_timeout_s=3.0)
+    fleet.math.faults.extend(["hang_mid_stream", "hang_paired"])
+    started = monotonic()
+    (_, raw), (status, answer, _) = await asyncio.gather(fleet.stream(), fleet.complete("math"))
+    assert monotonic() - started >= 3.0
+    assert b'"timeout"' in raw
+    assert (status, answer["error"]["code"]) == (504, "timeout")
     await fleet.idle()
 
 

@@ -77,9 +77,9 @@ class Admission:
         if grant is not None:
             self._queue.pay(name, _cost(request))
         else:
-            self._routing.candidates(module)  # nobody waits for workers that are not there
+            prefills, _ = self._routing.candidates(module)  # nobody waits for workers that are not there
             if is_bounded:
-                self._check_bounds(name)
+                self._check_bounds(name, len(prefills))
             grant = await self._wait(ticket, priority)
         self._metrics.wait.labels(name).observe(monotonic() - arrived)
         return grant
@@ -151,10 +151,10 @@ class Admission:
         if granted.done() and not granted.cancelled() and granted.exception() is None:
             granted.result().end()
 
-    def _check_bounds(self, name: str) -> None:
-        servers = max(1, len(self._routing.table.prefills))
+    def _check_bounds(self, name: str, prefills: int) -> None:
+        """Whoever waits can go to any of the `prefills` that serve now, so each adds its share to one common bound."""
         is_full = self._queue.waiting(name) >= self._limits.module_requests
-        if is_full or len(self._queue) >= self._limits.prefill_requests * servers:
+        if is_full or len(self._queue) >= self._limits.prefill_requests * prefills:
             raise self._refusal(429, name, "full", "too many requests are waiting; retry in a moment")
 
     def _refusal(self, status: int, name: str, reason: str, message: str) -> RequestError:

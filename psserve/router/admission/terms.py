@@ -23,14 +23,23 @@ class Terms:
 
     deadline: float
     """Monotonic seconds at which it ends, whatever it has come to."""
+    begin_by: float
+    """Monotonic seconds at which it ends unless its answer has begun: the prompt's KV is where it belongs, and of a
+    stream there is a first event. Not after `deadline`."""
     priority: int = 0
     """Higher goes first, among those of the same module."""
 
+    @classmethod
+    def from_now(cls, longest_s: float, first_byte_s: float, priority: int = 0) -> Terms:
+        """Of a request that begins now."""
+        now = monotonic()
+        return cls(now + longest_s, now + min(longest_s, first_byte_s), priority)
 
-def terms_of(headers: Mapping[str, str], body: Mapping[str, Any], longest_s: float) -> Terms:
+
+def terms_of(headers: Mapping[str, str], body: Mapping[str, Any], longest_s: float, first_byte_s: float) -> Terms:
     """The terms of a checked request that begins now. `headers` must ignore case. Raises RequestError (400)."""
     timeout = min(_timeout(headers.get(TIMEOUT_HEADER)) or longest_s, longest_s)
-    return Terms(monotonic() + timeout, _priority(headers.get(PRIORITY_HEADER), body.get("priority", 0)))
+    return Terms.from_now(timeout, first_byte_s, _priority(headers.get(PRIORITY_HEADER), body.get("priority", 0)))
 
 
 def _timeout(text: str | None) -> float | None:

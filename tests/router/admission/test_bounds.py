@@ -1,0 +1,47 @@
+"""How many may wait, for each prefill server that serves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from psserve.errors import RequestError
+from psserve.load_limits import QueueLimits
+from psserve.router.admission.admission import Admission
+from psserve.router.admission.grant import Grant
+from psserve.router.metrics import Metrics
+from psserve.router.policies import Prompt, Request
+from tests.router.test_routing import MATH, make_routing, named
+
+WINDOW = 2
+WAITING = 3
+
+
+async def crowd(prefills: int) -> tuple[Admission, list[asyncio.Task[Grant]]]:
+    """Requests that fill the windows of so many prefill servers, and as many as may wait then."""
+    routing = make_routing()
+    for number in range(prefills, 2):
+        routing.table.mark_down(named(routing, f"prefill-{number}"), "gone")
+    limits = QueueLimits(window_requests=2 * WINDOW, prefill_requests=WAITING)  # one module gets half of a window
+    admission = Admission(routing, limits, Metrics(routing.table).load, None)
+    asking = [asyncio.create_task(enter(admission, number)) for number in range(prefills * (WINDOW + WAITING))]
+    await asyncio.sleep(0)
+    return admission, asking
+
+
+async def enter(admission: Admission, number: int) -> Grant:
+    return await admission.enter(MATH, Request(Prompt((number,), 10, 10.0), f"session {number}"))
+
+
+@pytest.mark.parametrize("prefills", [1, 2])
+async def test_each_prefill_server_that_serves_lets_so_many_wait(prefills: int) -> None:
+    admission, asking = await crowd(prefills)
+    assert sum(task.done() for task in asking) == prefills * WINDOW
+    with pytest.raises(RequestError) as refused:
+        await enter(admission, -1)
+    assert (refused.value.status, refused.value.code) == (429, "queue_full")
+    assert not any(task.done() and task.exception() for task in asking)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
