@@ -33,6 +33,42 @@ def server_context(certfile: Path, keyfile: Path) -> ssl.SSLContext:
     return context
 
 
+class ServerCertificate:
+    """A certificate in use, which is taken up anew when its files change: connections made from then on get it."""
+
+    def __init__(self, certfile: Path, keyfile: Path) -> None:
+        """Raises UsageError as `server_context`."""
+        self._files = certfile, keyfile
+        self._used = self._seen = self._stamp()
+        self.context = server_context(certfile, keyfile)
+
+    def renew(self) -> bool:
+        """Take up the files if they are others than those in use, and were the same at the last call: two files are
+        not replaced in one step. Returns whether it did.
+
+        Raises UsageError, once for each change, if they are of no use; what was used before stays in use.
+        """
+        before, self._seen = self._seen, self._stamp()
+        if self._seen == self._used or self._seen != before:
+            return False
+        self._used = self._seen
+        server_context(*self._files)  # checks them before the context in use is touched
+        self.context.load_cert_chain(*self._files)
+        return True
+
+    def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_stamp(path) for path in self._files)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is rewritten or replaced; None if it cannot be seen."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_mtime_ns, info.st_size
+
+
 def client_context(certificate: Path) -> ssl.SSLContext:
     """For talking to this machine's own router: it must show exactly this certificate; the name in it may be any.
 

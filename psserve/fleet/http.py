@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -21,7 +22,8 @@ class HttpClient:
         """`certificate`: the one that the server at an https URL must show; None: one that the system trusts."""
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *_trusting(certificate))
+        self._certificate = certificate
+        self._opener = _opener(certificate)
 
     def get(self, path: str, timeout_s: float) -> bytes:
         """The body of a successful answer.
@@ -44,14 +46,28 @@ class HttpClient:
 
     def _open(self, request: urllib.request.Request, timeout_s: float) -> http.client.HTTPResponse:
         try:
-            answer: http.client.HTTPResponse = self._opener.open(request, timeout=timeout_s)
-            return answer
+            return self._open_trusting(request, timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 raise FleetError(_refusal(error)) from error
         except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise FleetError(f"no answer from {self.url}: {reason}") from error
+
+    def _open_trusting(self, request: urllib.request.Request, timeout_s: float) -> http.client.HTTPResponse:
+        """The answer of a server with the certificate as we know it, or as its file has it now: it may be renewed."""
+        try:
+            answer: http.client.HTTPResponse = self._opener.open(request, timeout=timeout_s)
+        except urllib.error.URLError as error:
+            if self._certificate is None or not isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise
+            self._opener = _opener(self._certificate)
+            answer = self._opener.open(request, timeout=timeout_s)
+        return answer
+
+
+def _opener(certificate: Path | None) -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), *_trusting(certificate))
 
 
 def _trusting(certificate: Path | None) -> list[urllib.request.HTTPSHandler]:

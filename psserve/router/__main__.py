@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import sys
 from functools import partial
@@ -17,13 +18,14 @@ import uvloop
 from aiohttp import web
 
 from psserve.errors import PsserveError, StartError
+from psserve.router.access.certificate import keep_renewed
 from psserve.router.access.server import make_runner
 from psserve.router.app import make_app
 from psserve.router.config import RouterConfig, load_config
 from psserve.router.observability.log_format import write_logs
 from psserve.router.reload import reload
 from psserve.router.state import STATE
-from psserve.tls import server_context
+from psserve.tls import ServerCertificate
 
 
 async def serve(config: RouterConfig, path: Path) -> None:
@@ -32,21 +34,24 @@ async def serve(config: RouterConfig, path: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: now.set() if stop.is_set() else stop.set())
-    tls = None
+    certificate = None
     if config.ssl_certfile is not None and config.ssl_keyfile is not None:
-        tls = server_context(config.ssl_certfile, config.ssl_keyfile)
+        certificate = ServerCertificate(config.ssl_certfile, config.ssl_keyfile)
     app = make_app(config)
     runner = make_runner(app, config.limits, config.drain_timeout_s)
     await runner.setup()
     loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
-        site = web.TCPSite(runner, config.host, config.port, ssl_context=tls)
+        site = web.TCPSite(runner, config.host, config.port, ssl_context=certificate and certificate.context)
         try:
             await site.start()
         except OSError as error:
             raise StartError(f"router cannot listen on {config.host}:{config.port}: {error.strerror}") from error
-        _announce("http" if tls is None else "https", config.host, runner.addresses[0][1])
+        _announce("http" if certificate is None else "https", config.host, runner.addresses[0][1])
+        renewing = asyncio.create_task(keep_renewed(certificate)) if certificate is not None else None
         await stop.wait()
+        if renewing is not None:
+            renewing.cancel()
         app[STATE].draining = True
     finally:
         await _drain(runner, now)
@@ -54,8 +59,9 @@ async def serve(config: RouterConfig, path: Path) -> None:
 
 def _announce(scheme: str, host: str, port: int) -> None:
     host = f"[{host}]" if ":" in host else host
-    sys.stdout.buffer.write(orjson.dumps({"event": "listening", "url": f"{scheme}://{host}:{port}"}) + b"\n")
-    sys.stdout.buffer.flush()
+    with contextlib.suppress(OSError):  # a full disk must not end the router that the supervisor starts anew on it
+        sys.stdout.buffer.write(orjson.dumps({"event": "listening", "url": f"{scheme}://{host}:{port}"}) + b"\n")
+        sys.stdout.buffer.flush()
 
 
 async def _drain(runner: web.AppRunner, now: asyncio.Event) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from psserve.errors import UsageError
+from psserve.fleet.http import HttpClient
 from psserve.router.config import RouterConfig
 from psserve.tls import client_context, server_context
 from tests.certificates import certificate
-from tests.router.conftest import Fleet, make_config
+from tests.router.conftest import PATIENCE_S, Fleet, eventually, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
 
 CANARY = "canary-5f3a"
@@ -139,33 +144,58 @@ def test_certificate_and_key_are_checked_and_named(tmp_path: Path) -> None:
         server_context(cert, key)
 
 
-async def test_the_router_speaks_tls_and_its_certificate_is_pinned(tmp_path: Path) -> None:
-    from asyncio.subprocess import PIPE
-    from sys import executable
-
-    cert, key = certificate(tmp_path)
+@asynccontextmanager
+async def tls_router(folder: Path) -> AsyncIterator[tuple[int, Path]]:
+    """The port and the certificate of a router process whose certificate and key are in `folder`."""
+    cert, key = certificate(folder)
     fabric = Fabric()
     trio = (
         FakeWorker("p", "prefill", fabric, port=1, bootstrap_port=2),
         FakeWorker("m", "decode", fabric, module="math", port=3),
         FakeWorker("c", "decode", fabric, module="code", port=4),
     )
-    path = tmp_path / "router.json"
+    path = folder / "router.json"
     path.write_text(make_config(*trio, ssl_certfile=str(cert), ssl_keyfile=str(key)).model_dump_json())
     process = await asyncio.create_subprocess_exec(
-        executable, "-m", "psserve.router", "--config", path, stdout=PIPE, stderr=PIPE
+        sys.executable, "-m", "psserve.router", "--config", path, stdout=PIPE, stderr=PIPE
     )
     assert process.stdout is not None
     url = json.loads(await process.stdout.readline())["url"]
     assert url.startswith("https://")
-    port = int(url.rpartition(":")[2])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(cert))
-    writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    assert (await reader.read()).startswith(b"HTTP/1.1 200")
-    with pytest.raises(ssl.SSLCertVerificationError):
-        await asyncio.open_connection("127.0.0.1", port, ssl=client_context(certificate(tmp_path, "other")[0]))
-    process.terminate()
-    await process.communicate()
+    try:
+        yield int(url.rpartition(":")[2]), cert
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def is_trusted(port: int, context: ssl.SSLContext) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    except ssl.SSLCertVerificationError:
+        return False
+    writer.close()
+    return True
+
+
+async def test_the_router_speaks_tls_and_its_certificate_is_pinned(tmp_path: Path) -> None:
+    async with tls_router(tmp_path) as (port, cert):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(cert))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        assert not await is_trusted(port, client_context(certificate(tmp_path, "other")[0]))
+
+
+async def test_a_renewed_certificate_is_used_without_a_restart_and_our_own_client_follows(tmp_path: Path) -> None:
+    async with tls_router(tmp_path) as (port, cert):
+        before = client_context(cert)
+        client = HttpClient(f"https://127.0.0.1:{port}", certificate=cert)
+        assert await asyncio.to_thread(client.get, "/health", PATIENCE_S)
+        certificate(tmp_path)
+        new = client_context(cert)
+        await eventually(lambda: is_trusted(port, new))
+        assert not await is_trusted(port, before)
+        assert await asyncio.to_thread(client.get, "/health", PATIENCE_S)
 
 
 @pytest.mark.parametrize(
