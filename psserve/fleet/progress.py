@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -31,8 +32,9 @@ class Progress:
                 self.note(f"{member.spec.name}: {member.state}{after}")
 
     def note(self, text: str) -> None:
-        """Say one thing."""
-        print(f"psserve: {text}", file=self._stream, flush=True)
+        """Say one thing. Where nothing can be written (a full disk, a reader that left) the fleet goes on unheard."""
+        with contextlib.suppress(OSError):
+            print(f"psserve: {text}", file=self._stream, flush=True)
 
     def settle(self) -> None:
         """The fleet is up, or will not be: from now on notes only."""

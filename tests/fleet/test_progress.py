@@ -6,6 +6,8 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from psserve.fleet.progress import LiveProgress, Progress, progress_for
 
 
@@ -24,6 +26,13 @@ def test_plain_lines_tell_changes_once() -> None:
     for state in ("starting", "starting", "ready", "ready"):
         progress.update([member("prefill-0", state)])
     assert out.getvalue() == "psserve: prefill-0: starting\npsserve: prefill-0: ready after 2.0 s\n"
+
+
+def test_notes_that_cannot_be_written_are_lost_and_nothing_else() -> None:
+    full = open("/dev/full", "w")  # noqa: SIM115 - closing it fails as every write does
+    Progress(full).note("anybody there?")
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
 
 
 def test_terminal_gets_a_table_then_lines() -> None:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from psserve.errors import AlreadyRunning, NotRunning
+from psserve.fleet.client import RouterClient
 from psserve.fleet.control import live_state, stop_fleet
 from psserve.fleet.state import fleet_lock, running_fleet
 
@@ -113,6 +114,20 @@ def test_server_that_keeps_dying_is_given_up_and_others_serve(fleet: FakeFleet) 
     assert fleet.answers("decode-a-0")
     failed = next(server for server in live_state(fleet.zoo).servers if server.name == "decode-b-0")
     assert (failed.state, failed.error) == ("failed", "exited with code 1: ValueError: asked to")
+
+
+def test_a_full_disk_ends_nothing_and_is_told_once(fleet: FakeFleet) -> None:
+    fleet.launch(TWO)
+    fleet.ready()
+    state, pid, router = fleet.run / "state.json", fleet.pid("decode-a-0"), RouterClient(fleet.state().url)
+    state.unlink()
+    state.mkdir()  # a file cannot take its place
+    os.kill(pid, signal.SIGKILL)
+    fleet.until(lambda: not psutil.pid_exists(pid) and router.workers()["decode-a-0"].state == "ready")
+    state.rmdir()
+    fleet.until(lambda: state.exists() and fleet.is_state("decode-a-0", "ready"))
+    stop_fleet(fleet.zoo)
+    assert fleet.output().count("warning: cannot write the state file") == 1
 
 
 def test_dead_router_is_restarted(fleet: FakeFleet) -> None:

@@ -8,12 +8,14 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import IO
 
 import aiohttp
 import pytest
 
+from psserve.fleet.ports import free_ports, listens
 from tests.router.conftest import PATIENCE_S, eventually, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
 
@@ -33,12 +35,32 @@ async def workers() -> AsyncIterator[tuple[FakeWorker, FakeWorker, FakeWorker]]:
         await worker.stop()
 
 
-async def start(tmp_path: Path, workers: tuple[FakeWorker, FakeWorker, FakeWorker], **fields: object) -> Process:
+async def start(
+    tmp_path: Path, workers: tuple[FakeWorker, FakeWorker, FakeWorker], output: IO[bytes] | int = PIPE, **fields: object
+) -> Process:
     path = tmp_path / "router.json"
     path.write_text(make_config(*workers, **fields).model_dump_json())
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "psserve.router", "--config", path, stdout=PIPE, stderr=PIPE
+        sys.executable, "-m", "psserve.router", "--config", path, stdout=output, stderr=output
     )
+
+
+@pytest.fixture
+def full_disk() -> Iterator[IO[bytes]]:
+    with open("/dev/full", "wb") as full:
+        yield full
+
+
+async def test_a_full_disk_under_its_log_does_not_end_the_router(
+    tmp_path: Path, workers: tuple[FakeWorker, FakeWorker, FakeWorker], full_disk: IO[bytes]
+) -> None:
+    (port,) = free_ports(1)
+    process = await start(tmp_path, workers, output=full_disk, port=port)
+    async with aiohttp.ClientSession() as http:
+        await eventually(lambda: listens("127.0.0.1", port))
+        await usable(http, f"http://127.0.0.1:{port}")
+    process.terminate()
+    await process.wait()
 
 
 async def listening(process: Process) -> str:
