@@ -1,0 +1,127 @@
+"""Traces: AIPerf's `mooncake_trace` JSON Lines, the module of each request in `extra.model`, as sessions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from psserve.bench.session import BLOCK_TOKENS, Call, Session, Step
+from psserve.bench.workloads.order import Order
+from psserve.bench.workloads.trace_row import Row, read_rows
+from psserve.errors import TraceError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceOptions:
+    """How a trace is taken."""
+
+    modules: tuple[str, ...] = ()
+    """Called by requests whose line names no model, in the order of `order`."""
+    order: Order = Order()  # noqa: RUF009 # it is frozen
+    seed: int = 1
+    scale: float = 1.0
+    """All lengths, blocks too, are multiplied by this; times are not."""
+    block_tokens: int = BLOCK_TOKENS
+
+
+def read_trace(path: Path, options: TraceOptions) -> list[Session]:
+    """The sessions of a trace in the order of their starts.
+
+    Lines of one `session_id` are its steps: each follows `delay` ms after the answer of the one before (without a
+    delay: after the difference of their timestamps). A line without a `session_id` is a session of its own. With
+    `hash_ids`, `input_length` is the whole prompt, and blocks of one id are one text; without, it is what the line adds
+    to its session's context. Sessions start at their first line's timestamp, counted from the first of all.
+
+    Raises TraceError naming file, line and field.
+    """
+    rows = list(read_rows(path))
+    if not rows:
+        raise TraceError(f"{path} has no request")
+    sessions: dict[str, list[Row]] = {}
+    for row in rows:
+        sessions.setdefault(row.session_id or f"line-{row.line}", []).append(row)
+    starts = _starts(path, sessions)
+    made = [
+        _Reading(path, options, number, name).session(lines, starts.get(name))
+        for number, (name, lines) in enumerate(sessions.items())
+    ]
+    return sorted(made, key=lambda session: session.start_s or 0.0)
+
+
+def modules_of(sessions: Iterable[Session]) -> tuple[str, ...]:
+    """All modules that sessions call, by name."""
+    return tuple(sorted({call.module for session in sessions for step in session.steps for call in step.calls}))
+
+
+def _starts(path: Path, sessions: Mapping[str, Sequence[Row]]) -> dict[str, float]:
+    """Seconds after the first start; empty for a trace without timestamps."""
+    firsts = {name: lines[0] for name, lines in sessions.items()}
+    stamped = {name: row.timestamp for name, row in firsts.items() if row.timestamp is not None}
+    if not stamped:
+        return {}
+    for name, row in firsts.items():
+        if name not in stamped:
+            raise TraceError(f"{path}, line {row.line}: timestamp: missing, and other sessions have one")
+    zero = min(stamped.values())
+    return {name: (timestamp - zero) / 1000 for name, timestamp in stamped.items()}
+
+
+class _Reading:
+    """Makes one session of its lines."""
+
+    def __init__(self, path: Path, options: TraceOptions, number: int, name: str) -> None:
+        self._path, self._options, self._name = path, options, name
+        rng = random.Random(f"{options.seed}/trace/{number}")
+        self._turns: Iterator[str] = options.order.turns(rng, options.modules, number) if options.modules else iter(())
+        self._context = 0
+        """Tokens of prompt and answer so far, unscaled."""
+
+    def session(self, lines: Sequence[Row], start_s: float | None) -> Session:
+        steps = []
+        for place, row in enumerate(lines):
+            before = lines[place - 1] if place else None
+            steps.append(self._scaled(self._step(row, before)))
+        return Session(id=self._name, system="", system_tokens=0, steps=tuple(steps), start_s=start_s)
+
+    def _step(self, row: Row, before: Row | None) -> Step:
+        new_tokens = row.input_length - (self._context if row.hash_ids else 0)
+        if new_tokens <= 0:
+            raise self._error(
+                row,
+                f"input_length: {row.input_length} tokens are the whole prompt, as there are hash_ids,"
+                f" and the session's context has {self._context} already",
+            )
+        blocks = row.hash_ids if before is None else ()  # later text follows an answer, and is nobody else's
+        if blocks and len(blocks) * self._options.block_tokens < row.input_length:
+            held = f"{len(blocks)} blocks of {self._options.block_tokens} tokens"
+            raise self._error(row, f"hash_ids: {held} do not hold input_length {row.input_length}")
+        self._context += new_tokens + row.output_length
+        call = Call(self._module(row), row.output_length)
+        return Step(new_tokens, (call,), self._delay_s(row, before), blocks, self._options.block_tokens)
+
+    def _module(self, row: Row) -> str:
+        module = row.model or next(self._turns, None)
+        if module is None:
+            raise self._error(row, "extra.model: missing, and no --models are given for such lines")
+        return module
+
+    def _delay_s(self, row: Row, before: Row | None) -> float:
+        if row.delay is not None or before is None:
+            return (row.delay or 0.0) / 1000
+        if row.timestamp is None or before.timestamp is None:
+            return 0.0
+        if row.timestamp < before.timestamp:
+            raise self._error(row, f"timestamp: earlier than line {before.line} of the same session")
+        return (row.timestamp - before.timestamp) / 1000
+
+    def _scaled(self, step: Step) -> Step:
+        def times(tokens: int) -> int:
+            return max(1, round(tokens * self._options.scale))
+
+        calls = tuple(Call(call.module, times(call.output_tokens)) for call in step.calls)
+        return replace(step, new_tokens=times(step.new_tokens), calls=calls, block_tokens=times(step.block_tokens))
+
+    def _error(self, row: Row, what: str) -> TraceError:
+        return TraceError(f"{self._path}, line {row.line}: {what}")
