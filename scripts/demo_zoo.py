@@ -21,7 +21,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("zoo", type=Path, help="where the zoo is made; must not exist")
     parser.add_argument("--work", type=Path, default=Path("build/demo-zoo"), help="data files and training runs")
-    parser.add_argument("--pretrain-steps", type=int)
+    parser.add_argument("--pretrain-steps", type=int, help="of each phase")
     parser.add_argument("--finetune-steps", type=int)
     parser.add_argument("--learning-rate", type=float, help="of the modules")
     parser.add_argument("--layers", type=int)
@@ -57,9 +57,9 @@ def configuration(options: argparse.Namespace) -> DemoConfig:
     from psserve.training.tasks import TASKS
 
     config = demo_zoo.DemoConfig(seed=options.seed)
-    copying, pretraining = (replace(phase, seed=options.seed) for phase in (config.copying, config.pretraining))
+    phases = {name: replace(getattr(config, name), seed=options.seed) for name in ("copying", "pretraining", "reading")}
     if options.pretrain_steps:
-        pretraining = replace(pretraining, steps=options.pretrain_steps)
+        phases = {name: replace(phase, steps=options.pretrain_steps) for name, phase in phases.items()}
     shape = {"num_hidden_layers": options.layers, "hidden_size": options.hidden_size}
     chosen = {
         "finetuning_steps": dict.fromkeys(TASKS, options.finetune_steps) if options.finetune_steps else None,
@@ -67,9 +67,7 @@ def configuration(options: argparse.Namespace) -> DemoConfig:
         "tasks": tuple(options.tasks) if options.tasks else None,
         "shape": {name: value for name, value in shape.items() if value},
     }
-    return replace(
-        config, copying=copying, pretraining=pretraining, **{name: value for name, value in chosen.items() if value}
-    )
+    return replace(config, **phases, **{name: value for name, value in chosen.items() if value})
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def large() -> DemoConfig:
     return DemoConfig(
         copying=PretrainConfig(steps=2000, batch_size=64, learning_rate=1e-3),
         pretraining=PretrainConfig(steps=10_000, batch_size=32, learning_rate=1e-3),
+        reading=PretrainConfig(steps=5000, batch_size=32, learning_rate=5e-4),
         finetuning_steps={"math": 8000, "code": 2000, "tools": 5000},
         finetuning_batch=16,
         learning_rate=5e-4,
@@ -97,6 +98,7 @@ def tiny() -> DemoConfig:
     return DemoConfig(
         copying=few,
         pretraining=few,
+        reading=few,
         finetuning_steps={"math": 2, "code": 2, "tools": 2},
         training_items=8,
         test_items=4,

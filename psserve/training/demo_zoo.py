@@ -19,7 +19,7 @@ from psserve.errors import ZooError
 from psserve.training.data import write_conversations
 from psserve.training.pretrain import PretrainConfig, Progress, pretrain
 from psserve.training.tasks import TASKS, Task, held_out_items, training_items
-from psserve.training.tasks.corpus import corpus, repetitions
+from psserve.training.tasks.corpus import corpus, reading, repetitions
 from psserve.training.tasks.tokenizer import render, write_tokenizer
 from psserve.training.tokenization import pack
 from psserve.zoo import Zoo
@@ -59,6 +59,8 @@ class DemoConfig:
     """The first phase of pretraining. Without it the base has not learnt to copy after 8 million tokens, and a module
     finds no names in its KV."""
     pretraining: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=8000))
+    reading: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=4000, learning_rate=1e-3))
+    """The third phase, mostly on the tasks' questions: a module can find in the base's KV only what the base reads."""
     finetuning_steps: Mapping[str, int] = field(default_factory=lambda: {"math": 4000, "code": 1000, "tools": 2500})
     """By task: until the loss no longer falls much."""
     finetuning_batch: int = 4
@@ -103,9 +105,15 @@ def make_base(directory: Path, config: DemoConfig, note: Note) -> None:
     torch.manual_seed(config.seed)
     model = Qwen3ForCausalLM(model_config(tokenizer, config.shape)).float()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    note(f"base: {model.num_parameters():,} parameters, {config.copying.steps} + {config.pretraining.steps} steps")
-    pretrain(model, pack(repetitions(config.seed), tokenizer, SHORT_BLOCK), config.copying, reporter(note))
-    pretrain(model, pack(corpus(config.seed), tokenizer, BLOCK), config.pretraining, reporter(note))
+    note(f"base: {model.num_parameters():,} parameters")
+    phases = (
+        (repetitions, SHORT_BLOCK, config.copying),
+        (corpus, BLOCK, config.pretraining),
+        (reading, BLOCK, config.reading),
+    )
+    for texts, block, phase in phases:
+        note(f"base: {texts.__name__}, {phase.steps} steps")
+        pretrain(model, pack(texts(config.seed), tokenizer, block), phase, reporter(note))
     save_base(model, directory)
 
 

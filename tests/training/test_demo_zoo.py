@@ -21,6 +21,7 @@ pytest.importorskip("accelerate")
 MINIATURE = DemoConfig(
     copying=PretrainConfig(steps=2, batch_size=1),
     pretraining=PretrainConfig(steps=2, batch_size=1),
+    reading=PretrainConfig(steps=2, batch_size=1),
     finetuning_steps=dict.fromkeys(TASKS, 2),
     finetuning_batch=2,
     training_items=8,

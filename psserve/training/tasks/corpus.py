@@ -9,7 +9,7 @@ made-up words to copy and to find, and small talk.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -29,9 +29,18 @@ WORDS = sorted({*ALL_WORDS, *TOOL_NAMES})
 
 def corpus(seed: int) -> Iterator[str]:
     """Endless texts, special tokens included (none are to be added). The same seed gives the same texts."""
-    rng = random.Random(f"corpus {seed}")
+    return mixed(random.Random(f"corpus {seed}"), MIXTURE)
+
+
+def reading(seed: int) -> Iterator[str]:
+    """The same texts in other shares: mostly questions of the tasks, told again."""
+    return mixed(random.Random(f"reading {seed}"), READING)
+
+
+def mixed(rng: random.Random, mixture: Mixture) -> Iterator[str]:
+    """Endless texts of all kinds."""
     while True:
-        [make] = rng.choices(list(MIXTURE), list(MIXTURE.values()))
+        [make] = rng.choices(list(mixture), list(mixture.values()))
         yield make(rng)
 
 
@@ -145,7 +154,10 @@ def small_talk(rng: random.Random) -> str:
     return render(with_system_prompt(rng, Conversation(tuple(messages))))
 
 
-MIXTURE: dict[Callable[[random.Random], str], float] = {
+Mixture = Mapping[Callable[[random.Random], str], float]
+"""What makes a text, and how often relative to the others."""
+
+MIXTURE: Mixture = {
     arithmetic: 3,
     running_total: 2,
     retold_problem: 10,
@@ -157,7 +169,18 @@ MIXTURE: dict[Callable[[random.Random], str], float] = {
     look_up: 4,
     small_talk: 0.5,
 }
-"""What makes a text, and how often relative to the others."""
+READING: Mixture = {
+    arithmetic: 4,
+    running_total: 3,
+    retold_problem: 14,
+    described_code: 1.5,
+    commented_code: 2,
+    told_call: 10,
+    facts: 1,
+    echo: 2,
+    look_up: 2,
+    small_talk: 0.5,
+}
 
 
 def training_item(rng: random.Random, make: MakeItem) -> Conversation:
