@@ -1,0 +1,1 @@
+"""Systems side by side: in turns, under several loads, several times."""

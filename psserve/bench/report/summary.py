@@ -1,0 +1,120 @@
+"""Repeats put together: what a system did in a cell, and how much better one is than another, with the spread."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from psserve.bench.report.metric import COMPARED, METRICS, Metric
+from psserve.bench.report.point import Cell, Point
+
+ORDER = ("shared", "disaggregated", "colocated", "lora")
+"""In which systems are shown; others follow by name. The first one there is, is ours."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle one of the repeats, the smallest and the largest."""
+
+    middle: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All runs of a report."""
+
+    points: tuple[Point, ...]
+    systems: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    ours: str
+    head: Cell
+    """The one that the headline is about."""
+
+    def values(self, system: str, cell: Cell, metric: Metric) -> Spread | None:
+        """A figure of a system in a cell; None where no run tells it."""
+        told = [point.values[metric.name] for point in self.of(system, cell) if metric.name in point.values]
+        return Spread.of(told) if told else None
+
+    def of(self, system: str, cell: Cell) -> list[Point]:
+        """The whole runs of a system in a cell."""
+        return [point for point in self.points if (point.system, point.cell) == (system, cell) and not point.partial]
+
+    def ratio(self, system: str, cell: Cell, metric: Metric) -> Spread | None:
+        """How much better ours is than `system`, above 1 if it is: one ratio a repeat, run against run of that repeat.
+
+        None where no repeat has both, or one of them did nothing.
+        """
+        ours, theirs = self._by_repeat(self.ours, cell, metric), self._by_repeat(system, cell, metric)
+        ratios = [_better(ours[repeat], theirs[repeat], metric) for repeat in sorted(ours.keys() & theirs.keys())]
+        finite = [ratio for ratio in ratios if ratio is not None]
+        return Spread.of(finite) if finite else None
+
+    def ratios(self, cell: Cell) -> dict[str, dict[str, Spread]]:
+        """Other system -> metric -> ratio."""
+        others = {
+            system: {metric.name: ratio for metric in COMPARED if (ratio := self.ratio(system, cell, metric))}
+            for system in self.systems
+            if system != self.ours
+        }
+        return {system: ratios for system, ratios in others.items() if ratios}
+
+    def phases(self, system: str, cell: Cell) -> dict[str, float]:
+        """Mean seconds a request spent in each phase, over the repeats; {} where servers told nothing."""
+        told: dict[str, list[float]] = defaultdict(list)
+        for point in self.of(system, cell):
+            for phase, seconds in point.phases.items():
+                told[phase].append(seconds)
+        return {phase: fmean(seconds) for phase, seconds in told.items()}
+
+    def loads(self, modules: int) -> tuple[Cell, ...]:
+        """The cells with so many modules, by load."""
+        return tuple(cell for cell in self.cells if cell.modules == modules)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of modules that were tried."""
+        return tuple(sorted({cell.modules for cell in self.cells}))
+
+    @property
+    def told(self) -> tuple[Metric, ...]:
+        """The metrics that any run tells."""
+        return tuple(metric for metric in METRICS.values() if any(metric.name in point.values for point in self.points))
+
+    def _by_repeat(self, system: str, cell: Cell, metric: Metric) -> Mapping[int, float]:
+        points = self.of(system, cell)
+        return {point.repeat: point.values[metric.name] for point in points if metric.name in point.values}
+
+
+def summarise_points(points: Sequence[Point], modules: int | None = None, load: float | None = None) -> Summary:
+    """Put runs together. The headline is about the cell of `modules` and `load`: by default the largest number of
+    modules, and the highest load at which ours and another system both have a whole run."""
+    systems = sorted({point.system for point in points}, key=_place)
+    cells = tuple(sorted({point.cell for point in points}))
+    whole = {(point.system, point.cell) for point in points if not point.partial}
+    wanted = [
+        cell
+        for cell in cells
+        if (modules is None or cell.modules == modules) and (load is None or math.isclose(cell.load.value, load))
+    ]
+    compared = [cell for cell in wanted if sum((system, cell) in whole for system in systems) > 1]
+    head = (compared or wanted or list(cells))[-1]
+    return Summary(tuple(points), tuple(systems), cells, systems[0], head)
+
+
+def _place(system: str) -> tuple[int, str]:
+    return (ORDER.index(system) if system in ORDER else len(ORDER), system)
+
+
+def _better(ours: float, theirs: float, metric: Metric) -> float | None:
+    good, bad = (ours, theirs) if metric.higher_is_better else (theirs, ours)
+    return good / bad if bad > 0 and good > 0 else None
