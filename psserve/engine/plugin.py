@@ -44,6 +44,16 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
     """Every hook that a process of this role needs on this machine."""
     import torch
 
+    chosen = () if settings.role is Role.STOCK else _ours(settings)
+    if not torch.cuda.is_available():
+        from psserve.engine import cpu, nixl
+
+        chosen += cpu.hooks() + nixl.hooks()
+    return chosen
+
+
+def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
+    """What makes a server psserve's, on any machine."""
     from psserve.engine import decode, disconnect, kv_events, prefill, prefill_watch
 
     chosen = disconnect.hooks()
@@ -53,8 +63,4 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
         chosen += prefill_watch.hooks()
-    if not torch.cuda.is_available():
-        from psserve.engine import cpu, nixl
-
-        chosen += cpu.hooks() + nixl.hooks()
     return chosen

@@ -26,6 +26,8 @@ class Role(Enum):
 
     PREFILL = "prefill"
     DECODE = "decode"
+    STOCK = "stock"
+    """A plain SGLang server, which benchmarks compare with: only what SGLang needs to run on a CPU is hooked."""
 
 
 class NegativeControl(Enum):

@@ -1,7 +1,8 @@
 """One SGLang server with psserve's hooks: `python -m psserve.engine.worker <SGLang's own arguments>`.
 
-The role comes from `--disaggregation-mode`. The key that clients must show comes from the environment
-(PSSERVE_WORKER_KEY), since a command line can be read by every user of the machine.
+The role comes from `--disaggregation-mode`, unless PSSERVE_ROLE=stock asks for a plain SGLang server. The key that
+clients must show comes from the environment (PSSERVE_WORKER_KEY), since a command line can be read by every user of the
+machine.
 
 SGLang spawns its schedulers as fresh interpreters that import this file first (as `__mp_main__`), so what must hold
 in every process before SGLang is imported stands at the top level.
@@ -17,7 +18,7 @@ from typing import Any
 from psserve import torchvision_ops
 from psserve.engine import arguments as command_line
 from psserve.engine import process
-from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY
+from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY, Role
 from psserve.engine.versions import require_supported_sglang
 from psserve.errors import EngineError, PsserveError
 
@@ -27,9 +28,10 @@ torchvision_ops.declare_missing()
 def main(arguments: list[str]) -> int:
     """Run one server until it is stopped. Returns the exit status."""
     try:
-        role = command_line.role_of(arguments)
-        command_line.check(arguments, role)
-        os.environ[ROLE] = role.value
+        if os.environ.get(ROLE) != Role.STOCK.value:
+            role = command_line.role_of(arguments)
+            command_line.check(arguments, role)
+            os.environ[ROLE] = role.value
         require_supported_sglang(allow_untested=os.environ.get(ALLOW_UNTESTED) == "1")
         serve(with_key(arguments))
     except PsserveError as error:

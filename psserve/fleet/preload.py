@@ -21,6 +21,7 @@ from psserve.errors import StartError
 from psserve.fleet.logs import last_error
 from psserve.fleet.process import (
     Handle,
+    Runnable,
     Starter,
     SubprocessStarter,
     kill_tree,
@@ -28,7 +29,7 @@ from psserve.fleet.process import (
     reap_group,
     signal_group,
 )
-from psserve.fleet.spec import FleetPlan, ProcessSpec, ServerSpec
+from psserve.fleet.spec import FleetPlan
 
 _COMMAND = (sys.executable, "-m", "psserve.engine.preload")
 _WORKER = ("-m", "psserve.engine.worker")
@@ -54,14 +55,20 @@ class PreloadStarter:
         self._plain = SubprocessStarter()
         self._preloaded: _Preloaded | None = None
 
-    def start(self, spec: ProcessSpec) -> Handle:
-        if not isinstance(spec, ServerSpec) or spec.command[1:3] != _WORKER:
+    def start(self, spec: Runnable) -> Handle:
+        if spec.command[1:3] != _WORKER:
             return self._plain.start(spec)
         if self._preloaded is None or self._preloaded.ended():
             self._preloaded = _Preloaded(spec.env, self._log)
         elif _read_at_import(spec.env) != _read_at_import(self._preloaded.env):
             return self._plain.start(spec)
         return self._preloaded.fork(spec)
+
+    def close(self) -> None:
+        """End the preloaded process, and every server that still runs with it."""
+        if self._preloaded is not None:
+            self._preloaded.close()
+            self._preloaded = None
 
 
 def _read_at_import(env: Mapping[str, str]) -> dict[str, str]:
@@ -98,7 +105,7 @@ class _Preloaded:
         self._requests, self._events = self._process.stdin, self._process.stdout
         os.set_blocking(self._events.fileno(), False)
 
-    def fork(self, spec: ServerSpec) -> ForkedHandle:
+    def fork(self, spec: Runnable) -> ForkedHandle:
         """Ask for a server. It is forked as soon as SGLang is imported; until then it has no pid."""
         self.pids.pop(spec.name, None)
         request = {
@@ -124,6 +131,13 @@ class _Preloaded:
     def kill(self) -> None:
         self._process.kill()
 
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
+        self._events.close()
+
     def listen(self) -> None:
         """Take in the events that have arrived; never waits."""
         with contextlib.suppress(BlockingIOError):
@@ -143,7 +157,7 @@ class _Preloaded:
 class ForkedHandle:
     """A server forked from the preloaded process, which is its parent; it leads its own group."""
 
-    def __init__(self, preloaded: _Preloaded, spec: ServerSpec) -> None:
+    def __init__(self, preloaded: _Preloaded, spec: Runnable) -> None:
         self._preloaded = preloaded
         self._spec = spec
         self._pid: int | None = None

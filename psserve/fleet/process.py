@@ -12,6 +12,7 @@ import ctypes
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -20,10 +21,22 @@ import psutil
 
 from psserve.engine.process import die_with_parent
 from psserve.errors import StartError
-from psserve.fleet.spec import ProcessSpec
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+class Runnable(Protocol):
+    """What a starter needs to know of a process; every ProcessSpec is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def command(self) -> tuple[str, ...]: ...
+    @property
+    def env(self) -> Mapping[str, str]: ...
+    @property
+    def log(self) -> Path: ...
 
 
 class Handle(Protocol):
@@ -46,7 +59,7 @@ class Handle(Protocol):
 class Starter(Protocol):
     """How processes come to life."""
 
-    def start(self, spec: ProcessSpec) -> Handle:
+    def start(self, spec: Runnable) -> Handle:
         """Start `spec`, its output appended to `spec.log`.
 
         The call is made on the supervisor's main thread: PR_SET_PDEATHSIG follows the thread that forks.
@@ -59,7 +72,7 @@ class Starter(Protocol):
 class SubprocessStarter:
     """Runs every command as a fresh child of this process."""
 
-    def start(self, spec: ProcessSpec) -> Handle:
+    def start(self, spec: Runnable) -> Handle:
         try:
             with open(spec.log, "ab", opener=private) as log:
                 child = subprocess.Popen(

@@ -54,7 +54,7 @@ class EngineSettings:
 def server_args(
     settings: EngineSettings,
     *,
-    role: Literal["prefill", "decode"],
+    role: Literal["prefill", "decode", "whole"],
     checkpoint: Path,
     served_name: str,
     port: int,
@@ -65,7 +65,11 @@ def server_args(
     kv_events: Mapping[str, str] | None,
     extra: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """SGLang's arguments for one server. `gpus` counts visible GPUs and is empty on CPU; `extra` comes last."""
+    """SGLang's arguments for one server. `gpus` counts visible GPUs and is empty on CPU; `extra` comes last.
+
+    A `whole` server both reads prompts and answers; no fleet has one, benchmarks compare with them.
+    """
+    pairing = () if role == "whole" else _pairing_args(settings, role, bootstrap_port, kv_tokens)
     args = [
         *("--model-path", str(checkpoint), "--served-model-name", served_name, "--load-format", "safetensors"),
         *("--host", LOOPBACK, "--port", str(port), "--nccl-port", str(dist_port)),
@@ -74,9 +78,7 @@ def server_args(
         *("--max-total-tokens", str(kv_tokens), *_device_args(gpus)),
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
         *_optional("--max-running-requests", settings.max_running_requests),
-        *("--disaggregation-mode", role, "--disaggregation-transfer-backend", settings.transfer),
-        *_optional("--disaggregation-bootstrap-port", bootstrap_port),
-        *(_decode_args(kv_tokens) if role == "decode" else ()),
+        *pairing,
         *_optional("--kv-events-config", None if kv_events is None else _zmq_publisher(kv_events)),
         *("--skip-server-warmup", "--enable-cache-report", "--enable-metrics"),
         *("--log-level", "info", "--log-level-http", "warning"),
@@ -163,6 +165,14 @@ def _zmq_publisher(addresses: Mapping[str, str]) -> str:
 def reserved_tokens(kv_tokens: int) -> int:
     """KV that a decode server keeps free for the next tokens of each request: SGLang's 512, less in a small pool."""
     return min(512, kv_tokens // 8)
+
+
+def _pairing_args(settings: EngineSettings, role: str, bootstrap_port: int | None, kv_tokens: int) -> tuple[str, ...]:
+    return (
+        *("--disaggregation-mode", role, "--disaggregation-transfer-backend", settings.transfer),
+        *_optional("--disaggregation-bootstrap-port", bootstrap_port),
+        *(_decode_args(kv_tokens) if role == "decode" else ()),
+    )
 
 
 def _decode_args(kv_tokens: int) -> tuple[str, ...]:

@@ -64,6 +64,16 @@ def pss_bytes(pid: int) -> int:
     return total
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time that the tree's processes have used, those that have ended and were waited for included."""
+    total = 0.0
+    for process in tree(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
 def _cpu_seconds(processes: list[psutil.Process]) -> dict[int, float]:
     used: dict[int, float] = {}
     for process in processes:

@@ -46,9 +46,10 @@ def delta(before: Reading, after: Reading, name: str) -> HistogramDelta:
     return HistogramDelta(round(grown(f"{name}_count")), grown(f"{name}_sum"))
 
 
-def scrape(url: str, key: str) -> dict[str, float]:
-    """Read `url`/metrics now. Raises OSError when it does not answer."""
-    request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
+def scrape(url: str, key: str | None = None) -> dict[str, float]:
+    """Read `url`/metrics now, with the key that it requires. Raises OSError when it does not answer."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"{url}/metrics", headers=headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=10) as answer:
         return parse(answer.read().decode())

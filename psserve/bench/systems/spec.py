@@ -1,0 +1,47 @@
+"""What all systems of a comparison have in common: the models, and the resources that each gets as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from psserve.fleet.devices import DeviceChoice
+from psserve.fleet.options import DtypeChoice, FleetOptions, TransferChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemSpec:
+    """One comparison's side conditions. Every system gets the same modules, KV tokens, cores and GPUs."""
+
+    zoo: Path
+    modules: tuple[str, ...]
+    """Names of modules of the zoo."""
+    kv_tokens: int
+    """KV cache of all servers of a system together, in tokens. Where some of them prefill and others decode, half of it
+    is the former's."""
+    context_length: int | None = None
+    """Longest prompt and answer together, in tokens; None: the base's."""
+    device: DeviceChoice = "auto"
+    dtype: DtypeChoice = "auto"
+    transfer: TransferChoice = "auto"
+    page_size: int = 16
+    prefill_servers: int = 1
+    """Of `shared`, which share its half of the KV cache. The others have one for each module."""
+    threads: int = 1
+    """CPU threads that a server computes with, where it runs on CPU. All servers use all cores."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """For `lora`: module -> folder of its LoRA adapter in PEFT's layout."""
+    start_timeout_s: float = 300.0
+
+    def fleet_options(self) -> FleetOptions:
+        """What a fleet of psserve is told of it, and what the servers of the other systems are planned by, too."""
+        return FleetOptions(
+            modules=self.modules,
+            device=self.device,
+            dtype=self.dtype,
+            transfer=self.transfer,
+            page_size=self.page_size,
+            context_length=self.context_length,
+            start_timeout_secs=self.start_timeout_s,
+        )
