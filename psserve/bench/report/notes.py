@@ -36,6 +36,7 @@ def _warnings(summary: Summary) -> Iterator[str]:
 
 
 def _few(summary: Summary) -> Iterator[str]:
-    repeats = min(len(made) for system in summary.systems if (made := summary.of(system, summary.head)))
+    counts = [len(made) for system in summary.systems if (made := summary.of(system, summary.head))]
+    repeats = min(counts, default=3)
     if repeats < 3 and not all(point.simulated for point in summary.points):
         yield f"Some figures rest on {repeats} repeat{'s' if repeats > 1 else ''}: take their spread as unknown."

@@ -10,6 +10,7 @@ from statistics import fmean, median
 
 from psserve.bench.report.metric import COMPARED, METRICS, Metric
 from psserve.bench.report.point import Cell, Point
+from psserve.errors import UsageError
 
 ORDER = ("shared", "disaggregated", "colocated", "lora")
 """In which systems are shown; others follow by name. The first one there is, is ours."""
@@ -97,7 +98,7 @@ class Summary:
 
 def summarise_points(points: Sequence[Point], modules: int | None = None, load: float | None = None) -> Summary:
     """Put runs together. The headline is about the cell of `modules` and `load`: by default the largest number of
-    modules, and the highest load at which ours and another system both have a whole run."""
+    modules, and the highest load at which two systems have a whole run. Raises UsageError where nothing of that ran."""
     systems = sorted({point.system for point in points}, key=_place)
     cells = tuple(sorted({point.cell for point in points}))
     whole = {(point.system, point.cell) for point in points if not point.partial}
@@ -106,8 +107,11 @@ def summarise_points(points: Sequence[Point], modules: int | None = None, load: 
         for cell in cells
         if (modules is None or cell.modules == modules) and (load is None or math.isclose(cell.load.value, load))
     ]
+    if not wanted:
+        there = "; ".join(f"{cell.modules} modules, {cell.load}" for cell in cells)
+        raise UsageError(f"the headline cannot be about what has not run; there are: {there}")
     compared = [cell for cell in wanted if sum((system, cell) in whole for system in systems) > 1]
-    head = (compared or wanted or list(cells))[-1]
+    head = (compared or wanted)[-1]
     return Summary(tuple(points), tuple(systems), cells, systems[0], head)
 
 

@@ -73,9 +73,7 @@ def figure_table(summary: Summary, cell: Cell) -> Table:
         spreads = [summary.values(system, cell, metric) for system in summary.systems]
         if any(spreads):
             label = metric.label if metric.unit == "share" else f"{metric.label} ({metric.unit})"
-            rows.append(
-                (label, *(_with_range(spread, lambda value, of=metric: figure(value, of)) for spread in spreads))
-            )
+            rows.append((label, *(_with_range(spread, partial(figure, metric)) for spread in spreads)))
     return Table(name(cell), ("", *summary.systems), tuple(rows))
 
 

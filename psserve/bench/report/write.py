@@ -21,8 +21,8 @@ def write_report(
 ) -> list[Path]:
     """Write report.html, report.md, report.json, report.png and report.svg into `folder`, and return their paths.
 
-    `modules` and `load` choose what the headline is about, see summarise_points. Raises BenchError where nothing that
-    was chosen has run.
+    `modules` and `load` choose what the headline is about, see summarise_points. Raises UsageError where nothing of
+    that has run.
     """
     summary = summarise_points(points, modules, load)
     shown = panels(summary)

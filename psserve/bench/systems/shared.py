@@ -25,7 +25,8 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
         settings = fleet_settings(spec)
         config.write_text(tomli_w.dumps(settings))
         note("psserve launch")
-        with launched(spec.zoo, ["--config", str(config)], within_s=spec.start_timeout_s) as fleet:
+        arguments = ["--config", str(config), "--", *spec.export_args()]
+        with launched(spec.zoo, arguments, within_s=spec.start_timeout_s) as fleet:
             endpoints = dict.fromkeys(spec.modules, fleet.url)
             warm_up(endpoints, spec.start_timeout_s, note)
             yield RunningSystem(

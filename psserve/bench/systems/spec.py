@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from psserve.bench.trace.exports import export_args
 from psserve.fleet.devices import DeviceChoice
 from psserve.fleet.options import DtypeChoice, FleetOptions, TransferChoice
 
@@ -33,6 +34,12 @@ class SystemSpec:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     """For `lora`: module -> folder of its LoRA adapter in PEFT's layout."""
     start_timeout_s: float = 300.0
+    exports: Path | None = None
+    """Folder where all servers write down when they did what for each request; None: they do not."""
+
+    def export_args(self) -> tuple[str, ...]:
+        """SGLang's arguments for `exports`."""
+        return () if self.exports is None else export_args(self.exports)
 
     def fleet_options(self) -> FleetOptions:
         """What a fleet of psserve is told of it, and what the servers of the other systems are planned by, too."""

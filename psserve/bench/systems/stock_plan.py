@@ -75,7 +75,7 @@ class StockPlanner:
             gpus=self._gpus(),
             kv_tokens=kv_tokens // self._spec.page_size * self._spec.page_size,
             kv_events=None,
-            extra=extra,
+            extra=(*self._spec.export_args(), *extra),
         )
         server = StockServer(
             name=name,

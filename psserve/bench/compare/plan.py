@@ -1,0 +1,56 @@
+"""What a comparison runs, and in which order: A B A B, so that a drift of the machine meets all systems alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psserve.bench.report.point import Cell, Load
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a comparison."""
+
+    system: str
+    cell: Cell
+    repeat: int
+
+    @property
+    def name(self) -> str:
+        """Also a file's name: shared.m4.c8.r1."""
+        load = self.cell.load
+        return f"{self.system}.m{self.cell.modules}.{load.kind[0]}{load.value:g}.{self.repeat + 1}"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Runs one after the other on one system, which is started for them."""
+
+    system: str
+    modules: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A comparison. Every combination runs in every repeat."""
+
+    systems: tuple[str, ...]
+    sizes: tuple[int, ...]
+    """Numbers of modules."""
+    loads: tuple[Load, ...]
+    repeats: int
+
+    def visits(self) -> Iterator[Visit]:
+        """All systems in turn, then the next repeat."""
+        for repeat in range(self.repeats):
+            for modules in self.sizes:
+                for system in self.systems:
+                    runs = tuple(Run(system, Cell(modules, load), repeat) for load in self.loads)
+                    yield Visit(system, modules, runs)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them, in order."""
+        return [run for visit in self.visits() for run in visit.runs]
