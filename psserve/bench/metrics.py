@@ -24,6 +24,7 @@ def summarise(records: Sequence[RequestRecord], slo: Slo | None = None) -> dict[
     - `goodput`: see Slo.report; only with an objective
     - `client`: see client_metrics
     - `per_module`: module -> the measured keys of bench_serving for its requests alone, over the same duration
+    - `other_lengths`: answers that are not as long as was asked: other work than the workload's
     - `warmup_requests`: how many were left out of everything else
 
     `duration` is from the first counted request to the last end of one, in seconds.
@@ -38,6 +39,7 @@ def summarise(records: Sequence[RequestRecord], slo: Slo | None = None) -> dict[
         "errors": _errors(counted),
         "client": client_metrics(counted),
         "per_module": {name: serving_metrics(modules[name], duration_s) for name in sorted(modules)},
+        "other_lengths": sum(map(_other_length, counted)),
         "warmup_requests": len(records) - len(counted),
     }
     if slo is not None:
@@ -55,3 +57,7 @@ def _errors(counted: Sequence[RequestRecord]) -> dict[str, Any]:
     messages = Counter(record.error for record in counted if record.error is not None)
     interrupted = messages.pop(INTERRUPTED, 0)
     return {"requests": messages.total(), "interrupted": interrupted, "by_message": dict(messages.most_common())}
+
+
+def _other_length(record: RequestRecord) -> bool:
+    return record.error is None and record.asked_tokens not in (None, record.output_tokens)

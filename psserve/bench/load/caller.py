@@ -12,6 +12,7 @@ import aiohttp
 from psserve.bench.load.endpoints import base_url
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.load.stream import RequestFailed, Streamed, stream
+from psserve.tls import client_context
 
 IDLE_S = 3.0
 """Unused connections are closed after this: SGLang closes them after 5 s, and a request would meet the closing."""
@@ -69,9 +70,13 @@ class Caller:
 
 
 def open_http(options: LoadOptions) -> aiohttp.ClientSession:
-    """The connections of one run: as many as there are requests at a time. A context manager."""
+    """The connections of one run: as many as there are requests at a time. A context manager.
+
+    Raises OSError if the certificate cannot be read.
+    """
+    trusted = True if options.certificate is None else client_context(options.certificate)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S, ssl=trusted),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=options.timeout_s),
         headers={
             "Content-Type": "application/json",

@@ -24,6 +24,8 @@ class LoadOptions:
     api: Api = "chat"
     """`completions` sends token ids: prompts of exactly the lengths wanted. Needs `tokenizer`."""
     api_key: str | None = None
+    certificate: Path | None = None
+    """The one that servers at https URLs must show; None: one that the system trusts."""
     tokenizer: Path | None = None
     """The model's tokenizer.json, or a directory with it. None: the server's counts tell how long words are."""
     salt: str = ""

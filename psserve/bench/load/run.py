@@ -50,13 +50,34 @@ async def run_load(
     first, waiting = _peek(sessions)
     if options.concurrency is None and first.start_s is None:
         raise UsageError(f"session {first.id} has no start: an open loop needs an arrival rate")
+    records: list[RequestRecord] = []
     async with open_http(options) as http:
-        calibration = await _prepare(http, first, endpoints, options, tokenizer)
-        if progress is not None:
-            progress.begin(count)
-        run = _Run(Caller(http, endpoints, options), options, progress, tokenizer, calibration, start)
-        await run.until(stop, run.all(waiting))
-    return run.records
+
+        async def work() -> None:
+            calibration = await _prepare(http, first, endpoints, options, tokenizer)
+            if progress is not None:
+                progress.begin(count)
+            caller = Caller(http, endpoints, options)
+            await _Run(caller, options, progress, tokenizer, calibration, records, start).all(waiting)
+
+        await _until(stop, work())
+    return records
+
+
+async def _until(stop: asyncio.Event | None, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, or as much of it as there is time for until `stop` is set."""
+    if stop is None:
+        await work
+        return
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _prepare(
@@ -83,25 +104,13 @@ class _Run:
         progress: LoadProgress | None,
         tokenizer: TokenizedTexts | None,
         calibration: Calibration | None,
+        records: list[RequestRecord],
         start: float,
     ) -> None:
-        self.records: list[RequestRecord] = []
+        self._records = records
         self._caller, self._options, self._progress = caller, options, progress
         self._tokenizer, self._calibration = tokenizer, calibration
         self._start = start
-
-    async def until(self, stop: asyncio.Event | None, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work`, or as much of it as there is time for until `stop` is set."""
-        task = asyncio.ensure_future(work)
-        if stop is None:
-            await task
-            return
-        stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
     async def all(self, sessions: Iterator[Session]) -> None:
         """The warm-up, then what counts."""
@@ -156,7 +165,7 @@ class _Run:
         return IdsContext(session, self._tokenizer, self._options.salt)
 
     def _ended(self, record: RequestRecord) -> None:
-        self.records.append(record)
+        self._records.append(record)
         if self._progress is not None:
             self._progress.request_ended(record)
 

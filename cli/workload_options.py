@@ -1,0 +1,115 @@
+"""Options that say what is asked in a benchmark: the same for every command that makes sessions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from psserve.bench.workloads.choice import WorkloadChoice
+
+LENGTH = "N, LOW-HIGH, or MEAN~SIGMA (lognormal)"
+_NAMES = {
+    "sessions": "sessions",
+    "turns": "turns",
+    "trials": "trials",
+    "system_tokens": "system",
+    "system_prompts": "system_prompts",
+    "new_tokens": "new",
+    "output_tokens": "output",
+    "think_secs": "think_s",
+    "order": "order",
+    "arrival": "arrival",
+    "rate": "sessions_per_s",
+    "scale": "scale",
+    "seed": "seed",
+}
+"""Option -> field of psserve.bench.workloads.workload.Workload."""
+_LENGTHS = ("turns", "new_tokens", "output_tokens")
+_OPTIONS = (
+    click.option(
+        "--workload",
+        type=click.Choice(("react", "reflexion", "fanout", "chat")),
+        help="What sessions are like [default: react].",
+    ),
+    click.option(
+        "--trace", type=click.Path(path_type=Path), help="Replay AIPerf's mooncake_trace JSON Lines, instead."
+    ),
+    click.option("--trace-block-tokens", type=click.IntRange(1), default=512, show_default=True, help="Of hash_ids."),
+    click.option("--sessions", type=click.IntRange(1), help="How many [default: 32; without an end for a duration]."),
+    click.option("--turns", help=f"Calls of a session, or of a trial: {LENGTH}."),
+    click.option("--trials", type=click.IntRange(1), help="Attempts of a reflexion session."),
+    click.option("--system-tokens", type=click.IntRange(0), help="System prompt, which sessions share."),
+    click.option("--system-prompts", type=click.IntRange(1), help="Different system prompts."),
+    click.option("--new-tokens", help=f"What joins the context before a call: {LENGTH}."),
+    click.option("--output-tokens", help=f"Each answer: {LENGTH}."),
+    click.option("--think-secs", type=click.FloatRange(0), help="Mean time between an answer and the next call."),
+    click.option("--scale", type=click.FloatRange(0, min_open=True), help="Multiplies all lengths [default: 1]."),
+    click.option("--order", help="round-robin, random, zipf, zipf:1.2, or modules as in math,code,math."),
+    click.option("--single-module", metavar="NAME", help="Ask this one in all roles."),
+    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Sessions a second: an open loop."),
+    click.option(
+        "--arrival", type=click.Choice(("poisson", "constant")), help="How sessions arrive, with --rate [poisson]."
+    ),
+    click.option("--seed", type=int, help="The same seed makes the same sessions [default: 1]."),
+)
+
+
+def workload_options(endless: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator: the options, passed to the command as `workload: WorkloadChoice` and nothing else of theirs.
+
+    `endless`: where the command's `duration_secs` is given, sessions have no end unless their number is.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def collected(**values: Any) -> Any:
+            own = {name: values.pop(name) for name in (*_NAMES, *_OTHERS)}
+            forever = endless and values.get("duration_secs") is not None
+            return command(workload=_choice(own, forever), **values)
+
+        for option in reversed(_OPTIONS):
+            collected = option(collected)
+        return collected
+
+    return decorate
+
+
+_OTHERS = ("workload", "trace", "trace_block_tokens", "single_module")
+
+
+def _choice(values: dict[str, Any], forever: bool) -> WorkloadChoice:
+    from psserve.bench.workloads.choice import FOR_TRACES, WorkloadChoice
+    from psserve.bench.workloads.length import Length
+    from psserve.bench.workloads.order import Order
+    from psserve.errors import UsageError
+
+    if values["arrival"] and not values["rate"]:
+        raise UsageError("--arrival needs a --rate")
+    if values["rate"] and not values["arrival"]:
+        values["arrival"] = "poisson"
+    if values["trace"] is not None:
+        for name, field in _NAMES.items():
+            if values[name] is not None and field not in FOR_TRACES:
+                raise UsageError(f"--{name.replace('_', '-')} means nothing with a --trace, which says it by itself")
+    given = {name: value for name, value in values.items() if value is not None}
+    for name in _LENGTHS:
+        if name in given:
+            given[name] = Length.parse(given[name])
+    if "order" in given:
+        given["order"] = Order.parse(given["order"])
+    changes = {_NAMES[name]: value for name, value in given.items() if name in _NAMES}
+    if forever and values["trace"] is None:
+        changes.setdefault("sessions", None)
+    preset = values["workload"] or (None if values["trace"] else "react")
+    return WorkloadChoice(
+        preset=preset,
+        trace=values["trace"],
+        changes=changes,
+        block_tokens=values["trace_block_tokens"],
+        single_module=values["single_module"],
+    )

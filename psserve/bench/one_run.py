@@ -1,0 +1,137 @@
+"""One run against servers that are up: `psserve bench`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from psserve.bench.load.options import LoadOptions, LoadProgress
+from psserve.bench.load.run import run_load
+from psserve.bench.metrics import summarise
+from psserve.bench.record import RequestRecord
+from psserve.bench.record_file import RunHeader, write_records
+from psserve.bench.result import Line, RunFacts, append_result, result_line
+from psserve.bench.session import Session
+from psserve.bench.slo import Slo
+from psserve.bench.systems.counters import Counters
+from psserve.bench.target import Target, served_modules
+from psserve.bench.workloads.choice import WorkloadChoice
+from psserve.bench.workloads.trace import modules_of
+
+CONCURRENCY = 4
+"""Sessions at a time, where the user says nothing of how they arrive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneRun:
+    """What is to be run, and where its results go."""
+
+    target: Target
+    modules: tuple[str, ...]
+    """None named: all that the target serves."""
+    workload: WorkloadChoice
+    load: LoadOptions
+    slo: Slo | None = None
+    system: str = "url"
+    """What the result calls the target."""
+    tag: str | None = None
+    command: str = ""
+    out: Path | None = None
+    """The result line is added to this file."""
+    records: Path | None = None
+    """The requests are written into this file."""
+
+
+async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], None]) -> Line:
+    """Run, and return the result line, which is in the file by then. Ctrl-C and SIGTERM end the load, not this.
+
+    Raises UsageError, BenchError and TraceError before anything was measured, OSError where a file cannot be written.
+    """
+    modules = asked.modules or (() if asked.workload.trace else await served_modules(asked.target))
+    sessions, described = asked.workload.sessions(modules)
+    called = tuple(described["modules"]) if asked.workload.trace else modules
+    if isinstance(sessions, list):
+        called = modules_of(sessions) or called
+    load = _loop(asked.load, sessions, described)
+    endpoints = asked.target.endpoints(called)
+    before = _counters(asked.target, note)
+    started = time.time()
+    with _stopping(note) as stop:
+        records = await run_load(sessions, endpoints, load, progress, stop)
+    counted = _between(before, _counters(asked.target, note))
+    facts = RunFacts(
+        run=f"{asked.system}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(started))}",
+        system=asked.system,
+        modules=called,
+        workload=described,
+        load=_load_json(load, described),
+        command=asked.command,
+        started=started,
+        api=asked.load.api,
+        tag=asked.tag,
+        partial=stop.is_set(),
+        extra={"endpoints": endpoints, "counters": counted},
+    )
+    line = result_line(summarise(records, asked.slo), facts)
+    _keep(asked, facts, line, records)
+    return line
+
+
+def _loop(load: LoadOptions, sessions: Iterable[Session], described: Mapping[str, Any]) -> LoadOptions:
+    """An open loop where sessions have starts and no concurrency was asked for, else a closed one."""
+    starts = sessions[0].start_s is not None if isinstance(sessions, list) else bool(described.get("arrival"))
+    if load.concurrency is not None or starts:
+        return load
+    return replace(load, concurrency=CONCURRENCY)
+
+
+@contextmanager
+def _stopping(note: Callable[[str], None]) -> Iterator[asyncio.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the next one is obeyed as if nobody listened."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def end() -> None:
+        note("interrupted: the result will be of what was done so far")
+        stop.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, end)
+    try:
+        yield stop
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def _counters(target: Target, note: Callable[[str], None]) -> Counters | None:
+    try:
+        return target.counters()
+    except OSError as error:  # the load is what was asked for
+        note(f"warning: no counters of the servers: {error}")
+        return None
+
+
+def _between(before: Counters | None, after: Counters | None) -> dict[str, Any] | None:
+    return None if before is None or after is None else after.since(before)
+
+
+def _load_json(load: LoadOptions, workload: dict[str, Any]) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(load).items() if name not in ("api_key", "certificate")}
+    values["tokenizer"] = None if load.tokenizer is None else str(load.tokenizer)
+    return values | {"arrival": workload.get("arrival"), "sessions_per_s": workload.get("sessions_per_s")}
+
+
+def _keep(asked: OneRun, facts: RunFacts, line: Line, records: Sequence[RequestRecord]) -> None:
+    if asked.out is not None:
+        append_result(asked.out, line)
+    if asked.records is not None:
+        write_records(asked.records, RunHeader(facts.run, facts.system, facts.started), records)
