@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from psserve.bench.session import Session
 from psserve.bench.slo import Slo
 from psserve.bench.systems.counters import Counters
 from psserve.bench.target import Target, served_modules
+from psserve.bench.trace.join import with_spans
+from psserve.bench.trace.phases import mean_seconds
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.trace import modules_of
 
@@ -46,6 +48,12 @@ class OneRun:
     """The result line is added to this file."""
     records: Path | None = None
     """The requests are written into this file."""
+    run: str | None = None
+    """The run's name; None: system and time."""
+    exports: Path | None = None
+    """Where the servers write down what they did when (psserve.bench.trace.exports): requests get their spans."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """More keys for `psserve` in the result line."""
 
 
 async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], None]) -> Line:
@@ -65,8 +73,10 @@ async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], 
     with _stopping(note) as stop:
         records = await run_load(sessions, endpoints, load, progress, stop)
     counted = _between(before, _counters(asked.target, note))
+    if asked.exports is not None:
+        records = with_spans(records, asked.exports, started)
     facts = RunFacts(
-        run=f"{asked.system}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(started))}",
+        run=asked.run or f"{asked.system}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(started))}",
         system=asked.system,
         modules=called,
         workload=described,
@@ -76,7 +86,7 @@ async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], 
         api=asked.load.api,
         tag=asked.tag,
         partial=stop.is_set(),
-        extra={"endpoints": endpoints, "counters": counted},
+        extra={"endpoints": endpoints, "counters": counted, "phases_s": mean_seconds(records), **asked.extra},
     )
     line = result_line(summarise(records, asked.slo), facts)
     _keep(asked, facts, line, records)

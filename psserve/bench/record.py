@@ -35,6 +35,9 @@ class RequestRecord:
     warmup: bool = False
     """Not counted."""
     request_id: str | None = None
+    """As the client called it: psserve's log has it."""
+    answer_id: str | None = None
+    """As the server that wrote the answer called it."""
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Begin and end of `router_queue`, `prefill_queue`, `prefill`, `transfer`, `decode_queue`, `decode`, if known."""
 

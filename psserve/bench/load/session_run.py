@@ -113,6 +113,7 @@ class SessionRun:
             error=called.error,
             warmup=self._warmup,
             request_id=self._request_id(due),
+            answer_id=streamed.id,
         )
 
 

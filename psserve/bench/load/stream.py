@@ -24,6 +24,8 @@ class Streamed:
     """When each piece of text came."""
     done: float = 0.0
     """When the last byte came, or the failure."""
+    id: str | None = None
+    """The answer's own name."""
     usage: Mapping[str, Any] | None = None
     ended: bool = False
     """Its end was seen: what comes later is no answer."""
@@ -48,6 +50,7 @@ class Streamed:
         event = orjson.loads(data)
         if error := event.get("error"):
             raise RequestFailed(f"error in the stream: {_message(error)}")
+        self.id = self.id or event.get("id")
         for choice in event.get("choices") or ():
             if text := _text_of(choice):
                 self.pieces.append(text)

@@ -18,12 +18,8 @@ FOLDER = Path(__file__).with_name("page")
 
 def page(summary: Summary, shown: Sequence[Panel], facts: dict[str, Any]) -> str:
     """The page. `facts`: what it was measured on, by label."""
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["spread"] = _spread
-    return environment.get_template("report.html").render(
-        style=(FOLDER / "style.css").read_text(),
+    return render(
+        "report.html",
         palette=ALL,
         ours=summary.ours,
         others=[system for system in summary.systems if system != summary.ours],
@@ -38,6 +34,22 @@ def page(summary: Summary, shown: Sequence[Panel], facts: dict[str, Any]) -> str
         head=name(summary.head),
         facts=facts,
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from its template; `style` is added, and every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["spread"] = _spread
+    style = (FOLDER / "style.css").read_text()
+    return environment.get_template(template).render(style=style, **values)
 
 
 def _spread(cell: str) -> str:

@@ -1,4 +1,4 @@
-"""Spans of requests: the client's record, and what the servers noted, joined by request id and bootstrap room."""
+"""Spans of requests: the client's record, and what the servers noted, joined by the answer's id and the bootstrap room."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def join(records: Iterable[RequestRecord], notes: Iterable[ServerNote], started:
             rooms[note.room].append(note)
     joined = []
     for record in records:
-        last = by_id.get(record.request_id or "")
+        last = by_id.get(record.answer_id or "")
         spans = _spans(record, last, rooms, started) if last is not None else {}
         joined.append(replace(record, spans=dict(spans)) if spans else record)
     return joined

@@ -22,8 +22,8 @@ HANDOFF = ("transfer", "decode_queue")
 
 
 def mean_seconds(records: Iterable[RequestRecord]) -> dict[str, float]:
-    """Seconds a request spent in each phase, over the requests whose spans are known; {} if none are."""
-    known = [record.spans for record in records if record.spans]
+    """Seconds a request spent in each phase, over the counted requests whose spans are known; {} if none are."""
+    known = [record.spans for record in records if record.spans and not record.warmup]
     return {
         phase: sum(end - begin for spans in known for begin, end in [spans.get(phase, (0.0, 0.0))]) / len(known)
         for phase in PHASES

@@ -1,0 +1,149 @@
+"""Running a comparison: every system in turn, each run's result kept as soon as it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from psserve.bench.compare.plan import Plan, Run, Visit
+from psserve.bench.compare.progress import CompareProgress
+from psserve.bench.compare.store import Store
+from psserve.bench.compare.systems import Started, Systems
+from psserve.bench.load.options import LoadOptions
+from psserve.bench.one_run import OneRun, run_once
+from psserve.bench.report.point import Load
+from psserve.bench.slo import Slo
+from psserve.bench.workloads.choice import WorkloadChoice
+from psserve.errors import BenchError, StartError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared, how, and with what."""
+
+    plan: Plan
+    systems: Systems
+    workload: WorkloadChoice
+    load: LoadOptions
+    """What runs have in common; its concurrency is replaced by the plan's."""
+    slo: Slo | None
+    resident: bool
+    """Systems stay up from their first run to the last one, side by side, instead of one at a time."""
+    command: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a comparison ended."""
+
+    interrupted: bool
+    failures: tuple[str, ...]
+    """What kept runs from being done, once each."""
+
+
+def compare(asked: Comparison, store: Store, progress: CompareProgress) -> Outcome:
+    """Run all that is not done yet. Ctrl-C and SIGTERM end it; what was done is in `store` then.
+
+    A system that does not start, or cannot be reached, costs its own runs only. Raises UsageError, ZooError and
+    PlanError for what cannot work at all.
+    """
+    failures: list[str] = []
+    interrupted = False
+    try:
+        with _terminable(), _Holder(asked, progress.note) as holder:
+            for visit in asked.plan.visits():
+                try:
+                    interrupted = not _visit(asked, visit, holder, store, progress)
+                except (StartError, BenchError) as error:
+                    progress.note(f"warning: {visit.system}: {error}")
+                    failures.append(f"{visit.system}: {error}")
+                if interrupted:
+                    break
+    except KeyboardInterrupt:
+        interrupted = True
+    return Outcome(interrupted, tuple(dict.fromkeys(failures)))
+
+
+def _visit(asked: Comparison, visit: Visit, holder: _Holder, store: Store, progress: CompareProgress) -> bool:
+    """Do what is missing of a visit; False if the user wants no more."""
+    done = store.done()
+    missing = [run for run in visit.runs if run.name not in done]
+    if not missing:
+        return True
+    with holder.system(visit) as started:
+        for run in missing:
+            progress.starts(run)
+            line = asyncio.run(run_once(_one_run(asked, run, started, store), progress, progress.note))
+            _obey_sigterm()  # the run listened itself, and has stopped
+            if line["psserve"]["partial"]:
+                return False
+            progress.ended(run, line)
+    return True
+
+
+def _one_run(asked: Comparison, run: Run, started: Started, store: Store) -> OneRun:
+    closed = run.cell.load.kind == "concurrency"
+    return OneRun(
+        target=started.target,
+        modules=asked.systems.modules[: run.cell.modules],
+        workload=asked.workload if closed else _arriving(asked.workload, run.cell.load),
+        load=replace(
+            asked.load,
+            concurrency=int(run.cell.load.value) if closed else None,
+            # The same texts for all systems, and new ones for each run: no run finds what another one left.
+            salt=f"{asked.load.salt}-{run.repeat}-{run.cell.load.value:g}",
+        ),
+        slo=asked.slo,
+        system=run.system,
+        command=asked.command,
+        out=store.results,
+        records=store.records(run),
+        run=run.name,
+        exports=started.exports,
+        extra={"repeat": run.repeat, "settings": dict(started.settings)},
+    )
+
+
+def _arriving(workload: WorkloadChoice, load: Load) -> WorkloadChoice:
+    arrival = workload.changes.get("arrival", "poisson")
+    return replace(workload, changes={**workload.changes, "arrival": arrival, "sessions_per_s": load.value})
+
+
+class _Holder(contextlib.ExitStack):
+    """Has systems up: one at a time, or each from its first visit on."""
+
+    def __init__(self, asked: Comparison, note: Callable[[str], None]) -> None:
+        super().__init__()
+        self._asked, self._note = asked, note
+        self._up: dict[tuple[str, int], Started] = {}
+
+    @contextlib.contextmanager
+    def system(self, visit: Visit) -> Iterator[Started]:
+        """The system of a visit, started if it is not up."""
+        starting = self._asked.systems.started(visit.system, visit.modules, self._note)
+        if not self._asked.resident:
+            with starting as started:
+                yield started
+            return
+        key = (visit.system, visit.modules)
+        if key not in self._up:
+            self._up[key] = self.enter_context(starting)
+        yield self._up[key]
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the comparison as Ctrl-C does, so that no server is left behind."""
+    before = signal.getsignal(signal.SIGTERM)
+    _obey_sigterm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _obey_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,52 @@
+"""The systems of a comparison, each started when it is asked for: by us, or by somebody else and given as a URL."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from psserve.bench.systems.spec import SystemSpec
+from psserve.bench.systems.start import running_system
+from psserve.bench.target import Target
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A system that serves."""
+
+    target: Target
+    settings: Mapping[str, Any]
+    """How it was started, for the result line; of a URL nothing is known."""
+    exports: Path | None
+    """Where its servers write down what they did when."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Systems:
+    """What is compared, and with which models and resources."""
+
+    spec: SystemSpec | None
+    """Of the systems that we start, with all modules; None where there are none."""
+    modules: tuple[str, ...]
+    """As many as the largest comparison needs."""
+    urls: Mapping[str, Target] = field(default_factory=dict)
+    """Systems that are up: name -> where."""
+
+    @contextlib.contextmanager
+    def started(self, name: str, modules: int, note: Note) -> Iterator[Started]:
+        """Have the system up, with the first so many modules. Raises as `running_system` does."""
+        if name in self.urls:
+            yield Started(self.urls[name], {}, None)
+            return
+        assert self.spec is not None, "a system that is no URL is one that we start"
+        with tempfile.TemporaryDirectory(prefix="psserve-spans-") as exports:
+            spec = replace(self.spec, modules=self.modules[:modules], exports=Path(exports))
+            with running_system(name, spec, note) as system:
+                target = Target(urls=system.endpoints, servers=system.servers, pids=system.pids, servers_key=system.key)
+                yield Started(target, system.settings, Path(exports))
