@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SUBCOMMANDS = {
     "compare": ("psserve.cli.bench_compare:command", "Run systems side by side, and write a report."),
+    "report": ("psserve.cli.bench_report:command", "Write a report of results that are there."),
     "trace": ("psserve.cli.bench_trace:command", "Show where the time of a session's requests went."),
 }
 

@@ -30,6 +30,7 @@ _NAMES = {
 }
 """Option -> field of psserve.bench.workloads.workload.Workload."""
 _LENGTHS = ("turns", "new_tokens", "output_tokens")
+_RATE = click.option("--rate", type=click.FloatRange(0, min_open=True), help="Sessions a second: an open loop.")
 _OPTIONS = (
     click.option(
         "--workload",
@@ -51,7 +52,7 @@ _OPTIONS = (
     click.option("--scale", type=click.FloatRange(0, min_open=True), help="Multiplies all lengths [default: 1]."),
     click.option("--order", help="round-robin, random, zipf, zipf:1.2, or modules as in math,code,math."),
     click.option("--single-module", metavar="NAME", help="Ask this one in all roles."),
-    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Sessions a second: an open loop."),
+    _RATE,
     click.option(
         "--arrival", type=click.Choice(("poisson", "constant")), help="How sessions arrive, with --rate [poisson]."
     ),
@@ -59,21 +60,23 @@ _OPTIONS = (
 )
 
 
-def workload_options(endless: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def workload_options(endless: bool = False, sweep: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator: the options, passed to the command as `workload: WorkloadChoice` and nothing else of theirs.
 
     `endless`: where the command's `duration_secs` is given, sessions have no end unless their number is.
+    `sweep`: the command has a --rate of its own, of several; `workload` says how sessions arrive, but not how fast.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def collected(**values: Any) -> Any:
-            own = {name: values.pop(name) for name in (*_NAMES, *_OTHERS)}
+            own = {name: values.pop(name) for name in (*_NAMES, *_OTHERS) if not (sweep and name == "rate")}
             forever = endless and values.get("duration_secs") is not None
             return command(workload=_choice(own, forever), **values)
 
         for option in reversed(_OPTIONS):
-            collected = option(collected)
+            if not (sweep and option is _RATE):
+                collected = option(collected)
         return collected
 
     return decorate
@@ -88,10 +91,11 @@ def _choice(values: dict[str, Any], forever: bool) -> WorkloadChoice:
     from psserve.bench.workloads.order import Order
     from psserve.errors import UsageError
 
-    if values["arrival"] and not values["rate"]:
-        raise UsageError("--arrival needs a --rate")
-    if values["rate"] and not values["arrival"]:
-        values["arrival"] = "poisson"
+    if "rate" in values:
+        if values["arrival"] and not values["rate"]:
+            raise UsageError("--arrival needs a --rate")
+        if values["rate"] and not values["arrival"]:
+            values["arrival"] = "poisson"
     if values["trace"] is not None:
         for name, field in _NAMES.items():
             if values[name] is not None and field not in FOR_TRACES:

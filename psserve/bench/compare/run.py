@@ -89,7 +89,7 @@ def _one_run(asked: Comparison, run: Run, started: Started, store: Store) -> One
     return OneRun(
         target=started.target,
         modules=asked.systems.modules[: run.cell.modules],
-        workload=asked.workload if closed else _arriving(asked.workload, run.cell.load),
+        workload=_paced(asked.workload, run.cell.load),
         load=replace(
             asked.load,
             concurrency=int(run.cell.load.value) if closed else None,
@@ -107,9 +107,12 @@ def _one_run(asked: Comparison, run: Run, started: Started, store: Store) -> One
     )
 
 
-def _arriving(workload: WorkloadChoice, load: Load) -> WorkloadChoice:
-    arrival = workload.changes.get("arrival", "poisson")
-    return replace(workload, changes={**workload.changes, "arrival": arrival, "sessions_per_s": load.value})
+def _paced(workload: WorkloadChoice, load: Load) -> WorkloadChoice:
+    """With arrivals as in `load`: in a closed loop there are none."""
+    changes = {name: value for name, value in workload.changes.items() if name != "arrival"}
+    if load.kind == "rate":
+        changes |= {"arrival": workload.changes.get("arrival", "poisson"), "sessions_per_s": load.value}
+    return replace(workload, changes=changes)
 
 
 class _Holder(contextlib.ExitStack):

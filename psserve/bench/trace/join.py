@@ -1,4 +1,4 @@
-"""Spans of requests: the client's record, and what the servers noted, joined by the answer's id and the bootstrap room."""
+"""Spans of requests: the client's records and what servers noted, joined by the answer's id and the bootstrap room."""
 
 from __future__ import annotations
 

@@ -1,0 +1,80 @@
+"""Options that say which models a benchmark's systems serve, and with what."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from psserve.errors import UsageError
+
+if TYPE_CHECKING:
+    from psserve.bench.systems.spec import SystemSpec
+
+_NAMES = (
+    *("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size"),
+    *("prefill", "threads", "adapters", "start_timeout_secs"),
+)
+_OPTIONS = (
+    click.option(
+        "--kv-tokens",
+        type=click.IntRange(1),
+        default=65536,
+        show_default=True,
+        help="KV cache of all servers of a system together.",
+    ),
+    click.option("--context-length", type=click.IntRange(2), help="Longest prompt and answer [default: the base's]."),
+    click.option("--device", type=click.Choice(("auto", "cuda", "cpu")), default="auto", show_default=True),
+    click.option(
+        "--dtype",
+        type=click.Choice(("auto", "float32", "bfloat16", "float16")),
+        default="auto",
+        show_default=True,
+    ),
+    click.option(
+        "--transfer", type=click.Choice(("auto", "nixl", "mooncake")), default="auto", show_default=True, help="Of KV."
+    ),
+    click.option("--page-size", type=click.IntRange(1), default=16, show_default=True, help="Tokens of a KV page."),
+    click.option("--prefill", type=click.IntRange(1), default=1, show_default=True, help="`shared`: prefill servers."),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of a server, on a CPU."),
+    click.option("--adapter", "adapters", multiple=True, metavar="MODULE=DIR", help="`lora`: a module's adapter."),
+    click.option("--start-timeout-secs", type=click.FloatRange(0, min_open=True), default=600, show_default=True),
+)
+
+
+def system_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator: the options, passed as `spec`, a function of zoo and modules that makes a SystemSpec."""
+
+    @functools.wraps(command)
+    def collected(**values: Any) -> Any:
+        own = {name: values.pop(name) for name in _NAMES}
+        return command(spec=functools.partial(_spec, own), **values)
+
+    for option in reversed(_OPTIONS):
+        collected = option(collected)
+    return collected
+
+
+def _spec(values: dict[str, Any], zoo: Path, modules: tuple[str, ...]) -> SystemSpec:
+    from psserve.bench.systems.spec import SystemSpec
+
+    taken = {name: values[name] for name in ("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size")}
+    return SystemSpec(
+        zoo=zoo,
+        modules=modules,
+        prefill_servers=values["prefill"],
+        threads=values["threads"],
+        adapters=dict(_adapter(text) for text in values["adapters"]),
+        start_timeout_s=values["start_timeout_secs"],
+        **taken,
+    )
+
+
+def _adapter(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not equals or not Path(folder).is_dir():
+        raise UsageError(f"--adapter {text}: give MODULE=DIR, with a folder in PEFT's layout")
+    return name, Path(folder)
