@@ -71,8 +71,11 @@ class Front:
         body["model"] = route.model or body["model"]
         if route.prefill_url is None:
             return await self._answer(request, route, body)
-        async with self._paired(route, request.path, body):
-            return await self._answer(request, route, body)
+        try:
+            async with self._paired(route, request.path, body):
+                return await self._answer(request, route, body)
+        except ExceptionGroup as failed:
+            raise web.HTTPBadGateway(text=f"prefill server: {failed.exceptions[0]}") from failed
 
     async def _answer(self, request: web.Request, route: Route, body: dict[str, Any]) -> web.StreamResponse:
         async with self._client.post(route.url + request.path, data=orjson.dumps(body), headers=_JSON) as answer:

@@ -15,6 +15,7 @@ from psserve.bench.systems.running import RunningSystem
 from psserve.bench.systems.server import Server
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.warm_up import warm_up
+from psserve.fleet.devices import choose, detect
 
 
 @contextlib.contextmanager
@@ -46,7 +47,7 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
 def fleet_settings(spec: SystemSpec) -> dict[str, Any]:
     """The fleet.toml of the system: half of the KV cache for the prefill servers, half for the decode servers."""
     options = spec.fleet_options().model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    threads = {"env": {"OMP_NUM_THREADS": str(spec.threads)}}
+    every = {"env": spec.server_env(choose(detect(), spec.device))}
     prefill = {"replicas": spec.prefill_servers, "kv_tokens": spec.kv_tokens // (2 * spec.prefill_servers)}
     decode = {"kv_tokens": spec.kv_tokens // (2 * len(spec.modules))}
-    return {**options, "prefill": prefill | threads, "decode": decode | threads}
+    return {**options, "prefill": prefill | every, "decode": decode | every}

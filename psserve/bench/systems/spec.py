@@ -41,6 +41,10 @@ class SystemSpec:
         """SGLang's arguments for `exports`."""
         return () if self.exports is None else export_args(self.exports)
 
+    def server_env(self, device: str) -> dict[str, str]:
+        """What the servers of every system have in their environment beside the usual."""
+        return {"OMP_NUM_THREADS": str(self.threads)} if device == "cpu" else {}
+
     def fleet_options(self) -> FleetOptions:
         """What a fleet of psserve is told of it, and what the servers of the other systems are planned by, too."""
         return FleetOptions(

@@ -17,10 +17,11 @@ from psserve.bench.systems.running import RunningSystem
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.stock_kinds import STOCK_KINDS
 from psserve.bench.systems.stock_plan import StockPlanner
-from psserve.bench.systems.stock_servers import await_healthy, started
+from psserve.bench.systems.stock_servers import Listening, await_healthy, started
 from psserve.bench.systems.warm_up import warm_up
 from psserve.fleet import layout
 from psserve.fleet.checkpoints import make_checkpoint
+from psserve.fleet.devices import detect
 from psserve.fleet.ports import free_ports
 from psserve.fleet.sglang_args import LOOPBACK, router_env
 from psserve.zoo import Zoo
@@ -55,11 +56,11 @@ def stock_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> It
             return path
 
         pool = spec.kv_tokens // kind.share(len(spec.modules))
-        planner = StockPlanner(zoo, spec, pool_tokens=pool, folder=folder, tmp=tmp)
-        routes = kind.plan(zoo, spec, planner, checkpoint)
+        planner = StockPlanner(zoo.base, spec, detect(), pool_tokens=pool, folder=folder, tmp=tmp)
+        routes = kind.plan(zoo.base, spec, planner, checkpoint)
         front = [_front(routes, folder, tmp)] if kind.needs_front else []
         endpoints = {module: front[0].url if front else route.url for module, route in routes.items()}
-        processes = [*planner.servers, *front]
+        processes: list[Listening] = [*planner.servers, *front]
         with started(processes, on_cpu=planner.settings.device == "cpu", folder=folder) as handles:
             await_healthy(processes, handles, spec.start_timeout_s, note)
             warm_up(endpoints, spec.start_timeout_s, note)

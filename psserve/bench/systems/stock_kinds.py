@@ -15,14 +15,14 @@ from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.stock_plan import StockPlanner
 from psserve.errors import PlanError
 from psserve.fleet.sglang_args import LOOPBACK
-from psserve.zoo import Zoo
+from psserve.zoo import Base
 
 
 @dataclass(frozen=True)
 class StockKind:
     """One such system."""
 
-    plan: Callable[[Zoo, SystemSpec, StockPlanner, Callable[[str], Path]], Mapping[str, Route]]
+    plan: Callable[[Base, SystemSpec, StockPlanner, Callable[[str], Path]], Mapping[str, Route]]
     """Adds its servers to the planner, given the checkpoint of each module; returns module -> where its requests go."""
     share: Callable[[int], int]
     """Number of modules -> into how many equal pools its KV cache is cut."""
@@ -31,7 +31,7 @@ class StockKind:
 
 
 def _disaggregated(
-    zoo: Zoo, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
+    base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
 ) -> dict[str, Route]:
     """The paper's baseline: each module has a prefill and a decode server of its own."""
     routes = {}
@@ -44,7 +44,7 @@ def _disaggregated(
 
 
 def _colocated(
-    zoo: Zoo, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
+    base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
 ) -> dict[str, Route]:
     """Each module has one ordinary server, whose radix cache keeps what its own module has read and written."""
     pool = spec.kv_tokens // len(spec.modules)
@@ -54,13 +54,13 @@ def _colocated(
     }
 
 
-def _single(zoo: Zoo, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
+def _single(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
     """One model in all roles: an ordinary server of the base, which every module's requests go to."""
-    server = planner.add("server-base", "whole", zoo.base.path, zoo.base.name, spec.kv_tokens)
-    return {module: Route(server.url, model=zoo.base.name) for module in spec.modules}
+    server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens)
+    return {module: Route(server.url, model=base.name) for module in spec.modules}
 
 
-def _lora(zoo: Zoo, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
+def _lora(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
     """One ordinary server of the base with every module's LoRA adapter: weights are shared, KV is not."""
     missing = [module for module in spec.modules if module not in spec.adapters]
     if missing:
@@ -70,8 +70,8 @@ def _lora(zoo: Zoo, spec: SystemSpec, planner: StockPlanner, checkpoint: Callabl
         )
     adapters = {module: spec.adapters[module] for module in spec.modules}
     extra = lora_arguments(adapters, planner.settings.device)
-    server = planner.add("server-base", "whole", zoo.base.path, zoo.base.name, spec.kv_tokens, extra)
-    return {module: Route(server.url, model=f"{zoo.base.name}:{module}") for module in spec.modules}
+    server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, extra)
+    return {module: Route(server.url, model=f"{base.name}:{module}") for module in spec.modules}
 
 
 STOCK_KINDS = {

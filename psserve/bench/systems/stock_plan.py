@@ -12,11 +12,11 @@ from typing import Literal
 from psserve.bench.systems.server import Server
 from psserve.bench.systems.spec import SystemSpec
 from psserve.engine.settings import ROLE, Role
-from psserve.fleet.devices import Machine, detect
+from psserve.fleet.devices import Machine
 from psserve.fleet.ports import free_ports
 from psserve.fleet.settings import engine_settings, within_pool
 from psserve.fleet.sglang_args import LOOPBACK, EngineSettings, server_args, server_env
-from psserve.zoo import Zoo
+from psserve.zoo import Base
 
 Kind = Literal["prefill", "decode", "whole"]
 
@@ -46,15 +46,16 @@ class StockServer:
 class StockPlanner:
     """Plans the servers of one system, one after the other. GPUs are dealt out in turn."""
 
-    def __init__(self, zoo: Zoo, spec: SystemSpec, *, pool_tokens: int, folder: Path, tmp: Path) -> None:
+    def __init__(
+        self, base: Base, spec: SystemSpec, machine: Machine, *, pool_tokens: int, folder: Path, tmp: Path
+    ) -> None:
         """`pool_tokens`: KV cache of the smallest server, in tokens. `folder` is for logs, `tmp` is private to them.
 
         Raises PlanError: there is no such device, or the context does not fit.
         """
         self._spec, self._folder, self._tmp = spec, folder, tmp
-        self._machine: Machine = detect()
-        options = spec.fleet_options()
-        settings = engine_settings(zoo.base, options, self._machine)
+        self._machine = machine
+        settings = engine_settings(base, spec.fleet_options(), machine)
         self.settings: EngineSettings = within_pool(settings, pool_tokens, explicit=spec.context_length is not None)
         self.servers: list[StockServer] = []
 
@@ -95,11 +96,6 @@ class StockPlanner:
         return (self._machine.gpus[len(self.servers) % len(self._machine.gpus)].index,)
 
     def _env(self, name: str) -> dict[str, str]:
-        ours = {ROLE: Role.STOCK.value} | cpu_env(self._spec, self.settings)
+        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device)
         rendezvous = self._tmp / f"rendezvous-{name}"
         return server_env(self.settings, os.environ, tmp_dir=self._tmp, rendezvous=rendezvous, extra=ours)
-
-
-def cpu_env(spec: SystemSpec, settings: EngineSettings) -> dict[str, str]:
-    """What the servers of every system, psserve's included, have in their environment on a CPU beside the usual."""
-    return {"OMP_NUM_THREADS": str(spec.threads)} if settings.device == "cpu" else {}

@@ -52,7 +52,7 @@ def await_healthy(
 ) -> None:
     """Wait until every server answers its health check. Raises StartError, naming the server that does not and why."""
     deadline = time.monotonic() + within_s
-    waiting = list(servers)
+    waiting, up = list(servers), -1
     while waiting:
         for server in waiting:
             if (code := handles[server.name].poll()) is not None:
@@ -60,7 +60,8 @@ def await_healthy(
         waiting = [server for server in waiting if not _healthy(server.url)]
         if waiting and time.monotonic() > deadline:
             raise _failure(waiting[0], f"was not ready within {within_s:g} s")
-        note(f"{len(servers) - len(waiting)} of {len(servers)} servers are up")
+        if up != (up := len(servers) - len(waiting)):
+            note(f"{up} of {len(servers)} servers are up")
         time.sleep(_POLL_S if waiting else 0)
 
 

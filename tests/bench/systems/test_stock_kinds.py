@@ -1,0 +1,89 @@
+"""Plain SGLang servers as they are planned: equal resources, nothing of psserve's on the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from psserve.bench.systems.front import Route
+from psserve.bench.systems.shared import fleet_settings
+from psserve.bench.systems.spec import SystemSpec
+from psserve.bench.systems.start import running_system
+from psserve.bench.systems.stock_kinds import STOCK_KINDS
+from psserve.bench.systems.stock_plan import StockPlanner
+from psserve.errors import PlanError, UsageError
+from psserve.fleet.devices import Machine
+from tests.fleet.fake_zoo import FakeBase
+from tests.fleet.planning import CPU, TWO_GPUS, value_of
+
+MODULES = ("math", "code")
+KV_TOKENS = 64_000
+
+
+def spec_of(tmp_path: Path, **changes: object) -> SystemSpec:
+    adapters = {module: tmp_path / module for module in MODULES}
+    given = {"zoo": tmp_path, "modules": MODULES, "kv_tokens": KV_TOKENS, "adapters": adapters, **changes}
+    return SystemSpec(**given)  # type: ignore[arg-type]
+
+
+def planned(name: str, spec: SystemSpec, machine: Machine = CPU) -> tuple[StockPlanner, Mapping[str, Route]]:
+    kind = STOCK_KINDS[name]
+    base, folder = FakeBase(spec.zoo / "base"), spec.zoo
+    pool = spec.kv_tokens // kind.share(len(spec.modules))
+    planner = StockPlanner(base, spec, machine, pool_tokens=pool, folder=folder, tmp=folder)  # type: ignore[arg-type]
+    return planner, kind.plan(base, spec, planner, lambda module: folder / module)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", STOCK_KINDS)
+def test_every_system_has_the_same_kv_tokens(name: str, tmp_path: Path) -> None:
+    planner, _ = planned(name, spec_of(tmp_path))
+    assert sum(int(value_of(server.command, "--max-total-tokens")) for server in planner.servers) == KV_TOKENS
+
+
+def test_psserve_has_as_many(tmp_path: Path) -> None:
+    fleet = fleet_settings(spec_of(tmp_path, prefill_servers=2))
+    assert 2 * fleet["prefill"]["kv_tokens"] + 2 * fleet["decode"]["kv_tokens"] == KV_TOKENS
+
+
+@pytest.mark.parametrize("name", STOCK_KINDS)
+def test_no_hook_of_psserve_is_asked_for(name: str, tmp_path: Path) -> None:
+    planner, _ = planned(name, spec_of(tmp_path))
+    assert {server.env["PSSERVE_ROLE"] for server in planner.servers} == {"stock"}
+
+
+@pytest.mark.parametrize("name", STOCK_KINDS)
+def test_every_module_has_a_route(name: str, tmp_path: Path) -> None:
+    planner, routes = planned(name, spec_of(tmp_path))
+    assert tuple(routes) == MODULES
+    assert {route.url for route in routes.values()} <= {server.url for server in planner.servers}
+
+
+def test_each_pair_of_servers_is_of_one_module(tmp_path: Path) -> None:
+    planner, routes = planned("disaggregated", spec_of(tmp_path))
+    prefill = {server.url: server for server in planner.servers if server.kind == "prefill"}
+    for module, route in routes.items():
+        paired = prefill[str(route.prefill_url)]
+        assert value_of(paired.command, "--served-model-name") == module
+        assert value_of(paired.command, "--disaggregation-bootstrap-port") == str(route.bootstrap_port)
+
+
+def test_gpus_are_dealt_out_in_turn(tmp_path: Path) -> None:
+    planner, _ = planned("disaggregated", spec_of(tmp_path, device="cuda"), TWO_GPUS)
+    assert [value_of(server.command, "--base-gpu-id") for server in planner.servers] == ["0", "1", "0", "1"]
+
+
+def test_lora_without_an_adapter_is_refused_with_the_modules(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="no adapter for math, code"):
+        planned("lora", spec_of(tmp_path, adapters={}))
+
+
+def test_a_context_that_no_pool_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="KV pool"):
+        planned("disaggregated", spec_of(tmp_path, kv_tokens=4_000, context_length=2_000))
+
+
+def test_an_unknown_system_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="shared, disaggregated"), running_system("x", spec_of(tmp_path), print):
+        pass
