@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("psserve.cli.finetune:command", "Train a decode module on the base's KV cache."),
     "evaluate": ("psserve.cli.evaluate:command", "Count the right answers of modules on held-out items."),
     "bench": ("psserve.cli.bench:command", "Send agent sessions to servers, and measure them."),
+    "simulate": ("psserve.cli.simulate:command", "Simulate the benchmark's systems at any size."),
     "doctor": ("psserve.cli.doctor:command", "Check machine, zoo and fleet, and say what to do."),
     "completion": ("psserve.cli.completion:command", "Print the completion script of a shell."),
 }

@@ -1,0 +1,118 @@
+"""`psserve simulate`: the benchmark's systems at any size, without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import json_option
+from .workload_options import workload_options
+
+if TYPE_CHECKING:
+    from psserve.bench.simulator.setup import SystemName
+    from psserve.bench.workloads.choice import WorkloadChoice
+    from psserve.router.policies import PolicyName
+
+SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora")
+POLICIES = ("prefix", "session", "round-robin", "least-loaded", "random")
+
+
+@click.command("simulate")
+@click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS), help="Repeatable [default: all].")
+@click.option("--model", default="Llama-3.1-8B", show_default=True, help="Its shape: a name of docs/simulator.md.")
+@click.option("--hardware", default="A100-80G", show_default=True, help="A100-80G, H100 or H200: published figures.")
+@click.option("--calibrate", type=click.Path(path_type=Path), help="Records of measured runs: their costs instead.")
+@click.option("--gpus", default="4x4", show_default=True, metavar="PxD", help="Prefill x decode servers of a cell.")
+@click.option("--modules", default="4", show_default=True, help="How many, or several numbers, as in 1,4,16.")
+@click.option("--cells", type=click.IntRange(1), default=1, show_default=True, help="Equal parts with a router each.")
+@click.option("--concurrency", help="Sessions at a time, or several numbers, as in 8,16,32 [default: 16].")
+@click.option("--rates", help="Sessions that arrive a second: an open loop, or several, as in 0.5,1.")
+@workload_options()
+@click.option("--warmup", type=click.IntRange(0), default=0, show_default=True, help="First sessions do not count.")
+@click.option("--prefill-policy", type=click.Choice(POLICIES), default="prefix", show_default=True)
+@click.option("--decode-policy", type=click.Choice(POLICIES), default="session", show_default=True)
+@click.option("--kv-tokens", type=click.IntRange(1), help="KV pool of a server [default: what its memory holds].")
+@click.option("--decode-kv-tokens", type=click.IntRange(1), help="Of a decode server [default: the same].")
+@click.option("--link-gb-s", type=click.FloatRange(0, min_open=True), help="KV transfer [default: NVLink, one way].")
+@click.option("--cores", type=click.IntRange(1), help="All servers share so many CPU cores.")
+@click.option("--slo", help="Objective for goodput in ms, as in ttft=2000,tpot=50,e2e=30000.")
+@click.option("--keep", type=click.IntRange(1), default=10_000, show_default=True, help="Sessions with percentiles.")
+@click.option("--out", type=click.Path(path_type=Path), help="Add the result lines to this file (JSON Lines).")
+@json_option
+def command(
+    systems: tuple[SystemName, ...],
+    model: str,
+    hardware: str,
+    calibrate: Path | None,
+    gpus: str,
+    modules: str,
+    cells: int,
+    concurrency: str | None,
+    rates: str | None,
+    workload: WorkloadChoice,
+    warmup: int,
+    prefill_policy: PolicyName,
+    decode_policy: PolicyName,
+    kv_tokens: int | None,
+    decode_kv_tokens: int | None,
+    link_gb_s: float | None,
+    cores: int | None,
+    slo: str | None,
+    keep: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Simulate agent sessions on systems of any size, in the words of psserve bench. Nothing is measured.
+
+    \b
+    psserve simulate --concurrency 8,16,32,64 --out simulated.jsonl     # the paper's set-up; then psserve bench report
+    psserve simulate --system shared --hardware H200 --gpus 2x6 --modules 6 --rates 1,2,4
+    psserve simulate --system shared --gpus 16x16 --cells 64 --modules 16 --rates 200 --sessions 1000000
+    """
+    import json
+    import shlex
+
+    from psserve.bench.result import append_result
+    from psserve.bench.simulator.basis import measured, published
+    from psserve.bench.simulator.calibration_shown import show_calibration
+    from psserve.bench.simulator.progress import SimulationProgress
+    from psserve.bench.simulator.request import Asked, count_of, gpus_of, loads, run_all
+    from psserve.bench.simulator.shown import show_lines
+    from psserve.bench.slo import Slo
+    from psserve.console import console
+
+    prefill, decode = gpus_of(gpus)
+    if calibrate is None:
+        basis = published(model, hardware, kv_tokens, decode_kv_tokens, link_gb_s)
+    else:
+        basis = measured(calibrate, kv_tokens, decode_kv_tokens)
+    asked = Asked(
+        systems=systems or SYSTEMS,
+        basis=basis,
+        prefill=prefill,
+        decode=decode,
+        modules=tuple(count_of("--modules", text) for text in modules.split(",")),
+        cells=cells,
+        loads=loads(workload, concurrency, rates, warmup),
+        prefill_policy=prefill_policy,
+        decode_policy=decode_policy,
+        cores=cores,
+        slo=Slo.parse(slo) if slo else None,
+        keep=keep,
+        command=shlex.join(["psserve", *sys.argv[1:]]),
+    )
+    if basis.calibration is not None:
+        show_calibration(basis.calibration, console(sys.stderr))
+    lines = []
+    with SimulationProgress(sys.stderr) as progress:
+        for line in run_all(asked, progress):
+            lines.append(line)
+            if out is not None:
+                append_result(out, line)
+    if as_json:
+        click.echo(json.dumps(lines, indent=2))
+    else:
+        show_lines(lines, console())

@@ -1,0 +1,177 @@
+"""The agents: what each session sends when, in an open or a closed loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import simpy
+
+from psserve.bench.session import Call, Session
+from psserve.bench.simulator.device import after
+from psserve.bench.simulator.job import Job
+from psserve.bench.simulator.pool import Context
+from psserve.bench.simulator.setup import Setup
+from psserve.errors import UsageError
+
+
+@dataclass(eq=False, slots=True)
+class _Agent:
+    """A session that is going on."""
+
+    session: Session
+    number: int
+    step: int = 0
+    context: int = 0
+    """Tokens."""
+    open_calls: int = 0
+    branches: dict[str, int] = field(default_factory=dict)
+    """Namespace -> the number that stands for the session's own text there."""
+
+
+class Agents:
+    """Starts sessions and sends their requests to `submit`; `ended` is told of each session that is over."""
+
+    def __init__(
+        self,
+        clock: simpy.Environment,
+        setup: Setup,
+        block_tokens: int,
+        submit: Callable[[Job], None],
+        ended: Callable[[Session], None],
+    ) -> None:
+        self._clock = clock
+        self._setup = setup
+        self._block_tokens = block_tokens
+        self._submit = submit
+        self._ended = ended
+        self._modules = frozenset(setup.modules)
+        self._agents: dict[str, _Agent] = {}
+        self._trunks: dict[tuple[str, str], int] = {}
+        self._texts = 0
+        self._started = 0
+
+    def open_loop(self, sessions: Iterator[Session]) -> None:
+        """Start each session when it is due; they come in that order. Only the next one is ever asked for."""
+        session = next(sessions, None)
+        if session is None:
+            return
+        due = session.start_s or 0.0
+
+        def start() -> None:
+            self._start(session, due)
+            self.open_loop(sessions)
+
+        after(self._clock, max(0.0, due - self._clock.now), start)
+
+    def closed_loop(self, sessions: Iterator[Session], concurrency: int) -> None:
+        """Keep `concurrency` sessions going until there are no more."""
+        ended = self._ended
+
+        def next_one(session: Session) -> None:
+            ended(session)
+            self._start_next(sessions)
+
+        self._ended = next_one
+        for _ in range(concurrency):
+            self._start_next(sessions)
+
+    def answered(self, job: Job) -> None:
+        """An answer has come: when it is the last of its step, the session goes on."""
+        agent = self._agents[job.session]
+        agent.open_calls -= 1
+        if agent.open_calls:
+            return
+        agent.context += agent.session.steps[agent.step].calls[0].output_tokens
+        agent.step += 1
+        self._go_on(agent)
+
+    def _start_next(self, sessions: Iterator[Session]) -> None:
+        session = next(sessions, None)
+        if session is not None:
+            self._start(session, self._clock.now)
+
+    def _start(self, session: Session, due: float) -> None:
+        if session.id in self._agents:
+            raise ValueError(f"two sessions named {session.id} at once")
+        self._started += 1
+        agent = self._agents[session.id] = _Agent(session, self._started, context=session.system_tokens)
+        self._send(agent, due)
+
+    def _go_on(self, agent: _Agent) -> None:
+        if agent.step == len(agent.session.steps):
+            del self._agents[agent.session.id]
+            self._ended(agent.session)
+            return
+        due = self._clock.now + agent.session.steps[agent.step].delay_s
+        after(self._clock, due - self._clock.now, lambda: self._send(agent, due))
+
+    def _send(self, agent: _Agent, due: float) -> None:
+        step = agent.session.steps[agent.step]
+        if step.blocks:
+            raise UsageError("traces whose sessions share text cannot be simulated: sessions here share system prompts")
+        agent.context += step.new_tokens
+        agent.open_calls = len(step.calls)
+        for index, call in enumerate(step.calls):
+            self._submit(self._job(agent, index, call, due))
+
+    def _job(self, agent: _Agent, index: int, call: Call, due: float) -> Job:
+        if call.module not in self._modules:
+            raise UsageError(f"session {agent.session.id} calls {call.module!r}, which is not simulated")
+        session = agent.session
+        trunk, branch = self._texts_of(agent, call.module if self._setup.system == "lora" else "")
+        self._check_room(agent.session, agent.context, call)
+        return Job(
+            number=agent.number,
+            session=session.id,
+            step=agent.step,
+            call=index,
+            module=call.module,
+            context=Context(trunk, session.system_tokens // self._setup.page_size, branch),
+            blocks=self._blocks(trunk, branch, session.system_tokens, agent.context),
+            prompt_tokens=agent.context,
+            read_tokens=agent.context,
+            output_tokens=call.output_tokens,
+            joins=index == 0,
+            due_s=due,
+            sent_s=self._clock.now,
+        )
+
+    def _check_room(self, session: Session, prompt: int, call: Call) -> None:
+        setup = self._setup
+        room = min(setup.kv_tokens, setup.decode_kv_tokens or setup.kv_tokens) - setup.page_size
+        needed = prompt + max(call.output_tokens, setup.reserved_tokens)
+        if needed > room:
+            raise UsageError(
+                f"session {session.id} needs {needed} tokens of KV (a prompt of {prompt} and what is reserved for its"
+                f" answer), and a server has {room}: use shorter sessions, or servers with more KV"
+            )
+        if setup.longest_tokens is not None and prompt + call.output_tokens > setup.longest_tokens:
+            raise UsageError(
+                f"session {session.id} has {prompt + call.output_tokens} tokens, and the calibration reaches to"
+                f" {setup.longest_tokens}, twice what was measured: calibrate with longer sessions"
+            )
+
+    def _texts_of(self, agent: _Agent, namespace: str) -> tuple[int, int]:
+        """Numbers that stand for the system prompt and for the session's own text, as a cache of that namespace has it.
+
+        No string is hashed, for Python does that differently in every process.
+        """
+        trunk = self._trunks.get((namespace, agent.session.system))
+        if trunk is None:
+            trunk = self._trunks[namespace, agent.session.system] = self._new_text()
+        branch = agent.branches.get(namespace)
+        if branch is None:
+            branch = agent.branches[namespace] = self._new_text()
+        return trunk, branch
+
+    def _new_text(self) -> int:
+        self._texts += 1
+        return self._texts
+
+    def _blocks(self, trunk: int, branch: int, system_tokens: int, tokens: int) -> tuple[int, ...]:
+        """Names of a prompt's whole blocks."""
+        shared, count = system_tokens // self._block_tokens, tokens // self._block_tokens
+        names = [(trunk << 20) + index for index in range(min(shared, count))]
+        names += [(branch << 20) + index for index in range(shared, count)]
+        return tuple(names)

@@ -1,0 +1,102 @@
+"""The result line of a simulated run: the same keys as a measured one, marked `simulated`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from psserve.bench.metrics import summarise
+from psserve.bench.result import Line, RunFacts, result_line
+from psserve.bench.simulator.cells import Load
+from psserve.bench.simulator.setup import Setup
+from psserve.bench.simulator.simulation import Outcome
+from psserve.bench.slo import Slo
+from psserve.bench.trace.phases import mean_seconds
+
+
+def line_of(
+    outcome: Outcome,
+    setup: Setup,
+    load: Load,
+    *,
+    workload: Mapping[str, Any],
+    basis: Mapping[str, Any],
+    command: str,
+    slo: Slo | None = None,
+) -> Line:
+    """`basis`: what the costs are from. No clock and no machine is in it: the same command writes the same bytes."""
+    asked = {"concurrency": load.concurrency, "sessions_per_s": load.rate, "warmup": load.warmup}
+    many = load.concurrency if load.concurrency is not None else load.rate
+    facts = RunFacts(
+        run=f"{setup.system}.m{len(setup.modules)}.{'c' if load.concurrency is not None else 'r'}{many:g}.simulated",
+        system=setup.system,
+        modules=setup.modules,
+        workload=workload,
+        load=asked,
+        command=command,
+        started=0.0,
+        simulated=True,
+        extra={
+            "machine": {},
+            "settings": _settings(setup) | dict(basis),
+            "counters": _counters(outcome),
+            "phases_s": mean_seconds(record for record in outcome.records if not record.warmup),
+        },
+    )
+    line = result_line(summarise(outcome.records, slo), facts)
+    return line if outcome.every == 1 else _whole(line, outcome)
+
+
+def _settings(setup: Setup) -> dict[str, Any]:
+    """Those of one cell."""
+    left_out = ("system", "modules", "costs")
+    return {name: value for name, value in asdict(setup).items() if name not in left_out and value is not None}
+
+
+def _counters(outcome: Outcome) -> dict[str, Any]:
+    """Of the whole run, warm-up included, by the names of a measured run's."""
+    counted, duration = outcome.counters, outcome.duration_s
+    prompts = counted.prompt_tokens or 1
+    return {
+        "seconds": duration,
+        "prefill": {
+            "requests": counted.requests,
+            "prompt_tokens": counted.prompt_tokens,
+            "cached_tokens": counted.cached_tokens,
+            "computed_tokens": counted.computed_tokens,
+            "hit_ratio": counted.cached_tokens / prompts,
+        },
+        "decode": {
+            "cached_tokens": counted.decode_cached_tokens,
+            "hit_ratio": counted.decode_cached_tokens / prompts,
+        },
+        "kv_bytes": counted.kv_bytes,
+        "busy_share": [round(busy / duration, 4) if duration else 0.0 for busy in outcome.busy_s],
+        "evicted_pages": sum(outcome.evicted_pages),
+    }
+
+
+def _whole(line: Line, outcome: Outcome) -> Line:
+    """Where only some sessions were kept: percentiles are theirs, totals and rates are of all."""
+    counted, duration = outcome.counters, outcome.duration_s
+    totals = {
+        "duration": duration,
+        "completed": counted.requests,
+        "total_input_tokens": counted.prompt_tokens,
+        "total_input_text_tokens": counted.prompt_tokens,
+        "total_output_tokens": counted.output_tokens,
+        "request_throughput": counted.requests / duration,
+        "input_throughput": counted.prompt_tokens / duration,
+        "output_throughput": counted.output_tokens / duration,
+        "total_throughput": (counted.prompt_tokens + counted.output_tokens) / duration,
+        "concurrency": line["mean_e2e_latency_ms"] / 1000 * counted.requests / duration,
+        "max_concurrent_requests": None,
+    }
+    ours = line["psserve"]
+    sessions = ours["sessions"] | {
+        "completed": counted.sessions,
+        "session_throughput": counted.sessions / duration,
+    }
+    client = ours["client"] | {"asked_sessions_per_s": None, "sent_sessions_per_s": None, "warnings": []}
+    return line | totals | {"psserve": ours | {"sessions": sessions, "client": client, "kept_one_in": outcome.every}}

@@ -1,0 +1,121 @@
+"""Prefill and decode on different servers: psserve, and the paper's baseline."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import simpy
+
+from psserve.bench.simulator.device import after
+from psserve.bench.simulator.group import Group, dealt
+from psserve.bench.simulator.job import Job
+from psserve.bench.simulator.server import Server
+from psserve.bench.simulator.setup import Setup
+from psserve.bench.simulator.system import System
+from psserve.router.policies import Choice
+
+
+@dataclass(slots=True)
+class _Way:
+    """The servers of one job."""
+
+    prefill: Server
+    prefill_choice: Choice | None
+    decode: Server
+    decode_choice: Choice | None
+
+
+@dataclass(slots=True)
+class _Side:
+    """What servers of a pair do beside computing: a prefill server sends, a decode server keeps jobs waiting."""
+
+    sending_until_s: float = 0.0
+    waiting: deque[Job] = field(default_factory=deque)
+    """For room, in order."""
+
+
+class Paired(System):
+    """A prompt is computed once its decode server has room for it, as SGLang's handshake has it."""
+
+    def __init__(
+        self, clock: simpy.Environment, setup: Setup, block_tokens: int, answered: Callable[[Job], None]
+    ) -> None:
+        super().__init__(clock, setup, block_tokens, answered)
+        self._shared = setup.system == "shared"
+        decode_kv_tokens = setup.decode_kv_tokens or setup.kv_tokens
+        prefill = self._add_servers("prefill", setup.prefill, setup.kv_tokens)
+        decode = self._add_servers("decode", setup.decode, decode_kv_tokens)
+        computing = dict.fromkeys(setup.modules, prefill) if self._shared else dealt(prefill, setup.modules)
+        groups = {
+            tuple(names): self._group(names, setup.prefill_policy, setup.kv_tokens) for names in computing.values()
+        }
+        self._computing: dict[str, Group] = {module: groups[tuple(names)] for module, names in computing.items()}
+        self._generating: dict[str, Group] = {
+            module: self._group(names, setup.decode_policy, decode_kv_tokens)
+            for module, names in dealt(decode, setup.modules).items()
+        }
+        self._sides: dict[Server, _Side] = {server: _Side() for server in self.servers.values()}
+        self._ways: dict[Job, _Way] = {}
+
+    def _held_tokens(self, job: Job) -> int:
+        return job.read_tokens
+
+    def _arrived(self, job: Job) -> None:
+        job.read_tokens -= self._shared  # the base never reads the last token
+        way = _Way(*self._computing[job.module].pick(job), *self._generating[job.module].pick(job))
+        self._ways[job] = way
+        self._sides[way.decode].waiting.append(job)
+        self._admit(way.decode)
+
+    def _admit(self, decode: Server) -> None:
+        """Give room on a decode server to as many as there is room for, in order."""
+        waiting, page = self._sides[decode].waiting, self._setup.page_size
+        while waiting:
+            job = waiting[0]
+            needed = -(-(job.prompt_tokens + self._answer_tokens(job)) // page)
+            job.decode_lease = decode.pool.take(job.context, (job.prompt_tokens - 1) // page, needed)
+            if job.decode_lease is None:
+                return
+            waiting.popleft()
+            self._ways[job].prefill.compute(job)
+
+    def _prefilled(self, job: Job) -> None:
+        """Of a prompt of several batches, all but the last one's KV was sent while the next was computed."""
+        way, costs = self._ways[job], self._setup.costs
+        assert job.decode_lease is not None
+        found = job.decode_lease.hit * self._setup.page_size
+        lacking = max(0, job.read_tokens - found)
+        self.counters.decode_cached_tokens += found
+        self.counters.kv_bytes += lacking * costs.kv_bytes
+        seconds = costs.transfer.seconds(min(lacking, job.last_chunk) * costs.kv_bytes)
+        now, side = self._clock.now, self._sides[way.prefill]
+        side.sending_until_s = max(now, side.sending_until_s) + seconds
+        after(self._clock, side.sending_until_s - now, lambda: self._sent(job, now))
+        self._computing[job.module].finish(way.prefill_choice)
+
+    def _sent(self, job: Job, began_s: float) -> None:
+        """Stock SGLang has sampled the first token at the prefill server; here the module makes it."""
+        way, now = self._ways[job], self._clock.now
+        job.spans["transfer"] = (began_s, now)
+        assert job.lease is not None
+        way.prefill.pool.release(job.lease)
+        way.prefill.room()
+        if not self._shared:
+            job.first_s = now
+        if steps := job.output_tokens - (not self._shared):
+            way.decode.generate(job, steps)
+        else:
+            self._generated(job)
+
+    def _generated(self, job: Job) -> None:
+        """Of an answer, the last token has no KV; what a module wrote over the base's KV is never kept."""
+        way, lease = self._ways.pop(job), job.decode_lease
+        assert lease is not None
+        kept = job.prompt_tokens - 1 if self._shared else job.prompt_tokens + (job.output_tokens - 1) * job.joins
+        way.decode.pool.store(lease, kept // self._setup.page_size)
+        way.decode.pool.release(lease)
+        self._generating[job.module].finish(way.decode_choice)
+        self._admit(way.decode)
+        self._end(job)

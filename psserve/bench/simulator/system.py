@@ -1,0 +1,96 @@
+"""The systems: which servers a request passes, what it leaves in their caches, and what it waits for.
+
+shared          router -> a prefill server of all modules -> KV travels -> a decode server of the module
+disaggregated   router -> a prefill server of the module  -> KV travels -> a decode server of the module
+colocated       router -> a server of the module, which does both
+lora            router -> a server of all modules, which does both; caches are the modules' own
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import simpy
+
+from psserve.bench.simulator.counters import Counters
+from psserve.bench.simulator.device import Device, after
+from psserve.bench.simulator.group import Group
+from psserve.bench.simulator.job import Job
+from psserve.bench.simulator.pool import Pool
+from psserve.bench.simulator.prefill import PrefillQueue
+from psserve.bench.simulator.server import Server
+from psserve.bench.simulator.setup import Setup
+from psserve.router.policies import PolicyName, make_policy
+
+
+class System(ABC):
+    """Takes jobs, and gives each to `answered` when its answer is complete."""
+
+    def __init__(self, clock: simpy.Environment, setup: Setup, block_tokens: int, answered: Callable[[Job], None]):
+        self.counters = Counters()
+        self.servers: dict[str, Server] = {}
+        self.devices: list[Device] = []
+        self._clock = clock
+        self._setup = setup
+        self._block_tokens = block_tokens
+        self._answered = answered
+        if setup.cores is not None:
+            self.devices.append(Device(clock, setup.cores))
+
+    def submit(self, job: Job) -> None:
+        """The client has sent it."""
+        after(self._clock, self._setup.costs.router_s, lambda: self._routed(job))
+
+    @abstractmethod
+    def _arrived(self, job: Job) -> None:
+        """The router has read it."""
+
+    @abstractmethod
+    def _held_tokens(self, job: Job) -> int:
+        """KV that a job takes up on the server that computes its prompt."""
+
+    @abstractmethod
+    def _prefilled(self, job: Job) -> None:
+        """Its prompt is computed."""
+
+    @abstractmethod
+    def _generated(self, job: Job) -> None:
+        """Its answer is complete."""
+
+    def _routed(self, job: Job) -> None:
+        job.spans["router_queue"] = (job.sent_s, self._clock.now)
+        self._arrived(job)
+
+    def _end(self, job: Job) -> None:
+        counters = self.counters
+        counters.requests += 1
+        counters.prompt_tokens += job.prompt_tokens
+        counters.cached_tokens += job.hit_tokens
+        counters.computed_tokens += job.read_tokens - job.hit_tokens
+        counters.output_tokens += job.output_tokens
+        self._answered(job)
+
+    def _add_servers(self, role: str, count: int, kv_tokens: int) -> list[str]:
+        setup = self._setup
+        names = [f"{role}-{number}" for number in range(count)]
+        for name in names:
+            pool = Pool(kv_tokens // setup.page_size)
+            queue = PrefillQueue(pool, setup.page_size, setup.chunk, self._held_tokens)
+            self.servers[name] = Server(
+                self._clock, self._device(), setup.costs, pool, queue, self._prefilled, self._generated
+            )
+        return names
+
+    def _device(self) -> Device:
+        if self._setup.cores is None:
+            self.devices.append(Device(self._clock))
+        return self.devices[-1]
+
+    def _group(self, names: list[str], policy: PolicyName, kv_tokens: int) -> Group:
+        servers = {name: self.servers[name] for name in names}
+        return Group(servers, make_policy(policy, kv_tokens), self._block_tokens)
+
+    def _answer_tokens(self, job: Job) -> int:
+        """KV kept for an answer. Its length is known here; a real server guesses, and sometimes has to take it back."""
+        return max(job.output_tokens, self._setup.reserved_tokens)

@@ -1,0 +1,80 @@
+"""The KV pool: the same hits and evictions as a tree of single pages, and no page is ever lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from psserve.bench.simulator.pool import Context, Lease, Pool
+from scripts.routing_sim.cache import PageCache
+
+TRUNK = 2
+contexts = st.tuples(st.integers(0, 1), st.integers(0, 4)).map(
+    lambda names: Context(f"system {names[0]}", TRUNK, f"session {names}")
+)
+
+
+def pages_of(context: Context, pages: int) -> list[int]:
+    trunk, own = min(pages, TRUNK), max(0, pages - TRUNK)
+    named = [(context.trunk, index) for index in range(trunk)] + [(context.branch, index) for index in range(own)]
+    return [hash(name) for name in named]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(contexts, st.integers(1, 3)), max_size=60), st.integers(12, 40))
+def test_it_hits_and_evicts_page_for_page_as_a_tree_of_pages(history: list[tuple[Context, int]], capacity: int) -> None:
+    pool, tree = Pool(capacity), PageCache(capacity)
+    lengths: dict[Context, int] = {}
+    for context, more in history:
+        pages = lengths[context] = min(12, lengths.get(context, TRUNK) + more)
+        lease = pool.take(context, pages, pages)
+        assert lease is not None
+        assert lease.hit == tree.match(pages_of(context, pages))
+        pool.store(lease, pages)
+        pool.release(lease)
+        tree.insert(pages_of(context, pages))
+        assert (pool.cached, pool.evicted) == (len(tree), tree.evicted)
+
+
+requests = st.tuples(contexts, st.integers(1, 20), st.integers(0, 3), st.integers(0, 4))
+
+
+@settings(deadline=None)
+@given(st.lists(requests, max_size=60), st.integers(24, 48))
+def test_pages_are_free_cached_or_owned_and_none_is_lost(
+    history: list[tuple[Context, int, int, int]], capacity: int
+) -> None:
+    pool = Pool(capacity)
+    running: list[tuple[Lease, int]] = []
+    for context, pages, extra, finish in history:
+        if (lease := pool.take(context, pages, pages + extra)) is not None:
+            assert lease.hit <= pages
+            running.append((lease, pages))
+        for _ in range(min(finish, len(running))):
+            ended, whole = running.pop(0)
+            pool.store(ended, whole)
+            pool.release(ended)
+        assert pool.free >= 0
+        assert pool.cached >= 0
+        assert pool.owned == sum(lease.owned for lease, _ in running)
+        assert pool.cached <= pool.capacity
+    for lease, _ in running:
+        pool.release(lease)
+    assert pool.owned == 0
+    assert pool.free + pool.cached == capacity
+
+
+def test_what_a_request_uses_is_not_evicted() -> None:
+    pool = Pool(10)
+    context = Context("system", 2, "session")
+    first = pool.take(context, 6, 6)
+    assert first is not None
+    pool.store(first, 6)
+    assert pool.take(Context("other", 0, "another"), 5, 5) is None
+    assert pool.match(context, 6) == 6
+
+
+def test_more_than_the_pool_is_an_error() -> None:
+    with pytest.raises(ValueError, match="11 pages in a pool of 10"):
+        Pool(10).take(Context("system", 2, "session"), 11, 11)
