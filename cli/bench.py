@@ -98,8 +98,9 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
-    import asyncio
     import secrets
+
+    import uvloop
 
     from psserve.bench.load.options import LoadOptions
     from psserve.bench.one_run import OneRun, run_once
@@ -134,7 +135,7 @@ def command(
         records=records,
     )
     with ShownProgress(sys.stderr) as progress:
-        line = asyncio.run(run_once(asked, progress, progress.note))
+        line = uvloop.run(run_once(asked, progress, progress.note))
     if as_json:
         import json
 
