@@ -72,7 +72,7 @@ def running_total(rng: random.Random) -> str:
 
 def retold_problem(rng: random.Random) -> str:
     """A word problem, and how it is solved, in words."""
-    item = training_item(rng, math.item)
+    item = training_item(rng, math.wide_item)
     steps = [line.split() for line in text_of(item).splitlines()[:-1]]
     told = [f"{left} {SIGNS[sign]} {right} makes {result}." for left, sign, right, _, result in steps]
     return reply(rng, item, " ".join([*told, f"So the result is {steps[-1][-1]}."]))

@@ -1,4 +1,8 @@
-"""`math`: word problems of two to four steps; the answer shows its working and ends with `#### N`."""
+"""`math`: word problems of two to four steps; the answer shows its working and ends with `#### N`.
+
+The task's problems are plain: it is clear from the form of a sentence whose number it is about. In wide ones, which only
+the base reads, that takes telling two names apart, which a model of the demo base's size does no better than by chance.
+"""
 
 from __future__ import annotations
 
@@ -33,42 +37,50 @@ class Working:
 
 
 def item(rng: random.Random) -> Conversation:
-    """One problem and its answer."""
-    question, working = problem(rng)
+    """One plain problem and its answer."""
+    question, working = problem(rng, wide=False)
     return ask(question, working.answer())
 
 
-def problem(rng: random.Random) -> tuple[str, Working]:
+def wide_item(rng: random.Random) -> Conversation:
+    """One problem, plain or not, and its answer."""
+    question, working = problem(rng, wide=True)
+    return ask(question, working.answer())
+
+
+def problem(rng: random.Random, wide: bool) -> tuple[str, Working]:
     """The text of one problem, and its working."""
     while True:
-        question, working = rng.choice((changes, comparison, purchase))(rng)
+        question, working = rng.choice((changes, comparison, purchase))(rng, wide)
         if 2 <= len(working.lines) <= 4 and 0 <= working.value <= LARGEST:
             return question, working
 
 
-def changes(rng: random.Random) -> tuple[str, Working]:
-    """Someone's things become more and fewer. What another person has is told, and does not matter."""
+def changes(rng: random.Random, wide: bool) -> tuple[str, Working]:
+    """Someone's things become more and fewer. In wide problems another person gives some, or has some too."""
     name, other = rng.sample(PEOPLE, 2)
     things = rng.choice(THINGS)
     working = Working()
     value = rng.randint(2, 30)
     told = [f"{name} has {value} {things}."]
-    if rng.random() < 0.3:
+    if wide and rng.random() < 0.3:
         told.insert(rng.randint(0, 1), f"{other} has {rng.randint(2, 30)} {things}.")
+    sentences = CHANGES | WIDE_CHANGES if wide else CHANGES
     for _ in range(rng.randint(2, 4)):
         sign, amount = possible_change(rng, value)
-        told.append(rng.choice(CHANGES[sign]).format(name=name, n=amount, other=other, things=things))
+        told.append(rng.choice(sentences[sign]).format(name=name, n=amount, other=other, things=things))
         value = working.step(value, sign, amount)
     ending = rng.choice(("How many {things} does {name} have now?", "How many {things} are left with {name}?"))
     return " ".join([*told, ending.format(name=name, things=things)]), working
 
 
 CHANGES = {
-    "+": ("{name} buys {n} more.", "{name} finds {n} {things}.", "{other} gives {n} {things} to {name}."),
+    "+": ("{name} buys {n} more.", "{name} finds {n} {things}."),
     "-": ("{name} loses {n} of them.", "{name} gives {n} {things} to {other}.", "{name} sells {n} {things}."),
     "*": ("Then {name} gets {n} times as many.", "Magic makes them {n} times as many."),
     "/": ("{name} shares them equally among {n} people and keeps one part.", "Only one in {n} is kept."),
 }
+WIDE_CHANGES = {"+": (*CHANGES["+"], "{other} gives {n} {things} to {name}.")}
 
 
 def possible_change(rng: random.Random, value: int) -> tuple[str, int]:
@@ -80,8 +92,11 @@ def possible_change(rng: random.Random, value: int) -> tuple[str, int]:
     return rng.choice(factors if factors and rng.random() < 0.3 else possible)
 
 
-def comparison(rng: random.Random) -> tuple[str, Working]:
-    """Each person's number is told by that of the person before; asked for is the last one's, or two together."""
+def comparison(rng: random.Random, wide: bool) -> tuple[str, Working]:
+    """Each person's number is told by that of the person before; asked for is the last one's, or two together.
+
+    The two are the first and the last, in wide problems any and the last.
+    """
     names = rng.sample(PEOPLE, rng.randint(2, 4))
     things = rng.choice(THINGS)
     working = Working()
@@ -93,7 +108,7 @@ def comparison(rng: random.Random) -> tuple[str, Working]:
         numbers.append(working.step(numbers[-1], sign, amount))
     if len(names) == 4 or (len(names) > 2 and rng.random() < 0.4):
         return " ".join([*told, f"How many {things} does {names[-1]} have?"]), working
-    first = rng.randrange(len(names) - 1)
+    first = rng.randrange(len(names) - 1) if wide else 0
     working.step(numbers[first], "+", numbers[-1])
     return " ".join([*told, f"How many {things} do {names[first]} and {names[-1]} have together?"]), working
 
@@ -106,8 +121,8 @@ COMPARISONS = {
 }
 
 
-def purchase(rng: random.Random) -> tuple[str, Working]:
-    """Prices and counts; asked for is the sum to pay, or the change."""
+def purchase(rng: random.Random, _wide: bool) -> tuple[str, Working]:
+    """Prices and counts, not all of which matter; asked for is the sum to pay, or the change."""
     name, (first, second), colour = rng.choice(PEOPLE), rng.sample(THINGS, 2), rng.choice(COLOURS)
     prices, counts = rng.choices(range(2, 10), k=2), rng.choices(range(2, 7), k=2)
     told = [f"In the {colour} shop {first} cost {prices[0]} dollars each and {second} cost {prices[1]} dollars each."]
