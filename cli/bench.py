@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import json_option, zoo_option
+from .output import one_line
 from .workload_options import workload_options
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def command(
 
         show_line(line, console())
     for warning in warnings_of(line):
-        click.echo(f"psserve: warning: {warning}", err=True)
+        click.echo(f"psserve: warning: {one_line(warning)}", err=True)
     if line["psserve"]["partial"] or not line["completed"]:
         ctx.exit(1)
 

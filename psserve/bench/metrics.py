@@ -15,12 +15,15 @@ from psserve.bench.serving_metrics import serving_metrics
 from psserve.bench.session_metrics import session_metrics
 from psserve.bench.slo import Slo
 
+MESSAGES = 20
+"""Different errors that a result line tells; it counts all."""
+
 
 def summarise(records: Sequence[RequestRecord], slo: Slo | None = None) -> dict[str, Any]:
     """The measured keys of `bench_serving`, and ours in `psserve`:
 
     - `sessions`: see session_metrics
-    - `errors`: `requests` that failed, `interrupted` by the user, and `by_message`, most frequent first
+    - `errors`: `requests` that failed, `interrupted` by the user, and `by_message`, the most frequent ones
     - `goodput`: see Slo.report; only with an objective
     - `client`: see client_metrics
     - `per_module`: module -> the measured keys of bench_serving for its requests alone, over the same duration
@@ -56,7 +59,11 @@ def _duration(counted: Sequence[RequestRecord]) -> float:
 def _errors(counted: Sequence[RequestRecord]) -> dict[str, Any]:
     messages = Counter(record.error for record in counted if record.error is not None)
     interrupted = messages.pop(INTERRUPTED, 0)
-    return {"requests": messages.total(), "interrupted": interrupted, "by_message": dict(messages.most_common())}
+    return {
+        "requests": messages.total(),
+        "interrupted": interrupted,
+        "by_message": dict(messages.most_common(MESSAGES)),
+    }
 
 
 def _other_length(record: RequestRecord) -> bool:

@@ -57,4 +57,4 @@ async def _prompt_tokens(caller: Caller, module: str, messages: list[dict[str, A
     answer = await caller.call(module, {"messages": messages}, 1, {})
     if answer.error is not None:
         raise BenchError(f"{caller.url_of(module)} did not answer a first request to {module}: {answer.error}")
-    return answer.streamed.count("prompt_tokens")
+    return answer.streamed.counts.prompt

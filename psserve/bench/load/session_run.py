@@ -75,7 +75,7 @@ class SessionRun:
         if any(called.error is not None for called in made):
             return False
         first = made[0].streamed
-        self._context.answered(first.text, first.count("prompt_tokens"), step.calls[0].output_tokens)
+        self._context.answered(first.text, first.counts.prompt, step.calls[0].output_tokens)
         return True
 
     async def _call(self, due: Due) -> Called:
@@ -106,9 +106,9 @@ class SessionRun:
             first_s=moments[0] if moments else None,
             done_s=max(streamed.done, called.sent) - since,
             chunk_s=moments,
-            prompt_tokens=streamed.count("prompt_tokens"),
-            cached_tokens=streamed.cached_tokens,
-            output_tokens=streamed.count("completion_tokens"),
+            prompt_tokens=streamed.counts.prompt,
+            cached_tokens=streamed.counts.cached,
+            output_tokens=streamed.counts.output,
             asked_tokens=due.asked.output_tokens,
             error=called.error,
             warmup=self._warmup,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
@@ -13,6 +13,15 @@ import orjson
 
 class RequestFailed(Exception):
     """Why a request has no whole answer, in words that are the same for all requests that fail so."""
+
+
+class Usage(NamedTuple):
+    """Counts of tokens, as the server says them."""
+
+    prompt: int
+    cached: int
+    """Of the prompt's."""
+    output: int
 
 
 @dataclass
@@ -26,24 +35,33 @@ class Streamed:
     """When the last byte came, or the failure."""
     id: str | None = None
     """The answer's own name."""
-    usage: Mapping[str, Any] | None = None
+    usage: Usage | None = None
     ended: bool = False
     """Its end was seen: what comes later is no answer."""
+    _rest: bytes = b""
+    """Of a line that has not come whole."""
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def count(self, name: str) -> int:
-        """A count of the server's, such as `prompt_tokens`."""
-        return int((self.usage or {}).get(name) or 0)
-
     @property
-    def cached_tokens(self) -> int:
-        return int(((self.usage or {}).get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+    def counts(self) -> Usage:
+        """The server's counts; zeros where it did not come to say them."""
+        return self.usage or Usage(0, 0, 0)
 
-    def take(self, data: bytes, now: float) -> None:
-        """One event of the stream. Raises RequestFailed for an error event, ValueError for what is no JSON."""
+    def feed(self, data: bytes, now: float) -> None:
+        """Take in bytes, wherever they begin and end. Raises RequestFailed for an error and for what is no event."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                try:
+                    self._take(line[5:].strip(), now)
+                except (ValueError, TypeError, AttributeError, KeyError) as error:
+                    raise RequestFailed("the stream is not in OpenAI's form") from error
+
+    def _take(self, data: bytes, now: float) -> None:
+        """One event."""
         if data == b"[DONE]":
             self.ended = True
             return
@@ -55,8 +73,8 @@ class Streamed:
             if text := _text_of(choice):
                 self.pieces.append(text)
                 self.moments.append(now)
-        if event.get("usage"):
-            self.usage = event["usage"]
+        if usage := event.get("usage"):
+            self.usage = _usage(usage)
 
 
 async def stream(
@@ -67,16 +85,10 @@ async def stream(
         async with http.post(url, data=orjson.dumps(body), headers=headers) as response:
             if response.status != 200:
                 raise RequestFailed(refusal(response.status, await response.read()))
-            rest = b""
             async for piece in response.content.iter_any():
-                now = time.perf_counter()
-                *lines, rest = (rest + piece).split(b"\n")
-                for data in _data(lines):
-                    into.take(data, now)
+                into.feed(piece, time.perf_counter())
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise RequestFailed(f"no whole answer: {type(error).__name__}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RequestFailed("the stream is not in OpenAI's form") from error
     finally:
         into.done = time.perf_counter()
     if not into.ended:
@@ -85,6 +97,12 @@ async def stream(
         raise RequestFailed("the server does not say its token counts (stream_options.include_usage)")
     if not into.moments:  # tokens without a text of their own: only their end was seen
         into.moments.append(into.done)
+
+
+def _usage(said: Mapping[str, Any]) -> Usage:
+    details = said.get("prompt_tokens_details") or {}
+    cached = details.get("cached_tokens") or 0
+    return Usage(int(said["prompt_tokens"]), int(cached), int(said["completion_tokens"]))
 
 
 def refusal(status: int, payload: bytes) -> str:
@@ -99,12 +117,6 @@ def refusal(status: int, payload: bytes) -> str:
 
 def _message(error: Any) -> str:
     return " ".join(str(error.get("message", error) if isinstance(error, dict) else error).split())[:200]
-
-
-def _data(lines: list[bytes]) -> Iterator[bytes]:
-    for line in lines:
-        if line.startswith(b"data:"):
-            yield line[5:].strip()
 
 
 def _text_of(choice: Mapping[str, Any]) -> str:
