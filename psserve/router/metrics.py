@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -53,6 +54,9 @@ class Metrics:
         )
         self.sequences = SequenceMetrics(registry, kv_token_bytes)
         self.inflight = Gauge("psserve_inflight_requests", "Generations in flight.", registry=registry)
+        # The loop is asked while a page is rendered, which happens in it.
+        tasks = Gauge("psserve_router_tasks", "Coroutines under way in the router.", registry=registry)
+        tasks.set_function(lambda: len(asyncio.all_tasks()))
         self.split_mismatch = Counter(
             "psserve_split_mismatch_total", "Answers discarded: the legs disagreed about the prompt.", registry=registry
         )

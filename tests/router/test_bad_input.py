@@ -211,6 +211,7 @@ def test_refused_field_says_why(name: str) -> None:
     "fields",
     [
         {"messages": [USER, {"role": "assistant", "tool_calls": []}, USER]},
+        {"a_field_that_nobody_knows": 1},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]},
         {"max_tokens": 5, "max_completion_tokens": 5},
         {"tools": [TOOL], "tool_choice": "required"},
