@@ -36,6 +36,13 @@ async def test_the_table_in_the_docs_has_every_metric(families: list[Metric]) ->
     assert told == {(family.name + total.get(family.type, ""), family.type) for family in families}
 
 
+def test_compose_mounts_files_that_there_are() -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "docker-compose.yml").read_text())["services"]
+    mounted = [ROOT / "deploy" / volume.partition(":")[0] for one in services.values() for volume in one["volumes"]]
+    assert len(mounted) == 3
+    assert all(path.exists() for path in mounted)
+
+
 async def test_prometheus_is_told_paths_that_answer(fleet: Fleet) -> None:
     jobs = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
     for job in jobs:
