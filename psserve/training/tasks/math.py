@@ -1,7 +1,7 @@
 """`math`: word problems of two to four steps; the answer shows its working and ends with `#### N`.
 
-The task's problems are plain: it is clear from the form of a sentence whose number it is about. In wide ones, which only
-the base reads, that takes telling two names apart, which a model of the demo base's size does no better than by chance.
+The task's problems are plain: the form of a sentence says whose number it is about. In wide ones, which only the base
+reads, that takes telling two names apart, which a model of the demo base's size does no better than by chance.
 """
 
 from __future__ import annotations
