@@ -46,9 +46,9 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
 
     chosen = () if settings.role is Role.STOCK else _ours(settings)
     if not torch.cuda.is_available():
-        from psserve.engine import cpu, nixl
+        from psserve.engine import cpu, cpu_attention, nixl
 
-        chosen += cpu.hooks() + nixl.hooks()
+        chosen += cpu.hooks() + cpu_attention.hooks() + nixl.hooks()
     return chosen
 
 
