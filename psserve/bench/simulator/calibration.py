@@ -49,7 +49,7 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
         transfer = TransferCosts(*fits["transfer"].coefficients)
     costs = Costs(
         PrefillCosts(*fits["prefill"].coefficients),
-        DecodeCosts(*fits["decode"].coefficients, sequence_s=0.0),
+        DecodeCosts(*fits["decode"].coefficients, 0.0),
         transfer,
         kv_bytes=1,  # transfers are fitted by the token
         router_s=median(samples.router) if samples.router else 0.0,

@@ -13,7 +13,7 @@ Then = Callable[[], None]
 
 def after(clock: simpy.Environment, seconds: float, then: Then) -> None:
     """Call `then` in `seconds`. Of two calls due at once, the one that was asked for first comes first."""
-    callbacks = cast(list[Callable[[simpy.Event], None]], clock.timeout(seconds).callbacks)
+    callbacks = cast("list[Callable[[simpy.Event], None]]", clock.timeout(seconds).callbacks)
     callbacks.append(lambda _: then())
 
 
@@ -74,7 +74,7 @@ class Device:
         self._plan += 1
         if not self._active:
             return
-        plan, first = self._plan, min(self._active, key=_left)
+        plan, first = self._plan, self._active[0] if len(self._active) == 1 else min(self._active, key=_left)
         after(self._clock, max(0.0, _left(first)) / self._rate(), lambda: self._end(plan, first))
 
     def _end(self, plan: int, work: Work) -> None:

@@ -1,0 +1,117 @@
+"""How far simulated runs are from measured ones: the runs of a comparison, simulated one by one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from psserve.bench.metrics import summarise
+from psserve.bench.record import RequestRecord
+from psserve.bench.record_file import read_records
+from psserve.bench.result import Line
+from psserve.bench.simulator.calibration import calibrate
+from psserve.bench.simulator.costs import Costs
+from psserve.bench.simulator.replay import sessions_of
+from psserve.bench.simulator.setup import SYSTEMS, Setup
+from psserve.bench.simulator.simulation import simulate
+from psserve.errors import BenchError
+from psserve.fleet.sglang_args import reserved_tokens
+
+FIGURES = ("sessions_per_s", "p50_session_s", "p95_session_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What each system of the comparison had, as `psserve bench compare` was told."""
+
+    kv_tokens: int
+    """Of all servers of a system together."""
+    cores: int | None
+    chunk: int
+    prefill_servers: int = 1
+    """Of `shared`."""
+
+
+def validate(lines: Sequence[Line], records: Path, resources: Resources) -> list[dict[str, Any]]:
+    """A row for each system and number of sessions at a time, with the middle of the repeats and the simulation.
+
+    Costs are calibrated for each system by its runs with one session at a time; rows of other loads are predicted.
+    `records`: folder with the requests of each run, by the run's name. Raises BenchError where a system has no run with
+    one session at a time, or a file is damaged.
+    """
+    runs: dict[tuple[str, int, int], list[Line]] = defaultdict(list)
+    for line in lines:
+        told = line["psserve"]
+        if told["system"] in SYSTEMS and not told["partial"] and told["load"]["concurrency"] is not None:
+            runs[told["system"], len(told["modules"]), told["load"]["concurrency"]].append(line)
+    rows = []
+    for system, modules, concurrency in sorted(runs):
+        quiet = runs.get((system, modules, 1))
+        if quiet is None:
+            raise BenchError(f"{system}, {modules} modules: no run with one session at a time to calibrate by")
+        costs = calibrate([_records(records, line) for line in quiet]).costs
+        rows.append(_row(runs[system, modules, concurrency], records, costs, resources))
+    return rows
+
+
+def _row(lines: Sequence[Line], records: Path, costs: Costs, resources: Resources) -> dict[str, Any]:
+    first = lines[0]["psserve"]
+    measured = [_figures(read_records(_records(records, line))[1]) for line in lines]
+    simulated = [_figures(_simulated(line, records, costs, resources)) for line in lines]
+    row: dict[str, Any] = {"system": first["system"], "modules": len(first["modules"])}
+    row |= {"concurrency": first["load"]["concurrency"], "repeats": len(lines)}
+    for name in FIGURES:
+        was, new = (median(figures[name] for figures in each) for each in (measured, simulated))
+        row[name] = {"measured": was, "simulated": new, "error_pct": round(100 * (new / was - 1), 1)}
+    return row
+
+
+def _simulated(line: Line, records: Path, costs: Costs, resources: Resources) -> list[RequestRecord]:
+    told = line["psserve"]
+    setup = _setup(told["system"], tuple(told["modules"]), costs, resources)
+    made = read_records(_records(records, line))[1]
+    warmup = len({record.session for record in made if record.warmup})
+    sessions = sessions_of(made, round(told["workload"]["system"] * told["workload"]["scale"]))
+    return simulate(setup, sessions, told["load"]["concurrency"], warmup=warmup).records
+
+
+def _setup(system: str, modules: tuple[str, ...], costs: Costs, resources: Resources) -> Setup:
+    """As psserve.bench.systems plans it: of pairs, half of the KV is the prefill servers'."""
+    count, tokens = len(modules), resources.kv_tokens
+    servers: Mapping[str, tuple[int, int]] = {
+        "shared": (resources.prefill_servers, count),
+        "disaggregated": (count, count),
+        "colocated": (count, 0),
+        "lora": (1, 0),
+    }
+    prefill, decode = servers[system]
+    side = tokens // 2 if decode else tokens
+    return Setup(
+        system=next(known for known in SYSTEMS if known == system),
+        modules=modules,
+        prefill=prefill,
+        decode=decode,
+        costs=costs,
+        kv_tokens=side // prefill,
+        decode_kv_tokens=side // decode if decode else None,
+        chunk=resources.chunk,
+        reserved_tokens=reserved_tokens(side // (decode or prefill)),
+        cores=resources.cores,
+    )
+
+
+def _figures(records: Sequence[RequestRecord]) -> dict[str, float]:
+    sessions = summarise(records)["psserve"]["sessions"]
+    return {
+        "sessions_per_s": sessions["session_throughput"],
+        "p50_session_s": sessions["median_session_latency_ms"] / 1000,
+        "p95_session_s": sessions["p95_session_latency_ms"] / 1000,
+    }
+
+
+def _records(folder: Path, line: Line) -> Path:
+    return folder / f"{line['psserve']['run']}.jsonl"

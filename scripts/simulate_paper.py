@@ -1,0 +1,146 @@
+"""The paper's own set-up, simulated: `python scripts/simulate_paper.py [--json FILE] [--png FILE]`.
+
+Eight A100s, 4 for prefill and 4 for decode, Llama-3.1-8B, four modules. Against it the paper's baseline, each module on
+a pair of its own. Both are loaded with more and more sessions at a time. docs/simulator.md shows the result beside the
+paper's figures and says where they differ. No clock: the same command writes the same bytes on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from psserve.bench.simulator.basis import published
+from psserve.bench.simulator.cells import Load, simulate_cells
+from psserve.bench.simulator.line import line_of
+from psserve.bench.simulator.request import module_names
+from psserve.bench.simulator.setup import Setup, SystemName
+from psserve.bench.workloads.choice import WorkloadChoice
+from psserve.bench.workloads.length import Length
+
+MODEL, HARDWARE, MODULES, PREFILL, DECODE = "Llama-3.1-8B", "A100-80G", 4, 4, 4
+SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated")
+SESSIONS_AT_A_TIME = (10, 20, 30, 40, 50, 60, 80, 100, 120, 140, 160)
+TURNOVER = 4
+"""Sessions of a run for each that goes on at a time; the first time round does not count."""
+WORKLOADS: dict[str, dict[str, Any]] = {"reflexion": {}, "react": {"turns": Length(24, 24)}}
+"""Changes to the presets. A turn of ReAct is thought, action and observation: eight turns are taken as 24 calls."""
+PAPER: dict[str, dict[str, float]] = {
+    "reflexion": {"p95_session": 4.5, "throughput": 3.9, "shared_hit_ratio": 0.89, "baseline_falls_at": 40},
+    "react": {"p95_session": 3.9, "throughput": 3.6, "shared_hit_ratio": 0.89, "baseline_falls_at": 40},
+}
+FALLEN = 0.9
+"""The baseline's hit ratio has fallen when it is below this part of what it is at the lowest load."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Simulate the paper's set-up.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the curves into FILE")
+    parser.add_argument("--loads", help="other sessions at a time, as in 10,40,80")
+    options = parser.parse_args()
+    loads = tuple(map(int, options.loads.split(","))) if options.loads else SESSIONS_AT_A_TIME
+    document = {"simulated": True, "model": MODEL, "hardware": HARDWARE, "prefill": PREFILL, "decode": DECODE}
+    document |= {"modules": MODULES, "workloads": {name: workload(name, loads) for name in WORKLOADS}}
+    text = json.dumps(document, indent=1)
+    if options.json:
+        options.json.write_text(text + "\n")
+    if options.png:
+        draw(document["workloads"], options.png)
+    print(text)
+    return 0
+
+
+def workload(name: str, loads: Sequence[int]) -> dict[str, Any]:
+    """Both systems under every load, and what the paper says of the same."""
+    curves = {system: [point(system, name, load) for load in loads] for system in SYSTEMS}
+    changes = {field: str(value) for field, value in WORKLOADS[name].items()}
+    return {"changes": changes, "paper": PAPER[name], "simulated": compared(curves), "curves": curves}
+
+
+def point(system: SystemName, name: str, concurrency: int) -> dict[str, Any]:
+    """One run; its figures go to stderr as they come."""
+    basis = published(MODEL, HARDWARE, None, None, None)
+    setup = Setup(
+        system=system,
+        modules=module_names(MODULES),
+        prefill=PREFILL,
+        decode=DECODE,
+        costs=basis.costs,
+        kv_tokens=basis.kv_tokens,
+    )
+    choice = WorkloadChoice(preset=name, changes=WORKLOADS[name])  # type: ignore[arg-type] # it is a preset
+    load = Load(workload=choice, sessions=TURNOVER * concurrency, concurrency=concurrency, warmup=concurrency)
+    outcome, described = simulate_cells(setup, load, cells=1)
+    line = line_of(outcome, setup, load, workload=described, basis=basis.told, command="")
+    made = figures(line, concurrency)
+    print(f"{name:10} {system:14} {made}", file=sys.stderr, flush=True)
+    return made
+
+
+def figures(line: dict[str, Any], concurrency: int) -> dict[str, Any]:
+    sessions = line["psserve"]["sessions"]
+    return {
+        "concurrency": concurrency,
+        "sessions_per_s": round(sessions["session_throughput"], 4),
+        "p50_session_s": round(sessions["median_session_latency_ms"] / 1000, 2),
+        "p95_session_s": round(sessions["p95_session_latency_ms"] / 1000, 2),
+        "p95_ttft_s": round(line["p95_ttft_ms"] / 1000, 3),
+        "hit_ratio": round(line["cache_report"]["cache_hit_rate_pct"] / 100, 4),
+        "busy_share": line["psserve"]["counters"]["busy_share"],
+    }
+
+
+def compared(curves: dict[SystemName, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Largest ratios over the loads (ours better: above 1), and the load at which the baseline's hits have fallen."""
+    pairs = list(zip(curves["shared"], curves["disaggregated"], strict=True))
+    hits = [theirs["hit_ratio"] for _, theirs in pairs]
+    fallen = [theirs["concurrency"] for _, theirs in pairs if theirs["hit_ratio"] < FALLEN * hits[0]]
+    throughput = [(ours["sessions_per_s"] / theirs["sessions_per_s"], ours["concurrency"]) for ours, theirs in pairs]
+    latency = [(theirs["p95_session_s"] / ours["p95_session_s"], ours["concurrency"]) for ours, theirs in pairs]
+    best = {system: max(point["sessions_per_s"] for point in points) for system, points in curves.items()}
+    return {
+        "p95_session": round(max(latency)[0], 2),
+        "p95_session_at": max(latency)[1],
+        "throughput": round(max(throughput)[0], 2),
+        "throughput_at": max(throughput)[1],
+        "peak_throughput": round(best["shared"] / best["disaggregated"], 2),
+        "shared_hit_ratio": [ours["hit_ratio"] for ours, _ in pairs],
+        "baseline_hit_ratio": hits,
+        "baseline_falls_at": fallen[0] if fallen else None,
+    }
+
+
+PANELS = (
+    ("hit_ratio", "prompt tokens found in the prefill cache", False),
+    ("sessions_per_s", "sessions a second", False),
+    ("p95_session_s", "session latency, p95 (s)", True),
+)
+
+
+def draw(workloads: dict[str, Any], path: Path) -> None:
+    """A row a workload: hit ratio, throughput and latency against sessions at a time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.1 * len(workloads)), layout="constrained")
+    rows = figure.subplots(len(workloads), len(PANELS), squeeze=False)
+    for row, (name, told) in zip(rows, workloads.items(), strict=True):
+        for axes, (key, title, logarithmic) in zip(row, PANELS, strict=True):
+            for system, points in told["curves"].items():
+                axes.plot([p["concurrency"] for p in points], [p[key] for p in points], marker="o", label=system)
+            axes.set(title=f"{name}: {title}", xlabel="sessions at a time")
+            axes.set(**({"yscale": "log"} if logarithmic else {"ylim": (0, None)}))
+            axes.grid(alpha=0.3)
+    rows[0][0].legend()
+    figure.suptitle("Simulated, not measured: 4 + 4 A100, Llama-3.1-8B, four modules")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Simulated against measured: `python scripts/validate_simulator.py FOLDER --kv-tokens N [--cores 2] [--json FILE]`.
+
+FOLDER is what `psserve bench compare --concurrency 1,2,4 --out FOLDER` has written, with spans of its servers. Costs
+are calibrated by the runs with one session at a time; the other loads are predicted. docs/simulator.md has the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from psserve.bench.compare.store import Store
+from psserve.bench.simulator.validation import FIGURES, Resources, validate
+from psserve.console import console, show, table
+from psserve.errors import PsserveError
+from psserve.fleet.settings import CPU_CHUNK
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compare simulated runs with measured ones.")
+    parser.add_argument("folder", type=Path, help="of psserve bench compare")
+    parser.add_argument("--kv-tokens", type=int, required=True, help="of a system's servers together, as compare's")
+    parser.add_argument("--cores", type=int, default=2, help="that the servers share; 0: a device each")
+    parser.add_argument("--chunk", type=int, default=CPU_CHUNK, help="most tokens of a prefill batch")
+    parser.add_argument("--prefill-servers", type=int, default=1, help="of shared")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE too")
+    options = parser.parse_args()
+    resources = Resources(
+        kv_tokens=options.kv_tokens,
+        cores=options.cores or None,
+        chunk=options.chunk,
+        prefill_servers=options.prefill_servers,
+    )
+    store = Store(options.folder)
+    try:
+        rows = validate(store.lines(), store.folder / "records", resources)
+    except (PsserveError, OSError) as error:
+        print(f"validate_simulator.py: error: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    columns = ("system", ">modules", ">at a time", *(f">{name}: measured, simulated, error" for name in FIGURES))
+    show(
+        table(columns, ([row["system"], f"{row['modules']}", f"{row['concurrency']}", *cells(row)] for row in rows)),
+        console(),
+    )
+    return 0
+
+
+def cells(row: dict) -> list[str]:
+    return [
+        f"{row[name]['measured']:.3f}, {row[name]['simulated']:.3f}, {row[name]['error_pct']:+.1f}%" for name in FIGURES
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""`psserve simulate`: tables and result lines, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from psserve.bench.report.point import read_points
+from psserve.cli.main import cli
+
+QUICK = ("--scale", "0.1", "--sessions", "6", "--concurrency", "2", "--gpus", "1x2", "--modules", "2")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["simulate", *arguments])
+
+
+def test_every_system_gets_a_line_of_a_table_that_says_it_is_simulated() -> None:
+    result = run(*QUICK, "--system", "shared", "--system", "colocated")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "simulated, not measured"
+    assert [line.split()[0] for line in lines[1:]] == ["system", "shared", "colocated"]
+
+
+def test_the_same_command_writes_the_same_bytes_and_a_report_reads_them(tmp_path: Path) -> None:
+    paths = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
+    results = [run(*QUICK, "--system", "shared", "--json", "--out", str(path)) for path in paths]
+    texts = [path.read_text().replace(str(path), "") for path in paths]
+    assert texts[0] == texts[1]
+    (point,) = read_points(paths[:1])
+    assert point.simulated
+    assert point.values["sessions"] > 0
+    assert point.phases["decode"] > 0
+    assert json.loads(results[0].stdout) == [json.loads(paths[0].read_text())]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--gpus", "4"), "--gpus 4: give prefill x decode servers"),
+        (("--gpus", "1x2", "--modules", "3"), "too few for 3 modules"),
+        (("--concurrency", "2,none"), "'none' is not a whole number from 1"),
+        (("--rates", "0"), "--rates 0: give numbers above 0"),
+        (("--rates", "1", "--concurrency", "2"), "give --concurrency (closed loop) or --rates (open loop)"),
+        (("--model", "GPT-2"), "model 'GPT-2' is not known: give one of Llama-3.1-8B"),
+        (("--kv-tokens", "1000"), "a server has 984"),
+        (("--calibrate", "there-is-none.jsonl"), "--calibrate tells times, not memory: give --kv-tokens too"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+    result = run("--system", "shared", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
