@@ -18,7 +18,7 @@ def tail(log: Path, lines: int = 12, since: int = 0) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(since, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+            text = file.read(_TAIL_BYTES).decode(errors="replace").replace("\0", "")  # NULs: holes
     except OSError:
         return []
     said = [_ANSI.sub("", line).rstrip() for line in text.splitlines()]

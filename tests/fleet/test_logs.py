@@ -37,6 +37,10 @@ def test_log_that_is_no_text(tmp_path: Path) -> None:
     assert tail(tmp_path / "x.log") == ["\ufffd\ufffd"]
 
 
+def test_log_without_an_end_has_no_lines() -> None:
+    assert tail(Path("/dev/full")) == []  # reads as NULs for ever
+
+
 def test_missing_log_has_no_lines(tmp_path: Path) -> None:
     assert tail(tmp_path / "none.log") == []
 
