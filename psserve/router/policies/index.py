@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import Protocol
 
 from psserve.router.policies.base import Choice, Prompt
@@ -42,8 +41,12 @@ class BlockLru:
         return len(self._blocks)
 
     def match(self, blocks: Sequence[int]) -> int:
-        """How many leading ones of `blocks` are in it."""
-        return sum(1 for _ in takewhile(self._blocks.__contains__, blocks))
+        """How many leading ones of `blocks` are in it. Every server is asked for every request: a plain loop."""
+        held = self._blocks
+        for count, block in enumerate(blocks):
+            if block not in held:
+                return count
+        return len(blocks)
 
     def use(self, blocks: Sequence[int], limit: int) -> None:
         """Put `blocks` in, then drop until at most `limit` are left."""
