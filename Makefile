@@ -33,7 +33,8 @@ fmt: setup ## let ruff rewrite the files
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: bench-smoke ## all benchmarks there are
+bench: setup ## psserve beside its alternatives on two cores, some 20 minutes (docs/benchmarks.md)
+	$(PY) scripts/bench_cpu.py
 
 bench-smoke: setup ## time a small fleet on this machine, some minutes
 	$(PY) scripts/bench_smoke.py

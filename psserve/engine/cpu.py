@@ -6,18 +6,10 @@ laptops, tests and small models, and stands aside where there is a CUDA device.
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import torch
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import SRTPlatform
-
-from psserve.engine.hooks import Hook, Kind
-
-# Between polls of a transfer in flight. A scheduler that spins would take the core that moves the KV.
-_POLL_SECONDS = 0.0005
 
 
 def activate() -> str | None:
@@ -47,14 +39,3 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc]
 
     def get_compile_backend(self, mode: str | None = None) -> str:
         return "eager"  # inductor would compile SGLang's sampling helpers at their first use, for seconds
-
-
-def _yield_while_waiting(result: None, scheduler: Any, *args: Any) -> None:
-    """AFTER `Scheduler.on_idle`: nothing to run, but transfers in flight; fully idle, SGLang sleeps on its sockets."""
-    if not scheduler.is_fully_idle():
-        time.sleep(_POLL_SECONDS)
-
-
-def hooks() -> tuple[Hook, ...]:
-    """The hooks that a server on CPU needs whatever its role."""
-    return (Hook("sglang.srt.managers.scheduler.Scheduler.on_idle", Kind.AFTER, _yield_while_waiting),)

@@ -46,9 +46,9 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
 
     chosen = () if settings.role is Role.STOCK else _ours(settings)
     if not torch.cuda.is_available():
-        from psserve.engine import cpu, cpu_attention, nixl
+        from psserve.engine import cpu_attention, cpu_waiting, nixl
 
-        chosen += cpu.hooks() + cpu_attention.hooks() + nixl.hooks()
+        chosen += cpu_attention.hooks() + cpu_waiting.hooks() + nixl.hooks()
     return chosen
 
 

@@ -1,0 +1,110 @@
+"""The CPU table: psserve and its alternatives side by side on two cores (`make bench`).
+
+    python scripts/bench_cpu.py                                      docs/results/bench-cpu.json, about 20 minutes
+    python scripts/bench_cpu.py --modules 8 --out /tmp/eight.json    eight modules
+    python scripts/bench_cpu.py --resume                             go on with what was interrupted
+
+Builds a zoo of random weights, large enough that reading prompts is most of the work, has `psserve bench compare` run
+the systems in turns, and keeps its report's data. docs/benchmarks.md tells the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from measuring.bench_zoo import adapter_of, bench_zoo
+from measuring.cpu_split import cpu_split
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPE = {
+    "hidden_size": 512,
+    "intermediate_size": 1_536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "max_position_embeddings": 4_096,
+}
+"""25 million parameters. A token's KV cache is 16 KiB in float32."""
+CONTEXTS = 4
+"""Longest contexts that a prefill server of one module's own has room for; the shared one, for each module as many."""
+LONGEST = 2_048
+WORKLOAD = (
+    *("--workload", "reflexion", "--trials", "2", "--turns", "5", "--scale", "0.125"),
+    *("--new-tokens", "768~0.5", "--think-secs", "0"),
+)
+"""The preset at an eighth of its lengths, so that a session of 13 calls fits into two minutes."""
+
+
+def main() -> int:
+    options = parse(sys.argv[1:])
+    modules = [f"m{number}" for number in range(options.modules)]
+    zoo = bench_zoo(options.work / f"zoo-{options.modules}", modules, SHAPE)
+    folder = options.work / f"comparison-{options.modules}"
+    if (code := compare(options, zoo, folder, modules)) != 0:
+        return code
+    write(folder, options.out)
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="The CPU table.")
+    add = parser.add_argument
+    add("--modules", type=int, default=4, help="[default: 4]")
+    add("--systems", default="shared,disaggregated,colocated", help="of shared, disaggregated, colocated, lora, single")
+    add("--concurrency", default="8", help="sessions at a time, as in 2,4,8 [default: 8]")
+    add("--sessions", type=int, default=16, help="of each run [default: 16]")
+    add("--repeats", type=int, default=3, help="[default: 3]")
+    add("--work", type=Path, default=ROOT / "build" / "bench-cpu", help="for zoo and results [default: %(default)s]")
+    add("--out", type=Path, default=ROOT / "docs" / "results" / "bench-cpu.json", help="[default: %(default)s]")
+    add("--resume", action="store_true", help="go on with what was interrupted")
+    add("--extra", nargs=argparse.REMAINDER, default=[], help="more options of `psserve bench compare`, last")
+    return parser.parse_args(arguments)
+
+
+def compare(options: argparse.Namespace, zoo: Path, folder: Path, modules: list[str]) -> int:
+    """Run `psserve bench compare`. Returns its exit status."""
+    arguments = ["--resume", str(folder)] if options.resume else new_comparison(options, zoo, folder, modules)
+    command = [str(Path(sys.executable).with_name("psserve")), "bench", "compare", *arguments]
+    return subprocess.run(command, stdout=sys.stderr, check=False).returncode
+
+
+def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, modules: list[str]) -> list[str]:
+    systems = options.systems.split(",")
+    adapters = [f"{module}={adapter_of(zoo, module)}" for module in modules] if "lora" in systems else []
+    return [
+        *("--zoo", str(zoo), "--out", str(folder), "--device", "cpu", *WORKLOAD),
+        *("--kv-tokens", str(kv_tokens(len(modules))), "--context-length", str(LONGEST)),
+        *("--concurrency", options.concurrency, "--sessions", str(options.sessions)),
+        *("--repeats", str(options.repeats), "--warmup", "1"),
+        *(part for system in systems for part in ("--system", system)),
+        *(part for adapter in adapters for part in ("--adapter", adapter)),
+        *options.extra,
+    ]
+
+
+def kv_tokens(modules: int) -> int:
+    """Of a whole system: CONTEXTS contexts for each prefill and each decode server of the paper's baseline, and what a
+    decode server keeps free for answers."""
+    return 2 * modules * (CONTEXTS * LONGEST + 512)
+
+
+def write(folder: Path, out: Path) -> None:
+    """The report's data with the CPU's split, in one step."""
+    report = json.loads((folder / "report.json").read_text())
+    report["cpu_split"] = cpu_split(folder / "results.jsonl")
+    report["command"] = "python scripts/bench_cpu.py " + " ".join(sys.argv[1:])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = out.with_suffix(".building")
+    building.write_text(json.dumps(report, indent=1) + "\n")
+    os.replace(building, out)
+    print(json.dumps(report["ratios"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
