@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,8 @@ def _loop(load: LoadOptions, sessions: Iterable[Session], described: Mapping[str
 def _stopping(note: Callable[[str], None]) -> Iterator[asyncio.Event]:
     """An event that the first Ctrl-C or SIGTERM sets; the next one is obeyed as if nobody listened."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
+    in_main = threading.current_thread() is threading.main_thread()  # others get no signals
+    signals = (signal.SIGINT, signal.SIGTERM) if in_main else ()
 
     def end() -> None:
         note("interrupted: the result will be of what was done so far")

@@ -9,6 +9,9 @@ import pytest
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import build_zoo
+from tests.router.conftest import fleet, make_fleet
+
+__all__ = ["fleet", "make_fleet"]
 
 
 @pytest.fixture(scope="session")
