@@ -20,7 +20,7 @@ class Run:
     def name(self) -> str:
         """Also a file's name: shared.m4.c8.r1."""
         load = self.cell.load
-        return f"{self.system}.m{self.cell.modules}.{load.kind[0]}{load.value:g}.{self.repeat + 1}"
+        return f"{self.system}.m{self.cell.modules}.{load.kind[0]}{load.value:g}.r{self.repeat + 1}"
 
 
 @dataclass(frozen=True)

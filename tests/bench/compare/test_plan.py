@@ -1,0 +1,79 @@
+"""The order of a comparison, its folder, and what its options mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from psserve.bench.compare.asked import loads_of, numbers, started_names, systems_of
+from psserve.bench.compare.plan import Plan
+from psserve.bench.compare.store import Store, saved_arguments
+from psserve.bench.report.point import Load
+from psserve.bench.result import append_result
+from psserve.errors import BenchError, UsageError
+from tests.bench.report.results import line
+
+LOADS = (Load("concurrency", 1), Load("concurrency", 8))
+
+
+def test_every_system_has_its_turn_before_the_next_repeat() -> None:
+    plan = Plan(systems=("a", "b"), sizes=(1, 4), loads=LOADS, repeats=2)
+    visited = [(visit.runs[0].repeat, visit.modules, visit.system) for visit in plan.visits()]
+    assert visited == [(repeat, modules, system) for repeat in (0, 1) for modules in (1, 4) for system in ("a", "b")]
+    names = [run.name for run in plan.runs]
+    assert len(set(names)) == len(names) == 16
+    assert names[0] == "a.m1.c1.r1"
+
+
+def test_a_folder_with_results_is_not_begun_anew(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "out", ["--repeats", "2"])
+    assert store.done() == set()
+    append_result(store.results, line("shared", 1, repeat=0))
+    append_result(store.results, line("shared", 1, repeat=1, partial=True))
+    assert store.done() == {"shared-0"}
+    assert saved_arguments(tmp_path / "out") == ["--repeats", "2"]
+    with pytest.raises(UsageError, match="--resume"):
+        Store.create(tmp_path / "out", [])
+
+
+def test_a_folder_without_a_comparison_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="holds no comparison to go on with"):
+        saved_arguments(tmp_path)
+    (tmp_path / "compare.json").write_text("{")
+    with pytest.raises(BenchError, match="is damaged"):
+        saved_arguments(tmp_path)
+
+
+def test_loads_are_sessions_at_a_time_or_a_rate() -> None:
+    assert loads_of("8,1,1", None) == LOADS
+    assert loads_of(None, "0.5") == (Load("rate", 0.5),)
+    assert loads_of(None, None) == (Load("concurrency", 4),)
+    with pytest.raises(UsageError, match="not both"):
+        loads_of("1", "1")
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,,2", "-1", "one", "1.5"])
+def test_numbers_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--modules"):
+        numbers("--modules", text, int)
+
+
+def test_systems_are_named_once_and_known() -> None:
+    assert started_names((), ()) == ("shared", "disaggregated")
+    assert started_names((), ("x=http://h",)) == ()
+    assert started_names(("colocated", "shared", "shared"), ()) == ("colocated", "shared")
+    with pytest.raises(UsageError, match="--system magic: there are shared"):
+        started_names(("magic",), ())
+
+
+@pytest.mark.parametrize(
+    ("against", "message"),
+    [(("url",), "give NAME=URL"), (("a=http://h", "a=http://i"), "each name once"), (("a=h",), "--url h")],
+)
+def test_urls_are_named(against: tuple[str, ...], message: str) -> None:
+    def no_spec(zoo: Path, modules: tuple[str, ...]) -> object:
+        raise AssertionError
+
+    with pytest.raises(UsageError, match=message):
+        systems_of((), against, ("math",), None, no_spec, None)  # type: ignore[arg-type]
