@@ -10,6 +10,7 @@ from time import monotonic
 
 from aiohttp import web
 
+from psserve.router.access.server import SERVER
 from psserve.router.config import ModuleConfig
 from psserve.router.dispatch import Legs
 from psserve.router.observability.sequence import SequenceRecord
@@ -103,7 +104,7 @@ class Exchange:
         """Headers of the answer, from what is known now. Takes the time spent here, so call it when they are sent."""
         if self.sent is not None and self._answered is not None:
             self.overhead_s = (self.sent - self.started) + (monotonic() - self._answered)
-        headers = {"x-request-id": self.request_id}
+        headers = {"Server": SERVER, "x-request-id": self.request_id}
         if self.module != "-":
             headers["x-psserve-module"] = self.module
         if self.edition is not None:

@@ -49,12 +49,13 @@ async def show_model(request: web.Request) -> web.Response:
 
 
 def _model_card(state: RouterState, name: str, module: ModuleConfig) -> dict[str, Any]:
+    """`root` is the module behind an alias, by its name: as SGLang has it, and no path of this machine's."""
     return {
         "id": name,
         "object": "model",
         "created": module.created,
         "owned_by": "psserve",
-        "root": module.path,
+        "root": module.name,
         "parent": state.config.base.name,
         "max_model_len": state.config.base.context_length,
     }

@@ -20,7 +20,7 @@ async def test_models_are_listed_under_name_and_alias(fleet: Fleet) -> None:
         "object": "model",
         "created": 1764000000,
         "owned_by": "psserve",
-        "root": "/zoo/math",
+        "root": "math",
         "parent": "base",
         "max_model_len": 4096,
     }
@@ -30,6 +30,12 @@ async def test_one_model(fleet: Fleet) -> None:
     assert (await fleet.get("/v1/models/maths"))[1]["id"] == "maths"
     status, answer = await fleet.get("/v1/models/nobody")
     assert (status, answer["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/nowhere", "/dashboard"])
+async def test_answers_do_not_name_the_server_s_library(fleet: Fleet, path: str) -> None:
+    async with fleet.http.get(fleet.url + path) as response:
+        assert response.headers.getall("Server") == ["psserve"]
 
 
 async def test_workers_show_their_state(fleet: Fleet) -> None:

@@ -114,6 +114,21 @@ async def test_second_signal_ends_at_once(tmp_path: Path, workers) -> None:
     await eventually(lambda: not workers[1].running)
 
 
+async def test_one_connection_too_many_is_told_so(tmp_path: Path, workers) -> None:
+    """By the process, whose event loop is uvloop: its transports are not asyncio's."""
+    process = await start(tmp_path, workers, limits={"connections": 1})
+    host, port = (await listening(process)).removeprefix("http://").split(":")
+    _, held = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(host, int(port))
+    async with asyncio.timeout(PATIENCE_S):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    for end in (held, writer):
+        end.close()
+    process.terminate()
+    assert await process.wait() == 0
+
+
 async def test_port_in_use_is_one_line(tmp_path: Path, workers) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = await start(tmp_path, workers, port=taken.getsockname()[1])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from aiohttp import web
@@ -16,6 +16,9 @@ from aiohttp.web_server import Server
 
 from psserve.errors import RequestError
 from psserve.request_limits import RequestLimits
+
+SERVER = "psserve"
+"""What the header `Server` says: aiohttp would name its version, and Python's."""
 
 log = logging.getLogger("psserve.router")
 
@@ -45,9 +48,9 @@ class _Handler(RequestHandler):
         server = self._manager
         assert isinstance(server, _Server)
         if server.is_full:
-            assert isinstance(transport, asyncio.Transport)
-            transport.write(_TOO_MANY)
-            transport.close()
+            ours = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+            ours.write(_TOO_MANY)
+            ours.close()
             self._force_close = True  # read nothing
             self._manager = None  # never was one of the server's
             return
@@ -65,7 +68,12 @@ class _Handler(RequestHandler):
             raise ConnectionError("the answer has begun: cut it")
         error = _refusal(status, message or "")
         log.info("refused status=%d remote=%s error=%s", error.status, request.remote, type(exc).__name__)
-        response = web.Response(body=orjson.dumps(error.body()), status=error.status, content_type="application/json")
+        response = web.Response(
+            body=orjson.dumps(error.body()),
+            status=error.status,
+            headers={"Server": SERVER},
+            content_type="application/json",
+        )
         response.force_close()
         return response
 
@@ -84,7 +92,7 @@ def _too_many() -> bytes:
     )
     body = orjson.dumps(error.body())
     head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 2\r\nConnection: close"
-    return f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"{head}\r\nServer: {SERVER}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 _TOO_MANY = _too_many()

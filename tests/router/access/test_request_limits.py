@@ -151,6 +151,17 @@ async def test_connections_beyond_the_limit_are_refused_and_counted_off(make_fle
     await eventually(free_again)
 
 
+async def test_the_refusal_of_what_is_no_http_does_not_name_the_server_s_library(small: Fleet) -> None:
+    host, port = small.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: \rb\r\n\r\n")
+    async with asyncio.timeout(PATIENCE_S):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    writer.close()
+    assert "Server: psserve\r\n" in head
+    assert "aiohttp" not in head
+
+
 async def test_what_is_no_http_is_logged_without_its_bytes(small: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     await raw(small, f"{POST}Authorization: Bearer psk_canary{'x' * 3000}\r\n\r\n".encode())
