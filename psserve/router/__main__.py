@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 from functools import partial
@@ -47,6 +48,9 @@ async def serve(config: RouterConfig, path: Path) -> None:
             await site.start()
         except OSError as error:
             raise StartError(f"router cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+        # All that is there now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         _announce("http" if certificate is None else "https", config.host, runner.addresses[0][1])
         renewing = asyncio.create_task(keep_renewed(certificate)) if certificate is not None else None
         await stop.wait()

@@ -13,20 +13,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import orjson
 
-from psserve.errors import RequestError
 from psserve.router.admission.admission import Admission
 from psserve.router.admission.grant import Grant
 from psserve.router.admission.terms import Terms
 from psserve.router.config import ModuleConfig, RouterConfig
+from psserve.router.deadline import Deadline, Timeout, by
 from psserve.router.failures import LegFailure, Reason, broken, split_mismatch, stream_error
 from psserve.router.metrics import Metrics
 from psserve.router.observability.sequence import SequenceRecord
@@ -38,7 +38,6 @@ from psserve.router.upstream import Upstream
 from psserve.router.workers import Worker, WorkerTable
 
 Body = dict[str, Any]
-Result = TypeVar("Result")
 ERROR_EVENT = b'data: {"error"'
 HELD_AGAINST: frozenset[Reason] = frozenset({"error", "aborted", "malformed", "split"})
 """Failures that count for a worker's breaker. Connections that break mark it down at once (see upstream.py)."""
@@ -179,7 +178,7 @@ class Dispatcher:
         """
         terms = sequence.terms or Terms.from_now(self._longest_s, self._first_byte_s)
         if sequence.after is not None:
-            async with _deadline(terms.begin_by):
+            async with Deadline(terms.begin_by):
                 await sequence.after.wait()
         with ExitStack() as held:
             legs = await self._start_admitted(held, module, sequence, terms)
@@ -205,7 +204,7 @@ class Dispatcher:
         while True:
             attempt += 1
             if grant is None:
-                async with _deadline(terms.begin_by):
+                async with Deadline(terms.begin_by):
                     is_first = attempt == 1 and sequence.after is None
                     grant = await self._admission.enter(
                         module, request, priority=terms.priority, is_bounded=is_first, avoid=failed
@@ -223,7 +222,7 @@ class Dispatcher:
             if not fresh:
                 held.close()
                 grant = None
-                async with _deadline(terms.begin_by):
+                async with Deadline(terms.begin_by):
                     await asyncio.sleep(backoff_s(attempt))
 
     def _goes_again(self, failure: LegFailure, attempt: int) -> bool:
@@ -245,8 +244,8 @@ class Dispatcher:
         decode_by = terms.begin_by if sequence.decode.get("stream") else terms.deadline
         try:
             prefill, opening = await together(
-                _by(terms.begin_by, self._prefill(pair, sequence, record)),
-                _by(decode_by, self._decode(pair, sequence, record, opened)),
+                by(terms.begin_by, self._prefill(pair, sequence, record)),
+                by(decode_by, self._decode(pair, sequence, record, opened)),
             )
         except BaseException as error:
             pair.decode.running -= 1
@@ -260,7 +259,7 @@ class Dispatcher:
     @asynccontextmanager
     async def _owned(self, legs: Legs, deadline: float) -> AsyncIterator[None]:
         try:
-            async with _deadline(deadline):
+            async with Deadline(deadline):
                 yield
             legs.pair.decode.last_answer = monotonic()
             if legs.pair.grant is not None:
@@ -327,33 +326,6 @@ class Dispatcher:
     def _tells(self, pair: Pair, started: float) -> bool:
         """Whether a deadline that passed says something of the decode worker: clients may ask for very short ones."""
         return pair.decode.last_answer < started <= monotonic() - self._telling_s
-
-
-class Timeout(RequestError):
-    """The request's deadline passed, or the time by which its answer had to begin."""
-
-    def __init__(self) -> None:
-        message = "the request took longer than this server allows, to begin its answer or as a whole"
-        super().__init__(504, message, type="server_error", code="timeout")
-
-
-@asynccontextmanager
-async def _deadline(when: float) -> AsyncIterator[None]:
-    """Cancel what is inside at `when` (monotonic seconds). Raises Timeout."""
-    scope = asyncio.timeout(when - monotonic())
-    try:
-        async with scope:
-            yield
-    except TimeoutError:
-        if scope.expired():
-            raise Timeout from None
-        raise
-
-
-async def _by(when: float, coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `coroutine`, which is cancelled at `when` (monotonic seconds). Raises Timeout."""
-    async with _deadline(when):
-        return await coroutine
 
 
 def _prefill_usage(worker: Worker, payload: bytes) -> PrefillUsage:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from psserve.router.failures import LegFailure
 from psserve.router.load_metrics import LoadMetrics
 from psserve.router.observability.buckets import LATENCY
+from psserve.router.observability.labelled import Counter, Histogram
 from psserve.router.observability.sequence_metrics import SequenceMetrics
 from psserve.router.task_routing.choice import Choice
 from psserve.router.workers import WorkerTable

@@ -53,7 +53,6 @@ REFUSED = {
 
 def check_refused(body: Body) -> None:
     """Raises RequestError (400) for the first field that is refused and set; false and null ask for nothing."""
-    for name, why in REFUSED.items():
-        value = body.get(name)
-        if value is not None and value is not False:  # 0 is set: a rank or a room may be
-            raise invalid(name, f"{name} is not supported: {why}", "unsupported_parameter")
+    for name, value in body.items():
+        if name in REFUSED and value is not None and value is not False:  # 0 is set: a rank or a room may be
+            raise invalid(name, f"{name} is not supported: {REFUSED[name]}", "unsupported_parameter")

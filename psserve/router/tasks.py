@@ -12,6 +12,8 @@ log = logging.getLogger("psserve.router")
 
 async def together(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
     """The results in order. The first failure cancels the others, waits for them, and is raised as itself."""
+    if len(coroutines) == 1:
+        return [await coroutines[0]]  # a task of its own would cost as much as admission
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]

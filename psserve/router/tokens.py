@@ -17,8 +17,8 @@ from psserve.router.body import load_body, served_module
 from psserve.router.chat import check_chat
 from psserve.router.checks import Body, check_bool, check_token_ids, invalid, missing
 from psserve.router.config import RouterConfig
+from psserve.router.deadline import Timeout
 from psserve.router.dialect import Document, refuse_unknown
-from psserve.router.dispatch import Timeout
 from psserve.router.exchange import EXCHANGE
 from psserve.router.failures import broken
 from psserve.router.info import json_response

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from contextvars import ContextVar
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp.client_proto import ResponseHandler
 
 from psserve.router.config import RouterConfig
 from psserve.router.failures import LegFailure, bad_status, broken, no_connection
@@ -32,10 +33,8 @@ class Upstream:
     def __init__(self, config: RouterConfig, table: WorkerTable) -> None:
         self._table = table
         self._background = Background()
-        self._headers = {"Authorization": f"Bearer {config.worker_key}", "Content-Type": "application/json"}
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.upstream_timeout_s)
-        self._pooled = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S), timeout)
-        self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True), timeout)
+        self._pooled = _session(config, _Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S))
+        self._fresh = _session(config, _Connector(limit=0, force_close=True))
 
     async def post(
         self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
@@ -45,17 +44,15 @@ class Upstream:
         Raises LegFailure otherwise. A worker that cannot be reached, or breaks the connection, is marked down;
         one that breaks a pooled connection is not, for it may have restarted since.
         """
-        reused = SimpleNamespace(value=False)
         session = self._fresh if fresh else self._pooled
+        _is_reused.set(True)
         try:
-            response = await session.post(
-                worker.url + path, data=body, headers={**self._headers, **headers}, trace_request_ctx=reused
-            )
+            response = await session.post(worker.url + path, data=body, headers=headers)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             self._table.mark_down(worker, "does not accept connections")
             raise no_connection(worker, str(error)) from error
         except aiohttp.ClientError as error:
-            if reused.value:
+            if _is_reused.get():
                 raise broken(worker, "stale", repr(error)) from error
             raise self._reset(worker, error) from error
         if response.status != 200:
@@ -86,8 +83,7 @@ class Upstream:
         """The body of a successful answer; None if there is none in time. Says nothing of the worker's health."""
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            headers = self._headers | {"Accept-Encoding": "identity"}  # nothing here unpacks what SGLang would compress
-            async with self._pooled.get(worker.url + path, headers=headers, timeout=timeout) as response:
+            async with self._pooled.get(worker.url + path, timeout=timeout) as response:
                 return await response.read() if response.status == 200 else None
         return None
 
@@ -95,7 +91,7 @@ class Upstream:
         """Whether a GET is answered in time, with whatever status."""
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         try:
-            async with self._pooled.get(worker.url + path, headers=self._headers, timeout=timeout):
+            async with self._pooled.get(worker.url + path, timeout=timeout):
                 return True
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -133,28 +129,30 @@ class Upstream:
         # A worker that cannot be told has lost the request already, or notices the closed connection by itself.
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             url = worker.url + "/abort_request"
-            async with self._pooled.post(url, data=body, headers=self._headers, timeout=timeout) as response:
+            async with self._pooled.post(url, data=body, timeout=timeout) as response:
                 if response.status != 200:
                     log.warning("worker=%s abort=%s status=%d", worker.name, rid, response.status)
 
 
-def _session(connector: aiohttp.TCPConnector, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+_is_reused: ContextVar[bool] = ContextVar("psserve_is_reused")
+"""Whether the request that this task sent last had a connection that had served others."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that tells whether it opened a connection for a request. aiohttp's tracing would too, at a price."""
+
+    async def _create_connection(self, *arguments: Any, **options: Any) -> ResponseHandler:
+        _is_reused.set(False)
+        return await super()._create_connection(*arguments, **options)
+
+
+def _session(config: RouterConfig, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
-        timeout=timeout,
-        trace_configs=[_reuse_trace()],
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.upstream_timeout_s),
+        headers={"Authorization": f"Bearer {config.worker_key}", "Content-Type": "application/json"},
+        # Accept-Encoding among them: nothing here unpacks what SGLang would compress.
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     )
-
-
-def _reuse_trace() -> aiohttp.TraceConfig:
-    """Notes on a request's trace context whether its connection came from the pool."""
-
-    async def note(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx.value = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(note)
-    return trace

@@ -68,4 +68,6 @@ def _text(value: object) -> str:
     if value is None:
         return "-"
     text = str(value)
+    if isinstance(value, (int, float)):
+        return text
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from psserve.router.observability.buckets import LATENCY, PER_TOKEN
+from psserve.router.observability.labelled import Counter, Histogram
 from psserve.router.observability.sequence import SequenceRecord
 
 
