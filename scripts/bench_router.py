@@ -1,4 +1,4 @@
-"""What the router costs: `python scripts/bench_router.py [--peer NAME]... [--json FILE]`, some 8 minutes for two peers.
+"""What the router costs: `python scripts/bench_router.py [--peer NAME]... [--json FILE]`, some 8 minutes.
 
 psserve's router and SGLang's two, in turn, in front of the same canned workers, each on a core of its own; client and
 workers have the other one. Prints tables, and the figures beside their targets; docs/router-speed.md tells the method.
@@ -33,6 +33,7 @@ LOADS = {
     "long, first byte of a stream": Load(LONG_WORDS, stream=True),
 }
 STREAM_INTERVAL_S = 0.2
+PEER_PATH = Path(tempfile.gettempdir()) / "psserve-peer"
 
 
 def main() -> int:
@@ -41,10 +42,10 @@ def main() -> int:
     if cores.others is not None:
         os.sched_setaffinity(0, {cores.others})
     names = ["direct", "psserve"]
-    for peer in options.peer:
+    for peer in [] if options.peer == ["none"] else options.peer or PEERS:
         if why := missing_peer(peer, options.peer_path):
             note(why)
-        elif peer not in names:
+        else:
             names.append(peer)
     with tempfile.TemporaryDirectory(prefix="psserve-router-") as directory:
         document = measure(names, options, cores, Path(directory))
@@ -56,8 +57,8 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the router beside SGLang's.")
-    parser.add_argument("--peer", action="append", default=[], choices=PEERS, help="measure this one too; repeatable")
-    parser.add_argument("--peer-path", type=Path, default=Path("/tmp/peer"), metavar="DIR", help="holds sglang_router")
+    parser.add_argument("--peer", action="append", choices=(*PEERS, "none"), help="beside which (default: both)")
+    parser.add_argument("--peer-path", type=Path, default=PEER_PATH, metavar="DIR", help="where sglang_router is")
     parser.add_argument("--rounds", type=int, default=2, help="turns of every router (default: 2)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement (default: 10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")

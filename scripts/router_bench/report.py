@@ -26,12 +26,14 @@ def latency_figures(times: Mapping[str, Sequence[float]]) -> dict[str, dict[str,
 
 
 def throughput_figures(rounds: Sequence[Throughput]) -> dict[str, float]:
-    """Medians of the rounds."""
-    return {
-        "requests_per_s": round(median([one.requests_per_s for one in rounds])),
-        "cpu_ms": round(median([one.cpu_ms for one in rounds]), 3),
-        "per_core": round(median([one.per_core for one in rounds])),
-        "busy": round(median([one.busy for one in rounds]), 2),
+    """Medians of the rounds. Without a router there is only the rate: what client and workers can do."""
+    figures = {"requests_per_s": round(median([one.requests / one.seconds for one in rounds]))}
+    if not all(one.cpu_s for one in rounds):
+        return figures
+    return figures | {
+        "cpu_ms": round(median([1_000 * one.cpu_s / one.requests for one in rounds]), 3),
+        "per_core": round(median([one.requests / one.cpu_s for one in rounds])),
+        "cores_used": round(median([one.cpu_s / one.seconds for one in rounds]), 2),
     }
 
 
@@ -45,7 +47,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     text += ["", f"small requests, {document['connections']} connections never idle"]
     text.append(_row("", "requests/s", "CPU ms each", "per core", "cores used"))
     for name, row in document["throughput"].items():
-        text.append(_row(name, *(row[key] for key in ("requests_per_s", "cpu_ms", "per_core", "busy"))))
+        text.append(_row(name, *(row.get(key) for key in ("requests_per_s", "cpu_ms", "per_core", "cores_used"))))
     text += ["", f"{document['streams_at_once']} streams at once, twice: MiB"]
     text.append(_row("", "before", "during", "after", "KiB a stream", "us a chunk", "late s"))
     for name, row in document["streams"].items():
@@ -58,7 +60,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
 def verdicts(document: Mapping[str, Any]) -> list[str]:
     """psserve's figures beside the targets, one a line."""
     small = document["latency"]["small, whole"]["psserve"]
-    per_core = {name: row["per_core"] for name, row in document["throughput"].items()}
+    per_core = {name: row.get("per_core", math.nan) for name, row in document["throughput"].items()}
     text = [
         _verdict("added to the median, ms", small["added_p50_ms"], most=2),
         _verdict("added to the 99th percentile, ms", small["added_p99_ms"], most=10),

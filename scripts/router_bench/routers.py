@@ -18,7 +18,7 @@ from typing import IO
 
 import psutil
 
-START_S = 60.0
+START_S = 120.0
 UPSTREAM = Path(__file__).parent / "upstream.py"
 BOOTSTRAP_PORT = 8998
 """Nothing listens there, and nobody asks."""
