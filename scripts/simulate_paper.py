@@ -118,7 +118,7 @@ def compared(curves: dict[SystemName, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 PANELS = (
-    ("hit_ratio", "prompt tokens found in the prefill cache", False),
+    ("hit_ratio", "prefill hit ratio", False),
     ("sessions_per_s", "sessions a second", False),
     ("p95_session_s", "session latency, p95 (s)", True),
 )
@@ -128,12 +128,15 @@ def draw(workloads: dict[str, Any], path: Path) -> None:
     """A row a workload: hit ratio, throughput and latency against sessions at a time."""
     from matplotlib.figure import Figure
 
+    from psserve.bench.report.palette import SYSTEMS as SYSTEM_COLOURS
+
     figure = Figure(figsize=(11, 3.1 * len(workloads)), layout="constrained")
     rows = figure.subplots(len(workloads), len(PANELS), squeeze=False)
     for row, (name, told) in zip(rows, workloads.items(), strict=True):
         for axes, (key, title, logarithmic) in zip(row, PANELS, strict=True):
             for system, points in told["curves"].items():
-                axes.plot([p["concurrency"] for p in points], [p[key] for p in points], marker="o", label=system)
+                at, values = [p["concurrency"] for p in points], [p[key] for p in points]
+                axes.plot(at, values, marker="o", markersize=4, color=SYSTEM_COLOURS[system].light, label=system)
             axes.set(title=f"{name}: {title}", xlabel="sessions at a time")
             axes.set(**({"yscale": "log"} if logarithmic else {"ylim": (0, None)}))
             axes.grid(alpha=0.3)

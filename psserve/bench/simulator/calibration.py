@@ -33,7 +33,8 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
     """From files of `psserve bench --records`. Raises BenchError for one that is none, or if they tell too little.
 
     Only requests that had the machine to themselves are used: a run with one session at a time has them. Then a batch
-    is one sequence, so what a second one in a batch costs is not seen: it is taken to cost only its context.
+    is one sequence, so what a further one in a batch costs is not seen: it is taken to pass the layers at the price of
+    a token of a prompt, and to cost its context.
     """
     samples = Samples()
     for path in paths:
@@ -46,10 +47,14 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
     transfer = TransferCosts(0.0, 0.0)
     if samples.transfer:
         fits["transfer"] = _fit(where, "transfer", ("request", "token"), samples.transfer)
-        transfer = TransferCosts(*fits["transfer"].coefficients)
+        request_s, sent_s = fits["transfer"].coefficients
+        transfer = TransferCosts(request_s, sent_s)
+    batch_s, token_s, pair_s = fits["prefill"].coefficients
+    step_s, context_s = fits["decode"].coefficients
+    sequence_s = min(token_s, step_s)
     costs = Costs(
-        PrefillCosts(*fits["prefill"].coefficients),
-        DecodeCosts(*fits["decode"].coefficients, 0.0),
+        PrefillCosts(batch_s, token_s, pair_s),
+        DecodeCosts(step_s - sequence_s, context_s, sequence_s),
         transfer,
         kv_bytes=1,  # transfers are fitted by the token
         router_s=median(samples.router) if samples.router else 0.0,

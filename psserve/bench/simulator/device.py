@@ -58,7 +58,9 @@ class Device:
         self._replan()
 
     def _rate(self) -> float:
-        return min(1.0, self._slots / len(self._active))
+        """At which each is worked on; 1 is full speed."""
+        count = len(self._active)
+        return 1.0 if count <= self._slots else self._slots / count
 
     def _settle(self) -> None:
         now = self._clock.now

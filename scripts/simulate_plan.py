@@ -1,0 +1,105 @@
+"""What a million sessions cost with 1, 4, 16, 64 modules: `python scripts/simulate_plan.py [--json FILE] [--price 2]`.
+
+Each module has one decode GPU. Beside them stand as many prefill GPUs (the paper's set-up), half or a quarter as many
+where they are shared, or none where every GPU does both. Of each arrangement the load with the most sessions a second
+counts whose sessions stay within the objective. Simulated on published figures: docs/simulator.md shows the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from psserve.bench.simulator.basis import Basis, published
+from psserve.bench.simulator.cells import Load, simulate_cells
+from psserve.bench.simulator.line import line_of
+from psserve.bench.simulator.request import module_names
+from psserve.bench.simulator.setup import Setup, SystemName
+from psserve.bench.workloads.choice import WorkloadChoice
+from psserve.bench.workloads.length import Length
+
+MODEL, HARDWARE = "Llama-3.1-8B", "H100"
+MODULES = (1, 4, 16, 64)
+PER_MODULE = (8, 16, 24, 32)
+"""Sessions at a time for each module."""
+TURNOVER = 3
+CHANGES: dict[str, Any] = {"turns": Length(24, 24)}
+"""To the preset `react`, as in simulate_paper.py."""
+OBJECTIVE_S = 120.0
+"""95% of the sessions, tools included."""
+MILLION = 1_000_000
+PRICE = 2.0
+"""Dollars for a GPU and hour: a figure to be replaced by one's own."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Simulate what sessions cost past one machine.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
+    parser.add_argument("--price", type=float, default=PRICE, help="dollars for a GPU and hour")
+    parser.add_argument("--modules", default=",".join(map(str, MODULES)), help="numbers of modules")
+    options = parser.parse_args()
+    basis = published(MODEL, HARDWARE, None, None, None)
+    rows = []
+    for count in map(int, options.modules.split(",")):
+        for setup in arrangements(count, basis):
+            rows.append(row(setup, basis, options.price))
+            print(rows[-1], file=sys.stderr, flush=True)
+    document = {"simulated": True, "model": MODEL, "hardware": HARDWARE, "workload": "react, 24 calls"}
+    document |= {"objective_s": OBJECTIVE_S, "price": options.price, "rows": rows}
+    text = json.dumps(document, indent=1)
+    if options.json:
+        options.json.write_text(text + "\n")
+    print(text)
+    return 0
+
+
+def arrangements(modules: int, basis: Basis) -> Iterator[Setup]:
+    """What could be bought for so many modules."""
+    kinds: list[tuple[SystemName, int, int]] = [("disaggregated", modules, modules), ("colocated", modules, 0)]
+    kinds += [("shared", prefill, modules) for prefill in sorted({modules, -(-modules // 2), -(-modules // 4)})]
+    for system, prefill, decode in kinds:
+        yield Setup(
+            system=system,
+            modules=module_names(modules),
+            prefill=prefill,
+            decode=decode,
+            costs=basis.costs,
+            kv_tokens=basis.kv_tokens,
+        )
+
+
+def row(setup: Setup, basis: Basis, price: float) -> dict[str, Any]:
+    """The best load of one arrangement, and what a million sessions cost at it."""
+    runs = [run(setup, basis, per_module * len(setup.modules)) for per_module in PER_MODULE]
+    good = [each for each in runs if each["p95_session_s"] <= OBJECTIVE_S]
+    best = max(good, key=lambda each: each["sessions_per_s"], default=None)
+    made: dict[str, Any] = {"modules": len(setup.modules), "system": setup.system}
+    made |= {"prefill": setup.prefill, "decode": setup.decode, "best": best}
+    if best is not None:
+        hours = MILLION / best["sessions_per_s"] / 3600 * setup.servers
+        made |= {"gpu_hours_per_million": round(hours), "dollars_per_million": round(hours * price)}
+    return made
+
+
+def run(setup: Setup, basis: Basis, concurrency: int) -> dict[str, float]:
+    choice = WorkloadChoice(preset="react", changes=CHANGES)
+    load = Load(workload=choice, sessions=TURNOVER * concurrency, concurrency=concurrency, warmup=concurrency)
+    outcome, described = simulate_cells(setup, load, cells=1)
+    line = line_of(outcome, setup, load, workload=described, basis=basis.told, command="")
+    sessions = line["psserve"]["sessions"]
+    return {
+        "concurrency": concurrency,
+        "sessions_per_s": round(sessions["session_throughput"], 4),
+        "p95_session_s": round(sessions["p95_session_latency_ms"] / 1000, 2),
+        "hit_ratio": round(line["cache_report"]["cache_hit_rate_pct"] / 100, 4),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
