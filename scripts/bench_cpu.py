@@ -31,21 +31,23 @@ SHAPE = {
     "max_position_embeddings": 4_096,
 }
 """25 million parameters. A token's KV cache is 16 KiB in float32."""
-CONTEXTS = 4
-"""Longest contexts that a prefill server of one module's own has room for; the shared one, for each module as many."""
-LONGEST = 2_048
-WORKLOAD = (
-    *("--workload", "reflexion", "--trials", "2", "--turns", "5", "--scale", "0.125"),
-    *("--new-tokens", "768~0.5", "--think-secs", "0"),
-)
-"""The preset at an eighth of its lengths, so that a session of 13 calls fits into two minutes."""
+POOL = 8_192
+"""KV tokens of each server of the paper's baseline: some four sessions' contexts, as its GPUs had room for some forty.
+psserve's prefill server has as much as the baseline's together."""
+LONGEST = 3_072
+WORKLOADS = {
+    "reflexion": ("--workload", "reflexion", "--scale", "0.125", "--output-tokens", "64~0.5"),
+    "react": ("--workload", "react", "--turns", "12", "--scale", "0.125", "--output-tokens", "64~0.5"),
+}
+"""The presets at an eighth of their lengths, and answers at less than half of that: on a CPU a decoded token costs some
+ten times what a prefilled one does, on the same cores."""
 
 
 def main() -> int:
     options = parse(sys.argv[1:])
     modules = [f"m{number}" for number in range(options.modules)]
+    folder = options.work / f"{options.workload}-{options.modules}"
     zoo = bench_zoo(options.work / f"zoo-{options.modules}", modules, SHAPE)
-    folder = options.work / f"comparison-{options.modules}"
     if (code := compare(options, zoo, folder, modules)) != 0:
         return code
     write(folder, options.out)
@@ -55,6 +57,7 @@ def main() -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The CPU table.")
     add = parser.add_argument
+    add("--workload", choices=list(WORKLOADS), default="reflexion", help="[default: %(default)s]")
     add("--modules", type=int, default=4, help="[default: 4]")
     add("--systems", default="shared,disaggregated,colocated", help="of shared, disaggregated, colocated, lora, single")
     add("--concurrency", default="8", help="sessions at a time, as in 2,4,8 [default: 8]")
@@ -78,20 +81,15 @@ def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, modules
     systems = options.systems.split(",")
     adapters = [f"{module}={adapter_of(zoo, module)}" for module in modules] if "lora" in systems else []
     return [
-        *("--zoo", str(zoo), "--out", str(folder), "--device", "cpu", *WORKLOAD),
-        *("--kv-tokens", str(kv_tokens(len(modules))), "--context-length", str(LONGEST)),
+        *("--zoo", str(zoo), "--out", str(folder), "--device", "cpu"),
+        *(*WORKLOADS[options.workload], "--think-secs", "0"),
+        *("--kv-tokens", str(2 * len(modules) * POOL), "--context-length", str(LONGEST)),
         *("--concurrency", options.concurrency, "--sessions", str(options.sessions)),
         *("--repeats", str(options.repeats), "--warmup", "1"),
         *(part for system in systems for part in ("--system", system)),
         *(part for adapter in adapters for part in ("--adapter", adapter)),
         *options.extra,
     ]
-
-
-def kv_tokens(modules: int) -> int:
-    """Of a whole system: CONTEXTS contexts for each prefill and each decode server of the paper's baseline, and what a
-    decode server keeps free for answers."""
-    return 2 * modules * (CONTEXTS * LONGEST + 512)
 
 
 def write(folder: Path, out: Path) -> None:
