@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from measuring.bench_zoo import adapter_of, bench_zoo
+from measuring.bench_zoo import bench_zoo
 from measuring.cpu_split import cpu_split
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--workload", choices=list(WORKLOADS), default="reflexion", help="[default: %(default)s]")
     add("--modules", type=int, default=4, help="[default: 4]")
-    add("--systems", default="shared,disaggregated,colocated", help="of shared, disaggregated, colocated, lora, single")
+    add("--systems", default="shared,disaggregated,colocated", help="of shared, disaggregated, colocated, single")
     add("--concurrency", default="8", help="sessions at a time, as in 2,4,8 [default: 8]")
     add("--sessions", type=int, default=16, help="of each run [default: 16]")
     add("--repeats", type=int, default=3, help="[default: 3]")
@@ -79,7 +79,6 @@ def compare(options: argparse.Namespace, zoo: Path, folder: Path, modules: list[
 
 def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, modules: list[str]) -> list[str]:
     systems = options.systems.split(",")
-    adapters = [f"{module}={adapter_of(zoo, module)}" for module in modules] if "lora" in systems else []
     return [
         *("--zoo", str(zoo), "--out", str(folder), "--device", "cpu"),
         *(*WORKLOADS[options.workload], "--think-secs", "0"),
@@ -87,7 +86,6 @@ def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, modules
         *("--concurrency", options.concurrency, "--sessions", str(options.sessions)),
         *("--repeats", str(options.repeats), "--warmup", "1"),
         *(part for system in systems for part in ("--system", system)),
-        *(part for adapter in adapters for part in ("--adapter", adapter)),
         *options.extra,
     ]
 

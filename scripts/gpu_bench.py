@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from measuring.bench_zoo import bench_zoo
+from measuring.bench_zoo import adapter_of, bench_zoo
 from measuring.installation import importable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +82,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--shape", choices=list(SHAPES), default="qwen3-0.6b", help="[default: %(default)s]")
     add("--modules", type=int, default=4, help="[default: %(default)s]; qwen3-8b: 2 on 141 GB")
-    add("--systems", default="shared,disaggregated,colocated", help="[default: %(default)s]")
+    add("--systems", default="shared,disaggregated,colocated", help="also lora, single [default: %(default)s]")
     add("--concurrency", default="8,32", help="sessions at a time [default: %(default)s]")
     add("--sessions", type=int, default=64, help="of each run [default: %(default)s]")
     add("--repeats", type=int, default=2, help="[default: %(default)s]")
@@ -121,6 +121,8 @@ def kv_tokens(zoo: Path, options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace, zoo: Path, folder: Path, tokens: int) -> int:
     """Run `psserve bench compare` within the time there is. Returns its exit status, 1 if it ran out of time."""
     systems = options.systems.split(",")
+    modules = [f"m{number}" for number in range(options.modules)]
+    adapters = [f"{module}={adapter_of(zoo, module)}" for module in modules] if "lora" in systems else []
     arguments = ["--resume", str(folder)]
     if not options.resume:
         arguments = [
@@ -129,6 +131,7 @@ def compare(options: argparse.Namespace, zoo: Path, folder: Path, tokens: int) -
             *("--concurrency", options.concurrency, "--sessions", str(options.sessions)),
             *("--repeats", str(options.repeats)),
             *(part for system in systems for part in ("--system", system)),
+            *(part for adapter in adapters for part in ("--adapter", adapter)),
         ]
     # -P: the current folder may be a checkout, whose psserve/ has no cli in it.
     command = [sys.executable, "-P", "-c", PSSERVE, "bench", "compare", *arguments]

@@ -1,13 +1,28 @@
-"""SGLang's own multi-LoRA serving."""
+"""SGLang's own multi-LoRA serving: its arguments, and what it cannot do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from psserve.errors import PlanError
 
-def lora_arguments(adapters: Mapping[str, Path], device: str) -> tuple[str, ...]:
+
+def check_lora(modules: Sequence[str], adapters: Mapping[str, Path], device: str) -> None:
+    """Raise PlanError where the modules cannot be served as LoRA adapters."""
+    if device == "cpu":
+        raise PlanError(
+            "system lora needs a GPU: every LoRA backend of SGLang either is made of Triton kernels or, as torch_native, "
+            "pins memory for each batch, which PyTorch refuses without an accelerator"
+        )
+    if missing := [module for module in modules if module not in adapters]:
+        raise PlanError(
+            f"system lora: no adapter for {', '.join(missing)}: give the folder of each module's LoRA adapter "
+            "(--adapter NAME=DIR); a zoo keeps modules merged into the base's weights"
+        )
+
+
+def lora_arguments(adapters: Mapping[str, Path]) -> tuple[str, ...]:
     """SGLang's arguments that load these adapters (module -> folder), all of which may be in one batch."""
-    backend = ("--lora-backend", "torch_native") if device == "cpu" else ()
     named = (f"{module}={path}" for module, path in adapters.items())
-    return ("--enable-lora", *backend, "--max-loras-per-batch", str(len(adapters)), "--lora-paths", *named)
+    return ("--enable-lora", "--max-loras-per-batch", str(len(adapters)), "--lora-paths", *named)

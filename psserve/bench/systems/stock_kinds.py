@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psserve.bench.systems.front import Route
-from psserve.bench.systems.lora import lora_arguments
+from psserve.bench.systems.lora import check_lora, lora_arguments
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.stock_plan import StockPlanner
-from psserve.errors import PlanError
 from psserve.fleet.sglang_args import LOOPBACK
 from psserve.zoo import Base
 
@@ -62,14 +61,9 @@ def _single(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Cal
 
 def _lora(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
     """One ordinary server of the base with every module's LoRA adapter: weights are shared, KV is not."""
-    missing = [module for module in spec.modules if module not in spec.adapters]
-    if missing:
-        raise PlanError(
-            f"system lora: no adapter for {', '.join(missing)}: give the folder of each module's LoRA adapter "
-            "(--adapter NAME=DIR); a zoo keeps modules merged into the base's weights"
-        )
+    check_lora(spec.modules, spec.adapters, planner.settings.device)
     adapters = {module: spec.adapters[module] for module in spec.modules}
-    extra = lora_arguments(adapters, planner.settings.device)
+    extra = lora_arguments(adapters)
     server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, extra)
     return {module: Route(server.url, model=f"{base.name}:{module}") for module in spec.modules}
 

@@ -28,8 +28,9 @@ def spec_of(tmp_path: Path, **changes: object) -> SystemSpec:
     return SystemSpec(**given)  # type: ignore[arg-type]
 
 
-def planned(name: str, spec: SystemSpec, machine: Machine = CPU) -> tuple[StockPlanner, Mapping[str, Route]]:
+def planned(name: str, spec: SystemSpec, machine: Machine | None = None) -> tuple[StockPlanner, Mapping[str, Route]]:
     kind = STOCK_KINDS[name]
+    machine = machine or (TWO_GPUS if name == "lora" else CPU)
     base, folder = FakeBase(spec.zoo / "base"), spec.zoo
     pool = spec.kv_tokens // kind.share(len(spec.modules))
     planner = StockPlanner(base, spec, machine, pool_tokens=pool, folder=folder, tmp=folder)  # type: ignore[arg-type]
@@ -77,6 +78,11 @@ def test_gpus_are_dealt_out_in_turn(tmp_path: Path) -> None:
 def test_lora_without_an_adapter_is_refused_with_the_modules(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="no adapter for math, code"):
         planned("lora", spec_of(tmp_path, adapters={}))
+
+
+def test_lora_on_a_cpu_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="lora needs a GPU.*pins memory"):
+        planned("lora", spec_of(tmp_path), CPU)
 
 
 def test_a_context_that_no_pool_holds_is_refused(tmp_path: Path) -> None:
