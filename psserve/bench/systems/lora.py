@@ -12,8 +12,8 @@ def check_lora(modules: Sequence[str], adapters: Mapping[str, Path], device: str
     """Raise PlanError where the modules cannot be served as LoRA adapters."""
     if device == "cpu":
         raise PlanError(
-            "system lora needs a GPU: every LoRA backend of SGLang either is made of Triton kernels or, as torch_native, "
-            "pins memory for each batch, which PyTorch refuses without an accelerator"
+            "system lora needs a GPU: SGLang's LoRA backends are made of Triton kernels or, like torch_native, pin "
+            "memory for each batch, which PyTorch refuses without an accelerator. Leave it out"
         )
     if missing := [module for module in modules if module not in adapters]:
         raise PlanError(

@@ -81,7 +81,7 @@ def test_lora_without_an_adapter_is_refused_with_the_modules(tmp_path: Path) -> 
 
 
 def test_lora_on_a_cpu_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="lora needs a GPU.*pins memory"):
+    with pytest.raises(PlanError, match=r"lora needs a GPU.* pin memory"):
         planned("lora", spec_of(tmp_path), CPU)
 
 
