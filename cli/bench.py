@@ -59,7 +59,13 @@ class BenchGroup(click.Group):
     help="completions: prompts of exact lengths, as token ids.",
 )
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="The model's tokenizer.json or directory.")
-@click.option("--timeout-secs", type=click.FloatRange(0, min_open=True), default=600, show_default=True)
+@click.option(
+    "--timeout-secs",
+    type=click.FloatRange(0, min_open=True),
+    default=600,
+    show_default=True,
+    help="Silence that fails a request.",
+)
 @click.option("--salt", help="Same salt, same texts: what an earlier run left in caches is found [default: a new one].")
 @click.option("--slo", "slo_text", help="Objective for goodput in ms, as in ttft=2000,tpot=50,e2e=30000.")
 @click.option("--tag", help="A word of yours for the result.")
