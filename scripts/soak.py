@@ -1,9 +1,12 @@
 """Does a fleet keep its word for long? `python scripts/soak.py --minutes 20`: a mixed load on a real fleet of a tiny
 synthetic zoo, whose processes are killed and frozen all the while.
 
+Processes are killed for two thirds of the time; in the last third they are only frozen, so that they live long enough
+for their memory to be judged.
+
 Fails (exit status 1) if an answer differs from the reference, a request does not end, an error has another form than
-the agreed one, the fleet does not recover, or something is left once all is quiet: KV tokens, queue entries, gauges,
-descriptors, memory that grows. Prints a summary, and writes it to docs/results/soak.json.
+the agreed one, the fleet does not recover, memory grows, or something is left once all is quiet: KV tokens, queue
+entries, gauges, descriptors, coroutines. Prints a summary, and writes it to docs/results/soak.json.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from typing import Any
 
 import psutil
 from soaking.answers import make_questions
-from soaking.kills import Killer, NotWhole
-from soaking.leaks import SPARE_DESCRIPTORS, Sample, as_json, await_idle, look_at_router, slope_mib_per_hour
+from soaking.kills import FREEZES, Killer, NotWhole
+from soaking.leaks import SPARE, Sample, as_json, await_idle, growth, look, router_at_rest, too_much
 from soaking.traffic import Traffic
 
 from psserve.bench import machine
@@ -31,8 +34,6 @@ MODULES = ("alpha", "beta", "gamma")
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "soak.json"
 REQUEST_TIMEOUT_S = 60
 SAMPLE_S = 5.0
-GROWTH_LIMIT = 60.0  # MiB an hour, where there was time to measure it
-LONG_ENOUGH_S = 600.0
 
 
 def main() -> int:
@@ -72,11 +73,10 @@ async def soak(fleet: RunningFleet, traffic: Traffic, killer: Killer, options: a
     failures: list[str] = []
     samples: list[Sample] = []
     started = time.monotonic()
-    end = started + 60 * options.minutes
     sampling = asyncio.create_task(sample(fleet, samples, started))
     traffic.start(options.clients)
     try:
-        await strike_until(end, killer, options.seconds_between_kills, router_at=started + 20 * options.minutes)
+        await strike(killer, 60 * options.minutes, options.seconds_between_kills)
     except NotWhole as error:
         failures.append(str(error))
     await traffic.stop()
@@ -84,10 +84,9 @@ async def soak(fleet: RunningFleet, traffic: Traffic, killer: Killer, options: a
     failures += traffic.tally.wrong
     note("all quiet: looking for what is left")
     failures += [f"left: {name} = {value:g}" for name, value in (await await_idle(fleet)).items()]
-    failures += await descriptors_left(fleet, traffic, started, options.clients)
-    slope = slope_mib_per_hour(samples) if samples else None
-    if slope is not None and slope > GROWTH_LIMIT and time.monotonic() - started > LONG_ENOUGH_S:
-        failures.append(f"the router's memory grows by {slope:g} MiB an hour")
+    failures += await left_open(fleet, traffic, options.clients)
+    grown = growth(samples)
+    failures += too_much(grown)
     return {
         "minutes": options.minutes,
         "clients": options.clients,
@@ -97,48 +96,56 @@ async def soak(fleet: RunningFleet, traffic: Traffic, killer: Killer, options: a
         "slowest_request_s": round(traffic.tally.slowest_s, 1),
         "faults": dict(sorted(killer.done.items())),
         "slowest_recovery_s": round(killer.slowest_recovery_s, 1),
-        "router_memory_mib_per_hour": slope,
+        "memory_mib_per_hour": grown,
         "failures": failures[:50],
         "samples": as_json(samples),
         "machine": machine.describe(),
     }
 
 
-async def strike_until(end: float, killer: Killer, pause_s: float, router_at: float) -> None:
-    """Strike again and again, the router once: later its memory is watched. The fleet is whole at the end."""
+async def strike(killer: Killer, seconds: float, pause_s: float) -> None:
+    """Strike again and again: anything for a third of the time, then the router, anything again, at last only freezes.
+
+    The fleet is whole at the end.
+    """
+    started = time.monotonic()
     router_is_due = True
-    while time.monotonic() + pause_s < end:
+    while (passed := time.monotonic() - started) + pause_s < seconds:
         await asyncio.sleep(pause_s)
-        if router_is_due and time.monotonic() > router_at:
+        if router_is_due and passed > seconds / 3:
             router_is_due = False
-            await killer.strike("kill router")
+            await killer.strike(("kill router",))
+        elif passed > 2 * seconds / 3:
+            await killer.strike(FREEZES)
         else:
             await killer.strike()
         note(f"faults so far: {dict(killer.done)}")
-    await asyncio.sleep(max(0.0, end - time.monotonic()))
+    await asyncio.sleep(max(0.0, started + seconds - time.monotonic()))
     await killer.whole()
 
 
-async def descriptors_left(fleet: RunningFleet, traffic: Traffic, started: float, clients: int) -> list[str]:
-    """Whether a burst of load on the quiet router leaves more descriptors open than there were before it."""
-    before = look_at_router(fleet, started)
+async def left_open(fleet: RunningFleet, traffic: Traffic, clients: int) -> list[str]:
+    """What a burst of load on the quiet router leaves open or under way, beyond what there was before it, in words."""
+    before = await router_at_rest(fleet)
     traffic.start(clients)
     await asyncio.sleep(5.0)
     await traffic.stop()
     await await_idle(fleet)
     await asyncio.sleep(5.0)  # connections are kept alive for 3 s
-    after = look_at_router(fleet, started)
-    if after.descriptors > before.descriptors + SPARE_DESCRIPTORS:
-        return [f"descriptors of the router: {before.descriptors} before a burst, {after.descriptors} after it"]
-    return []
+    after = await router_at_rest(fleet)
+    return [
+        f"the router's {name}: {before[name]:g} before a burst, {after[name]:g} after it"
+        for name, spare in SPARE.items()
+        if after[name] > before[name] + spare
+    ]
 
 
 async def sample(fleet: RunningFleet, samples: list[Sample], started: float) -> None:
     while True:
         try:
-            samples.append(look_at_router(fleet, started))
-        except (psutil.Error, TypeError, ValueError) as error:  # it is being restarted: gone, no pid, half a file
-            note(f"no sample of the router: {error}")
+            samples += look(fleet, started)
+        except (psutil.Error, TypeError, ValueError) as error:  # one is being restarted: gone, no pid, half a file
+            note(f"no samples: {error}")
         await asyncio.sleep(SAMPLE_S)
 
 

@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import aiohttp
 import psutil
@@ -16,7 +16,8 @@ import psutil
 from psserve.bench.systems.fleet import RunningFleet
 
 WHOLE_WITHIN_S = 180.0
-KINDS = ("kill decode", "kill prefill", "kill scheduler", "freeze decode", "freeze prefill")
+FREEZES = ("freeze decode", "freeze prefill")
+KINDS = ("kill decode", "kill prefill", "kill scheduler", *FREEZES)
 
 
 class NotWhole(Exception):
@@ -33,11 +34,12 @@ class Killer:
         self._rng = rng
         self._order: list[str] = []
 
-    async def strike(self, kind: str | None = None) -> None:
-        """One thing, in random order but all equally often. Raises NotWhole."""
-        if not self._order:
-            self._order = self._rng.sample(KINDS, len(KINDS))
-        kind = kind or self._order.pop()
+    async def strike(self, kinds: Sequence[str] = KINDS) -> None:
+        """One of these things, in random order but all equally often. Raises NotWhole."""
+        if not (left := [kind for kind in self._order if kind in kinds]):
+            left = self._order = self._rng.sample(kinds, len(kinds))
+        kind = left[-1]
+        self._order.remove(kind)
         action, _, target = kind.partition(" ")
         started = time.monotonic()
         if action == "freeze":

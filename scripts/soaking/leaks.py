@@ -1,10 +1,14 @@
-"""What must be as it was once nothing runs: KV, queues and gauges at zero, descriptors and memory of the router."""
+"""What must be as it was once nothing runs: KV, queues and gauges at zero, the router's descriptors and coroutines.
+
+And what must not grow while something runs: the memory of every process, which holds whatever has no gauge (SGLang's
+rooms, ids of requests).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import linear_regression
 from typing import Any
@@ -14,27 +18,45 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.bench.systems.fleet import RunningFleet
+from psserve.bench.systems.processes import tree
 
 IDLE_WITHIN_S = 120
 GAUGES = ("psserve_inflight_requests", "psserve_queued_sequences")
-SPARE_DESCRIPTORS = 16
+TASKS = "psserve_router_tasks"
+SPARE = {"descriptors": 16, "coroutines": 16}
 """Connections to workers, probes and our own question come and go."""
+LATE_S = 150.0
+"""Memory is judged over at least so long."""
+GROWTH_LIMITS = {"router": 60.0}
+"""MiB an hour."""
+SERVER_GROWTH_LIMIT = 500.0
+"""The same for SGLang's servers, of three processes each: their allocators' noise is larger."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The router at one moment. `pid` tells one life from the next."""
+    """A server with its children, or the router, at one moment. `pid` tells one life from the next."""
 
+    name: str
     seconds: float
     pid: int
     rss_mib: float
-    descriptors: int
 
 
-def look_at_router(fleet: RunningFleet, since: float) -> Sample:
-    process = psutil.Process(fleet.pids()["router"])
-    rss = process.memory_info().rss / 2**20
-    return Sample(round(time.monotonic() - since, 1), process.pid, round(rss, 1), process.num_fds())
+def look(fleet: RunningFleet, since: float) -> Iterator[Sample]:
+    """All processes of the fleet. Raises psutil.Error, TypeError or ValueError while one is being restarted."""
+    for name, pid in fleet.pids().items():
+        rss = sum(process.memory_info().rss for process in tree(pid)) / 2**20
+        yield Sample(name, round(time.monotonic() - since, 1), pid, round(rss, 1))
+
+
+async def router_at_rest(fleet: RunningFleet) -> dict[str, float]:
+    """What the router has open and under way."""
+    descriptors = psutil.Process(fleet.pids()["router"]).num_fds()
+    async with aiohttp.ClientSession() as http, http.get(fleet.url + "/metrics") as answer:
+        text = await answer.text()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    return {"descriptors": descriptors, "coroutines": families[TASKS].samples[0].value}
 
 
 async def held(fleet: RunningFleet) -> dict[str, float]:
@@ -72,17 +94,39 @@ async def await_idle(fleet: RunningFleet) -> dict[str, float]:
     return found
 
 
-def slope_mib_per_hour(samples: Sequence[Sample]) -> float | None:
-    """Growth of the router's memory over the second half of its last life, by least squares; None if that is short."""
+def growth(samples: Sequence[Sample]) -> dict[str, float | None]:
+    """MiB an hour by which each process grew over the second half of its last life, by least squares.
+
+    None where that is too short to say.
+    """
+    by_name: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_name.setdefault(sample.name, []).append(sample)
+    return {name: _slope(some) for name, some in sorted(by_name.items())}
+
+
+def _slope(samples: Sequence[Sample]) -> float | None:
     life = [sample for sample in samples if sample.pid == samples[-1].pid]
     late = life[len(life) // 2 :]
-    if len(late) < 10:
+    if late[-1].seconds - late[0].seconds < LATE_S:
         return None
     slope = linear_regression([sample.seconds for sample in late], [sample.rss_mib for sample in late]).slope
     return round(3600 * slope, 1)
 
 
-def as_json(samples: Sequence[Sample], at_most: int = 60) -> list[dict[str, Any]]:
-    """The samples, thinned out."""
-    step = max(1, len(samples) // at_most)
-    return [asdict(sample) for sample in samples[::step]]
+def too_much(grown: dict[str, float | None]) -> list[str]:
+    """Of what `growth` found, that which no noise explains, in words."""
+    return [
+        f"the memory of {name} grows by {slope:g} MiB an hour"
+        for name, slope in grown.items()
+        if slope is not None and slope > GROWTH_LIMITS.get(name, SERVER_GROWTH_LIMIT)
+    ]
+
+
+def as_json(samples: Sequence[Sample], at_most: int = 60) -> dict[str, list[dict[str, Any]]]:
+    """The samples by name, thinned out."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        fields = asdict(sample)
+        by_name.setdefault(fields.pop("name"), []).append(fields)
+    return {name: some[:: max(1, len(some) // at_most)] for name, some in by_name.items()}

@@ -1,4 +1,4 @@
-"""Clients of all kinds: those that wait, stream, want several answers, leave, and send nonsense."""
+"""Clients of all kinds: those that wait, stream, want several answers, have no time, leave, and send nonsense."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from .answers import ANSWER_TOKENS, Question
 URL = "/v1/completions"
 TOLERATED = {408, 429, 502, 503, 504}
 """While parts of the fleet die, requests may fail with these."""
-KINDS = {"whole": 50, "stream": 20, "several": 6, "leave": 12, "bad": 12}
+KINDS = {"whole": 45, "stream": 20, "several": 6, "hasty": 5, "leave": 12, "bad": 12}
 BAD: tuple[Any, ...] = (
     b"{",
     b"[1]",
+    b"\xff",
+    b"[" * 100,
+    b'{"model": "alpha", "prompt": "x", "temperature": NaN}',
     {"model": "nobody", "prompt": "x"},
     {"model": None, "prompt": "x"},
     {"prompt": [1, -1]},
@@ -63,6 +66,7 @@ class Traffic:
             "whole": self._whole,
             "stream": self._stream,
             "several": self._several,
+            "hasty": self._hasty,
             "leave": self._leave,
             "bad": self._bad,
         }
@@ -106,9 +110,11 @@ class Traffic:
         body = {"model": question.module, "prompt": question.prompt, "max_tokens": ANSWER_TOKENS, "temperature": 0}
         return body | {"return_token_ids": True} | fields
 
-    async def _whole(self, http: aiohttp.ClientSession, rng: random.Random, number: int, n: int = 1) -> str:
+    async def _whole(
+        self, http: aiohttp.ClientSession, rng: random.Random, number: int, n: int = 1, **headers: str
+    ) -> str:
         question = self._questions[number]
-        async with http.post(self._url + URL, json=self._body(question, n=n)) as answer:
+        async with http.post(self._url + URL, json=self._body(question, n=n), headers=headers) as answer:
             document = await answer.json()
         if answer.status != 200:
             return self._failed(answer.status, document)
@@ -121,6 +127,9 @@ class Traffic:
 
     async def _several(self, http: aiohttp.ClientSession, rng: random.Random, number: int) -> str:
         return await self._whole(http, rng, number, n=rng.randrange(2, 4))
+
+    async def _hasty(self, http: aiohttp.ClientSession, rng: random.Random, number: int) -> str:
+        return await self._whole(http, rng, number, **{"x-request-timeout": f"{rng.uniform(0.05, 0.5):.3f}"})
 
     async def _stream(self, http: aiohttp.ClientSession, rng: random.Random, number: int) -> str:
         question = self._questions[number]
