@@ -148,6 +148,26 @@ def test_is_refused_and_harms_nothing(case: str, fleet: RunningFleet, oracle: Or
     assert pids(fleet) == before
 
 
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        {"json_schema": '{"$ref": "#"}'},
+        {"json_schema": '{"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}'},
+        {"regex": "((a{1,99}){1,99}){1,99}"},
+        {"regex": "(a+)+$"},
+        {"ebnf": "root ::= root"},
+    ],
+    ids=["endless schema", "recursive schema", "huge regex", "catastrophic regex", "endless grammar"],
+)
+def test_grammars_that_would_be_bombs_elsewhere_are_answered(
+    grammar: dict[str, str], fleet: RunningFleet, oracle: Oracle
+) -> None:
+    before = pids(fleet)
+    assert post(fleet, COMPLETIONS, completion(**grammar)).status_code == 200
+    check(fleet, oracle, "alpha", PROMPT, 4)
+    assert pids(fleet) == before
+
+
 def test_a_prompt_of_one_token_is_no_bad_input(fleet: RunningFleet, oracle: Oracle) -> None:
     check(fleet, oracle, "alpha", [77])
 
