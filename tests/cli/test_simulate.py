@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,16 +29,24 @@ def test_every_system_gets_a_line_of_a_table_that_says_it_is_simulated() -> None
     assert [line.split()[0] for line in lines[1:]] == ["system", "shared", "colocated"]
 
 
-def test_the_same_command_writes_the_same_bytes_and_a_report_reads_them(tmp_path: Path) -> None:
-    paths = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
-    results = [run(*QUICK, "--system", "shared", "--json", "--out", str(path)) for path in paths]
-    texts = [path.read_text().replace(str(path), "") for path in paths]
-    assert texts[0] == texts[1]
-    (point,) = read_points(paths[:1])
+def test_a_report_reads_the_lines(tmp_path: Path) -> None:
+    result = run(*QUICK, "--system", "shared", "--json", "--out", str(tmp_path / "out.jsonl"))
+    (point,) = read_points([tmp_path / "out.jsonl"])
     assert point.simulated
     assert point.values["sessions"] > 0
     assert point.phases["decode"] > 0
-    assert json.loads(results[0].stdout) == [json.loads(paths[0].read_text())]
+    assert json.loads(result.stdout) == [json.loads((tmp_path / "out.jsonl").read_text())]
+
+
+def test_the_same_command_writes_the_same_bytes_in_every_process() -> None:
+    command = [sys.executable, "-m", "psserve.cli.main", "simulate", *QUICK, "--system", "shared", "--json"]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONHASHSEED": seed})
+        for seed in ("1", "2")
+    ]
+    first, second = (process.communicate()[0] for process in started)
+    assert json.loads(first)
+    assert first == second
 
 
 @pytest.mark.parametrize(

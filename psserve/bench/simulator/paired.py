@@ -63,7 +63,8 @@ class Paired(System):
         return job.read_tokens
 
     def _arrived(self, job: Job) -> None:
-        job.read_tokens -= self._shared  # the base never reads the last token
+        if self._shared:
+            job.read_tokens = max(1, job.prompt_tokens - 1)  # the base never reads the last token
         way = _Way(*self._computing[job.module].pick(job), *self._generating[job.module].pick(job))
         self._ways[job] = way
         self._sides[way.decode].waiting.append(job)

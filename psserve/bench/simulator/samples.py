@@ -28,7 +28,7 @@ class Samples:
             alone = busy_until <= record.sent_s and (following is None or record.done_s <= following.sent_s)
             busy_until = max(busy_until, record.done_s)
             if record.error is None and record.first_s is not None:
-                if alone:
+                if alone and not record.warmup:
                     self._add(record, known.get((record.session, record.module), 0))
                 known[record.session, record.module] = record.prompt_tokens
 

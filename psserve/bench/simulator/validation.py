@@ -73,10 +73,9 @@ def _row(lines: Sequence[Line], records: Path, costs: Costs, resources: Resource
 def _simulated(line: Line, records: Path, costs: Costs, resources: Resources) -> list[RequestRecord]:
     told = line["psserve"]
     setup = _setup(told["system"], tuple(told["modules"]), costs, resources)
-    made = read_records(_records(records, line))[1]
-    warmup = len({record.session for record in made if record.warmup})
-    sessions = sessions_of(made, round(told["workload"]["system"] * told["workload"]["scale"]))
-    return simulate(setup, sessions, told["load"]["concurrency"], warmup=warmup).records
+    counted = [record for record in read_records(_records(records, line))[1] if not record.warmup]
+    sessions = sessions_of(counted, round(told["workload"]["system"] * told["workload"]["scale"]))
+    return simulate(setup, sessions, told["load"]["concurrency"]).records
 
 
 def _setup(system: str, modules: tuple[str, ...], costs: Costs, resources: Resources) -> Setup:

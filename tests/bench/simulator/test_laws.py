@@ -36,6 +36,13 @@ def test_time_in_an_idle_system_is_the_sum_of_its_terms(system: SystemName) -> N
 
 
 @systems
+def test_the_shortest_request_is_answered(system: SystemName) -> None:
+    (record,) = simulate(setup(system), [one_call("s", 1, 1)], 1).records
+    assert record.first_s == record.done_s
+    assert record.cached_tokens == 0
+
+
+@systems
 def test_the_time_of_a_request_is_the_sum_of_its_spans(system: SystemName) -> None:
     for record in simulate(setup(system, kv_tokens=12_000), agents(30), 10).records:
         spans = sorted(record.spans.values())
