@@ -54,7 +54,7 @@ class Resumable(click.Command):
 @json_option
 @zoo_option
 @click.pass_context
-def command(ctx: click.Context, out: Path | None, resume: str | None, as_json: bool, **options: Any) -> None:
+def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json: bool, **options: Any) -> None:
     """Run systems in turns (A B A B) under several loads, and write a report with ratios and pictures.
 
     Systems that psserve starts: shared (psserve), disaggregated (each module its own prefill and decode server),

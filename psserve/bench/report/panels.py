@@ -25,7 +25,7 @@ from psserve.bench.trace.phases import HANDOFF, handoff_share
 
 AXES = {"concurrency": "sessions at a time", "rate": "sessions that arrive a second"}
 CACHES = "Prefill side; decode side dashed."
-SIZE = (4.4, 3.0)
+SIZE = (3.9, 2.7)
 """Inches: one picture, readable on a phone."""
 
 
