@@ -2,7 +2,9 @@
 
     python scripts/gpu_bench.py                                       docs/results/bench-NAME.json (NAME: the GPU)
     python scripts/gpu_bench.py --shape qwen3-8b --modules 2
-    python scripts/gpu_bench.py --device cpu --shape tiny --out /tmp/x.json     a dry run of all of it without a GPU
+    python scripts/gpu_bench.py --device cpu --shape tiny --scale 0.125 --concurrency 4 --sessions 8 --out /tmp/x.json
+
+The last one is a dry run of all of it without a GPU.
 
 One model shape, four modules. Systems run in turns, each for at most --minutes in all: sessions of the react preset at
 fixed concurrencies. Results are kept as they come (`--work`), so a run that is cut short can go on: --resume. psserve
@@ -44,7 +46,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     | {"num_hidden_layers": 36, "num_attention_heads": 32, "hidden_size": 4_096, "intermediate_size": 12_288},
     "tiny": {"vocab_size": 1_024, "tie_word_embeddings": True, "rope_parameters": QWEN3["rope_parameters"]},
 }
-REACT = ("--workload", "react", "--think-secs", "0", "--context-length", "16384")
+REACT = ("--workload", "react", "--think-secs", "0")
+LONGEST = 16_384
+"""Longest context, at the preset's own lengths: a session ends at 7,000 tokens on average."""
 UNPLANNED = 0.15
 """Part of the GPU's free memory that no pool gets: activations, CUDA graphs, fragmentation."""
 TINY_KV_TOKENS = 131_072
@@ -128,6 +132,7 @@ def compare(options: argparse.Namespace, zoo: Path, folder: Path, tokens: int) -
         arguments = [
             *("--zoo", str(zoo), "--out", str(folder), "--device", options.device, *REACT),
             *("--kv-tokens", str(tokens), "--scale", str(options.scale)),
+            *("--context-length", str(int(LONGEST * options.scale))),
             *("--concurrency", options.concurrency, "--sessions", str(options.sessions)),
             *("--repeats", str(options.repeats)),
             *(part for system in systems for part in ("--system", system)),
