@@ -26,7 +26,7 @@ POLICIES = ("prefix", "session", "round-robin", "least-loaded", "random")
 @click.option("--hardware", default="A100-80G", show_default=True, help="A100-80G, H100 or H200: published figures.")
 @click.option("--calibrate", type=click.Path(path_type=Path), help="Records of measured runs: their costs instead.")
 @click.option("--gpus", default="4x4", show_default=True, metavar="PxD", help="Prefill x decode servers of a cell.")
-@click.option("--modules", default="4", show_default=True, help="How many, or several numbers, as in 1,4,16.")
+@click.option("--modules", default="4", show_default=True, help="How many, or several numbers, as in 1,4,16, or names.")
 @click.option("--cells", type=click.IntRange(1), default=1, show_default=True, help="Equal parts with a router each.")
 @click.option("--concurrency", help="Sessions at a time, or several numbers, as in 8,16,32 [default: 16].")
 @click.option("--rates", help="Sessions that arrive a second: an open loop, or several, as in 0.5,1.")
@@ -78,12 +78,14 @@ def command(
     from psserve.bench.result import append_result
     from psserve.bench.simulator.basis import measured, published
     from psserve.bench.simulator.calibration_shown import show_calibration
+    from psserve.bench.simulator.loads import gpus_of, loads_of, modules_of
     from psserve.bench.simulator.progress import SimulationProgress
-    from psserve.bench.simulator.request import Asked, count_of, gpus_of, loads, run_all
+    from psserve.bench.simulator.request import Asked, run_all
     from psserve.bench.simulator.shown import show_lines
     from psserve.bench.slo import Slo
     from psserve.console import console
 
+    names = modules_of(modules)
     prefill, decode = gpus_of(gpus)
     if calibrate is None:
         basis = published(model, hardware, kv_tokens, decode_kv_tokens, link_gb_s)
@@ -94,9 +96,9 @@ def command(
         basis=basis,
         prefill=prefill,
         decode=decode,
-        modules=tuple(count_of("--modules", text) for text in modules.split(",")),
+        modules=names,
         cells=cells,
-        loads=loads(workload, concurrency, rates, warmup),
+        loads=loads_of(workload, concurrency, rates, warmup, names[0]),
         prefill_policy=prefill_policy,
         decode_policy=decode_policy,
         cores=cores,

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from psserve.bench.simulator.basis import published
 from psserve.bench.simulator.cells import Load, simulate_cells
 from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.request import module_names
+from psserve.bench.simulator.loads import module_names
 from psserve.bench.simulator.setup import Setup, SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.length import Length

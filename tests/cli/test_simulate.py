@@ -56,7 +56,7 @@ def test_the_same_command_writes_the_same_bytes_in_every_process() -> None:
         (("--gpus", "1x2", "--modules", "3"), "too few for 3 modules"),
         (("--concurrency", "2,none"), "'none' is not a whole number from 1"),
         (("--rates", "0"), "--rates 0: give numbers above 0"),
-        (("--rates", "1", "--concurrency", "2"), "give --concurrency (closed loop) or --rates (open loop)"),
+        (("--rates", "1", "--concurrency", "2"), "give one of --concurrency (closed loop)"),
         (("--model", "GPT-2"), "model 'GPT-2' is not known: give one of Llama-3.1-8B"),
         (("--kv-tokens", "1000"), "a server has 984"),
         (("--calibrate", "there-is-none.jsonl"), "--calibrate tells times, not memory: give --kv-tokens too"),
@@ -67,3 +67,14 @@ def test_what_makes_no_sense_is_told_in_one_line(arguments: tuple[str, ...], mes
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_trace_is_simulated_with_the_modules_that_it_names(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    rows = [{"timestamp": at, "input_length": 1_024, "output_length": 8, "hash_ids": [1, at]} for at in (0, 9_000)]
+    trace.write_text("".join(json.dumps(row | {"extra": {"model": "math"}}) + "\n" for row in rows))
+    result = run("--system", "shared", "--gpus", "1x1", "--modules", "math", "--trace", str(trace), "--json")
+    assert result.exit_code == 0, result.output
+    (line,) = json.loads(result.stdout)
+    assert line["cache_report"]["total_cached_tokens"] == 512
+    assert line["psserve"]["load"]["sessions_per_s"] is None

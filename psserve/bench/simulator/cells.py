@@ -14,7 +14,8 @@ from psserve.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a whole fleet is asked. Either `concurrency` sessions at any time, or `rate` of them a second."""
+    """What a whole fleet is asked: `concurrency` sessions at any time, or `rate` of them a second, or neither: the
+    sessions of a trace when they are due."""
 
     workload: WorkloadChoice
     """Without its number of sessions, and without their rate."""
@@ -25,7 +26,9 @@ class Load:
     """So many sessions, the first ones, do not count."""
 
     def __str__(self) -> str:
-        return f"{self.concurrency} at a time" if self.concurrency is not None else f"{self.rate:g} sessions/s"
+        if self.concurrency is not None:
+            return f"{self.concurrency} at a time"
+        return "as in the trace" if self.rate is None else f"{self.rate:g} sessions/s"
 
 
 def simulate_cells(
@@ -35,6 +38,8 @@ def simulate_cells(
 
     Only one session in `every` is kept as records. Raises UsageError where a cell would have nothing to do.
     """
+    if cells > 1 and load.workload.trace is not None:
+        raise UsageError("a trace is for one cell: its sessions are not made anew for each")
     if load.sessions < cells or (load.concurrency is not None and load.concurrency < cells):
         raise UsageError(f"{cells} cells need at least as many sessions, and as many at a time")
     whole: Outcome | None = None

@@ -10,8 +10,8 @@ import simpy
 from psserve.bench.session import Call, Session
 from psserve.bench.simulator.device import after
 from psserve.bench.simulator.job import Job
-from psserve.bench.simulator.pool import Context
 from psserve.bench.simulator.setup import Setup
+from psserve.bench.simulator.texts import Text, Texts
 from psserve.errors import UsageError
 
 
@@ -25,8 +25,8 @@ class _Agent:
     context: int = 0
     """Tokens."""
     open_calls: int = 0
-    branches: dict[str, int] = field(default_factory=dict)
-    """Namespace -> the number that stands for the session's own text there."""
+    texts: dict[str, Text] = field(default_factory=dict)
+    """By the namespace of caches."""
 
 
 class Agents:
@@ -42,13 +42,11 @@ class Agents:
     ) -> None:
         self._clock = clock
         self._setup = setup
-        self._block_tokens = block_tokens
+        self._texts = Texts(setup.page_size, block_tokens)
         self._submit = submit
         self._ended = ended
         self._modules = frozenset(setup.modules)
         self._agents: dict[str, _Agent] = {}
-        self._trunks: dict[tuple[str, str], int] = {}
-        self._texts = 0
         self._started = 0
 
     def open_loop(self, sessions: Iterator[Session]) -> None:
@@ -56,7 +54,9 @@ class Agents:
         session = next(sessions, None)
         if session is None:
             return
-        due = session.start_s or 0.0
+        if session.start_s is None:
+            raise UsageError(f"session {session.id} has no start: give --concurrency, for a closed loop")
+        due = session.start_s
 
         def start() -> None:
             self._start(session, due)
@@ -108,8 +108,6 @@ class Agents:
 
     def _send(self, agent: _Agent, due: float) -> None:
         step = agent.session.steps[agent.step]
-        if step.blocks:
-            raise UsageError("traces whose sessions share text cannot be simulated: sessions here share system prompts")
         agent.context += step.new_tokens
         agent.open_calls = len(step.calls)
         for index, call in enumerate(step.calls):
@@ -119,7 +117,10 @@ class Agents:
         if call.module not in self._modules:
             raise UsageError(f"session {agent.session.id} calls {call.module!r}, which is not simulated")
         session = agent.session
-        trunk, branch = self._texts_of(agent, call.module if self._setup.system == "lora" else "")
+        namespace = call.module if self._setup.system == "lora" else ""
+        text = agent.texts.get(namespace)
+        if text is None:
+            text = agent.texts[namespace] = self._texts.of(session, namespace)
         self._check_room(agent.session, agent.context, call)
         return Job(
             number=agent.number,
@@ -127,8 +128,8 @@ class Agents:
             step=agent.step,
             call=index,
             module=call.module,
-            context=Context(trunk, session.system_tokens // self._setup.page_size, branch),
-            blocks=self._blocks(trunk, branch, session.system_tokens, agent.context),
+            context=text.context,
+            blocks=text.blocks(agent.context),
             prompt_tokens=agent.context,
             read_tokens=agent.context,
             output_tokens=call.output_tokens,
@@ -151,27 +152,3 @@ class Agents:
                 f"session {session.id} has {prompt + call.output_tokens} tokens, and the calibration reaches to"
                 f" {setup.longest_tokens}, twice what was measured: calibrate with longer sessions"
             )
-
-    def _texts_of(self, agent: _Agent, namespace: str) -> tuple[int, int]:
-        """Numbers that stand for the system prompt and for the session's own text, as a cache of that namespace has it.
-
-        No string is hashed, for Python does that differently in every process.
-        """
-        trunk = self._trunks.get((namespace, agent.session.system))
-        if trunk is None:
-            trunk = self._trunks[namespace, agent.session.system] = self._new_text()
-        branch = agent.branches.get(namespace)
-        if branch is None:
-            branch = agent.branches[namespace] = self._new_text()
-        return trunk, branch
-
-    def _new_text(self) -> int:
-        self._texts += 1
-        return self._texts
-
-    def _blocks(self, trunk: int, branch: int, system_tokens: int, tokens: int) -> tuple[int, ...]:
-        """Names of a prompt's whole blocks."""
-        shared, count = system_tokens // self._block_tokens, tokens // self._block_tokens
-        names = [(trunk << 20) + index for index in range(min(shared, count))]
-        names += [(branch << 20) + index for index in range(shared, count)]
-        return tuple(names)

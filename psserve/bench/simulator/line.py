@@ -27,9 +27,8 @@ def line_of(
 ) -> Line:
     """`basis`: what the costs are from. No clock and no machine is in it: the same command writes the same bytes."""
     asked = {"concurrency": load.concurrency, "sessions_per_s": load.rate, "warmup": load.warmup}
-    many = load.concurrency if load.concurrency is not None else load.rate
     facts = RunFacts(
-        run=f"{setup.system}.m{len(setup.modules)}.{'c' if load.concurrency is not None else 'r'}{many:g}.simulated",
+        run=f"{setup.system}.m{len(setup.modules)}.{_name(load)}.simulated",
         system=setup.system,
         modules=setup.modules,
         workload=workload,
@@ -46,6 +45,12 @@ def line_of(
     )
     line = result_line(summarise(outcome.records, slo), facts)
     return line if outcome.every == 1 else _whole(line, outcome)
+
+
+def _name(load: Load) -> str:
+    if load.concurrency is not None:
+        return f"c{load.concurrency}"
+    return "trace" if load.rate is None else f"r{load.rate:g}"
 
 
 def _settings(setup: Setup) -> dict[str, Any]:

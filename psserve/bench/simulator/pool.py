@@ -1,8 +1,8 @@
 """A server's KV pool: a radix tree of pages, evicted least recently used leaf first, and the pages of running requests.
 
-What is cached of a session is always the beginning of its context, so the tree keeps a *run* of pages a session below
-a run for its system prompt, and a request costs the same however long its prompt is. A page tree gives the same hits
-and evictions (tests/bench/simulator/test_pool.py compares them).
+What is cached of a session is always the beginning of its context, so the tree keeps *runs* of pages: one for its
+system prompt (or one for each block that a trace shares), and one for the session's own text below. A request costs the
+same however long its prompt is. A tree of pages gives the same hits and evictions (test_pool.py compares them).
 
     capacity = free pages + pages of the tree + pages that requests own
 """
@@ -10,7 +10,7 @@ and evictions (tests/bench/simulator/test_pool.py compares them).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 SPARE_ENTRIES = 1024
@@ -19,10 +19,10 @@ SPARE_ENTRIES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a session's prompts begin with: the `trunk_pages` whole pages of its system prompt, then its own."""
+    """What a session's prompts begin with: runs that other sessions may begin with too, then the session's own."""
 
-    trunk: Hashable
-    trunk_pages: int
+    shared: tuple[tuple[Hashable, int], ...]
+    """Name and pages (at least one) of each. A name stands for all text up to the run's end."""
     branch: Hashable
 
 
@@ -42,6 +42,8 @@ class Lease:
     """Room for one request: `hit` pages found in the tree and kept there, `owned` pages of its own."""
 
     context: Context
+    runs: list[_Run]
+    """Of the context, in order; in use by the request."""
     hit: int
     owned: int
 
@@ -68,13 +70,14 @@ class Pool:
 
     def match(self, context: Context, pages: int) -> int:
         """How many of the first `pages` of `context` are in the tree."""
-        trunk = self._runs.get(context.trunk)
-        if trunk is None:
-            return 0
-        held = trunk.pages
-        if held == context.trunk_pages and (branch := self._runs.get(context.branch)):
-            held += branch.pages
-        return min(held, pages)
+        held = 0
+        for key, size in context.shared:
+            run = self._runs.get(key)
+            held += run.pages if run else 0
+            if run is None or run.pages < size:
+                return min(held, pages)
+        branch = self._runs.get(context.branch)
+        return min(held + (branch.pages if branch else 0), pages)
 
     def take(self, context: Context, pages: int, needed: int) -> Lease | None:
         """Room for `needed` pages, as many as possible of the first `pages` from the tree. None: not now.
@@ -91,19 +94,18 @@ class Pool:
             return None
         self._evict(missing - self.free)
         self.free -= missing
-        return Lease(context, hit, missing)
+        return Lease(context, runs, hit, missing)
 
     def store(self, lease: Lease, pages: int) -> None:
         """The first `pages` of the lease's context are computed: those the tree lacks go there, doubles are freed."""
-        context = lease.context
         given = max(0, pages - lease.hit)
-        lacking = max(0, pages - self.match(context, pages))
-        trunk, branch = self._lock_of(context)
-        own = max(0, pages - context.trunk_pages)
-        if own and not branch.pages:
-            trunk.children += 1
-        branch.pages = max(branch.pages, own)
-        trunk.pages = max(trunk.pages, min(pages, context.trunk_pages))
+        lacking = 0
+        for run, size in zip(lease.runs, _sizes(lease.context, pages), strict=True):
+            new = max(0, size - run.pages)
+            if new and not run.pages and run.parent is not None:
+                run.parent.children += 1
+            run.pages += new
+            lacking += new
         self.cached += lacking
         self._pinned += lacking
         lease.owned -= given
@@ -114,31 +116,29 @@ class Pool:
         """The request is over: its own pages are free, and those of the tree may be evicted again."""
         self.free += lease.owned
         lease.owned = 0
-        self._unlock(self._lock_of(lease.context), used=True)
+        self._unlock(lease.runs, used=True)
 
-    def _lock_of(self, context: Context) -> tuple[_Run, _Run]:
-        return self._runs[context.trunk], self._runs[context.branch]
-
-    def _lock(self, context: Context) -> tuple[_Run, _Run]:
-        trunk = self._runs.get(context.trunk) or self._add(context.trunk, None)
-        branch = self._runs.get(context.branch) or self._add(context.branch, trunk)
-        for run in (trunk, branch):
+    def _lock(self, context: Context) -> list[_Run]:
+        runs: list[_Run] = []
+        for key in (*(key for key, _ in context.shared), context.branch):
+            run = self._runs.get(key) or self._add(key, runs[-1] if runs else None)
             self._pinned += 0 if run.locks else run.pages
             run.locks += 1
-        return trunk, branch
+            runs.append(run)
+        return runs
 
     def _add(self, key: Hashable, parent: _Run | None) -> _Run:
         run = self._runs[key] = _Run(key, parent)
         return run
 
-    def _unlock(self, runs: tuple[_Run, _Run], *, used: bool = False) -> None:
+    def _unlock(self, runs: Sequence[_Run], *, used: bool = False) -> None:
         self._uses += used
         for run in runs:
             run.locks -= 1
             self._pinned -= 0 if run.locks else run.pages
             if used:
                 run.used = self._uses
-        for run in reversed(runs):  # the branch first: whether it stays decides whether the trunk may
+        for run in reversed(runs):  # the last first: whether it stays decides whether the one above may
             self._settle(run)
 
     def _settle(self, run: _Run) -> None:
@@ -176,6 +176,14 @@ class Pool:
         if run.parent is not None:
             run.parent.children -= 1
             self._settle(run.parent)
+
+
+def _sizes(context: Context, pages: int) -> Iterator[int]:
+    """Of the first `pages` pages, how many each run has."""
+    for _, size in context.shared:
+        yield min(size, pages)
+        pages -= min(size, pages)
+    yield pages
 
 
 def _is_true(entry: tuple[int, int, _Run]) -> bool:

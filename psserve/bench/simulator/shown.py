@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -30,7 +30,7 @@ def _rows(lines: Iterable[Line]) -> Iterable[tuple[str, ...]]:
         yield (
             ours["system"],
             str(len(ours["modules"])),
-            _load(ours["load"]),
+            _load(**ours["load"]),
             f"{sessions['session_throughput']:.3f}",
             f"{line['request_throughput']:.2f}",
             f"{sessions['median_session_latency_ms'] / 1000:.2f}",
@@ -42,5 +42,7 @@ def _rows(lines: Iterable[Line]) -> Iterable[tuple[str, ...]]:
         )
 
 
-def _load(load: Mapping[str, Any]) -> str:
-    return f"{load['concurrency']} at a time" if load["concurrency"] is not None else f"{load['sessions_per_s']:g}/s"
+def _load(concurrency: int | None, sessions_per_s: float | None, **_: Any) -> str:
+    if concurrency is not None:
+        return f"{concurrency} at a time"
+    return "trace" if sessions_per_s is None else f"{sessions_per_s:g}/s"

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from psserve.bench.simulator.pool import Context, Lease, Pool
 from scripts.routing_sim.cache import PageCache
 
-TRUNK = 2
-contexts = st.tuples(st.integers(0, 1), st.integers(0, 4)).map(
-    lambda names: Context(f"system {names[0]}", TRUNK, f"session {names}")
+SIZES = (2, 1)
+SHARED = sum(SIZES)
+contexts = st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 4)).map(
+    lambda names: Context(tuple((names[: end + 1], SIZES[end]) for end in range(2)), f"session {names}")
 )
 
 
 def pages_of(context: Context, pages: int) -> list[int]:
-    trunk, own = min(pages, TRUNK), max(0, pages - TRUNK)
-    named = [(context.trunk, index) for index in range(trunk)] + [(context.branch, index) for index in range(own)]
+    named: list[object] = [(key, index) for key, size in context.shared for index in range(size)]
+    named += [(context.branch, index) for index in range(pages - len(named))]
     return [hash(name) for name in named]
 
 
@@ -27,7 +28,7 @@ def test_it_hits_and_evicts_page_for_page_as_a_tree_of_pages(history: list[tuple
     pool, tree = Pool(capacity), PageCache(capacity)
     lengths: dict[Context, int] = {}
     for context, more in history:
-        pages = lengths[context] = min(12, lengths.get(context, TRUNK) + more)
+        pages = lengths[context] = min(12, lengths.get(context, SHARED) + more)
         lease = pool.take(context, pages, pages)
         assert lease is not None
         assert lease.hit == tree.match(pages_of(context, pages))
@@ -67,14 +68,14 @@ def test_pages_are_free_cached_or_owned_and_none_is_lost(
 
 def test_what_a_request_uses_is_not_evicted() -> None:
     pool = Pool(10)
-    context = Context("system", 2, "session")
+    context = Context((("system", 2),), "session")
     first = pool.take(context, 6, 6)
     assert first is not None
     pool.store(first, 6)
-    assert pool.take(Context("other", 0, "another"), 5, 5) is None
+    assert pool.take(Context((), "another"), 5, 5) is None
     assert pool.match(context, 6) == 6
 
 
 def test_more_than_the_pool_is_an_error() -> None:
     with pytest.raises(ValueError, match="11 pages in a pool of 10"):
-        Pool(10).take(Context("system", 2, "session"), 11, 11)
+        Pool(10).take(Context((("system", 2),), "session"), 11, 11)
