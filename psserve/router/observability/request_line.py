@@ -15,7 +15,7 @@ class Line(dict[str, Any]):
     """Fields of one line. As text `name=value`, with a dash for what is not known."""
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={_text(value)}" for name, value in self.items())
+        return " ".join([f"{name}={_text(value)}" for name, value in self.items()])
 
 
 def request_line(exchange: Exchange, status: int, code: str, now: float) -> Line:
@@ -67,7 +67,7 @@ def _text(value: object) -> str:
     """One word, or a JSON string where it is none: a line stays one line, and its fields are found again."""
     if value is None:
         return "-"
-    text = str(value)
     if isinstance(value, (int, float)):
-        return text
+        return str(value)
+    text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
