@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import requests
 
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import running_system
+from psserve.bench.trace.exports import FILES
+from psserve.bench.trace.join import with_spans
+from psserve.bench.trace.phases import PHASES
 from psserve.training.reference import generate
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
+from tests.bench.records import record
 from tests.e2e.client import random_ids
 from tests.e2e.fleet import one_fleet_at_a_time
 from tests.e2e.oracle import Oracle
@@ -21,13 +27,14 @@ pytestmark = pytest.mark.e2e
 
 
 def test_a_plain_pair_of_servers_answers_as_the_module_alone(
-    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle]
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
 ) -> None:
     oracle, zoo = oracle_of("qwen3"), zoo_of("qwen3")
     module, prompt = oracle.modules["alpha"], random_ids(random.Random(3), 200)
     expected = generate(module, module, prompt, 8, stop_ids=zoo.base.eos_token_ids)
-    spec = SystemSpec(zoo=zoo.path, modules=("alpha",), kv_tokens=16_384, device="cpu")
+    spec = SystemSpec(zoo=zoo.path, modules=("alpha",), kv_tokens=16_384, device="cpu", exports=tmp_path)
     body = {"model": "alpha", "prompt": prompt, "max_tokens": 8, "temperature": 0, "logprobs": 1}
+    started = time.time()
     with one_fleet_at_a_time(), running_system("disaggregated", spec, lambda text: None) as system:
         before = system.counters()
         answers = []
@@ -35,6 +42,8 @@ def test_a_plain_pair_of_servers_answers_as_the_module_alone(
             url = f"{system.endpoints['alpha']}/v1/completions"
             answers.append(requests.post(url, json=body | {"return_token_ids": True}, timeout=120).json())
         used = system.counters().since(before)
+        asked = [record(answer_id=answer["id"], done_s=time.time() - started) for answer in answers]
+        spans = [told.spans for told in with_spans(asked, tmp_path, started)]
     for answer in answers:
         oracle.check_choice(expected, answer["choices"][0])
     assert answers[1]["usage"]["prompt_tokens_details"]["cached_tokens"] == 192
@@ -42,3 +51,6 @@ def test_a_plain_pair_of_servers_answers_as_the_module_alone(
     assert used["prefill"]["hit_ratio"] == pytest.approx(192 / 400)
     assert used["kv_bytes"] > 0
     assert set(used["cpu_s"]) == {"prefill-alpha", "decode-alpha", "front"}
+    assert [list(phases) for phases in spans] == [list(PHASES)] * 2
+    assert all(begin < end for phases in spans for begin, end in phases.values())
+    assert "input_ids" not in "".join(path.read_text() for path in tmp_path.glob(FILES))
