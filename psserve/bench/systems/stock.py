@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 from psserve.bench.systems.front import Route
@@ -20,9 +21,9 @@ from psserve.bench.systems.stock_plan import StockPlanner
 from psserve.bench.systems.stock_servers import Listening, await_healthy, started
 from psserve.bench.systems.warm_up import warm_up
 from psserve.fleet import layout
-from psserve.fleet.checkpoints import make_checkpoint
+from psserve.fleet.checkpoints import make_checkpoint, remove_checkpoints
 from psserve.fleet.devices import detect
-from psserve.fleet.ports import free_ports
+from psserve.fleet.prepare import make_run_dir
 from psserve.fleet.sglang_args import LOOPBACK, router_env
 from psserve.zoo import Zoo
 
@@ -49,16 +50,16 @@ def stock_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> It
     begun = time.monotonic()
     with _folders(zoo.path, name) as (folder, tmp):
 
+        @cache
         def checkpoint(module: str) -> Path:
-            path = folder / "checkpoints" / module
-            if not path.exists():
-                make_checkpoint(zoo, zoo.module(module), path)
+            path = layout.checkpoint_path(folder, module)
+            make_checkpoint(zoo, zoo.module(module), path)
             return path
 
         pool = spec.kv_tokens // kind.share(len(spec.modules))
         planner = StockPlanner(zoo.base, spec, detect(), pool_tokens=pool, folder=folder, tmp=tmp)
         routes = kind.plan(zoo.base, spec, planner, checkpoint)
-        front = [_front(routes, folder, tmp)] if kind.needs_front else []
+        front = [_front(routes, planner.free_ports(1)[0], folder, tmp)] if kind.needs_front else []
         endpoints = {module: front[0].url if front else route.url for module, route in routes.items()}
         processes: list[Listening] = [*planner.servers, *front]
         with started(processes, on_cpu=planner.settings.device == "cpu", folder=folder) as handles:
@@ -76,16 +77,21 @@ def stock_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> It
 
 @contextlib.contextmanager
 def _folders(zoo: Path, name: str) -> Iterator[tuple[Path, Path]]:
-    """A private folder for logs, which stays, and a short one for sockets, which does not."""
-    folder = layout.run_dir(zoo) / "bench" / name
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(prefix="psserve-bench-") as tmp:
-        yield folder, Path(tmp)
+    """A private folder, of which only the logs stay, and a short one for sockets."""
+    run = layout.run_dir(zoo)
+    folder = run / f"bench-{name}"
+    make_run_dir(run)
+    make_run_dir(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix="psserve-bench-") as tmp:
+            yield folder, Path(tmp)
+    finally:
+        remove_checkpoints(folder)
 
 
-def _front(routes: Mapping[str, Route], folder: Path, tmp: Path) -> FrontProcess:
+def _front(routes: Mapping[str, Route], port: int, folder: Path, tmp: Path) -> FrontProcess:
     path = tmp / "routes.json"
     path.write_text(json.dumps({module: asdict(route) for module, route in routes.items()}))
-    port = free_ports(1)[0]
     command = (sys.executable, "-m", "psserve.bench.systems.front", str(path), str(port))
-    return FrontProcess("front", port, command, router_env(os.environ, tmp_dir=tmp), folder / "front.log")
+    env = router_env(os.environ, tmp_dir=tmp)
+    return FrontProcess("front", port, command, env, layout.log_path(folder, "front"))

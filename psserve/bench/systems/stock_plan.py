@@ -12,6 +12,7 @@ from typing import Literal
 from psserve.bench.systems.server import Server
 from psserve.bench.systems.spec import SystemSpec
 from psserve.engine.settings import ROLE, Role
+from psserve.fleet import layout
 from psserve.fleet.devices import Machine
 from psserve.fleet.ports import free_ports
 from psserve.fleet.settings import engine_settings, within_pool
@@ -49,7 +50,7 @@ class StockPlanner:
     def __init__(
         self, base: Base, spec: SystemSpec, machine: Machine, *, pool_tokens: int, folder: Path, tmp: Path
     ) -> None:
-        """`pool_tokens`: KV cache of the smallest server, in tokens. `folder` is for logs, `tmp` is private to them.
+        """`pool_tokens`: KV cache of the smallest server, in tokens. `folder` is laid out as a fleet's, `tmp` private.
 
         Raises PlanError: there is no such device, or the context does not fit.
         """
@@ -58,13 +59,13 @@ class StockPlanner:
         settings = engine_settings(base, spec.fleet_options(), machine)
         self.settings: EngineSettings = within_pool(settings, pool_tokens, explicit=spec.context_length is not None)
         self.servers: list[StockServer] = []
+        self._ports: list[int] = []
 
     def add(
         self, name: str, kind: Kind, checkpoint: Path, served_name: str, kv_tokens: int, extra: tuple[str, ...] = ()
     ) -> StockServer:
         """One more server. `extra` are SGLang's own arguments, which win over all others."""
-        ports = iter(free_ports(3, frozenset(server.port for server in self.servers)))
-        http, dist, bootstrap = ports
+        http, dist, bootstrap = self.free_ports(3)
         args = server_args(
             self.settings,
             role=kind,
@@ -85,10 +86,16 @@ class StockPlanner:
             bootstrap_port=bootstrap if kind == "prefill" else None,
             command=(sys.executable, "-m", "psserve.engine.worker", *args),
             env=self._env(name),
-            log=self._folder / f"{name}.log",
+            log=layout.log_path(self._folder, name),
         )
         self.servers.append(server)
         return server
+
+    def free_ports(self, count: int) -> list[int]:
+        """Ports that nobody else of the system was given."""
+        ports = free_ports(count, frozenset(self._ports))
+        self._ports += ports
+        return ports
 
     def _gpus(self) -> tuple[int, ...]:
         if self.settings.device == "cpu":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from psserve.errors import StartError
+from psserve.fleet import layout
 from psserve.fleet.logs import last_error
 from psserve.fleet.preload import PreloadStarter
 from psserve.fleet.process import Handle, Runnable, SubprocessStarter
@@ -33,7 +34,7 @@ def started(processes: Sequence[Runnable], *, on_cpu: bool, folder: Path) -> Ite
 
     Raises StartError.
     """
-    preloaded = PreloadStarter(folder / "preload.log") if on_cpu else None
+    preloaded = PreloadStarter(layout.log_path(folder, "preload")) if on_cpu else None
     starter = preloaded or SubprocessStarter()
     handles: dict[str, Handle] = {}
     try:
