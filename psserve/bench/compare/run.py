@@ -47,9 +47,10 @@ class Outcome:
 def compare(asked: Comparison, store: Store, progress: CompareProgress) -> Outcome:
     """Run all that is not done yet. Ctrl-C and SIGTERM end it; what was done is in `store` then.
 
-    A system that does not start, or cannot be reached, costs its own runs only. Raises UsageError, ZooError and
-    PlanError for what cannot work at all.
+    A system that does not start, or is not to be reached any more, costs its own runs only. Raises UsageError, ZooError
+    and PlanError for what cannot work at all, BenchError for a URL that cannot be measured before anything runs.
     """
+    asyncio.run(asked.systems.check_urls())
     failures: list[str] = []
     interrupted = False
     try:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from psserve.bench.load.caller import open_http
+from psserve.bench.load.endpoints import check_endpoints
+from psserve.bench.load.options import LoadOptions
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import running_system
 from psserve.bench.target import Target
@@ -37,6 +40,13 @@ class Systems:
     """As many as the largest comparison needs."""
     urls: Mapping[str, Target] = field(default_factory=dict)
     """Systems that are up: name -> where."""
+
+    async def check_urls(self) -> None:
+        """Ask those that are up for their models. Raises BenchError: one is not there, refuses, or lacks a module."""
+        for target in self.urls.values():
+            options = LoadOptions(api_key=target.api_key, certificate=target.certificate)
+            async with open_http(options) as http:
+                await check_endpoints(http, target.endpoints(self.modules), self.modules)
 
     @contextlib.contextmanager
     def started(self, name: str, modules: int, note: Note) -> Iterator[Started]:

@@ -53,3 +53,12 @@ async def test_an_interrupted_comparison_goes_on_and_then_is_whole(
     header, records = read_records(out / "records" / "ours.m2.c2.r2.jsonl")
     assert (header.system, len(records)) == ("ours", 6)
     assert json.loads((out / "report.json").read_text())["partial_runs"] == 1
+
+
+async def test_a_url_that_cannot_be_measured_is_told_before_anything_runs(fleet: Fleet, tmp_path: Path) -> None:
+    systems = ("--against", f"ours={fleet.url}", "--against", "gone=http://127.0.0.1:1")
+    process = await compare(*systems, *QUICK, "--out", str(tmp_path / "out"))
+    stdout, stderr = await process.communicate()
+    assert (process.returncode, stdout) == (1, b"")
+    assert stderr.decode().splitlines() == ["psserve: error: http://127.0.0.1:1 cannot be reached: Connection refused"]
+    assert fleet.math.bodies == []
