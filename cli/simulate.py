@@ -28,6 +28,7 @@ POLICIES = ("prefix", "session", "round-robin", "least-loaded", "random")
 @click.option("--gpus", default="4x4", show_default=True, metavar="PxD", help="Prefill x decode servers of a cell.")
 @click.option("--modules", default="4", show_default=True, help="How many, or several numbers, as in 1,4,16, or names.")
 @click.option("--cells", type=click.IntRange(1), default=1, show_default=True, help="Equal parts with a router each.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Cells simulated at a time.")
 @click.option("--concurrency", help="Sessions at a time, or several numbers, as in 8,16,32 [default: 16].")
 @click.option("--rates", help="Sessions that arrive a second: an open loop, or several, as in 0.5,1.")
 @workload_options()
@@ -50,6 +51,7 @@ def command(
     gpus: str,
     modules: str,
     cells: int,
+    jobs: int,
     concurrency: str | None,
     rates: str | None,
     workload: WorkloadChoice,
@@ -104,6 +106,7 @@ def command(
         cores=cores,
         slo=Slo.parse(slo) if slo else None,
         keep=keep,
+        jobs=jobs,
         command=shlex.join(["psserve", *sys.argv[1:]]),
     )
     if basis.calibration is not None:

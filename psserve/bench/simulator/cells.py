@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
+from multiprocessing import get_context
 from typing import Any
 
 from psserve.bench.simulator.setup import Setup
@@ -32,11 +36,12 @@ class Load:
 
 
 def simulate_cells(
-    setup: Setup, load: Load, cells: int, every: int = 1, progress: Progress = lambda ended: None
+    setup: Setup, load: Load, cells: int, every: int = 1, progress: Progress = lambda ended: None, jobs: int = 1
 ) -> tuple[Outcome, dict[str, Any]]:
     """`cells` times `setup`, each with its share of the load and a seed of its own. And the workload, for the result.
 
-    Only one session in `every` is kept as records. Raises UsageError where a cell would have nothing to do.
+    Only one session in `every` is kept as records. With several `jobs`, so many processes simulate a cell each, and
+    progress is told by the cell; the result is the same. Raises UsageError where a cell would have nothing to do.
     """
     if cells > 1 and load.workload.trace is not None:
         raise UsageError("a trace is for one cell: its sessions are not made anew for each")
@@ -44,17 +49,28 @@ def simulate_cells(
         raise UsageError(f"{cells} cells need at least as many sessions, and as many at a time")
     whole: Outcome | None = None
     described: dict[str, Any] = {}
-    for cell in range(cells):
-        done = whole.counters.sessions if whole else 0
-        outcome, told = _simulate_cell(setup, _share(load, cell, cells), every, _from(done, progress))
+    for outcome, told in _outcomes(setup, [_share(load, cell, cells) for cell in range(cells)], every, progress, jobs):
         described = described or told | {"sessions": load.sessions, "sessions_per_s": load.rate}
         whole = outcome if whole is None else whole.with_cell(outcome)
     assert whole is not None
     return whole, described
 
 
-def _from(done: int, progress: Progress) -> Progress:
-    return lambda ended: progress(done + ended)
+def _outcomes(
+    setup: Setup, shares: Sequence[Load], every: int, progress: Progress, jobs: int
+) -> Iterator[tuple[Outcome, dict[str, Any]]]:
+    """Of each cell, in order."""
+    done = 0
+    if jobs == 1 or len(shares) == 1:
+        for share in shares:
+            yield _simulate_cell(setup, share, every, lambda ended, before=done: progress(before + ended))
+            done += share.sessions
+        return
+    with ProcessPoolExecutor(min(jobs, len(shares)), get_context("spawn")) as pool:
+        for share, result in zip(shares, pool.map(partial(_simulate_cell, setup, every=every), shares), strict=True):
+            done += share.sessions
+            progress(done)
+            yield result
 
 
 def _share(load: Load, cell: int, cells: int) -> Load:
@@ -75,7 +91,9 @@ def _share(load: Load, cell: int, cells: int) -> Load:
     )
 
 
-def _simulate_cell(setup: Setup, load: Load, every: int, progress: Progress) -> tuple[Outcome, dict[str, Any]]:
+def _simulate_cell(
+    setup: Setup, load: Load, every: int, progress: Progress = lambda ended: None
+) -> tuple[Outcome, dict[str, Any]]:
     changes: dict[str, Any] = {"sessions": None}
     if load.rate is not None:
         changes |= {"sessions_per_s": load.rate, "arrival": load.workload.changes.get("arrival", "poisson")}

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from psserve.console import console
 
 EVERY = 50
-"""Sessions between two looks at the bar."""
+"""The bar moves after so many sessions."""
 
 
 class SimulationProgress:
@@ -20,6 +20,7 @@ class SimulationProgress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console(stream), disable=not stream.isatty())
         self._task = self._bar.add_task("", total=None)
+        self._shown = 0
 
     def __enter__(self) -> SimulationProgress:
         self._bar.start()
@@ -30,11 +31,13 @@ class SimulationProgress:
 
     def begin(self, title: str, sessions: int) -> None:
         """A run of so many sessions begins."""
+        self._shown = 0
         self._bar.reset(self._task, description=title, total=sessions)
 
     def ended(self, sessions: int) -> None:
         """So many of its sessions are over."""
-        if sessions % EVERY == 0:
+        if sessions >= self._shown + EVERY:
+            self._shown = sessions
             self._bar.update(self._task, completed=sessions)
 
     def note(self, text: str) -> None:

@@ -36,6 +36,8 @@ class Asked:
     keep: int
     """Of so many sessions at most the requests are kept for percentiles."""
     command: str
+    jobs: int = 1
+    """Cells that are simulated at a time."""
 
     def setup(self, system: SystemName, modules: tuple[str, ...]) -> Setup:
         """Of one cell. Raises UsageError where its servers are too few."""
@@ -67,7 +69,7 @@ def _run(asked: Asked, setup: Setup, load: Load, progress: SimulationProgress) -
     progress.begin(title, load.sessions)
     began = time.perf_counter()
     every = math.ceil(load.sessions / asked.keep)
-    outcome, workload = simulate_cells(setup, load, asked.cells, every, progress.ended)
+    outcome, workload = simulate_cells(setup, load, asked.cells, every, progress.ended, asked.jobs)
     seconds = time.perf_counter() - began
     requests = outcome.counters.requests
     progress.note(f"{title}: {requests} requests simulated in {seconds:.1f} s, {requests / seconds:.0f}/s")

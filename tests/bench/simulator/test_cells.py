@@ -33,6 +33,11 @@ def test_cells_share_the_load_and_their_counts_add_up(made: Setup) -> None:
     assert workload["sessions"] == 21
 
 
+def test_cells_in_processes_of_their_own_have_the_same_result(made: Setup) -> None:
+    one, two = (simulate_cells(made, LOAD, 3, jobs=jobs)[0] for jobs in (1, 2))
+    assert one == two
+
+
 def test_of_kept_sessions_all_requests_are_kept_and_totals_are_of_all(made: Setup) -> None:
     whole, workload = simulate_cells(made, LOAD, 1)
     some, _ = simulate_cells(made, LOAD, 1, every=3)
