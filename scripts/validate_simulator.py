@@ -1,4 +1,4 @@
-"""Simulated against measured: `python scripts/validate_simulator.py FOLDER --kv-tokens N [--cores 2] [--json FILE]`.
+"""Simulated against measured: `python scripts/validate_simulator.py FOLDER [--cores 2] [--json FILE]`.
 
 FOLDER is what `psserve bench compare --concurrency 1,2,4 --out FOLDER` has written, with spans of its servers. Costs
 are calibrated by the runs with one session at a time; the other loads are predicted. docs/simulator.md has the result.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from psserve.bench.compare.store import Store
+from psserve.bench.compare.store import Store, saved_arguments
 from psserve.bench.simulator.validation import FIGURES, Resources, validate
 from psserve.console import console, show, table
 from psserve.errors import PsserveError
@@ -23,20 +23,20 @@ from psserve.fleet.settings import CPU_CHUNK
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare simulated runs with measured ones.")
     parser.add_argument("folder", type=Path, help="of psserve bench compare")
-    parser.add_argument("--kv-tokens", type=int, required=True, help="of a system's servers together, as compare's")
+    parser.add_argument("--kv-tokens", type=int, help="of a system's servers together [default: as compare was told]")
     parser.add_argument("--cores", type=int, default=2, help="that the servers share; 0: a device each")
     parser.add_argument("--chunk", type=int, default=CPU_CHUNK, help="most tokens of a prefill batch")
     parser.add_argument("--prefill-servers", type=int, default=1, help="of shared")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE too")
     options = parser.parse_args()
-    resources = Resources(
-        kv_tokens=options.kv_tokens,
-        cores=options.cores or None,
-        chunk=options.chunk,
-        prefill_servers=options.prefill_servers,
-    )
     store = Store(options.folder)
     try:
+        resources = Resources(
+            kv_tokens=options.kv_tokens or told_kv_tokens(options.folder),
+            cores=options.cores or None,
+            chunk=options.chunk,
+            prefill_servers=options.prefill_servers,
+        )
         rows = validate(store.lines(), store.folder / "records", resources)
     except (PsserveError, OSError) as error:
         print(f"validate_simulator.py: error: {error}", file=sys.stderr)
@@ -49,6 +49,13 @@ def main() -> int:
         console(),
     )
     return 0
+
+
+def told_kv_tokens(folder: Path) -> int:
+    """`psserve bench compare`'s own --kv-tokens."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--kv-tokens", type=int, default=65_536)
+    return parser.parse_known_args(saved_arguments(folder))[0].kv_tokens
 
 
 def cells(row: dict) -> list[str]:

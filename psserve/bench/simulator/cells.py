@@ -63,7 +63,7 @@ def _outcomes(
     done = 0
     if jobs == 1 or len(shares) == 1:
         for share in shares:
-            yield _simulate_cell(setup, share, every, lambda ended, before=done: progress(before + ended))
+            yield _simulate_cell(setup, share, every, _after(done, progress))
             done += share.sessions
         return
     with ProcessPoolExecutor(min(jobs, len(shares)), get_context("spawn")) as pool:
@@ -71,6 +71,10 @@ def _outcomes(
             done += share.sessions
             progress(done)
             yield result
+
+
+def _after(done: int, progress: Progress) -> Progress:
+    return lambda ended: progress(done + ended)
 
 
 def _share(load: Load, cell: int, cells: int) -> Load:
