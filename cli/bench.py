@@ -121,7 +121,7 @@ def command(
     target = _target(urls, api_key, zoo_dir)
     asked = OneRun(
         target=target,
-        modules=tuple(name.strip() for name in models.split(",")) if models else (),
+        modules=_names(models),
         workload=workload,
         load=LoadOptions(
             concurrency=concurrency,
@@ -155,6 +155,15 @@ def command(
         click.echo(f"psserve: warning: {one_line(warning)}", err=True)
     if line["psserve"]["partial"] or not line["completed"]:
         ctx.exit(1)
+
+
+def _names(models: str | None) -> tuple[str, ...]:
+    from psserve.errors import UsageError
+
+    names = tuple(name.strip() for name in models.split(",")) if models is not None else ()
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"--models {models}: give each name once, with commas between")
+    return names
 
 
 def _command_line(arguments: list[str]) -> str:

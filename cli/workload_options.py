@@ -98,7 +98,7 @@ def _choice(values: dict[str, Any], forever: bool) -> WorkloadChoice:
             values["arrival"] = "poisson"
     if values["trace"] is not None:
         for name, field in _NAMES.items():
-            if values[name] is not None and field not in FOR_TRACES:
+            if values.get(name) is not None and field not in FOR_TRACES:
                 raise UsageError(f"--{name.replace('_', '-')} means nothing with a --trace, which says it by itself")
     given = {name: value for name, value in values.items() if value is not None}
     for name in _LENGTHS:
@@ -109,9 +109,10 @@ def _choice(values: dict[str, Any], forever: bool) -> WorkloadChoice:
     changes = {_NAMES[name]: value for name, value in given.items() if name in _NAMES}
     if forever and values["trace"] is None:
         changes.setdefault("sessions", None)
-    preset = values["workload"] or (None if values["trace"] else "react")
+    if values["workload"] is None and values["trace"] is None:
+        values["workload"] = "react"
     return WorkloadChoice(
-        preset=preset,
+        preset=values["workload"],
         trace=values["trace"],
         changes=changes,
         block_tokens=values["trace_block_tokens"],

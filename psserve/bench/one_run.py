@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from psserve.bench.load.caller import open_http
+from psserve.bench.load.fits import context_limits, too_long
 from psserve.bench.load.options import LoadOptions, LoadProgress
 from psserve.bench.load.run import run_load
 from psserve.bench.metrics import summarise
@@ -69,6 +71,8 @@ async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], 
         called = modules_of(sessions) or called
     load = _loop(asked.load, sessions, described)
     endpoints = asked.target.endpoints(called)
+    if isinstance(sessions, list):
+        await _note_too_long(sessions, endpoints, load, note)
     before = _counters(asked.target, note)
     started = time.time()
     with _stopping(note) as stop:
@@ -92,6 +96,15 @@ async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], 
     line = result_line(summarise(records, asked.slo), facts)
     _keep(asked, facts, line, records)
     return line
+
+
+async def _note_too_long(
+    sessions: Sequence[Session], endpoints: Mapping[str, str], load: LoadOptions, note: Callable[[str], None]
+) -> None:
+    async with open_http(load) as http:
+        limits = await context_limits(http, endpoints)
+    if warning := too_long(sessions, limits):
+        note(f"warning: {warning}")
 
 
 def _loop(load: LoadOptions, sessions: Iterable[Session], described: Mapping[str, Any]) -> LoadOptions:

@@ -49,6 +49,8 @@ def target_of_urls(urls: Sequence[str], api_key: str | None) -> Target:
         module, url = (name, url) if equals and "://" not in name else ("", text)
         if not url.startswith(("http://", "https://")) or module in found:
             raise UsageError(f"--url {text}: give http://HOST:PORT once, or MODULE=http://HOST:PORT once a module")
+        if "@" in url:
+            raise UsageError("--url with a name or password in it would be in the result: give a key by --api-key")
         found[module] = base_url(url)
     return Target(urls=found, api_key=api_key)
 

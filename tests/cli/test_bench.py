@@ -75,6 +75,12 @@ async def test_failed_requests_are_warned_of(fleet: Fleet) -> None:
     assert "1 requests failed, and ended their sessions" in result.stderr
 
 
+async def test_sessions_longer_than_a_context_are_warned_of(fleet: Fleet) -> None:
+    result = await bench(fleet, "--sessions", "2", "--system-tokens", "250000", "--turns", "1")
+    assert "2 of 2 sessions are longer (up to " in result.stderr
+    assert "(4096 tokens), and will fail" in result.stderr
+
+
 async def test_a_run_without_an_answer_failed(fleet: Fleet) -> None:
     fleet.code.faults.extend(["status_400"] * 4)
     result = await bench(fleet, "--order", "code,code")
@@ -89,6 +95,8 @@ async def test_a_run_without_an_answer_failed(fleet: Fleet) -> None:
         (("--url", "a=http://127.0.0.1:1", "--models", "b"), 2, "no --url for module b"),
         (("--url", "http://127.0.0.1:1", "--rate", "1", "--concurrency", "2"), 2, "not both"),
         (("--url", "http://127.0.0.1:1", "--arrival", "poisson"), 2, "--arrival needs a --rate"),
+        (("--url", "http://me:secret@127.0.0.1:1"), 2, "give a key by --api-key"),
+        (("--url", "http://127.0.0.1:1", "--models", "a,,b"), 2, "--models a,,b: give each name once"),
         (("--url", "http://127.0.0.1:1", "--turns", "x"), 2, "length 'x'"),
         (("--url", "http://127.0.0.1:1", "--trace", "t", "--turns", "3"), 2, "--turns means nothing with a --trace"),
         (("--url", "http://127.0.0.1:1", "--trace", "/no/trace"), 1, "/no/trace: No such file"),

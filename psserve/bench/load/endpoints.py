@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -54,7 +55,14 @@ async def served_models(http: aiohttp.ClientSession, url: str) -> dict[str, Any]
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         if isinstance(error, orjson.JSONDecodeError):
             raise BenchError(f"{url}/v1/models answered in a form that is not OpenAI's") from error
-        reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        raise BenchError(f"{url} cannot be reached: {reason}") from error
+        raise BenchError(f"{url} cannot be reached: {_reason(error)}") from error
     except (KeyError, TypeError) as error:
         raise BenchError(f"{url}/v1/models answered in a form that is not OpenAI's") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from psserve.bench.record import RequestRecord
+from psserve.errors import UsageError
 
 Api = Literal["chat", "completions"]
 
@@ -32,6 +33,10 @@ class LoadOptions:
     """Texts differ between runs of different salt, so that a run does not find the caches of the one before."""
     timeout_s: float = 600.0
     """A request fails after so many seconds without a byte."""
+
+    def __post_init__(self) -> None:
+        if self.api == "completions" and self.tokenizer is None:
+            raise UsageError("--api completions sends token ids: give the model's --tokenizer")
 
 
 class LoadProgress(Protocol):

@@ -42,8 +42,6 @@ async def run_load(
         BenchError: a server that cannot be reached, refuses or does not serve a module.
     """
     start = time.perf_counter()
-    if options.api == "completions" and options.tokenizer is None:
-        raise UsageError("--api completions sends token ids: give the model's --tokenizer")
     tokenizer = None if options.tokenizer is None else TokenizedTexts(options.tokenizer)
     _allow_connections()
     count = len(sessions) if isinstance(sessions, Sized) else None
