@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 import setproctitle
 
-from psserve.engine import process, worker
+from psserve.engine import output, process, worker
 from psserve.engine.settings import ALLOW_UNTESTED
 from psserve.engine.versions import require_supported_sglang
 from psserve.errors import EngineError
@@ -109,6 +109,7 @@ def _become_server(request: StartRequest, parent: int) -> int:
     os.environ.clear()
     os.environ.update(request.env)
     _redirect(request.log)
+    output.lose_what_cannot_be_written()
     # SGLang asks for spawned children, which would import it all again.
     multiprocessing.set_start_method("fork", force=True)
     multiprocessing.set_start_method = _keep_start_method
