@@ -70,6 +70,9 @@ class BenchGroup(click.Group):
 @click.option("--slo", "slo_text", help="Objective for goodput in ms, as in ttft=2000,tpot=50,e2e=30000.")
 @click.option("--tag", help="A word of yours for the result.")
 @click.option("--out", type=click.Path(path_type=Path), help="Add the result line to this file (JSON Lines).")
+@click.option(
+    "--exports", type=click.Path(path_type=Path, exists=True), help="Where the servers export request times: for spans."
+)
 @click.option("--records", type=click.Path(path_type=Path), help="Write every request into this file.")
 @json_option
 @zoo_option
@@ -91,6 +94,7 @@ def command(
     slo_text: str | None,
     tag: str | None,
     out: Path | None,
+    exports: Path | None,
     records: Path | None,
     as_json: bool,
     zoo_dir: Path | None,
@@ -140,6 +144,7 @@ def command(
         command=_command_line(sys.argv[1:]),
         out=out,
         records=records,
+        exports=exports,
     )
     with ShownProgress(sys.stderr) as progress:
         line = uvloop.run(run_once(asked, progress, progress.note))
