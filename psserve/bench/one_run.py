@@ -73,11 +73,13 @@ async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], 
     endpoints = asked.target.endpoints(called)
     if isinstance(sessions, list):
         await _note_too_long(sessions, endpoints, load, note)
-    before = _counters(asked.target, note)
+    before: list[Counters | None] = []
     started = time.time()
     with _stopping(note) as stop:
-        records = await run_load(sessions, endpoints, load, progress, stop)
-    counted = _between(before, _counters(asked.target, note))
+        records = await run_load(
+            sessions, endpoints, load, progress, stop, lambda: before.append(_counters(asked.target, note))
+        )
+    counted = _between(before[0], _counters(asked.target, note)) if before else None
     if asked.exports is not None:
         records = with_spans(records, asked.exports, started)
     facts = RunFacts(

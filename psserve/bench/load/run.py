@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import resource
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain, islice
 from typing import Any
 
@@ -30,12 +30,14 @@ async def run_load(
     options: LoadOptions,
     progress: LoadProgress | None = None,
     stop: asyncio.Event | None = None,
+    on_warm: Callable[[], None] | None = None,
 ) -> list[RequestRecord]:
     """Run sessions, and return what became of every request, in the order of their ends.
 
     `endpoints`: module -> URL of a server, with or without /v1; the module's name is the request's `model`. `sessions`
     may be endless where there is a duration; in an open loop they must come in the order of their starts. Setting
-    `stop` ends the run at once: requests under way are recorded as interrupted. Times count from this call.
+    `stop` ends the run at once: requests under way are recorded as interrupted. `on_warm` is called between the warm-up
+    and what counts, when nothing is under way. Times count from this call.
 
     Raises:
         UsageError: options that do not fit the sessions.
@@ -45,7 +47,7 @@ async def run_load(
     tokenizer = None if options.tokenizer is None else TokenizedTexts(options.tokenizer)
     _allow_connections()
     count = len(sessions) if isinstance(sessions, Sized) else None
-    first, waiting = _peek(sessions)
+    first, in_turn = _peek(sessions)
     if options.concurrency is None and first.start_s is None:
         raise UsageError(f"session {first.id} has no start: an open loop needs an arrival rate")
     records: list[RequestRecord] = []
@@ -56,7 +58,11 @@ async def run_load(
             if progress is not None:
                 progress.begin(count)
             caller = Caller(http, endpoints, options)
-            await _Run(caller, options, progress, tokenizer, calibration, records, start).all(waiting)
+            run = _Run(caller, options, progress, tokenizer, calibration, records, start)
+            await run.warm_up(list(islice(in_turn, options.warmup)))
+            if on_warm is not None:
+                on_warm()
+            await run.counted(in_turn)
 
         await _until(stop, work())
     return records
@@ -109,18 +115,23 @@ class _Run:
         self._caller, self._options, self._progress = caller, options, progress
         self._tokenizer, self._calibration = tokenizer, calibration
         self._start = start
+        self._shift = 0.0
+        """What is taken off the starts of an open loop's sessions: the start of the last one that was warm-up."""
 
-    async def all(self, sessions: Iterator[Session]) -> None:
-        """The warm-up, then what counts."""
-        warm = list(islice(sessions, self._options.warmup))
-        await self._closed(iter(warm), self._options.concurrency or max(1, len(warm)), None, warmup=True)
-        shift = max((session.start_s or 0.0 for session in warm), default=0.0)
+    async def warm_up(self, sessions: Sequence[Session]) -> None:
+        """Sessions that do not count, to their end."""
+        at_once = self._options.concurrency or max(1, len(sessions))
+        await self._closed(iter(sessions), at_once, None, warmup=True)
+        self._shift = max((session.start_s or 0.0 for session in sessions), default=0.0)
+
+    async def counted(self, sessions: Iterator[Session]) -> None:
+        """All others."""
         now = time.perf_counter()
         end = None if self._options.duration_s is None else now + self._options.duration_s
         if self._options.concurrency is not None:
             await self._closed(sessions, self._options.concurrency, end)
         else:
-            await self._open(sessions, now - shift, end)
+            await self._open(sessions, now - self._shift, end)
 
     async def _closed(self, sessions: Iterator[Session], at_once: int, end: float | None, warmup: bool = False) -> None:
         async def work() -> None:

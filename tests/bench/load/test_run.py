@@ -115,11 +115,18 @@ async def test_an_open_loop_starts_sessions_when_they_are_due(fleet: Fleet) -> N
     assert all(r.sent_s >= r.due_s for r in records)
 
 
-async def test_warmup_sessions_are_over_before_what_counts(fleet: Fleet) -> None:
-    for concurrency in (2, None):
-        records = await run(fleet, sessions(4, starts=0.01), warmup=2, concurrency=concurrency)
-        assert {r.session for r in records if r.warmup} == {"s0", "s1"}
-        assert max(r.done_s for r in records if r.warmup) <= min(r.due_s for r in records if not r.warmup)
+@pytest.mark.parametrize("concurrency", [2, None])
+async def test_warmup_sessions_are_over_before_what_counts(fleet: Fleet, concurrency: int | None) -> None:
+    asked_when_warm: list[int] = []
+    records = await run_load(
+        sessions(4, starts=0.01),
+        {"math": fleet.url, "code": fleet.url},
+        LoadOptions(warmup=2, concurrency=concurrency),
+        on_warm=lambda: asked_when_warm.append(len(fleet.math.bodies) + len(fleet.code.bodies)),
+    )
+    assert {r.session for r in records if r.warmup} == {"s0", "s1"}
+    assert max(r.done_s for r in records if r.warmup) <= min(r.due_s for r in records if not r.warmup)
+    assert asked_when_warm == [len(fleet.math.bodies) + len(fleet.code.bodies) - 4]
 
 
 async def test_a_duration_ends_sessions_without_an_end(fleet: Fleet) -> None:
