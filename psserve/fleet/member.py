@@ -37,6 +37,7 @@ class Member:
         self._started: float | None = None
         self._since = time.monotonic()
         self._restart_at = 0.0
+        self._stuck_since: float | None = None
 
     @property
     def alive(self) -> bool:
@@ -97,6 +98,21 @@ class Member:
             self.state, self.error = "down", error
         else:
             self.error = error or self.error
+
+    def is_stuck(self, could_serve: bool) -> bool:
+        """Whether it served once and, alive, has not for the policy's `stuck_s`, in which it always `could_serve`.
+
+        To be asked all the time. What it says once it does not repeat.
+        """
+        if self.state != "down" or not could_serve:
+            self._stuck_since = None
+            return False
+        now = time.monotonic()
+        self._stuck_since = self._stuck_since or now
+        if now - self._stuck_since < self._restarts.policy.stuck_s:
+            return False
+        self._stuck_since = None
+        return True
 
     def hang_up(self) -> None:
         """SIGHUP: for the router, to read its configuration again."""

@@ -1,4 +1,4 @@
-"""When a dead server is started again, and when it is given up."""
+"""When a dead server is started again, when it is given up, and when one that lives is as good as dead."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ class RestartPolicy:
     window_s: float = 600.0
     first_s: float = 1.0
     longest_s: float = 30.0
+    stuck_s: float = 300.0
+    """A server that lives, and has not served for so long though others could work with it, is ended and started anew."""
 
 
 @dataclass

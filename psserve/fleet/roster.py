@@ -85,6 +85,17 @@ class Roster:
         for member in (*self.servers, self.router):
             self._revive(member)
 
+    def end_stuck(self) -> None:
+        """End servers that live and serve nobody although servers of the other role do: `revive` starts them anew.
+
+        A scheduler may hang, or a thread of its KV hand-over end, in a process that goes on.
+        """
+        serving = {member.spec.role for member in self.servers if member.state == "ready"}
+        for member in self.servers:
+            if member.is_stuck("prefill" in serving if member.spec.role == "decode" else "decode" in serving):
+                self._note(f"{member.spec.name}: {member.error or 'not ready'}, for too long: it is ended")
+                member.kill()
+
     def _revive(self, member: Member) -> None:
         if member.restart_due():
             try:

@@ -117,6 +117,7 @@ class Supervisor:
     def _until_signal(self) -> None:
         while not self._signals:
             self._roster.revive()
+            self._roster.end_stuck()
             self._roster.observe(_POLL_STARTING_S if self._requests.busy else _POLL_SERVING_S)
             self._requests.receive()
             self._requests.step()

@@ -42,13 +42,14 @@ class FakeFleet:
         restarts: int = 5,
         start_timeout_s: float = 60,
         drain_s: float = 2,
+        stuck_s: float = 300,
         watch: bool = False,
     ) -> None:
         self.ports = self.ports or free_ports(1 + len(servers))
         plan = self.zoo / "plan.json"
         given = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
-        limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s, "watch": watch}
-        plan.write_text(json.dumps(given | limits))
+        limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s, "stuck_s": stuck_s}
+        plan.write_text(json.dumps(given | limits | {"watch": watch}))
         script = Path(__file__).with_name("run_fleet.py")
         self.supervisor = subprocess.Popen(
             [sys.executable, str(script), str(plan), *extra], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
