@@ -14,7 +14,7 @@ class RestartPolicy:
     first_s: float = 1.0
     longest_s: float = 30.0
     stuck_s: float = 300.0
-    """A server that lives, and has not served for so long though others could work with it, is ended and started anew."""
+    """A server that lives, and has not served for so long though others could work with it, is started anew."""
 
 
 @dataclass
