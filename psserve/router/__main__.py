@@ -43,7 +43,8 @@ async def serve(config: RouterConfig, path: Path) -> None:
     await runner.setup()
     loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
-        site = web.TCPSite(runner, config.host, config.port, ssl_context=certificate and certificate.context)
+        tls = None if certificate is None else certificate.context
+        site = web.TCPSite(runner, config.host, config.port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:
