@@ -1,4 +1,5 @@
-"""Servers die, freeze and come back; clients leave and stall. One fleet lives through it all.
+"""Servers die, freeze and come back; clients leave and stall. One fleet, with the time limits that are the default,
+lives through it all.
 
 After each fault the fleet must be whole again by itself, with nothing restarted but what was hit, and exact.
 """
@@ -13,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -22,7 +24,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.client import random_ids
 from tests.e2e.conftest import MODULES
-from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
+from tests.e2e.fleet import RunningFleet, counter, launched, load_of, wait_idle
 from tests.e2e.oracle import Oracle
 from tests.e2e.watching import (
     ANSWER_WITHIN_S,
@@ -41,9 +43,10 @@ from tests.e2e.watching import (
 
 pytestmark = pytest.mark.e2e
 
-REQUEST_TIMEOUT_S = 12
 PROMPT = list(range(100, 140))
 LONG_ANSWER = {"max_tokens": 3000, "ignore_eos": True}
+FROZEN_WITHIN_S = 85
+"""A leg waits so long for a frozen partner: SGLang's 60 s for a hand-over, as psserve sets them, and some patience."""
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +56,7 @@ def oracle(oracle_of: Callable[[Architecture], Oracle]) -> Oracle:
 
 @pytest.fixture(scope="module")
 def shared_fleet(zoo_of: Callable[[Architecture], Zoo]) -> Iterator[RunningFleet]:
-    arguments = ("--chunked-prefill-size", "64", "--request-timeout-secs", str(REQUEST_TIMEOUT_S))
-    with launched(zoo_of("qwen3").path, *arguments) as fleet:
+    with launched(zoo_of("qwen3").path, "--chunked-prefill-size", "64") as fleet:
         yield fleet
 
 
@@ -96,6 +98,10 @@ def is_running(fleet: RunningFleet, *servers: str) -> bool:
     return all(now[server]["running"] > 0 for server in servers)
 
 
+def is_refused(answer: requests.Response) -> bool:
+    return (answer.status_code, error_of(answer)["code"]) == (503, "module_unavailable")
+
+
 def nothing_runs(fleet: RunningFleet) -> bool:
     return not any(worker["running"] for worker in workers(fleet).values() if worker["state"] == "ready")
 
@@ -107,7 +113,7 @@ def test_killing_an_idle_decode_server_fails_its_module_alone(
     assert ask(fleet, "alpha", PROMPT).status_code in (502, 503)
     until(lambda: is_down(fleet, "decode-alpha-0"))
     answer = ask(fleet, "alpha", PROMPT)
-    assert (answer.status_code, error_of(answer)["code"]) == (503, "module_unavailable")
+    assert is_refused(answer)
     assert int(answer.headers["Retry-After"]) > 0
     check(fleet, oracle, "beta", PROMPT)
     check(fleet, oracle, "gamma", PROMPT)
@@ -181,20 +187,33 @@ def test_a_server_whose_scheduler_dies_is_replaced(
     until(lambda: changed(fleet, before) == {"decode-gamma-0"})
 
 
-def test_a_frozen_decode_server_is_avoided_until_it_answers_again(
+@contextmanager
+def frozen(fleet: RunningFleet, server: str) -> Iterator[None]:
+    held = scheduler(fleet, server)
+    held.suspend()
+    try:
+        yield
+    finally:
+        held.resume()
+
+
+def test_frozen_servers_are_avoided_until_they_answer_again_and_what_they_had_ends(
     fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
 ) -> None:
-    frozen = scheduler(fleet, "decode-gamma-0")
-    frozen.suspend()
-    try:
-        answer = ask(fleet, "gamma", PROMPT)
-        assert (answer.status_code, error_of(answer)["code"]) == (504, "timeout")
-        answer = ask(fleet, "gamma", PROMPT)
-        assert (answer.status_code, error_of(answer)["code"]) == (503, "module_unavailable")
+    """First a decode server, then the prefill server too: one wait for SGLang's limit, which either side keeps."""
+    with ThreadPoolExecutor() as threads, frozen(fleet, "decode-gamma-0"):
+        waits_for_decode = threads.submit(ask, fleet, "gamma", PROMPT, within_s=FROZEN_WITHIN_S)
+        until(lambda: load_of(fleet, "prefill-0")["disaggregation"]["prefill_bootstrap_queue_reqs"] == 1)
+        with frozen(fleet, "prefill-0"):
+            waits_for_prefill = threads.submit(ask, fleet, "alpha", PROMPT[:20], within_s=FROZEN_WITHIN_S)
+            until(lambda: is_down(fleet, "decode-gamma-0") and is_down(fleet, "prefill-0"))
+            assert is_refused(ask(fleet, "beta", PROMPT))
+            assert is_refused(waits_for_prefill.result())
+        assert is_refused(waits_for_decode.result())
+        until(lambda: not is_down(fleet, "prefill-0"))
         check(fleet, oracle, "alpha", PROMPT)
         check(fleet, oracle, "beta", PROMPT)
-    finally:
-        frozen.resume()
+        assert is_refused(ask(fleet, "gamma", PROMPT))
     await_whole(fleet)
     assert not changed(fleet, before)
 
@@ -230,10 +249,11 @@ def is_at_rest(fleet: RunningFleet, server: str) -> bool:
     return generated(fleet, server) == before
 
 
-def send(fleet: RunningFleet, body: dict[str, object]) -> socket.socket:
+def send(fleet: RunningFleet, body: dict[str, object], timeout_s: int = 600) -> socket.socket:
     """A connection over which a completion request went, and of which nothing was read."""
     payload = json.dumps({"prompt": PROMPT, "temperature": 0, **body}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(payload)}\r\n"
+    head += f"x-request-timeout: {timeout_s}\r\n"
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(ANSWER_WITHIN_S)
@@ -242,20 +262,16 @@ def send(fleet: RunningFleet, body: dict[str, object]) -> socket.socket:
     return connection
 
 
-@pytest.mark.parametrize("frozen", ["prefill-0", "decode-alpha-0"], ids=["prefill", "transfer"])
+@pytest.mark.parametrize("server", ["prefill-0", "decode-alpha-0"], ids=["prefill", "transfer"])
 def test_a_client_that_leaves_before_the_answer_frees_both_legs(
-    frozen: str, fleet: RunningFleet, before: dict[str, int | None]
+    server: str, fleet: RunningFleet, before: dict[str, int | None]
 ) -> None:
     """With the one frozen, a request waits in prefill; with the other, KV waits for its receiver."""
-    held = scheduler(fleet, frozen)
-    held.suspend()
-    try:
+    with frozen(fleet, server):
         connection = send(fleet, {"model": "alpha", "max_tokens": 8})
         until(lambda: is_running(fleet, "prefill-0", "decode-alpha-0"))
         connection.close()
         until(lambda: nothing_runs(fleet))
-    finally:
-        held.resume()
     wait_idle(fleet)
     assert not changed(fleet, before)
 
@@ -285,7 +301,7 @@ def test_forty_clients_that_leave_at_once_leave_nothing(fleet: RunningFleet, bef
 def test_a_client_that_reads_nothing_is_cut_off_and_holds_up_nobody(
     fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
 ) -> None:
-    connection = send(fleet, {"model": "gamma", "stream": True, "n": 8, "logprobs": 5, **LONG_ANSWER})
+    connection = send(fleet, {"model": "gamma", "stream": True, "n": 8, "logprobs": 5, **LONG_ANSWER}, timeout_s=12)
     until(lambda: is_running(fleet, "decode-gamma-0"))
     for module in MODULES:
         check(fleet, oracle, module, PROMPT)
@@ -293,3 +309,18 @@ def test_a_client_that_reads_nothing_is_cut_off_and_holds_up_nobody(
     wait_idle(fleet)
     connection.close()
     assert not changed(fleet, before)
+
+
+def test_a_server_that_is_replaced_while_the_disk_is_full_under_its_log_serves(
+    fleet: RunningFleet, oracle: Oracle, before: dict[str, int | None]
+) -> None:
+    """The last test here: what comes after it would run on that server."""
+    log = fleet.zoo / ".run" / "logs" / "decode-alpha-0.log"
+    log.unlink()
+    log.symlink_to("/dev/full")
+    kill(fleet, "decode-alpha-0")
+    until(lambda: changed(fleet, before) == {"decode-alpha-0"} and pids(fleet)["decode-alpha-0"] is not None)
+    await_whole(fleet)
+    assert os.readlink(f"/proc/{fleet.pid('decode-alpha-0')}/fd/1") == "/dev/full"
+    check(fleet, oracle, "alpha", PROMPT)
+    assert changed(fleet, before) == {"decode-alpha-0"}

@@ -19,13 +19,18 @@ ERROR_FIELDS = {"message", "type", "param", "code"}
 
 
 def ask(
-    fleet: RunningFleet, module: str, prompt: Sequence[int] | str, max_tokens: int = 8, **fields: Any
+    fleet: RunningFleet,
+    module: str,
+    prompt: Sequence[int] | str,
+    max_tokens: int = 8,
+    within_s: float = ANSWER_WITHIN_S,
+    **fields: Any,
 ) -> requests.Response:
-    """A greedy completion request; fails when nothing is heard for 20 s."""
+    """A greedy completion request; fails when nothing is heard for `within_s` seconds."""
     body = {"model": module, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1}
     body |= {"return_token_ids": True, **fields}
     url = f"{fleet.url}/v1/completions"
-    return requests.post(url, json=body, stream=bool(fields.get("stream")), timeout=ANSWER_WITHIN_S)
+    return requests.post(url, json=body, stream=bool(fields.get("stream")), timeout=within_s)
 
 
 def check(fleet: RunningFleet, oracle: Oracle, module: str, prompt: Sequence[int], max_tokens: int = 8) -> None:
