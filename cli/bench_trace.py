@@ -22,8 +22,8 @@ def command(
 ) -> None:
     """Show a waterfall of a session: when each request was where, by the servers' own clocks.
 
-    RECORDS is a file of requests: `psserve bench compare` leaves one a run in records/, `psserve bench --records FILE`
-    and `psserve simulate` write others. Requests whose servers told nothing are shown whole.
+    RECORDS is a file of requests: `psserve bench compare` leaves one a run in records/, `psserve bench --exports DIR
+    --records FILE` writes one. Requests whose servers told nothing are shown whole.
 
     \b
     psserve bench trace comparison/records/shared.m4.c8.r1.jsonl

@@ -17,7 +17,7 @@ def notes(summary: Summary) -> list[str]:
 def _simulated(summary: Summary) -> Iterator[str]:
     simulated = sum(point.simulated for point in summary.points)
     if simulated == len(summary.points):
-        yield "Simulated: these figures were computed by `psserve simulate`, not measured."
+        yield "Simulated: these figures were computed by psserve simulate, not measured."
     elif simulated:
         yield f"{simulated} of {len(summary.points)} runs are simulated, not measured."
 
