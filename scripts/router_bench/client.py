@@ -48,7 +48,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         self._fail(f"the connection broke: {exc!r}")
 
     def close(self) -> None:
@@ -107,6 +112,8 @@ async def open_loop(port: int, requests: Iterator[bytes], rate: float, seconds: 
     loop = asyncio.get_running_loop()
 
     async def one(request: bytes) -> Answered:
+        while idle and not idle[-1].is_open:  # the server closed it for being idle
+            idle.pop()
         connection = idle.pop() if idle else await Connection.open(port)
         answered = await connection.send(request)
         idle.append(connection)
