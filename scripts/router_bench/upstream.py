@@ -17,7 +17,7 @@ import uvloop
 
 PROMPT_TOKENS = 100
 LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
-MAX_TOKENS = re.compile(rb'"max_tokens": ?(\d+)')
+MAX_TOKENS = re.compile(rb'"max_(?:completion_)?tokens": ?(\d+)')
 STREAM = re.compile(rb'"stream": ?true')
 HEAD = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 STREAM_HEAD = (
