@@ -24,7 +24,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.client import random_ids
 from tests.e2e.conftest import MODULES
-from tests.e2e.fleet import RunningFleet, counter, launched, load_of, wait_idle
+from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import Oracle
 from tests.e2e.watching import (
     ANSWER_WITHIN_S,
@@ -203,7 +203,8 @@ def test_frozen_servers_are_avoided_until_they_answer_again_and_what_they_had_en
     """First a decode server, then the prefill server too: one wait for SGLang's limit, which either side keeps."""
     with ThreadPoolExecutor() as threads, frozen(fleet, "decode-gamma-0"):
         waits_for_decode = threads.submit(ask, fleet, "gamma", PROMPT, within_s=FROZEN_WITHIN_S)
-        until(lambda: load_of(fleet, "prefill-0")["disaggregation"]["prefill_bootstrap_queue_reqs"] == 1)
+        until(lambda: is_running(fleet, "prefill-0", "decode-gamma-0"))
+        time.sleep(2)  # until it is in the prefill server's scheduler, which begins to count the time then
         with frozen(fleet, "prefill-0"):
             waits_for_prefill = threads.submit(ask, fleet, "alpha", PROMPT[:20], within_s=FROZEN_WITHIN_S)
             until(lambda: is_down(fleet, "decode-gamma-0") and is_down(fleet, "prefill-0"))
