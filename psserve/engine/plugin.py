@@ -54,7 +54,7 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     """What makes a server psserve's, on any machine."""
-    from psserve.engine import decode, disconnect, kv_events, prefill, prefill_watch
+    from psserve.engine import decode, disconnect, grammar, kv_events, prefill, prefill_watch
 
     chosen = disconnect.hooks()
     if settings.negative_control is not NegativeControl.NO_HOOKS:
@@ -62,5 +62,5 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     if settings.role is Role.PREFILL:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
-        chosen += prefill_watch.hooks()
+        chosen += prefill_watch.hooks() + grammar.hooks()
     return chosen

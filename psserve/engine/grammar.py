@@ -1,0 +1,39 @@
+"""A grammar that allows no token must not end the server: whoever sent it hears of it, and nobody else.
+
+Schemas and grammars come from clients, and some allow nothing (`{"$ref": "#"}`, `root ::= root`), at once or after some
+tokens. Stock SGLang 0.5.18 then masks every token, samples from a distribution of NaN, and its scheduler dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from psserve.engine.hooks import Hook, Kind
+
+_BACKEND = "sglang.srt.constrained.xgrammar_backend"
+
+
+def _refuse_empty(original: Callable[..., Any], backend: Any, *args: Any, **kwargs: Any) -> Any:
+    """Compile a grammar; one that allows no first token is invalid, which SGLang answers with a 400."""
+    from sglang.srt.constrained.base_grammar_backend import InvalidGrammarObject
+
+    grammar = original(backend, *args, **kwargs)
+    mask = grammar.allocate_vocab_mask(backend.vocab_size, 1, "cpu")
+    grammar.matcher.fill_next_token_bitmask(mask, 0)
+    return grammar if mask.any() else InvalidGrammarObject("it allows no text")
+
+
+def _open_where_nothing_is_allowed(original: Callable[..., Any], grammar: Any, vocab_mask: Any, idx: int) -> None:
+    """Let any token pass a dead end: the grammar then does not accept it, and SGLang aborts the request for that."""
+    original(grammar, vocab_mask, idx)
+    if not vocab_mask[idx].any():
+        vocab_mask[idx].fill_(-1)
+
+
+def hooks() -> tuple[Hook, ...]:
+    """The hooks that a decode server needs; a prefill server gets no grammars."""
+    return (
+        Hook(f"{_BACKEND}.XGrammarGrammarBackend._from_context", Kind.AROUND, _refuse_empty),
+        Hook(f"{_BACKEND}.XGrammarGrammar.fill_vocab_mask", Kind.AROUND, _open_where_nothing_is_allowed),
+    )
