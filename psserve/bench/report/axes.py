@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from psserve.bench.report.palette import GRID, INK, MUTED
@@ -53,15 +53,17 @@ def curve(axes: Any, at: Sequence[float], spreads: Sequence[Spread | None], colo
     )
 
 
-def bars(axes: Any, spreads: Mapping[str, Spread | None], colours: Mapping[str, str]) -> None:
-    """One bar a system with its figure, and a whisker from the smallest to the largest."""
+def bars(
+    axes: Any, spreads: Mapping[str, Spread | None], colours: Mapping[str, str], told: Callable[[float], str]
+) -> None:
+    """One bar a system with its figure as `told`, and a whisker from the smallest to the largest."""
     for place, (system, spread) in enumerate(spreads.items()):
         if spread is None:
             continue
         axes.bar(place, spread.middle, width=0.62, color=colours[system])
         axes.plot([place, place], [spread.low, spread.high], color=INK.light, linewidth=1.1)
         axes.annotate(
-            number(spread.middle), (place, spread.high), (0, 3), textcoords="offset points", ha="center", fontsize=8.5
+            told(spread.middle), (place, spread.high), (0, 3), textcoords="offset points", ha="center", fontsize=8.5
         )
     axes.set_xticks(range(len(spreads)), list(spreads))
     axes.margins(y=0.14)

@@ -24,7 +24,9 @@ from psserve.bench.report.summary import Spread, Summary
 from psserve.bench.trace.phases import HANDOFF, handoff_share
 
 AXES = {"concurrency": "sessions at a time", "rate": "sessions that arrive a second"}
-CACHES = "Prefill side; decode side dashed."
+DASHED = "; dashed: "
+"""Parts what the solid line is from what the dashed one is, which bars do not show."""
+CACHES = f"Prefill side{DASHED}decode side."
 SIZE = (3.9, 2.7)
 """Inches: one picture, readable on a phone."""
 
@@ -56,7 +58,7 @@ def panels(summary: Summary) -> list[Panel]:
         ),
         _size_panel(summary, "modules-throughput", "Throughput by number of modules", THROUGHPUT),
         _size_panel(summary, "modules-session", "Session latency, p95, by number of modules", P95_SESSION),
-        _load_panel(summary, "request", "One request takes", "p95, median dashed.", [P95_REQUEST, P50_REQUEST]),
+        _load_panel(summary, "request", "One request takes", f"p95{DASHED}median.", [P95_REQUEST, P50_REQUEST]),
         _load_panel(summary, "ttft", "Time to first token, p95", "Less is better.", [P95_TTFT]),
         _load_panel(summary, "tpot", "Time per output token, p95", "Less is better.", [P95_TPOT]),
     ]
@@ -111,10 +113,13 @@ def _load_panel(summary: Summary, name: str, title: str, says: str, metrics: Seq
         _from_zero(axes, shown[0])
 
     def draw_bars(axes: Any) -> None:
-        bars(axes, {system: summary.values(system, cells[0], shown[0]) for system in summary.systems}, paint)
+        spreads = {system: summary.values(system, cells[0], shown[0]) for system in summary.systems}
+        bars(axes, spreads, paint, "{:.0%}".format if shown[0].unit == "share" else number)
         _from_zero(axes, shown[0])
 
-    return Panel(name, title, says, draw_curves if len(cells) > 1 else draw_bars)
+    if len(cells) > 1:
+        return Panel(name, title, says, draw_curves)
+    return Panel(name, title, says.split(DASHED)[0] + "." if DASHED in says else says, draw_bars)
 
 
 def _size_panel(summary: Summary, name: str, title: str, metric: Metric) -> Panel | None:
