@@ -38,7 +38,7 @@ POLICIES = ("prefix", "session", "round-robin", "least-loaded", "random")
 @click.option("--kv-tokens", type=click.IntRange(1), help="KV pool of a server [default: what its memory holds].")
 @click.option("--decode-kv-tokens", type=click.IntRange(1), help="Of a decode server [default: the same].")
 @click.option("--link-gb-s", type=click.FloatRange(0, min_open=True), help="KV transfer [default: NVLink, one way].")
-@click.option("--cores", type=click.IntRange(1), help="All servers share so many CPU cores.")
+@click.option("--cores", type=click.FloatRange(0, min_open=True), help="All servers share so many CPU cores.")
 @click.option("--slo", help="Objective for goodput in ms, as in ttft=2000,tpot=50,e2e=30000.")
 @click.option("--keep", type=click.IntRange(1), default=10_000, show_default=True, help="Sessions with percentiles.")
 @click.option("--out", type=click.Path(path_type=Path), help="Add the result lines to this file (JSON Lines).")
@@ -61,7 +61,7 @@ def command(
     kv_tokens: int | None,
     decode_kv_tokens: int | None,
     link_gb_s: float | None,
-    cores: int | None,
+    cores: float | None,
     slo: str | None,
     keep: int,
     out: Path | None,

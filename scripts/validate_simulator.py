@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare simulated runs with measured ones.")
     parser.add_argument("folder", type=Path, help="of psserve bench compare")
     parser.add_argument("--kv-tokens", type=int, help="of a system's servers together [default: as compare was told]")
-    parser.add_argument("--cores", type=int, default=2, help="that the servers share; 0: a device each")
+    parser.add_argument("--cores", type=float, default=2, help="that all share, as simulate's; 0: a device each")
     parser.add_argument("--chunk", type=int, default=CPU_CHUNK, help="most tokens of a prefill batch")
     parser.add_argument("--prefill-servers", type=int, default=1, help="of shared")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE too")

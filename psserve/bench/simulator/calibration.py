@@ -38,11 +38,12 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
     """
     samples = Samples()
     for path in paths:
-        samples.add(read_records(path)[1])
+        header, records = read_records(path)
+        samples.add(header.system, records)
     where = ", ".join(map(str, paths))
     fits = {
         "prefill": _fit(where, "prefill", ("batch", "token", "pair"), samples.prefill),
-        "decode": _fit(where, "decode", ("step", "context"), samples.decode),
+        "decode": _fit(where, "decode", ("answer", "step", "context"), samples.decode),
     }
     transfer = TransferCosts(0.0, 0.0)
     if samples.transfer:
@@ -50,7 +51,7 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
         request_s, sent_s = fits["transfer"].coefficients
         transfer = TransferCosts(request_s, sent_s)
     batch_s, token_s, pair_s = fits["prefill"].coefficients
-    step_s, context_s = fits["decode"].coefficients
+    answer_s, step_s, context_s = fits["decode"].coefficients
     sequence_s = min(token_s, step_s)
     costs = Costs(
         PrefillCosts(batch_s, token_s, pair_s),
@@ -58,6 +59,7 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
         transfer,
         kv_bytes=1,  # transfers are fitted by the token
         router_s=median(samples.router) if samples.router else 0.0,
+        answer_s=answer_s,
     )
     return Calibration(costs, fits, REACH * samples.longest)
 

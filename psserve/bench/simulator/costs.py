@@ -76,6 +76,8 @@ class Costs:
     kv_bytes: int
     """Of one token."""
     router_s: float = ROUTER_S
+    answer_s: float = 0.0
+    """From the last step to the client, and as long from the first: detokenizing, router, network."""
 
 
 def costs_of(shape: Shape, card: Card) -> Costs:

@@ -29,7 +29,7 @@ class Work:
 class Device:
     """Works on all it was given at once, at most `slots` at full speed; more than that share them evenly."""
 
-    def __init__(self, clock: simpy.Environment, slots: int = 1) -> None:
+    def __init__(self, clock: simpy.Environment, slots: float = 1) -> None:
         self.busy_s = 0.0
         """Full-speed seconds of work done."""
         self._clock = clock

@@ -31,7 +31,7 @@ class Asked:
     loads: tuple[Load, ...]
     prefill_policy: PolicyName
     decode_policy: PolicyName
-    cores: int | None
+    cores: float | None
     slo: Slo | None
     keep: int
     """Of so many sessions at most the requests are kept for percentiles."""

@@ -36,8 +36,9 @@ class Setup:
     decode_policy: PolicyName = "session"
     longest_tokens: int | None = None
     """Longer sessions are refused: the costs do not reach so far."""
-    cores: int | None = None
-    """All servers share so many CPU cores, a core each at most; None: each has a device of its own."""
+    cores: float | None = None
+    """All servers share so many CPU cores, one each at most; None: each has a device of its own. Less than the machine
+    has where busy servers slow each other down: with 1.4, two at once run at 0.7 of their speed."""
 
     def __post_init__(self) -> None:
         count = len(self.modules)

@@ -63,6 +63,17 @@ class System(ABC):
         self._arrived(job)
 
     def _end(self, job: Job) -> None:
+        """The answer is on its way to the client."""
+        if self._setup.costs.answer_s:
+            after(self._clock, self._setup.costs.answer_s, lambda: self._delivered(job))
+        else:
+            self._delivered(job)
+
+    def _delivered(self, job: Job) -> None:
+        assert job.first_s is not None
+        job.first_s += self._setup.costs.answer_s
+        if "decode" in job.spans:
+            job.spans["decode"] = (job.spans["decode"][0], self._clock.now)
         counters = self.counters
         counters.requests += 1
         counters.prompt_tokens += job.prompt_tokens

@@ -30,7 +30,7 @@ class Resources:
 
     kv_tokens: int
     """Of all servers of a system together."""
-    cores: int | None
+    cores: float | None
     chunk: int
     prefill_servers: int = 1
     """Of `shared`."""
