@@ -107,6 +107,34 @@ def test_doctor_finds_the_zoo_and_fails_nothing(fleet: Detached) -> None:
     assert "are free or hold cache" in report.stdout
 
 
+def bench(fleet: Detached, asked: str, *arguments: str | Path) -> dict[str, Any]:
+    """The result line of a run of two sessions."""
+    small = "--sessions 2 --system-tokens 200 --output-tokens 8 --think-secs 0 --json"
+    run = psserve("bench", "--zoo", fleet.zoo, *f"{asked} {small}".split(), *arguments)
+    assert run.returncode == 0, run.stderr
+    line: dict[str, Any] = json.loads(run.stdout)
+    assert line["psserve"]["errors"] == {"requests": 0, "interrupted": 0, "by_message": {}}
+    assert (line["completed"], line["psserve"]["other_lengths"]) == (8, 0)
+    return line
+
+
+def test_bench_measures_the_sharing_of_prompts_of_exact_lengths(fleet: Detached) -> None:
+    exact = ("--api", "completions", "--tokenizer", Zoo.open(fleet.zoo).base.path)
+    line = bench(fleet, "--workload react --turns 4 --new-tokens 40 --concurrency 1", *exact)
+    assert line["total_input_tokens"] == 2 * sum(200 + 40 * (turn + 1) + 8 * turn for turn in range(4))
+    counters = line["psserve"]["counters"]
+    assert counters["prefill"]["cached_tokens"] == line["cache_report"]["total_cached_tokens"]
+    assert counters["prefill"]["hit_ratio"] > 0.5  # a session's second module finds what its first one had read
+    assert counters["decode"]["cached_tokens"] > 0
+    assert counters["kv_bytes"] > 0
+
+
+def test_bench_writes_chat_prompts_of_about_the_length_it_says(fleet: Detached) -> None:
+    line = bench(fleet, "--workload fanout --turns 2 --new-tokens 150")
+    wanted = 2 * 2 * (350 + 508)  # two sessions, two modules, two turns
+    assert abs(line["total_input_tokens"] - wanted) < 0.1 * wanted
+
+
 def test_a_second_launch_is_refused(fleet: Detached) -> None:
     second = psserve("launch", "--zoo", fleet.zoo, "--port", "0")
     assert second.returncode == 1
