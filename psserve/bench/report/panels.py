@@ -26,7 +26,6 @@ from psserve.bench.trace.phases import HANDOFF, handoff_share
 AXES = {"concurrency": "sessions at a time", "rate": "sessions that arrive a second"}
 DASHED = "; dashed: "
 """Parts what the solid line is from what the dashed one is, which bars do not show."""
-CACHES = f"Prefill side{DASHED}decode side."
 SIZE = (3.9, 2.7)
 """Inches: one picture, readable on a phone."""
 
@@ -53,7 +52,7 @@ def panels(summary: Summary) -> list[Panel]:
             summary,
             "hits",
             "Prompt tokens found in a cache",
-            "Prefill side, decode side dashed.",
+            f"Prefill side{DASHED}decode side.",
             [PREFILL_HIT, DECODE_HIT],
         ),
         _size_panel(summary, "modules-throughput", "Throughput by number of modules", THROUGHPUT),
