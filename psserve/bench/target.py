@@ -16,6 +16,9 @@ from psserve.errors import BenchError, UsageError
 from psserve.fleet.control import router_config_of
 from psserve.fleet.state import running_fleet
 
+AUTO = "auto"
+"""A psserve fleet lists it like a model; it is a choice between the modules, and none of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -86,10 +89,10 @@ async def served_modules(target: Target) -> tuple[str, ...]:
     url = target.urls[""]
     async with open_http(LoadOptions(api_key=target.api_key, certificate=target.certificate)) as http:
         served = await served_models(http, url) or {}
-    fine_tunes = {name: entry for name, entry in served.items() if entry.get("parent") and entry.get("root")}
+    fine_tunes = {name: entry for name, entry in served.items() if entry.get("parent") and name != AUTO}
     by_root: dict[str, str] = {}
     for name, entry in fine_tunes.items():
-        by_root.setdefault(str(entry["root"]), name)  # aliases come after their module, with the same root
+        by_root.setdefault(str(entry.get("root")), name)  # aliases come after their module, with the same root
     modules = tuple(by_root.values()) or tuple(served)
     if not modules:
         raise BenchError(f"{url} lists no model: name them with --models")
