@@ -15,9 +15,7 @@ from psserve.bench.systems.server import Server
 from psserve.errors import BenchError, UsageError
 from psserve.fleet.control import router_config_of
 from psserve.fleet.state import running_fleet
-
-AUTO = "auto"
-"""A psserve fleet lists it like a model; it is a choice between the modules, and none of them."""
+from psserve.router.task_routing.routing import AUTO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,8 @@ def target_of_zoo(zoo: Path, api_key: str | None) -> Target:
 
 
 async def served_modules(target: Target) -> tuple[str, ...]:
-    """The modules that there are, where the user names none: of a psserve fleet those with a base, without aliases.
+    """The modules that there are, where the user names none: of a psserve fleet those with a base, without aliases
+    and without `auto`, which is listed too but only chooses between them.
 
     Raises BenchError where none can be found.
     """
@@ -92,7 +91,7 @@ async def served_modules(target: Target) -> tuple[str, ...]:
     fine_tunes = {name: entry for name, entry in served.items() if entry.get("parent") and name != AUTO}
     by_root: dict[str, str] = {}
     for name, entry in fine_tunes.items():
-        by_root.setdefault(str(entry.get("root")), name)  # aliases come after their module, with the same root
+        by_root.setdefault(entry.get("root") or name, name)  # aliases come after their module, with the same root
     modules = tuple(by_root.values()) or tuple(served)
     if not modules:
         raise BenchError(f"{url} lists no model: name them with --models")
