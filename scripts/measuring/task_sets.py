@@ -10,7 +10,7 @@ from pathlib import Path
 
 from psserve.router.task_routing.classifier import TaskModule
 from psserve.training.conversation import Conversation
-from psserve.training.tasks import TASKS, held_out_items
+from psserve.training.tasks import TASKS, example_requests, held_out_items
 from tests.router.task_zoo import twenty_two_modules
 
 DEMO_REQUESTS = 500
@@ -38,15 +38,14 @@ class TaskSet:
 
 
 def demo_set() -> TaskSet:
-    """The demo zoo: description and three examples, as its manifests have them."""
-    items = {task: held_out_items(task, 3, seed=1) for task in TASKS}
+    """The demo zoo: description and examples, as its manifests have them."""
     modules = tuple(
-        TaskModule(name, task=task.description, examples=tuple(map(_question, items[name])))
-        for name, task in TASKS.items()
+        TaskModule(name, task=task.description, examples=example_requests(name)) for name, task in TASKS.items()
     )
     parts: dict[str, list[Asked]] = {}
     for name in TASKS:
-        held_out = [item for item in held_out_items(name, DEMO_REQUESTS, seed=0) if item not in items[name]]
+        examples = example_requests(name)
+        held_out = [item for item in held_out_items(name, DEMO_REQUESTS, seed=0) if _question(item) not in examples]
         parts[f"{name}, as sent"] = [Asked(_question(item), name, bool(item.tools)) for item in held_out]
         parts[f"{name}, tools {'not ' if held_out[0].tools else ''}offered"] = [
             Asked(_question(item), name, not item.tools) for item in held_out

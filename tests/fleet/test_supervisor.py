@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import time
 from pathlib import Path
 
 import psutil
@@ -125,21 +124,6 @@ def test_server_that_lives_and_serves_nobody_is_ended_and_started_anew(fleet: Fa
     fleet.until(lambda: not psutil.pid_exists(pid) and fleet.is_state("prefill-0", "ready"))
     assert fleet.restarts("prefill-0") == 1
     assert fleet.restarts("decode-a-0") == 0
-    stop_fleet(fleet.zoo)
-
-
-def test_servers_that_have_nobody_to_work_with_are_left_alone(fleet: FakeFleet) -> None:
-    fleet.launch(TWO, stuck_s=0.5)
-    fleet.ready()
-    pids = [fleet.pid(name) for name in TWO]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    fleet.until(lambda: all(fleet.is_state(name, "down") for name in TWO))
-    time.sleep(1.0)
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
-    fleet.until(lambda: all(fleet.is_state(name, "ready") for name in TWO))
-    assert [fleet.pid(name) for name in TWO] == pids
     stop_fleet(fleet.zoo)
 
 

@@ -1,4 +1,4 @@
-"""The default classifier: what it learns from a task text and three examples a module."""
+"""The default classifier: what it learns from a task text and a few examples a module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from psserve.errors import StartError
 from psserve.router.task_routing.classifier import Decision, TaskModule, TaskRequest
 from psserve.router.task_routing.ngrams import ngrams
 from psserve.router.task_routing.tfidf import TfidfClassifier, make
-from psserve.training.tasks import TASKS, held_out_items
+from psserve.training.tasks import TASKS, example_requests, held_out_items
 from tests.router.task_zoo import trained, twenty_two_modules
 
 THRESHOLD = 0.25
@@ -24,12 +24,7 @@ THRESHOLD = 0.25
 def demo_modules() -> tuple[TaskModule, ...]:
     """The demo zoo's manifests (psserve.training.demo_zoo.finetune_config)."""
     return tuple(
-        TaskModule(
-            name,
-            task=task.description,
-            examples=tuple(str(item.messages[0]["content"]) for item in held_out_items(name, 3, seed=1)),
-        )
-        for name, task in TASKS.items()
+        TaskModule(name, task=task.description, examples=example_requests(name)) for name, task in TASKS.items()
     )
 
 

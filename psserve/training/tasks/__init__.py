@@ -11,7 +11,7 @@ from psserve.training.tasks import code, math, tools
 from psserve.training.tasks.agents import with_system_prompt
 from psserve.training.tasks.items import MakeItem, generate
 
-__all__ = ["TASKS", "Task", "held_out_items", "training_items"]
+__all__ = ["TASKS", "Task", "example_requests", "held_out_items", "training_items"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ JOINED_SHARE = 0.2
 def held_out_items(task: str, count: int, seed: int = 0) -> list[Conversation]:
     """Held-out items, all different."""
     return list(islice(generate(TASKS[task].make, "test", seed), count))
+
+
+def example_requests(task: str) -> tuple[str, ...]:
+    """Requests for a module's manifest: enough that every kind the task has is among them."""
+    return tuple(str(item.messages[0]["content"]) for item in held_out_items(task, 8, seed=1))
 
 
 def training_items(task: str, count: int, seed: int = 0) -> list[Conversation]:

@@ -43,7 +43,6 @@ TEXTS = (
     ("in upper case", "{a}.upper()"),
     ("in lower case", "{a}.lower()"),
     ("reversed", "{a}[::-1]"),
-    ("without its first {n} characters", "{a}[{n}:]"),
     ("without its last {n} characters", "{a}[:-{n}]"),
     ("repeated {n} times", "{a} * {n}"),
     ("with every '{l}' replaced by '{m}'", "{a}.replace('{l}', '{m}')"),
