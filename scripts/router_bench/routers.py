@@ -108,7 +108,7 @@ def missing_peer(name: str, peer_path: Path) -> str | None:
 
 def peer_version(peer_path: Path) -> str:
     """Of the wheel that both peers come from."""
-    return next((path.name.split("-")[1] for path in peer_path.glob("sglang_router-*.dist-info")), "unknown")
+    return next((path.stem.split("-")[1] for path in peer_path.glob("sglang_router-*.dist-info")), "unknown")
 
 
 def _psserve(port: int, workers: Upstream, directory: Path) -> list[str]:

@@ -13,10 +13,10 @@ MAX_BLOCKS blocks last used of a server, and those from before the router's star
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from psserve.router.policies import Prompt
+from psserve.router.policies.recent import RecentBlocks
 
 MAX_BLOCKS = 2**17
 """Of one server: some 15 MB."""
@@ -27,37 +27,24 @@ class PrefixOwners:
 
     def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
         self._max_blocks = max_blocks
-        self._servers: dict[str, OrderedDict[int, str]] = {}
+        self._servers: dict[str, RecentBlocks[str]] = {}
 
     def computed(self, server: str, module: str, prompt: Prompt, prompt_tokens: int, cached_tokens: int) -> int:
         """`server` has read `prompt_tokens` tokens of `prompt` for `module`, of which it had `cached_tokens`.
 
         Returns how many of the cached ones were computed for other modules.
         """
-        owners = self._servers.setdefault(server, OrderedDict())
+        owners = self._servers.setdefault(server, RecentBlocks(self._max_blocks))
         cached = _cached_blocks(prompt, prompt_tokens, cached_tokens)
-        known = [owners.get(block) for block in prompt.blocks[:cached]]
-        self._keep(owners, prompt.blocks, cached, module)
+        known = owners.values(prompt.blocks[:cached])
+        owners.use(prompt.blocks, module, old=cached)  # cached ones stay whose they are, or nobody's
+        owners.trim(self._max_blocks)
         return _tokens_of_others(known, module, cached_tokens)
 
     def retain(self, servers: Sequence[str]) -> None:
         """Forget all servers but these. One that only restarted need not be forgotten: it has nothing cached."""
         for gone in self._servers.keys() - set(servers):
             del self._servers[gone]
-
-    def _keep(self, owners: OrderedDict[int, str], blocks: Sequence[int], cached: int, module: str) -> None:
-        """Blocks that were computed now are `module`'s; cached ones stay whose they are, or nobody's.
-
-        Used last to first, so that a block outlives those that build on it, as in the server's radix tree.
-        """
-        for index in range(len(blocks) - 1, -1, -1):
-            block = blocks[index]
-            if index >= cached:
-                owners[block] = module
-            if block in owners:
-                owners.move_to_end(block)
-        while len(owners) > self._max_blocks:
-            owners.popitem(last=False)
 
 
 def _cached_blocks(prompt: Prompt, prompt_tokens: int, cached_tokens: int) -> int:
