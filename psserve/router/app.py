@@ -64,7 +64,9 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
             status = response.status
             return response
         finally:
-            record(state, exchange, status)
+            code = exchange.code = exchange.failed or str(status)
+            # Not before the answer is on its way: its client need not wait for our notes.
+            asyncio.get_running_loop().call_soon(record, state, exchange, status, code)
 
 
 async def _answer(request: web.Request, handler: Handler, exchange: Exchange) -> web.StreamResponse:

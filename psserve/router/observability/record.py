@@ -13,10 +13,12 @@ from psserve.router.state import RouterState
 log = logging.getLogger("psserve.router")
 
 
-def record(state: RouterState, exchange: Exchange, status: int) -> None:
-    """Take note of a request that was answered with `status`. Endpoints that only tell are counted, not logged."""
+def record(state: RouterState, exchange: Exchange, status: int, code: str) -> None:
+    """Take note of a request that was answered with `status`. Endpoints that only tell are counted, not logged.
+
+    `code` is the status, or the code of an error inside a stream.
+    """
     now = monotonic()
-    code = exchange.code = exchange.failed or str(status)
     state.metrics.requests.labels(exchange.module, exchange.route, code).inc()
     if exchange.route == "-":
         return

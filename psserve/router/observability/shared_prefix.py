@@ -34,7 +34,9 @@ class PrefixOwners:
 
         Returns how many of the cached ones were computed for other modules.
         """
-        owners = self._servers.setdefault(server, RecentBlocks(self._max_blocks))
+        owners = self._servers.get(server)
+        if owners is None:
+            owners = self._servers[server] = RecentBlocks(self._max_blocks)
         cached = _cached_blocks(prompt, prompt_tokens, cached_tokens)
         known = owners.values(prompt.blocks[:cached])
         owners.use(prompt.blocks, module, old=cached)  # cached ones stay whose they are, or nobody's

@@ -41,7 +41,9 @@ class PredictedHoldings:
     def assigned(self, choice: Choice) -> None:
         prompt = choice.request.prompt
         limit = min(MAX_BLOCKS, int(self._capacity / prompt.block_tokens))
-        held = self._servers.setdefault(choice.server, RecentBlocks(limit))
+        held = self._servers.get(choice.server)
+        if held is None:
+            held = self._servers[choice.server] = RecentBlocks(limit)
         held.use(prompt.blocks, None)
         held.trim(limit)
 
