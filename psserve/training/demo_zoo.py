@@ -17,7 +17,7 @@ import torch
 from psserve import torchvision_ops
 from psserve.errors import ZooError
 from psserve.training.data import write_conversations
-from psserve.training.pretrain import PretrainConfig, Progress, pretrain
+from psserve.training.pretrain import PretrainConfig, Progress, fast_dtype, pretrain
 from psserve.training.tasks import TASKS, Task, example_requests, held_out_items, training_items
 from psserve.training.tasks.corpus import corpus, reading, repetitions
 from psserve.training.tasks.tokenizer import render, write_tokenizer
@@ -178,7 +178,7 @@ def finetune_config(task: Task, work: Path, config: DemoConfig) -> FinetuneConfi
         steps=config.finetuning_steps[task.name],
         batch_size=config.finetuning_batch,
         learning_rate=config.learning_rate,
-        dtype="bfloat16",
+        dtype="bfloat16" if fast_dtype() == torch.bfloat16 else "float32",
         seed=config.seed,
         task=task.description,
         examples=example_requests(task.name),

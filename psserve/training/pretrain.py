@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Blocks = Iterator[list[int]]
+
+
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where hardware multiplies it. On other CPUs it takes ten times as long as float32."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if fast else torch.float32
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class PretrainConfig:
     """Peak; it rises during the first 3% of the steps and falls to a tenth along a cosine."""
     weight_decay: float = 0.05
     seed: int = 0
-    dtype: torch.dtype = torch.bfloat16
+    dtype: torch.dtype = field(default_factory=fast_dtype)
     """Of the matrix products; weights and optimizer stay in float32."""
 
 

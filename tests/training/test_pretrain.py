@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from psserve.training.pretrain import PretrainConfig, Progress, pretrain, rate
+from psserve.training.pretrain import PretrainConfig, Progress, fast_dtype, pretrain, rate
 from psserve.zoo.synthetic import SHAPE, new_model
 
 SMALL = SHAPE | {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 16}
@@ -51,3 +51,20 @@ def test_the_rate_rises_and_falls_to_a_tenth() -> None:
     assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1])
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert rates[100] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, torch.float32),
+        ({"architecture": "aarch64"}, torch.float32),
+    ],
+)
+def test_bfloat16_is_for_processors_that_multiply_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert fast_dtype() == dtype
