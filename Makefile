@@ -18,7 +18,8 @@ run: setup ## serve ./model_zoo (made of random weights if there is none) on htt
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not e2e" --numprocesses 2 --dist loadfile
+	$(PY) -m pytest -m e2e
 
 check: lint type ## lint and types, without tests
 
