@@ -32,13 +32,13 @@ SHAPE = {
 }
 """28 million parameters in few layers: what Python costs a layer is no part of the question. In float32 a token's KV
 cache is 8 KiB."""
-POOL = 8_192
+POOL = 4_096
 """KV tokens of each server of the paper's baseline: some four sessions' contexts, as its GPUs had room for some forty.
 psserve's prefill server has as much as the baseline's together."""
 LONGEST = 3_072
 WORKLOADS = {
-    "reflexion": ("--workload", "reflexion", "--scale", "0.125", "--output-tokens", "64~0.5"),
-    "react": ("--workload", "react", "--turns", "12", "--scale", "0.125", "--output-tokens", "64~0.5"),
+    "reflexion": ("--workload", "reflexion", "--scale", "0.125", "--output-tokens", "32~0.5"),
+    "react": ("--workload", "react", "--turns", "12", "--scale", "0.125", "--output-tokens", "32~0.5"),
 }
 """The presets at an eighth of their lengths, and answers at less than half of that: on a CPU a decoded token costs some
 ten times what a prefilled one does, on the same cores."""
