@@ -22,10 +22,10 @@ from measuring.cpu_split import cpu_split
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = {
-    "hidden_size": 768,
-    "intermediate_size": 2_304,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 12,
+    "hidden_size": 1_024,
+    "intermediate_size": 4_096,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 16,
     "num_key_value_heads": 4,
     "head_dim": 64,
     "max_position_embeddings": 4_096,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,9 @@ class SystemSpec:
     page_size: int = 16
     prefill_servers: int = 1
     """Of `shared`, which share its half of the KV cache. The others have one for each module."""
-    threads: int = 1
-    """CPU threads that a server computes with, where it runs on CPU. All servers use all cores."""
+    threads: int | None = None
+    """CPU threads that a server computes with, where it runs on CPU; None: all cores, shared out among the servers of
+    its kind. Which cores they run on is left to the system."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
     """For `lora`: module -> folder of its LoRA adapter in PEFT's layout."""
     start_timeout_s: float = 300.0
@@ -41,9 +43,12 @@ class SystemSpec:
         """SGLang's arguments for `exports`."""
         return () if self.exports is None else export_args(self.exports)
 
-    def server_env(self, device: str) -> dict[str, str]:
-        """What the servers of every system have in their environment beside the usual."""
-        return {"OMP_NUM_THREADS": str(self.threads)} if device == "cpu" else {}
+    def server_env(self, device: str, peers: int) -> dict[str, str]:
+        """What a server of any system has in its environment beside the usual, being one of `peers` of its kind."""
+        if device != "cpu":
+            return {}
+        threads = self.threads or max(1, len(os.sched_getaffinity(0)) // peers)
+        return {"OMP_NUM_THREADS": str(threads)}
 
     def fleet_options(self) -> FleetOptions:
         """What a fleet of psserve is told of it, and what the servers of the other systems are planned by, too."""

@@ -62,9 +62,16 @@ class StockPlanner:
         self._ports: list[int] = []
 
     def add(
-        self, name: str, kind: Kind, checkpoint: Path, served_name: str, kv_tokens: int, extra: tuple[str, ...] = ()
+        self,
+        name: str,
+        kind: Kind,
+        checkpoint: Path,
+        served_name: str,
+        peers: int,
+        kv_tokens: int,
+        extra: tuple[str, ...] = (),
     ) -> StockServer:
-        """One more server. `extra` are SGLang's own arguments, which win over all others."""
+        """One more server, of `peers` of its kind. `extra` are SGLang's own arguments, which win over all others."""
         http, dist, bootstrap = self.free_ports(3)
         args = server_args(
             self.settings,
@@ -85,7 +92,7 @@ class StockPlanner:
             port=http,
             bootstrap_port=bootstrap if kind == "prefill" else None,
             command=(sys.executable, "-m", "psserve.engine.worker", *args),
-            env=self._env(name),
+            env=self._env(name, peers),
             log=layout.log_path(self._folder, name),
         )
         self.servers.append(server)
@@ -102,7 +109,7 @@ class StockPlanner:
             return ()
         return (self._machine.gpus[len(self.servers) % len(self._machine.gpus)].index,)
 
-    def _env(self, name: str) -> dict[str, str]:
-        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device)
+    def _env(self, name: str, peers: int) -> dict[str, str]:
+        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, peers)
         rendezvous = self._tmp / f"rendezvous-{name}"
         return server_env(self.settings, os.environ, tmp_dir=self._tmp, rendezvous=rendezvous, extra=ours)

@@ -93,3 +93,14 @@ def test_a_context_that_no_pool_holds_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_system_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="shared, disaggregated"), running_system("x", spec_of(tmp_path), print):
         pass
+
+
+@pytest.mark.parametrize(("name", "threads"), [("disaggregated", {"4"}), ("colocated", {"4"}), ("single", {"8"})])
+def test_servers_of_a_kind_share_out_the_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, threads: set[str]
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+    planner, _ = planned(name, spec_of(tmp_path))
+    assert {server.env["OMP_NUM_THREADS"] for server in planner.servers} == threads
+    shared = fleet_settings(spec_of(tmp_path))
+    assert [shared[role]["env"]["OMP_NUM_THREADS"] for role in ("prefill", "decode")] == ["8", "4"]
