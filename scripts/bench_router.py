@@ -1,4 +1,4 @@
-"""What the router costs: `python scripts/bench_router.py [--peer NAME]... [--json FILE]`, some 8 minutes.
+"""What the router costs: `python scripts/bench_router.py [--peer NAME]... [--json FILE]`, some 9 minutes.
 
 psserve's router and SGLang's two, in turn, in front of the same canned workers, each on a core of its own; client and
 workers have the other one. Prints tables, and the figures beside their targets; docs/router-speed.md tells the method.
@@ -38,6 +38,7 @@ PEER_PATH = Path(tempfile.gettempdir()) / "psserve-peer"
 
 def main() -> int:
     options = arguments()
+    described = machine.describe()  # before this process is held to one of the cores
     cores = two_cores()
     if cores.others is not None:
         os.sched_setaffinity(0, {cores.others})
@@ -48,7 +49,7 @@ def main() -> int:
         else:
             names.append(peer)
     with tempfile.TemporaryDirectory(prefix="psserve-router-") as directory:
-        document = measure(names, options, cores, Path(directory))
+        document = {"machine": described} | measure(names, options, cores, Path(directory))
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     print("\n".join([*report.lines(document), "", *report.verdicts(document)]))
@@ -85,7 +86,6 @@ def measure(names: Sequence[str], options: argparse.Namespace, cores: Cores, dir
             with router(name, workers, cores, directory, options.peer_path) as running:
                 held[name] = asyncio.run(streams(running, STREAM_INTERVAL_S, 0))
     return {
-        "machine": machine.describe(),
         "peer": peer_version(options.peer_path),
         "rate": RATE,
         "connections": CONNECTIONS,
