@@ -138,6 +138,7 @@ _COMMON_ENV = {
 _CPU_ENV = {
     "CUDA_VISIBLE_DEVICES": "",  # psserve's CPU platform stands aside where it sees a GPU
     "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # servers share cores: a thread that spins takes them from those it waits for
     "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",  # the early send records a CUDA event
     "SGLANG_DISAGGREGATION_NIXL_BACKEND_PARAMS": '{"num_threads":"1"}',
 }
