@@ -47,11 +47,12 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
 def fleet_settings(spec: SystemSpec) -> dict[str, Any]:
     """The fleet.toml of the system: half of the KV cache for the prefill servers, half for the decode servers."""
     options = spec.fleet_options().model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    device = choose(detect(), spec.device)
+    machine = detect()
+    device = choose(machine, spec.device)
     prefill = {"replicas": spec.prefill_servers, "kv_tokens": spec.kv_tokens // (2 * spec.prefill_servers)}
     decode = {"kv_tokens": spec.kv_tokens // (2 * len(spec.modules))}
     return {
         **options,
-        "prefill": {**prefill, "env": spec.server_env(device, spec.prefill_servers)},
-        "decode": {**decode, "env": spec.server_env(device, len(spec.modules))},
+        "prefill": {**prefill, "env": spec.server_env(device, machine, spec.prefill_servers)},
+        "decode": {**decode, "env": spec.server_env(device, machine, len(spec.modules))},
     }

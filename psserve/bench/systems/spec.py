@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from psserve.bench.trace.exports import export_args
-from psserve.fleet.devices import DeviceChoice
+from psserve.fleet.devices import DeviceChoice, Machine
 from psserve.fleet.options import DtypeChoice, FleetOptions, TransferChoice
 
 
@@ -43,11 +42,11 @@ class SystemSpec:
         """SGLang's arguments for `exports`."""
         return () if self.exports is None else export_args(self.exports)
 
-    def server_env(self, device: str, peers: int) -> dict[str, str]:
+    def server_env(self, device: str, machine: Machine, peers: int) -> dict[str, str]:
         """What a server of any system has in its environment beside the usual, being one of `peers` of its kind."""
         if device != "cpu":
             return {}
-        threads = self.threads or max(1, len(os.sched_getaffinity(0)) // peers)
+        threads = self.threads or max(1, machine.cores // peers)
         return {"OMP_NUM_THREADS": str(threads)}
 
     def fleet_options(self) -> FleetOptions:

@@ -67,9 +67,10 @@ class StockPlanner:
         kind: Kind,
         checkpoint: Path,
         served_name: str,
-        peers: int,
         kv_tokens: int,
         extra: tuple[str, ...] = (),
+        *,
+        peers: int,
     ) -> StockServer:
         """One more server, of `peers` of its kind. `extra` are SGLang's own arguments, which win over all others."""
         http, dist, bootstrap = self.free_ports(3)
@@ -110,6 +111,6 @@ class StockPlanner:
         return (self._machine.gpus[len(self.servers) % len(self._machine.gpus)].index,)
 
     def _env(self, name: str, peers: int) -> dict[str, str]:
-        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, peers)
+        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, self._machine, peers)
         rendezvous = self._tmp / f"rendezvous-{name}"
         return server_env(self.settings, os.environ, tmp_dir=self._tmp, rendezvous=rendezvous, extra=ours)

@@ -13,6 +13,7 @@ MAX_BLOCKS blocks last used of a server, and those from before the router's star
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from psserve.router.policies import Prompt
@@ -27,16 +28,14 @@ class PrefixOwners:
 
     def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
         self._max_blocks = max_blocks
-        self._servers: dict[str, RecentBlocks[str]] = {}
+        self._servers: defaultdict[str, RecentBlocks[str]] = defaultdict(lambda: RecentBlocks(max_blocks))
 
     def computed(self, server: str, module: str, prompt: Prompt, prompt_tokens: int, cached_tokens: int) -> int:
         """`server` has read `prompt_tokens` tokens of `prompt` for `module`, of which it had `cached_tokens`.
 
         Returns how many of the cached ones were computed for other modules.
         """
-        owners = self._servers.get(server)
-        if owners is None:
-            owners = self._servers[server] = RecentBlocks(self._max_blocks)
+        owners = self._servers[server]
         cached = _cached_blocks(prompt, prompt_tokens, cached_tokens)
         known = owners.values(prompt.blocks[:cached])
         owners.use(prompt.blocks, module, old=cached)  # cached ones stay whose they are, or nobody's

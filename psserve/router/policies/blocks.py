@@ -27,9 +27,9 @@ def chain(parent: int, block: bytes) -> int:
 
 def blocks_of(data: bytes, block_bytes: int, root: int = 0) -> tuple[int, ...]:
     """Names of the whole blocks of `data`."""
-    name = root  # chained in place: a long prompt has hundreds of blocks
+    name = root
     starts = range(0, len(data) - block_bytes + 1, block_bytes)
-    return tuple([name := hash((name, data[start : start + block_bytes])) for start in starts])
+    return tuple([name := chain(name, data[start : start + block_bytes]) for start in starts])
 
 
 def token_bytes(tokens: Sequence[int]) -> bytes:

@@ -14,7 +14,7 @@ from psserve.bench.systems.start import running_system
 from psserve.bench.systems.stock_kinds import STOCK_KINDS
 from psserve.bench.systems.stock_plan import StockPlanner
 from psserve.errors import PlanError, UsageError
-from psserve.fleet.devices import Machine
+from psserve.fleet.devices import Machine, detect
 from tests.fleet.fake_zoo import FakeBase
 from tests.fleet.planning import CPU, TWO_GPUS, value_of
 
@@ -100,7 +100,7 @@ def test_servers_of_a_kind_share_out_the_cores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, threads: set[str]
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
-    planner, _ = planned(name, spec_of(tmp_path))
+    planner, _ = planned(name, spec_of(tmp_path), detect())
     assert {server.env["OMP_NUM_THREADS"] for server in planner.servers} == threads
     shared = fleet_settings(spec_of(tmp_path))
     assert [shared[role]["env"]["OMP_NUM_THREADS"] for role in ("prefill", "decode")] == ["8", "4"]

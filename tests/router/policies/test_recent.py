@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.router.policies.recent import PART, RecentBlocks
@@ -30,18 +30,21 @@ def after(history: list[tuple[int, ...]], limit: int = ENOUGH) -> RecentBlocks[N
     return recent
 
 
+@settings(deadline=None)
 @given(st.lists(prompts, max_size=20), prompts, st.integers(0, 30))
 def test_no_more_is_claimed_than_was_put_in(history: list[tuple[int, ...]], asked: tuple[int, ...], limit: int) -> None:
     longest = max((common(asked, prompt) for prompt in history), default=0)
     assert after(history, limit).leading(chained(asked)) <= longest
 
 
+@settings(deadline=None)
 @given(st.lists(prompts, max_size=20), prompts)
 def test_without_a_limit_all_that_was_put_in_is_found(history: list[tuple[int, ...]], asked: tuple[int, ...]) -> None:
     longest = max((common(asked, prompt) for prompt in history), default=0)
     assert after(history).leading(chained(asked)) == longest
 
 
+@settings(deadline=None)
 @given(st.lists(prompts, min_size=1, max_size=20), st.integers(1, 30))
 def test_what_is_dropped_is_always_the_end_of_a_prompt(history: list[tuple[int, ...]], limit: int) -> None:
     """A block never outlives the one it builds on."""
@@ -56,6 +59,7 @@ def test_the_least_recently_used_prompt_goes_first() -> None:
     assert [recent.leading(chained((n, n, n))) for n in range(3)] == [3, 1, 3]
 
 
+@settings(deadline=None)
 @given(st.lists(prompts, max_size=20), prompts, st.integers(0, 12))
 def test_removed_blocks_are_not_claimed(history: list[tuple[int, ...]], gone: tuple[int, ...], start: int) -> None:
     recent = after(history)
