@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from psserve.bench.workloads.choice import WorkloadChoice
     from psserve.router.policies import PolicyName
 
-SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora")
+SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora", "single")
 POLICIES = ("prefix", "session", "round-robin", "least-loaded", "random")
 
 

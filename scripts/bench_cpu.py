@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from measuring.bench_zoo import bench_zoo
@@ -49,6 +50,8 @@ def main() -> int:
     modules = [f"m{number}" for number in range(options.modules)]
     folder = options.work / f"{options.workload}-{options.modules}"
     zoo = bench_zoo(options.work / f"zoo-{options.modules}", modules, SHAPE)
+    if not options.resume:
+        set_aside(folder)
     if (code := compare(options, zoo, folder, modules)) != 0:
         return code
     write(folder, options.out)
@@ -60,7 +63,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--workload", choices=list(WORKLOADS), default="reflexion", help="[default: %(default)s]")
     add("--modules", type=int, default=4, help="[default: 4]")
-    add("--systems", default="shared,disaggregated,colocated", help="of shared, disaggregated, colocated, single")
+    add("--systems", default="shared,disaggregated,colocated,single", help="[default: %(default)s]")
     add("--concurrency", default="8", help="sessions at a time, as in 2,4,8 [default: 8]")
     add("--sessions", type=int, default=12, help="of each run, the first one being warm-up [default: 12]")
     add("--repeats", type=int, default=3, help="[default: 3]")
@@ -69,6 +72,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--resume", action="store_true", help="go on with what was interrupted")
     add("--extra", nargs=argparse.REMAINDER, default=[], help="more options of `psserve bench compare`, last")
     return parser.parse_args(arguments)
+
+
+def set_aside(folder: Path) -> None:
+    """An earlier comparison is kept, under a name with the time of its last change."""
+    if folder.exists():
+        changed = datetime.fromtimestamp(folder.stat().st_mtime)
+        folder.rename(folder.with_name(f"{folder.name}-{changed:%Y%m%d-%H%M%S}"))
 
 
 def compare(options: argparse.Namespace, zoo: Path, folder: Path, modules: list[str]) -> int:

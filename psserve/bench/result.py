@@ -25,7 +25,7 @@ class RunFacts:
     run: str
     """The run's name."""
     system: str
-    """`shared`, `disaggregated`, `colocated`, `lora`, or what the user calls it."""
+    """`shared`, `disaggregated`, `colocated`, `lora`, `single`, or what the user calls it."""
     modules: tuple[str, ...]
     workload: Mapping[str, Any]
     """Its parameters as JSON; `preset` and `seed` are among them."""

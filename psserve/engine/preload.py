@@ -21,6 +21,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -108,12 +109,21 @@ def _become_server(request: StartRequest, parent: int) -> int:
     setproctitle.setproctitle(f"psserve: {request.name}")
     os.environ.clear()
     os.environ.update(request.env)
+    _use_threads(request.env)
     _redirect(request.log)
     output.lose_what_cannot_be_written()
     # SGLang asks for spawned children, which would import it all again.
     multiprocessing.set_start_method("fork", force=True)
     multiprocessing.set_start_method = _keep_start_method
     return worker.main(request.arguments)
+
+
+def _use_threads(env: Mapping[str, str]) -> None:
+    """OpenMP read the preloaded process's OMP_NUM_THREADS at import; a server may have another."""
+    if threads := env.get("OMP_NUM_THREADS"):
+        import torch
+
+        torch.set_num_threads(int(threads))
 
 
 def _keep_start_method(method: str | None, force: bool = False) -> None:

@@ -33,7 +33,7 @@ from psserve.fleet.spec import FleetPlan
 
 _COMMAND = (sys.executable, "-m", "psserve.engine.preload")
 _WORKER = ("-m", "psserve.engine.worker")
-_READ_LATER = frozenset(("PSSERVE_WORKER_KEY", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"))
+_READ_LATER = frozenset(("PSSERVE_WORKER_KEY", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "OMP_NUM_THREADS"))
 """Variables that SGLang and psserve read when a server starts, not when they are imported."""
 
 

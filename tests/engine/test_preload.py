@@ -9,16 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from psserve.engine import preload, worker
 from psserve.engine.preload import StartRequest
 
 
-def end_of(main: object, log: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The exit code of a forked server that runs `main`."""
+def end_of(main: object, log: Path, monkeypatch: pytest.MonkeyPatch, **env: str) -> int:
+    """The exit code of a forked server that runs `main`, with `env` in its environment."""
     monkeypatch.setattr(worker, "main", main)
     monkeypatch.setattr(sys, "stderr", open(2, "w", closefd=False))  # noqa: SIM115 - pytest's own is another file
-    pid = preload._fork(StartRequest("decode-a-0", ["--port", "1"], {"PATH": "/bin"}, str(log)))
+    pid = preload._fork(StartRequest("decode-a-0", ["--port", "1"], {"PATH": "/bin", **env}, str(log)))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -38,6 +39,16 @@ def test_a_server_that_exits_keeps_its_status(
         raise SystemExit(code)
 
     assert end_of(leaving, tmp_path / "log", monkeypatch) == status
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_server_computes_with_the_threads_of_its_own_environment(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads_used(arguments: list[str]) -> int:
+        return torch.get_num_threads()
+
+    assert end_of(threads_used, tmp_path / "log", monkeypatch, OMP_NUM_THREADS=str(threads)) == threads
 
 
 def run_main(before: str, **environ: str) -> subprocess.CompletedProcess[str]:

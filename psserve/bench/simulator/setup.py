@@ -9,7 +9,7 @@ from psserve.bench.simulator.costs import Costs
 from psserve.errors import UsageError
 from psserve.router.policies import PolicyName
 
-SystemName = Literal["shared", "disaggregated", "colocated", "lora"]
+SystemName = Literal["shared", "disaggregated", "colocated", "lora", "single"]
 SYSTEMS: tuple[SystemName, ...] = get_args(SystemName)
 
 

@@ -4,6 +4,7 @@ shared          router -> a prefill server of all modules -> KV travels -> a dec
 disaggregated   router -> a prefill server of the module  -> KV travels -> a decode server of the module
 colocated       router -> a server of the module, which does both
 lora            router -> a server of all modules, which does both; caches are the modules' own
+single          router -> a server of one model, which plays all modules and does both
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def _setup(system: str, modules: tuple[str, ...], costs: Costs, resources: Resou
         "disaggregated": (count, count),
         "colocated": (count, 0),
         "lora": (1, 0),
+        "single": (1, 0),
     }
     prefill, decode = servers[system]
     side = tokens // 2 if decode else tokens

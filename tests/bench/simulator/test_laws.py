@@ -24,7 +24,7 @@ systems = pytest.mark.parametrize("system", SYSTEMS)
 def test_time_in_an_idle_system_is_the_sum_of_its_terms(system: SystemName) -> None:
     prompt, output = 1_000, 50
     (record,) = simulate(setup(system, page_size=16), [one_call("s", prompt, output)], 1).records
-    shared, unified = system == "shared", system in ("colocated", "lora")
+    shared, unified = system == "shared", system not in ("shared", "disaggregated")
     read = prompt - shared
     prefill = COSTS.prefill.seconds([(read, 0)])
     sent = 0.0 if unified else COSTS.transfer.seconds(read * COSTS.kv_bytes)
@@ -80,6 +80,11 @@ def prompt_tokens(session: Session) -> int:
         total += context * len(step.calls)
         context += step.calls[0].output_tokens
     return total
+
+
+def test_one_model_in_all_roles_finds_what_any_role_left_and_adapters_find_their_own() -> None:
+    hits = {name: simulate(setup(name), agents(20), 1).counters.cached_tokens for name in ("single", "lora")}
+    assert hits["single"] > hits["lora"]
 
 
 @systems
