@@ -34,7 +34,7 @@ fmt: setup ## let ruff rewrite the files
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: setup ## psserve beside its alternatives on two cores, some 20 minutes (docs/benchmarks.md)
+bench: setup ## psserve beside its alternatives on two cores, half an hour (docs/benchmarks.md)
 	$(PY) scripts/bench_cpu.py
 
 bench-smoke: setup ## time a small fleet on this machine, some minutes

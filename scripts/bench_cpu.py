@@ -1,6 +1,6 @@
 """The CPU table: psserve and its alternatives side by side on two cores (`make bench`).
 
-    python scripts/bench_cpu.py                                      docs/results/bench-cpu.json, about 20 minutes
+    python scripts/bench_cpu.py                                      docs/results/bench-cpu.json
     python scripts/bench_cpu.py --modules 8 --out /tmp/eight.json    eight modules
     python scripts/bench_cpu.py --resume                             go on with what was interrupted
 
@@ -83,15 +83,15 @@ def set_aside(folder: Path) -> None:
 
 def compare(options: argparse.Namespace, zoo: Path, folder: Path, modules: list[str]) -> int:
     """Run `psserve bench compare`. Returns its exit status."""
-    arguments = ["--resume", str(folder)] if options.resume else new_comparison(options, zoo, folder, modules)
+    arguments = ["--resume", told(folder)] if options.resume else new_comparison(options, zoo, folder, modules)
     command = [str(Path(sys.executable).with_name("psserve")), "bench", "compare", *arguments]
-    return subprocess.run(command, stdout=sys.stderr, check=False).returncode
+    return subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode
 
 
 def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, modules: list[str]) -> list[str]:
     systems = options.systems.split(",")
     return [
-        *("--zoo", str(zoo), "--out", str(folder), "--device", "cpu"),
+        *("--zoo", told(zoo), "--out", told(folder), "--device", "cpu"),
         *(*WORKLOADS[options.workload], "--think-secs", "0"),
         *("--kv-tokens", str(2 * len(modules) * POOL), "--context-length", str(LONGEST)),
         *("--concurrency", options.concurrency, "--sessions", str(options.sessions)),
@@ -99,6 +99,12 @@ def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, modules
         *(part for system in systems for part in ("--system", system)),
         *options.extra,
     ]
+
+
+def told(path: Path) -> str:
+    """As it stands in the results: from the project's root, if it is in there."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def write(folder: Path, out: Path) -> None:

@@ -114,7 +114,7 @@ def base(work: Path, config: DemoConfig) -> Path:
     made = work / "base"
     if not made.exists():
         making = work / ".base"
-        make_base(making, config, note)
+        make_base(making, config, note, work)
         making.rename(made)
     return made
 

@@ -1,4 +1,4 @@
-"""Simulated against measured: `python scripts/validate_simulator.py FOLDER [--cores 2] [--json FILE]`.
+"""Simulated against measured: `python scripts/validate_simulator.py FOLDER [--cores 1.4] [--json FILE]`.
 
 FOLDER is what `psserve bench compare --concurrency 1,2,4 --out FOLDER` has written, with spans of its servers. Costs
 are calibrated by the runs with one session at a time; the other loads are predicted. docs/simulator.md has the result.
@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from psserve.bench.compare.store import Store, saved_arguments
+from psserve.bench.simulator.setup import SYSTEMS
 from psserve.bench.simulator.validation import FIGURES, Resources, validate
 from psserve.console import console, show, table
 from psserve.errors import PsserveError
@@ -24,7 +25,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare simulated runs with measured ones.")
     parser.add_argument("folder", type=Path, help="of psserve bench compare")
     parser.add_argument("--kv-tokens", type=int, help="of a system's servers together [default: as compare was told]")
-    parser.add_argument("--cores", type=float, default=2, help="that all share, as simulate's; 0: a device each")
+    parser.add_argument(
+        "--cores",
+        type=cores,
+        default="2",
+        help="that a system's servers share, as simulate's; of all systems, or as in shared=1,colocated=1.4",
+    )
     parser.add_argument("--chunk", type=int, default=CPU_CHUNK, help="most tokens of a prefill batch")
     parser.add_argument("--prefill-servers", type=int, default=1, help="of shared")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE too")
@@ -33,7 +39,7 @@ def main() -> int:
     try:
         resources = Resources(
             kv_tokens=options.kv_tokens or told_kv_tokens(options.folder),
-            cores=options.cores or None,
+            cores=options.cores,
             chunk=options.chunk,
             prefill_servers=options.prefill_servers,
         )
@@ -49,6 +55,14 @@ def main() -> int:
         console(),
     )
     return 0
+
+
+def cores(text: str) -> dict[str, float]:
+    """1.4 for all systems, or shared=1,colocated=1.4."""
+    if "=" not in text:
+        return dict.fromkeys(SYSTEMS, float(text))
+    pairs = (part.split("=") for part in text.split(","))
+    return {system: float(count) for system, count in pairs}
 
 
 def told_kv_tokens(folder: Path) -> int:

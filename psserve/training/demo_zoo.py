@@ -18,6 +18,7 @@ from psserve import torchvision_ops
 from psserve.errors import ZooError
 from psserve.training.data import write_conversations
 from psserve.training.pretrain import PretrainConfig, Progress, fast_dtype, pretrain
+from psserve.training.pretrain_state import StateFile
 from psserve.training.tasks import TASKS, Task, example_requests, held_out_items, training_items
 from psserve.training.tasks.corpus import corpus, reading, repetitions
 from psserve.training.tasks.tokenizer import render, write_tokenizer
@@ -81,6 +82,7 @@ class DemoConfig:
 def build_demo_zoo(path: Path, work: Path, config: DemoConfig, note: Note) -> Zoo:
     """Build the demo zoo at `path`, with data files and training runs in `work`. `note` is told what happens.
 
+    If it is interrupted, the next call goes on with the base where this one was.
     ZooError if there is anything at `path`.
     """
     if path.exists() and any(path.iterdir()):
@@ -89,7 +91,7 @@ def build_demo_zoo(path: Path, work: Path, config: DemoConfig, note: Note) -> Zo
     building = path.resolve().with_name(f".{path.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    make_base(building / "base", config, note)
+    make_base(building / "base", config, note, work)
     zoo = Zoo.create(building, building / "base", name=BASE_NAME)
     for name in config.tasks:
         add_module(zoo, TASKS[name], work, config, note)
@@ -97,8 +99,11 @@ def build_demo_zoo(path: Path, work: Path, config: DemoConfig, note: Note) -> Zo
     return Zoo.open(path)
 
 
-def make_base(directory: Path, config: DemoConfig, note: Note) -> None:
-    """Train tokenizer and base, and save them as a checkpoint in 16-bit numbers."""
+def make_base(directory: Path, config: DemoConfig, note: Note, work: Path) -> None:
+    """Train tokenizer and base, and save them as a checkpoint in 16-bit numbers.
+
+    `work` keeps the state of each phase, 30 MB: an interrupted call goes on from there when it is repeated.
+    """
     directory.mkdir(parents=True)
     note("tokenizer: training")
     write_tokenizer(directory, tokenizer_texts(config), CONTEXT_LENGTH)
@@ -114,7 +119,8 @@ def make_base(directory: Path, config: DemoConfig, note: Note) -> None:
     )
     for texts, block, phase in phases:
         note(f"base: {texts.__name__}, {phase.steps} steps")
-        pretrain(model, pack(texts(config.seed), tokenizer, block), phase, reporter(note))
+        state = StateFile(work / f"base-{texts.__name__}.pt", repr(config))
+        pretrain(model, pack(texts(config.seed), tokenizer, block), phase, reporter(note), state)
     save_base(model, directory)
 
 

@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from psserve.training.pretrain_state import StateFile
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Blocks = Iterator[list[int]]
+SAVE_EVERY = 500
+"""Steps: some minutes of one core."""
 
 
 def fast_dtype() -> torch.dtype:
@@ -55,20 +59,27 @@ class Progress:
 
 
 def pretrain(
-    model: PreTrainedModel, blocks: Blocks, config: PretrainConfig, report: Callable[[Progress], None]
+    model: PreTrainedModel,
+    blocks: Blocks,
+    config: PretrainConfig,
+    report: Callable[[Progress], None],
+    state: StateFile | None = None,
 ) -> list[float]:
     """Train `model` (float32) in place on blocks of equal length, and return each step's loss.
 
-    The same model, blocks and configuration give the same weights on the same machine.
+    The same model, blocks and configuration give the same weights on the same machine; with `state`, which is kept
+    every SAVE_EVERY steps and at the end, also after an interruption.
     """
     torch.manual_seed(config.seed)
     optimizer = make_optimizer(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, config.steps))
     model.train()
-    losses: list[float] = []
+    losses = state.restore(model, optimizer, schedule) if state else []
+    done = len(losses)
+    skip(blocks, done * config.batch_size)
     begin = time.monotonic()
     tokens = 0
-    for step in range(1, config.steps + 1):
+    for step in range(done + 1, config.steps + 1):
         batch = torch.tensor(list(islice(blocks, config.batch_size)), device=model.device)
         with torch.autocast(model.device.type, config.dtype, enabled=config.dtype != torch.float32):
             loss = model(batch, labels=batch).loss
@@ -80,9 +91,16 @@ def pretrain(
         losses.append(loss.item())
         tokens += batch.numel()
         passed = time.monotonic() - begin
-        report(Progress(step, losses[-1], tokens / passed, passed / step * (config.steps - step)))
+        report(Progress(step, losses[-1], tokens / passed, passed / (step - done) * (config.steps - step)))
+        if state and (step % SAVE_EVERY == 0 or step == config.steps):
+            state.save(model, optimizer, schedule, losses)
     model.eval()
     return losses
+
+
+def skip(blocks: Blocks, count: int) -> None:
+    """Pass over the first `count` of them."""
+    next(islice(blocks, count, count), None)
 
 
 def make_optimizer(model: PreTrainedModel, config: PretrainConfig) -> torch.optim.AdamW:

@@ -22,7 +22,7 @@ CONFIG = replace(MINIATURE, tasks=("math",))
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("accuracy") / "base"
-    make_base(directory, CONFIG, lambda _: None)
+    make_base(directory, CONFIG, lambda _: None, directory.parent)
     return directory
 
 

@@ -12,12 +12,13 @@ from psserve.bench.report.summary import Summary
 def facts(summary: Summary) -> dict[str, str]:
     """Machine, versions, workload, dates and commands; runs that differ are told as a list."""
     told = [point.line["psserve"] for point in summary.points]
+    simulated = [line for line in told if line.get("simulated")]
     machines = [line.get("machine") or {} for line in told]
     found = {
         "machine": _each(_machine(machine) for machine in machines),
         "software": _each(_software(machine) for machine in machines),
         "workload": _each(_pairs(line.get("workload") or {}) for line in told),
-        "systems": _each(f"{line['system']}: {_pairs(line['settings'])}" for line in told if line.get("settings")),
+        "simulated": _each(f"{line['system']}: {_pairs(line.get('settings') or {})}" for line in simulated),
         "runs": _runs(summary),
         "when": _when([float(line["started"]) for line in told if line.get("started")]),
         "command": _each(str(line.get("command") or "") for line in told),

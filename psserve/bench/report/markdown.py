@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from psserve.bench.report.notes import notes
 from psserve.bench.report.summary import Summary
 from psserve.bench.report.tables import Table, compared_table, figure_table, headline, name, ratio_table
 
 
-def markdown(summary: Summary, facts: dict[str, Any], picture: str) -> str:
-    """The document. `picture`: the path of the overview, seen from the file."""
-    return "\n".join(_lines(summary, facts, picture)) + "\n"
+def markdown(summary: Summary, facts: dict[str, str], settings: dict[str, str], picture: str) -> str:
+    """The document. `settings`: how each system was started; `picture`: the overview's path, seen from the file."""
+    return "\n".join(_lines(summary, facts, settings, picture)) + "\n"
 
 
-def _lines(summary: Summary, facts: dict[str, Any], picture: str) -> Iterator[str]:
+def _lines(summary: Summary, facts: dict[str, str], settings: dict[str, str], picture: str) -> Iterator[str]:
     yield f"# {summary.ours} side by side"
     yield ""
     yield f"{name(summary.head)}; the middle of the repeats, and the smallest and largest of them."
@@ -39,6 +38,8 @@ def _lines(summary: Summary, facts: dict[str, Any], picture: str) -> Iterator[st
     yield ""
     for label, value in facts.items():
         yield f"- {label}: {value}"
+    for system, text in settings.items():
+        yield from ("", f"### {system}, as it was started first", "", "```text", text, "```")
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -16,8 +16,8 @@ from psserve.bench.report.tables import compared_table, figure_table, headline, 
 FOLDER = Path(__file__).with_name("page")
 
 
-def page(summary: Summary, shown: Sequence[Panel], facts: dict[str, Any]) -> str:
-    """The page. `facts`: what it was measured on, by label."""
+def page(summary: Summary, shown: Sequence[Panel], facts: dict[str, str], settings: dict[str, str]) -> str:
+    """The page. `facts`: what it was measured on, by label; `settings`: how each system was started."""
     return render(
         "report.html",
         palette=ALL,
@@ -33,6 +33,7 @@ def page(summary: Summary, shown: Sequence[Panel], facts: dict[str, Any]) -> str
         figures=[figure_table(summary, cell) for cell in summary.cells],
         head=name(summary.head),
         facts=facts,
+        settings=settings,
     )
 
 

@@ -12,6 +12,7 @@ from psserve.bench.report.markdown import markdown
 from psserve.bench.report.page import page
 from psserve.bench.report.panels import overview, panels
 from psserve.bench.report.point import Point
+from psserve.bench.report.server_settings import server_settings
 from psserve.bench.report.summary import summarise_points
 from psserve.bench.report.svg import save
 
@@ -26,12 +27,12 @@ def write_report(
     """
     summary = summarise_points(points, modules, load)
     shown = panels(summary)
-    told = facts(summary)
+    told, settings = facts(summary), server_settings(summary)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"report.{kind}" for kind in ("html", "md", "json", "png", "svg")]
     html, text, data, png, svg = paths
-    html.write_text(page(summary, shown, told))
-    text.write_text(markdown(summary, told, png.name))
+    html.write_text(page(summary, shown, told, settings))
+    text.write_text(markdown(summary, told, settings, png.name))
     data.write_text(json.dumps(document(summary), indent=1) + "\n")
     save(overview(shown, f"{summary.ours} side by side"), png, svg)
     return paths

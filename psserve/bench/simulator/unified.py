@@ -1,4 +1,4 @@
-"""Prefill and decode on one server: ordinary SGLang, a server a module or one server for all, with LoRA adapters or one model."""
+"""Prefill and decode on one server: a server a module, or one for all, with LoRA adapters or one model."""
 
 from __future__ import annotations
 

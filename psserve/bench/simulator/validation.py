@@ -30,7 +30,8 @@ class Resources:
 
     kv_tokens: int
     """Of all servers of a system together."""
-    cores: float | None
+    cores: Mapping[str, float]
+    """By system: how many its servers share, see Setup. One that is not named has a device for each server."""
     chunk: int
     prefill_servers: int = 1
     """Of `shared`."""
@@ -100,7 +101,7 @@ def _setup(system: str, modules: tuple[str, ...], costs: Costs, resources: Resou
         decode_kv_tokens=side // decode if decode else None,
         chunk=resources.chunk,
         reserved_tokens=reserved_tokens(side // (decode or prefill)),
-        cores=resources.cores,
+        cores=resources.cores.get(system),
     )
 
 

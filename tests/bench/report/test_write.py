@@ -63,6 +63,21 @@ def test_page_and_text_say_the_same_ratios(folder: Path) -> None:
     assert ">2.00x</strong>" in (folder / "report.html").read_text()
 
 
+def test_how_each_system_was_started_is_told_once(tmp_path: Path) -> None:
+    for repeat, port in enumerate(("30000", "30001")):
+        made = line("disaggregated", 2.0, repeat=repeat)
+        made["psserve"]["settings"] = {"commands": {"prefill-math": ["python", "-m", "server", "--port", port]}}
+        append_result(tmp_path / "results.jsonl", made)
+        made = line("shared", 1.0, repeat=repeat)
+        made["psserve"]["settings"] = {"fleet": {"modules": ["math"], "prefill": {"replicas": 1}}}
+        append_result(tmp_path / "results.jsonl", made)
+    assert report(tmp_path / "results.jsonl", "--out", str(tmp_path)).exit_code == 0
+    for text in ((tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()):
+        assert "prefill-math: python -m server --port 30000\n" in text or "--port 30000</pre>" in text
+        assert "30001" not in text
+        assert "[prefill]\nreplicas = 1" in text
+
+
 def test_a_single_run_is_a_report_too(tmp_path: Path) -> None:
     append_result(tmp_path / "one.jsonl", line("shared", 1.0))
     result = report(tmp_path / "one.jsonl", "--out", str(tmp_path / "out"), "--json")

@@ -58,7 +58,7 @@ def runs(folder: Path) -> Iterator[Line]:
         yield line
 
 
-RESOURCES = Resources(kv_tokens=100_000, cores=2, chunk=2_048)
+RESOURCES = Resources(kv_tokens=100_000, cores={"disaggregated": 2}, chunk=2_048)
 
 
 def test_a_run_that_is_simulated_again_has_nearly_the_same_figures(comparison: tuple[Path, list[Line]]) -> None:

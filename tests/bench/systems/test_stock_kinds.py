@@ -95,7 +95,7 @@ def test_an_unknown_system_is_refused_with_those_there_are(tmp_path: Path) -> No
         pass
 
 
-@pytest.mark.parametrize(("name", "threads"), [("disaggregated", {"4"}), ("colocated", {"4"}), ("single", {"8"})])
+@pytest.mark.parametrize(("name", "threads"), [("disaggregated", {"4"}), ("colocated", {"8"}), ("single", {"8"})])
 def test_servers_of_a_kind_share_out_the_cores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, threads: set[str]
 ) -> None:
