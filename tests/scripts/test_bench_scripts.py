@@ -24,9 +24,20 @@ def test_the_cpu_table(workload: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
     bench_cpu = script("bench_cpu", monkeypatch)
     options = bench_cpu.parse(["--workload", workload])
     given = command.make_context("compare", bench_cpu.new_comparison(options, tmp_path, tmp_path, ["m0", "m1"])).params
-    assert given["systems"] == ("shared", "disaggregated", "colocated")
+    assert given["systems"] == ("shared", "disaggregated", "colocated", "single")
     assert given["kv_tokens"] == 4 * bench_cpu.POOL
     assert given["workload"] == workload
+
+
+def test_an_earlier_comparison_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench_cpu = script("bench_cpu", monkeypatch)
+    folder = tmp_path / "reflexion-4"
+    bench_cpu.set_aside(folder)
+    folder.mkdir()
+    (folder / "results.jsonl").touch()
+    bench_cpu.set_aside(folder)
+    assert [path.parent.name[:12] for path in tmp_path.rglob("results.jsonl")] == ["reflexion-4-"]
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(("gib", "fits"), [(80, True), (8, False)])
