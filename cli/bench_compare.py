@@ -31,7 +31,8 @@ class Resumable(click.Command):
             from psserve.bench.compare.store import saved_arguments
 
             ctx.meta["resumed"] = Path(folder[0])
-            args = ctx.meta["arguments"] = saved_arguments(Path(folder[0]))
+            args = saved_arguments(Path(folder[0]))
+            ctx.meta["arguments"] = list(args)  # click empties what it parses
         return super().parse_args(ctx, args)
 
 
