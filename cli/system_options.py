@@ -39,7 +39,7 @@ _OPTIONS = (
     ),
     click.option("--page-size", type=click.IntRange(1), default=16, show_default=True, help="Tokens of a KV page."),
     click.option("--prefill", type=click.IntRange(1), default=1, show_default=True, help="`shared`: prefill servers."),
-    click.option("--threads", type=click.IntRange(1), help="Of a server, on CPU [default: cores / servers of a kind]."),
+    click.option("--threads", type=click.IntRange(1), help="Of a server, on CPU [default: its share of the cores]."),
     click.option("--adapter", "adapters", multiple=True, metavar="MODULE=DIR", help="`lora`: a module's adapter."),
     click.option("--start-timeout-secs", type=click.FloatRange(0, min_open=True), default=600, show_default=True),
 )

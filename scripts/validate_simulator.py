@@ -29,7 +29,7 @@ def main() -> int:
         "--cores",
         type=cores,
         default="2",
-        help="that a system's servers share, as simulate's; of all systems, or as in shared=1,colocated=1.4",
+        help="that a system's servers share, as simulate's; 0: a device each; or as in shared=1,colocated=1.4",
     )
     parser.add_argument("--chunk", type=int, default=CPU_CHUNK, help="most tokens of a prefill batch")
     parser.add_argument("--prefill-servers", type=int, default=1, help="of shared")
@@ -58,11 +58,9 @@ def main() -> int:
 
 
 def cores(text: str) -> dict[str, float]:
-    """1.4 for all systems, or shared=1,colocated=1.4."""
-    if "=" not in text:
-        return dict.fromkeys(SYSTEMS, float(text))
-    pairs = (part.split("=") for part in text.split(","))
-    return {system: float(count) for system, count in pairs}
+    """1.4 for all systems, or shared=1,colocated=1.4. A system with 0, or not named, has a device for each server."""
+    pairs = (part.split("=") for part in text.split(",")) if "=" in text else ((system, text) for system in SYSTEMS)
+    return {system: float(count) for system, count in pairs if float(count)}
 
 
 def told_kv_tokens(folder: Path) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+
+from psserve.zoo.storage import write_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,18 +30,16 @@ class StateFile:
         losses: list[float],
     ) -> None:
         """Replace the file at once."""
-        building = self.path.with_suffix(".building")
-        torch.save(
-            {
-                "run": self.run,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "losses": losses,
-            },
-            building,
-        )
-        os.replace(building, self.path)
+        kept = {
+            "run": self.run,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "losses": losses,
+        }
+        buffer = io.BytesIO()
+        torch.save(kept, buffer)
+        write_atomically(self.path, buffer.getvalue())
 
     def restore(
         self,

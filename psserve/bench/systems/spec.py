@@ -31,7 +31,7 @@ class SystemSpec:
     """Of `shared`, which share its half of the KV cache. The others have one for each module."""
     threads: int | None = None
     """CPU threads that a server computes with, where it runs on CPU; None: all cores, shared out among the servers of
-    its kind. Which cores they run on is left to the system."""
+    its kind (`colocated`: all cores each). Which cores they run on is left to the system."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
     """For `lora`: module -> folder of its LoRA adapter in PEFT's layout."""
     start_timeout_s: float = 300.0
@@ -42,11 +42,11 @@ class SystemSpec:
         """SGLang's arguments for `exports`."""
         return () if self.exports is None else export_args(self.exports)
 
-    def server_env(self, device: str, machine: Machine, peers: int) -> dict[str, str]:
-        """What a server of any system has in its environment beside the usual, being one of `peers` of its kind."""
+    def server_env(self, device: str, machine: Machine, sharers: int) -> dict[str, str]:
+        """What a server of any system has in its environment beside the usual; `sharers` share out a CPU's cores."""
         if device != "cpu":
             return {}
-        threads = self.threads or max(1, machine.cores // peers)
+        threads = self.threads or max(1, machine.cores // sharers)
         return {"OMP_NUM_THREADS": str(threads)}
 
     def fleet_options(self) -> FleetOptions:

@@ -37,8 +37,8 @@ def _disaggregated(
     count = len(spec.modules)
     pool = spec.kv_tokens // (2 * count)
     for module in spec.modules:
-        prefill = planner.add(f"prefill-{module}", "prefill", checkpoint(module), module, pool, peers=count)
-        decode = planner.add(f"decode-{module}", "decode", checkpoint(module), module, pool, peers=count)
+        prefill = planner.add(f"prefill-{module}", "prefill", checkpoint(module), module, pool, sharers=count)
+        decode = planner.add(f"decode-{module}", "decode", checkpoint(module), module, pool, sharers=count)
         routes[module] = Route(decode.url, None, prefill.url, LOOPBACK, prefill.bootstrap_port)
     return routes
 
@@ -52,14 +52,14 @@ def _colocated(
     """
     pool = spec.kv_tokens // len(spec.modules)
     return {
-        module: Route(planner.add(f"server-{module}", "whole", checkpoint(module), module, pool, peers=1).url)
+        module: Route(planner.add(f"server-{module}", "whole", checkpoint(module), module, pool, sharers=1).url)
         for module in spec.modules
     }
 
 
 def _single(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
     """One model in all roles: an ordinary server of the base, which every module's requests go to."""
-    server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, peers=1)
+    server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, sharers=1)
     return {module: Route(server.url, model=base.name) for module in spec.modules}
 
 
@@ -68,7 +68,7 @@ def _lora(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Calla
     check_lora(spec.modules, spec.adapters, planner.settings.device)
     adapters = {module: spec.adapters[module] for module in spec.modules}
     extra = lora_arguments(adapters)
-    server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, extra, peers=1)
+    server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, extra, sharers=1)
     return {module: Route(server.url, model=f"{base.name}:{module}") for module in spec.modules}
 
 

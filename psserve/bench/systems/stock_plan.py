@@ -70,9 +70,12 @@ class StockPlanner:
         kv_tokens: int,
         extra: tuple[str, ...] = (),
         *,
-        peers: int,
+        sharers: int,
     ) -> StockServer:
-        """One more server, of `peers` of its kind. `extra` are SGLang's own arguments, which win over all others."""
+        """One more server, of `sharers` that share out a CPU's cores.
+
+        `extra` are SGLang's own arguments, which win over all others.
+        """
         http, dist, bootstrap = self.free_ports(3)
         args = server_args(
             self.settings,
@@ -93,7 +96,7 @@ class StockPlanner:
             port=http,
             bootstrap_port=bootstrap if kind == "prefill" else None,
             command=(sys.executable, "-m", "psserve.engine.worker", *args),
-            env=self._env(name, peers),
+            env=self._env(name, sharers),
             log=layout.log_path(self._folder, name),
         )
         self.servers.append(server)
@@ -110,7 +113,7 @@ class StockPlanner:
             return ()
         return (self._machine.gpus[len(self.servers) % len(self._machine.gpus)].index,)
 
-    def _env(self, name: str, peers: int) -> dict[str, str]:
-        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, self._machine, peers)
+    def _env(self, name: str, sharers: int) -> dict[str, str]:
+        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, self._machine, sharers)
         rendezvous = self._tmp / f"rendezvous-{name}"
         return server_env(self.settings, os.environ, tmp_dir=self._tmp, rendezvous=rendezvous, extra=ours)
