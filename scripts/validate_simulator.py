@@ -59,8 +59,10 @@ def main() -> int:
 
 def cores(text: str) -> dict[str, float]:
     """1.4 for all systems, or shared=1,colocated=1.4. A system with 0, or not named, has a device for each server."""
-    pairs = (part.split("=") for part in text.split(",")) if "=" in text else ((system, text) for system in SYSTEMS)
-    return {system: float(count) for system, count in pairs if float(count)}
+    told = dict(part.split("=") for part in text.split(",")) if "=" in text else dict.fromkeys(SYSTEMS, text)
+    if unknown := told.keys() - set(SYSTEMS):
+        raise argparse.ArgumentTypeError(f"no such system: {', '.join(sorted(unknown))} (of {', '.join(SYSTEMS)})")
+    return {system: float(count) for system, count in told.items() if float(count)}
 
 
 def told_kv_tokens(folder: Path) -> int:
