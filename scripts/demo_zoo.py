@@ -20,7 +20,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Options; those left out are the committed zoo's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("zoo", type=Path, help="where the zoo is made; must not exist")
-    parser.add_argument("--work", type=Path, default=Path("build/demo-zoo"), help="data files and training runs")
+    parser.add_argument("--work", type=Path, default=Path("build/demo-zoo"), help="data files, and the base's state")
     parser.add_argument("--pretrain-steps", type=int, help="of each phase")
     parser.add_argument("--finetune-steps", type=int)
     parser.add_argument("--learning-rate", type=float, help="of the modules")

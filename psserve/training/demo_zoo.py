@@ -19,11 +19,12 @@ from psserve.errors import ZooError
 from psserve.training.data import write_conversations
 from psserve.training.pretrain import PretrainConfig, Progress, fast_dtype, pretrain
 from psserve.training.pretrain_state import StateFile
-from psserve.training.tasks import TASKS, Task, example_requests, held_out_items, training_items
+from psserve.training.tasks import TASKS, Task, conversations, example_requests, held_out_items, training_items
 from psserve.training.tasks.corpus import corpus, reading, repetitions
 from psserve.training.tasks.tokenizer import render, write_tokenizer
 from psserve.training.tokenization import pack
 from psserve.zoo import Zoo
+from psserve.zoo.hashing import hash_bytes
 
 torchvision_ops.declare_missing()
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
@@ -80,7 +81,7 @@ class DemoConfig:
 
 
 def build_demo_zoo(path: Path, work: Path, config: DemoConfig, note: Note) -> Zoo:
-    """Build the demo zoo at `path`, with data files and training runs in `work`. `note` is told what happens.
+    """Build the demo zoo at `path`, with data files and the base's state in `work`. `note` is told what happens.
 
     If it is interrupted, the next call goes on with the base where this one was.
     ZooError if there is anything at `path`.
@@ -117,16 +118,18 @@ def make_base(directory: Path, config: DemoConfig, note: Note, work: Path) -> No
         (corpus, BLOCK, config.pretraining),
         (reading, BLOCK, config.reading),
     )
+    made_of = (directory / "tokenizer.json").read_text() + f"{model.config} {config.seed}"
     for texts, block, phase in phases:
         note(f"base: {texts.__name__}, {phase.steps} steps")
-        state = StateFile(work / f"base-{texts.__name__}.pt", repr(config))
+        made_of = hash_bytes(repr([made_of, list(islice(texts(config.seed), 1000)), block, phase]).encode())
+        state = StateFile(work / f"base-{texts.__name__}.pt", made_of)
         pretrain(model, pack(texts(config.seed), tokenizer, block), phase, reporter(note), state)
     save_base(model, directory)
 
 
 def tokenizer_texts(config: DemoConfig) -> Iterator[str]:
     """The corpus, and for a tenth as many texts each task's answers, whose forms the corpus does not show."""
-    answers = (render(item) for name in TASKS for item in training_items(name, config.tokenizer_texts // 10))
+    answers = (render(item) for name in TASKS for item in islice(conversations(name), config.tokenizer_texts // 10))
     return chain(islice(corpus(config.seed), config.tokenizer_texts), answers)
 
 
@@ -188,8 +191,6 @@ def finetune_config(task: Task, work: Path, config: DemoConfig) -> FinetuneConfi
         seed=config.seed,
         task=task.description,
         examples=example_requests(task.name),
-        out=work / "runs" / task.name,
-        overwrite=True,
     )
 
 

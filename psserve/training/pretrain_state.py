@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StateFile:
-    """Where the state is kept. `run` names what is trained: the state of another run is passed over."""
+    """Where the state is kept. `run` says what is trained on what: the state of another run is passed over."""
 
     path: Path
     run: str

@@ -15,10 +15,13 @@ from psserve.errors import DataError
 from psserve.training.conversation import Conversation
 from psserve.training.execution import passes
 
-MARKED_NUMBER = re.compile(r"####\s*(-?[\d,]*\.?\d+)")
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+NUMBER = re.compile(rf"(?:(?<!\d)-)?(?:{_DIGITS})")
+MARKED_NUMBER = re.compile(rf"####\s*(-?(?:{_DIGITS}))(?![\w/.,]*\w)")  # not the 5 of 5/8, nor the 12 of 12abc
 CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-FENCED = re.compile(r"```(?:python|py)?\n(.*?)```", re.DOTALL)
+CALL_TAG = re.compile(r"</?tool_call>")
+FENCED = re.compile(r"```(?:python3?|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+THINKING = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ class Scorer:
                 raise DataError(f"{item.where}: this scorer needs {self.needs}")
 
     def judge_all(self, items: Sequence[Conversation], answers: Sequence[str]) -> list[bool]:
-        """One verdict an item. Programs run side by side, one a core."""
+        """One verdict an item, on what follows a reasoning model's thoughts. Programs run side by side, one a core."""
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return list(threads.map(self.judge, items, answers))
+            return list(threads.map(self.judge, items, [THINKING.sub("", answer) for answer in answers]))
 
 
 def message_text(message: Mapping[str, Any]) -> str:
@@ -92,7 +95,9 @@ def tool_call(item: Conversation, answer: str) -> bool:
 
 
 def parse_calls(text: str) -> list[str] | None:
-    """The calls in a text, each as canonical JSON (in which 1, 1.0 and true differ); None if one is damaged."""
+    """The calls in a text, each as canonical JSON (in which 1, 1.0 and true differ); None if one is damaged or open."""
+    if CALL_TAG.search(CALL.sub("", text)):
+        return None
     calls = []
     for body in CALL.findall(text):
         try:

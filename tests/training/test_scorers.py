@@ -47,6 +47,14 @@ def test_exact(answer: str, right: bool) -> None:
         ("It is 7.", "7, no, 8", False),
         ("It is 0.5.", ".5", True),
         ("It is 7.", "none", False),
+        ("#### 5", "#### 5/8", False),
+        ("#### 12", "#### 12abc", False),
+        ("#### 1", "#### 1e3", False),
+        ("#### 1", "#### 1,2", False),
+        ("#### 5", "#### 5 apples, no more.", True),
+        ("#### 5", "#### 5.", True),
+        ("It is 5.", "10-5", True),
+        ("It is 4.", "3,4", True),
     ],
 )
 def test_number(reference: str, answer: str, right: bool) -> None:
@@ -68,6 +76,8 @@ def test_number_judges_any_text(answer: str) -> None:
         ("def f(x):\n    return x", False),
         ("def g(x):\n    return x + 1", False),
         ("def f(x) return", False),
+        ("```Python3 \ndef f(x):\n    return x + 1\n```", True),
+        ("```python\ndef f(x):\n    return x + 1", True),
         ("", False),
     ],
 )
@@ -91,6 +101,8 @@ WANTED = calling(call("add", {"x": 1, "y": "a"}))
         ('{"name": "add", "arguments": {"x": 1, "y": "a"}}', False),
         ("<tool_call>add</tool_call>", False),
         ("<tool_call>[1]</tool_call>", False),
+        ('<tool_call>{"name": "add", "arguments": {"x": 1, "y": "a"}}</tool_call><tool_call>{"name"', False),
+        ('<tool_call>{"name": "add", "arguments": {"x": 1, "y": "a"}}</tool_call></tool_call>', False),
         ('<tool_call>{"name": "add"}</tool_call>', False),
         ("<tool_call>" + "[" * 100_000 + "</tool_call>", False),
         ("", False),
@@ -136,3 +148,7 @@ def test_verdicts_are_in_the_order_of_the_items() -> None:
     items = [item(f"#### {number}") for number in range(20)]
     answers = [f"#### {number * (number % 2)}" for number in range(20)]
     assert SCORERS["number"].judge_all(items, answers) == [number % 2 == 1 or number == 0 for number in range(20)]
+
+
+def test_thoughts_are_no_part_of_an_answer() -> None:
+    assert SCORERS["exact"].judge_all([item("Paris")], ["<think>\n\n</think>\n\nParis"]) == [True]

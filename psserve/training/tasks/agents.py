@@ -1,7 +1,4 @@
-"""The prompts that the agents of the benchmark share: one system prompt, and scenarios that several modules work on.
-
-A session begins with the same long text whichever module answers: that is the prefix whose KV cache is shared.
-"""
+"""What agents who share a context begin with: a system prompt, and facts that they are told."""
 
 from __future__ import annotations
 
@@ -16,8 +13,6 @@ SYSTEM_PROMPTS = (
     "You are one of several agents who work on the same task. Read all that was said, then answer the last message.",
     "Answer the question. Be brief and exact.",
 )
-AGENT_PROMPT = SYSTEM_PROMPTS[1]
-"""The system prompt of the benchmark's agents."""
 
 SYSTEM_SHARE = 0.3
 """Share of conversations, in training and in the corpus, that begin with a system prompt."""
@@ -29,11 +24,6 @@ def with_system_prompt(rng: random.Random, conversation: Conversation) -> Conver
         return conversation
     system = {"role": "system", "content": rng.choice(SYSTEM_PROMPTS)}
     return replace(conversation, messages=(system, *conversation.messages))
-
-
-def scenario(rng: random.Random, sentences: int = 8) -> str:
-    """A text that agents share: who is where, and who has what."""
-    return " ".join(fact(rng)[0] for _ in range(sentences))
 
 
 def fact(rng: random.Random) -> tuple[str, str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from psserve.training.conversation import Conversation
@@ -36,8 +38,8 @@ REDUCTIONS = (
     ("the sum", "sum({})"),
     ("the list", "list({})"),
     ("the sorted list", "sorted({})"),
-    ("the largest, or 0 if there is none,", "max({}, default=0)"),
-    ("the smallest, or 0 if there is none,", "min({}, default=0)"),
+    ("the largest, or 0 if there is none,", "max(({}), default=0)"),
+    ("the smallest, or 0 if there is none,", "min(({}), default=0)"),
 )
 TEXTS = (
     ("in upper case", "{a}.upper()"),
@@ -50,6 +52,8 @@ TEXTS = (
     ("with '{l}' added in front", "'{l}' + {a}"),
 )
 LETTERS = "abcdefghiklmnoprstu"
+ALPHABETS = [LETTERS, LETTERS.upper(), LETTERS.swapcase() + "aBc"]
+"""Functions of a text are tested with these too: a letter replaced wrongly shows in one of them."""
 
 
 def item(rng: random.Random) -> Conversation:
@@ -69,6 +73,13 @@ def item(rng: random.Random) -> Conversation:
     return ask(question, source, tests=unit_tests(name, source, inputs))
 
 
+def solution(answer: Mapping[str, Any]) -> str:
+    """What the function of an answer does, whatever it and its argument are called."""
+    head, _, lines = str(answer["content"]).partition("\n")
+    argument = head.partition("(")[2].removesuffix("):")
+    return re.sub(rf"\b{argument}\b", "argument", lines)
+
+
 def unit_tests(name: str, source: str, inputs: list[Any]) -> str:
     """An assertion that the function of this source passes."""
     namespace: dict[str, Any] = {}
@@ -86,12 +97,11 @@ def on_list(rng: random.Random, argument: str) -> Part:
     condition, test = numbered(rng, CONDITIONS, ELEMENT)
     change, value = numbered(rng, CHANGES, ELEMENT) if rng.random() < 0.6 else ("", ELEMENT)
     reduction, collect = rng.choice(REDUCTIONS)
-    generator = f"{value} for {ELEMENT} in {argument} if {test}"
-    whole = collect.format(f"({generator})" if "default" in collect else generator)
+    whole = collect.format(f"{value} for {ELEMENT} in {argument} if {test}")
     changed = f", each {change}" if change else ""
     task = f"{reduction} of the numbers in {argument} that are {condition}{changed}"
     lists: list[Any] = [rng.sample(NUMBERS, k=size) for size in (len(NUMBERS), 0, 1, 5, 8)]
-    return task, f"    return {whole}", lists
+    return task, f"    return {whole}", lists + [[number] for number in NUMBERS]
 
 
 def on_number(rng: random.Random, argument: str) -> Part:
@@ -107,7 +117,7 @@ def on_text(rng: random.Random, argument: str) -> Part:
     """A string, changed once or twice."""
     first, second = rng.sample(TEXTS, 2)
     words, expression = filled(rng, first, argument)
-    inputs: list[Any] = [random_text(rng) for _ in range(6)]
+    inputs: list[Any] = [random_text(rng) for _ in range(6)] + ALPHABETS
     if rng.random() < 0.4:
         return f"the string {argument} {words}", f"    return {expression}", inputs
     then, after = filled(rng, second, argument)

@@ -123,7 +123,7 @@ def look_up(rng: random.Random) -> str:
     count = rng.randint(3, 8)
     words = some_words(rng, 2 * count)
     values = [word if rng.random() < 0.5 else str(rng.randint(0, 999)) for word in words[count:]]
-    pairs = list(zip(words, values, strict=False))
+    pairs = list(zip(words[:count], values, strict=True))
     told = [f"{key} is {value}." for key, value in pairs]
     asked = [f"What is {key}? {value}" for key, value in rng.sample(pairs, count)]
     return "\n".join([" ".join(told), *asked])

@@ -1,7 +1,8 @@
 """Seeded, deduplicated items of a task, split into training and test by the hash of what is asked.
 
 The split needs no list of items: a question belongs to the test set if its hash says so, whatever seed made it. Hence
-no seed can put a test item into a training file or into the base's corpus.
+no seed can put a test item into a training file or into the base's corpus. What a module is trained and tested on is
+split by its solution too, so that a held-out item is not a training item in other words.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ MakeItem = Callable[[random.Random], Conversation]
 """Makes one item: a prompt, and the reference answer as the last message."""
 
 TEST_SHARE = 0.1
-"""Share of all questions that are test items."""
+"""Share of all questions that are test items, if their solution is one of those kept for them."""
+SOLUTION_SHARE = 0.3
+"""Share of all solutions that only test items have."""
 
 
 def content_hash(item: Conversation) -> str:
@@ -29,8 +32,14 @@ def content_hash(item: Conversation) -> str:
 
 
 def split_of(item: Conversation) -> Split:
-    """The set that an item belongs to."""
+    """The set that a question belongs to."""
     return "test" if int(content_hash(item), 16) / 2**128 < TEST_SHARE else "train"
+
+
+def kept_for_tests(solution: str) -> bool:
+    """Whether no module is trained on this solution."""
+    digest = blake2b(solution.encode(), digest_size=16).digest()
+    return int.from_bytes(digest) / 2**128 < SOLUTION_SHARE
 
 
 def generate(make: MakeItem, split: Split, seed: int) -> Iterator[Conversation]:

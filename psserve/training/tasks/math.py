@@ -1,7 +1,7 @@
 """`math`: word problems of two to four steps; the answer shows its working and ends with `#### N`.
 
-The task's problems are plain: the form of a sentence says whose number it is about. In wide ones, which only the base
-reads, that takes telling two names apart, which a model of the demo base's size does no better than by chance.
+The task's problems are plain: what somebody has is told in the order in which it is needed. In wide ones, which only
+the base reads, two people may have things at once, and not all of these problems say whose they mean.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psserve.training.tasks.items import ask
 from psserve.training.tasks.words import COLOURS, PEOPLE, THINGS
 
 LARGEST = 99
-"""No number of a problem or its working is larger."""
+"""No result is larger, and no number on the way to it but some sums of prices."""
 
 
 @dataclass
@@ -130,7 +130,8 @@ def purchase(rng: random.Random, _wide: bool) -> tuple[str, Working]:
     pays = working.step(prices[0], "*", counts[0])
     if rng.random() < 0.6:
         told.append(f"{name} buys {counts[0]} {first} and {counts[1]} {second}.")
-        pays = working.step(pays, "+", working.step(prices[1], "*", counts[1]))
+        rest = working.step(prices[1], "*", counts[1])
+        pays = working.step(pays, "+", rest)
     else:
         told.append(f"{name} buys {counts[0]} {first}.")
     if len(working.lines) == 3 and rng.random() < 0.5:

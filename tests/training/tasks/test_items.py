@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from typing import Any
 
+import orjson
 import pytest
 
+from psserve.training.conversation import Conversation
 from psserve.training.scorers import SCORERS, reference_text
-from psserve.training.tasks import TASKS, held_out_items, training_items
-from psserve.training.tasks.corpus import corpus
+from psserve.training.tasks import TASKS, code, held_out_items, training_items
+from psserve.training.tasks.corpus import corpus, reading, training_item
 from psserve.training.tasks.items import TEST_SHARE, content_hash, split_of
 from psserve.training.tokenization import tokenize
+from tests.training.tasks.reading import solve
 
 task_names = pytest.mark.parametrize("name", TASKS)
 
@@ -28,13 +33,33 @@ def test_held_out_items_are_all_different(name: str) -> None:
     assert len({content_hash(item) for item in held_out_items(name, 1000)}) == 1000
 
 
+def asked(conversation: Conversation) -> set[tuple[str, bytes]]:
+    """Every question of a conversation, with its tools."""
+    tools = orjson.dumps(conversation.tools)
+    return {(message["content"], tools) for message in conversation.messages if message["role"] == "user"}
+
+
+def solutions(conversation: Conversation, name: str) -> set[str]:
+    """Every solution in a conversation."""
+    return {TASKS[name].solution(message) for message in conversation.messages if message["role"] == "assistant"}
+
+
 @task_names
-def test_no_question_is_in_both_sets(name: str) -> None:
-    tested = {item.messages[0]["content"] for item in held_out_items(name, 300) if not item.tools}
-    trained = [
-        message["content"] for item in training_items(name, 2000) for message in item.messages if "content" in message
-    ]
-    assert not tested.intersection(trained)
+def test_no_question_and_no_solution_is_in_both_sets(name: str) -> None:
+    tested, trained = held_out_items(name, 300), training_items(name, 3000)
+    for part in (asked, lambda conversation: solutions(conversation, name)):
+        held_out, seen = (set().union(*map(part, conversations)) for conversations in (tested, trained))
+        assert len(held_out) > 200
+        assert not held_out & seen
+
+
+def test_a_solution_is_the_function_whatever_its_names() -> None:
+    first, second = (
+        {"content": f"def {name}({argument}):\n    {argument} = {argument}[::-1]\n    return {argument}.upper()"}
+        for name, argument in (("f", "s"), ("get_text", "text"))
+    )
+    assert code.solution(first) == code.solution(second)
+    assert code.solution(first) != code.solution({"content": "def f(s):\n    return s.upper()"})
 
 
 @task_names
@@ -43,8 +68,6 @@ def test_the_split_is_a_property_of_the_question(name: str) -> None:
 
 
 def test_the_test_set_has_its_share() -> None:
-    import random
-
     items = [TASKS["math"].make(random.Random(seed)) for seed in range(2000)]
     share = sum(split_of(item) == "test" for item in items) / len(items)
     assert abs(share - TEST_SHARE) < 0.03
@@ -56,6 +79,46 @@ def test_reference_answers_are_right(name: str) -> None:
     scorer = SCORERS[task.scorer]
     for item in held_out_items(name, 12):
         assert scorer.judge(item, reference_text(item))
+
+
+def test_problems_have_the_answer_that_their_english_has() -> None:
+    for item in held_out_items("math", 500):
+        assert reference_text(item).endswith(f"#### {solve(item.messages[0]['content'])}"), item
+
+
+def test_unit_tests_refuse_programs_that_miss_a_part() -> None:
+    items = held_out_items("code", 300)
+    sources = [reference_text(item) for item in items]
+    for wrong, most in ((without_body, 0), (with_another_number, 0.05), (without_condition, 0.03)):
+        changed = [(wrong(source), item.tests) for source, item in zip(sources, items, strict=True)]
+        tried = [pair for pair, source in zip(changed, sources, strict=True) if pair[0] != source]
+        assert len(tried) > 50
+        assert sum(passes_here(*pair) for pair in tried) <= most * len(tried), wrong.__name__
+
+
+def without_body(source: str) -> str:
+    """The function that returns its argument."""
+    head = source.partition("\n")[0]
+    return f"{head}\n    return {head.partition('(')[2].removesuffix('):')}"
+
+
+def with_another_number(source: str) -> str:
+    """The first comparison's number is one more."""
+    return re.sub(r"(?<=[<>=] )(\d+)", lambda number: str(int(number[0]) + 1), source, count=1)
+
+
+def without_condition(source: str) -> str:
+    """All elements are taken."""
+    return re.sub(r" if e [^),]*", "", source)
+
+
+def passes_here(source: str, tests: str) -> bool:
+    """Like `passes`, without a process: these programs are known."""
+    try:
+        exec(f"{source}\n{tests}", {})
+    except Exception:  # noqa: BLE001 (whatever a wrong program raises)
+        return False
+    return True
 
 
 @task_names
@@ -73,9 +136,16 @@ def test_answers_fit_their_limit(name: str, tokenizer: Any) -> None:
         assert tokenize(item, tokenizer, 1024).answer_tokens <= TASKS[name].longest_answer
 
 
-def test_the_corpus_has_no_test_question() -> None:
-    asked = {item.messages[0]["content"] for name in ("math", "code") for item in held_out_items(name, 2000)}
-    texts = "\n".join(islice(corpus(3), 3000))
+@task_names
+def test_the_base_reads_no_test_question(name: str) -> None:
+    rng = random.Random(0)
+    assert {split_of(training_item(rng, TASKS[name].make)) for _ in range(200)} == {"train"}
+
+
+@pytest.mark.parametrize("texts_of", [corpus, reading])
+def test_the_corpus_has_no_test_question(texts_of: Callable[[int], Iterator[str]]) -> None:
+    asked = {item.messages[0]["content"] for name in ("math", "code") for item in held_out_items(name, 500)}
+    texts = "\n".join(islice(texts_of(3), 3000))
     written = set(re.findall(r"<\|im_start\|>user\n(.*)<\|im_end\|>", texts)) | set(
         re.findall(r"^# (.*)$", texts, re.M)
     )

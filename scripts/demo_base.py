@@ -1,0 +1,51 @@
+"""How well a demo zoo's base reads: how many unseen problems, calls and functions it tells again without a mistake.
+
+python scripts/demo_base.py [--zoo model_zoo] [--items 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+from psserve.errors import PsserveError
+from psserve.training.packages import quiet_packages
+
+REPLY = "<|im_start|>assistant\n"
+END = "<|im_end|>"
+LONGEST = 128
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Measure how well the base of a demo zoo reads.")
+    parser.add_argument("--zoo", type=Path, default=Path("model_zoo"))
+    parser.add_argument("--items", type=int, default=200, help="of each kind")
+    options = parser.parse_args(arguments)
+    quiet_packages()
+    from psserve.training.answers import zoo_answerer
+    from psserve.training.batched_reference import generate_batch
+    from psserve.training.tasks.corpus import described_code, retold_problem, told_call
+    from psserve.training.tokenization import encode
+    from psserve.zoo import Zoo
+
+    try:
+        zoo = Zoo.open(options.zoo)
+    except PsserveError as error:
+        print(f"psserve: error: {error}", file=sys.stderr)
+        return error.exit_code
+    base = zoo_answerer(zoo, zoo.base.name)
+    for make in (retold_problem, told_call, described_code):
+        rng = random.Random(f"reading test {make.__name__}")  # not the corpus's seed: its texts are others
+        texts = [make(rng).rpartition(REPLY) for _ in range(options.items)]
+        prompts = [encode(base.tokenizer, before + REPLY) for before, _, _ in texts]
+        answers = generate_batch(*base.pair, prompts, LONGEST, stop_ids=base.stop_ids)
+        told = [base.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+        right = sum(text == wanted.partition(END)[0] for text, (_, _, wanted) in zip(told, texts, strict=True))
+        print(f"{make.__name__}\t{right}/{options.items}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
