@@ -11,6 +11,7 @@ that it finished. psserve need not be installed.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -61,11 +62,13 @@ def main() -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The accuracy table on a GPU.")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "gpu-accuracy", help="can be resumed")
+    parser.add_argument("--work", type=Path, help="can be resumed [default: build/gpu-accuracy, build/tiny-accuracy]")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tiny", action="store_true", help="two steps of everything")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.work = options.work or ROOT / "build" / ("tiny-accuracy" if options.tiny else "gpu-accuracy")
+    return options
 
 
 def note(text: str) -> None:
@@ -114,6 +117,7 @@ def base(work: Path, config: DemoConfig) -> Path:
     made = work / "base"
     if not made.exists():
         making = work / ".base"
+        shutil.rmtree(making, ignore_errors=True)
         make_base(making, config, note, work)
         making.rename(made)
     return made

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
+from psserve.errors import TrainingError
 from psserve.training.answers import Answerer, pair_answerer
 from psserve.training.compare import ENDS, SHARES, Contest, TaskAccuracy, compare
 from psserve.training.config import FinetuneConfig, LoraConfig
@@ -21,9 +22,12 @@ from psserve.training.demo_zoo import BASE_NAME, DemoConfig, Note, finetune_conf
 from psserve.training.finetune import finetune
 from psserve.training.packages import quiet_packages
 from psserve.training.reference import Pair, load_pair
+from psserve.training.run_folder import RunFolder
 from psserve.training.scorers import SCORERS
 from psserve.training.tasks import TASKS, Task, held_out_items, training_items
 from psserve.zoo import Zoo
+from psserve.zoo.checkpoint import read_checkpoint
+from psserve.zoo.hashing import hash_file
 from psserve.zoo.storage import write_atomically
 
 LORA = LoraConfig(rank=16)
@@ -68,14 +72,16 @@ def accuracy_runs(
     """For each seed, fine-tune the checkpoint `base` for each task in each way, and compare on held-out items.
 
     A seed decides the training items and the run; the first one's jobs are thorough. Modules and results are kept in
-    `work`; what is there is not made again, so that an interrupted call can be repeated. `processes` share the
-    machine's cores.
+    `work`; what is there is not made again, and a run that was interrupted is resumed when the call is repeated.
+    `processes` share the machine's cores.
     """
     jobs = {
         (seed, task): Job(base, task, work / f"seed-{seed}" / task, replace(config, seed=seed), seed == seeds[0])
         for seed in seeds
         for task in config.tasks
     }
+    weights = [hash_file(shard) for shard in read_checkpoint(base).shards]
+    check_work(work, f"{weights} {replace(config, seed=0, tasks=())}")
     note(f"{len(jobs)} jobs, {processes} at a time; each one's progress is in {work}/seed-N/TASK/log")
     spawn = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // processes)
@@ -85,6 +91,15 @@ def accuracy_runs(
             note(f"seed {key[0]}, {key[1]}: {result.rows}")
             results[key] = result
     return [{task: results[seed, task] for task in config.tasks} for seed in seeds]
+
+
+def check_work(work: Path, made_of: str) -> None:
+    """Raise TrainingError if `work` has results of something else."""
+    path = work / "made-of"
+    if path.exists() and path.read_text() != made_of:
+        raise TrainingError(f"{work}: was made of another base or configuration: move it away, or choose another place")
+    work.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, made_of.encode())
 
 
 def prepare_process(threads: int) -> None:
@@ -130,7 +145,14 @@ def train_all(zoo: Zoo, task: Task, job: Job) -> None:
 
 def run_config(row: str, task: Task, job: Job) -> FinetuneConfig:
     """The run that makes the module of a row: data, seed, steps and batch are the same for all rows."""
-    options = replace(finetune_config(task, job.work, job.config), name=row, examples=(), out=job.work / "runs" / row)
+    folder = RunFolder(job.work / "runs" / row)
+    options = replace(
+        finetune_config(task, job.work, job.config),
+        name=row,
+        examples=(),
+        out=folder.path,
+        resume=folder.description.exists(),
+    )
     if row == "full":
         return replace(options, method="full")
     if row == "lora":

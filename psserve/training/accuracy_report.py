@@ -39,19 +39,25 @@ def save(figure: Any, png: Path, svg: Path) -> None:
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """Two tables: the four rows, and the curves. Percent, with the spread where there is one."""
+    """Two tables: the rows, and the curves. Percent, with the spread where there is one."""
     tasks = table["tasks"]
-    lines = [f"Accuracy in percent, mean of {table['seeds']} seed(s).", "", header("", list(tasks))]
+    spread = ", ± sample standard deviation; a row without it: one seed" if table["seeds"] > 1 else ""
+    lines = [f"Accuracy in percent, mean of {seeds(table['seeds'])}{spread}.", "", header("", list(tasks))]
     for row in (row for row in LABELS if row in next(iter(tasks.values()))):
         cells = [percent(entry[row], entry.get("spread", {}).get(row)) for entry in tasks.values()]
         lines.append(line([LABELS[row], *cells]))
-    lines += ["", "By the share of the prompt's KV that comes from the base:", ""]
+    lines += ["", f"By the share of the prompt's KV that comes from the base, {seeds(table['curve_seeds'])}:", ""]
     shares = list(next(iter(tasks.values()))["shares"]["full"])
     lines.append(header("", [f"{share}%" for share in shares]))
     for task, entry in tasks.items():
         for name in TRAINED:
             lines.append(line([f"{task}, {name}", *(percent(entry["shares"][name][share]) for share in shares)]))
     return "\n".join(lines) + "\n"
+
+
+def seeds(count: int) -> str:
+    """1 seed, 3 seeds."""
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def percent(value: float, spread: float | None = None) -> str:

@@ -12,7 +12,7 @@ from psserve.errors import DataError
 from psserve.training.batched_reference import generate_batch
 from psserve.training.conversation import Conversation
 from psserve.training.hf import AutoTokenizer
-from psserve.training.reference import Pair, load_pair
+from psserve.training.reference import Pair, in_format, load_pair
 from psserve.training.tokenization import prompt_ids
 from psserve.zoo import Zoo
 
@@ -75,11 +75,10 @@ def zoo_answerer(zoo: Zoo, module_name: str, *, batch_size: int = 64) -> Referen
 def pair_answerer(zoo: Zoo, pair: Pair, *, batch_size: int = 64, base_share: float = 1.0) -> ReferenceAnswerer:
     """The reference for any two models of the zoo's architecture: float32 on CPU, bfloat16 on a GPU."""
     tokenizer = AutoTokenizer.from_pretrained(zoo.base.path, local_files_only=True)
-    gpu = torch.cuda.is_available()
-    placement = {"device": "cuda", "dtype": torch.bfloat16} if gpu else {"device": "cpu", "dtype": torch.float32}
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     stops = {*zoo.base.eos_token_ids, tokenizer.eos_token_id} - {None}
     return ReferenceAnswerer(
-        Pair(*(model.to(**placement) for model in pair)),
+        Pair(*(in_format(model, dtype).to(device) for model in pair)),
         tokenizer,
         frozenset(stops),
         zoo.base.context_length,

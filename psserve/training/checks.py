@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from array import array
 from dataclasses import replace
@@ -9,9 +10,11 @@ from pathlib import Path
 
 from psserve.errors import TrainingError, UsageError
 from psserve.training.config import FinetuneConfig
-from psserve.training.data import read_conversations, tokenize
+from psserve.training.data import read_conversations
 from psserve.training.hf import AutoTokenizer
+from psserve.training.tokenization import tokenize_parts
 from psserve.training.tokenized import Tokenized
+from psserve.zoo import Zoo
 from psserve.zoo.hashing import hash_file
 from psserve.zoo.model import Base
 
@@ -29,13 +32,23 @@ def check_base(base: Base) -> None:
             )
 
 
+def check_parallelism() -> None:
+    """Raise TrainingError if FSDP would leave each process with its part of the weights at the end."""
+    kind = os.environ.get("FSDP_STATE_DICT_TYPE", "")
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and kind != "FULL_STATE_DICT":
+        raise TrainingError(
+            f"FSDP with fsdp_state_dict_type {kind or 'not set'}: set FULL_STATE_DICT in accelerate's configuration"
+        )
+
+
 def load_data(base: Base, config: FinetuneConfig) -> list[Tokenized]:
     """The conversations of the data files as token ids; DataError, or UsageError for a length the base cannot take."""
     limit = config.max_length or base.context_length
     if limit > base.context_length:
         raise UsageError(f"--max-length {limit}: base {base.name!r} has a context of {base.context_length} tokens")
     tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
-    return [compact(tokenize(each, tokenizer, limit)) for each in read_conversations(config.data)]
+    conversations = read_conversations(config.data)
+    return [compact(part) for each in conversations for part in tokenize_parts(each, tokenizer, limit)]
 
 
 def compact(conversation: Tokenized) -> Tokenized:
@@ -43,16 +56,19 @@ def compact(conversation: Tokenized) -> Tokenized:
     return replace(conversation, input_ids=array("i", conversation.input_ids))
 
 
-def check_space(folder: Path, base: Base, config: FinetuneConfig) -> None:
-    """Raise TrainingError if the disk of `folder` cannot take the run.
+def check_space(folder: Path, zoo: Zoo, config: FinetuneConfig) -> None:
+    """Raise TrainingError if the disk of `folder` cannot take the run, or that of the zoo the module.
 
-    That is two checkpoints (the older one goes when the newer one is complete), the module, and its copy in the zoo.
+    A run is two checkpoints (the older one goes when the newer one is complete), and the module.
     """
-    parameters = base.weight_bytes // (4 if base.dtype == "float32" else 2)
-    needed = 2 * base.weight_bytes + (0 if config.lora else 2 * STATE_BYTES * parameters)
+    module = zoo.base.weight_bytes
+    parameters = module // (4 if zoo.base.dtype == "float32" else 2)
+    run = module + (0 if config.lora else 2 * STATE_BYTES * parameters)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise TrainingError(
-            f"{folder}: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed: make room, or choose --out"
-        )
+    same_disk = existing.stat().st_dev == zoo.path.stat().st_dev
+    for place, needed in ((folder, run + module if same_disk else run), (zoo.path, module)):
+        free = shutil.disk_usage(existing if place == folder else place).free
+        if free < needed:
+            raise TrainingError(
+                f"{place}: {free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed: make room, or choose --out"
+            )

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeVar
 
+from psserve.errors import IncompatibleCheckpoint
 from psserve.training.answers import Answerer, pair_answerer
 from psserve.training.conversation import Conversation
 from psserve.training.evaluate import evaluate
@@ -28,6 +29,8 @@ from psserve.training.scorers import Scorer
 from psserve.zoo import Zoo
 from psserve.zoo.checkpoint import read_checkpoint
 from psserve.zoo.compatibility import check_compatible
+from psserve.zoo.manifest import TrainingRecord
+from psserve.zoo.training_record import read_training
 
 SHARES = (0, 25, 50, 75, 100)
 """Percent of the prompt's KV that the base computes."""
@@ -97,9 +100,10 @@ def compare_in_zoo(
 ) -> dict[str, Any]:
     """The summary of one contest: a module of the zoo against the full fine-tune in directory `full`.
 
-    IncompatibleCheckpoint if `full` is no fine-tune of the zoo's base.
+    IncompatibleCheckpoint if `full` is no fine-tune of the zoo's base, or was trained on other data or for longer.
     """
     check_compatible(zoo.base.name, read_checkpoint(zoo.base.path), read_checkpoint(full))
+    check_same_budget(zoo.module(module_name).training, read_training(full), full)
     base, module = load_pair(zoo, module_name)
     contest = Contest(base, load_model(full), module, items, scorer, max_tokens)
 
@@ -109,11 +113,25 @@ def compare_in_zoo(
     return summary([{module_name: compare(contest, make)}])
 
 
+def check_same_budget(module: TrainingRecord | None, full: TrainingRecord | None, where: Path) -> None:
+    """Raise IncompatibleCheckpoint where training records say that data or budget differ; no record says nothing."""
+    if module is None or full is None:
+        return
+    told = [{"data_hash": record.data_hash, **record.hyperparameters} for record in (module, full)]
+    for name in ("data_hash", "steps", "epochs", "batch_size", "accumulation", "processes"):
+        ours, theirs = (record.get(name) for record in told)
+        if ours != theirs:
+            raise IncompatibleCheckpoint(
+                f"{where}: {name} was {theirs}, and is {ours} of the module: the comparison would say nothing: train "
+                "both on the same data for as long"
+            )
+
+
 def summary(runs: Sequence[Mapping[str, TaskAccuracy]]) -> dict[str, Any]:
     """The document of docs/results/accuracy.json: means over runs (one a seed) of the same tasks, and their spread.
 
-    Spread is the sample standard deviation, absent for a single run. Rows and shares that only some runs have are means
-    over those.
+    Spread is the sample standard deviation, absent for a single run. A row that only some runs have (LoRA) is the mean
+    over those, and the curves are those of the runs that have most shares; `curve_seeds` says how many there are.
     """
     tasks: dict[str, object] = {}
     for task in runs[0]:
@@ -123,14 +141,19 @@ def summary(runs: Sequence[Mapping[str, TaskAccuracy]]) -> dict[str, Any]:
         if len(runs) > 1:
             entry["spread"] = {row: stdev(values) for row, values in rows.items() if len(values) > 1}
         entry["shares"] = {
-            name: {
-                str(percent): fmean(values)
-                for percent, values in sorted(gather([result.curves[name] for result in results]).items())
-            }
+            name: {str(percent): fmean(values) for percent, values in gather(thorough(results, name)).items()}
             for name in TRAINED
         }
         tasks[task] = entry
-    return {"tasks": tasks, "seeds": len(runs)}
+    curves = thorough([run[task] for run in runs], TRAINED[0])
+    return {"tasks": tasks, "seeds": len(runs), "curve_seeds": len(curves)}
+
+
+def thorough(results: Sequence[TaskAccuracy], name: str) -> list[Mapping[int, float]]:
+    """The curves of this name that have most shares."""
+    curves = [result.curves[name] for result in results]
+    most = max(map(len, curves))
+    return [curve for curve in curves if len(curve) == most]
 
 
 def gather(runs: Sequence[Mapping[Key, float]]) -> dict[Key, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,7 +90,7 @@ class FinetuneConfig:
         return self.learning_rate or (LORA_LEARNING_RATE if self.lora else LEARNING_RATE)
 
     def hyperparameters(self) -> dict[str, bool | int | float | str]:
-        """All that decides the weights, beside base, data and seed."""
+        """All that decides the weights, beside base, data and seed: `processes` have a batch each."""
         fields = ("steps", "warmup", "weight_decay", "batch_size", "accumulation", "max_length", "dtype")
         chosen = {name: value for name in fields if (value := getattr(self, name)) is not None}
         if self.steps is None:
@@ -98,4 +99,9 @@ class FinetuneConfig:
             chosen["lora_rank"] = self.lora.rank
             chosen["lora_alpha"] = self.lora.alpha or 2 * self.lora.rank
             chosen["lora_targets"] = ",".join(self.lora.targets) or "all-linear"
-        return chosen | {"learning_rate": self.peak_learning_rate}
+        return chosen | {"learning_rate": self.peak_learning_rate, "processes": processes()}
+
+
+def processes() -> int:
+    """How many processes `accelerate launch` has started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

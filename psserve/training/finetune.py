@@ -6,15 +6,17 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 
 from psserve.errors import TrainingError
-from psserve.training.checks import check_base, check_space, load_data
+from psserve.training.checks import check_base, check_parallelism, check_space, load_data
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
 from psserve.training.models import load_base, new_lora_module, new_module, write_checkpoint
@@ -50,14 +52,17 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     complete. An interrupted run (TrainingError) goes on with `resume`, and ends as it would have without interruption.
     Under `accelerate launch` every process calls this; the first one writes.
     """
-    zoo.check_new(config.name, config.aliases, config.overwrite)
+    config = replace(config, dtype=arithmetic(config))
     folder = RunFolder(config.out or zoo.path / ".training" / config.name)
+    replacing = config.overwrite or (config.resume and folder.replaces())
+    zoo.check_new(config.name, config.aliases, replacing)
     check_base(zoo.base)
+    check_parallelism()
     conversations = load_data(zoo.base, config)
     description = describe(config, zoo.base.fingerprint, data_hash(config.data))
     folder.check(config, description)
-    check_space(folder.path, zoo.base, config)
-    dtype = arithmetic(config)
+    check_space(folder.path, zoo, config)
+    dtype = getattr(torch, config.dtype)
     base, module = load_models(zoo.base, config, dtype)
 
     arguments = training_arguments(config, folder.checkpoints, dtype)
@@ -69,16 +74,16 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     if not folder.finished():
         train(arguments, folder, base if config.method == "cache-conditioned" else None, module, conversations)
     if processes.is_main_process:
-        publish(zoo, config, folder)
+        publish(zoo, config, folder, str(description["data_hash"]), replacing)
     processes.wait_for_everyone()
     return result(zoo, config, folder)
 
 
-def arithmetic(config: FinetuneConfig) -> torch.dtype:
+def arithmetic(config: FinetuneConfig) -> Literal["float32", "bfloat16"]:
     """The type to compute in."""
     if config.dtype != "auto":
-        return torch.float32 if config.dtype == "float32" else torch.bfloat16
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+        return config.dtype
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
 def load_models(base: Base, config: FinetuneConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
@@ -103,18 +108,27 @@ def train(
     stop = StopOnSignal()
     trainer.add_callback(stop)
     trainer.add_callback(RunLog(folder.metrics, sys.stderr, lambda: int(trainer.answer_tokens)))
-    try:
+    with disk_full_explained(folder.path):
         trainer.train(resume_from_checkpoint=folder.last_checkpoint())
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if shutil.disk_usage(folder.path).free > DISK_FULL:
-            raise
-        raise TrainingError(f"{folder.path}: disk full: make room, then go on with --resume") from error
+    arguments.distributed_state.wait_for_everyone()  # a launcher ends all processes when the first one has failed
     done, steps = trainer.state.global_step, trainer.state.max_steps
     if stop.stopped and done < steps:
         raise TrainingError(f"stopped after step {done} of {steps}: go on with --resume")
 
 
-def publish(zoo: Zoo, config: FinetuneConfig, folder: RunFolder) -> None:
+@contextmanager
+def disk_full_explained(*directories: Path) -> Iterator[None]:
+    """Turn the errors of PyTorch and safetensors that a full disk causes into a TrainingError."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = [path for path in directories if shutil.disk_usage(path).free < DISK_FULL]
+        if not full:
+            raise
+        raise TrainingError(f"{full[0]}: disk full: make room, then go on with --resume") from error
+
+
+def publish(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, data: str, replacing: bool) -> None:
     """Make the module of the last checkpoint, and add it to the zoo with its training record."""
     steps, loss = outcome(folder)
     if not math.isfinite(loss):
@@ -122,18 +136,18 @@ def publish(zoo: Zoo, config: FinetuneConfig, folder: RunFolder) -> None:
     plot_loss(read_metrics(folder.metrics), f"{config.name} on {zoo.base.name}", folder.plot)
     trained = folder.last_checkpoint()
     assert trained is not None, "training ends with a checkpoint"
-    write_checkpoint(trained, zoo.base.path, folder.module)
-    record = training_record(config, zoo.base, {"loss": loss, "steps": steps})
-    write_record(folder.module, record)
-    zoo.add(
-        config.name,
-        folder.module,
-        config.task,
-        config.examples,
-        config.aliases,
-        allow_naive=config.method == "full",
-        replace=config.overwrite,
-    )
+    with disk_full_explained(folder.path, zoo.path):
+        write_checkpoint(trained, zoo.base.path, folder.module)
+        write_record(folder.module, training_record(config, zoo.base, data, {"loss": loss, "steps": steps}))
+        zoo.add(
+            config.name,
+            folder.module,
+            config.task,
+            config.examples,
+            config.aliases,
+            allow_naive=config.method == "full",
+            replace=replacing,
+        )
     folder.clean()
 
 

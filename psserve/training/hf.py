@@ -15,6 +15,7 @@ from transformers import (  # noqa: E402 (only importable after that)
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "PrinterCallback",
     "Trainer",
     "TrainerCallback",
+    "TrainerState",
     "TrainingArguments",
     "sdpa_attention_forward",
     "sdpa_mask",

@@ -12,14 +12,13 @@ from psserve.errors import TrainingError
 from psserve.training.cache_loss import OVER_BASE_KV
 from psserve.training.config import LoraConfig
 from psserve.training.hf import AutoModelForCausalLM, PreTrainedModel
-from psserve.training.reference import load_model
+from psserve.training.reference import in_format, load_model
 from psserve.zoo.checkpoint import read_checkpoint
 
 
 def load_base(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The frozen base, with the weights' type it computes KV in."""
-    model: PreTrainedModel = load_model(checkpoint).to(dtype)
-    return model
+    return in_format(load_model(checkpoint), dtype)
 
 
 def new_module(checkpoint: Path) -> PreTrainedModel:
@@ -61,12 +60,16 @@ def with_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
 
 
 def check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
-    """Raise TrainingError if the model has no linear layer of one of these names."""
-    linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    """Raise TrainingError if the model has no linear layer of one of these names that can be adapted by itself."""
+    linear = {
+        name.rpartition(".")[2]
+        for name, part in model.named_modules()
+        if isinstance(part, torch.nn.Linear) and part.weight is not model.get_input_embeddings().weight
+    }
     for target in targets:
         if target not in linear:
             raise TrainingError(
-                f"LoRA target {target!r}: the base has no such layer: choose of {', '.join(sorted(linear))}"
+                f"LoRA target {target!r}: the base has no such layer of its own: choose of {', '.join(sorted(linear))}"
             )
 
 
@@ -80,7 +83,7 @@ def write_checkpoint(trained: Path, base: Path, destination: Path) -> None:
     if (trained / "adapter_config.json").exists():
         from peft import PeftModel
 
-        adapted = PeftModel.from_pretrained(load_model(base).to(torch.float32), trained)
+        adapted = PeftModel.from_pretrained(in_format(load_model(base), torch.float32), trained)
         model = adapted.merge_and_unload().to(dtype)
     else:
         model = AutoModelForCausalLM.from_pretrained(trained, dtype=dtype, use_safetensors=True, local_files_only=True)

@@ -76,7 +76,8 @@ def pretrain(
     model.train()
     losses = state.restore(model, optimizer, schedule) if state else []
     done = len(losses)
-    skip(blocks, done * config.batch_size)
+    if done < config.steps:
+        skip(blocks, done * config.batch_size)
     begin = time.monotonic()
     tokens = 0
     for step in range(done + 1, config.steps + 1):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -126,8 +127,18 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc] # Transformers has no
             signal.signal(*self.before.popitem())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.stopped = told_by_any(self.stopped, args)
         if self.stopped:
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.restore()
+
+
+def told_by_any(stopped: bool, args: Any) -> bool:
+    """Whether a signal has reached any process: one that stopped alone would leave the others waiting for it."""
+    if args.world_size == 1:
+        return stopped
+    told = torch.tensor(int(stopped), device=args.device)
+    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+    return bool(told)

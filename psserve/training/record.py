@@ -15,12 +15,12 @@ from psserve.zoo.training_record import TRAINING_RECORD
 PACKAGES = ("psserve", "torch", "transformers", "accelerate", "peft")
 
 
-def training_record(config: FinetuneConfig, base: Base, metrics: dict[str, float]) -> TrainingRecord:
-    """The record of a run."""
+def training_record(config: FinetuneConfig, base: Base, data: str, metrics: dict[str, float]) -> TrainingRecord:
+    """The record of a run on data of the hash `data`."""
     return TrainingRecord(
         method=config.method,
         base_fingerprint=base.fingerprint,
-        data_hash=data_hash(config.data),
+        data_hash=data,
         hyperparameters=config.hyperparameters(),
         seed=config.seed,
         versions={package: version(package) for package in PACKAGES},

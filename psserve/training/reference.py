@@ -68,6 +68,16 @@ def load_model(checkpoint: Path) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
+def in_format(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """`model`, its weights cast to `dtype` in place.
+
+    `model.to(dtype)` would also round the frequencies of its rotary embedding, which servers keep in float32.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model
+
+
 @torch.inference_mode()
 def generate(
     base: PreTrainedModel,

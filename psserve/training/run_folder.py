@@ -22,6 +22,8 @@ from psserve.zoo.training_record import TRAINING_RECORD
 
 Description = dict[str, Any]
 
+OVERWRITE = "overwrite"
+"""The field of run.json that says what becomes of a module of the same name, and nothing of the weights."""
 TRAINER_STATE = "trainer_state.json"
 """The last file of a checkpoint that the Trainer writes."""
 
@@ -57,6 +59,10 @@ class RunFolder:
         """The checkpoint that the zoo imports; only for a moment."""
         return self.path / "module"
 
+    def replaces(self) -> bool:
+        """Whether the run that is here was started to replace a module."""
+        return self.description.exists() and bool(json.loads(self.description.read_text()).get(OVERWRITE))
+
     def check(self, config: FinetuneConfig, wanted: Description) -> None:
         """Raise TrainingError unless the folder is free for this run, or holds the run that is to be resumed."""
         if config.resume:
@@ -74,7 +80,7 @@ class RunFolder:
         if not self.description.exists():
             raise TrainingError(f"{self.path}: no run to resume: start one without --resume")
         found = json.loads(self.description.read_text())
-        for key in sorted(wanted.keys() | found.keys()):
+        for key in sorted((wanted.keys() | found.keys()) - {OVERWRITE}):
             if wanted.get(key) != found.get(key):
                 raise TrainingError(
                     f"{self.path}: cannot resume: {key} was {found.get(key)!r} and is now {wanted.get(key)!r}: "
@@ -90,7 +96,7 @@ class RunFolder:
             return
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
-        write_atomically(self.description, json.dumps(wanted, indent=2).encode())
+        write_atomically(self.description, json.dumps(wanted | {OVERWRITE: config.overwrite}, indent=2).encode())
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -122,7 +128,7 @@ def complete(checkpoint: Path) -> bool:
 
 
 def describe(config: FinetuneConfig, base_fingerprint: str, data_hash: str) -> Description:
-    """All that decides the weights of a run."""
+    """All that decides the weights of a run; `config` with its type of arithmetic chosen."""
     return {
         "name": config.name,
         "method": config.method,

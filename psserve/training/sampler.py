@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from psserve.training.hf import LengthGroupedSampler
+from psserve.training.hf import LengthGroupedSampler, TrainerCallback
 
 
 class LengthGrouped(LengthGroupedSampler):  # type: ignore[misc] # Transformers has no types
@@ -22,5 +23,15 @@ class LengthGrouped(LengthGroupedSampler):  # type: ignore[misc] # Transformers 
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch. Accelerate calls it before each one."""
+        """Choose the order of this epoch."""
         self.generator.manual_seed(self.seed + epoch)
+
+
+class EpochOrder(TrainerCallback):  # type: ignore[misc] # Transformers has no types
+    """Chooses the order before each epoch. Accelerate does too, but not when several processes resume amid an epoch."""
+
+    def __init__(self, sampler: LengthGrouped) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))

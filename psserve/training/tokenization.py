@@ -12,6 +12,7 @@ The answer ends with the end-of-turn token, which the module must generate; what
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -24,26 +25,52 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def tokenize(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenized:
-    """Token ids of the whole conversation and the span of each assistant turn in them.
+class TurnsRewritten(DataError):
+    """The chat template renders a turn in another way once another follows, as reasoning models' templates do."""
+
+
+def tokenize_parts(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Iterator[Tokenized]:
+    """The conversation as `tokenize` has it; one part for each assistant turn where the template asks for that.
+
+    A server that is sent the next request renders the earlier turns anew, so each turn has a prompt of its own then.
+    """
+    try:
+        yield tokenize(conversation, tokenizer, max_length)
+    except TurnsRewritten:
+        for turn in assistant_turns(conversation):
+            until = replace(conversation, messages=conversation.messages[: turn + 1])
+            yield tokenize(until, tokenizer, max_length, [turn])
+
+
+def assistant_turns(conversation: Conversation) -> list[int]:
+    """The indices of the assistant's messages."""
+    return [turn for turn, message in enumerate(conversation.messages) if message["role"] == "assistant"]
+
+
+def tokenize(
+    conversation: Conversation,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    turns: Sequence[int] | None = None,
+) -> Tokenized:
+    """Token ids of the whole conversation and the span of each assistant turn (or of `turns`) in them.
 
     Raises DataError where the conversation is longer than `max_length` tokens, has no assistant turn, or where the
-    template or the tokenizer does not let a turn's prompt be the beginning of the conversation.
+    template (TurnsRewritten) or the tokenizer does not let a turn's prompt be the beginning of the conversation.
     """
     where = conversation.where
     ids: list[int] = []
     text = ""
     answers: list[tuple[int, int]] = []
-    for turn, message in enumerate(conversation.messages):
-        if message["role"] != "assistant":
-            continue
+    for turn in assistant_turns(conversation) if turns is None else turns:
         prompt = render(conversation, tokenizer, turn, generate=True)
         through = render(conversation, tokenizer, turn + 1)
-        if not (prompt.startswith(text) and through.startswith(prompt)):
-            raise DataError(
-                f"{where}: messages.{turn}: the chat template renders earlier turns differently here: "
-                "give each turn as a conversation of its own"
-            )
+        if not through.startswith(prompt):
+            raise DataError(f"{where}: messages.{turn}: the chat template does not put the answer after its prompt")
+        if not prompt.startswith(text):
+            raise TurnsRewritten(f"{where}: messages.{turn}: the chat template renders earlier turns differently here")
         ids += encode(tokenizer, prompt[len(text) :])
         if ids != encode(tokenizer, prompt):
             raise DataError(

@@ -11,7 +11,7 @@ from psserve.training.batch import IGNORED, Batch, cache_batch, full_batch
 from psserve.training.cache_loss import answer_loss, cache_logits, full_logits
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
-from psserve.training.sampler import LengthGrouped
+from psserve.training.sampler import EpochOrder, LengthGrouped
 
 
 class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
@@ -23,6 +23,8 @@ class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
     def __init__(self, base: PreTrainedModel | None, model: PreTrainedModel, **options: Any) -> None:
         super().__init__(model=model, data_collator=cache_batch if base else full_batch, **options)
         self.remove_callback(PrinterCallback)
+        self.sampler = self.make_sampler()
+        self.add_callback(EpochOrder(self.sampler))
         self.base = base.to(self.args.device) if base else None
         self.answer_tokens = torch.zeros((), dtype=torch.long, device=self.args.device)
         """Answer tokens this process has trained on since it started; on the device, so that counting never waits."""
@@ -47,16 +49,28 @@ class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
         return loss * int(self.accelerator.num_processes)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
+        return self.sampler
+
+    def make_sampler(self) -> LengthGrouped:
         """Conversations of like length come together: Transformers' own way, whose lengths need no copy of the data."""
-        lengths = [len(conversation.input_ids) for conversation in train_dataset or self.train_dataset]
+        lengths = [len(conversation.input_ids) for conversation in self.train_dataset]
         arguments = self.args  # an optimizer step has the same conversations however it is split
         step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
         return LengthGrouped(lengths, step, arguments.seed)
 
 
+class RunArguments(TrainingArguments):  # type: ignore[misc] # Transformers has no types
+    """Transformers' arguments, with which several processes on CPUs can resume: PyTorch loads nothing to "cpu:0"."""
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
 def training_arguments(config: FinetuneConfig, out: Path, dtype: torch.dtype) -> TrainingArguments:
     """The Trainer's arguments for this run; its checkpoints go to `out`."""
-    arguments = TrainingArguments(
+    arguments = RunArguments(
         output_dir=str(out),
         num_train_epochs=config.epochs,
         max_steps=config.steps or -1,

@@ -10,9 +10,12 @@ import pytest
 
 pytest.importorskip("accelerate")
 
-from psserve.training.accuracy import accuracy_runs
+import psserve.training.finetune as finetuning
+from psserve.errors import TrainingError
+from psserve.training.accuracy import Job, accuracy_runs, train_all
 from psserve.training.compare import ROWS, SHARES, summary
-from psserve.training.demo_zoo import make_base
+from psserve.training.demo_zoo import BASE_NAME, make_base
+from psserve.training.tasks import TASKS
 from psserve.zoo import Zoo
 from tests.training.test_demo_zoo import MINIATURE
 
@@ -42,3 +45,28 @@ def test_each_way_is_trained_for_each_seed_and_only_once(base: Path, tmp_path: P
     shutil.rmtree(job / "zoo")  # what is done needs it no more
     assert accuracy_runs(base, tmp_path, CONFIG, [0, 1], lambda _: None) == runs
     assert not (job / "zoo").exists()
+
+    with pytest.raises(TrainingError, match="made of another base or configuration: move it away"):
+        accuracy_runs(base, tmp_path, replace(CONFIG, learning_rate=1e-3), [0, 1], lambda _: None)
+
+
+def test_what_an_interrupted_call_has_trained_is_not_trained_again(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = Zoo.create(tmp_path / "zoo", base, BASE_NAME)
+    job = Job(base, "math", tmp_path, CONFIG)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "publish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_all(zoo, TASKS["math"], job)
+
+    trained = []
+    train = finetuning.train
+    monkeypatch.setattr(finetuning, "train", lambda *args: (trained.append(args[1].path.name), train(*args)))
+    train_all(zoo, TASKS["math"], job)
+    assert trained == ["prefillshare"]
+    assert [module.name for module in zoo.modules()] == ["full", "prefillshare"]

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from psserve.errors import IncompatibleCheckpoint
 from psserve.training.accuracy_report import markdown, write_report
 from psserve.training.answers import pair_answerer
-from psserve.training.compare import Contest, TaskAccuracy, compare, summary
+from psserve.training.compare import Contest, TaskAccuracy, check_same_budget, compare, summary
 from psserve.training.conversation import Conversation
 from psserve.training.reference import Pair
 from psserve.training.scorers import SCORERS
 from psserve.zoo import Zoo
+from psserve.zoo.manifest import TrainingRecord
 
 SHARES = (0, 25, 50, 75, 100)
 
@@ -77,6 +79,30 @@ def test_summary_is_mean_and_spread() -> None:
     assert document["tasks"]["math"]["spread"]["full"] == pytest.approx(0.1 / 2**0.5)
     assert document["tasks"]["math"]["shares"]["full"]["50"] == pytest.approx(0.55)
     assert "spread" not in table(seeds=1)["tasks"]["math"]
+
+
+def test_curves_are_of_the_seeds_that_have_all_shares() -> None:
+    curves = {"full": dict.fromkeys(SHARES, 0.5), "prefillshare": dict.fromkeys(SHARES, 0.75)}
+    ends = {name: {0: 0.1, 100: 0.1} for name in curves}
+    document = summary([{"math": TaskAccuracy(0.25, curves, lora=0.7)}, {"math": TaskAccuracy(0.25, ends)}])
+    assert document["curve_seeds"] == 1
+    assert set(document["tasks"]["math"]["shares"]["full"].values()) == {0.5}
+    text = markdown(document)
+    assert "mean of 2 seeds, ± sample standard deviation; a row without it: one seed." in text
+    assert "comes from the base, 1 seed:" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [("data_hash", {"data_hash": "1" * 64}), ("steps", {"hyperparameters": {"steps": 9, "batch_size": 4}})],
+)
+def test_another_budget_is_no_comparison(field: str, change: dict[str, Any], tmp_path: Path) -> None:
+    fields = {"method": "full", "base_fingerprint": "0" * 64, "data_hash": "0" * 64}
+    ours = TrainingRecord.model_validate(fields | {"hyperparameters": {"steps": 8, "batch_size": 4}})
+    check_same_budget(ours, ours, tmp_path)
+    check_same_budget(ours, None, tmp_path)
+    with pytest.raises(IncompatibleCheckpoint, match=f"{field} was"):
+        check_same_budget(ours, ours.model_copy(update=change), tmp_path)
 
 
 def test_markdown_has_a_row_for_each_model_and_curve() -> None:

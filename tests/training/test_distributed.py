@@ -2,39 +2,80 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from psserve.training.progress import read_metrics
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import build_zoo
 
 LAUNCH = {1: (), 2: ("-m", "torch.distributed.run", "--nproc_per_node", "2")}
 
 
-def finetune(zoo: Zoo, data: Path, name: str, *, processes: int, batch_size: int) -> dict[str, torch.Tensor]:
-    options = ["--data", str(data), "--steps", "4", "--lr", "1e-3", "--batch-size", str(batch_size)]
-    done = subprocess.run(
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return build_zoo(tmp_path_factory.mktemp("distributed") / "zoo", modules=(), num_hidden_layers=1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Say {n}.", "completion": "a" * n}) + "\n" for n in range(1, 17)))
+    return path
+
+
+def start(zoo: Zoo, data: Path, name: str, processes: int, batch_size: int, *options: str) -> subprocess.Popen[str]:
+    options = ("--data", str(data), "--lr", "1e-3", "--batch-size", str(batch_size), "--log-every", "1", *options)
+    return subprocess.Popen(
         [sys.executable, *LAUNCH[processes], "-m", "psserve.cli.main", "finetune", name, *options, "--zoo", zoo.path],
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("added") == 1
+
+
+def finished(process: subprocess.Popen[str]) -> None:
+    stderr = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, stderr
+    assert stderr.count("added") == 1
+
+
+def weights(zoo: Zoo, name: str) -> dict[str, torch.Tensor]:
     return load_file(zoo.module(name).path / "model.safetensors")
 
 
-def test_two_processes_train_what_one_trains_on_a_batch_twice_as_large(tmp_path: Path) -> None:
-    zoo = build_zoo(tmp_path / "zoo", modules=(), num_hidden_layers=1)
-    data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps({"prompt": f"Say {n}.", "completion": "a" * n}) + "\n" for n in range(1, 17)))
-    one = finetune(zoo, data, "one", processes=1, batch_size=4)
-    two = finetune(zoo, data, "two", processes=2, batch_size=2)
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=0)
+def losses(zoo: Zoo, name: str) -> list[float]:
+    return [entry["loss"] for entry in read_metrics(zoo.path / ".training" / name / "metrics.jsonl")]
+
+
+def test_two_processes_train_what_one_trains_on_a_batch_twice_as_large(zoo: Zoo, data: Path) -> None:
+    finished(start(zoo, data, "one", 1, 4, "--steps", "4"))
+    finished(start(zoo, data, "two", 2, 2, "--steps", "4"))
+    assert losses(zoo, "two") == pytest.approx(losses(zoo, "one"), abs=1e-4)
+    for name, tensor in weights(zoo, "one").items():
+        torch.testing.assert_close(weights(zoo, "two")[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_two_processes_stop_together_and_go_on_to_the_same_weights(zoo: Zoo, data: Path) -> None:
+    """Four steps an epoch, and a stop after the sixth or later, most often amid an epoch."""
+    finished(start(zoo, data, "whole", 2, 2, "--steps", "60"))
+    process = start(zoo, data, "stopped", 2, 2, "--steps", "60")
+    while process.poll() is None and len(losses(zoo, "stopped")) < 6:
+        time.sleep(0.01)
+    psutil.Process(process.pid).children()[-1].send_signal(signal.SIGINT)  # one of the two alone
+    stderr = process.communicate(timeout=300)[1]
+    assert process.returncode != 0
+    assert "go on with --resume" in stderr
+    assert len(losses(zoo, "stopped")) < 60
+    finished(start(zoo, data, "stopped", 2, 2, "--steps", "60", "--resume"))
+    whole = weights(zoo, "whole")
+    assert losses(zoo, "stopped") == losses(zoo, "whole")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(zoo, "stopped").items())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from psserve.errors import DataError, ManifestError, ModuleExists, PsserveError, TrainingError, UsageError
@@ -17,7 +18,9 @@ from psserve.training.checks import load_data
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.finetune import finetune, load_models
 from psserve.training.hf import TrainingArguments
+from psserve.training.models import load_base
 from psserve.training.progress import RunLog, read_metrics
+from psserve.training.record import data_hash
 from psserve.training.reference import load_model, load_pair
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
@@ -257,6 +260,51 @@ def test_overwrite_replaces_the_module_and_the_run(zoo: Zoo, data: Path) -> None
     assert [module.name for module in zoo.modules()] == ["alpha", "sums"]
 
 
+def test_a_replacing_run_that_was_stopped_is_resumed(zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finetune(zoo, config(data))
+    first = weights(zoo)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "publish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(zoo, config(data, seed=1, overwrite=True))
+    assert same(weights(zoo), first)
+    finetune(zoo, config(data, seed=1, resume=True))
+    assert not same(weights(zoo), first)
+
+
+def test_the_record_is_of_the_data_as_it_was_read(zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = data_hash([data])
+    monkeypatch.setattr(RunLog, "on_step_begin", lambda *_, **__: data.unlink(missing_ok=True), raising=False)
+    finetune(zoo, config(data))
+    training = zoo.module("sums").training
+    assert training is not None
+    assert training.data_hash == before
+
+
+def test_the_record_has_the_arithmetic_and_the_number_of_processes(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, config(data))
+    training = zoo.module("sums").training
+    assert training is not None
+    assert (training.hyperparameters["dtype"], training.hyperparameters["processes"]) == ("float32", 1)
+
+
+def test_parts_of_weights_are_refused_before_training(zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    with pytest.raises(TrainingError, match="SHARDED_STATE_DICT: set FULL_STATE_DICT"):
+        finetune(zoo, config(data))
+
+
+def test_a_base_in_bfloat16_keeps_its_rotary_frequencies(zoo: Zoo) -> None:
+    base = load_base(zoo.base.path, torch.bfloat16)
+    assert {weight.dtype for weight in base.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in base.buffers()} == {torch.float32}
+
+
 def spoil_base(zoo: Zoo, data: Path) -> FinetuneConfig:
     path = zoo.base.path / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -295,8 +343,13 @@ BAD = {
     "bad name": (UsageError, "module name", lambda zoo, data: config(data, name="a b")),
     "no such LoRA target": (
         TrainingError,
-        "'x_proj': the base has no such layer: choose of down_proj",
+        "'x_proj': the base has no such layer of its own: choose of down_proj",
         lambda zoo, data: config(data, lora=LoraConfig(targets=("q_proj", "x_proj"))),
+    ),
+    "LoRA target that is the embeddings": (
+        TrainingError,
+        "'lm_head': the base has no such layer of its own",
+        lambda zoo, data: config(data, lora=LoraConfig(targets=("lm_head",))),
     ),
     "nothing to resume": (TrainingError, "no run to resume", lambda zoo, data: config(data, resume=True)),
     "folder of something else": (
@@ -332,6 +385,32 @@ def test_a_disk_without_room_is_found_before_training(
     with pytest.raises(TrainingError, match=r"0\.0 GB needed: make room"):
         finetune(zoo, config(data))
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["run", "zoo"])
+def test_the_disks_of_run_and_zoo_are_both_looked_at(
+    zoo: Zoo, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    full = run if place == "run" else zoo.path
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000 if path == full else 10**12))
+    with pytest.raises(TrainingError, match=f"^{full}: .* needed: make room"):
+        finetune(zoo, config(data, out=run))
+
+
+def test_a_disk_that_fills_up_while_the_module_is_written_is_explained(
+    zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        usage = shutil.disk_usage(zoo.path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(finetuning, "write_checkpoint", fill)
+    with pytest.raises(TrainingError, match="disk full: make room, then go on with --resume"):
+        finetune(zoo, config(data))
 
 
 def test_a_loss_that_is_not_finite_never_reaches_the_zoo(zoo: Zoo, data: Path) -> None:

@@ -83,6 +83,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first, losses, _ = run(3, state)
     second, again, seen = run(3, state)
     assert (seen, again) == ([], losses)
+    pretrain(second, iter(()), PretrainConfig(steps=3, batch_size=2), lambda _: None, state)  # reads no blocks either
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 

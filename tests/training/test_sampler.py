@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from psserve.training.sampler import LengthGrouped
+from psserve.training.hf import TrainerState
+from psserve.training.sampler import EpochOrder, LengthGrouped
 
 LENGTHS = [random.Random(0).choice((10, 100, 1000)) for _ in range(400)]
 
@@ -36,3 +37,9 @@ def test_an_epochs_order_does_not_depend_on_earlier_epochs() -> None:
     list(sampler)
     sampler.set_epoch(3)
     assert list(sampler) == order(epoch=3)
+
+
+def test_a_run_that_is_resumed_amid_an_epoch_has_that_epochs_order() -> None:
+    sampler = LengthGrouped(LENGTHS, 8, seed=0)
+    EpochOrder(sampler).on_epoch_begin(None, TrainerState(epoch=2.5), None)
+    assert list(sampler) == order(epoch=2)

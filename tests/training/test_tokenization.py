@@ -9,7 +9,7 @@ import pytest
 from psserve import torchvision_ops
 from psserve.errors import DataError
 from psserve.training.conversation import Conversation
-from psserve.training.tokenization import pack, prompt_ids, tokenize
+from psserve.training.tokenization import pack, prompt_ids, tokenize, tokenize_parts
 from psserve.zoo.synthetic_tokenizer import END, write_tokenizer
 
 TURNS = (
@@ -88,12 +88,29 @@ def test_a_template_that_refuses_is_an_error_with_the_place(tokenizer: Any, temp
         tokenize(Conversation(TURNS, where="here"), tokenizer, 4096)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any, template: Any) -> None:
+def test_a_template_that_rewrites_earlier_turns_makes_each_turn_a_part(tokenizer: Any, template: Any) -> None:
     template(
         "{% for m in messages %}{{ m.role }}:{{ m.content if loop.last or m.role == 'user' else '...' }}<|im_end|>"
         "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     )
     with pytest.raises(DataError, match=r"messages\.4: the chat template renders earlier turns differently"):
+        tokenize(Conversation(TURNS), tokenizer, 4096)
+    parts = list(tokenize_parts(Conversation(TURNS), tokenizer, 4096))
+    for turn, part in zip((2, 4), parts, strict=True):
+        [(start, end)] = part.answers
+        assert part.input_ids[:start] == prompt_ids(Conversation(TURNS[: turn + 1]), tokenizer)
+        assert tokenizer.decode(part.input_ids[start:end]) == TURNS[turn]["content"] + END
+
+
+def test_a_conversation_is_one_part_where_the_template_lets_it(tokenizer: Any) -> None:
+    assert list(tokenize_parts(Conversation(TURNS), tokenizer, 4096)) == [
+        tokenize(Conversation(TURNS), tokenizer, 4096)
+    ]
+
+
+def test_a_template_without_the_prompt_before_the_answer_is_refused(tokenizer: Any, template: Any) -> None:
+    template("{{ messages | length }}{% if add_generation_prompt %}?{% endif %}")
+    with pytest.raises(DataError, match=r"messages\.2: the chat template does not put the answer after its prompt"):
         tokenize(Conversation(TURNS), tokenizer, 4096)
 
 
