@@ -96,8 +96,7 @@ def command(
 
         click.echo(f"comparing on {len(items)} items, eleven passes", err=True)
         zoo = Zoo.open(find_zoo(zoo_dir))
-        table = compare_in_zoo(zoo, modules[0], full, items, scorer, max_tokens, batch_size)
-        show_comparison(table, out, as_json)
+        show_comparison(compare_in_zoo(zoo, modules[0], full, items, scorer, max_tokens, batch_size), out, as_json)
         return
     recorder = None if no_record else Recorder(zoo_dir, url, scorer_name, data, max_tokens)
     if not modules:

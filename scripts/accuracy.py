@@ -31,10 +31,11 @@ def main(arguments: list[str]) -> int:
     try:
         check_packages()
         quiet_packages()
-        from psserve.training.accuracy import accuracy_runs, all_cores
+        from psserve.training.accuracy import accuracy_runs
         from psserve.training.accuracy_report import markdown, write_report
         from psserve.training.compare import summary
         from psserve.training.demo_zoo import DemoConfig
+        from psserve.training.pool import all_cores
         from psserve.training.tasks import TASKS
         from psserve.zoo import Zoo
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from pydantic import TypeAdapter
 
 from psserve.errors import TrainingError
@@ -20,7 +15,7 @@ from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.data import write_conversations
 from psserve.training.demo_zoo import BASE_NAME, DemoConfig, Note, finetune_config, train_file
 from psserve.training.finetune import finetune
-from psserve.training.packages import quiet_packages
+from psserve.training.pool import progress_in, training_pool
 from psserve.training.reference import Pair, load_pair
 from psserve.training.run_folder import RunFolder
 from psserve.training.scorers import SCORERS
@@ -83,9 +78,7 @@ def accuracy_runs(
     weights = [hash_file(shard) for shard in read_checkpoint(base).shards]
     check_work(work, f"{weights} {replace(config, seed=0, tasks=())}")
     note(f"{len(jobs)} jobs, {processes} at a time; each one's progress is in {work}/seed-N/TASK/log")
-    spawn = multiprocessing.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // processes)
-    with ProcessPoolExecutor(processes, spawn, initializer=prepare_process, initargs=(threads,)) as pool:
+    with training_pool(processes) as pool:
         results = {}
         for key, result in zip(jobs, pool.map(run_job, jobs.values()), strict=True):
             note(f"seed {key[0]}, {key[1]}: {result.rows}")
@@ -102,23 +95,13 @@ def check_work(work: Path, made_of: str) -> None:
     write_atomically(path, made_of.encode())
 
 
-def prepare_process(threads: int) -> None:
-    """Before a process's first job."""
-    quiet_packages()
-    torch.set_num_threads(threads)
-
-
 def run_job(job: Job) -> TaskAccuracy:
-    """Train and compare, unless it was done before. What would be on stderr goes to a file."""
+    """Train and compare, unless it was done before."""
     if job.result.exists():
         return _RESULT.validate_json(job.result.read_bytes())
     job.work.mkdir(parents=True, exist_ok=True)
-    with (job.work / "log").open("a", buffering=1) as log:
-        screen, sys.stderr = sys.stderr, log
-        try:
-            result = train_and_compare(job)
-        finally:
-            sys.stderr = screen
+    with progress_in(job.work / "log"):
+        result = train_and_compare(job)
     write_atomically(job.result, _RESULT.dump_json(result))
     return result
 
@@ -174,8 +157,3 @@ def compare_task(zoo: Zoo, task: Task, job: Job) -> TaskAccuracy:
         base, models["full"], models["prefillshare"], items, scorer, task.longest_answer, models.get("lora")
     )
     return compare(contest, make, job.shares)
-
-
-def all_cores() -> int:
-    """How many processes of one thread each keep this machine busy."""
-    return len(os.sched_getaffinity(0))
