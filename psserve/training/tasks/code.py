@@ -77,7 +77,7 @@ def solution(answer: Mapping[str, Any]) -> str:
     """What the function of an answer does, whatever it and its argument are called."""
     head, _, lines = str(answer["content"]).partition("\n")
     argument = head.partition("(")[2].removesuffix("):")
-    return re.sub(rf"\b{argument}\b", "argument", lines)
+    return re.sub(rf"(?<!')\b{argument}\b", "argument", lines)  # not the letter 'a' of an argument a
 
 
 def unit_tests(name: str, source: str, inputs: list[Any]) -> str:

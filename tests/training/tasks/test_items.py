@@ -55,8 +55,8 @@ def test_no_question_and_no_solution_is_in_both_sets(name: str) -> None:
 
 def test_a_solution_is_the_function_whatever_its_names() -> None:
     first, second = (
-        {"content": f"def {name}({argument}):\n    {argument} = {argument}[::-1]\n    return {argument}.upper()"}
-        for name, argument in (("f", "s"), ("get_text", "text"))
+        {"content": f"def {name}({argument}):\n    {argument} = {argument}[::-1]\n    return {argument} + 'a'"}
+        for name, argument in (("f", "a"), ("get_text", "text"))
     )
     assert code.solution(first) == code.solution(second)
     assert code.solution(first) != code.solution({"content": "def f(s):\n    return s.upper()"})
