@@ -18,13 +18,13 @@ from psserve.training.checks import load_data
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.finetune import finetune, load_models
 from psserve.training.hf import TrainingArguments
-from psserve.training.models import load_base
+from psserve.training.models import check_targets, load_base
 from psserve.training.progress import RunLog, read_metrics
 from psserve.training.record import data_hash
 from psserve.training.reference import load_model, load_pair
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import build_zoo
+from psserve.zoo.synthetic import SHAPE, build_zoo, new_model
 from tests.training.plain import plain_loss
 
 
@@ -252,6 +252,13 @@ def test_lora_changes_only_its_targets(zoo: Zoo, data: Path) -> None:
     assert changed == {"q_proj", "v_proj"}
 
 
+def test_an_output_layer_that_is_the_embeddings_is_no_target() -> None:
+    tied, untied = (new_model("qwen3", SHAPE | {"tie_word_embeddings": tie}) for tie in (True, False))
+    check_targets(untied, ("lm_head",))
+    with pytest.raises(TrainingError, match="'lm_head': the base has no such layer of its own"):
+        check_targets(tied, ("lm_head",))
+
+
 def test_overwrite_replaces_the_module_and_the_run(zoo: Zoo, data: Path) -> None:
     finetune(zoo, config(data))
     first = weights(zoo)
@@ -345,11 +352,6 @@ BAD = {
         TrainingError,
         "'x_proj': the base has no such layer of its own: choose of down_proj",
         lambda zoo, data: config(data, lora=LoraConfig(targets=("q_proj", "x_proj"))),
-    ),
-    "LoRA target that is the embeddings": (
-        TrainingError,
-        "'lm_head': the base has no such layer of its own",
-        lambda zoo, data: config(data, lora=LoraConfig(targets=("lm_head",))),
     ),
     "nothing to resume": (TrainingError, "no run to resume", lambda zoo, data: config(data, resume=True)),
     "folder of something else": (
