@@ -10,14 +10,17 @@ from psserve.errors import UsageError, ZooError
 
 @dataclass(frozen=True)
 class Source:
-    """`text` as it is kept in zoo.toml; `revision` is the Hub commit, None for a directory; `path` is the directory."""
+    """`text` as it is kept in zoo.toml, relative for a directory inside the zoo; `path` is the directory.
+
+    `revision` is the Hub commit, None for a directory.
+    """
 
     text: str
     revision: str | None
     path: Path
 
     def __str__(self) -> str:
-        return str(self.path) if self.revision is None else f"{self.text}@{self.revision[:12]}"
+        return self.text if self.revision is None else f"{self.text}@{self.revision[:12]}"
 
 
 def find_source(wanted: str | Path, zoo: Path, revision: str | None = None) -> Source:

@@ -36,6 +36,14 @@ def test_a_run_that_made_a_checkpoint_is_taken(zoo: Zoo, checkpoint: Path, run: 
     assert (module.kind, module.origin) == ("cache-conditioned", str(run.path))
 
 
+def test_the_origin_of_a_run_inside_the_zoo_does_not_tell_where_the_zoo_is(zoo: Zoo, checkpoint: Path) -> None:
+    folder = RunFolder(zoo.path / ".training" / "math")
+    shutil.copytree(checkpoint, folder.module)
+    folder.description.write_text("{}")
+    write_record(folder.module, zoo)
+    assert zoo.add("math", folder.path).origin == ".training/math"
+
+
 def test_a_run_that_kept_an_adapter_is_taken(zoo: Zoo, run: RunFolder) -> None:
     make_adapter(zoo.base.path, run.adapter)
     write_record(run.adapter, zoo)
