@@ -13,8 +13,7 @@ help: ## list the targets
 setup: ## make .venv and install everything (DEVICE=cpu|gpu, PYTHON=python3.11)
 	@scripts/setup.sh
 
-run: setup ## serve ./model_zoo (made of random weights if there is none) on http://127.0.0.1:30000
-	@[ -e model_zoo/zoo.toml ] || $(PY) -m psserve.zoo.synthetic model_zoo --modules math,code,tools
+run: setup ## serve the demo zoo, ./model_zoo, on http://127.0.0.1:30000
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
@@ -43,8 +42,8 @@ bench-smoke: setup ## time a small fleet on this machine, some minutes
 demo-zoo: setup ## train the demo zoo from its seeds into build/demo-zoo/zoo
 	$(PY) scripts/demo_zoo.py build/demo-zoo/zoo --work build/demo-zoo
 
-accuracy: setup ## train and compare all ways of fine-tuning its base (hours; can be resumed)
-	$(PY) scripts/accuracy.py --zoo build/demo-zoo/zoo
+accuracy: setup ## train and compare all ways of fine-tuning model_zoo's base (hours; can be resumed)
+	$(PY) scripts/accuracy.py
 
 docs: setup ## write docs/cli.md and the module list from the program
 	$(PY) scripts/docs.py

@@ -1,0 +1,54 @@
+"""The committed demo zoo: complete, small, and as good as its table says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from psserve.training.answers import zoo_answerer
+from psserve.training.evaluate import evaluate
+from psserve.training.scorers import SCORERS
+from psserve.training.tasks import TASKS, held_out_items
+from psserve.zoo import Zoo
+from psserve.zoo.verify import verify
+
+ROOT = Path(__file__).parents[1]
+LARGEST = 25_000_000
+ITEMS = 100
+FLOOR = 0.9
+"""Of so few items; the table has the accuracy on a thousand."""
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Zoo:
+    return Zoo.open(ROOT / "model_zoo")
+
+
+def test_every_file_is_what_its_manifest_says(zoo: Zoo) -> None:
+    assert list(verify(zoo)) == []
+
+
+def test_it_has_a_module_for_each_task_trained_on_its_base(zoo: Zoo) -> None:
+    for name, task in TASKS.items():
+        module = zoo.module(name)
+        assert (module.task, module.training_for(zoo.base)) == (task.description, "on cache")
+
+
+def test_it_is_small(zoo: Zoo) -> None:
+    files = [*zoo.base.files, *(file for name in TASKS for file in zoo.module(name).files)]
+    assert sum(file.size for file in files) <= LARGEST
+
+
+def test_no_manifest_names_a_directory_of_the_machine_it_was_made_on(zoo: Zoo) -> None:
+    for manifest in (zoo.path / "zoo.toml", *(zoo.module(name).path / "module.toml" for name in TASKS)):
+        assert not re.search(r'["\s]/\w', manifest.read_text()), manifest
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_module_answers_held_out_items(zoo: Zoo, name: str) -> None:
+    task = TASKS[name]
+    items = held_out_items(name, ITEMS)
+    score = evaluate(zoo_answerer(zoo, name), items, SCORERS[task.scorer], task.longest_answer)
+    assert score.share >= FLOOR
