@@ -74,17 +74,17 @@ def test_a_module_of_ones_own_answers(fleet: RunningFleet) -> None:
     assert json.loads(answer.choices[0].message.content or "") == {"name": "Zoe", "things": "lemons", "count": 12}
 
 
-def test_a_tool_call_has_openais_form(fleet: RunningFleet) -> None:
-    item = held_out_items("tools", 1)[0]
+def test_tool_calls_have_openais_form(fleet: RunningFleet) -> None:
     client = OpenAI(base_url=f"{fleet.url}/v1", api_key="none")
-    answer = client.chat.completions.create(
-        model="tools",
-        messages=list(item.prompt),  # type: ignore[arg-type]
-        tools=list(item.tools),  # type: ignore[arg-type]
-        temperature=0,
-    )
-    [call] = answer.choices[0].message.tool_calls or []
-    [wanted] = item.messages[-1]["tool_calls"]
-    assert call.type == "function"
-    assert call.function.name == wanted["function"]["name"]
-    assert json.loads(call.function.arguments) == wanted["function"]["arguments"]
+    right = 0
+    for item in held_out_items("tools", ITEMS):
+        answer = client.chat.completions.create(
+            model="tools",
+            messages=list(item.prompt),  # type: ignore[arg-type]
+            tools=list(item.tools),  # type: ignore[arg-type]
+            temperature=0,
+        )
+        called = [(call.function.name, call.function.arguments) for call in answer.choices[0].message.tool_calls or []]
+        wanted = item.messages[-1]["tool_calls"][0]["function"]
+        right += [(name, json.loads(text)) for name, text in called] == [(wanted["name"], wanted["arguments"])]
+    assert right >= RIGHT
