@@ -27,7 +27,7 @@ def passes(
     It runs in an isolated interpreter, in an empty directory and without the environment; without network where the
     system lets a user make a network namespace, and behind a guard against sockets everywhere.
     """
-    passed = 1 + secrets.randbelow(255)
+    passed = 100 + secrets.randbelow(100)  # programs that fail exit with 0 to 2, most of them
     request = {"source": source, "tests": tests, "cpu_s": max(1, round(time_limit_s)), "memory_bytes": memory_bytes}
     command = [*network_less(), sys.executable, "-I", "-S", "-B", str(Path(run_untrusted.__file__))]
     with tempfile.TemporaryDirectory(prefix="psserve-run-") as directory:
