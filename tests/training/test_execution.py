@@ -22,6 +22,7 @@ def test_a_right_program_passes() -> None:
     [
         "f = lambda x: x",
         "import sys; sys.exit(0)",
+        "raise SystemExit(77)",
         "import os; os._exit(0)",
         "import os; os._exit(1)",
         "import os; os.abort()",
