@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     try:
         check_packages()
         quiet_packages()
-        from psserve.training.accuracy import accuracy_runs
+        from psserve.training.accuracy import about, accuracy_runs
         from psserve.training.accuracy_report import markdown, write_report
         from psserve.training.compare import summary
         from psserve.training.demo_zoo import DemoConfig
@@ -45,13 +45,16 @@ def main(arguments: list[str]) -> int:
             "learning_rate": options.learning_rate,
         }
         config = replace(config, **{name: value for name, value in chosen.items() if value})
-        base = Zoo.open(options.zoo).base.path
+        base = Zoo.open(options.zoo).base
         processes = options.processes or all_cores()
-        table = summary(accuracy_runs(base, options.work, config, options.seeds, note, processes))
-        write_report(table, options.out)
+        table = summary(accuracy_runs(base.path, options.work, config, options.seeds, note, processes))
+        write_report(table | about(config, base.fingerprint), options.out)
     except PsserveError as error:
         print(f"psserve: error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("psserve: stopped; the same command goes on", file=sys.stderr)
+        return 130
     print(markdown(table))
     return 0
 

@@ -47,6 +47,9 @@ def main(arguments: list[str]) -> int:
     except PsserveError as error:
         print(f"psserve: error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("psserve: stopped; the same command goes on", file=sys.stderr)
+        return 130
     note(f"{zoo.path}: complete")
     return 0
 

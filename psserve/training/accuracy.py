@@ -15,7 +15,7 @@ from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.data import write_conversations
 from psserve.training.demo_zoo import BASE_NAME, DemoConfig, Note, finetune_config, train_file
 from psserve.training.finetune import finetune
-from psserve.training.pool import progress_in, training_pool
+from psserve.training.pool import progress_in, side_by_side
 from psserve.training.reference import Pair, load_pair
 from psserve.training.run_folder import RunFolder
 from psserve.training.scorers import SCORERS
@@ -70,20 +70,31 @@ def accuracy_runs(
     `work`; what is there is not made again, and a run that was interrupted is resumed when the call is repeated.
     `processes` share the machine's cores.
     """
-    jobs = {
-        (seed, task): Job(base, task, work / f"seed-{seed}" / task, replace(config, seed=seed), seed == seeds[0])
+    jobs = [
+        Job(base, task, work / f"seed-{seed}" / task, replace(config, seed=seed), seed == seeds[0])
         for seed in seeds
         for task in config.tasks
-    }
+    ]
     weights = [hash_file(shard) for shard in read_checkpoint(base).shards]
     check_work(work, f"{weights} {replace(config, seed=0, tasks=())}")
     note(f"{len(jobs)} jobs, {processes} at a time; each one's progress is in {work}/seed-N/TASK/log")
-    with training_pool(processes) as pool:
-        results = {}
-        for key, result in zip(jobs, pool.map(run_job, jobs.values()), strict=True):
-            note(f"seed {key[0]}, {key[1]}: {result.rows}")
-            results[key] = result
+    results = {}
+    for job, result in side_by_side(run_job, jobs, processes):
+        note(f"seed {job.config.seed}, {job.task}: {result.rows}")
+        results[job.config.seed, job.task] = result
     return [{task: results[seed, task] for task in config.tasks} for seed in seeds]
+
+
+def about(config: DemoConfig, fingerprint: str) -> dict[str, object]:
+    """What a table is of, for its document: the base with this fingerprint, and how it was fine-tuned."""
+    return {
+        "base_fingerprint": fingerprint,
+        "test_items": config.test_items,
+        "training_items": config.training_items,
+        "steps": dict(config.finetuning_steps),
+        "batch_size": config.finetuning_batch,
+        "learning_rate": config.learning_rate,
+    }
 
 
 def check_work(work: Path, made_of: str) -> None:

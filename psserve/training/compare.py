@@ -130,8 +130,9 @@ def check_same_budget(module: TrainingRecord | None, full: TrainingRecord | None
 def summary(runs: Sequence[Mapping[str, TaskAccuracy]]) -> dict[str, Any]:
     """The document of docs/results/accuracy.json: means over runs (one a seed) of the same tasks, and their spread.
 
-    Spread is the sample standard deviation, absent for a single run. A row that only some runs have (LoRA) is the mean
-    over those, and the curves are those of the runs that have most shares; `curve_seeds` says how many there are.
+    Spread is the sample standard deviation; a single run has none, and no list of the runs' rows. A row that only some
+    runs have (LoRA) is the mean over those, and the curves are those of the runs that have most shares; `curve_seeds`
+    says how many there are.
     """
     tasks: dict[str, object] = {}
     for task in runs[0]:
@@ -140,6 +141,7 @@ def summary(runs: Sequence[Mapping[str, TaskAccuracy]]) -> dict[str, Any]:
         entry: dict[str, object] = {row: fmean(values) for row, values in rows.items()}
         if len(runs) > 1:
             entry["spread"] = {row: stdev(values) for row, values in rows.items() if len(values) > 1}
+            entry["runs"] = [result.rows for result in results]
         entry["shares"] = {
             name: {str(percent): fmean(values) for percent, values in gather(thorough(results, name)).items()}
             for name in TRAINED

@@ -18,7 +18,7 @@ import torch
 from psserve import torchvision_ops
 from psserve.errors import ZooError
 from psserve.training.data import write_conversations
-from psserve.training.pool import all_cores, progress_in, training_pool
+from psserve.training.pool import all_cores, progress_in, side_by_side
 from psserve.training.pretrain import PretrainConfig, Progress, fast_dtype, pretrain
 from psserve.training.pretrain_state import StateFile
 from psserve.training.tasks import TASKS, Task, conversations, example_requests, held_out_items, training_items
@@ -97,9 +97,9 @@ def build_demo_zoo(path: Path, work: Path, config: DemoConfig, note: Note) -> Zo
     make_base(building / "base", config, note, work)
     Zoo.create(building, building / "base", name=BASE_NAME)
     note(f"modules: training {', '.join(config.tasks)}; progress is in {work}/NAME.log")
-    with training_pool(min(len(config.tasks), all_cores())) as pool:
-        for name in pool.map(partial(add_module, building, work, config), config.tasks):
-            note(f"{name}: complete")
+    processes = min(len(config.tasks), all_cores())
+    for name, _ in side_by_side(partial(add_module, building, work, config), config.tasks, processes):
+        note(f"{name}: complete")
     building.rename(path)  # at once, so that an interrupted build never looks like a zoo
     return Zoo.open(path)
 
@@ -171,15 +171,14 @@ def reporter(note: Note) -> Callable[[Progress], None]:
     return report
 
 
-def add_module(zoo: Path, work: Path, config: DemoConfig, name: str) -> str:
-    """Write the data files of the task `name`, and train its module into the zoo. Returns the name."""
+def add_module(zoo: Path, work: Path, config: DemoConfig, name: str) -> None:
+    """Write the data files of the task `name`, and train its module into the zoo."""
     from psserve.training.finetune import finetune
 
     write_conversations(held_out_file(work, name), held_out_items(name, config.test_items, config.seed))
     write_conversations(train_file(work, name), training_items(name, config.training_items, config.seed))
     with progress_in(work / f"{name}.log"):
         finetune(Zoo.open(zoo), finetune_config(TASKS[name], work, config))
-    return name
 
 
 def finetune_config(task: Task, work: Path, config: DemoConfig) -> FinetuneConfig:

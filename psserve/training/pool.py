@@ -4,27 +4,52 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager, redirect_stderr
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from psserve.training.packages import quiet_packages
 
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
-def training_pool(processes: int) -> ProcessPoolExecutor:
-    """Processes that share this one's threads."""
+
+def side_by_side(
+    job: Callable[[Argument], Result], arguments: Iterable[Argument], processes: int
+) -> Iterator[tuple[Argument, Result]]:
+    """Do the job for each argument, in processes that share this one's threads. Each result comes as it is ready.
+
+    A process is given a job when it has none, so that after Ctrl-C or an error nothing new begins. An error of one job
+    ends the others, too; a training that is ended saves a checkpoint.
+    """
+    waiting = iter(arguments)
     threads = max(1, torch.get_num_threads() // processes)
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, spawn, initializer=prepare_process, initargs=(threads,))
+    with ProcessPoolExecutor(processes, spawn, initializer=prepare_process, initargs=(threads,)) as pool:
+        running = {pool.submit(job, argument): argument for argument in islice(waiting, processes)}
+        while running:
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                try:
+                    result = done.result()
+                except Exception:
+                    for process in multiprocessing.active_children():
+                        process.terminate()
+                    raise
+                yield running.pop(done), result
+                running |= {pool.submit(job, argument): argument for argument in islice(waiting, 1)}
 
 
 def prepare_process(threads: int) -> None:
-    """Before a process's first training."""
+    """Before a process's first job."""
     quiet_packages()
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the job, not a process that others wait for
 
 
 @contextmanager

@@ -107,7 +107,10 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc] # Transformers has no types
-    """Ends the run after the current step, with a checkpoint, at SIGINT or SIGTERM; a second one is obeyed at once."""
+    """Ends the run after the current step, with a checkpoint, at SIGINT or SIGTERM.
+
+    The same signal again is obeyed at once. The other is not: launchers send SIGTERM when Ctrl-C was sent to all.
+    """
 
     def __init__(self) -> None:
         self.stopped = False
@@ -120,7 +123,7 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc] # Transformers has no
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True
-        self.restore()
+        signal.signal(number, self.before.pop(number))
 
     def restore(self) -> None:
         while self.before:

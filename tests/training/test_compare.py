@@ -77,6 +77,7 @@ def test_summary_is_mean_and_spread() -> None:
     assert document["seeds"] == 2
     assert document["tasks"]["math"]["full"] == pytest.approx(0.55)
     assert document["tasks"]["math"]["spread"]["full"] == pytest.approx(0.1 / 2**0.5)
+    assert [run["full"] for run in document["tasks"]["math"]["runs"]] == pytest.approx([0.5, 0.6])
     assert document["tasks"]["math"]["shares"]["full"]["50"] == pytest.approx(0.55)
     assert "spread" not in table(seeds=1)["tasks"]["math"]
 

@@ -131,6 +131,7 @@ def test_a_run_stopped_by_a_signal_and_resumed_gives_the_same_weights(
     def interrupt(log: RunLog, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 4:
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)  # as launchers do after Ctrl-C
 
     with monkeypatch.context() as patch:
         patch.setattr(RunLog, "on_step_begin", interrupt, raising=False)
