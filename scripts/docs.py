@@ -1,7 +1,8 @@
 """Writes the parts of docs/ that the program itself knows: `make docs`. With --check, tells whether they are current.
 
 docs/cli.md is every command's real --help; docs/architecture.md lists each module with the first line of its docstring;
-docs/fleet.schema.json describes fleet.toml; docs/fleet.md has a plan worked out.
+docs/fleet.schema.json describes fleet.toml; docs/fleet.md has a plan worked out; docs/demo-zoo.md has the committed
+accuracy table.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def wanted() -> dict[Path, str]:
         docs / "architecture.md": with_part((docs / "architecture.md").read_text(), "modules", module_list()),
         docs / "fleet.md": with_part((docs / "fleet.md").read_text(), "example", fleet_example.example()),
         docs / "fleet.schema.json": fleet_schema(),
+        docs / "demo-zoo.md": with_part((docs / "demo-zoo.md").read_text(), "accuracy", accuracy_table()),
     }
 
 
@@ -57,6 +59,10 @@ def fleet_schema() -> str:
     """JSON schema of fleet.toml, for editors."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **FleetOptions.model_json_schema()}
     return json.dumps(schema | {"title": "fleet.toml"}, indent=2) + "\n"
+
+
+def accuracy_table() -> str:
+    return "\n" + (ROOT / "docs" / "results" / "accuracy.md").read_text() + "\n"
 
 
 def cli_reference() -> str:

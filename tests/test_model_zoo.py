@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from psserve.training.accuracy import about
+from psserve.training.accuracy_report import markdown
 from psserve.training.answers import zoo_answerer
+from psserve.training.demo_zoo import DemoConfig
 from psserve.training.evaluate import evaluate
 from psserve.training.scorers import SCORERS
 from psserve.training.tasks import TASKS, held_out_items
@@ -15,6 +19,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.verify import verify
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 LARGEST = 25_000_000
 ITEMS = 100
 FLOOR = 0.9
@@ -52,3 +57,13 @@ def test_a_module_answers_held_out_items(zoo: Zoo, name: str) -> None:
     items = held_out_items(name, ITEMS)
     score = evaluate(zoo_answerer(zoo, name), items, SCORERS[task.scorer], task.longest_answer)
     assert score.share >= FLOOR
+
+
+def test_the_accuracy_table_is_of_this_zoo(zoo: Zoo) -> None:
+    table = json.loads((RESULTS / "accuracy.json").read_text())
+    assert (table["seeds"], set(table["tasks"])) == (3, set(TASKS))
+    assert table | about(DemoConfig(), zoo.base.fingerprint) == table
+    assert (RESULTS / "accuracy.md").read_text() == markdown(table)
+    for name in TASKS:
+        (evaluation,) = zoo.module(name).evaluations
+        assert table["tasks"][name]["runs"][0]["prefillshare"] == evaluation.right / evaluation.items
