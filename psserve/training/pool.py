@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, redirect_stderr
 from itertools import islice
 from pathlib import Path
@@ -35,14 +35,18 @@ def side_by_side(
         running = {pool.submit(job, argument): argument for argument in islice(waiting, processes)}
         while running:
             for done in wait(running, return_when=FIRST_COMPLETED).done:
-                try:
-                    result = done.result()
-                except Exception:
-                    for process in multiprocessing.active_children():
-                        process.terminate()
-                    raise
-                yield running.pop(done), result
+                yield running.pop(done), result_or_end(done)
                 running |= {pool.submit(job, argument): argument for argument in islice(waiting, 1)}
+
+
+def result_or_end(done: Future[Result]) -> Result:
+    """A job's result; its error also ends the jobs in all other processes."""
+    try:
+        return done.result()
+    except Exception:  # whatever it is, nothing will be made of the others' results
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
 
 
 def prepare_process(threads: int) -> None:
