@@ -37,9 +37,9 @@ from tests.e2e.watching import (
     family,
     pids,
     scheduler,
-    until,
     workers,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

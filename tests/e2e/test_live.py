@@ -21,7 +21,8 @@ from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import PSSERVE, RunningFleet, launched, wait_idle
 from tests.e2e.load import MAX_TOKENS, Load
 from tests.e2e.oracle import Oracle
-from tests.e2e.watching import pids, until, workers
+from tests.e2e.watching import pids, workers
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 

@@ -17,7 +17,8 @@ import requests
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic import Architecture
 from tests.e2e.fleet import PSSERVE, one_fleet_at_a_time
-from tests.e2e.watching import PATIENCE_S, family, listening, until
+from tests.e2e.watching import family, listening
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.e2e
 

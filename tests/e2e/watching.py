@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -12,9 +11,9 @@ import requests
 
 from tests.e2e.fleet import RunningFleet
 from tests.e2e.oracle import Oracle
+from tests.waiting import until
 
 ANSWER_WITHIN_S = 20  # the issue's own limit: whatever breaks, a client hears of it by then
-PATIENCE_S = 90
 ERROR_FIELDS = {"message", "type", "param", "code"}
 
 
@@ -69,14 +68,6 @@ def pids(fleet: RunningFleet) -> dict[str, int | None]:
 def changed(fleet: RunningFleet, before: Mapping[str, int | None]) -> set[str]:
     """Names of those that are another process now."""
     return {name for name, pid in pids(fleet).items() if pid != before[name]}
-
-
-def until(holds: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
-    """Wait; fail when the time is over."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, f"not after {within_s} s: {holds.__qualname__}"
-        time.sleep(0.05)
 
 
 def await_whole(fleet: RunningFleet) -> None:

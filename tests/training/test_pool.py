@@ -15,6 +15,7 @@ import torch
 
 from psserve.errors import TrainingError
 from psserve.training.pool import progress_in, side_by_side
+from tests.waiting import until
 
 PATIENCE_S = 300
 
@@ -29,16 +30,9 @@ def begin(directory: Path, name: str) -> str:
     if name.startswith("long"):
         time.sleep(2 * PATIENCE_S)
     if name == "wrong":
-        wait_for(directory / "long")
+        until((directory / "long").exists, PATIENCE_S)
         raise TrainingError("no")
     return name.upper()
-
-
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} never came"
-        time.sleep(0.05)
 
 
 def test_processes_share_this_ones_threads() -> None:
@@ -66,8 +60,8 @@ def test_ctrl_c_ends_all_jobs_and_begins_no_more(tmp_path: Path) -> None:
         f"    list(side_by_side(partial(begin, Path({str(tmp_path)!r})), ['long', 'long too', 'next'], 2))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, start_new_session=True)
-    wait_for(tmp_path / "long")
-    wait_for(tmp_path / "long too")
+    until((tmp_path / "long").exists, PATIENCE_S)
+    until((tmp_path / "long too").exists, PATIENCE_S)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert process.wait(PATIENCE_S) != 0
     assert {path.name for path in tmp_path.iterdir()} == {"long", "long too"}
