@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from psserve.errors import PsserveError
-from psserve.training.packages import check_packages, quiet_packages
+from long_training import exit_status, note
 
 
-def main(arguments: list[str]) -> int:
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Options; those left out are the committed table's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--zoo", type=Path, default=Path("model_zoo"), help="whose base is fine-tuned")
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="data and modules; can be resumed")
@@ -22,42 +22,31 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, help="of each fine-tuning [default: the demo zoo's]")
     parser.add_argument("--learning-rate", type=float, help="of each fine-tuning [default: the demo zoo's]")
     parser.add_argument("--processes", type=int, help="trainings at a time [default: one a core]")
-    options = parser.parse_args(arguments)
-    begin = time.monotonic()
+    return parser.parse_args(arguments)
 
-    def note(text: str) -> None:
-        print(f"{(time.monotonic() - begin) / 60:5.1f} min  {text}", file=sys.stderr, flush=True)
 
-    try:
-        check_packages()
-        quiet_packages()
-        from psserve.training.accuracy import about, accuracy_runs
-        from psserve.training.accuracy_report import markdown, write_report
-        from psserve.training.compare import summary
-        from psserve.training.demo_zoo import DemoConfig
-        from psserve.training.pool import all_cores
-        from psserve.training.tasks import TASKS
-        from psserve.zoo import Zoo
+def compare(options: argparse.Namespace) -> None:
+    """Make the table, write it and print it."""
+    from psserve.training.accuracy import about, accuracy_runs
+    from psserve.training.accuracy_report import markdown, write_report
+    from psserve.training.compare import summary
+    from psserve.training.demo_zoo import DemoConfig
+    from psserve.training.pool import all_cores
+    from psserve.training.tasks import TASKS
+    from psserve.zoo import Zoo
 
-        config = DemoConfig(tasks=tuple(options.tasks))
-        chosen = {
-            "finetuning_steps": options.steps and dict.fromkeys(TASKS, options.steps),
-            "learning_rate": options.learning_rate,
-        }
-        config = replace(config, **{name: value for name, value in chosen.items() if value})
-        base = Zoo.open(options.zoo).base
-        processes = options.processes or all_cores()
-        table = summary(accuracy_runs(base.path, options.work, config, options.seeds, note, processes))
-        write_report(table | about(config, base.fingerprint), options.out)
-    except PsserveError as error:
-        print(f"psserve: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("psserve: stopped; the same command goes on", file=sys.stderr)
-        return 130
+    config = DemoConfig(tasks=tuple(options.tasks))
+    chosen = {
+        "finetuning_steps": options.steps and dict.fromkeys(TASKS, options.steps),
+        "learning_rate": options.learning_rate,
+    }
+    config = replace(config, **{name: value for name, value in chosen.items() if value})
+    base = Zoo.open(options.zoo).base
+    processes = options.processes or all_cores()
+    table = summary(accuracy_runs(base.path, options.work, config, options.seeds, note, processes))
+    write_report(table | about(config, base.fingerprint), options.out)
     print(markdown(table))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_status(partial(compare, parse(sys.argv[1:]))))

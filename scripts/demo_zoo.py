@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psserve.errors import PsserveError
-from psserve.training.packages import check_packages, quiet_packages
+from long_training import exit_status, note
 
 if TYPE_CHECKING:
     from psserve.training.demo_zoo import DemoConfig
@@ -31,27 +30,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str]) -> int:
-    options = parse(arguments)
-    begin = time.monotonic()
+def build(options: argparse.Namespace) -> None:
+    """Build what the options say."""
+    from psserve.training.demo_zoo import build_demo_zoo
 
-    def note(text: str) -> None:
-        print(f"{(time.monotonic() - begin) / 60:5.1f} min  {text}", file=sys.stderr, flush=True)
-
-    try:
-        check_packages()
-        quiet_packages()
-        from psserve.training.demo_zoo import build_demo_zoo
-
-        zoo = build_demo_zoo(options.zoo, options.work, configuration(options), note)
-    except PsserveError as error:
-        print(f"psserve: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("psserve: stopped; the same command goes on", file=sys.stderr)
-        return 130
+    zoo = build_demo_zoo(options.zoo, options.work, configuration(options), note)
     note(f"{zoo.path}: complete")
-    return 0
 
 
 def configuration(options: argparse.Namespace) -> DemoConfig:
@@ -74,4 +58,4 @@ def configuration(options: argparse.Namespace) -> DemoConfig:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_status(partial(build, parse(sys.argv[1:]))))

@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from long_training import exit_status, note
 from measuring.installation import importable
 
 from psserve.bench.machine import gpus, slug
@@ -36,7 +37,6 @@ SHAPE = {
     "initializer_range": 0.02,
 }
 TINY = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
-BEGIN = time.monotonic()
 
 
 def main() -> int:
@@ -45,19 +45,20 @@ def main() -> int:
         print("gpu-accuracy: error: no NVIDIA GPU here: --tiny tries the script without one", file=sys.stderr)
         return 2
     with importable(ROOT):
-        from psserve.training.accuracy import accuracy_runs
-        from psserve.training.accuracy_report import markdown, write_report
-        from psserve.training.compare import summary
-        from psserve.training.packages import check_packages, quiet_packages
+        return exit_status(partial(compare, options))
 
-        check_packages()
-        quiet_packages()
-        config = tiny() if options.tiny else large()
-        table = summary(accuracy_runs(base(options.work, config), options.work, config, options.seeds, note))
-        machine = slug(gpus()[0].split(",")[0]) if gpus() else "cpu"
-        write_report(table | {"machine": machine, "base": config.shape}, options.out, f"accuracy-{machine}")
+
+def compare(options: argparse.Namespace) -> None:
+    """Make the table, write it and print it."""
+    from psserve.training.accuracy import accuracy_runs
+    from psserve.training.accuracy_report import markdown, write_report
+    from psserve.training.compare import summary
+
+    config = tiny() if options.tiny else large()
+    table = summary(accuracy_runs(base(options.work, config), options.work, config, options.seeds, note))
+    machine = slug(gpus()[0].split(",")[0]) if gpus() else "cpu"
+    write_report(table | {"machine": machine, "base": config.shape}, options.out, f"accuracy-{machine}")
     print(markdown(table))
-    return 0
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -69,11 +70,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.work = options.work or ROOT / "build" / ("tiny-accuracy" if options.tiny else "gpu-accuracy")
     return options
-
-
-def note(text: str) -> None:
-    """Progress, with the time since the start."""
-    print(f"{(time.monotonic() - BEGIN) / 60:5.1f} min  {text}", file=sys.stderr, flush=True)
 
 
 def large() -> DemoConfig:

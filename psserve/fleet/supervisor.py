@@ -123,6 +123,7 @@ class Supervisor:
             self._requests.step()
             self._show()
             time.sleep(_TICK_S)
+        self._progress.note(f"stopping: answers under way have {self._limits.drain_s:g} s; Ctrl-C again ends them")
 
     def _show(self) -> None:
         self._progress.update(self._roster.members)

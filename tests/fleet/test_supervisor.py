@@ -40,6 +40,7 @@ def test_signal_ends_everything(fleet: FakeFleet, number: signal.Signals) -> Non
     assert fleet.supervisor is not None
     fleet.supervisor.send_signal(number)
     assert fleet.supervisor.wait(WAIT_S) == 0
+    assert "psserve: stopping: answers under way have " in fleet.output()
     fleet.until_all_gone()
     assert not (fleet.run / "state.json").exists()
     assert not (fleet.run / "router.json").exists()
