@@ -18,6 +18,14 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic import build_zoo
 
 LAUNCH = {1: (), 2: ("-m", "torch.distributed.run", "--nproc_per_node", "2")}
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+"""What `accelerate launch` sets for it."""
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +33,21 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return build_zoo(tmp_path_factory.mktemp("distributed") / "zoo", modules=(), num_hidden_layers=1)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "data.jsonl"
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "data.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"Say {n}.", "completion": "a" * n}) + "\n" for n in range(1, 17)))
     return path
 
 
-def start(zoo: Zoo, data: Path, name: str, processes: int, batch_size: int, *options: str) -> subprocess.Popen[str]:
+def start(
+    zoo: Zoo, data: Path, name: str, processes: int, batch_size: int, *options: str, fsdp: bool = False
+) -> subprocess.Popen[str]:
+    program = "tests.training.fsdp_on_cpu" if fsdp else "psserve.cli.main"
     options = ("--data", str(data), "--lr", "1e-3", "--batch-size", str(batch_size), "--log-every", "1", *options)
     return subprocess.Popen(
-        [sys.executable, *LAUNCH[processes], "-m", "psserve.cli.main", "finetune", name, *options, "--zoo", zoo.path],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        [sys.executable, *LAUNCH[processes], "-m", program, "finetune", name, *options, "--zoo", zoo.path],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **(FSDP if fsdp else {})},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -56,26 +67,42 @@ def losses(zoo: Zoo, name: str) -> list[float]:
     return [entry["loss"] for entry in read_metrics(zoo.path / ".training" / name / "metrics.jsonl")]
 
 
+def assert_same_training(zoo: Zoo, name: str, expected: str) -> None:
+    assert losses(zoo, name) == pytest.approx(losses(zoo, expected), abs=1e-4)
+    for weight, tensor in weights(zoo, expected).items():
+        torch.testing.assert_close(weights(zoo, name)[weight], tensor, atol=1e-6, rtol=0)
+
+
 def test_two_processes_train_what_one_trains_on_a_batch_twice_as_large(zoo: Zoo, data: Path) -> None:
     finished(start(zoo, data, "one", 1, 4, "--steps", "4"))
     finished(start(zoo, data, "two", 2, 2, "--steps", "4"))
-    assert losses(zoo, "two") == pytest.approx(losses(zoo, "one"), abs=1e-4)
-    for name, tensor in weights(zoo, "one").items():
-        torch.testing.assert_close(weights(zoo, "two")[name], tensor, atol=1e-6, rtol=0)
+    assert_same_training(zoo, "two", "one")
+    finished(start(zoo, data, "split", 2, 2, "--steps", "4", fsdp=True))
+    assert_same_training(zoo, "split", "one")
 
 
-def test_two_processes_stop_together_and_go_on_to_the_same_weights(zoo: Zoo, data: Path) -> None:
+def test_an_adapter_split_over_two_processes_trains_as_in_one(zoo: Zoo, data: Path) -> None:
+    options = ("--steps", "4", "--lora", "--gradient-checkpointing")
+    finished(start(zoo, data, "adapter", 1, 4, *options))
+    finished(start(zoo, data, "split-adapter", 2, 2, *options, fsdp=True))
+    assert_same_training(zoo, "split-adapter", "adapter")
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["copies", "split"])
+def test_two_processes_stop_together_and_go_on_to_the_same_weights(zoo: Zoo, data: Path, fsdp: bool) -> None:
     """Four steps an epoch, and a stop after the sixth or later, most often amid an epoch."""
-    finished(start(zoo, data, "whole", 2, 2, "--steps", "60"))
-    process = start(zoo, data, "stopped", 2, 2, "--steps", "60")
-    while process.poll() is None and len(losses(zoo, "stopped")) < 6:
+    expected, stopped = f"expected-{fsdp}".lower(), f"stopped-{fsdp}".lower()
+    finished(start(zoo, data, expected, 2, 2, "--steps", "60", fsdp=fsdp))
+    process = start(zoo, data, stopped, 2, 2, "--steps", "60", fsdp=fsdp)
+    while process.poll() is None and len(losses(zoo, stopped)) < 6:
         time.sleep(0.01)
     psutil.Process(process.pid).children()[-1].send_signal(signal.SIGINT)  # one of the two alone
     stderr = process.communicate(timeout=300)[1]
     assert process.returncode != 0
     assert "go on with --resume" in stderr
-    assert len(losses(zoo, "stopped")) < 60
-    finished(start(zoo, data, "stopped", 2, 2, "--steps", "60", "--resume"))
-    whole = weights(zoo, "whole")
-    assert losses(zoo, "stopped") == losses(zoo, "whole")
-    assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(zoo, "stopped").items())
+    assert len(losses(zoo, stopped)) < 60
+    checkpoints = zoo.path / ".training" / stopped / "checkpoints"
+    assert len(list(checkpoints.glob("*/pytorch_model_fsdp.bin"))) == fsdp, "split, or not"
+    finished(start(zoo, data, stopped, 2, 2, "--steps", "60", "--resume", fsdp=fsdp))
+    assert losses(zoo, stopped) == losses(zoo, expected)
+    assert all(torch.equal(tensor, weights(zoo, stopped)[name]) for name, tensor in weights(zoo, expected).items())
