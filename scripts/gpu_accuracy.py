@@ -56,7 +56,8 @@ def compare(options: argparse.Namespace) -> None:
 
     config = tiny() if options.tiny else large()
     table = summary(accuracy_runs(base(options.work, config), options.work, config, options.seeds, note))
-    machine = slug(gpus()[0].split(",")[0]) if gpus() else "cpu"
+    found = gpus()
+    machine = slug(found[0].split(",")[0]) if found else "cpu"
     write_report(table | {"machine": machine, "base": config.shape}, options.out, f"accuracy-{machine}")
     print(markdown(table))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from psserve.fleet.control import change_fleet
 from psserve.fleet.ports import free_ports
 from psserve.fleet.protocol import ChangeRequest, Command
 from psserve.fleet.state import FleetState, read_state
+from tests.waiting import until
 
 WAIT_S = 60.0
 """Only bounds a test that hangs."""
@@ -86,10 +86,7 @@ class FakeFleet:
         return now
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not condition():
-            assert time.monotonic() < deadline, "the condition never came true"
-            time.sleep(0.02)
+        until(condition, WAIT_S)
 
     def offer(self, **modules: dict[str, Any]) -> None:
         """What the zoo has from now on."""

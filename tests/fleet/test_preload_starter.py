@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 from psserve.fleet import preload
 from psserve.fleet.preload import ForkedHandle, PreloadStarter
 from psserve.fleet.spec import ServerSpec
+from tests.waiting import until
 
 from .conftest import WAIT_S
 from .fake_zoo import FakeBase, FakeZoo
@@ -40,8 +39,7 @@ def test_a_server_with_another_environment_is_started_plainly(tmp_path: Path) ->
     finally:
         for handle in handles:
             handle.kill()
-        while any(handle.poll() is None for handle in handles):
-            time.sleep(0.02)
+        until(lambda: all(handle.poll() is not None for handle in handles), WAIT_S)
 
 
 FAKE_PRELOAD = """
@@ -64,15 +62,15 @@ def test_ending_a_server_that_is_about_to_be_forked_spares_the_others(
     monkeypatch.setattr(preload, "_COMMAND", (sys.executable, "-c", FAKE_PRELOAD))
     starter = PreloadStarter(tmp_path / "preload.log")
     stays = starter.start(unusable(first, tmp_path))
-    await_that(lambda: stays.pid is not None)
+    until(lambda: stays.pid is not None, WAIT_S)
     goes = starter.start(unusable(second, tmp_path))
     assert goes.pid is None
     goes.kill()
-    await_that(lambda: goes.poll() is not None)
+    until(lambda: goes.poll() is not None, WAIT_S)
     assert goes.poll() == -9
     assert stays.poll() is None
     stays.kill()
-    await_that(lambda: stays.poll() is not None)
+    until(lambda: stays.poll() is not None, WAIT_S)
 
 
 def test_a_server_that_was_never_forked_ends_as_the_preloaded_process_did(
@@ -82,13 +80,6 @@ def test_a_server_that_was_never_forked_ends_as_the_preloaded_process_did(
     server = unusable(plan(zoo).servers[0], tmp_path)
     monkeypatch.setattr(preload, "_COMMAND", (sys.executable, "-c", "raise SystemExit('ImportError: no sglang')"))
     handle = PreloadStarter(tmp_path / "preload.log").start(server)
-    await_that(lambda: handle.poll() is not None)
+    until(lambda: handle.poll() is not None, WAIT_S)
     assert handle.poll() == 1
     assert "the preloaded process ended: ImportError: no sglang" in server.log.read_text()
-
-
-def await_that(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
