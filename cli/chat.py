@@ -12,7 +12,7 @@ from .completion import complete_module
 from .options import zoo_option
 
 if TYPE_CHECKING:
-    from psserve.fleet.chat import Conversation
+    from psserve.fleet.chat.chat import Conversation
 
 
 @click.command("chat")
@@ -36,10 +36,10 @@ def command(
     psserve chat math
     echo "12 * 12?" | psserve chat math --max-tokens 64
     """
-    from psserve.fleet.chat import Conversation
-    from psserve.fleet.client import RouterClient
-    from psserve.fleet.control import client_of
-    from psserve.fleet.state import running_fleet
+    from psserve.fleet.chat.chat import Conversation
+    from psserve.fleet.observe.control import client_of
+    from psserve.fleet.run.router_client import RouterClient
+    from psserve.fleet.run.state import running_fleet
     from psserve.zoo import find_zoo
 
     if url is None:
@@ -52,13 +52,13 @@ def command(
     if not sys.stdin.isatty():
         _answer_lines(talk)
         return
-    from psserve.fleet.chat_terminal import converse
+    from psserve.fleet.chat.terminal import converse
 
     converse(talk)
 
 
 def _answer_lines(talk: Conversation) -> None:
-    from psserve.fleet.chat_commands import Message, Quit, obey
+    from psserve.fleet.chat.commands import Message, Quit, obey
 
     for line in sys.stdin:
         asked = obey(talk, line)

@@ -23,7 +23,7 @@ def command(zoo_dir: Path | None, port: int | None, as_json: bool) -> None:
     Where no fleet runs, it is tried whether one could be planned here. Each module of a running fleet is sent a request
     for one token, and servers without requests must hold no KV slots.
     """
-    from psserve.fleet.doctor import examine
+    from psserve.fleet.observe.doctor import examine
 
     findings = examine(zoo_dir, port)
     failed = any(finding.level == "fail" for finding in findings)

@@ -14,7 +14,7 @@ from psserve.errors import FleetError, NotRunning, UsageError
 from .options import json_option, zoo_option
 
 if TYPE_CHECKING:
-    from psserve.api_keys import ApiKey
+    from psserve.contracts.api_keys import ApiKey
 
 _file_option = click.option(
     "--file",
@@ -52,8 +52,8 @@ def add(
     """Make a key for NAME and print it, once. A running fleet accepts it at once."""
     from pydantic import ValidationError
 
-    from psserve.api_keys import ApiKey, digest_of, new_key
-    from psserve.fleet.key_file import read_keys, write_keys
+    from psserve.contracts.api_keys import ApiKey, digest_of, new_key
+    from psserve.fleet.options.key_file import read_keys, write_keys
     from psserve.zoo import Zoo, find_zoo
 
     zoo = find_zoo(zoo_dir)
@@ -84,7 +84,7 @@ def add(
 @zoo_option
 def list_keys(file: Path | None, as_json: bool, zoo_dir: Path | None) -> None:
     """List the keys: name, modules, limits, age. The keys themselves are known to nobody but their holders."""
-    from psserve.fleet.key_file import read_keys
+    from psserve.fleet.options.key_file import read_keys
     from psserve.zoo import find_zoo
 
     from .output import show_table
@@ -102,7 +102,7 @@ def list_keys(file: Path | None, as_json: bool, zoo_dir: Path | None) -> None:
 @zoo_option
 def remove(name: str, file: Path | None, zoo_dir: Path | None) -> None:
     """Refuse the key of NAME from now on. A running fleet follows at once."""
-    from psserve.fleet.key_file import read_keys, write_keys
+    from psserve.fleet.options.key_file import read_keys, write_keys
     from psserve.zoo import find_zoo
 
     zoo = find_zoo(zoo_dir)
@@ -117,8 +117,8 @@ def remove(name: str, file: Path | None, zoo_dir: Path | None) -> None:
 
 
 def _path(zoo: Path, file: Path | None) -> Path:
-    from psserve.fleet.config_file import Flags, load_options
-    from psserve.fleet.key_file import key_file_of
+    from psserve.fleet.options.config_file import Flags, load_options
+    from psserve.fleet.options.key_file import key_file_of
 
     return file or key_file_of(load_options(zoo, None, Flags()), zoo)
 

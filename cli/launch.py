@@ -97,11 +97,11 @@ def command(
     psserve launch -- --schedule-policy lpm        (the rest goes to every SGLang server)
     """
     from psserve.fleet import make_plan
-    from psserve.fleet.config_file import load_options
-    from psserve.fleet.key_file import client_keys
-    from psserve.fleet.reach import warnings
-    from psserve.fleet.show import idle_gpus
-    from psserve.fleet.state import require_none_running
+    from psserve.fleet.options.config_file import load_options
+    from psserve.fleet.options.key_file import client_keys
+    from psserve.fleet.plan.reach import warnings
+    from psserve.fleet.plan.show import idle_gpus
+    from psserve.fleet.run.state import require_none_running
     from psserve.zoo import Zoo, find_zoo
 
     zoo = Zoo.open(find_zoo(zoo_dir))
@@ -136,7 +136,7 @@ def _flags(
     **given: Any,
 ) -> Any:
     """The flags as they go over fleet.toml."""
-    from psserve.fleet.config_file import Flags
+    from psserve.fleet.options.config_file import Flags
 
     if engine_args and not engine_args[0].startswith("-"):
         raise UsageError(f"unexpected argument {engine_args[0]!r}; SGLang's own arguments follow after --")
@@ -158,7 +158,7 @@ def _names(text: str) -> list[str]:
 
 
 def _show(plan: Any, as_json: bool) -> None:
-    from psserve.fleet.show import COLUMNS, plan_commands, plan_json, plan_rows
+    from psserve.fleet.plan.show import COLUMNS, plan_commands, plan_json, plan_rows
 
     if as_json:
         click.echo(json.dumps(plan_json(plan), indent=1))
@@ -171,10 +171,10 @@ def _show(plan: Any, as_json: bool) -> None:
 
 def _launch(plan: Any, watch: bool, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
-    from psserve.fleet.detach import run_detached
     from psserve.fleet.layout import log_path
-    from psserve.fleet.prepare import make_run_dir
-    from psserve.fleet.progress import progress_for
+    from psserve.fleet.run.detach import run_detached
+    from psserve.fleet.run.prepare import make_run_dir
+    from psserve.fleet.run.progress import progress_for
 
     def ready(url: str) -> None:
         click.echo(f"psserve: ready at {url} (base {plan.base}; modules {', '.join(plan.modules)})")

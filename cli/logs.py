@@ -14,8 +14,7 @@ from .options import zoo_option
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from psserve.fleet.follow import NamedLine
-    from psserve.fleet.log_files import LogFile
+    from psserve.fleet.observe.follow import LogFile, NamedLine
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 
@@ -37,8 +36,7 @@ def command(name: str | None, following: bool, count: int, zoo_dir: Path | None)
     psserve logs math -f
     psserve logs router -n 100
     """
-    from psserve.fleet.follow import follow, last_lines
-    from psserve.fleet.log_files import choose_logs
+    from psserve.fleet.observe.follow import choose_logs, follow, last_lines
     from psserve.zoo import zoo_path
 
     choose = partial(choose_logs, zoo_path(zoo_dir), name)

@@ -63,7 +63,7 @@ class Recorder:
 
 def require_answered(url: str, zoo: Zoo, module: Module) -> None:
     """Raise FleetError unless the fleet at `url` is this zoo's, and serves the weights that `module` has now."""
-    from psserve.fleet.state import running_fleet
+    from psserve.fleet.run.state import running_fleet
 
     fleet = running_fleet(zoo.path)
     if fleet.url != url.rstrip("/"):

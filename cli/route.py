@@ -42,9 +42,9 @@ def command(text: str, tools: bool, as_json: bool, zoo_dir: Path | None, **flags
     """
     import asyncio
 
+    from psserve.router.task_routing.choice import shortened
     from psserve.router.task_routing.classifier import TaskRequest
     from psserve.router.task_routing.explanation import Rules, explain
-    from psserve.router.task_routing.request import shortened
     from psserve.zoo import Zoo, find_zoo
 
     zoo = Zoo.open(find_zoo(zoo_dir))
@@ -64,7 +64,7 @@ def command(text: str, tools: bool, as_json: bool, zoo_dir: Path | None, **flags
 
 def _options(zoo: Zoo, modules: str | None, **given: Any) -> FleetOptions:
     """The options that launch would have, with the flags of this command."""
-    from psserve.fleet.config_file import Flags, load_options
+    from psserve.fleet.options.config_file import Flags, load_options
 
     values = {f"router.{name}": value for name, value in given.items() if value is not None}
     if modules is not None:
@@ -73,7 +73,7 @@ def _options(zoo: Zoo, modules: str | None, **given: Any) -> FleetOptions:
 
 
 def _modules(zoo: Zoo, options: FleetOptions) -> list[Any]:
-    from psserve.fleet.chosen import chosen_modules
+    from psserve.fleet.plan.slots import chosen_modules
     from psserve.router.task_routing.classifier import TaskModule
 
     modules = chosen_modules(zoo, options)

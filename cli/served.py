@@ -15,7 +15,7 @@ def served_states(zoo: Path) -> dict[str, str]:
     if not (zoo / ".run" / "state.json").exists():  # the usual case in a listing, without the import of all of fleet
         return {}
     from psserve.fleet.layout import run_dir
-    from psserve.fleet.state import read_state
+    from psserve.fleet.run.state import read_state
 
     fleet = read_state(run_dir(zoo))
     if fleet is None or not fleet.supervisor.alive:

@@ -14,7 +14,7 @@ from .workload_options import workload_options
 if TYPE_CHECKING:
     from psserve.bench.simulator.setup import SystemName
     from psserve.bench.workloads.choice import WorkloadChoice
-    from psserve.router.policies import PolicyName
+    from psserve.contracts.router_config import PolicyName
 
 SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora", "single")
 POLICIES = ("prefix", "session", "round-robin", "least-loaded", "random")

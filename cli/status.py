@@ -15,7 +15,7 @@ from .options import json_option, zoo_option
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from psserve.fleet.overview import FleetOverview
+    from psserve.fleet.observe.overview import FleetOverview
 
 
 @click.command("status")
@@ -53,7 +53,7 @@ def command(zoo_dir: Path | None, watch: bool, interval_s: float, as_json: bool)
 
 def _looks(zoo: Path, every_s: float | None) -> Iterator[FleetOverview]:
     """One look at the fleet, or one after the other for as long as it runs."""
-    from psserve.fleet.overview import survey
+    from psserve.fleet.observe.overview import survey
 
     yield survey(zoo)
     while every_s is not None:
@@ -63,7 +63,7 @@ def _looks(zoo: Path, every_s: float | None) -> Iterator[FleetOverview]:
 
 def _show(looks: Iterator[FleetOverview], in_place: bool) -> None:
     from psserve.console import console, show
-    from psserve.fleet.status_table import render
+    from psserve.fleet.observe.status_table import render
 
     out = console()
     if in_place and not out.is_dumb_terminal:
@@ -79,7 +79,7 @@ def _redraw(looks: Iterator[FleetOverview], out: Console) -> None:
     """Refresh the table on a screen of its own; what it showed last stays on the terminal."""
     from rich.live import Live
 
-    from psserve.fleet.status_table import render
+    from psserve.fleet.observe.status_table import render
 
     fleet = next(looks)
     try:

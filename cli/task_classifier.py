@@ -8,7 +8,7 @@ NONE = "none"
 
 def check_classifier(name: str) -> None:
     """Raise UsageError if there is no task classifier of this name, or it cannot be loaded."""
-    from psserve.router.task_routing.plugins import find_classifier
+    from psserve.router.task_routing.classifier import find_classifier
 
     if name != NONE:
         find_classifier(name)

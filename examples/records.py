@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from psserve.training.tasks.words import PEOPLE, THINGS
+from psserve.demo.tasks.words import PEOPLE, THINGS
 
 SENTENCES = (
     "{name} has {count} {things}.",

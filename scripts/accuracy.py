@@ -27,12 +27,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def compare(options: argparse.Namespace) -> None:
     """Make the table, write it and print it."""
-    from psserve.training.accuracy import about, accuracy_runs
+    from psserve.demo.accuracy import about, accuracy_runs
+    from psserve.demo.demo_zoo import DemoConfig
+    from psserve.demo.pool import all_cores
+    from psserve.demo.tasks import TASKS
     from psserve.training.accuracy_report import markdown, write_report
     from psserve.training.compare import summary
-    from psserve.training.demo_zoo import DemoConfig
-    from psserve.training.pool import all_cores
-    from psserve.training.tasks import TASKS
     from psserve.zoo import Zoo
 
     config = DemoConfig(tasks=tuple(options.tasks))

@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from psserve.router.policies import POLICIES, Request, make_policy
+from psserve.contracts.router_config import POLICIES
+from psserve.router.placement.prompt_key import TextKeys
+from psserve.router.policies import Request, make_policy
 from psserve.router.policies.simple import Random
-from psserve.router.prompt_key import TextKeys
 from scripts.measuring.statistics import median, percentile
 from scripts.routing_sim.replay import Outcome, Servers, replay
 from scripts.routing_sim.workload import Workload, make_sessions

@@ -53,7 +53,7 @@ def main() -> int:
 
 def measure(zoo: Path) -> dict[str, Any]:
     """Build a zoo, launch it, measure, print the table; returns the JSON document."""
-    from psserve.zoo.synthetic import build_zoo
+    from psserve.zoo.synthetic.zoo import build_zoo
 
     note("building a synthetic zoo")
     base = build_zoo(zoo, modules=MODULES).base

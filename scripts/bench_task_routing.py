@@ -25,7 +25,7 @@ from measuring.task_cost import cost_figures
 from measuring.task_sets import Asked, TaskSet, clinc_set, demo_set, specialists_set
 
 from psserve.bench import machine
-from psserve.router.config import TaskRoutingConfig
+from psserve.contracts.router_config import TaskRoutingConfig
 from psserve.router.task_routing.classifier import Decision, TaskRequest
 from psserve.router.task_routing.tfidf import TfidfClassifier
 from psserve.router.task_routing.training import train

@@ -52,7 +52,7 @@ def main() -> int:
 @contextmanager
 def fleet() -> Iterator[str]:
     """The URL of a fleet of random models."""
-    from psserve.zoo.synthetic import build_zoo
+    from psserve.zoo.synthetic.zoo import build_zoo
 
     with tempfile.TemporaryDirectory(prefix="psserve-pictures-") as directory:
         zoo = Path(directory) / "zoo"

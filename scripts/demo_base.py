@@ -24,9 +24,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--items", type=int, default=200, help="of each kind")
     options = parser.parse_args(arguments)
     quiet_packages()
+    from psserve.demo.tasks.corpus import described_code, retold_problem, told_call
     from psserve.training.answers import zoo_answerer
     from psserve.training.batched_reference import generate_batch
-    from psserve.training.tasks.corpus import described_code, retold_problem, told_call
     from psserve.training.tokenization import encode
     from psserve.zoo import Zoo
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from long_training import exit_status, note
 
 if TYPE_CHECKING:
-    from psserve.training.demo_zoo import DemoConfig
+    from psserve.demo.demo_zoo import DemoConfig
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -32,7 +32,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def build(options: argparse.Namespace) -> None:
     """Build what the options say."""
-    from psserve.training.demo_zoo import build_demo_zoo
+    from psserve.demo.demo_zoo import build_demo_zoo
 
     zoo = build_demo_zoo(options.zoo, options.work, configuration(options), note)
     note(f"{zoo.path}: complete")
@@ -40,8 +40,8 @@ def build(options: argparse.Namespace) -> None:
 
 def configuration(options: argparse.Namespace) -> DemoConfig:
     """The options as a DemoConfig."""
-    from psserve.training import demo_zoo
-    from psserve.training.tasks import TASKS
+    from psserve.demo import demo_zoo
+    from psserve.demo.tasks import TASKS
 
     config = demo_zoo.DemoConfig(seed=options.seed)
     phases = {name: replace(getattr(config, name), seed=options.seed) for name in ("copying", "pretraining", "reading")}

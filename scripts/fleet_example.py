@@ -9,10 +9,10 @@ import tomllib
 from pathlib import Path
 
 from psserve.fleet import FleetPlan, make_plan
-from psserve.fleet.config_file import validated
 from psserve.fleet.devices import Gpu, Machine
-from psserve.fleet.memory import Budget, amount, usable_bytes
-from psserve.fleet.show import COLUMNS, plan_rows
+from psserve.fleet.options.config_file import validated
+from psserve.fleet.plan.memory import Budget, amount, usable_bytes
+from psserve.fleet.plan.show import COLUMNS, plan_rows
 from psserve.zoo import Base, Module, Zoo
 from psserve.zoo.manifest import FileRecord
 

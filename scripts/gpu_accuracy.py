@@ -24,7 +24,7 @@ from measuring.installation import importable
 from psserve.bench.machine import gpus, slug
 
 if TYPE_CHECKING:
-    from psserve.training.demo_zoo import DemoConfig
+    from psserve.demo.demo_zoo import DemoConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = {
@@ -50,7 +50,7 @@ def main() -> int:
 
 def compare(options: argparse.Namespace) -> None:
     """Make the table, write it and print it."""
-    from psserve.training.accuracy import accuracy_runs
+    from psserve.demo.accuracy import accuracy_runs
     from psserve.training.accuracy_report import markdown, write_report
     from psserve.training.compare import summary
 
@@ -75,8 +75,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def large() -> DemoConfig:
     """Sixteen times the tokens a step of the demo zoo's base, twice the steps of its modules."""
-    from psserve.training.demo_zoo import DemoConfig
-    from psserve.training.pretrain import PretrainConfig
+    from psserve.demo.demo_zoo import DemoConfig
+    from psserve.demo.pretrain import PretrainConfig
 
     return DemoConfig(
         copying=PretrainConfig(steps=2000, batch_size=64, learning_rate=1e-3),
@@ -92,7 +92,7 @@ def large() -> DemoConfig:
 
 def tiny() -> DemoConfig:
     """For a dry run."""
-    from psserve.training.demo_zoo import DemoConfig
+    from psserve.demo.demo_zoo import DemoConfig
 
     few = replace(DemoConfig().pretraining, steps=2)
     return DemoConfig(
@@ -109,7 +109,7 @@ def tiny() -> DemoConfig:
 
 def base(work: Path, config: DemoConfig) -> Path:
     """The base's checkpoint, trained unless it was before."""
-    from psserve.training.demo_zoo import make_base
+    from psserve.demo.demo_zoo import make_base
 
     made = work / "base"
     if not made.exists():

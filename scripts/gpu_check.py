@@ -176,7 +176,7 @@ class Check:
         return 0 if self.result["passed"] else 1
 
     def check_shape(self, shape: str, entry: dict[str, Any]) -> None:
-        from psserve.zoo.synthetic import build_zoo
+        from psserve.zoo.synthetic.zoo import build_zoo
 
         modules = [f"module-{i}" for i in range(self.options.modules)]
         zoo: Zoo = self.step(

@@ -55,7 +55,7 @@ def main() -> int:
 
 def run(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Build a zoo, launch it, soak it; the result as JSON."""
-    from psserve.zoo.synthetic import build_zoo
+    from psserve.zoo.synthetic.zoo import build_zoo
 
     note("building a synthetic zoo and computing the right answers")
     rng = random.Random(options.seed)

@@ -18,7 +18,7 @@ from psserve.bench.simulator.setup import SYSTEMS
 from psserve.bench.simulator.validation import FIGURES, Resources, validate
 from psserve.console import console, show, table
 from psserve.errors import PsserveError
-from psserve.fleet.settings import CPU_CHUNK
+from psserve.fleet.plan.settings import CPU_CHUNK
 
 
 def main() -> int:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from psserve.training.accuracy import about
+from psserve.demo.accuracy import about
+from psserve.demo.demo_zoo import DemoConfig
+from psserve.demo.tasks import TASKS, held_out_items
 from psserve.training.accuracy_report import markdown
 from psserve.training.answers import zoo_answerer
-from psserve.training.demo_zoo import DemoConfig
 from psserve.training.evaluate import evaluate
 from psserve.training.scorers import SCORERS
-from psserve.training.tasks import TASKS, held_out_items
 from psserve.zoo import Zoo
 from psserve.zoo.verify import verify
 

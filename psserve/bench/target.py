@@ -13,8 +13,8 @@ from psserve.bench.load.options import LoadOptions
 from psserve.bench.systems.counters import Counters, read_counters
 from psserve.bench.systems.server import Server
 from psserve.errors import BenchError, UsageError
-from psserve.fleet.control import router_config_of
-from psserve.fleet.state import running_fleet
+from psserve.fleet.observe.control import router_config_of
+from psserve.fleet.run.state import running_fleet
 from psserve.router.task_routing.routing import AUTO
 
 

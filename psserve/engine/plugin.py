@@ -46,7 +46,9 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
 
     chosen = () if settings.role is Role.STOCK else _ours(settings)
     if not torch.cuda.is_available():
-        from psserve.engine import cpu_attention, cpu_waiting, nixl
+        from psserve.engine.cpu import attention as cpu_attention
+        from psserve.engine.cpu import nixl
+        from psserve.engine.cpu import waiting as cpu_waiting
 
         chosen += cpu_attention.hooks() + cpu_waiting.hooks() + nixl.hooks()
     return chosen
@@ -54,7 +56,8 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     """What makes a server psserve's, on any machine."""
-    from psserve.engine import decode, disconnect, grammar, kv_events, prefill, prefill_watch
+    from psserve.engine.fixes import disconnect, grammar, kv_events, prefill_watch
+    from psserve.engine.handover import decode, prefill
 
     chosen = disconnect.hooks()
     if settings.negative_control is not NegativeControl.NO_HOOKS:

@@ -27,7 +27,8 @@ from typing import Any, TextIO
 
 import setproctitle
 
-from psserve.engine import output, process, worker
+from psserve.engine import process, worker
+from psserve.engine.process import lose_what_cannot_be_written
 from psserve.engine.settings import ALLOW_UNTESTED
 from psserve.engine.versions import require_supported_sglang
 from psserve.errors import EngineError
@@ -111,7 +112,7 @@ def _become_server(request: StartRequest, parent: int) -> int:
     os.environ.update(request.env)
     _use_threads(request.env)
     _redirect(request.log)
-    output.lose_what_cannot_be_written()
+    lose_what_cannot_be_written()
     # SGLang asks for spawned children, which would import it all again.
     multiprocessing.set_start_method("fork", force=True)
     multiprocessing.set_start_method = _keep_start_method

@@ -17,7 +17,8 @@ from typing import Any
 
 from psserve import torchvision_ops
 from psserve.engine import arguments as command_line
-from psserve.engine import output, process
+from psserve.engine import process
+from psserve.engine.process import lose_what_cannot_be_written
 from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY, Role
 from psserve.engine.versions import require_supported_sglang
 from psserve.errors import EngineError, PsserveError
@@ -89,8 +90,8 @@ def serve(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     process.die_with_parent()
-    output.lose_what_cannot_be_written()
+    lose_what_cannot_be_written()
     sys.exit(main(sys.argv[1:]))
 if __name__ == "__mp_main__":
     process.die_with_parent()
-    output.lose_what_cannot_be_written()
+    lose_what_cannot_be_written()

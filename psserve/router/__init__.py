@@ -1,0 +1,1 @@
+"""The HTTP front: OpenAI's API, routing by task and prefix, and the dispatch of prefill/decode pairs."""

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import sys
 from functools import partial
@@ -18,15 +19,28 @@ import orjson
 import uvloop
 from aiohttp import web
 
-from psserve.errors import PsserveError, StartError
-from psserve.router.access.certificate import keep_renewed
-from psserve.router.access.server import make_runner
+from psserve.contracts.router_config import RouterConfig, load_config
+from psserve.contracts.tls import ServerCertificate
+from psserve.errors import PsserveError, StartError, UsageError
+from psserve.router.access.server import keep_renewed, make_runner
 from psserve.router.app import make_app
-from psserve.router.config import RouterConfig, load_config
-from psserve.router.observability.log_format import write_logs
-from psserve.router.reload import reload
-from psserve.router.state import STATE
-from psserve.tls import ServerCertificate
+from psserve.router.endpoints.request_line import write_logs
+from psserve.router.state import STATE, RouterState
+
+log = logging.getLogger("psserve.router")
+
+
+def reload(state: RouterState, path: Path) -> None:
+    """Serve what `path` says now. A file that cannot be taken over is logged, and changes nothing."""
+    try:
+        config = load_config(path)
+        state.reconfigure(config)
+    except UsageError as error:
+        log.error("configuration not taken over: %s", error)
+        return
+    modules = ",".join(module.name for module in config.modules)
+    workers = ",".join(worker.name for worker in config.workers)
+    log.info("configuration serial=%d modules=%s workers=%s", config.serial, modules, workers)
 
 
 async def serve(config: RouterConfig, path: Path) -> None:
@@ -80,7 +94,7 @@ async def _drain(runner: web.AppRunner, now: asyncio.Event) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="psserve.router", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="JSON file, see psserve/router/config.py")
+    parser.add_argument("--config", type=Path, required=True, help="JSON file, see psserve/contracts/router_config.py")
     try:
         path = parser.parse_args().config
         config = load_config(path)

@@ -8,16 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
+from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
-from psserve.router import generate, info, tokens
-from psserve.router.access.gate import enter, metered, tell_rates
-from psserve.router.config import RouterConfig
+from psserve.router.answers.exchange import Exchange, new_exchange
+from psserve.router.apis.messages_answer import error_body as anthropic_error
 from psserve.router.dashboard import routes as dashboard
-from psserve.router.exchange import Exchange, new_exchange
-from psserve.router.info import json_response
-from psserve.router.messages.answer import error_body as anthropic_error
-from psserve.router.observability import routes as observability
-from psserve.router.observability.record import record
+from psserve.router.endpoints import generate, info, tokens
+from psserve.router.endpoints.gate import enter, metered, tell_rates
+from psserve.router.endpoints.info import json_response
+from psserve.router.endpoints.request_line import record
 from psserve.router.state import STATE, RouterState
 
 CLIENT_LEFT = 499  # in log and metrics only, as nginx has it
@@ -33,7 +32,6 @@ def make_app(config: RouterConfig) -> web.Application:
     app.on_response_prepare.append(tell_rates)
     app.cleanup_ctx.append(_run_router(config))
     app.add_routes(info.routes)
-    app.add_routes(observability.routes)
     app.add_routes(dashboard.routes)
     app.add_routes(generate.routes)
     app.add_routes(tokens.routes)

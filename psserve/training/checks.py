@@ -15,7 +15,7 @@ from psserve.training.hf import AutoTokenizer
 from psserve.training.tokenization import tokenize_parts
 from psserve.training.tokenized import Tokenized
 from psserve.zoo import Zoo
-from psserve.zoo.hashing import hash_file
+from psserve.zoo.manifest import hash_file
 from psserve.zoo.model import Base
 
 STATE_BYTES = 12

@@ -27,10 +27,10 @@ from psserve.training.hf import PreTrainedModel
 from psserve.training.reference import Pair, load_model, load_pair
 from psserve.training.scorers import Scorer
 from psserve.zoo import Zoo
-from psserve.zoo.checkpoint import read_checkpoint
-from psserve.zoo.compatibility import check_compatible
+from psserve.zoo.adding.incoming import read_training
+from psserve.zoo.checkpoints.checkpoint import read_checkpoint
+from psserve.zoo.checkpoints.compatibility import check_compatible
 from psserve.zoo.manifest import TrainingRecord
-from psserve.zoo.training_record import read_training
 
 SHARES = (0, 25, 50, 75, 100)
 """Percent of the prompt's KV that the base computes."""

@@ -13,7 +13,7 @@ from psserve.training.cache_loss import OVER_BASE_KV
 from psserve.training.config import LoraConfig
 from psserve.training.hf import AutoModelForCausalLM, PreTrainedModel
 from psserve.training.reference import in_format, load_model
-from psserve.zoo.checkpoint import read_checkpoint
+from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 
 
 def load_base(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:

@@ -7,10 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from psserve.training.config import FinetuneConfig
-from psserve.zoo.hashing import hash_bytes, hash_file
-from psserve.zoo.manifest import TrainingRecord
+from psserve.zoo.adding.incoming import TRAINING_RECORD
+from psserve.zoo.manifest import TrainingRecord, hash_bytes, hash_file
 from psserve.zoo.model import Base
-from psserve.zoo.training_record import TRAINING_RECORD
 
 PACKAGES = ("psserve", "torch", "transformers", "accelerate", "peft")
 

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import torch
 
 from psserve import torchvision_ops
-from psserve.zoo import Zoo, materialise
+from psserve.zoo import Zoo
+from psserve.zoo.materialise import materialise
 
 torchvision_ops.declare_missing()
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel  # noqa: E402 (only importable after that)

@@ -17,8 +17,8 @@ from typing import Any
 
 from psserve.errors import TrainingError
 from psserve.training.config import FinetuneConfig
+from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.storage import write_atomically
-from psserve.zoo.training_record import TRAINING_RECORD
 
 Description = dict[str, Any]
 

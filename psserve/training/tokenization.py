@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from psserve.errors import DataError
 from psserve.training.conversation import Conversation
 from psserve.training.tokenized import Tokenized
-from psserve.zoo.tokenizer import tool_as_served
+from psserve.zoo.checkpoints.tokenizer import tool_as_served
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from psserve.errors import ManifestError, ZooError
-from psserve.zoo.hashing import CHUNK
-from psserve.zoo.manifest import FileRecord
+from psserve.zoo.adding.incoming import TRAINING_RECORD
+from psserve.zoo.adding.storing import write
+from psserve.zoo.manifest import CHUNK, FileRecord
 from psserve.zoo.model import Module, check_files
 from psserve.zoo.progress import SILENT, Progress, reported
-from psserve.zoo.space import check_space
-from psserve.zoo.storage import sync_directory
+from psserve.zoo.storage import check_space, sync_directory
 from psserve.zoo.stores import checkpoint_files
-from psserve.zoo.storing import write
-from psserve.zoo.training_record import TRAINING_RECORD
 from psserve.zoo.zoo import Zoo
 
 REBUILDING = ".rebuilding"

@@ -7,15 +7,90 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import tomli_w
+from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from psserve.errors import ManifestError
-from psserve.zoo.names import NAME
+from psserve.errors import ManifestError, ModuleExists, UsageError
+from psserve.zoo.progress import SILENT, Progress
 from psserve.zoo.storage import write_atomically
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+RESERVED = frozenset({"base", "all", "auto", "router", "prefill"})
+"""Words that the command line, the router or the fleet give a meaning of their own."""
+
+
+def check_name(name: str, what: str = "module name") -> str:
+    """Return `name` if it may be used; UsageError otherwise."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{what} {name[:80]!r}: use 1 to 64 characters of a-z 0-9 . _ - and start with a letter or a digit"
+        )
+    if name in RESERVED:
+        raise UsageError(f"{what} {name!r} is reserved ({', '.join(sorted(RESERVED))}): choose another")
+    return name
+
+
+def check_free(wanted: Iterable[str], base: str, taken: dict[str, str]) -> None:
+    """Raise ModuleExists if one of `wanted` (a name and its aliases) is the base's, a module's (`taken`), or repeated.
+
+    `taken` maps each name and alias in use to the module that has it.
+    """
+    seen: set[str] = set()
+    for name in wanted:
+        if name == base:
+            raise ModuleExists(f"{name!r} is the name of the zoo's base: choose another")
+        if name in taken:
+            raise ModuleExists(f"{name!r} is taken by module {taken[name]!r}: choose another")
+        if name in seen:
+            raise ModuleExists(f"{name!r} is given twice: name and aliases must differ")
+        seen.add(name)
+
+
+def default_base_name(source: str) -> str:
+    """A base's name made of the last part of its path or Hub id, e.g. "Qwen/Qwen3-0.6B" -> "qwen3-0.6b"."""
+    last = source.rstrip("/").rpartition("/")[2].lower()
+    name = re.sub(r"[^a-z0-9._-]+", "-", last).lstrip("._-")[:64]
+    return f"{name}-model" if name in RESERVED else name
+
+
+CHUNK = 4 << 20
+"""Bytes read at a time: read into one buffer, which keeps memory small and is no slower than mapping the file."""
+
+
+def new_hash() -> blake3:
+    """A hash to be fed; `hexdigest()` gives the 64 characters of a manifest."""
+    return blake3(max_threads=blake3.AUTO)
+
+
+def hash_bytes(content: bytes) -> str:
+    """BLAKE3 of a short content, in hex."""
+    return blake3(content).hexdigest()
+
+
+def hash_file(path: Path, progress: Progress = SILENT) -> str:
+    """BLAKE3 of a file's content, in hex."""
+    digest, buffer = new_hash(), bytearray(CHUNK)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(view[:size])
+            progress.advance(size)
+    return digest.hexdigest()
+
+
+def record_files(files: Iterable[Path], progress: Progress = SILENT, what: str = "hashing") -> tuple[FileRecord, ...]:
+    """Names, sizes and hashes of files."""
+    sizes = {file: file.stat().st_size for file in files}
+    progress.stage(what, sum(sizes.values()))
+    return tuple(
+        FileRecord(name=file.name, size=size, blake3=hash_file(file, progress)) for file, size in sizes.items()
+    )
+
 
 SCHEMA_VERSION = 1
 """The newest that this psserve reads and the one it writes."""

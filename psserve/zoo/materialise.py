@@ -7,7 +7,8 @@ from pathlib import Path
 from psserve.errors import ZooError
 from psserve.zoo.model import Module
 from psserve.zoo.progress import SILENT, Progress
-from psserve.zoo.stores import REBUILT, checkpoint_files
+from psserve.zoo.stores import checkpoint_files
+from psserve.zoo.transactions import REBUILT
 from psserve.zoo.zoo import Zoo
 
 

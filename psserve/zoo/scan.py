@@ -13,7 +13,7 @@ from psserve.zoo.manifest import MODULE_MANIFEST, ModuleManifest, read_manifest
 from psserve.zoo.model import Base, Module, check_stored
 
 RENAMED_MANIFEST = ".renamed.toml"
-"""The manifest that replaces `module.toml` once the directory has its new name (see `psserve.zoo.renaming`)."""
+"""The manifest that replaces `module.toml` once the directory has its new name (see `psserve.zoo.transactions`)."""
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from psserve.errors import ZooError
+from psserve.errors import IncompatibleCheckpoint, ZooError
+
+
+def check_space(directory: Path, needed: int) -> None:
+    """Raise ZooError unless `needed` bytes are free on the disk of `directory`, which may have to be made first."""
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ZooError(f"{directory}: {size(needed)} needed, {size(free)} free: make room on its disk")
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+MAX_BYTES = 64 << 20
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint, {} if there is no such file."""
+    if not path.exists():
+        return {}
+    if path.stat().st_size > MAX_BYTES:
+        raise IncompatibleCheckpoint(f"{path}: larger than {MAX_BYTES >> 20} MiB: not what it should be")
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise IncompatibleCheckpoint(f"{path}: not JSON ({error}): copy it again") from None
+    if not isinstance(document, dict):
+        raise IncompatibleCheckpoint(f"{path}: expected a JSON object")
+    return document
+
 
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.05

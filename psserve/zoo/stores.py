@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psserve.errors import ManifestError
-from psserve.zoo.hashing import hash_bytes, hash_file, new_hash
-from psserve.zoo.manifest import FileRecord
+from psserve.zoo.checkpoints.safetensors import Weights
+from psserve.zoo.manifest import FileRecord, hash_bytes, hash_file, new_hash
 from psserve.zoo.model import Base, Module, check_stored
 from psserve.zoo.progress import SILENT, Progress, reported
-from psserve.zoo.space import check_space
-from psserve.zoo.storage import lock, sync_directory
-from psserve.zoo.weights import Weights
+from psserve.zoo.storage import check_space, lock, sync_directory
 
 if TYPE_CHECKING:
     from psserve.zoo.zoo import Zoo
-
-REBUILT = ".rebuilt"
-"""Where, in the zoo, the complete files of modules with store "delta" are kept from one start to the next."""
 
 
 def checkpoint_files(zoo: Zoo, module: Module, cache: Path, progress: Progress = SILENT) -> dict[str, Path]:
@@ -68,13 +63,6 @@ def rebuilt_directory(cache: Path, module: Module) -> Path:
     return cache / hash_bytes("".join(file.blake3 for file in module.files).encode())[:16]
 
 
-def prune_rebuilt(zoo: Path) -> None:
-    """Delete what was rebuilt for modules that are no longer in the zoo at `zoo`, whose lock the caller holds."""
-    for directory in (zoo / REBUILT).glob("*"):
-        if not (zoo / "modules" / directory.name).exists():
-            shutil.rmtree(directory)
-
-
 def has_files(complete: Path, module: Module) -> bool:
     """Whether the module's files were rebuilt at `complete`; their hashes were checked then."""
     paths = {file: complete / file.name for file in module.files}
@@ -107,7 +95,7 @@ def rebuild(base: Base, module: Module, complete: Path, progress: Progress) -> N
 
 def rebuild_file(module: Module, file: FileRecord, base: Weights, destination: Path, progress: Progress) -> None:
     """Write one complete file and check its hash."""
-    from psserve.zoo import delta  # here, as it imports NumPy, which a fleet without deltas need not
+    from psserve.zoo.checkpoints import delta  # here, as it imports NumPy, which a fleet without deltas need not
 
     stored = module.path / (file.name + delta.SUFFIX)
     digest = new_hash()

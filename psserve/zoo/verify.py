@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psserve.errors import ManifestError, ZooError
-from psserve.zoo.checkpoint import Checkpoint, read_checkpoint
-from psserve.zoo.compatibility import check_compatible, fingerprint
-from psserve.zoo.finite import check_finite
-from psserve.zoo.hashing import hash_file
-from psserve.zoo.manifest import MODULE_MANIFEST, FileRecord
+from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from psserve.zoo.checkpoints.compatibility import check_compatible, fingerprint
+from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
+from psserve.zoo.manifest import MODULE_MANIFEST, FileRecord, hash_file
 from psserve.zoo.materialise import make_links
 from psserve.zoo.model import Base, Module, check_file
 from psserve.zoo.progress import SILENT, Progress
 from psserve.zoo.scan import Scan, parse_module
-from psserve.zoo.stores import REBUILT, checkpoint_files, rebuilt_directory
-from psserve.zoo.weights import weight_file
+from psserve.zoo.stores import checkpoint_files, rebuilt_directory
+from psserve.zoo.transactions import REBUILT
 from psserve.zoo.zoo import Zoo
 
 

@@ -13,23 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psserve.errors import UnknownModule, ZooNotFound
+from psserve.zoo.adding.source import find_source, resolve
 from psserve.zoo.manifest import (
     MODULE_MANIFEST,
     ZOO_MANIFEST,
     EvaluationRecord,
     Store,
     ZooManifest,
+    check_free,
+    check_name,
     read_manifest,
     write_manifest,
 )
 from psserve.zoo.model import Base, Module, check_files
-from psserve.zoo.names import check_free, check_name
 from psserve.zoo.progress import SILENT, Progress
-from psserve.zoo.recovery import changing
-from psserve.zoo.removal import remove_module
-from psserve.zoo.renaming import rename_module
 from psserve.zoo.scan import Scan, scan_modules
-from psserve.zoo.source import find_source, resolve
+from psserve.zoo.transactions import changing, remove_module, rename_module
 
 # What makes and imports checkpoints is imported where it is used: it brings NumPy, and a listing must be there at once.
 
@@ -87,7 +86,7 @@ class Zoo:
         the local cache. `name` is the base's name (default: the last part of `base`). Raises ZooError,
         IncompatibleCheckpoint or UsageError.
         """
-        from psserve.zoo.creation import create_zoo
+        from psserve.zoo.adding.creation import create_zoo
 
         create_zoo(path, base, name, revision, progress)
         return cls.open(path)
@@ -126,7 +125,7 @@ class Zoo:
         Raises UsageError (name), ModuleExists, IncompatibleCheckpoint (with the field and both values), or ZooError
         (another command is changing the zoo); the zoo is then as it was.
         """
-        from psserve.zoo.importing import NewModule, import_module
+        from psserve.zoo.adding.importing import NewModule, import_module
 
         examples, aliases = tuple(examples), tuple(aliases)
         self.check_new(name, aliases, replace)  # before anything is downloaded, and again when nobody else adds modules

@@ -13,7 +13,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 def bench_zoo(path: Path, modules: Sequence[str], shape: dict[str, Any], device: str = "cpu") -> Path:
     """The zoo at `path`, built unless it is there already."""
-    from psserve.zoo.synthetic import build_zoo
+    from psserve.zoo.synthetic.zoo import build_zoo
 
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def _load(checkpoint: Path, device: str) -> PreTrainedModel:
 
 
 def _load_module(zoo: Zoo, name: str, device: str) -> PreTrainedModel:
-    from psserve.zoo import materialise
+    from psserve.zoo.materialise import materialise
 
     with TemporaryDirectory() as directory:
         return _load(materialise(zoo, zoo.module(name), Path(directory)), device)

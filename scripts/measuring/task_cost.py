@@ -7,13 +7,13 @@ import sys
 import time
 from typing import Any
 
-from psserve.router.config import RouterConfig
-from psserve.router.metrics import Metrics
+from psserve.contracts.router_config import RouterConfig
+from psserve.demo.tasks import TASKS, held_out_items
+from psserve.router.observability.metrics import Metrics
 from psserve.router.task_routing.classifier import TaskModule
 from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.task_routing.training import train
-from psserve.router.workers import WorkerTable
-from psserve.training.tasks import TASKS, held_out_items
+from psserve.router.workers.workers import WorkerTable
 
 from .report import Figure
 from .statistics import in_ms, median, percentile

@@ -8,9 +8,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from psserve.demo.tasks import TASKS, example_requests, held_out_items
 from psserve.router.task_routing.classifier import TaskModule
 from psserve.training.conversation import Conversation
-from psserve.training.tasks import TASKS, example_requests, held_out_items
 from tests.router.task_zoo import twenty_two_modules
 
 DEMO_REQUESTS = 500

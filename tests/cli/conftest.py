@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import build_zoo
+from psserve.zoo.synthetic.zoo import build_zoo
 from tests.router.conftest import fleet, make_fleet
 
 __all__ = ["fleet", "make_fleet"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.fleet.test_chat import Script, delta, url
+from tests.fleet.chat.test_chat import Script, delta, url
 
 __all__ = ["url"]
 

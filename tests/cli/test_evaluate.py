@@ -10,12 +10,12 @@ from click.testing import CliRunner, Result
 from psserve.cli.evaluate import SCORERS
 from psserve.cli.main import cli
 from psserve.cli.recording import Recorder
-from psserve.fleet.state import ServerState
+from psserve.fleet.run.state import ServerState
 from psserve.training import scorers
 from psserve.training.evaluate import Score
 from psserve.training.record import data_hash
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import build_zoo
+from psserve.zoo.synthetic.zoo import build_zoo
 
 from .zoo_commands import pretend_serving
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from psserve.cli.main import cli
 from psserve.training import packages
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import build_zoo
+from psserve.zoo.synthetic.zoo import build_zoo
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from psserve import __version__
 from psserve.cli.launch import command
 from psserve.cli.main import cli
-from psserve.fleet.state import FleetState, ProcessId, ServerState, read_state, write_state
+from psserve.fleet.run.state import FleetState, ProcessId, ServerState, read_state, write_state
 from psserve.zoo import Zoo
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 

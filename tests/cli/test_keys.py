@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from psserve.api_keys import digest_of
 from psserve.cli.main import cli
+from psserve.contracts.api_keys import digest_of
 from psserve.zoo import Zoo
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.control_socket import ControlSocket
-from psserve.fleet.protocol import control_path
-from psserve.fleet.state import ServerState
+from psserve.fleet.live.control_socket import ControlSocket
+from psserve.fleet.live.protocol import control_path
+from psserve.fleet.run.state import ServerState
 from psserve.zoo import Zoo
 
 from .zoo_commands import fails, pretend_serving, run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.state import ServerState
+from psserve.fleet.run.state import ServerState
 from psserve.zoo import Zoo
 from psserve.zoo.manifest import EvaluationRecord
 

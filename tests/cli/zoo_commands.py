@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from psserve.cli.main import cli
-from psserve.fleet.state import FleetState, ProcessId, ServerState, write_state
+from psserve.fleet.run.state import FleetState, ProcessId, ServerState, write_state
 from psserve.zoo import Zoo
 
 

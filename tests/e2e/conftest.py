@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import Architecture, build_zoo
+from psserve.zoo.synthetic.zoo import Architecture, build_zoo
 from tests.e2e.oracle import Oracle
 
 MODULES = ("alpha", "beta", "gamma")

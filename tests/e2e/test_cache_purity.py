@@ -14,7 +14,7 @@ import torch
 
 from psserve.training.reference import prefill_kv
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import Architecture
+from psserve.zoo.synthetic.zoo import Architecture
 from tests.e2e.client import agent_sessions, client_of
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import Oracle

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
+from psserve.demo.tasks import TASKS, held_out_items
 from psserve.training.answers import zoo_answerer
 from psserve.training.fleet_answers import FleetAnswerer
 from psserve.training.scorers import SCORERS
-from psserve.training.tasks import TASKS, held_out_items
 from psserve.zoo import Zoo
 from tests.e2e.fleet import RunningFleet, launched
 

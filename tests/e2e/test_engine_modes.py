@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import Architecture
+from psserve.zoo.synthetic.zoo import Architecture
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle

@@ -17,7 +17,7 @@ import openai
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import Architecture
+from psserve.zoo.synthetic.zoo import Architecture
 from tests.e2e.client import agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import build_zoo
+from psserve.zoo.synthetic.zoo import build_zoo
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import PSSERVE, RunningFleet, launched, wait_idle
 from tests.e2e.load import MAX_TOKENS, Load

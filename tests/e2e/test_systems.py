@@ -17,7 +17,7 @@ from psserve.bench.trace.join import with_spans
 from psserve.bench.trace.phases import PHASES
 from psserve.training.reference import generate
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import Architecture
+from psserve.zoo.synthetic.zoo import Architecture
 from tests.bench.records import record
 from tests.e2e.client import random_ids
 from tests.e2e.fleet import one_fleet_at_a_time

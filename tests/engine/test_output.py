@@ -7,7 +7,7 @@ import sys
 
 SCRIPT = """
 import logging, os, sys
-from psserve.engine.output import lose_what_cannot_be_written
+from psserve.engine.process import lose_what_cannot_be_written
 lose_what_cannot_be_written()
 logging.basicConfig()
 print("out", flush=True)

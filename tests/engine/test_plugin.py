@@ -21,6 +21,6 @@ def test_a_stock_server_has_nothing_but_what_a_cpu_needs(cuda: bool, monkeypatch
 
 
 def disconnect_targets() -> set[str]:
-    from psserve.engine import disconnect
+    from psserve.engine.fixes import disconnect
 
     return {hook.target for hook in disconnect.hooks()}

@@ -11,11 +11,11 @@ from psserve.errors import PlanError
 from psserve.fleet import FleetOptions, FleetPlan, RouterSpec, ServerSpec
 from psserve.fleet.devices import Machine
 from psserve.fleet.layout import checkpoint_path, decode_name, log_path, run_dir
-from psserve.fleet.memory import ServerMemory
-from psserve.fleet.ports import free_ports
-from psserve.fleet.sglang_args import EngineSettings
-from psserve.fleet.spec import Checkpoint, ModulePlan, PlanBasis
-from psserve.fleet.supply import Offer, Offers
+from psserve.fleet.live.supply import Offer, Offers
+from psserve.fleet.plan.memory import ServerMemory
+from psserve.fleet.plan.ports import free_ports
+from psserve.fleet.plan.sglang_args import EngineSettings
+from psserve.fleet.plan.spec import Checkpoint, ModulePlan, PlanBasis
 
 FAKE = str(Path(__file__).with_name("fake_server.py"))
 ENV = {"PATH": "/usr/bin:/bin"}

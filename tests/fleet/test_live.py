@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from psserve.api_keys import ApiKey, digest_of
+from psserve.contracts.api_keys import ApiKey, digest_of
 from psserve.errors import FleetError, NotRunning
-from psserve.fleet.control import change_fleet, live_state
-from psserve.fleet.key_file import write_keys
-from psserve.fleet.protocol import ChangeRequest, control_path, short_name
+from psserve.fleet.live.protocol import ChangeRequest, control_path, short_name
+from psserve.fleet.observe.control import change_fleet, live_state
+from psserve.fleet.options.key_file import write_keys
 
 from .conftest import WAIT_S, FakeFleet
 

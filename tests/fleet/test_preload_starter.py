@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from psserve.fleet import preload
-from psserve.fleet.preload import ForkedHandle, PreloadStarter
-from psserve.fleet.spec import ServerSpec
+from psserve.fleet.plan.spec import ServerSpec
+from psserve.fleet.run import preload
+from psserve.fleet.run.preload import ForkedHandle, PreloadStarter
 from tests.waiting import until
 
 from .conftest import WAIT_S

@@ -9,15 +9,14 @@ from typing import Any, get_args
 
 import pytest
 
-from psserve.api_keys import ApiKey, digest_of
+from psserve.contracts.api_keys import ApiKey, digest_of
+from psserve.contracts.router_config import POLICIES, RouterConfig
 from psserve.errors import FleetError
 from psserve.fleet import FleetOptions, make_plan
-from psserve.fleet.client import RouterClient
 from psserve.fleet.devices import Machine
-from psserve.fleet.key_file import ClientKeys
-from psserve.fleet.options import PolicyChoice, RouterOptions
-from psserve.router.config import RouterConfig
-from psserve.router.policies import POLICIES
+from psserve.fleet.options.key_file import ClientKeys
+from psserve.fleet.options.options import PolicyChoice, RouterOptions
+from psserve.fleet.run.router_client import RouterClient
 from tests.certificates import certificate
 
 from .conftest import WAIT_S

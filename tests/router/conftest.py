@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from psserve.contracts.router_config import RouterConfig
 from psserve.router.access.server import make_runner
 from psserve.router.app import make_app
-from psserve.router.config import RouterConfig
 from psserve.router.state import STATE, RouterState
 from tests.router.fake_worker import Fabric, FakeWorker
 

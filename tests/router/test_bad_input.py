@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from psserve.errors import RequestError
-from psserve.router.body import load_body, parse_generation
-from psserve.router.refused import REFUSED
-from psserve.router.workers import WorkerTable
+from psserve.router.answers.request import load_body, parse_generation
+from psserve.router.body.fields import REFUSED
+from psserve.router.workers.workers import WorkerTable
 from tests.router.conftest import Fleet, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
 

@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page, async_playwright, expect
 
+from psserve.contracts.router_config import RouterConfig
 from psserve.router.app import make_app
-from psserve.router.config import RouterConfig
 from tests.router.conftest import PATIENCE_S, Fleet, make_config
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

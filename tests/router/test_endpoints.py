@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from psserve.router.config import RouterConfig
+from psserve.contracts.router_config import RouterConfig
 from tests.router.conftest import Fleet, eventually, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
 

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from psserve.router.refused import REFUSED
+from psserve.router.body.fields import REFUSED
 from tests.router.conftest import Fleet
 from tests.router.test_bad_input import CHAT_CASES, COMPLETION_CASES
 

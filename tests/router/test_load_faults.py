@@ -224,7 +224,7 @@ async def test_bad_requests_open_no_breaker(make_fleet: Callable[..., Any]) -> N
 
 
 async def test_a_frozen_worker_is_noticed_before_any_deadline(make_fleet: Callable[..., Any], monkeypatch: Any) -> None:
-    monkeypatch.setattr("psserve.router.health.QUIET_S", 0.1)
+    monkeypatch.setattr("psserve.router.pairs.health.QUIET_S", 0.1)
     fleet = await make_fleet(breaker={"stall_secs": 0.5})
     fleet.math.freeze()
     held = start(fleet, 1)
@@ -241,7 +241,7 @@ async def test_a_frozen_worker_is_noticed_before_any_deadline(make_fleet: Callab
 async def test_a_worker_that_computes_long_answers_is_not_thought_frozen(
     make_fleet: Callable[..., Any], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("psserve.router.health.QUIET_S", 0.1)
+    monkeypatch.setattr("psserve.router.pairs.health.QUIET_S", 0.1)
     fleet = await make_fleet(breaker={"stall_secs": 5.0})
     fleet.math.faults.append("hang_paired")
     held = start(fleet, 1)

@@ -9,7 +9,7 @@ import anthropic
 import pytest
 
 from psserve.errors import RequestError
-from psserve.router.messages.request import chat_body
+from psserve.router.apis.messages_request import chat_body
 from tests.router.conftest import Fleet
 from tests.router.fake_worker import prompt_tokens
 

@@ -15,7 +15,7 @@ from typing import IO
 import aiohttp
 import pytest
 
-from psserve.fleet.ports import free_ports, listens
+from psserve.fleet.plan.ports import free_ports, listens
 from tests.router.conftest import PATIENCE_S, eventually, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
 

@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from psserve.contracts.router_config import RouterConfig
 from psserve.errors import UsageError
-from psserve.router.config import RouterConfig
 from tests.router.conftest import Fleet, eventually
 from tests.router.fake_worker import FakeWorker
 

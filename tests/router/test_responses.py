@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from psserve.errors import RequestError
-from psserve.router.responses.request import chat_body
+from psserve.router.apis.responses_request import chat_body
 from tests.router.conftest import Fleet
 
 ADD = {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": True}

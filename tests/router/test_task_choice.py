@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.router.task_routing.choice import Choice, choose_module
+from psserve.router.task_routing.choice import MAX_TEXT, Choice, Sessions, choose_module, task_request
 from psserve.router.task_routing.classifier import Decision
-from psserve.router.task_routing.request import MAX_TEXT, task_request
-from psserve.router.task_routing.sessions import Sessions
 
 SURE = Decision({"math": 0.1, "code": 0.8})
 UNSURE = Decision({"math": 0.2, "code": 0.1})

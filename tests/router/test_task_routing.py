@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from psserve.contracts.router_config import RouterConfig
 from psserve.errors import UsageError
-from psserve.router.config import RouterConfig
-from psserve.router.task_routing.plugins import classifier_names, find_classifier
+from psserve.router.task_routing.classifier import classifier_names, find_classifier
 from tests.router.conftest import Fleet, eventually
 from tests.router.fake_worker import FakeWorker
 from tests.router.test_reload import entry, rewritten

@@ -11,18 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from psserve.demo.tasks import TASKS, example_requests, held_out_items
 from psserve.errors import StartError
 from psserve.router.task_routing.classifier import Decision, TaskModule, TaskRequest
-from psserve.router.task_routing.ngrams import ngrams
-from psserve.router.task_routing.tfidf import TfidfClassifier, make
-from psserve.training.tasks import TASKS, example_requests, held_out_items
+from psserve.router.task_routing.tfidf import TfidfClassifier, make, ngrams
 from tests.router.task_zoo import trained, twenty_two_modules
 
 THRESHOLD = 0.25
 
 
 def demo_modules() -> tuple[TaskModule, ...]:
-    """The demo zoo's manifests (psserve.training.demo_zoo.finetune_config)."""
+    """The demo zoo's manifests (psserve.demo.demo_zoo.finetune_config)."""
     return tuple(
         TaskModule(name, task=task.description, examples=example_requests(name)) for name, task in TASKS.items()
     )

@@ -45,7 +45,7 @@ def test_the_gpus_kv_cache_is_what_the_servers_leave(
     gib: int, fits: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from psserve.errors import PlanError
-    from psserve.zoo.synthetic import build_zoo
+    from psserve.zoo.synthetic.zoo import build_zoo
     from tests.fleet.planning import gpus
 
     gpu_bench = script("gpu_bench", monkeypatch)

@@ -31,7 +31,7 @@ def test_the_stand_in_is_found_as_an_installation_of_the_checkout(tmp_path: Path
     )
     assert done.stdout.splitlines() == [
         str(tmp_path / "psserve" / "cli" / "main.py"),
-        "sglang.srt.platforms psserve_cpu psserve.engine.cpu:activate",
+        "sglang.srt.platforms psserve_cpu psserve.engine.cpu.platform:activate",
         "sglang.srt.plugins psserve psserve.engine.plugin:load",
     ]
 

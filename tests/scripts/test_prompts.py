@@ -7,7 +7,7 @@ from scripts.measuring.prompts import ChatPrompts, random_ids
 
 
 def test_messages_have_the_wanted_length_and_differ(tmp_path: Path) -> None:
-    from psserve.zoo.synthetic_tokenizer import write_tokenizer
+    from psserve.zoo.synthetic.tokenizer import write_tokenizer
 
     write_tokenizer(tmp_path, 4096)
     prompts = ChatPrompts(tmp_path / "tokenizer.json", random.Random(0), template_tokens=9)

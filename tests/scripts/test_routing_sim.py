@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psserve.router.policies import PolicyName, make_policy
+from psserve.contracts.router_config import PolicyName
+from psserve.router.policies import make_policy
 from scripts.routing_sim.cache import PageCache
 from scripts.routing_sim.replay import Outcome, Servers, replay
 from scripts.routing_sim.workload import Workload, make_sessions

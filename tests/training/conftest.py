@@ -9,7 +9,7 @@ import torch
 
 from psserve.training.reference import Pair, load_pair
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import build_zoo
+from psserve.zoo.synthetic.zoo import build_zoo
 
 
 @pytest.fixture(scope="session", params=["qwen3", "llama"])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from psserve.training.progress import read_metrics
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import build_zoo
+from psserve.zoo.synthetic.zoo import build_zoo
 from tests.waiting import until
 
 LAUNCH = {1: (), 2: ("-m", "torch.distributed.run", "--nproc_per_node", "2")}

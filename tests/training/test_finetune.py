@@ -24,7 +24,7 @@ from psserve.training.record import data_hash
 from psserve.training.reference import load_model, load_pair
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import SHAPE, build_zoo, new_model
+from psserve.zoo.synthetic.zoo import SHAPE, build_zoo, new_model
 from tests.training.plain import plain_loss
 
 

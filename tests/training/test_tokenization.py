@@ -10,7 +10,7 @@ from psserve import torchvision_ops
 from psserve.errors import DataError
 from psserve.training.conversation import Conversation
 from psserve.training.tokenization import pack, prompt_ids, tokenize, tokenize_parts
-from psserve.zoo.synthetic_tokenizer import END, write_tokenizer
+from psserve.zoo.synthetic.tokenizer import END, write_tokenizer
 
 TURNS = (
     {"role": "system", "content": "Be brief."},

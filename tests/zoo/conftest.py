@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic import build_zoo
+from psserve.zoo.synthetic.zoo import build_zoo
 
 Edit = Callable[[str, Callable[[dict[str, Any]], None]], None]
 

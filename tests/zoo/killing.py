@@ -13,7 +13,7 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context("forkserver")  # a fork of this process would inherit PyTorch's threads
 CONTEXT.set_forkserver_preload(
     [
-        "psserve.zoo.importing",
+        "psserve.zoo.adding.importing",
         "transformers.models.auto.configuration_auto",
         "transformers.models.qwen3.configuration_qwen3",
     ]

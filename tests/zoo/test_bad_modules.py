@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from psserve.errors import IncompatibleCheckpoint, ZooError
 from psserve.zoo import Zoo
-from psserve.zoo.checkpoint import read_checkpoint
+from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 
 from .conftest import Edit
 from .test_changes import contents

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from psserve.errors import ModuleExists
-from psserve.zoo import Zoo, staging
-from psserve.zoo.recovery import changing
+from psserve.zoo import Zoo
+from psserve.zoo import transactions as staging
+from psserve.zoo.transactions import changing
 from psserve.zoo.verify import verify
 
 from .killing import CONTEXT, kill_at

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from psserve.errors import ManifestError, ZooError
-from psserve.zoo import Zoo, materialise
+from psserve.zoo import Zoo
+from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.export import export_module
-from psserve.zoo.training_record import TRAINING_RECORD
+from psserve.zoo.materialise import materialise
 
 
 def export(zoo: Zoo, name: str, destination: Path) -> Path:

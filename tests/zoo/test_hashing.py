@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from psserve.zoo.hashing import CHUNK, hash_file, record_files
+from psserve.zoo.manifest import CHUNK, hash_file, record_files
 from psserve.zoo.progress import Progress
 
 

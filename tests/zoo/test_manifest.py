@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from psserve.errors import ManifestError
 from psserve.zoo.manifest import (
     FILE_NAME,
+    NAME,
     EvaluationRecord,
     FileRecord,
     LinkRecord,
@@ -17,7 +18,6 @@ from psserve.zoo.manifest import (
     read_manifest,
     write_manifest,
 )
-from psserve.zoo.names import NAME
 
 HASH = "0" * 64
 EVALUATION = {"date": 1, "scorer": "exact", "data_hash": HASH, "items": 4, "max_tokens": 9, "how": "fleet"}

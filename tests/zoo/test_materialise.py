@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from psserve.errors import ManifestError, ZooError
-from psserve.zoo import Zoo, materialise
+from psserve.zoo import Zoo
+from psserve.zoo.materialise import materialise
 
 
 def links(directory: Path) -> dict[str, Path]:

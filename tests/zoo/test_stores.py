@@ -10,8 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from psserve.errors import ManifestError, UsageError, ZooError
-from psserve.zoo import Module, Zoo, materialise
-from psserve.zoo.stores import REBUILT, checkpoint_files
+from psserve.zoo import Module, Zoo
+from psserve.zoo.materialise import materialise
+from psserve.zoo.stores import checkpoint_files
+from psserve.zoo.transactions import REBUILT
 
 METADATA = {"format": "pt"}
 
@@ -158,7 +160,7 @@ def test_a_link_to_a_file_that_is_gone_is_refused_and_others_are_listed(zoo: Zoo
 
 
 def test_an_adapter_cannot_be_linked(zoo: Zoo, tmp_path: Path) -> None:
-    from .test_lora import make_adapter
+    from tests.zoo.checkpoints.test_lora import make_adapter
 
     adapter = make_adapter(zoo.base.path, tmp_path / "adapter")
     with pytest.raises(UsageError, match="--store link needs weights on disk"):

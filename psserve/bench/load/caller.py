@@ -12,7 +12,7 @@ import aiohttp
 from psserve.bench.load.endpoints import base_url
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.load.stream import RequestFailed, Streamed, stream
-from psserve.tls import client_context
+from psserve.contracts.tls import client_context
 
 IDLE_S = 3.0
 """Unused connections are closed after this: SGLang closes them after 5 s, and a request would meet the closing."""

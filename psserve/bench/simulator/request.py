@@ -14,7 +14,7 @@ from psserve.bench.simulator.line import line_of
 from psserve.bench.simulator.progress import SimulationProgress
 from psserve.bench.simulator.setup import Setup, SystemName
 from psserve.bench.slo import Slo
-from psserve.router.policies import PolicyName
+from psserve.contracts.router_config import PolicyName
 
 
 @dataclass(frozen=True, kw_only=True)

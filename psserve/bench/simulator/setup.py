@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from psserve.bench.simulator.costs import Costs
+from psserve.contracts.router_config import PolicyName
 from psserve.errors import UsageError
-from psserve.router.policies import PolicyName
 
 SystemName = Literal["shared", "disaggregated", "colocated", "lora", "single"]
 SYSTEMS: tuple[SystemName, ...] = get_args(SystemName)

@@ -22,7 +22,8 @@ from psserve.bench.simulator.pool import Pool
 from psserve.bench.simulator.prefill import PrefillQueue
 from psserve.bench.simulator.server import Server
 from psserve.bench.simulator.setup import Setup
-from psserve.router.policies import PolicyName, make_policy
+from psserve.contracts.router_config import PolicyName
+from psserve.router.policies import make_policy
 
 
 class System(ABC):

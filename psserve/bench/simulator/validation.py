@@ -19,7 +19,7 @@ from psserve.bench.simulator.replay import sessions_of
 from psserve.bench.simulator.setup import SYSTEMS, Setup
 from psserve.bench.simulator.simulation import simulate
 from psserve.errors import BenchError
-from psserve.fleet.sglang_args import reserved_tokens
+from psserve.fleet.plan.sglang_args import reserved_tokens
 
 FIGURES = ("sessions_per_s", "p50_session_s", "p95_session_s")
 

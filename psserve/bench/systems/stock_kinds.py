@@ -13,7 +13,7 @@ from psserve.bench.systems.front import Route
 from psserve.bench.systems.lora import check_lora, lora_arguments
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.stock_plan import StockPlanner
-from psserve.fleet.sglang_args import LOOPBACK
+from psserve.fleet.plan.sglang_args import LOOPBACK
 from psserve.zoo import Base
 
 

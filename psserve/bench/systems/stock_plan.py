@@ -14,9 +14,9 @@ from psserve.bench.systems.spec import SystemSpec
 from psserve.engine.settings import ROLE, Role
 from psserve.fleet import layout
 from psserve.fleet.devices import Machine
-from psserve.fleet.ports import free_ports
-from psserve.fleet.settings import engine_settings, within_pool
-from psserve.fleet.sglang_args import LOOPBACK, EngineSettings, server_args, server_env
+from psserve.fleet.plan.ports import free_ports
+from psserve.fleet.plan.settings import engine_settings, within_pool
+from psserve.fleet.plan.sglang_args import LOOPBACK, EngineSettings, server_args, server_env
 from psserve.zoo import Base
 
 Kind = Literal["prefill", "decode", "whole"]

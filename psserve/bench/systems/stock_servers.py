@@ -12,9 +12,9 @@ from typing import Protocol
 
 from psserve.errors import StartError
 from psserve.fleet import layout
-from psserve.fleet.logs import last_error
-from psserve.fleet.preload import PreloadStarter
-from psserve.fleet.process import Handle, Runnable, SubprocessStarter
+from psserve.fleet.run.logs import last_error
+from psserve.fleet.run.preload import PreloadStarter
+from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter
 
 _POLL_S = 0.2
 _END_WITHIN_S = 20.0

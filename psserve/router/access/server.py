@@ -14,8 +14,23 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
-from psserve.errors import RequestError
-from psserve.request_limits import RequestLimits
+from psserve.contracts.limits import RequestLimits
+from psserve.contracts.tls import ServerCertificate
+from psserve.errors import RequestError, UsageError
+
+LOOK_S = 1.0
+
+
+async def keep_renewed(certificate: ServerCertificate) -> None:
+    """Look at its files once a second. Never ends by itself."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            if certificate.renew():
+                log.info("a renewed certificate is in use")
+        except (UsageError, OSError) as error:  # OSError: replaced once more, in this very moment
+            log.error("renewed certificate not taken up, the one before stays in use: %s", error)
+
 
 SERVER = "psserve"
 """What the header `Server` says: aiohttp would name its version, and Python's."""

@@ -12,22 +12,70 @@ Whatever waits, waits here and not in the workers' own queues, which know neithe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
 from weakref import WeakKeyDictionary
 
+from psserve.contracts.limits import QueueLimits
+from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import RequestError
-from psserve.load_limits import QueueLimits
 from psserve.router.admission.fair import FairQueue
-from psserve.router.admission.grant import Grant
-from psserve.router.admission.outputs import Outputs
-from psserve.router.admission.rooms import DecodeRoom, PrefillRoom, unshared_tokens
-from psserve.router.config import ModuleConfig
-from psserve.router.load_metrics import LoadMetrics
-from psserve.router.policies import Request
-from psserve.router.routing import RETRY_AFTER_S, Routing
-from psserve.router.workers import Worker
+from psserve.router.admission.rooms import DecodeRoom, Outputs, PrefillRoom, unshared_tokens
+from psserve.router.body.fields import Body
+from psserve.router.observability.metrics import LoadMetrics
+from psserve.router.placement.routing import RETRY_AFTER_S, Place, Routing
+from psserve.router.policies import Prompt, Request
+from psserve.router.workers.workers import Worker
+
+
+@dataclass(eq=False)
+class Grant:
+    """A pair of workers, and room on both. End it once the sequence has ended, in whatever way."""
+
+    place: Place
+    module: str
+    prompt: Prompt
+    unshared_tokens: int
+    prefill_room: PrefillRoom
+    decode_room: DecodeRoom
+    freed: Callable[[], None]
+    """Called whenever there may be room for others."""
+    _in_window: bool = True
+    _ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.prefill_room.add(self.module, self.place.prefill_tokens)
+        self.decode_room.add(self.prompt, self.unshared_tokens)
+
+    @property
+    def prefill(self) -> Worker:
+        return self.place.prefill
+
+    @property
+    def decode(self) -> Worker:
+        return self.place.decode
+
+    def prefilled(self, body: Body, prompt_tokens: int) -> None:
+        """The prefill worker has read the prompt: `prompt_tokens` tokens for `body`."""
+        self.place.prefilled(body, prompt_tokens)
+        self._leave_window()
+        self.freed()
+
+    def end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self.place.end()
+        self._leave_window()
+        self.decode_room.remove(self.prompt, self.unshared_tokens)
+        self.freed()
+
+    def _leave_window(self) -> None:
+        if self._in_window:
+            self._in_window = False
+            self.prefill_room.remove(self.module, self.place.prefill_tokens)
+
 
 REQUEST_COST = 16
 """What a sequence costs beside the tokens of its prompt, in tokens: none is free."""

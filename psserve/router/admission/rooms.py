@@ -7,8 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from psserve.load_limits import QueueLimits
+from psserve.contracts.limits import QueueLimits
 from psserve.router.policies import Prompt
+
+START_TOKENS = 512.0
+MARGIN = 2.0
+MEMORY = 32
+"""About so many answers are remembered."""
+
+
+class Outputs:
+    """Running mean of the tokens that a module's answers had."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}
+
+    def expected(self, module: str, limit: int) -> int:
+        """Tokens to make room for, of the `limit` that a request asks for: MARGIN times the mean."""
+        return min(limit, round(MARGIN * self._means.get(module, START_TOKENS)))
+
+    def learn(self, module: str, tokens: float) -> None:
+        """An answer of the module had so many."""
+        mean = self._means.get(module, START_TOKENS)
+        self._means[module] = mean + (tokens - mean) / MEMORY
+
 
 STRIDE = 8
 """Blocks of a prompt are counted by so many at a time: a long one has hundreds. The rest counts as not shared."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from psserve.loads import LOADS_PATH, Load, parse_load
-from psserve.router.fresh import Fresh
-from psserve.router.upstream import Upstream
-from psserve.router.workers import Worker, WorkerTable
+from psserve.contracts.loads import LOADS_PATH, Load, parse_load
+from psserve.router.workers.deadline import Fresh
+from psserve.router.workers.upstream import Upstream
+from psserve.router.workers.workers import Worker, WorkerTable
 
 FRESH_S = 0.9
 ANSWER_S = 0.5

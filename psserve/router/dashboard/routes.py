@@ -12,7 +12,7 @@ from importlib.resources import files
 from aiohttp import web
 
 from psserve.router.dashboard.view import view
-from psserve.router.info import json_response
+from psserve.router.endpoints.info import json_response
 from psserve.router.state import STATE
 
 PAGE = "/dashboard"

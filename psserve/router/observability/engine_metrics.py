@@ -6,9 +6,9 @@ import asyncio
 import re
 from collections.abc import Iterable
 
-from psserve.router.fresh import Fresh
-from psserve.router.upstream import Upstream
-from psserve.router.workers import Worker, WorkerTable
+from psserve.router.workers.deadline import Fresh
+from psserve.router.workers.upstream import Upstream
+from psserve.router.workers.workers import Worker, WorkerTable
 
 PATH = "/metrics"
 FRESH_S = 1.0

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from psserve.router.observability.tracing import UNTRACED, LegSpan
+if TYPE_CHECKING:
+    pass
+
+
+class LegSpan:
+    """The span of one leg. This one: of a request that is not traced."""
+
+    headers: Mapping[str, str] = {}
+    """For the worker, so that its own spans become children."""
+
+    def end(self, error: BaseException | None = None, events: Mapping[str, float | None] | None = None) -> None:
+        """The leg is over. `events`: name -> when (monotonic seconds), None: did not happen. Later calls do nothing."""
+
+
+UNTRACED = LegSpan()
+
 
 UNFINISHED = b'"finish_reason":null'
 """Is in every event that carries output and is not the last; in none of those that close a stream."""

@@ -6,30 +6,18 @@ is never set, and a leg's span is one lookup.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
-from psserve.router.config import Role, RouterConfig
+from psserve.contracts.router_config import Role
+from psserve.router.observability.sequence import UNTRACED, LegSpan
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from psserve.router.exchange import Exchange
-
-ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-
-
-class LegSpan:
-    """The span of one leg. This one: of a request that is not traced."""
-
-    headers: Mapping[str, str] = {}
-    """For the worker, so that its own spans become children."""
-
-    def end(self, error: BaseException | None = None, events: Mapping[str, float | None] | None = None) -> None:
-        """The leg is over. `events`: name -> when (monotonic seconds), None: did not happen. Later calls do nothing."""
+    from psserve.router.answers.exchange import Exchange
 
 
 class RequestTrace(Protocol):
@@ -50,7 +38,6 @@ class Tracing:
 
 
 CURRENT: ContextVar[RequestTrace | None] = ContextVar("psserve_trace", default=None)
-UNTRACED = LegSpan()
 
 
 def leg_span(role: Role, worker: str) -> LegSpan:
@@ -69,13 +56,3 @@ def traced_leg(role: Role, worker: str, headers: Mapping[str, str]) -> Iterator[
         span.end(error)
         raise
     span.end()
-
-
-def make_tracing(config: RouterConfig) -> Tracing:
-    """As configured, by the file or OpenTelemetry's environment variables. Raises StartError."""
-    if config.otlp_traces_endpoint is None and not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
-        return Tracing()
-    # Only here: a router without tracing does not pay for the import.
-    from psserve.router.observability.otel import otlp_tracing
-
-    return otlp_tracing(config.otlp_traces_endpoint)

@@ -6,18 +6,15 @@ Everything here is deterministic but `random`, and needs no event loop, no clock
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
+from psserve.contracts.router_config import PolicyName
 from psserve.router.policies.base import Choice, Outcome, Policy, Prompt, Request
 from psserve.router.policies.index import Holdings, PredictedHoldings
 from psserve.router.policies.prefix import PrefixAware
-from psserve.router.policies.session import SessionAffinity
-from psserve.router.policies.simple import LeastLoaded, Random, RoundRobin
+from psserve.router.policies.simple import LeastLoaded, Random, RoundRobin, SessionAffinity
 
 __all__ = ["POLICIES", "Choice", "Holdings", "Outcome", "Policy", "PolicyName", "Prompt", "Request", "make_policy"]
 
-PolicyName = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
-POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 
 FLOOR_SHARE = 4
 """A server with less than this part (one in ...) of its KV pool spoken for is never called overloaded."""

@@ -8,8 +8,14 @@ from typing import Any
 
 from psserve.errors import UsageError
 from psserve.router.task_routing.choice import Choice, choose_module
-from psserve.router.task_routing.classifier import Decision, Evidence, Explains, TaskModule, TaskRequest
-from psserve.router.task_routing.plugins import find_classifier
+from psserve.router.task_routing.classifier import (
+    Decision,
+    Evidence,
+    Explains,
+    TaskModule,
+    TaskRequest,
+    find_classifier,
+)
 
 
 @dataclass(frozen=True)

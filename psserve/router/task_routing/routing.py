@@ -8,17 +8,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 
+from psserve.contracts.router_config import RouterConfig, TaskRoutingConfig
 from psserve.errors import RequestError
-from psserve.router.checks import Body
-from psserve.router.config import RouterConfig, TaskRoutingConfig
-from psserve.router.metrics import Metrics
-from psserve.router.session import session_of
-from psserve.router.task_routing.choice import Choice, choose_module, task_unclear
-from psserve.router.task_routing.classifier import AskBase, Decision, TaskClassifier, TaskModule, TaskRequest
-from psserve.router.task_routing.plugins import find_classifier
-from psserve.router.task_routing.request import task_request
-from psserve.router.task_routing.sessions import Sessions
-from psserve.router.workers import WorkerTable
+from psserve.router.body.fields import Body
+from psserve.router.body.session import session_of
+from psserve.router.observability.metrics import Metrics
+from psserve.router.task_routing.choice import Choice, Sessions, choose_module, task_request, task_unclear
+from psserve.router.task_routing.classifier import (
+    AskBase,
+    Decision,
+    TaskClassifier,
+    TaskModule,
+    TaskRequest,
+    find_classifier,
+)
+from psserve.router.workers.workers import WorkerTable
 
 AUTO = "auto"
 """The model's name that asks for task routing. No module can be called that."""

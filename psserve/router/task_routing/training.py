@@ -16,8 +16,7 @@ import orjson
 
 from psserve.router.task_routing.background import BACKGROUND
 from psserve.router.task_routing.classifier import TaskModule
-from psserve.router.task_routing.model import LinearModel
-from psserve.router.task_routing.ngrams import ngrams
+from psserve.router.task_routing.tfidf import LinearModel, ngrams
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from psserve.bench.load.texts import CalibratedTexts, TokenizedTexts
 from psserve.bench.load.words import words
 from psserve.bench.session import Call, Session, Step
 from psserve.errors import BenchError
-from psserve.zoo.synthetic_tokenizer import write_tokenizer
+from psserve.zoo.synthetic.tokenizer import write_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from psserve.contracts.router_config import RouterConfig
+from psserve.contracts.tls import client_context, server_context
 from psserve.errors import UsageError
-from psserve.fleet.http import HttpClient
-from psserve.router.config import RouterConfig
-from psserve.tls import client_context, server_context
+from psserve.fleet.run.router_client import HttpClient
 from tests.certificates import certificate
 from tests.router.conftest import PATIENCE_S, Fleet, eventually, make_config
 from tests.router.fake_worker import Fabric, FakeWorker

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from psserve.api_keys import ApiKey, digest_of
-from psserve.router.access.rates import Bucket
-from psserve.router.config import RouterConfig
+from psserve.contracts.api_keys import ApiKey, digest_of
+from psserve.contracts.router_config import RouterConfig
+from psserve.router.access.clients import Bucket
 from tests.router.conftest import Fleet, eventually
 
 CI, OPS = "psk_ci", "psk_ops"
@@ -129,7 +129,7 @@ async def test_keys_come_and_go_while_the_router_runs(keyed: Fleet) -> None:
 
 def test_a_bucket_fills_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("psserve.router.access.rates.monotonic", lambda: now)
+    monkeypatch.setattr("psserve.router.access.clients.monotonic", lambda: now)
     bucket = Bucket(60)
     bucket.take(90)
     assert (bucket.level, bucket.seconds_until(1)) == (-30, 31)

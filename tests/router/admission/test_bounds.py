@@ -6,13 +6,12 @@ import asyncio
 
 import pytest
 
+from psserve.contracts.limits import QueueLimits
 from psserve.errors import RequestError
-from psserve.load_limits import QueueLimits
-from psserve.router.admission.admission import Admission
-from psserve.router.admission.grant import Grant
-from psserve.router.metrics import Metrics
+from psserve.router.admission.admission import Admission, Grant
+from psserve.router.observability.metrics import Metrics
 from psserve.router.policies import Prompt, Request
-from tests.router.test_routing import MATH, make_routing, named
+from tests.router.placement.test_routing import MATH, make_routing, named
 
 WINDOW = 2
 WAITING = 3

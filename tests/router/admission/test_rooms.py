@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.load_limits import QueueLimits
-from psserve.router.admission.outputs import Outputs
-from psserve.router.admission.rooms import STRIDE, DecodeRoom, PrefillRoom, unshared_tokens
+from psserve.contracts.limits import QueueLimits
+from psserve.router.admission.rooms import STRIDE, DecodeRoom, Outputs, PrefillRoom, unshared_tokens
 from psserve.router.policies import Prompt
 
 

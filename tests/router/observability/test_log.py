@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.router.exchange import SANE_ID, Exchange
-from psserve.router.observability.log_format import JsonFormatter
-from psserve.router.observability.request_line import Line, request_line
+from psserve.router.answers.exchange import SANE_ID, Exchange
+from psserve.router.endpoints.request_line import JsonFormatter, Line, request_line
 from tests.router.conftest import Fleet, eventually
 
 SECRET = "what the client asks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psserve.router.policies.balance import RecentWork
+from psserve.router.policies.prefix import RecentWork
 
 SERVERS = ("a", "b")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psserve.router.policies.recent import PART, RecentBlocks
+from psserve.router.policies.index import PART, RecentBlocks
 
 prompts = st.lists(st.integers(0, 1), max_size=12).map(tuple)
 ENOUGH = 10_000

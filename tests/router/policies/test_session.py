@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psserve.router.policies.session import OVERLOAD_FACTOR, SessionAffinity, rendezvous
+from psserve.router.policies.simple import OVERLOAD_FACTOR, SessionAffinity, rendezvous
 from tests.router.policies.placing import SERVERS, request, text
 
 names = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6, unique=True)

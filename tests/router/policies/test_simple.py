@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from psserve.router.policies import POLICIES, make_policy
+from psserve.contracts.router_config import POLICIES
+from psserve.router.policies import make_policy
 from psserve.router.policies.simple import LeastLoaded, Random, RoundRobin
 from tests.router.policies.placing import SERVERS, request, text
 

@@ -1,0 +1,221 @@
+"""What the router is told: one JSON file, read at start and again at each SIGHUP (see reload.py).
+
+The supervisor writes it (mode 0600, it holds keys); `psserve route` users write it by hand. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from psserve.contracts.addresses import is_loopback
+from psserve.contracts.api_keys import ApiKey
+from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
+from psserve.errors import UsageError
+
+PolicyName = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
+
+
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+
+
+Role = Literal["prefill", "decode"]
+LogFormat = Literal["text", "json"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseConfig(_Strict):
+    """The base model: what every module's prompt is prefilled with."""
+
+    name: str
+    path: str
+    vocab_size: int = Field(gt=0)
+    context_length: int = Field(gt=1)
+    """Tokens of prompt and answer together."""
+    kv_token_bytes: int | None = Field(default=None, gt=0)
+    """Size of one token's KV. None: not known."""
+
+
+class ModuleConfig(_Strict):
+    """One decode module, as `/v1/models` shows it."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    task: str = ""
+    examples: tuple[str, ...] = ()
+    """Requests that are its task: what task routing learns from, beside `task`."""
+    created: int = 0
+    """Unix seconds."""
+    path: str = ""
+    edition: int = Field(default=1, ge=1)
+    """Raised when the module's weights are replaced: only workers of the same edition serve it."""
+
+
+class KvEventsConfig(_Strict):
+    """ZeroMQ addresses of a worker's KV events (SGLang's `--kv-events-config`)."""
+
+    endpoint: str
+    """Where they are published."""
+    replay_endpoint: str
+    """Where it is asked for past ones."""
+
+    @field_validator("endpoint", "replay_endpoint")
+    @classmethod
+    def _stays_here(cls, address: str) -> str:
+        url = urlsplit(address)
+        if url.scheme != "ipc" and not (url.scheme == "tcp" and is_loopback(url.hostname or "")):
+            raise ValueError(f"{address!r}: KV events hold prompts, so the address must be ipc://... or loopback")
+        return address
+
+
+class WorkerConfig(_Strict):
+    """One SGLang server. Ports are stable across its restarts.
+
+    A decode worker whose module is not listed in this edition is on standby: it is probed, but gets no new requests.
+    """
+
+    name: str
+    role: Role
+    module: str | None = None
+    edition: int = Field(default=1, ge=1)
+    """Of its module."""
+    host: str = "127.0.0.1"
+    port: int = Field(gt=0, lt=65536)
+    bootstrap_port: int | None = Field(default=None, gt=0, lt=65536)
+    kv_tokens: int | None = Field(default=None, gt=0)
+    """Size of its KV pool. None: not known."""
+    max_running_requests: int | None = Field(default=None, gt=0)
+    """Requests that it computes at a time. None: not known."""
+    kv_events: KvEventsConfig | None = None
+    """Of a prefill worker. None: it publishes none."""
+
+    @model_validator(mode="after")
+    def _role_fields(self) -> WorkerConfig:
+        if self.role == "prefill" and self.bootstrap_port is None:
+            raise ValueError(f"worker {self.name!r}: a prefill worker needs bootstrap_port")
+        if self.role == "decode" and self.module is None:
+            raise ValueError(f"worker {self.name!r}: a decode worker needs module")
+        return self
+
+
+class TaskRoutingConfig(_Strict):
+    """How `model: "auto"` finds a module (see task_routing/)."""
+
+    classifier: str = "tfidf"
+    threshold: float = Field(default=0.25, ge=0, le=1)
+    """Confidence from which on a module is chosen."""
+    default_module: str | None = None
+    """Who gets requests below it. None: they are refused."""
+
+
+class RouterConfig(_Strict):
+    """The whole file."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=30000, ge=0, lt=65536)
+    """0 picks a free port; the `listening` line tells which."""
+    api_key: str | None = Field(default=None, min_length=1)
+    """What clients must send as `Authorization: Bearer`; None leaves the API open."""
+    keys: tuple[ApiKey, ...] | None = None
+    """Clients' keys, one of which is then needed (or `api_key`). None: there is no key file."""
+    operator_key: str | None = Field(default=None, min_length=1)
+    """What the supervisor and psserve's commands send, and nobody else knows. It opens everything."""
+    insecure: bool = False
+    """Listen without any key on an address that other machines reach."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which clients may come, in lower case; localhost and addresses are always right."""
+    ssl_certfile: Path | None = None
+    """Certificate and chain (PEM). None: plain HTTP."""
+    ssl_keyfile: Path | None = None
+    """Its private key (PEM)."""
+    worker_key: str = Field(min_length=1)
+    """What the workers require from us."""
+    base: BaseConfig
+    modules: tuple[ModuleConfig, ...]
+    workers: tuple[WorkerConfig, ...]
+    limits: RequestLimits = RequestLimits()
+    request_timeout_s: float = Field(default=600.0, gt=0)
+    """From the moment a request's body was read and checked to its last byte: waiting for its turn and further attempts
+    included. Clients may ask for less (`x-request-timeout`)."""
+    first_byte_timeout_s: float = Field(default=360.0, gt=0)
+    """The same until its answer begins (see admission/terms.py)."""
+    upstream_timeout_s: float = Field(default=15.0, gt=0)
+    """For connecting to a worker, and for a whole health probe of one that is not busy."""
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+    """How long requests in flight may go on after SIGTERM."""
+    kv_pool_tokens: int | None = Field(default=None, gt=0)
+    """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
+    page_size: int = Field(default=16, gt=0)
+    """Tokens of a KV page of the workers."""
+    prefill_policy: PolicyName = "prefix"
+    """Which prefill worker computes a prompt (see policies/)."""
+    decode_policy: PolicyName = "session"
+    """Which of a module's decode workers answers."""
+    queue: QueueLimits = QueueLimits()
+    """Who waits before the workers, how many, how long."""
+    breaker: BreakerLimits = BreakerLimits()
+    """When a worker that fails or stalls gets no more requests."""
+    task_routing: TaskRoutingConfig | None = None
+    """None: there is no `auto`."""
+    log_format: LogFormat = "text"
+    """Of the log on stderr."""
+    otlp_traces_endpoint: str | None = Field(default=None, min_length=1)
+    """Collector of traces (OTLP/HTTP): host:port or a URL. None: what OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
+    serial: int = 0
+    """Told again by `/workers`, so that whoever rewrote the file sees when the router has followed."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RouterConfig:
+        names = [name for module in self.modules for name in (module.name, *module.aliases)]
+        if duplicate := _first_duplicate(names):
+            raise ValueError(f"module name or alias {duplicate!r} is used twice")
+        if duplicate := _first_duplicate([worker.name for worker in self.workers]):
+            raise ValueError(f"worker name {duplicate!r} is used twice")
+        if (
+            self.task_routing is not None
+            and self.task_routing.classifier == "base-model"
+            and self.base.name not in names
+        ):
+            raise ValueError("task_routing: the classifier base-model needs the base among modules (--serve-base)")
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("ssl_certfile and ssl_keyfile belong together: set both or none")
+        if not (self.needs_key or self.insecure or is_loopback(self.host)):
+            raise ValueError(f"host {self.host!r} is reachable from other machines: set api_key, or use 127.0.0.1")
+        if duplicate := _first_duplicate([key.name for key in self.keys or ()]):
+            raise ValueError(f"key name {duplicate!r} is used twice")
+        return self
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether clients must send a key. Also while there is none that would do."""
+        return self.api_key is not None or self.keys is not None
+
+
+def load_config(path: Path) -> RouterConfig:
+    """Read and check `path`.
+
+    Raises UsageError when the file cannot be read or is not a valid configuration.
+    """
+    try:
+        return RouterConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the router's configuration {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise UsageError(f"router configuration {path}: {where}: {first['msg']}") from error
+
+
+def _first_duplicate(names: list[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

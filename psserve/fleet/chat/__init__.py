@@ -1,0 +1,1 @@
+"""`psserve chat`: a conversation with modules in a terminal."""

@@ -1,0 +1,173 @@
+"""What a running fleet can be asked to change: add, replace or remove a module, or follow the zoo as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+from psserve.errors import FleetError, PsserveError, UnknownModule
+from psserve.fleet import layout
+from psserve.fleet.live.supply import Offer, Offers, Supply
+from psserve.fleet.live.swap import Steps, Swap, Waiting, until
+from psserve.fleet.options.key_file import client_keys
+from psserve.fleet.run.limits import Limits
+from psserve.fleet.run.roster import Roster
+
+Change = Callable[[str], Steps]
+
+_LOOK_AGAIN_S = 1.0
+"""A module that is being replaced is not there for a moment."""
+
+
+class Changes:
+    """The changes of one fleet. Run one at a time: each starts from what the one before has left."""
+
+    def __init__(self, roster: Roster, supply: Supply, limits: Limits, weights: Mapping[str, str]) -> None:
+        """`weights`: what each module was started with (see `supply.weights_of`)."""
+        self._roster, self._supply, self._limits = roster, supply, limits
+        self._weights = dict(weights)
+        plan = roster.plan
+        self._wanted = None if plan.basis.options.modules is None else frozenset(plan.modules)
+        self._dismissed: dict[str, str] = {}
+
+    def add(self, module: str) -> Steps:
+        """Serve a module of the zoo."""
+        offer = self._offer(module)
+        if module not in self._served():
+            yield from self._replace(module, offer)
+            return f"{module} is served"
+        if offer.weights != self._weights.get(module):
+            raise FleetError(f"{module} is served with other weights: replace them with `psserve update-model`")
+        return f"{module} is served already"
+
+    def update(self, module: str) -> Steps:
+        """Serve the weights that the zoo has for a module now."""
+        offer = self._offer(module)
+        if module not in self._served():
+            raise FleetError(f"{module} is not served: add it with `psserve add-model --live`")
+        if offer.weights == self._weights.get(module):
+            yield from self._describe(module, offer)
+            return f"{module} is served with these weights already"
+        yield from self._replace(module, offer)
+        return f"{module} is served with its new weights"
+
+    def remove(self, module: str) -> Steps:
+        """Serve a module no more."""
+        served = self._served()
+        if module not in served:
+            return f"{module} is not served"
+        if module == self._roster.plan.base:
+            raise FleetError(f"{module} is the base: it is served until the fleet is started without --serve-base")
+        if len(served) == 1:
+            raise FleetError(f"{module} is the only module served: end the fleet with `psserve stop`")
+        yield from self._replace(module, None)
+        return f"{module} is served no more"
+
+    def keys(self) -> Steps:
+        """Accept the keys of clients that the key file holds now, and no others."""
+        return (yield from self._follow_keys()) or "the keys are the same"
+
+    def reload(self) -> Steps:
+        """Follow the zoo: accept its keys, serve what came, replace what has other weights, end what has gone.
+
+        A change that fails does not keep the others from being made; FleetError then names those that failed.
+        """
+        offers = self._supply.offers()
+        failed: list[str] = []
+        done = 0
+        try:
+            if said := (yield from self._follow_keys()):
+                yield said
+                done += 1
+        except PsserveError as error:
+            failed.append(f"keys: {error}")
+            yield f"warning: {failed[-1]}"
+        for module, reason in offers.damaged.items():
+            yield f"warning: {module} stays as it is: {reason}"
+        for module, change in (yield from self._differences(offers)).items():
+            try:
+                yield (yield from change(module))
+                done += 1
+            except (PsserveError, OSError) as error:
+                failed.append(f"{module}: {error}")
+                yield f"warning: {failed[-1]}"
+        if failed:
+            raise FleetError("; ".join(failed))
+        return f"{done} {'change' if done == 1 else 'changes'} made" if done else "nothing to change"
+
+    def _follow_keys(self) -> Generator[None, None, str | None]:
+        plan = self._roster.plan
+        keys = client_keys(plan.basis.options, plan.zoo).entries()
+        before = self._roster.config.get("keys")
+        if keys == before:
+            return None
+        if keys is None:
+            raise FleetError("the key file is gone: the keys stay as they are, for without it anybody could come in")
+        self._roster.tell(keys=keys)
+        yield from until(lambda: self._roster.is_followed, self._limits.drain_s)
+        return f"{len(keys)} {'key is' if len(keys) == 1 else 'keys are'} accepted"
+
+    def _differences(self, offers: Offers) -> Generator[None, None, dict[str, Change]]:
+        """Module -> the method that makes it as the zoo has it. In an order that never leaves the fleet without any."""
+        gone = self._gone(offers)
+        if gone:
+            yield from until(lambda: False, _LOOK_AGAIN_S)
+            offers = self._supply.offers()
+            gone = self._gone(offers)
+        served = self._served()
+        found: dict[str, Change] = {}
+        for module, offer in offers.modules.items():
+            if module in served:
+                if offer.weights != self._weights.get(module) or _differ(offer.entry, served[module]):
+                    found[module] = self.update
+            elif self._wants(module, offer):
+                found[module] = self.add
+        return found | dict.fromkeys(gone, self.remove)
+
+    def _gone(self, offers: Offers) -> list[str]:
+        there = offers.modules.keys() | offers.damaged.keys() | {self._roster.plan.base}
+        return [module for module in self._served() if module not in there]
+
+    def _wants(self, module: str, offer: Offer) -> bool:
+        """Whether the fleet should serve a module that it does not: not what it was told to remove, as it was then."""
+        return (self._wanted is None or module in self._wanted) and self._dismissed.get(module) != offer.weights
+
+    def _replace(self, module: str, offer: Offer | None) -> Waiting:
+        """From the module's present servers, if any, to those for `offer`, if any."""
+        served = self._served().get(module)
+        edition = served.get("edition", 1) if served else 0
+        run = self._roster.plan.run_dir
+        new = self._supply.plan(self._roster.plan, module, edition + 1) if offer else None
+        command = self._supply.materialise(new.checkpoint) if new else ()
+        old_checkpoint = layout.checkpoint_path(run, module, edition)
+        yield from Swap(self._roster, self._limits, module, new, old_checkpoint).run(command)
+        old_weights = self._weights.pop(module, "")
+        if offer:
+            self._weights[module] = offer.weights
+            self._dismissed.pop(module, None)
+        else:
+            self._dismissed[module] = old_weights
+
+    def _describe(self, module: str, offer: Offer) -> Waiting:
+        """Tell the router what the zoo says of a module beside its weights: aliases, task."""
+        served = self._served()
+        served[module] = {**offer.entry, "edition": served[module].get("edition", 1)}
+        self._roster.tell(modules=served.values())
+        yield from until(lambda: self._roster.is_followed, self._limits.drain_s)
+
+    def _offer(self, module: str) -> Offer:
+        offers = self._supply.offers()
+        if module in offers.damaged:
+            raise FleetError(offers.damaged[module])
+        if module not in offers.modules:
+            raise UnknownModule(f"no module {module!r} in {self._roster.plan.zoo}")
+        return offers.modules[module]
+
+    def _served(self) -> dict[str, Mapping[str, Any]]:
+        """Module -> its entry in the router's configuration."""
+        return {entry["name"]: entry for entry in self._roster.config["modules"]}
+
+
+def _differ(entry: Mapping[str, Any], served: Mapping[str, Any]) -> bool:
+    """Whether the router must be told something new, the edition aside."""
+    return {**entry, "edition": None} != {**served, "edition": None}

@@ -1,0 +1,191 @@
+"""Runs a fleet: starts it, follows it, restarts what dies, changes it when asked, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from psserve.errors import StartError
+from psserve.fleet.live.requests import Requests
+from psserve.fleet.live.supply import Supply, ZooSupply
+from psserve.fleet.plan.spec import FleetPlan
+from psserve.fleet.run.limits import Limits
+from psserve.fleet.run.member import Member
+from psserve.fleet.run.preload import starter_for
+from psserve.fleet.run.prepare import clean_up, make_run_dir, prepare
+from psserve.fleet.run.process import Starter, become_subreaper, sweep_descendants
+from psserve.fleet.run.progress import Progress
+from psserve.fleet.run.roster import Roster
+from psserve.fleet.run.state import FleetState, ProcessId, clean_stale, fleet_lock, remove_state, write_state
+
+_TICK_S = 0.1
+_POLL_STARTING_S = 0.25
+_POLL_SERVING_S = 1.0
+
+
+class Supervisor:
+    """Owns its process while it runs: it takes the signals, and at the end kills every descendant. Main thread only."""
+
+    def __init__(
+        self,
+        plan: FleetPlan,
+        *,
+        starter: Starter | None = None,
+        supply: Supply | None = None,
+        watch: bool = False,
+        progress: Progress | None = None,
+        limits: Limits | None = None,
+        on_ready: Callable[[str], None] = lambda url: None,
+    ) -> None:
+        """`supply`: where live changes find modules [the plan's zoo]; `watch` follows it without being asked."""
+        self._plan = plan
+        self._limits = limits or Limits()
+        self._progress = progress or Progress()
+        self._on_ready = on_ready
+        self._roster = Roster(plan, starter or starter_for(plan), self._limits.restarts, self._progress.note)
+        self._requests = Requests(plan, self._roster, supply or ZooSupply(plan.zoo), self._limits, self._progress.note)
+        self._watch = watch
+        self._signals = 0
+        self._ready = False
+        self._saved: FleetState | None = None
+        self._warned = False
+
+    def run(self) -> None:
+        """Serve until a signal (SIGINT, SIGTERM, SIGHUP): the first one drains, a second one ends all at once.
+
+        Raises:
+            AlreadyRunning: another fleet of this zoo runs.
+            StartError: a server ended before the fleet was ready, or it took too long, or a signal came first.
+            FleetError: the router cannot be kept alive.
+        """
+        make_run_dir(self._plan.run_dir)
+        with fleet_lock(self._plan.run_dir), self._taking_signals():
+            for name in clean_stale(self._plan.run_dir):
+                self._progress.note(f"ended {name}, left over from a supervisor that died")
+            become_subreaper()
+            try:
+                self._requests.open(prepare(self._plan), watch=self._watch)
+                self._roster.start()
+                self._save()
+                self._until_ready()
+                self._until_signal()
+            finally:
+                self._progress.settle()
+                self._shut_down()
+
+    # --- coming up
+
+    def _until_ready(self) -> None:
+        deadline = time.monotonic() + self._limits.start_timeout_s
+        while not self._ready:
+            for member in self._roster.members:
+                if member.ended():
+                    raise self._start_failure(member)
+            if self._signals:
+                raise StartError("stopped before the fleet was ready")
+            if time.monotonic() > deadline:
+                raise self._start_timeout()
+            self._requests.receive(starting=True)
+            self._roster.observe(_POLL_STARTING_S)
+            self._ready = all(member.state == "ready" for member in self._roster.members)
+            self._show()
+            time.sleep(_TICK_S)
+        self._progress.settle()
+        self._save()
+        self._on_ready(self._plan.router.url)
+
+    def _start_failure(self, member: Member) -> StartError:
+        member.state = "failed"
+        self._progress.settle()
+        for line in member.last_words():
+            self._progress.note(line)
+        return StartError(member.failure)
+
+    def _start_timeout(self) -> StartError:
+        late = [member for member in self._roster.members if member.state != "ready"]
+        said = "; ".join(f"{member.spec.name}: {member.error or 'no answer yet'}" for member in late)
+        return StartError(
+            f"not ready after {self._limits.start_timeout_s:g} s: {said}"
+            f" (logs: {late[0].spec.log.parent}; --start-timeout-secs waits longer)"
+        )
+
+    # --- serving
+
+    def _until_signal(self) -> None:
+        while not self._signals:
+            self._roster.revive()
+            self._roster.end_stuck()
+            self._roster.observe(_POLL_STARTING_S if self._requests.busy else _POLL_SERVING_S)
+            self._requests.receive()
+            self._requests.step()
+            self._show()
+            time.sleep(_TICK_S)
+        self._progress.note(f"stopping: answers under way have {self._limits.drain_s:g} s; Ctrl-C again ends them")
+
+    def _show(self) -> None:
+        self._progress.update(self._roster.members)
+        self._save()
+
+    def _save(self) -> None:
+        """Write the state file when something changed. A full disk must not end the serving: warn once."""
+        state = FleetState(
+            url=self._plan.router.url,
+            zoo=str(self._plan.zoo),
+            base=self._plan.base,
+            supervisor=ProcessId.own(),
+            ready=self._ready,
+            tmp_dir=str(self._plan.tmp_dir),
+            servers=tuple(member.record() for member in self._roster.members),
+        )
+        if state == self._saved:
+            return
+        try:
+            write_state(self._plan.run_dir, state)
+            self._saved = state
+        except OSError as error:
+            if not self._warned:
+                self._progress.note(f"warning: cannot write the state file: {error}; status and stop may be wrong")
+            self._warned = True
+
+    # --- going down
+
+    def _shut_down(self) -> None:
+        """Router first, so that what it serves can finish; then the servers; then whatever is left."""
+        before = min(self._signals, 1)  # a second one may have come while the first was not yet looked at
+        drain_s = self._limits.drain_s + 1.0 if self._ready else 0.0  # the router itself stops at drain_s
+        self._requests.close()
+        self._end([self._roster.router], drain_s, before)
+        self._end([*self._roster.servers, *self._roster.coming, *self._roster.going], self._limits.grace_s, before)
+        sweep_descendants()
+        remove_state(self._plan.run_dir)
+        clean_up(self._plan)
+
+    def _end(self, members: Sequence[Member], grace_s: float, signals_before: int) -> None:
+        """SIGTERM, then SIGKILL when `grace_s` is over or another signal came."""
+        left = [member for member in members if member.alive]
+        for member in left:
+            member.terminate()
+        deadline = time.monotonic() + grace_s
+        while left and time.monotonic() < deadline and self._signals == signals_before:
+            time.sleep(_TICK_S / 2)
+            left = [member for member in left if not member.ended()]
+        for member in left:
+            member.kill()
+        for member in members:
+            member.state = "stopped"
+
+    @contextmanager
+    def _taking_signals(self) -> Iterator[None]:
+        def count(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, count) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

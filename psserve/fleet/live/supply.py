@@ -1,0 +1,78 @@
+"""What the zoo has to offer a running fleet, as it is on disk now."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from blake3 import blake3
+
+from psserve.fleet.plan.plan_module import plan_module
+from psserve.fleet.plan.router_config import module_entry
+from psserve.fleet.plan.spec import Checkpoint, FleetPlan, ModulePlan
+from psserve.zoo import Module, Zoo
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One module that could be served."""
+
+    weights: str
+    """Equal for equal weights; see `weights_of`."""
+    entry: Mapping[str, Any]
+    """The module in RouterConfig.modules; its edition means nothing."""
+
+
+@dataclass(frozen=True)
+class Offers:
+    """All modules at one moment."""
+
+    modules: Mapping[str, Offer]
+    damaged: Mapping[str, str]
+    """Module -> why it cannot be served."""
+
+
+class Supply(Protocol):
+    """Where a fleet's modules come from."""
+
+    def offers(self) -> Offers:
+        """What there is now. Raises ZooError."""
+
+    def plan(self, plan: FleetPlan, module: str, edition: int) -> ModulePlan:
+        """What must run to serve this edition of `module` in the fleet that runs `plan`. Raises ZooError, PlanError."""
+
+    def materialise(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """A command that makes the checkpoint; if it fails, its last line on stderr says why.
+
+        Not a function: rebuilding weights may take a while, and the supervisor has other duties.
+        """
+
+
+class ZooSupply:
+    """The zoo in a directory. It is opened anew at each call."""
+
+    def __init__(self, zoo: Path) -> None:
+        self._zoo = zoo
+
+    def offers(self) -> Offers:
+        scan = Zoo.open(self._zoo).scan()
+        return Offers(
+            modules={module.name: Offer(weights_of(module), module_entry(module)) for module in scan.modules},
+            damaged={name: str(error) for name, error in scan.damaged.items()},
+        )
+
+    def plan(self, plan: FleetPlan, module: str, edition: int) -> ModulePlan:
+        return plan_module(Zoo.open(self._zoo), plan, module, edition)
+
+    def materialise(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        arguments = (str(self._zoo), checkpoint.module, str(checkpoint.path))
+        return (sys.executable, "-m", "psserve.fleet.run.materialise", *arguments)
+
+
+def weights_of(module: Module) -> str:
+    """A name for the module's weights: a hash over the hashes of its files."""
+    listing = "\n".join(f"{file.name} {file.blake3}" for file in sorted(module.files, key=lambda file: file.name))
+    return blake3(listing.encode()).hexdigest()

@@ -1,0 +1,114 @@
+"""Acting on a running fleet from another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from psserve.errors import FleetError
+from psserve.fleet import layout
+from psserve.fleet.live.protocol import ChangeReply, ChangeRequest, at_path, control_path, unix_socket
+from psserve.fleet.run.router_client import RouterClient
+from psserve.fleet.run.state import FleetState, running_fleet
+
+_LONGEST_STOP_S = 90.0
+
+
+def stop_fleet(zoo: Path, *, now: bool = False, timeout_s: float = _LONGEST_STOP_S) -> FleetState:
+    """Stop the zoo's fleet and wait until it has gone. `now` does not let requests finish.
+
+    Raises:
+        NotRunning: none runs.
+        FleetError: it is another user's, or does not end in time.
+    """
+    state = running_fleet(zoo)
+    supervisor = state.supervisor
+    try:
+        os.kill(supervisor.pid, signal.SIGTERM)
+        if now:
+            time.sleep(0.3)  # two equal signals at once would count as one
+            os.kill(supervisor.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:
+        raise FleetError(f"the fleet (pid {supervisor.pid}) is another user's") from error
+    deadline = time.monotonic() + timeout_s
+    while supervisor.alive:
+        if time.monotonic() > deadline:
+            raise FleetError(f"the fleet (pid {supervisor.pid}) has not ended after {timeout_s:g} s; try --now")
+        time.sleep(0.05)
+    return state
+
+
+def change_fleet(zoo: Path, request: ChangeRequest, progress: Callable[[str], None]) -> str:
+    """Have the zoo's running fleet make a change, and wait for it. Returns what was done, in one line.
+
+    Whoever stops waiting does not stop the change.
+
+    Raises:
+        NotRunning: no fleet runs.
+        FleetError: the change failed, and the fleet serves what it served before; or the fleet ended meanwhile.
+    """
+    state = running_fleet(zoo)
+    with unix_socket() as connection:
+        try:
+            at_path(control_path(Path(state.tmp_dir)), connection.connect)
+            connection.sendall(request.line())
+            with connection.makefile("rb") as lines:
+                for line in lines:
+                    reply = ChangeReply.model_validate_json(line)
+                    if reply.done is not None:
+                        return reply.done
+                    if reply.error is not None:
+                        raise FleetError(reply.error)
+                    progress(reply.progress or "")
+        except OSError as error:
+            raise FleetError(f"the fleet at {state.url} takes no changes: {error.strerror}; start it again") from error
+        except ValidationError as error:
+            raise FleetError(f"the fleet at {state.url} runs another version of psserve: start it again") from error
+    raise FleetError(f"the fleet at {state.url} ended before the change was made")
+
+
+def live_state(zoo: Path) -> FleetState:
+    """The zoo's fleet, with the states that its router sees at this moment where it answers.
+
+    Raises:
+        NotRunning: none runs.
+    """
+    state = running_fleet(zoo)
+    try:
+        seen = client_of(zoo, state.url).workers()
+    except FleetError:  # what the supervisor wrote last is the best there is
+        return state
+    servers = tuple(
+        server.model_copy(update={"state": seen[server.name].state, "error": seen[server.name].error})
+        if server.name in seen and server.pid is not None and server.state != "draining"
+        else server
+        for server in state.servers
+    )
+    return state.model_copy(update={"servers": servers})
+
+
+def client_of(zoo: Path, url: str, api_key: str | None = None) -> RouterClient:
+    """A client for the running fleet's router at `url`, with the key given or the fleet's own (for its user alone).
+
+    Raises FleetError if its certificate cannot be read.
+    """
+    config = router_config_of(zoo)
+    certificate = config.get("ssl_certfile")
+    return RouterClient(url, api_key or config.get("operator_key"), Path(certificate) if certificate else None)
+
+
+def router_config_of(zoo: Path) -> Mapping[str, Any]:
+    """What the running fleet's router was told, which only its user can read; empty where that cannot be read."""
+    try:
+        return dict(json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text()))
+    except (OSError, ValueError):  # it has just ended, or is another user's
+        return {}

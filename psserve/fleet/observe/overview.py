@@ -1,0 +1,215 @@
+"""A running fleet at this moment, asked from all its servers at once: what `psserve status` shows."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from psserve.contracts.loads import LOADS_PATH, Load, parse_load
+from psserve.errors import FleetError
+from psserve.fleet.observe.control import client_of, live_state, router_config_of
+from psserve.fleet.run.router_client import HttpClient
+from psserve.fleet.run.state import FleetState, ServerState, running_fleet
+from psserve.versions import versions
+
+_MIB = 1024 * 1024
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all its descendants; none if it has gone."""
+    try:
+        top = psutil.Process(pid)
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def main_memory(processes: Iterable[psutil.Process]) -> int | None:
+    """Bytes of main memory, a page that n processes share counted to each as 1/n (PSS). None if nothing is known."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            found.append(process.memory_full_info().pss)
+    return sum(found) if found else None
+
+
+def gpu_memory(timeout_s: float = 5.0) -> dict[int, int]:
+    """Bytes of GPU memory by pid, as nvidia-smi knows them; empty where it is missing or does not know."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return {}
+    command = [tool, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return parse_gpu_memory(answer.stdout)
+
+
+def parse_gpu_memory(listing: str) -> dict[int, int]:
+    """nvidia-smi's CSV of pid and MiB; a process on several GPUs has several lines. `[N/A]` is skipped."""
+    found: dict[int, int] = {}
+    for line in listing.splitlines():
+        pid, _, mib = (part.strip() for part in line.partition(","))
+        if pid.isdigit() and mib.isdigit():
+            found[int(pid)] = found.get(int(pid), 0) + int(mib) * _MIB
+    return found
+
+
+def of_family(processes: Iterable[psutil.Process], by_pid: Mapping[int, int]) -> int | None:
+    """The sum over those processes that `by_pid` knows; None if it knows none."""
+    found = [by_pid[process.pid] for process in processes if process.pid in by_pid]
+    return sum(found) if found else None
+
+
+Totals = defaultdict[tuple[str, str], float]
+
+
+def read_load(server: HttpClient, timeout_s: float) -> Load:
+    """Ask an SGLang server, with the worker key. Raises FleetError if it does not answer in SGLang's form."""
+    body = server.get(LOADS_PATH, timeout_s)
+    try:
+        return parse_load(body)
+    except ValueError as error:
+        raise FleetError(f"{server.url}/v1/loads answered in a form that psserve does not know") from error
+
+
+def read_totals(server: HttpClient, timeout_s: float) -> Totals:
+    """Samples of `/metrics`, summed: (name, its `module` label or "") -> value. Raises FleetError as `read_load`."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    totals: Totals = defaultdict(float)
+    text = server.get("/metrics", timeout_s).decode(errors="replace")
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                totals[sample.name, sample.labels.get("module", "")] += sample.value
+    except ValueError as error:
+        raise FleetError(f"{server.url}/metrics answered in a form that psserve does not know") from error
+    return totals
+
+
+ANSWER_S = 1.0
+"""A server that is silent for so long is shown without what it would have said."""
+
+Answer = TypeVar("Answer")
+
+
+class ServerOverview(ServerState):
+    """One server, or the router. None: not known, or not asked of this role."""
+
+    memory_bytes: int | None = None
+    """Main memory of its processes; pages that several processes share are counted in parts (PSS)."""
+    gpu_memory_bytes: int | None = None
+    running: int | None = None
+    queued: int | None = None
+    cache_hit_rate: float | None = None
+    """Of the prompt tokens since the start, those whose KV the base had: of a prefill server those that it was sent, of
+    a decode server those of its module, of the router all."""
+    kv_tokens: int | None = None
+    kv_used_tokens: int | None = None
+    """KV slots that requests hold. What the cache keeps gives way and is not counted."""
+    uptime_s: float | None = None
+
+
+class FleetOverview(FleetState):
+    """A running fleet, with more on each server than its state file has."""
+
+    servers: tuple[ServerOverview, ...]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one server said of itself; None where it said nothing."""
+
+    load: Load | None = None
+    totals: Totals | None = None
+
+
+def survey(zoo: Path) -> FleetOverview:
+    """Ask the supervisor's file, the router, every server, and the system. Takes a second or two at worst.
+
+    Raises:
+        NotRunning: no fleet runs for this zoo.
+    """
+    state = running_fleet(zoo)
+    key = worker_key_of(zoo)
+    with ThreadPoolExecutor(max_workers=len(state.servers) + 2) as pool:
+        on_gpus = pool.submit(gpu_memory)
+        live = pool.submit(live_state, zoo)
+        asked = {server.name: pool.submit(_ask, zoo, state, server, key) for server in state.servers}
+        said = {name: future.result() for name, future in asked.items()}
+        gpu_bytes, state = on_gpus.result(), live.result()
+    router = next((one.totals for name, one in said.items() if name == "router"), None)
+    servers = tuple(_overview(server, said.get(server.name, _Said()), router, gpu_bytes) for server in state.servers)
+    fields = state.model_dump(exclude={"servers"})
+    return FleetOverview(**fields, servers=servers, versions=versions())
+
+
+def worker_key_of(zoo: Path) -> str | None:
+    """What the running fleet's servers require, which only its user can read."""
+    key = router_config_of(zoo).get("worker_key")
+    return key if isinstance(key, str) else None
+
+
+def _ask(zoo: Path, state: FleetState, server: ServerState, worker_key: str | None) -> _Said:
+    if server.pid is None:
+        return _Said()
+    if server.role == "router":
+        return _Said(totals=_or_none(read_totals, client_of(zoo, state.url)))
+    client = HttpClient(f"http://127.0.0.1:{server.port}", worker_key)
+    load = _or_none(read_load, client)
+    if load is None or server.role == "decode":
+        return _Said(load)
+    return _Said(load, _or_none(read_totals, client))
+
+
+def _or_none(read: Callable[[HttpClient, float], Answer], client: HttpClient) -> Answer | None:
+    try:
+        return read(client, ANSWER_S)
+    except FleetError:
+        return None
+
+
+def _overview(server: ServerState, said: _Said, router: Totals | None, on_gpus: dict[int, int]) -> ServerOverview:
+    processes = family(server.pid) if server.pid is not None else []
+    load = said.load
+    running = load.running if load else None
+    if server.role == "router" and router is not None:
+        running = int(router["psserve_inflight_requests", ""])
+    return ServerOverview(
+        **server.model_dump(),
+        memory_bytes=main_memory(processes),
+        gpu_memory_bytes=of_family(processes, on_gpus),
+        running=running,
+        queued=load.queued if load else None,
+        cache_hit_rate=_hit_rate(server, said.totals, router),
+        kv_tokens=load.kv_tokens if load else None,
+        kv_used_tokens=load.kv_used_tokens if load else None,
+        uptime_s=time.time() - server.started if processes and server.started is not None else None,
+    )
+
+
+def _hit_rate(server: ServerState, own: Totals | None, router: Totals | None) -> float | None:
+    totals, prefix = (own, "sglang:") if server.role == "prefill" else (router, "psserve_")
+    if totals is None:
+        return None
+
+    def total(name: str) -> float:
+        wanted = server.module if server.role == "decode" else None
+        found = ((module, value) for (sample, module), value in totals.items() if sample == prefix + name)
+        return sum(value for module, value in found if wanted in (None, module))
+
+    prompt = total("prompt_tokens_total")
+    return total("cached_tokens_total") / prompt if prompt else None

@@ -1,0 +1,124 @@
+"""A running fleet as people read it: a heading, and a table that fits the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from psserve.console import cell, table
+from psserve.fleet.observe.overview import FleetOverview, ServerOverview
+
+STATE_STYLES = {
+    "ready": "green",
+    "starting": "yellow",
+    "restarting": "yellow",
+    "draining": "yellow",
+    "down": "red",
+    "failed": "bold red",
+}
+NOTHING = "-"
+_VERSIONS = ("psserve", "sglang", "torch", "python")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A title (as `psserve.console.table` has it), what a server has under it, and when it may be left out."""
+
+    title: str
+    text: Callable[[ServerOverview], str]
+    rank: int = 0
+    """Where the terminal is narrow, the highest goes first; 0 always stays."""
+
+
+def render(fleet: FleetOverview, console: Console) -> RenderableType:
+    """Everything that fits `console`; whole lines where that is a pipe."""
+    problems = [
+        cell(f"{server.name}: {server.error}", {})
+        for server in fleet.servers
+        if server.error and server.state != "ready"
+    ]
+    return Group(_heading(fleet), "", _fitting(fleet, console), *([""] if problems else []), *problems)
+
+
+def _heading(fleet: FleetOverview) -> Text:
+    ready = sum(server.state == "ready" for server in fleet.servers)
+    state = "ready" if ready == len(fleet.servers) else f"{ready} of {len(fleet.servers)} ready"
+    known = ", ".join(f"{name} {fleet.versions[name]}" for name in _VERSIONS if name in fleet.versions)
+    return Text.assemble(
+        *((fleet.url, "bold"), "  ", (state, "green" if state == "ready" else "yellow"), "  base "),
+        *((fleet.base, "bold"), f"  supervisor pid {fleet.supervisor.pid}\n"),
+        (f"zoo {fleet.zoo}\n{known}", "dim"),
+    )
+
+
+def _fitting(fleet: FleetOverview, console: Console) -> Table:
+    """The table with as many columns as the console is wide enough for."""
+    columns = [column for column in _COLUMNS if not (column.rank and _says_nothing(column, fleet))]
+    unbounded = console.options.update(max_width=10_000)
+    while True:
+        made = table(
+            [column.title for column in columns],
+            [[column.text(server) for column in columns] for server in fleet.servers],
+            STATE_STYLES,
+        )
+        last = max(columns, key=lambda column: column.rank)
+        if not last.rank or Measurement.get(console, unbounded, made).maximum <= console.width:
+            return made
+        columns.remove(last)
+
+
+def _says_nothing(column: _Column, fleet: FleetOverview) -> bool:
+    return all(column.text(server) == NOTHING for server in fleet.servers)
+
+
+def duration(seconds: float) -> str:
+    """The two largest units: 42 s, 3 m 12 s, 5 h 2 m, 4 d 7 h."""
+    whole = int(seconds)
+    for size, unit, part, smaller in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {smaller}"
+    return f"{whole} s"
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return NOTHING
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _count(count: int | None) -> str:
+    return NOTHING if count is None else str(count)
+
+
+def _share(share: float | None) -> str:
+    return NOTHING if share is None else f"{share:.0%}"
+
+
+def _kv(server: ServerOverview) -> str:
+    if not server.kv_tokens or server.kv_used_tokens is None:
+        return NOTHING
+    return _share(server.kv_used_tokens / server.kv_tokens)
+
+
+_COLUMNS = (
+    _Column("server", lambda s: s.name),
+    _Column("role", lambda s: s.role, rank=4),
+    _Column("module", lambda s: s.module or NOTHING, rank=3),
+    _Column("state", lambda s: s.state),
+    _Column("device", lambda s: s.device, rank=2),
+    _Column(">memory", lambda s: _bytes(s.memory_bytes)),
+    _Column(">GPU", lambda s: _bytes(s.gpu_memory_bytes), rank=1),
+    _Column(">running", lambda s: _count(s.running)),
+    _Column(">queued", lambda s: _count(s.queued)),
+    _Column(">hits", lambda s: _share(s.cache_hit_rate)),
+    _Column(">KV", _kv),
+    _Column(">restarts", lambda s: str(s.restarts)),
+    _Column(">up", lambda s: NOTHING if s.uptime_s is None else duration(s.uptime_s)),
+    _Column(">pid", lambda s: _count(s.pid), rank=5),
+    _Column(">port", lambda s: str(s.port), rank=6),
+)

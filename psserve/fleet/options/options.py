@@ -1,0 +1,166 @@
+"""What a user may ask of a fleet: the content of fleet.toml, which the flags of `psserve launch` override.
+
+A table's keys are documented by the strings below them; docs/fleet.schema.json is made from these classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
+from psserve.contracts.tables import Count, Table
+from psserve.fleet.devices import DeviceChoice
+from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions
+
+DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
+TransferChoice = Literal["auto", "nixl", "mooncake"]
+LogFormatChoice = Literal["text", "json"]
+PolicyChoice = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
+
+
+class RouterOptions(Table):
+    """The HTTP front."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on. One that other machines reach needs a key for clients."""
+    port: int = Field(default=30000, ge=0, le=65535)
+    """0 picks a free one."""
+    api_key_file: str | None = Field(default=None, min_length=1)
+    """File (mode 0600) with the key that clients must send, or with those that `psserve keys` made; relative to
+    fleet.toml's folder. Left out: keys.toml in the zoo, if there (docs/security.md)."""
+    insecure: bool = False
+    """Listen for other machines without any key."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which clients may come. Left out: without keys localhost and addresses, with keys any."""
+    ssl_certfile: str | None = Field(default=None, min_length=1)
+    """Certificate and chain (PEM) to serve HTTPS with; relative to fleet.toml's folder."""
+    ssl_keyfile: str | None = Field(default=None, min_length=1)
+    """Its private key (PEM, without a password)."""
+    limits: RequestLimits = RequestLimits()
+    """How large and slow requests may be."""
+    request_timeout_secs: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    """Longest time of one request. Clients may ask for less (docs/faults.md)."""
+    first_byte_timeout_secs: float = Field(default=360.0, gt=0, allow_inf_nan=False)
+    """Longest time until its answer begins, waiting for its turn included."""
+    queue: QueueLimits = QueueLimits()
+    """Who waits when the servers are busy, and how modules share them (docs/faults.md)."""
+    breaker: BreakerLimits = BreakerLimits()
+    """When a server that fails or stalls gets no more requests (docs/faults.md)."""
+    drain_secs: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+    """How long requests in flight may go on when the fleet is told to stop."""
+    prefill_policy: PolicyChoice = "prefix"
+    """Which prefill server computes a prompt (docs/routing.md)."""
+    decode_policy: PolicyChoice = "session"
+    """Which replica of a module answers."""
+    kv_events: bool = False
+    """Prefill servers publish what their caches hold, and prompts are routed by that (docs/routing.md): exact, but the
+    router must tokenize every prompt."""
+    task_classifier: str = Field(default="tfidf", min_length=1)
+    """What chooses the module for `model: "auto"`: tfidf, base-model (needs serve_base), the name of an installed
+    classifier, or none (there is no `auto` then)."""
+    task_threshold: float = Field(default=0.25, ge=0, le=1, allow_inf_nan=False)
+    """Confidence from which on a module is chosen for `auto`."""
+    default_module: str | None = Field(default=None, min_length=1)
+    """Module, or served base, for requests to `auto` below the threshold. Left out: they are refused."""
+    log_format: LogFormatChoice = "text"
+    """Of the router's log: text, or a JSON object a line (docs/metrics.md)."""
+    otlp_traces_endpoint: str | None = Field(default=None, min_length=1)
+    """OpenTelemetry collector for traces of requests (OTLP/HTTP), host:port or a URL. Left out: what the environment
+    variable OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
+
+
+class FleetOptions(Table):
+    """One fleet: all of fleet.toml."""
+
+    modules: tuple[str, ...] | None = None
+    """Names or aliases of the modules to serve. Left out: all of the zoo's."""
+    serve_base: bool = False
+    """Serve the base itself too, as a module under its own name."""
+    device: DeviceChoice = "auto"
+    """auto: the GPUs if there are any."""
+    dtype: DtypeChoice = "auto"
+    """auto: float32 on CPU, bfloat16 on GPU."""
+    transfer: TransferChoice = "auto"
+    """What moves KV between servers; auto: nixl."""
+    page_size: Count = 16
+    """Tokens of one KV page. Only whole pages are shared."""
+    context_length: Count | None = None
+    """Longest prompt and answer together, in tokens. Left out: the base's, or what the smallest KV pool holds."""
+    chunked_prefill_size: Count | None = None
+    """Longest piece of a prompt computed in one step, in tokens."""
+    max_running_requests: Count | None = None
+    """Requests each server computes at a time."""
+    start_timeout_secs: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    """How long the fleet may take to become ready."""
+    router: RouterOptions = RouterOptions()
+    prefill: PrefillOptions = PrefillOptions()
+    decode: DecodeOptions = DecodeOptions()
+    module: Mapping[str, ModuleOptions] = Field(default_factory=dict)
+    """Settings of single modules, by name or alias."""
+    _file: Path | None = PrivateAttr(default=None)
+    _flags: frozenset[str] = PrivateAttr(default=frozenset())
+
+    def come_from(self, file: Path | None, flags: Iterable[str]) -> None:
+        """Note the file that was read, and which keys flags gave: messages say so."""
+        self._file, self._flags = file, frozenset(flags)
+
+    @property
+    def folder(self) -> Path:
+        """What paths in the file are relative to."""
+        return self._file.parent if self._file else Path()
+
+    def table(self, name: str) -> str:
+        """A table of the file, for a message."""
+        return f"{self._file}: {name}" if self._file else name
+
+    def where(self, key: str) -> str:
+        """The flag, or file and key, by which the user gave a value, for a message."""
+        return flag_of(key) if key in self._flags or self._file is None else f"{self._file}: {key}"
+
+    def said(self, key: str, value: object) -> str:
+        """A key and its value as the user gave them, for a message."""
+        where = self.where(key)
+        return f"{where} {value}" if where.startswith("--") else f"{where} = {value}"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FleetOptions:
+        if self.modules == () and not self.serve_base:
+            raise ValueError("modules names no module: leave it out to serve all")
+        if self.router.task_classifier == "base-model" and not self.serve_base:
+            raise ValueError("router.task_classifier base-model asks the base: set serve_base (--serve-base) too")
+        if (self.router.ssl_certfile is None) != (self.router.ssl_keyfile is None):
+            raise ValueError("router.ssl_certfile and router.ssl_keyfile belong together: give both or none")
+        _one_port_each("prefill.ports", self.prefill.ports, self.prefill.replicas)
+        _one_port_each("prefill.bootstrap_ports", self.prefill.bootstrap_ports, self.prefill.replicas)
+        for name in self.module:
+            try:
+                merged = self.of_module(name)
+            except ValidationError as error:
+                reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"module.{name}, with the settings of decode: {reason}") from None
+            _one_port_each(f"module.{name}.ports", merged.ports, merged.replicas)
+        return self
+
+    def of_module(self, *names: str) -> ModuleOptions:
+        """The settings of the module with this name and these aliases: its own, and [decode]'s for the rest."""
+        own = next((self.module[name] for name in names if name in self.module), ModuleOptions())
+        fields = {name: getattr(self.decode, name) for name in ServerOptions.model_fields}
+        given = {name: getattr(own, name) for name in own.model_fields_set}
+        if given.keys() & {"kv_tokens", "memory_fraction"}:
+            fields |= {"kv_tokens": None, "memory_fraction": None}
+        return ModuleOptions(**fields | given)
+
+
+def flag_of(key: str) -> str:
+    """The flag of `psserve launch` for a key of fleet.toml, e.g. `--port` for `router.port`."""
+    name = "prefill" if key == "prefill.replicas" else key.rpartition(".")[2]
+    return "--" + name.replace("_", "-")
+
+
+def _one_port_each(key: str, ports: tuple[int, ...], replicas: int) -> None:
+    if ports and len(ports) != replicas:
+        raise ValueError(f"{key} has {len(ports)} ports for {replicas} replicas: give one for each, or none")

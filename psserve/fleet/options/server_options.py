@@ -1,0 +1,143 @@
+"""What can be said of the servers of a role or of a module: tables of fleet.toml (psserve/fleet/options/options.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from psserve.contracts.tables import Count, Table
+
+_ADDRESS = (
+    "servers listen on 127.0.0.1 alone, on the plan's ports: the router's address is --host and --port before the --, "
+    "a server's port is ports in fleet.toml"
+)
+_PLACE = "it says which GPUs a server uses: set gpus and tp in fleet.toml"
+_ONE_NODE = "a psserve server is one model on tp GPUs of this machine: remove it, and set tp or replicas in fleet.toml"
+_MEMORY = "it says how much memory a server takes: set kv_tokens or memory_fraction in fleet.toml"
+_EQUAL = "it must be the same on all servers: use psserve's own option of that name"
+_MODEL = "the zoo says what a server runs: remove it"
+_PAIRING = "it pairs prefill and decode servers: remove it (--transfer chooses the transfer backend)"
+_KEY = "psserve makes a new key for each fleet: remove it, and give clients theirs with --api-key"
+
+RESERVED = {
+    **dict.fromkeys(("--host", "--port", "--nccl-port", "--grpc-mode", "--smg-grpc-mode", "--sidecar"), _ADDRESS),
+    **dict.fromkeys(("--device", "--base-gpu-id", "--gpu-id-step", "--tp-size", "--tensor-parallel-size"), _PLACE),
+    **dict.fromkeys(("--pp-size", "--pipeline-parallel-size", "--dp-size", "--data-parallel-size"), _ONE_NODE),
+    **dict.fromkeys(("--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr", "--use-ray"), _ONE_NODE),
+    **dict.fromkeys(("--max-total-tokens", "--mem-fraction-static"), _MEMORY),
+    **dict.fromkeys(("--page-size", "--context-length", "--dtype"), _EQUAL),
+    **dict.fromkeys(("--model-path", "--served-model-name", "--tokenizer-path", "--revision"), _MODEL),
+    "--load-format": "psserve reads safetensors and nothing else: remove it",
+    "--trust-remote-code": "psserve never runs a checkpoint's code: remove it",
+    "--config": "its keys would go past psserve's plan: give the arguments one by one",
+    **dict.fromkeys(("--api-key", "--admin-api-key"), _KEY),
+    "--disaggregation-mode": _PAIRING,
+    "--kv-events-config": "KV events hold prompts, and it may publish them on every interface: use --kv-events",
+}
+"""SGLang's argument -> why it is not the user's, and what to do. Its abbreviations, which SGLang takes, count too."""
+
+
+def refusal(arguments: Sequence[str]) -> str | None:
+    """Why these arguments cannot be handed to a server, in one line; None if they can."""
+    if arguments and not arguments[0].startswith("-"):
+        return f"{arguments[0]!r} is no argument of SGLang: they start with --"
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        reason = _reason(name) if name.startswith("--") else None
+        if reason:
+            return f"SGLang's {name} cannot be given: {reason}"
+    return None
+
+
+def _reason(name: str) -> str | None:
+    if name.startswith("--disaggregation-"):
+        return _PAIRING
+    return next((reason for flag, reason in RESERVED.items() if flag.startswith(name)), None)
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+GpuId = Annotated[int, Field(ge=0)]
+_PLACING = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+
+
+class ServerOptions(Table):
+    """What can be said of the servers of a role or module."""
+
+    replicas: Count = 1
+    """Number of servers (in `decode` and `module.NAME`: of each module)."""
+    gpus: tuple[GpuId, ...] | None = Field(default=None, min_length=1)
+    """GPUs to use, as CUDA_VISIBLE_DEVICES counts them: `tp` for each replica in turn, again from the first when
+    there are more replicas. Left out: psserve chooses."""
+    tp: Count = 1
+    """Tensor parallel size: GPUs that one server is split over. They must be neighbours (0 and 1, 2 and 3)."""
+    kv_tokens: Count | None = None
+    """KV pool of each server, in tokens. Left out: what its GPU has left, evenly; 16384 on CPU."""
+    memory_fraction: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    """In place of kv_tokens: the part of each of its GPUs' memory that a server may take for all it holds."""
+    args: tuple[str, ...] = ()
+    """SGLang's own arguments, handed to the servers as they are, last."""
+    env: Mapping[str, str] = Field(default_factory=dict)
+    """Environment variables set in the servers, over all else."""
+
+    @field_validator("args")
+    @classmethod
+    def _none_reserved(cls, args: tuple[str, ...]) -> tuple[str, ...]:
+        if reason := refusal(args):
+            raise ValueError(reason)
+        return args
+
+    @field_validator("env")
+    @classmethod
+    def _names(cls, env: Mapping[str, str]) -> Mapping[str, str]:
+        for name, value in env.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ValueError(f"{name!r} cannot be set in an environment: give NAME and a text")
+            if name in _PLACING:
+                raise ValueError(f"{name} decides which GPUs there are to plan with: set it for psserve launch itself")
+        return env
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServerOptions:
+        if self.kv_tokens is not None and self.memory_fraction is not None:
+            raise ValueError("kv_tokens and memory_fraction both say how large the KV pool is: give one of them")
+        self.gpu_groups()
+        return self
+
+    def gpu_groups(self) -> list[tuple[int, ...]] | None:
+        """The given GPUs, `tp` at a time; None where psserve chooses. Raises ValueError if they do not make groups."""
+        if self.gpus is None:
+            return None
+        if len(set(self.gpus)) != len(self.gpus):
+            raise ValueError(f"gpus names one twice: {list(self.gpus)}")
+        if len(self.gpus) % self.tp:
+            raise ValueError(f"{len(self.gpus)} gpus cannot be shared out to servers of tp = {self.tp} GPUs each")
+        groups = [self.gpus[i : i + self.tp] for i in range(0, len(self.gpus), self.tp)]
+        for group in groups:
+            if group != tuple(range(group[0], group[0] + self.tp)):
+                raise ValueError(f"a server of tp = {self.tp} needs neighbouring GPUs in order, not {list(group)}")
+        return groups
+
+
+class PrefillOptions(ServerOptions):
+    """The servers that run the base."""
+
+    ports: tuple[Port, ...] = ()
+    """HTTP port of each replica. Left out: free ones."""
+    bootstrap_ports: tuple[Port, ...] = ()
+    """Port of each replica where decode servers find it. Left out: free ones."""
+
+
+class DecodeOptions(ServerOptions):
+    """The servers of every module, unless `module.NAME` says otherwise."""
+
+    spare: Annotated[int, Field(ge=0)] = 0
+    """GPU memory is kept free for this many more servers, which live changes start."""
+
+
+class ModuleOptions(ServerOptions):
+    """The servers of one module. What is left out is as in `decode`."""
+
+    ports: tuple[Port, ...] = ()
+    """HTTP port of each replica. Left out: free ones, which also servers of live changes get."""

@@ -1,0 +1,122 @@
+"""How much memory one server takes: weights, KV cache and, on a GPU, what CUDA itself needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psserve.errors import PlanError
+from psserve.fleet.devices import Gpu
+from psserve.fleet.plan.slots import Slot
+from psserve.zoo import Base
+
+GIB = 1024**3
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+GPU_UNPLANNED = 0.1
+"""Part of a GPU's whole memory that no server is planned into: activations, fragmentation, other programs."""
+GPU_SERVER_BYTES = int(2.5 * GIB)
+"""CUDA context, workspaces and CUDA graphs of one server on one GPU."""
+SMALLEST_POOL = 1_024
+"""Tokens. A GPU server that would get less is refused."""
+
+
+@dataclass(frozen=True)
+class KvShape:
+    """What a token's KV cache is made of: keys and values of every layer."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: str
+
+    @property
+    def token_bytes(self) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerMemory:
+    """What one server takes of main memory, or of all its GPUs together, in bytes."""
+
+    weight_bytes: int
+    kv_tokens: int
+    kv_bytes: int
+    overhead_bytes: int
+    """What is counted for CUDA; 0 on CPU, where the processes themselves are not counted."""
+
+    @property
+    def kv_token_bytes(self) -> int:
+        """Of one token's KV cache, on all its GPUs together."""
+        return self.kv_bytes // self.kv_tokens
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.overhead_bytes
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every server of a fleet is counted with."""
+
+    weight_bytes: int
+    """Of one server as served: a module has exactly the base's tensors, however many of them the zoo stores."""
+    token_bytes: int
+    page: int
+
+    @classmethod
+    def of(cls, base: Base, dtype: str, page: int) -> Budget:
+        """For servers of `base` and its modules in the given dtype, with KV pages of `page` tokens."""
+        scale = DTYPE_BYTES[dtype] / DTYPE_BYTES.get(base.dtype, 2)
+        shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, dtype)
+        return cls(int(base.weight_bytes * scale), shape.token_bytes, page)
+
+    def memory(self, tokens: int, gpus: int) -> ServerMemory:
+        """A server with a pool of `tokens`, rounded down to whole pages, on so many GPUs (0: on CPU)."""
+        tokens = max(1, tokens // self.page) * self.page
+        return ServerMemory(
+            weight_bytes=self.weight_bytes,
+            kv_tokens=tokens,
+            kv_bytes=tokens * self.token_bytes,
+            overhead_bytes=gpus * GPU_SERVER_BYTES,
+        )
+
+    def fixed(self, slot: Slot) -> int:
+        """Bytes on each of its GPUs that a server takes beside its KV cache."""
+        return self.weight_bytes // slot.options.tp + GPU_SERVER_BYTES
+
+    def kv(self, slot: Slot, tokens: int) -> int:
+        """Bytes on each of its GPUs that `tokens` of KV cache take."""
+        return tokens * self.token_bytes // slot.options.tp
+
+    def tokens(self, slot: Slot, room: int) -> int:
+        """How much KV cache goes into `room` bytes on each of its GPUs."""
+        return room * slot.options.tp // self.token_bytes
+
+    def asked(self, slot: Slot, gpus: tuple[Gpu, ...]) -> int | None:
+        """KV tokens that a server's options ask for on these GPUs; None: as many as fit.
+
+        Raises:
+            PlanError: its memory_fraction leaves no KV cache.
+        """
+        fraction = slot.options.memory_fraction
+        if fraction is None:
+            return slot.options.kv_tokens
+        whole = min(gpu.total_bytes for gpu in gpus)
+        tokens = self.tokens(slot, int(whole * fraction) - self.fixed(slot))
+        if tokens < SMALLEST_POOL:
+            least = self.fixed(slot) + self.kv(slot, SMALLEST_POOL)
+            raise PlanError(
+                f"{slot.table}.memory_fraction = {fraction:g} of {amount(whole)} is {amount(int(whole * fraction))},"
+                f" and {slot.name} needs {amount(least)} at least: {amount(self.fixed(slot))} for weights and CUDA, the"
+                f" rest for {SMALLEST_POOL} tokens of KV cache; raise it"
+            )
+        return tokens
+
+
+def usable_bytes(gpu: Gpu) -> int:
+    """What servers may be planned into of one GPU."""
+    return max(0, gpu.free_bytes - int(gpu.total_bytes * GPU_UNPLANNED))
+
+
+def amount(count: int) -> str:
+    """Bytes, readable."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / GIB * 1024:.1f} MiB"

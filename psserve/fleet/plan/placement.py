@@ -1,0 +1,105 @@
+"""Which GPUs each server gets.
+
+Servers with `gpus` get those. For the others: with two or more GPUs, prefill apart from decode; each server goes
+where most memory is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from psserve.errors import PlanError
+from psserve.fleet.plan.slots import Slot
+
+Need = Callable[[Slot], int]
+"""Bytes that a server surely takes on each of its GPUs."""
+
+
+class Placer:
+    """Places servers one after the other on the GPUs `left` has; `left` is the memory of each still to be planned."""
+
+    def __init__(self, left: Sequence[int], need: Need) -> None:
+        self._left = list(left)
+        self._need = need
+
+    def place(self, slots: Sequence[Slot], pool: Collection[int]) -> list[tuple[int, ...]]:
+        """The GPUs of each server, of those in `pool` where its options name none.
+
+        Raises:
+            PlanError: a GPU does not exist, or the pool has no `tp` neighbouring ones.
+        """
+        choosy_first = sorted(slots, key=lambda slot: slot.options.gpus is None)  # others then keep out of their way
+        on = {slot.name: self._place(slot, pool) for slot in choosy_first}
+        return [on[slot.name] for slot in slots]
+
+    def _place(self, slot: Slot, pool: Collection[int]) -> tuple[int, ...]:
+        groups = slot.options.gpu_groups()
+        if groups is not None:
+            self._require(slot)
+            group = groups[slot.replica % len(groups)]
+        else:
+            group = max(self._groups(slot, pool), key=lambda ids: min(self._left[i] for i in ids))
+        for i in group:
+            self._left[i] -= self._need(slot)
+        return group
+
+    def _require(self, slot: Slot) -> None:
+        for i in slot.options.gpus or ():
+            if i >= len(self._left):
+                raise PlanError(
+                    f"{slot.table}.gpus = {list(slot.options.gpus or ())}: there is no GPU {i}, the visible ones are"
+                    f" {_listed(range(len(self._left)))} (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
+                )
+
+    def _groups(self, slot: Slot, pool: Collection[int]) -> list[tuple[int, ...]]:
+        groups = neighbours(pool, slot.options.tp)
+        if not groups:
+            raise PlanError(
+                f"{slot.table}.tp = {slot.options.tp}: {slot.name} would need {slot.options.tp} neighbouring GPUs, and"
+                f" there are {_listed(sorted(pool))} for it; lower tp or set gpus"
+            )
+        return groups
+
+
+def place_fleet(placer: Placer, count: int, prefill: Sequence[Slot], decode: Sequence[Slot]) -> list[tuple[int, ...]]:
+    """The GPUs of all servers of a new fleet on a machine of `count` GPUs, prefill servers first.
+
+    Raises:
+        PlanError: see `Placer.place`.
+    """
+    on = placer.place(prefill, prefill_pool(count, prefill, decode))
+    return on + placer.place(decode, decode_pool(count, on, decode))
+
+
+def prefill_pool(count: int, prefill: Sequence[Slot], decode: Sequence[Slot]) -> Collection[int]:
+    """GPUs for prefill servers that name none: as many as they need, while enough are left for decode servers."""
+    claimed = {i for slot in decode for i in slot.options.gpus or ()}
+    pool = [i for i in range(count) if i not in claimed] or list(range(count))
+    wanted = sum(slot.options.tp for slot in prefill)
+    kept = max((slot.options.tp for slot in decode if slot.options.gpus is None), default=0)
+    apart = min(wanted, len(pool) - kept)
+    return pool[:apart] if apart >= max((slot.options.tp for slot in prefill), default=1) else pool
+
+
+def decode_pool(count: int, prefill_on: Sequence[tuple[int, ...]], decode: Sequence[Slot]) -> Collection[int]:
+    """GPUs for decode servers that name none: those without prefill servers, if they are enough."""
+    used = {i for group in prefill_on for i in group}
+    rest = [i for i in range(count) if i not in used]
+    largest = max((slot.options.tp for slot in decode if slot.options.gpus is None), default=1)
+    return rest if neighbours(rest, largest) else range(count)
+
+
+def neighbours(pool: Collection[int], size: int) -> list[tuple[int, ...]]:
+    """Groups of `size` GPUs with consecutive numbers, none in two groups."""
+    groups: list[tuple[int, ...]] = []
+    used: set[int] = set()
+    for first in sorted(pool):
+        group = tuple(range(first, first + size))
+        if all(i in pool and i not in used for i in group):
+            groups.append(group)
+            used.update(group)
+    return groups
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids)) or "none"

@@ -1,0 +1,91 @@
+"""Planning one more module, or new weights of one, into a fleet that runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from psserve.errors import PlanError
+from psserve.fleet import layout
+from psserve.fleet.plan import router_config as entries
+from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
+from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
+from psserve.fleet.plan.placement import Placer, decode_pool
+from psserve.fleet.plan.plan import make_server
+from psserve.fleet.plan.ports import more_ports
+from psserve.fleet.plan.settings import check_devices, within_pool
+from psserve.fleet.plan.slots import Slot, module_slots
+from psserve.fleet.plan.spec import Checkpoint, FleetPlan, ModulePlan, ServerSpec
+from psserve.zoo import Zoo
+
+
+def plan_module(zoo: Zoo, plan: FleetPlan, name: str, edition: int = 1) -> ModulePlan:
+    """Plan the servers of the module `name` beside those of `plan`, which all go on running. Writes and starts nothing.
+
+    They get free ports and, where the options ask for no certain size, KV pools as large as the smallest in the fleet:
+    what the fleet has promised about the context holds for them too, and room is left for others.
+
+    Raises:
+        UnknownModule: the zoo has no module `name`.
+        PlanError: they do not fit beside the running servers.
+    """
+    module = zoo.module(name)
+    checkpoint = layout.checkpoint_path(plan.run_dir, module.name, edition)
+    slots = module_slots(module.name, module.aliases, checkpoint, plan.basis.options, edition)
+    slots = [_sized(slot, plan) for slot in slots]
+    check_devices(zoo.base, plan.basis.settings, slots)
+    placed, memory = _fit(zoo, plan, slots)
+    within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
+    servers = tuple(
+        make_server(zoo, plan.basis, slot, gpus=gpus, memory=one, ports=ports)
+        for slot, gpus, one, ports in zip(slots, placed, memory, more_ports(slots, _taken_ports(plan)), strict=True)
+    )
+    return ModulePlan(
+        module=module.name,
+        edition=edition,
+        servers=servers,
+        checkpoint=Checkpoint(module=module.name, path=checkpoint),
+        entry=entries.module_entry(module, edition),
+        workers=tuple(entries.worker_entry(server, edition) for server in servers),
+    )
+
+
+def _sized(slot: Slot, plan: FleetPlan) -> Slot:
+    """The slot with a free port and a certain pool size."""
+    options = slot.options
+    if options.kv_tokens is None and options.memory_fraction is None:
+        smallest = min(server.memory.kv_tokens for server in plan.servers)
+        options = options.model_copy(update={"kv_tokens": smallest})
+    return replace(slot, port=None, options=options)
+
+
+def _fit(zoo: Zoo, plan: FleetPlan, slots: Sequence[Slot]) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
+    """GPUs and memory of each server, beside those of the running ones."""
+    machine, settings = plan.basis.machine, plan.basis.settings
+    budget = Budget.of(zoo.base, settings.dtype, settings.page_size)
+    try:
+        if settings.device == "cpu":
+            running = sum(server.memory.total_bytes for server in plan.servers)
+            return [()] * len(slots), fit_cpu(machine, budget, slots, running)
+        taken = _taken_bytes(plan.servers)
+        placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)
+        prefill_on = [server.gpus for server in plan.servers if server.role == "prefill"]
+        placed = placer.place(slots, decode_pool(len(machine.gpus), prefill_on, slots))
+        return placed, fit_gpus(machine.gpus, budget, list(zip(slots, placed, strict=True)), taken)
+    except PlanError as error:
+        raise PlanError(f"{error} (decode.spare in fleet.toml keeps room for live changes)") from error
+
+
+def _taken_bytes(servers: Sequence[ServerSpec]) -> dict[int, int]:
+    """What these servers were planned to take of each GPU."""
+    taken: Counter[int] = Counter()
+    for server in servers:
+        for gpu in server.gpus:
+            taken[gpu] += server.memory.total_bytes // len(server.gpus)
+    return taken
+
+
+def _taken_ports(plan: FleetPlan) -> frozenset[int]:
+    ports = [port for server in plan.servers for port in (server.port, server.bootstrap_port)]
+    return frozenset(port for port in [*ports, plan.router.port] if port)

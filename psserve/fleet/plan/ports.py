@@ -1,0 +1,150 @@
+"""Loopback ports for servers.
+
+Free ports are taken from below the kernel's ephemeral range: a server that is down for a moment must find its port
+free again, so no outgoing connection and no "any free port" of another program may land on it.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psserve.errors import PlanError
+from psserve.fleet.options.options import RouterOptions
+from psserve.fleet.plan.sglang_args import LOOPBACK
+from psserve.fleet.plan.slots import Slot
+
+_ROUTER = "router.port (--port)"
+
+
+@dataclass(frozen=True)
+class ServerPorts:
+    """Where one server listens, always on the loopback interface."""
+
+    http: int
+    dist: int
+    """For torch.distributed; SGLang reserves it even where a rendezvous file takes its place."""
+    bootstrap: int | None
+    """Prefill servers only: where decode servers find it."""
+
+
+def fleet_ports(router: RouterOptions, slots: Sequence[Slot]) -> tuple[int, list[ServerPorts]]:
+    """The router's port, and those of each server of a new fleet.
+
+    Raises:
+        PlanError: a given port is taken, or given twice.
+    """
+    given = {_ROUTER: router.port} if router.port else {}
+    given |= {f"{slot.table}.ports[{slot.replica}]": slot.port for slot in slots if slot.port}
+    given |= {
+        f"{slot.table}.bootstrap_ports[{slot.replica}]": slot.bootstrap_port for slot in slots if slot.bootstrap_port
+    }
+    require_different(given)
+    for key, port in given.items():
+        require_free(port, router.host if key == _ROUTER else LOOPBACK, key)
+    free = iter(free_ports(1 + 3 * len(slots), frozenset(given.values())))
+    return router.port or next(free), _deal(slots, free)
+
+
+def more_ports(slots: Sequence[Slot], taken: frozenset[int]) -> list[ServerPorts]:
+    """Free ports for servers that join a running fleet, which has `taken`.
+
+    Raises:
+        PlanError: there are not enough.
+    """
+    return _deal(slots, iter(free_ports(3 * len(slots), taken)))
+
+
+def _deal(slots: Sequence[Slot], free: Iterator[int]) -> list[ServerPorts]:
+    return [
+        ServerPorts(
+            http=slot.port or next(free),
+            dist=next(free),
+            bootstrap=(slot.bootstrap_port or next(free)) if slot.role == "prefill" else None,
+        )
+        for slot in slots
+    ]
+
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_SPAN = 12_000
+_TRIES = 2_000
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen on this port now. Ports in TIME_WAIT count as free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody answers there now. `host` may be a wildcard address."""
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
+    """`count` different free loopback ports, none of them in `taken`.
+
+    Raises:
+        PlanError: the range has not that many free ones.
+    """
+    low, high = _range()
+    found: list[int] = []
+    for _ in range(_TRIES):
+        if len(found) == count:
+            return found
+        port = random.randrange(low, high)
+        if port not in taken and port not in found and is_free(port):
+            found.append(port)
+    if len(found) == count:
+        return found
+    raise PlanError(
+        f"found only {len(found)} of {count} free ports in {low}-{high - 1} on 127.0.0.1; stop some servers"
+    )
+
+
+def require_free(port: int, host: str, key: str) -> int:
+    """`port` itself, checked. `key` says where it was asked for.
+
+    Raises:
+        PlanError: another program listens there, or the address is not this machine's.
+    """
+    if not is_free(port, host):
+        raise PlanError(f"{key}: port {port} on {host} is taken; stop what listens there, or give another one")
+    return port
+
+
+def require_different(wanted: Mapping[str, int]) -> None:
+    """Check ports by where each was asked for.
+
+    Raises:
+        PlanError: two are the same.
+    """
+    seen: dict[int, str] = {}
+    for key, port in wanted.items():
+        if port in seen:
+            raise PlanError(f"port {port} is given twice, by {seen[port]} and {key}: change one of them")
+        seen[port] = key
+
+
+def _range() -> tuple[int, int]:
+    try:
+        low = int(_EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        low = 32768
+    high = low if low > 1024 + _SPAN else 65536
+    return high - _SPAN, high

@@ -1,0 +1,53 @@
+"""Who can reach the router, and what is asked of them: keys, certificate, names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psserve.contracts.addresses import is_loopback
+from psserve.contracts.tls import server_context
+from psserve.errors import UsageError
+from psserve.fleet.options.key_file import ClientKeys
+from psserve.fleet.options.options import FleetOptions
+
+
+def check_reach(options: FleetOptions, keys: ClientKeys) -> None:
+    """Raises UsageError if the router would be open to other machines without a key, or cannot use its certificate."""
+    host, router = options.router.host, options.router
+    if not (is_loopback(host) or router.insecure or _has_key(keys)):
+        raise UsageError(
+            f"{options.said('router.host', host)} is open to other machines: make a key with `psserve keys add NAME`,"
+            " or use 127.0.0.1 (--insecure lets anybody in)"
+        )
+    if router.ssl_certfile is not None and router.ssl_keyfile is not None:
+        server_context(options.folder / router.ssl_certfile, options.folder / router.ssl_keyfile)
+
+
+def reach_entry(options: FleetOptions, keys: ClientKeys) -> dict[str, Any]:
+    """What the router's configuration says of it."""
+    router = options.router
+    files = {"ssl_certfile": router.ssl_certfile, "ssl_keyfile": router.ssl_keyfile}
+    return {
+        "api_key": keys.plain,
+        "keys": keys.entries(),
+        "insecure": router.insecure,
+        "allowed_hosts": [name.lower() for name in router.allowed_hosts],
+        **{name: None if file is None else str((options.folder / file).resolve()) for name, file in files.items()},
+        "limits": router.limits.model_dump(),
+    }
+
+
+def warnings(options: FleetOptions, keys: ClientKeys) -> list[str]:
+    """What a user should know who opens a router to other machines."""
+    if is_loopback(options.router.host):
+        return []
+    said = []
+    if not _has_key(keys):
+        said.append("anybody who reaches this machine can use the fleet: `psserve keys add NAME` makes a key")
+    if options.router.ssl_certfile is None:
+        said.append("keys and prompts travel unencrypted: give --ssl-certfile, or put a TLS proxy in front")
+    return said
+
+
+def _has_key(keys: ClientKeys) -> bool:
+    return keys.plain is not None or bool(keys.keys)

@@ -1,0 +1,89 @@
+"""What all servers of a fleet have in common, resolved from options, base and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from psserve.errors import PlanError
+from psserve.fleet.devices import Machine, choose
+from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.sglang_args import EngineSettings, reserved_tokens
+from psserve.fleet.plan.slots import Slot
+from psserve.zoo import Base
+from psserve.zoo.storage import read_json
+
+CPU_CHUNK = 2_048
+CPU_RUNNING = 32
+
+
+def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> EngineSettings:
+    """The settings of a fleet with every `auto` resolved.
+
+    Raises:
+        PlanError: there is no such device, or the context is longer than the base's.
+    """
+    device = choose(machine, options.device)
+    cpu = device == "cpu"
+    context = options.context_length or base.context_length
+    if context > base.context_length:
+        raise PlanError(
+            f"{options.said('context_length', context)}: the base {base.name} goes to {base.context_length}"
+        )
+    return EngineSettings(
+        device=device,
+        dtype=("float32" if cpu else "bfloat16") if options.dtype == "auto" else options.dtype,
+        transfer="nixl" if options.transfer == "auto" else options.transfer,
+        page_size=options.page_size,
+        context_length=context,
+        chunked_prefill_size=options.chunked_prefill_size or (CPU_CHUNK if cpu else None),
+        max_running_requests=options.max_running_requests or (CPU_RUNNING if cpu else None),
+    )
+
+
+def within_pool(settings: EngineSettings, kv_tokens: int, *, explicit: bool) -> EngineSettings:
+    """The settings with a context that the smallest KV pool can hold.
+
+    SGLang accepts longer prompts and then waits for room that never comes, and whatever is behind them waits too.
+
+    Raises:
+        PlanError: the context was asked for explicitly, and does not fit.
+    """
+    longest = kv_tokens - reserved_tokens(kv_tokens) - settings.page_size
+    if settings.context_length <= longest:
+        return settings
+    if explicit or longest < 1:
+        raise PlanError(
+            f"a KV pool of {kv_tokens} tokens holds at most {longest} of one request (the rest is reserved for answers "
+            f"in progress), and the context is {settings.context_length}: raise --kv-tokens or lower --context-length"
+        )
+    return replace(settings, context_length=longest)
+
+
+def check_devices(base: Base, settings: EngineSettings, slots: Iterable[Slot]) -> None:
+    """Check what servers ask of GPUs against the kind of device and the base's attention heads.
+
+    Raises:
+        PlanError: GPUs are asked for on CPU, or the heads cannot be shared out to `tp` GPUs.
+    """
+    for slot in slots:
+        tp = slot.options.tp
+        if settings.device == "cpu":
+            for key, given in (("gpus", slot.options.gpus is not None), ("tp", tp > 1)):
+                if given:
+                    raise PlanError(f"{slot.table}.{key} needs GPUs, and this fleet runs on CPU: remove it")
+        elif tp > 1:
+            _check_heads(base, slot.table, tp)
+
+
+def _check_heads(base: Base, table: str, tp: int) -> None:
+    config = base.path / "config.json"
+    heads = {"key-value": base.num_kv_heads, "attention": read_json(config).get("num_attention_heads")}
+    for kind, count in heads.items():
+        if not isinstance(count, int):
+            raise PlanError(f"{config}: num_attention_heads: expected a whole number, found {count!r}")
+        if count % tp:
+            raise PlanError(
+                f"{table}.tp = {tp}: the base {base.name} has {count} {kind} heads, and {count} / {tp} is not whole;"
+                " give a tp that divides it"
+            )

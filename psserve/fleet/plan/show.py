@@ -1,0 +1,101 @@
+"""A plan as people and programs read it (`psserve launch --dry-run`). No secret is in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from psserve.fleet.plan.memory import amount
+from psserve.fleet.plan.spec import FleetPlan, ProcessSpec, ServerSpec
+
+COLUMNS = ("server", "role", "module", "device", "weights", "KV", "KV tokens", "CUDA", "of GPU", "port", "bootstrap")
+_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
+
+
+def plan_rows(plan: FleetPlan) -> list[tuple[str, ...]]:
+    """The table of a plan: a row for each server, then the router's."""
+    rows = [_row(plan, server) for server in plan.servers]
+    return [*rows, ("router", "router", *("-" * 7), str(plan.router.port), "-")]
+
+
+def plan_commands(plan: FleetPlan, environ: Mapping[str, str] = os.environ) -> str:
+    """Every command line as a shell takes it, in a shell whose environment is `environ`."""
+    return "\n".join(
+        f"# {process.name}\n{_command(process, environ)}\n" for process in (*plan.servers, plan.router)
+    ).rstrip()
+
+
+def plan_json(plan: FleetPlan) -> dict[str, Any]:
+    """The plan as JSON. Memory is in bytes."""
+    return {
+        "url": plan.router.url,
+        "zoo": str(plan.zoo),
+        "base": plan.base,
+        "context_length": plan.basis.settings.context_length,
+        "servers": [_process(plan, process) for process in (*plan.servers, plan.router)],
+    }
+
+
+def gpu_share(plan: FleetPlan, server: ServerSpec) -> float | None:
+    """The part of each of its GPUs' memory that a server is planned to take; None on CPU."""
+    if not server.gpus:
+        return None
+    smallest = min(plan.basis.machine.gpus[i].total_bytes for i in server.gpus)
+    return server.memory.total_bytes / len(server.gpus) / smallest
+
+
+def idle_gpus(plan: FleetPlan) -> list[int]:
+    """Visible GPUs that a fleet on GPUs leaves alone."""
+    used = {i for server in plan.servers for i in server.gpus}
+    return [gpu.index for gpu in plan.basis.machine.gpus if used and gpu.index not in used]
+
+
+def _row(plan: FleetPlan, server: ServerSpec) -> tuple[str, ...]:
+    memory, share = server.memory, gpu_share(plan, server)
+    return (
+        server.name,
+        server.role,
+        server.module or "-",
+        server.device,
+        amount(memory.weight_bytes),
+        amount(memory.kv_bytes),
+        str(memory.kv_tokens),
+        amount(memory.overhead_bytes) if server.gpus else "-",
+        "-" if share is None else f"{share:.0%}",
+        str(server.port),
+        str(server.bootstrap_port or "-"),
+    )
+
+
+def _process(plan: FleetPlan, process: ProcessSpec) -> dict[str, Any]:
+    server = process if isinstance(process, ServerSpec) else None
+    return {
+        "name": process.name,
+        "role": process.role,
+        "module": server.module if server else None,
+        "port": process.port,
+        "bootstrap_port": server.bootstrap_port if server else None,
+        "device": server.device if server else "cpu",
+        "gpus": list(server.gpus) if server else [],
+        "weight_bytes": server.memory.weight_bytes if server else None,
+        "kv_bytes": server.memory.kv_bytes if server else None,
+        "kv_tokens": server.memory.kv_tokens if server else None,
+        "overhead_bytes": server.memory.overhead_bytes if server else None,
+        "gpu_share": gpu_share(plan, server) if server else None,
+        "command": list(process.command),
+        "env": {name: _masked(name, value) for name, value in process.env.items()},
+        "log": str(process.log),
+    }
+
+
+def _command(process: ProcessSpec, environ: Mapping[str, str]) -> str:
+    """With the variables that psserve sets, but not those that it only lets through."""
+    own = [f"{name}={_masked(name, value)}" for name, value in process.env.items() if environ.get(name) != value]
+    return shlex.join(["env", *own, *process.command] if own else process.command)
+
+
+def _masked(name: str, value: str) -> str:
+    return "***" if _SECRET.search(name) else value

@@ -1,0 +1,145 @@
+"""The servers that options ask for, before they have a device, memory and ports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from psserve.errors import PlanError, UnknownModule
+from psserve.fleet.layout import decode_name
+from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.options.server_options import ServerOptions
+from psserve.zoo import Base, Module, Zoo
+
+
+def chosen_modules(zoo: Zoo, options: FleetOptions) -> list[Module]:
+    """The modules to serve, each once.
+
+    Raises:
+        UnknownModule: the options name one the zoo has not.
+        PlanError: there is nothing to serve, a name stands for two, or the default module is not served.
+    """
+    if options.modules is None:
+        modules = zoo.modules()
+    else:
+        chosen = [_module(zoo, name, options.where("modules")) for name in options.modules]
+        modules = list({module.name: module for module in chosen}.values())
+    if not modules and not options.serve_base:
+        raise PlanError(f"the zoo {zoo.path} has no module; add one with `psserve add-model`, or use --serve-base")
+    for module in modules:
+        if options.serve_base and zoo.base.name in (module.name, *module.aliases):
+            where = options.where("serve_base")
+            raise PlanError(f"{where}: the module {module.name} has the base's name {zoo.base.name} already")
+    _check_tables(zoo, options)
+    _check_default(zoo, modules, options)
+    return modules
+
+
+def _module(zoo: Zoo, name: str, where: str) -> Module:
+    try:
+        return zoo.module(name)
+    except UnknownModule as error:
+        raise UnknownModule(f"{where}: {error}") from None
+
+
+def _check_default(zoo: Zoo, modules: list[Module], options: FleetOptions) -> None:
+    """What `auto` falls back to must be served."""
+    default = options.router.default_module
+    served = [name for module in modules for name in (module.name, *module.aliases)]
+    if options.serve_base:
+        served.append(zoo.base.name)
+    if default is not None and default not in served:
+        said = options.said("router.default_module", default)
+        raise PlanError(f"{said}: not served (served: {', '.join(served)})")
+
+
+def _check_tables(zoo: Zoo, options: FleetOptions) -> None:
+    """Every [module.NAME] must speak of a module of the zoo, and no two of the same."""
+    seen: dict[str, str] = {}
+    for table in options.module:
+        where = options.table(f"module.{table}")
+        name = table if table == zoo.base.name else _module(zoo, table, where).name
+        if name in seen:
+            raise PlanError(f"{where} and module.{seen[name]} are both the module {name}: keep one of them")
+        seen[name] = table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """One server to be."""
+
+    role: Literal["prefill", "decode"]
+    name: str
+    module: str | None
+    """None: the base, on a prefill server."""
+    checkpoint: Path
+    options: ServerOptions
+    replica: int
+    """Which one of its role or module, from 0: decides which of the given GPUs it gets."""
+    table: str
+    """Where fleet.toml speaks of it, for messages."""
+    port: int | None = None
+    """The port that the options give it; None: a free one."""
+    bootstrap_port: int | None = None
+
+
+def prefill_slots(base: Base, options: FleetOptions) -> list[Slot]:
+    """The servers that run the base."""
+    wanted = options.prefill
+    return [
+        Slot(
+            role="prefill",
+            name=f"prefill-{i}",
+            module=None,
+            checkpoint=base.path,
+            options=wanted,
+            replica=i,
+            table=options.table("prefill"),
+            port=_nth(wanted.ports, i),
+            bootstrap_port=_nth(wanted.bootstrap_ports, i),
+        )
+        for i in range(wanted.replicas)
+    ]
+
+
+def module_slots(
+    module: str, aliases: Sequence[str], checkpoint: Path, options: FleetOptions, edition: int = 1
+) -> list[Slot]:
+    """The servers of one module: `decode-NAME-0`, `decode-NAME-1`, ..."""
+    wanted = options.of_module(module, *aliases)
+    own = next((f"module.{name}" for name in (module, *aliases) if name in options.module), "decode")
+    return [
+        Slot(
+            role="decode",
+            name=decode_name(module, i, edition),
+            module=module,
+            checkpoint=checkpoint,
+            options=wanted,
+            replica=i,
+            table=options.table(own),
+            port=_nth(wanted.ports, i),
+        )
+        for i in range(wanted.replicas)
+    ]
+
+
+def spare_slots(base: Base, options: FleetOptions) -> list[Slot]:
+    """Servers that only take up room, for those that live changes start."""
+    return [
+        Slot(
+            role="decode",
+            name=f"spare-{i}",
+            module=None,
+            checkpoint=base.path,
+            options=options.decode,
+            replica=i,
+            table=options.table("decode"),
+        )
+        for i in range(options.decode.spare)
+    ]
+
+
+def _nth(ports: Sequence[int], index: int) -> int | None:
+    return ports[index] if ports else None

@@ -1,0 +1,141 @@
+"""What a fleet consists of: the frozen description that planning makes and the supervisor runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from psserve.fleet.devices import Machine
+from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.memory import ServerMemory
+from psserve.fleet.plan.sglang_args import EngineSettings
+
+Role = Literal["prefill", "decode", "router"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSpec:
+    """One process: what to run, with which environment, and where its output goes."""
+
+    name: str
+    role: Role
+    host: str
+    port: int
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    """The whole environment, but for the worker key."""
+    log: Path
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def scheme(self) -> str:
+        return "http"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSpec(ProcessSpec):
+    """One SGLang server."""
+
+    module: str | None
+    """The decode module it runs; None for a prefill server, which runs the base."""
+    bootstrap_port: int | None
+    """Where decode servers find this prefill server; None for decode servers."""
+    gpus: tuple[int, ...]
+    """The visible GPUs it is split over; none: it runs on CPU."""
+    memory: ServerMemory
+    max_running_requests: int | None = None
+    """Requests that it computes at a time; None: SGLang decides."""
+    rendezvous: Path
+    """File through which torch.distributed meets itself: no TCP store on any interface. Removed before each start."""
+    kv_events: Mapping[str, str] | None = None
+    """Addresses of its KV events; None: it publishes none."""
+
+    @property
+    def device(self) -> str:
+        """`cpu`, `cuda:1`, or `cuda:0,1` when split over two."""
+        return f"cuda:{','.join(map(str, self.gpus))}" if self.gpus else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterSpec(ProcessSpec):
+    """The HTTP front."""
+
+    config_path: Path
+    config: Mapping[str, Any] = field(repr=False)
+    """RouterConfig as JSON, without the keys of `FleetPlan`."""
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.certificate is None else "https"
+
+    @property
+    def certificate(self) -> Path | None:
+        """What it shows who connects; None: it speaks plain HTTP."""
+        certificate = self.config.get("ssl_certfile")
+        return None if certificate is None else Path(certificate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A module whose checkpoint directory must be materialised before its servers start."""
+
+    module: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanBasis:
+    """What a plan was made from, so that more servers can be planned into it."""
+
+    options: FleetOptions
+    machine: Machine
+    """As it was before the fleet started."""
+    settings: EngineSettings
+    environ: Mapping[str, str] = field(repr=False)
+    """What servers may inherit from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModulePlan:
+    """One more module for a fleet that runs, or other weights for one that it serves."""
+
+    module: str
+    edition: int
+    """1 for a new module, raised by each replacement of its weights; a part of the names of servers and checkpoint."""
+    servers: tuple[ServerSpec, ...]
+    checkpoint: Checkpoint
+    entry: Mapping[str, Any]
+    """The module in RouterConfig.modules, with this edition."""
+    workers: tuple[Mapping[str, Any], ...]
+    """Its servers in RouterConfig.workers, with this edition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetPlan:
+    """Everything that will run, and where its files are."""
+
+    zoo: Path
+    base: str
+    servers: tuple[ServerSpec, ...]
+    router: RouterSpec
+    checkpoints: tuple[Checkpoint, ...]
+    basis: PlanBasis
+    run_dir: Path
+    tmp_dir: Path
+    """Private (0700) TMPDIR of all processes. Not under the zoo: a Unix socket's path has at most 107 bytes."""
+    worker_key: str = field(repr=False)
+    """What servers require and only the router knows. Made anew by every plan, never printed."""
+    operator_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
+    """What opens the router to the supervisor and to psserve's commands; as the worker key."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules served, in order, once each."""
+        return tuple(dict.fromkeys(server.module for server in self.servers if server.module))

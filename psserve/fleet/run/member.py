@@ -1,0 +1,163 @@
+"""One process of a running fleet: its state, its ends and its restarts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import replace
+
+from psserve.fleet.plan.ports import listens
+from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
+from psserve.fleet.run.limits import RestartPolicy, Restarts
+from psserve.fleet.run.logs import last_error, tail
+from psserve.fleet.run.process import Handle, Starter, start_ticks
+from psserve.fleet.run.state import ServerState, ServerStatus
+
+
+class Member:
+    """Follows one spec through starts and ends.
+
+    starting --router says ready--> ready <--router says--> down
+       ^                              |
+       |-- restarting <---- exits ----'      failed: ended too often; stopped: told to end;
+                                             draining: gets no new requests, and ends after its last one
+    """
+
+    def __init__(self, spec: ProcessSpec, starter: Starter, policy: RestartPolicy) -> None:
+        self.spec = spec
+        self.state: ServerStatus = "stopped"
+        self.error: str | None = None
+        self._starter = starter
+        self._restarts = Restarts(policy)
+        self._handle: Handle | None = None
+        self._ticks: int | None = None
+        self._log_start = 0
+        self._started: float | None = None
+        self._since = time.monotonic()
+        self._restart_at = 0.0
+        self._stuck_since: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._handle is not None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since its latest start."""
+        return time.monotonic() - self._since
+
+    def start(self, worker_key: str) -> None:
+        """Start the process.
+
+        Raises:
+            StartError: its command cannot be run.
+        """
+        spec = self.spec
+        if isinstance(spec, ServerSpec):
+            spec.rendezvous.unlink(missing_ok=True)
+            spec = replace(spec, env={**spec.env, "PSSERVE_WORKER_KEY": worker_key})
+        self._log_start = spec.log.stat().st_size if spec.log.exists() else 0
+        self._handle = self._starter.start(spec)
+        self._ticks = None
+        self._started, self._since = time.time(), time.monotonic()
+        self.state = "starting"
+
+    def ended(self) -> bool:
+        """Whether the process has ended since it was last asked; then `error` says how."""
+        code = self._handle.poll() if self._handle else None
+        if code is None:
+            return False
+        self._handle = None
+        self.error = f"{_how(code)}: {last_error(self.spec.log, self._log_start)}"
+        return True
+
+    def plan_restart(self) -> float | None:
+        """After an end: wait for the restart, or give up. Returns the wait in seconds."""
+        now = time.monotonic()
+        delay = self._restarts.delay(now)
+        self.state = "failed" if delay is None else "restarting"
+        self._restart_at = now + (delay or 0.0)
+        return delay
+
+    def restart_due(self) -> bool:
+        return self.state == "restarting" and time.monotonic() >= self._restart_at
+
+    def observe(self, state: str, error: str | None) -> None:
+        """Take over what the router sees of a living process.
+
+        The router may not know yet that an idle server died: one just restarted is not ready before it listens.
+        """
+        if not self.alive:
+            return
+        if state == "ready":
+            if self.state == "ready" or listens(self.spec.host, self.spec.port):
+                self.state, self.error = "ready", None
+        elif self.state == "ready":
+            self.state, self.error = "down", error
+        else:
+            self.error = error or self.error
+
+    def is_stuck(self, could_serve: bool) -> bool:
+        """Whether it served once and, alive, has not for the policy's `stuck_s`, in which it always `could_serve`.
+
+        To be asked all the time. What it says once it does not repeat.
+        """
+        if self.state != "down" or not could_serve:
+            self._stuck_since = None
+            return False
+        now = time.monotonic()
+        self._stuck_since = self._stuck_since or now
+        if now - self._stuck_since < self._restarts.policy.stuck_s:
+            return False
+        self._stuck_since = None
+        return True
+
+    def hang_up(self) -> None:
+        """SIGHUP: for the router, to read its configuration again."""
+        if self._handle and self._handle.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._handle.pid, signal.SIGHUP)
+
+    def terminate(self) -> None:
+        if self._handle:
+            self._handle.terminate()
+
+    def kill(self) -> None:
+        if self._handle:
+            self._handle.kill()
+
+    @property
+    def failure(self) -> str:
+        """Why it did not become ready, in one line."""
+        return f"{self.spec.name} {self.error or 'gave no answer yet'} (log: {self.spec.log})"
+
+    def last_words(self) -> list[str]:
+        """The end of what its latest process logged, for people."""
+        said = tail(self.spec.log, since=self._log_start)
+        return [f"the last lines of {self.spec.log}:", *(f"  {line}" for line in said)]
+
+    def record(self) -> ServerState:
+        spec = self.spec
+        pid = self._handle.pid if self._handle else None
+        if pid is not None and self._ticks is None:
+            self._ticks = start_ticks(pid)
+        return ServerState(
+            name=spec.name,
+            role=spec.role,
+            module=spec.module if isinstance(spec, ServerSpec) else None,
+            pid=pid,
+            ticks=self._ticks if pid is not None else None,
+            port=spec.port,
+            device=spec.device if isinstance(spec, ServerSpec) else "cpu",
+            state=self.state,
+            restarts=self._restarts.total,
+            started=self._started,
+            error=self.error,
+            log=str(spec.log),
+        )
+
+
+def _how(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exited with code {code}"

@@ -1,0 +1,93 @@
+"""What must lie on disk before a fleet starts, and what is taken away when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from psserve.errors import FleetError
+from psserve.fleet.live.supply import weights_of
+from psserve.fleet.plan.spec import FleetPlan
+from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints
+from psserve.zoo import Zoo
+
+
+def make_run_dir(run: Path) -> None:
+    """The fleet's private folder.
+
+    Raises:
+        FleetError: it cannot be made or is another user's.
+    """
+    _private_dir(run)
+    _private_dir(run / "logs")
+
+
+def prepare(plan: FleetPlan) -> dict[str, str]:
+    """Materialise checkpoints, write the router's configuration (0600), set old logs aside.
+
+    Returns:
+        Module -> which weights it will be served with (`supply.weights_of`).
+
+    Raises:
+        FleetError: a folder cannot be written.
+        ZooError: a module cannot be materialised.
+    """
+    _private_dir(plan.tmp_dir)
+    weights = _materialise_all(plan) if plan.checkpoints else {}
+    for process in (*plan.servers, plan.router):
+        set_aside(process.log)
+    write_router_config(plan, plan.router.config)
+    return weights
+
+
+def clean_up(plan: FleetPlan) -> None:
+    """Remove secrets, checkpoints and temporary files. Logs stay."""
+    plan.router.config_path.unlink(missing_ok=True)
+    remove_checkpoints(plan.run_dir)
+    shutil.rmtree(plan.tmp_dir, ignore_errors=True)
+
+
+def write_router_config(plan: FleetPlan, config: Mapping[str, Any]) -> None:
+    """Replace the router's configuration in one step (0600: it holds keys). Raises OSError; the old file then stays."""
+    path = plan.router.config_path
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        with open(new, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            secret = {"worker_key": plan.worker_key, "operator_key": plan.operator_key}
+            json.dump({**config, **secret}, file, indent=1)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def set_aside(log: Path) -> None:
+    """Keep the log of the server before this one as NAME.log.1."""
+    if log.exists():
+        log.replace(log.with_name(log.name + ".1"))
+
+
+def _materialise_all(plan: FleetPlan) -> dict[str, str]:
+    zoo = Zoo.open(plan.zoo)
+    _private_dir(plan.run_dir / "checkpoints")
+    weights: dict[str, str] = {}
+    for checkpoint in plan.checkpoints:
+        module = zoo.module(checkpoint.module)
+        make_checkpoint(zoo, module, checkpoint.path)
+        weights[module.name] = weights_of(module)
+    return weights
+
+
+def _private_dir(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        info = path.lstat()
+        if not path.is_dir() or path.is_symlink() or info.st_uid != os.getuid():
+            raise FleetError(f"{path} is not a folder of this user's own; remove it")
+        path.chmod(0o700)
+    except OSError as error:
+        raise FleetError(f"cannot make the folder {path}: {error.strerror}") from error

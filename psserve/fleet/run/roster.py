@@ -1,0 +1,159 @@
+"""The processes of a running fleet as they are now, and what its router is told of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from psserve.contracts.router_view import WorkerView
+from psserve.errors import FleetError, StartError
+from psserve.fleet.plan.spec import FleetPlan, ServerSpec
+from psserve.fleet.run.limits import RestartPolicy
+from psserve.fleet.run.member import Member
+from psserve.fleet.run.prepare import set_aside, write_router_config
+from psserve.fleet.run.process import Starter
+from psserve.fleet.run.router_client import RouterClient
+
+
+class Roster:
+    """Router and servers. A live change adds servers to `coming`, and moves those that leave to `going`.
+
+    Whatever is in `servers` is started again when it dies; what comes or goes is the live change's own affair.
+    """
+
+    def __init__(
+        self, plan: FleetPlan, starter: Starter, policy: RestartPolicy, note: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._plan = plan
+        self._starter, self._policy, self._note = starter, policy, note
+        self.config: Mapping[str, Any] = plan.router.config
+        """What the router was told last, without the worker key."""
+        self.router = Member(plan.router, starter, policy)
+        self.servers = [Member(spec, starter, policy) for spec in plan.servers]
+        self.coming: list[Member] = []
+        self.going: list[Member] = []
+        self.views: Mapping[str, WorkerView] = {}
+        """What the router said last, by server."""
+        self._client = RouterClient(plan.router.url, plan.operator_key, plan.router.certificate)
+        self._followed = 0
+        self._next_poll = 0.0
+
+    @property
+    def members(self) -> list[Member]:
+        return [*self.servers, *self.coming, *self.going, self.router]
+
+    @property
+    def plan(self) -> FleetPlan:
+        """The plan of what runs now."""
+        specs = (member.spec for member in (*self.servers, *self.coming, *self.going))
+        return replace(
+            self._plan,
+            servers=tuple(spec for spec in specs if isinstance(spec, ServerSpec)),
+            router=replace(self._plan.router, config=self.config),
+        )
+
+    def servers_of(self, module: str) -> list[Member]:
+        """The servers that serve this module, or are to serve it again once they are restarted."""
+        return [m for m in self.servers if isinstance(m.spec, ServerSpec) and m.spec.module == module]
+
+    # --- processes
+
+    def start(self) -> None:
+        """Start everything. Raises StartError."""
+        for member in self.members:
+            member.start(self._plan.worker_key)
+
+    def bring(self, specs: Sequence[ServerSpec]) -> list[Member]:
+        """Start servers beside those there are. Raises StartError; those that were started are in `coming`."""
+        for spec in specs:
+            set_aside(spec.log)
+            member = Member(spec, self._starter, self._policy)
+            self.coming.append(member)
+            member.start(self._plan.worker_key)
+        return list(self.coming)
+
+    def switch(self, old: Sequence[Member]) -> None:
+        """Those that came are the fleet's now, the `old` ones leave it."""
+        self.servers = [member for member in self.servers if member not in old] + self.coming
+        self.coming, self.going = [], list(old)
+        for member in old:
+            member.state = "draining"
+
+    def revive(self) -> None:
+        """Restart what died and is due; give up what dies too often. FleetError when that is the router."""
+        for member in (*self.servers, self.router):
+            self._revive(member)
+
+    def end_stuck(self) -> None:
+        """End servers that live and serve nobody although servers of the other role do: `revive` starts them anew.
+
+        A scheduler may hang, or a thread of its KV hand-over end, in a process that goes on.
+        """
+        serving = {member.spec.role for member in self.servers if member.state == "ready"}
+        for member in self.servers:
+            if member.is_stuck("prefill" in serving if member.spec.role == "decode" else "decode" in serving):
+                self._note(f"{member.spec.name}: {member.error or 'not ready'}, for too long: it is ended")
+                member.kill()
+
+    def _revive(self, member: Member) -> None:
+        if member.restart_due():
+            try:
+                member.start(self._plan.worker_key)
+                return
+            except StartError as error:
+                member.error = str(error)
+        elif not member.ended():
+            return
+        delay = member.plan_restart()
+        what = "given up after too many ends" if delay is None else f"restart in {delay:g} s"
+        self._note(f"{member.spec.name}: {member.error}; {what} (log: {member.spec.log})")
+        if delay is None and member is self.router:
+            raise FleetError(f"the router: {member.error}, too often to go on (log: {member.spec.log})")
+
+    # --- the router
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the router serves what it was told last."""
+        return bool(self._followed == self.config.get("serial", 0))
+
+    def tell(
+        self,
+        *,
+        modules: Iterable[Mapping[str, Any]] | None = None,
+        workers: Iterable[Mapping[str, Any]] | None = None,
+        keys: Iterable[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Write the router's configuration anew with these; it follows soon, see `is_followed`.
+
+        A router that is restarted meanwhile reads the same file. Raises OSError; then nothing has changed.
+        """
+        config = {**self.config, "serial": self.config.get("serial", 0) + 1}
+        config |= {} if modules is None else {"modules": list(modules)}
+        config |= {} if workers is None else {"workers": list(workers)}
+        config |= {} if keys is None else {"keys": list(keys)}
+        write_router_config(self._plan, config)
+        self.config = config
+        self._next_poll = 0.0
+
+    def observe(self, every_s: float) -> None:
+        """Learn from the router which servers answer real requests, and have it read its file if it has not yet."""
+        now = time.monotonic()
+        if now < self._next_poll or not self.router.alive:
+            return
+        self._next_poll = now + every_s
+        try:
+            view = self._client.view()
+        except FleetError as error:
+            self.router.observe("down", str(error))
+            return
+        self.router.observe("ready", None)
+        self._followed, self.views = view.serial, view.by_name
+        if not self.is_followed:
+            self.router.hang_up()  # it has just answered: its handler is in place
+        unknown = WorkerView(name="", state="starting", error="the router does not know it")
+        for member in (*self.servers, *self.coming):
+            seen = self.views.get(member.spec.name, unknown)
+            member.observe(seen.state, seen.error)

@@ -1,0 +1,195 @@
+"""The file through which `status`, `stop` and `chat` find a running fleet, and the lock that keeps it the only one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from psserve.errors import AlreadyRunning, FleetError, NotRunning
+from psserve.fleet import layout
+from psserve.fleet.plan.spec import Role
+from psserve.fleet.run.process import kill_tree, start_ticks
+
+ServerStatus = Literal["starting", "ready", "down", "restarting", "draining", "failed", "stopped"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProcessId(_Record):
+    """One process for good: pids are reused, a pid with its start time is not."""
+
+    pid: int
+    ticks: int
+
+    @classmethod
+    def own(cls) -> ProcessId:
+        """This process."""
+        ticks = start_ticks(os.getpid())
+        assert ticks is not None, "this process runs"
+        return cls(pid=os.getpid(), ticks=ticks)
+
+    @property
+    def alive(self) -> bool:
+        return start_ticks(self.pid) == self.ticks
+
+
+class ServerState(_Record):
+    """One server, or the router."""
+
+    name: str
+    role: Role
+    module: str | None = None
+    pid: int | None = None
+    ticks: int | None = None
+    port: int
+    device: str = "cpu"
+    """`cpu`, `cuda:1`, or `cuda:0,1` when split over two."""
+    state: ServerStatus
+    restarts: int = 0
+    started: float | None = None
+    """Unix time of its latest start."""
+    error: str | None = None
+    """Why it last ended or is not ready."""
+    log: str
+
+
+class FleetState(_Record):
+    """A running fleet."""
+
+    version: Literal[1] = 1
+    url: str
+    zoo: str
+    base: str
+    supervisor: ProcessId
+    ready: bool
+    tmp_dir: str
+    servers: tuple[ServerState, ...]
+
+
+def write_state(run: Path, state: FleetState) -> None:
+    """Replace the state file in one step (0600).
+
+    Raises:
+        OSError: the disk is full or read-only; the old file is untouched.
+    """
+    descriptor, name = tempfile.mkstemp(dir=run, prefix=".state-")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(state.model_dump_json(indent=1) + "\n")
+        os.replace(name, layout.state_path(run))
+    except BaseException:  # whatever it was, leave no temporary file; then it goes on its way
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def read_state(run: Path) -> FleetState | None:
+    """What the state file says, stale or not; None if there is none.
+
+    Raises:
+        FleetError: the file is damaged.
+    """
+    path = layout.state_path(run)
+    try:
+        return FleetState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FleetError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise FleetError(f"{path} is damaged ({where}: {first['msg']}); remove it if no fleet runs") from error
+
+
+def remove_state(run: Path) -> None:
+    layout.state_path(run).unlink(missing_ok=True)
+
+
+def running_fleet(zoo: Path) -> FleetState:
+    """The fleet that runs for this zoo. A state file that a dead supervisor left is cleaned up.
+
+    Raises:
+        NotRunning: there is none.
+    """
+    run = layout.run_dir(zoo)
+    state = read_state(run)
+    if state is not None and state.supervisor.alive:
+        return state
+    if state is not None:
+        with suppress(AlreadyRunning), fleet_lock(run):  # a new supervisor that is just starting cleans up itself
+            clean_stale(run)
+    raise NotRunning(f"no fleet runs for the zoo {zoo}; start one with `psserve launch`")
+
+
+def require_none_running(zoo: Path) -> None:
+    """Say early that a fleet runs; only the lock makes sure.
+
+    Raises:
+        AlreadyRunning: one runs for this zoo.
+    """
+    run = layout.run_dir(zoo)
+    state = _read_or_none(run)
+    if state is not None and state.supervisor.alive:
+        raise AlreadyRunning(_who_runs(run))
+
+
+def clean_stale(run: Path) -> list[str]:
+    """Kill what a dead supervisor's fleet left running, and remove its files but for logs. Call with the lock held.
+
+    Returns:
+        Names of the servers that were still alive.
+    """
+    state = _read_or_none(run)
+    left: list[str] = []
+    for server in state.servers if state else ():
+        if server.pid and server.ticks is not None and start_ticks(server.pid) == server.ticks:
+            kill_tree(server.pid)
+            left.append(server.name)
+    layout.router_config_path(run).unlink(missing_ok=True)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    if state is not None:
+        shutil.rmtree(state.tmp_dir, ignore_errors=True)
+    remove_state(run)
+    return left
+
+
+@contextmanager
+def fleet_lock(run: Path) -> Iterator[None]:
+    """Hold this zoo's only fleet lock. The kernel frees it when the holder dies.
+
+    Raises:
+        AlreadyRunning: another supervisor holds it.
+    """
+    descriptor = os.open(layout.lock_path(run), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(_who_runs(run)) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _who_runs(run: Path) -> str:
+    state = _read_or_none(run)
+    where = f" at {state.url} (pid {state.supervisor.pid})" if state else ""
+    return f"a fleet of the zoo {run.parent} runs already{where}; use it, or end it with `psserve stop`"
+
+
+def _read_or_none(run: Path) -> FleetState | None:
+    """For callers to whom a damaged file is the same as none."""
+    with suppress(FleetError):
+        return read_state(run)
+    return None

@@ -1,0 +1,144 @@
+"""From a client's body to the sequences to generate, or to a RequestError that names the field at fault.
+
+Fields we do not know travel to the decode worker as they are. Fields that steer the workers (pairing, sessions,
+adapters, raw embeddings) are ours alone and refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from psserve.contracts.limits import DEFAULT_LIMITS, RequestLimits
+from psserve.contracts.router_config import ModuleConfig, RouterConfig
+from psserve.errors import RequestError
+from psserve.router.access.body import check_shape
+from psserve.router.body.chat import check_chat, prompt_part
+from psserve.router.body.completion import check_completion, prompts_of
+from psserve.router.body.fields import Body, check_refused, check_sampling, invalid, is_too_deep, missing
+from psserve.router.body.terms import Terms
+from psserve.router.pairs.pair import PATHS, Route, Sequence
+from psserve.router.placement.routing import Affinity
+from psserve.router.workers.workers import WorkerTable
+
+SHARED_FIELDS = ("cache_salt", "extra_key", "priority")
+"""Fields that must mean the same to both workers: cache namespaces and scheduling."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A checked request."""
+
+    route: Route
+    module: ModuleConfig
+    stream: bool
+    include_usage: bool
+    """The client asked for a usage chunk in its stream."""
+    sequences: tuple[Sequence, ...]
+    """Prompt-major: all choices of the first prompt first."""
+
+
+def load_body(raw: bytes, limits: RequestLimits = DEFAULT_LIMITS) -> Body:
+    """The body's fields, those that are null left out. Raises RequestError (400)."""
+    body = {name: value for name, value in _load(raw, limits).items() if value is not None}
+    check_refused(body)
+    return body
+
+
+def check_prompt(route: Route, body: Body, config: RouterConfig) -> None:
+    """Raises RequestError (400) when the prompt of `body` is none."""
+    _legs(route, body, config)
+
+
+def parse_generation(
+    route: Route,
+    body: Body,
+    config: RouterConfig,
+    table: WorkerTable,
+    headers: Mapping[str, str],
+    session: str | None = None,
+    terms: Terms | None = None,
+) -> Generation:
+    """Check `body` and split it into sequences; `headers` go to the workers with each. `session`: see session_of.
+
+    Raises RequestError: 400, or 404 for a model that is not served.
+    """
+    module = served_module(body.get("model"), table)
+    check_sampling(body, config.base.vocab_size, config.limits)
+    prefills, decodes = _legs(route, body, config)
+    count = body.get("n", 1)
+    if count * len(decodes) > config.limits.choices:
+        raise invalid("n", f"a request may ask for at most {config.limits.choices} choices in all")
+    stream = bool(body.get("stream"))
+    options = body.get("stream_options", {})
+    if stream:
+        decodes = [decode | {"stream_options": options | {"include_usage": True}} for decode in decodes]
+    sequences: list[Sequence] = []
+    for prompt, (prefill, decode) in enumerate(zip(prefills, decodes, strict=True)):
+        first = Sequence(
+            PATHS[route],
+            prefill,
+            _choice(decode, 0),
+            index=prompt * count,
+            prompt_index=prompt,
+            headers=headers,
+            affinity=Affinity(session),
+            terms=terms,
+        )
+        sequences.append(first)
+        sequences.extend(
+            replace(first, decode=_choice(decode, choice), index=first.index + choice, after=first.prefilled)
+            for choice in range(1, count)
+        )
+    return Generation(route, module, stream, options.get("include_usage", False), tuple(sequences))
+
+
+def _legs(route: Route, body: Body, config: RouterConfig) -> tuple[list[Body], list[Body]]:
+    """The prefill and decode bodies, one of each a prompt."""
+    common: Body = {"model": config.base.name, "max_tokens": 1, "temperature": 0, "stream": False}
+    common |= {name: body[name] for name in SHARED_FIELDS if name in body}
+    if route == "chat":
+        check_chat(body, config.limits)
+        return [common | prompt_part(body)], [body]
+    check_completion(body)
+    prompts = prompts_of(body, config)
+    return [common | {"prompt": prompt} for prompt in prompts], [body | {"prompt": prompt} for prompt in prompts]
+
+
+def _choice(body: Body, choice: int) -> Body:
+    """The decode body of one of `n` choices: a seed must not give n equal answers."""
+    single = {name: value for name, value in body.items() if name not in ("n", "best_of")}
+    if choice and "seed" in single:
+        single["seed"] = (single["seed"] + choice) % 2**63
+    return single
+
+
+def served_module(name: Any, table: WorkerTable) -> ModuleConfig:
+    """The module that a body's `model` names. Raises RequestError (400, 404)."""
+    if name is None:
+        raise missing("model")
+    if not isinstance(name, str):
+        raise invalid("model", "model must be a string", "invalid_type")
+    if not name or len(name) > 256 or not name.isprintable():
+        raise invalid("model", "model must be the name of a model")
+    module = table.module(name)
+    if module is None:
+        raise RequestError(404, f"the model {name!r} does not exist", param="model", code="model_not_found")
+    return module
+
+
+def _load(raw: bytes, limits: RequestLimits) -> Body:
+    check_shape(raw, limits)
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise invalid(None, f"the body is not valid JSON: {error}", "invalid_json") from None
+    # Counting brackets is cheap, and shows for most bodies that they cannot be too deep.
+    if raw.count(b"{") + raw.count(b"[") > limits.depth and is_too_deep(body, limits.depth):
+        raise invalid(None, f"the body is nested deeper than {limits.depth} levels", "invalid_json")
+    if not isinstance(body, dict):
+        raise invalid(None, "the body must be a JSON object", "invalid_type")
+    return body

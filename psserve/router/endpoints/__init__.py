@@ -1,0 +1,1 @@
+"""The HTTP endpoints, and the gate that every request passes."""

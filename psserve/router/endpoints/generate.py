@@ -1,0 +1,88 @@
+"""The endpoints that generate: OpenAI's chat completions, completions and responses, and Anthropic's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from psserve.router.access.body import read_body
+from psserve.router.access.clients import CLIENT
+from psserve.router.answers.answer import generate_answer
+from psserve.router.answers.exchange import EXCHANGE
+from psserve.router.answers.request import check_prompt, load_body, parse_generation
+from psserve.router.answers.streaming import Events, stream_answer
+from psserve.router.apis.dialect import Translation
+from psserve.router.apis.messages_answer import MessagesTranslation
+from psserve.router.apis.responses_answer import ResponsesTranslation
+from psserve.router.body.fields import Body
+from psserve.router.body.session import session_of
+from psserve.router.body.terms import terms_of
+from psserve.router.endpoints.info import json_response
+from psserve.router.pairs.pair import PATHS, Route
+from psserve.router.state import STATE
+from psserve.router.task_routing.routing import AUTO
+
+FORWARDED_HEADERS = ("traceparent", "tracestate")
+"""All other headers of the client stop here: SGLang takes orders from some (x-override-*, x-data-parallel-rank)."""
+
+routes = web.RouteTableDef()
+
+
+@routes.post(PATHS["chat"])
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, "chat")
+
+
+@routes.post(PATHS["completions"])
+async def completions(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, "completions")
+
+
+@routes.post("/v1/responses")
+async def responses(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, "chat", "responses", ResponsesTranslation)
+
+
+@routes.post("/v1/messages")
+async def messages(request: web.Request) -> web.StreamResponse:
+    return await _generate(request, "chat", "messages", MessagesTranslation)
+
+
+async def _generate(
+    request: web.Request, route: Route, name: str | None = None, translate: Callable[[Body], Translation] | None = None
+) -> web.StreamResponse:
+    """Answer on `route`; `name` is the endpoint's in log and metrics, `translate` makes chat bodies of its own form."""
+    state = request.app[STATE]
+    exchange = request[EXCHANGE]
+    exchange.route = name or route
+    body = load_body(await read_body(request, state.config.limits), state.config.limits)
+    translation = translate(body) if translate is not None else None
+    if translation is not None:
+        body = translation.chat
+    if state.tasks is not None and body.get("model") == AUTO:
+        check_prompt(route, body, state.config)
+        exchange.task = await state.tasks.choose(body, request.headers)
+        body["model"] = exchange.task.module
+    headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
+    session = session_of(request.headers, body)
+    limits = state.config.request_timeout_s, state.config.first_byte_timeout_s
+    terms = terms_of(request.headers, body, *limits)
+    generation = parse_generation(route, body, state.config, state.table, headers, session, terms)
+    request[CLIENT].require(generation.module.name)
+    exchange.accept(generation.module)
+    exchange.on_gap = state.metrics.sequences.gap.labels(exchange.module).observe
+    with (
+        state.table.hold(generation.module),
+        state.metrics.inflight.track_inprogress(),
+        state.activity.follow(exchange),
+    ):
+        if generation.stream:
+            events = translation.events() if translation is not None else Events()
+            response = await stream_answer(state.dispatcher, generation, exchange, request, events)
+        else:
+            answer = await generate_answer(state.dispatcher, generation, exchange)
+            response = json_response(translation.answer(answer) if translation is not None else answer)
+    if (usage := exchange.usage) is not None:
+        state.admission.outputs.learn(exchange.module, usage["completion_tokens"] / len(generation.sequences))
+    return response

@@ -1,0 +1,112 @@
+"""Texts as tokens and back: `/tokenize`, `/detokenize`, and how many a message of Anthropic's form has.
+
+A decode server of the module answers, so the tokens are those that it would be given. Nothing is generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from psserve.contracts.router_config import RouterConfig
+from psserve.router.access.body import read_body
+from psserve.router.access.clients import CLIENT
+from psserve.router.answers.exchange import EXCHANGE
+from psserve.router.answers.request import load_body, served_module
+from psserve.router.apis.dialect import Document, refuse_unknown
+from psserve.router.apis.messages_request import count_body
+from psserve.router.body.chat import check_chat
+from psserve.router.body.fields import Body, check_bool, check_token_ids, invalid, missing
+from psserve.router.endpoints.info import json_response
+from psserve.router.state import STATE
+from psserve.router.workers.deadline import Timeout
+from psserve.router.workers.failures import broken
+
+CHAT_FIELDS = ("messages", "tools", "tool_choice", "reasoning_effort", "continue_final_message", "chat_template_kwargs")
+TOKENIZE_FIELDS = ("model", "prompt", "add_special_tokens", *CHAT_FIELDS)
+DETOKENIZE_FIELDS = ("model", "tokens", "skip_special_tokens")
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/tokenize")
+@routes.post("/v1/tokenize")
+async def tokenize(request: web.Request) -> web.Response:
+    """Token ids of a prompt, of each of several, or of a chat as the template renders it."""
+    body = await _begin(request, "tokenize")
+    _check_tokenize(body, request.app[STATE].config)
+    answer = await _ask(request, "/v1/tokenize", body)
+    return json_response(answer | {"max_model_len": request.app[STATE].config.base.context_length})
+
+
+@routes.post("/detokenize")
+@routes.post("/v1/detokenize")
+async def detokenize(request: web.Request) -> web.Response:
+    """The text of a list of token ids, or of each of several."""
+    body = await _begin(request, "detokenize")
+    _check_detokenize(body, request.app[STATE].config.base.vocab_size)
+    return json_response(await _ask(request, "/v1/detokenize", body))
+
+
+@routes.post("/v1/messages/count_tokens")
+async def count_tokens(request: web.Request) -> web.Response:
+    body = count_body(await _begin(request, "count_tokens"))
+    check_chat(body, request.app[STATE].config.limits)
+    answer = await _ask(request, "/v1/tokenize", body)
+    return json_response({"input_tokens": answer["count"]})
+
+
+async def _begin(request: web.Request, name: str) -> Body:
+    request[EXCHANGE].route = name
+    limits = request.app[STATE].config.limits
+    return load_body(await read_body(request, limits), limits)
+
+
+def _check_tokenize(body: Body, config: RouterConfig) -> None:
+    refuse_unknown(body, TOKENIZE_FIELDS, {})
+    check_bool(body, "add_special_tokens")
+    if ("prompt" in body) == ("messages" in body):
+        raise invalid("prompt", "give either prompt or messages")
+    if "messages" in body:
+        return check_chat(body, config.limits)
+    prompt = body["prompt"]
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if not all(isinstance(text, str) for text in prompts):
+        raise invalid("prompt", "prompt must be a string or a list of strings", "invalid_type")
+    if len(prompts) > config.limits.choices:
+        raise invalid("prompt", f"prompt must be at most {config.limits.choices} strings")
+
+
+def _check_detokenize(body: Body, vocab_size: int) -> None:
+    refuse_unknown(body, DETOKENIZE_FIELDS, {})
+    check_bool(body, "skip_special_tokens")
+    if "tokens" not in body:
+        raise missing("tokens")
+    tokens = body["tokens"]
+    is_batch = isinstance(tokens, list) and bool(tokens) and isinstance(tokens[0], list)
+    for ids in tokens if is_batch else [tokens]:
+        check_token_ids(ids, "tokens", vocab_size)
+
+
+async def _ask(request: web.Request, path: str, body: Body) -> Document:
+    """The answer of a decode server of the body's module. Raises RequestError."""
+    state = request.app[STATE]
+    module = served_module(body.get("model"), state.table)
+    request[CLIENT].require(module.name)
+    request[EXCHANGE].module = module.name
+    _, decodes = state.routing.candidates(module)
+    worker = min(decodes, key=lambda worker: worker.running)
+    try:
+        async with asyncio.timeout(state.config.request_timeout_s):
+            response = await state.upstream.post(worker, path, orjson.dumps(body), {}, fresh=True)
+            answer: Any = orjson.loads(await state.upstream.read(worker, response))
+    except TimeoutError:
+        raise Timeout from None
+    except orjson.JSONDecodeError as error:
+        raise broken(worker, "malformed", f"{path} answer: {error}") from error
+    if not isinstance(answer, dict):
+        raise broken(worker, "malformed", f"{path} answer is not an object")
+    return answer

@@ -1,0 +1,151 @@
+"""Finding out which workers can serve: a worker is ready once a real request of one token went through it.
+
+A probe takes the way that requests take (both legs, the KV transfer between them, the check of the split), because
+SGLang's own health checks pass on servers that cannot pair. Ready workers are only asked for a TCP connection now and
+then; requests in flight notice sooner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine
+from time import monotonic
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from psserve.contracts.router_config import RouterConfig
+from psserve.errors import RequestError
+from psserve.router.admission.admission import Admission
+from psserve.router.pairs.dispatcher import Dispatcher
+from psserve.router.pairs.pair import PATHS, Pair, Sequence, check_answer
+from psserve.router.workers.deadline import Background
+from psserve.router.workers.failures import LegFailure
+from psserve.router.workers.upstream import Upstream
+from psserve.router.workers.workers import Worker, WorkerTable
+
+TICK_S = 0.25
+READY_CHECK_S = 1.0  # how often a ready worker is asked for a connection
+QUIET_S = 5.0  # without a sign of work from a worker that has requests, before it is asked for one
+QUESTION = "/server_info"
+QUEUED_PER_TIMEOUT = 20  # requests ahead of a probe for which it may take as long again as on an idle worker
+PROBE_TOKENS = 4  # random, so that no cache can answer for the transfer
+
+log = logging.getLogger("psserve.router")
+
+
+class Prober:
+    """Keeps the workers' states true. `run` never ends by itself."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        table: WorkerTable,
+        upstream: Upstream,
+        dispatcher: Dispatcher,
+        admission: Admission,
+    ) -> None:
+        self._config = config
+        self._table = table
+        self._upstream = upstream
+        self._dispatcher = dispatcher
+        self._admission = admission
+        self._background = Background()
+        self._busy: set[Worker] = set()
+        self._checked: WeakKeyDictionary[Worker, float] = WeakKeyDictionary()  # workers come and go
+
+    async def run(self) -> None:
+        """Look at every worker four times a second."""
+        while True:
+            try:
+                self.tick()
+            except Exception:  # a bug of ours: without probes no lost worker would ever come back
+                log.exception("a round of health checks failed by a bug")
+            await asyncio.sleep(TICK_S)
+
+    async def close(self) -> None:
+        await self._background.close(grace_s=0)
+
+    def tick(self) -> None:
+        """Start what is due: a probe for each worker that is not ready, a check for each that is."""
+        self._admission.pump()
+        for worker in self._table.workers:
+            if worker in self._busy:
+                continue
+            if worker.is_ready:
+                if monotonic() - self._checked.get(worker, 0.0) >= READY_CHECK_S:
+                    self._start(worker, self._check(worker))
+            elif not worker.breaker.is_resting and (partner := self._partner(worker)):
+                self._start(worker, self._probe(worker, partner))
+
+    def _start(self, worker: Worker, work: Coroutine[Any, Any, None]) -> None:
+        self._busy.add(worker)
+
+        async def run() -> None:
+            try:
+                await work
+            finally:
+                self._busy.discard(worker)
+
+        self._background.start(run())
+
+    async def _check(self, worker: Worker) -> None:
+        self._checked[worker] = monotonic()
+        if not await self._upstream.accepts(worker):
+            if worker.is_ready:
+                self._table.mark_down(worker, "does not accept connections")
+        elif worker.running and monotonic() - worker.last_sign >= QUIET_S:
+            await self._question(worker)
+
+    async def _question(self, worker: Worker) -> None:
+        """A worker that has requests is quiet: it may be busy with long answers, or frozen behind its HTTP process.
+
+        Its scheduler answers this question between two steps of computing, however many requests are queued.
+        """
+        asked = monotonic()
+        if await self._upstream.answers(worker, QUESTION, self._config.breaker.stall_secs):
+            worker.last_sign = monotonic()
+        elif worker.is_ready and worker.last_sign < asked:
+            self._table.doubt(worker, "has requests, and answers neither them nor any question")
+
+    def _partner(self, worker: Worker) -> Worker | None:
+        """Whom to probe `worker` with: a ready worker of the other role, else any."""
+        others = self._table.decodes if worker.config.role == "prefill" else self._table.prefills
+        ready = [other for other in others if other.is_ready]
+        return secrets.choice(ready or others) if others else None
+
+    async def _probe(self, worker: Worker, partner: Worker) -> None:
+        """One request through the two; success makes both ready, failure is noted on `worker`."""
+        for one in (worker, partner):
+            if not await self._upstream.accepts(one):
+                worker.error = f"{one.name} does not accept connections"
+                return
+        prefill, decode = (worker, partner) if worker.config.role == "prefill" else (partner, worker)
+        try:
+            async with self._dispatcher.open_on(
+                Pair(prefill, decode, fresh=True), self._sequence(), self._patience(prefill, decode)
+            ) as legs:
+                check_answer(legs, await legs.read())
+        except LegFailure as failure:
+            worker.error = f"{failure.worker.name}: {failure.detail[:200]}"
+        except RequestError as error:
+            worker.error = str(error)
+        else:
+            prefill.mark_ready()
+            decode.mark_ready()
+
+    def _patience(self, *pair: Worker) -> float:
+        """Seconds for a probe: it queues behind the requests that its workers have."""
+        queued = max(worker.running for worker in pair)
+        return min(self._config.upstream_timeout_s * (1 + queued / QUEUED_PER_TIMEOUT), self._config.request_timeout_s)
+
+    def _sequence(self) -> Sequence:
+        body = {
+            "model": self._config.base.name,
+            "prompt": [secrets.randbelow(self._config.base.vocab_size) for _ in range(PROBE_TOKENS)],
+            "max_tokens": 1,
+            "temperature": 0,
+            "stream": False,
+        }
+        return Sequence(PATHS["completions"], prefill=body, decode=body)

@@ -1,0 +1,146 @@
+"""What can go wrong with one leg of a pair, and what the client is told of it.
+
+Workers' 4xx messages speak of the client's request and are passed on; whatever stands behind a 5xx stays in our log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import orjson
+
+from psserve.contracts.router_config import Role
+from psserve.errors import RequestError
+from psserve.router.workers.workers import Worker
+
+Reason = Literal["connect", "stale", "reset", "refused", "overloaded", "error", "aborted", "malformed", "split"]
+"""Why a leg failed: the `reason` label of psserve_leg_failures_total.
+
+connect: no connection; stale: a pooled connection was dead; reset: the connection broke while the leg was in flight;
+refused: the worker answered 4xx; overloaded: 429 or 503; error: another bad status; aborted: it gave up after
+accepting; malformed: its answer is not what the protocol says; split: the legs disagree about the prompt's length.
+"""
+
+TOO_LONG = re.compile(r"context length|too long|longer than|token count exceeds|exceeds the max", re.I)
+VALIDATION = re.compile(r"'loc': \('body',? ?(?P<where>[^)]*)\), 'msg': (?P<quote>['\"])(?P<what>.*?)(?P=quote)")
+MAX_MESSAGE = 1000  # characters of a worker's message that a client gets to see
+
+
+class LegFailure(RequestError):
+    """One worker did not do its part of a request."""
+
+    def __init__(self, worker: Worker, reason: Reason, detail: str, answer: RequestError) -> None:
+        super().__init__(
+            answer.status,
+            str(answer),
+            type=answer.type,
+            param=answer.param,
+            code=answer.code,
+            retry_after=answer.retry_after,
+        )
+        self.worker = worker
+        self.role: Role = worker.config.role
+        self.reason: Reason = reason
+        self.detail = detail
+        """The internal story, for the log only."""
+
+
+def no_connection(worker: Worker, detail: str) -> LegFailure:
+    """The worker could not be reached."""
+    answer = RequestError(
+        503,
+        f"the {worker.config.role} server is not available now; retry in a moment",
+        type="service_unavailable_error",
+        param="model",
+        code="module_unavailable",
+        retry_after=2,
+    )
+    return LegFailure(worker, "connect", detail, answer)
+
+
+def broken(worker: Worker, reason: Reason, detail: str) -> LegFailure:
+    """The worker took the leg and failed it."""
+    message = f"the {worker.config.role} server failed to complete the request; retry it"
+    return LegFailure(worker, reason, detail, RequestError(502, message, type="server_error", code="upstream_error"))
+
+
+def split_mismatch(worker: Worker, prefill_tokens: int, decode_tokens: int) -> LegFailure:
+    """The base's KV does not cover the prompt as design.md section 1 says: the answer must not be trusted."""
+    detail = f"prefill counted {prefill_tokens} prompt tokens, decode {decode_tokens}"
+    message = "the two servers disagree about the prompt; the answer was discarded"
+    return LegFailure(worker, "split", detail, RequestError(502, message, type="server_error", code="split_mismatch"))
+
+
+def bad_status(worker: Worker, status: int, payload: bytes) -> LegFailure:
+    """The worker answered the leg with an error status."""
+    return reported(worker, status, message_in(payload))
+
+
+def reported(worker: Worker, status: int, message: str) -> LegFailure:
+    """The worker reported an error of this HTTP status, in an answer or in a stream."""
+    detail = f"status {status}: {message}"
+    if status in (400, 413, 422):
+        return LegFailure(worker, "refused", detail, _clients_fault(message))
+    if status in (429, 503):
+        answer = RequestError(
+            503,
+            f"the {worker.config.role} server cannot take the request now; retry in a moment",
+            type="service_unavailable_error",
+            code="server_is_overloaded",
+            retry_after=2,
+        )
+        return LegFailure(worker, "overloaded", detail, answer)
+    return broken(worker, "error", detail)
+
+
+def stream_error(worker: Worker, opening: bytes) -> LegFailure:
+    """The worker's stream begins with an error event."""
+    event = opening.partition(b"\n\n")[0].removeprefix(b"data: ")
+    try:
+        error = orjson.loads(event)["error"]
+    except orjson.JSONDecodeError:
+        return broken(worker, "malformed", "an error event that is not JSON")
+    return error_in_stream(worker, error)
+
+
+def error_in_stream(worker: Worker, error: Any) -> LegFailure:
+    """What an error event's `{"message", "code": HTTP status}` means."""
+    fields = error if isinstance(error, dict) else {"message": str(error)}
+    status = fields.get("code")
+    return reported(worker, status if type(status) is int else 500, str(fields.get("message")))
+
+
+def message_in(payload: bytes) -> str:
+    """The message of an error body in any of the shapes SGLang uses, or a start of the raw text."""
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return payload[:MAX_MESSAGE].decode("utf-8", "replace")
+    return str(_find_message(document))
+
+
+def _find_message(document: Any) -> Any:
+    if isinstance(document, dict):
+        for key in ("message", "error", "detail"):
+            if document.get(key):
+                return _find_message(document[key])
+    return document
+
+
+def _clients_fault(message: str) -> RequestError:
+    if TOO_LONG.search(message):
+        return RequestError(400, _one_line(message), code="context_length_exceeded")
+    if found := VALIDATION.search(message):
+        # FastAPI's own text quotes the whole body it was sent, our pairing fields included.
+        where = ".".join(part.strip(" '") for part in found["where"].split(",") if part.strip())
+        return RequestError(
+            400, _one_line(f"{where or 'body'}: {found['what']}"), param=where or None, code="invalid_value"
+        )
+    if "'loc'" in message or "bootstrap" in message:
+        return RequestError(400, "the server refused the request's fields", code="invalid_value")
+    return RequestError(400, _one_line(message), code="invalid_value")
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())[:MAX_MESSAGE]

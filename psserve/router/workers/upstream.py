@@ -1,0 +1,158 @@
+"""The HTTP client to the workers: one POST at a time, failures told apart, aborts sent behind a request's back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any
+
+import aiohttp
+import orjson
+from aiohttp.client_proto import ResponseHandler
+
+from psserve.contracts.router_config import RouterConfig
+from psserve.router.workers.deadline import Background
+from psserve.router.workers.failures import LegFailure, bad_status, broken, no_connection
+from psserve.router.workers.workers import Worker, WorkerTable
+
+KEEP_ALIVE_S = 3.0  # SGLang closes idle connections after 5 s; ours must be gone first
+ABORT_TIMEOUT_S = 5.0
+CONNECT_CHECK_S = 5.0  # a dead worker refuses at once: what takes longer is a machine that has no time for us
+ERROR_BODY_LIMIT = 64 * 1024
+
+log = logging.getLogger("psserve.router")
+
+
+class Upstream:
+    """Owns the connections to all workers. Create it inside the event loop; `close` it at the end."""
+
+    def __init__(self, config: RouterConfig, table: WorkerTable) -> None:
+        self._table = table
+        self._background = Background()
+        self._pooled = _session(config, _Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S))
+        self._fresh = _session(config, _Connector(limit=0, force_close=True))
+
+    async def post(
+        self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
+    ) -> aiohttp.ClientResponse:
+        """POST `body`, on a `fresh` or a pooled connection; the answer has status 200 and is not read yet.
+
+        Raises LegFailure otherwise. A worker that cannot be reached, or breaks the connection, is marked down;
+        one that breaks a pooled connection is not, for it may have restarted since.
+        """
+        session = self._fresh if fresh else self._pooled
+        _is_reused.set(True)
+        try:
+            response = await session.post(worker.url + path, data=body, headers=headers)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            self._table.mark_down(worker, "does not accept connections")
+            raise no_connection(worker, str(error)) from error
+        except aiohttp.ClientError as error:
+            if _is_reused.get():
+                raise broken(worker, "stale", repr(error)) from error
+            raise self._reset(worker, error) from error
+        if response.status != 200:
+            raise await self._bad_status(worker, response)
+        return response
+
+    async def read(self, worker: Worker, response: aiohttp.ClientResponse) -> bytes:
+        """The whole body of an answer. Raises LegFailure when the connection breaks first."""
+        try:
+            return await response.read()
+        except aiohttp.ClientError as error:
+            raise self._reset(worker, error) from error
+
+    async def read_some(self, worker: Worker, response: aiohttp.ClientResponse) -> bytes:
+        """What has arrived of an answer (at least one byte), or b"" at its end. Raises LegFailure like `read`."""
+        try:
+            data = await response.content.readany()
+        except aiohttp.ClientError as error:
+            raise self._reset(worker, error) from error
+        worker.last_sign = monotonic()
+        return data
+
+    def abort(self, worker: Worker, rid: str) -> None:
+        """Tell `worker`, in the background, to drop request `rid`. Unknown ids are no error to it."""
+        self._background.start(self._abort(worker, rid))
+
+    async def get(self, worker: Worker, path: str, timeout_s: float) -> bytes | None:
+        """The body of a successful answer; None if there is none in time. Says nothing of the worker's health."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self._pooled.get(worker.url + path, timeout=timeout) as response:
+                return await response.read() if response.status == 200 else None
+        return None
+
+    async def answers(self, worker: Worker, path: str, timeout_s: float) -> bool:
+        """Whether a GET is answered in time, with whatever status."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        try:
+            async with self._pooled.get(worker.url + path, timeout=timeout):
+                return True
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def accepts(self, worker: Worker) -> bool:
+        """Whether a TCP connection to `worker` opens: the cheap half of a health check."""
+        try:
+            async with asyncio.timeout(CONNECT_CHECK_S):
+                _, writer = await asyncio.open_connection(worker.config.host, worker.config.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    async def close(self) -> None:
+        await self._background.close(grace_s=1.0)
+        await self._pooled.close()
+        await self._fresh.close()
+
+    def _reset(self, worker: Worker, error: Exception) -> LegFailure:
+        self._table.mark_down(worker, "broke the connection")
+        return broken(worker, "reset", repr(error))
+
+    async def _bad_status(self, worker: Worker, response: aiohttp.ClientResponse) -> LegFailure:
+        async with response:
+            try:
+                payload = await response.content.read(ERROR_BODY_LIMIT)
+            except aiohttp.ClientError as error:
+                return self._reset(worker, error)
+        return bad_status(worker, response.status, payload)
+
+    async def _abort(self, worker: Worker, rid: str) -> None:
+        timeout = aiohttp.ClientTimeout(total=ABORT_TIMEOUT_S)
+        body = orjson.dumps({"rid": rid})
+        # A worker that cannot be told has lost the request already, or notices the closed connection by itself.
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            url = worker.url + "/abort_request"
+            async with self._pooled.post(url, data=body, timeout=timeout) as response:
+                if response.status != 200:
+                    log.warning("worker=%s abort=%s status=%d", worker.name, rid, response.status)
+
+
+_is_reused: ContextVar[bool] = ContextVar("psserve_is_reused")
+"""Whether the request that this task sent last had a connection that had served others."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that tells whether it opened a connection for a request. aiohttp's tracing would too, at a price."""
+
+    async def _create_connection(self, *arguments: Any, **options: Any) -> ResponseHandler:
+        _is_reused.set(False)
+        return await super()._create_connection(*arguments, **options)
+
+
+def _session(config: RouterConfig, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.upstream_timeout_s),
+        headers={"Authorization": f"Bearer {config.worker_key}", "Content-Type": "application/json"},
+        # Accept-Encoding among them: nothing here unpacks what SGLang would compress.
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )

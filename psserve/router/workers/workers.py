@@ -1,0 +1,232 @@
+"""The workers a router knows, and what it believes of each.
+
+    starting --probe succeeds--> ready --connection fails--> down --probe succeeds--> ready
+
+Only an answered request makes a worker `ready`; see health.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Literal
+
+from psserve.contracts.limits import BreakerLimits
+from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerConfig
+
+BreakerState = Literal["closed", "half-open", "open"]
+BREAKER_STATES: tuple[BreakerState, ...] = ("closed", "half-open", "open")
+"""In the order of their numbers in metrics."""
+
+
+class Breaker:
+    """Of one worker. Times are monotonic seconds."""
+
+    def __init__(self, limits: BreakerLimits | None = None) -> None:
+        self._limits = limits or BreakerLimits()
+        self.state: BreakerState = "closed"
+        self.opened = 0
+        """How often."""
+        self._failures = 0
+        self._successes = 0
+        self._until = 0.0
+        self._partners: set[str] = set()
+
+    def failed(self, partner: str, partners: int = 1) -> bool:
+        """A request failed here, paired with `partner`. True if that opens the breaker.
+
+        Failures must have met `partners` different ones: a worker that everybody is paired with must not be left
+        alone for what one of its partners does to it.
+        """
+        self._successes = 0
+        self._failures += 1
+        self._partners.add(partner)
+        enough = self._failures >= self._limits.failures and len(self._partners) >= partners
+        if self.state == "open" or not (enough or self.state == "half-open"):
+            return False
+        self.state = "open"
+        self.opened += 1
+        self._until = monotonic() + self._limits.open_secs
+        return True
+
+    def succeeded(self) -> None:
+        """A request that was let in came to its end. Late ones from before it opened prove nothing."""
+        if self.state == "open":
+            return
+        self._failures = 0
+        self._partners.clear()
+        self._successes += 1
+        if self._successes >= self._limits.successes:
+            self.state = "closed"
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether not even a probe should go there."""
+        return self.state == "open" and monotonic() < self._until
+
+    def probed(self) -> None:
+        """A probe went through."""
+        if self.state == "open" and not self.is_resting:
+            self.state, self._successes = "half-open", 0
+
+
+State = Literal["starting", "ready", "down"]
+
+log = logging.getLogger("psserve.router")
+
+
+@dataclass(eq=False)
+class Worker:
+    """One worker and its present state."""
+
+    config: WorkerConfig
+    state: State = "starting"
+    error: str | None = None
+    """Why it is not ready, in one line."""
+    running: int = 0
+    """Legs of ours in flight on it."""
+    last_answer: float = float("-inf")
+    """When it last completed a sequence (monotonic seconds)."""
+    last_sign: float = float("-inf")
+    """When it last gave a sign of work, or was sent a leg while it had none (monotonic seconds)."""
+    breaker: Breaker = field(default_factory=Breaker)
+    terms: int = 0
+    """How often it became ready; each time it may be a new process, with nothing in its cache."""
+    url: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        self.url = f"http://{host}:{self.config.port}"
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state == "ready"
+
+    def begin(self) -> None:
+        """It is sent a leg; whoever sends it lowers `running` again."""
+        if not self.running:
+            self.last_sign = monotonic()
+        self.running += 1
+
+    def mark_ready(self) -> None:
+        """A request went through this worker: it gets others, unless its breaker has it rest a while yet."""
+        if self.breaker.is_resting:
+            return
+        self.breaker.probed()
+        if not self.is_ready:
+            self.terms += 1
+            log.info("worker=%s state=ready", self.name)
+        self.state, self.error = "ready", None
+
+    def describe(self) -> dict[str, Any]:
+        """What it says in `/workers` of itself."""
+        return {
+            "name": self.name,
+            "role": self.config.role,
+            "module": self.config.module,
+            "edition": self.config.edition,
+            "url": self.url,
+            "state": self.state,
+            "running": self.running,
+            "error": self.error,
+            "breaker": self.breaker.state,
+        }
+
+
+class WorkerTable:
+    """All workers and modules of a router, looked up by role and name."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self.workers: list[Worker] = []
+        self._held: Counter[tuple[str | None, int]] = Counter()
+        self._ever: set[str] = set()
+        self.reconfigure(config)
+
+    def reconfigure(self, config: RouterConfig) -> None:
+        """Know the workers and modules of `config` from now on. A worker that stays keeps its state.
+
+        Requests in flight are not touched: they hold on to their workers and to their module's edition.
+        """
+        known = {worker.config: worker for worker in self.workers}
+        self.workers = [
+            known.get(worker) or Worker(worker, breaker=Breaker(config.breaker)) for worker in config.workers
+        ]
+        self.prefills = [worker for worker in self.workers if worker.config.role == "prefill"]
+        self.decodes = [worker for worker in self.workers if worker.config.role == "decode"]
+        self._modules = {name: module for module in config.modules for name in (module.name, *module.aliases)}
+        self._ever |= self._known_modules()
+
+    def module(self, name: str) -> ModuleConfig | None:
+        """The module of that name or alias."""
+        return self._modules.get(name)
+
+    @property
+    def former_modules(self) -> set[str]:
+        """Modules that were known, and neither are listed nor have a worker any more."""
+        return self._ever - self._known_modules()
+
+    def _known_modules(self) -> set[str]:
+        listed = {module.name for module in self._modules.values()}
+        return listed | {worker.config.module for worker in self.decodes if worker.config.module is not None}
+
+    def decodes_of(self, module: ModuleConfig) -> list[Worker]:
+        """The workers of this very edition, whether new requests still get it or not."""
+        wanted = (module.name, module.edition)
+        return [worker for worker in self.decodes if (worker.config.module, worker.config.edition) == wanted]
+
+    @contextmanager
+    def hold(self, module: ModuleConfig) -> Iterator[None]:
+        """Note a request that may choose workers of this edition until it leaves: they are needed so long."""
+        key = (module.name, module.edition)
+        self._held[key] += 1
+        try:
+            yield
+        finally:
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The entries of `/workers`. `held`: requests in flight that may choose this worker."""
+        return [
+            worker.describe() | {"held": self._held[worker.config.module, worker.config.edition]}
+            for worker in self.workers
+        ]
+
+    def is_usable(self) -> bool:
+        """At least one prefill and one decode worker would take a request now."""
+        return any(worker.is_ready for worker in self.prefills) and any(worker.is_ready for worker in self.decodes)
+
+    def mark_down(self, worker: Worker, error: str) -> None:
+        """`worker` does not answer: keep requests away until a probe succeeds.
+
+        When the last prefill worker is lost, the decode workers must be proven again too: its successor is a new
+        process, and their transfer connections to it are not.
+        """
+        if worker.state != "down":
+            log.warning("worker=%s state=down error=%r", worker.name, error)
+        worker.state, worker.error = "down", error
+        if worker.config.role == "prefill" and not any(prefill.is_ready for prefill in self.prefills):
+            for decode in self.decodes:
+                if decode.is_ready:
+                    decode.state, decode.error = "starting", "waiting for a prefill worker"
+
+    def failed(self, worker: Worker, partner: Worker) -> None:
+        """`worker` failed a request that it was paired with `partner` for."""
+        # A hanging decode worker makes its prefill worker fail too, and that one serves all modules.
+        partners = min(2, len(self.decodes)) if worker.config.role == "prefill" else 1
+        if worker.breaker.failed(partner.name, partners) and worker.is_ready:
+            self.doubt(worker, "fails one request after the other: left alone for a while")
+
+    def doubt(self, worker: Worker, error: str) -> None:
+        """`worker` accepts requests but may not answer any: have a probe find out before it gets more."""
+        log.warning("worker=%s state=starting error=%r", worker.name, error)
+        worker.state, worker.error = "starting", error

@@ -1,0 +1,116 @@
+"""The import of a module: everything is checked, then it is made beside its place, and put there in one step."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.adding.incoming import TRAINING_RECORD, Incoming, find_incoming
+from psserve.zoo.adding.source import Source
+from psserve.zoo.adding.storing import check_store, store_weights
+from psserve.zoo.checkpoints.checkpoint import read_checkpoint
+from psserve.zoo.checkpoints.compatibility import check_compatible, warnings
+from psserve.zoo.checkpoints.safetensors import check_finite
+from psserve.zoo.manifest import MODULE_MANIFEST, FileRecord, ModuleManifest, Store, write_manifest
+from psserve.zoo.model import Base
+from psserve.zoo.progress import SILENT, Progress
+from psserve.zoo.scan import scan_modules
+from psserve.zoo.storage import check_space
+from psserve.zoo.transactions import publish, staging
+
+
+def ownership_warnings(directory: Path) -> Iterator[str]:
+    """A warning if `directory` is another user's, or one that everybody may write to."""
+    info = directory.stat()
+    if info.st_mode & stat.S_IWOTH:
+        yield f"{directory}: everybody on this machine may write there"
+    if info.st_uid not in (os.getuid(), 0):
+        yield f"{directory}: owned by user {info.st_uid}, not by you"
+
+
+@dataclass(frozen=True)
+class NewModule:
+    """What the user says about a module to import."""
+
+    name: str
+    source: Source
+    task: str = ""
+    examples: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    allow_naive: bool = False
+    store: Store = "copy"
+
+
+def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SILENT) -> None:
+    """Check `new` and store it in `modules/NAME` of the zoo at `zoo`, whose lock the caller holds.
+
+    Raises IncompatibleCheckpoint, UsageError (it cannot be stored so), or ZooError (no room). The zoo is unchanged
+    unless this returns.
+    """
+    base_checkpoint = read_checkpoint(base.path)
+    incoming = find_incoming(new.source.path, str(new.source), base, base_checkpoint)
+    check_compatible(base.name, base_checkpoint, incoming.checkpoint)
+    check_store(incoming, new.store)
+    trained_for_base = check_trained(new, base, incoming)
+    progress.stage("checking", incoming.size)
+    zero = check_finite(incoming.files, incoming.path, progress)
+    check_space(zoo, 0 if new.store == "link" else incoming.size)
+
+    with staging(zoo) as directory:
+        stored = store_weights(new.store, incoming, base_checkpoint, directory, progress)
+        manifest = ModuleManifest(
+            name=new.name,
+            task=new.task,
+            examples=new.examples,
+            aliases=new.aliases,
+            kind="cache-conditioned" if trained_for_base else "naive",
+            created=int(time.time()),
+            base_fingerprint=base.fingerprint,
+            notes=(
+                *incoming.notes,
+                *warnings(base_checkpoint, incoming.checkpoint),
+                *ownership_warnings(incoming.path),
+                *(f"tensor {name} holds nothing but zeros" for name in zero),
+                *same_weights(zoo, base, new.name, stored.files),
+            ),
+            training=incoming.training,
+            origin=incoming.origin,
+            store=new.store,
+            files=stored.files,
+            stored=stored.stored,
+            links=stored.links,
+        )
+        write_manifest(directory / MODULE_MANIFEST, manifest)
+        publish(directory, zoo / "modules" / new.name)
+
+
+def check_trained(new: NewModule, base: Base, incoming: Incoming) -> bool:
+    """Whether the module was trained on this base's KV cache; if not, `allow_naive` must have been given."""
+    training = incoming.training
+    if training is None:
+        why = f"no {TRAINING_RECORD} says that it was trained on the base's KV cache"
+    elif training.base_fingerprint != base.fingerprint:
+        theirs, ours = training.base_fingerprint[:12], base.fingerprint[:12]
+        why = f"it was trained with another base (fingerprint {theirs}, base {base.name!r} has {ours})"
+    elif training.method != "cache-conditioned":
+        why = f"its training method is {training.method!r}, not 'cache-conditioned'"
+    else:
+        return True
+    if not new.allow_naive:
+        raise IncompatibleCheckpoint(f"{incoming.path}: {why}: answers may be poor; add it anyway with --allow-naive")
+    return False
+
+
+def same_weights(zoo: Path, base: Base, name: str, files: tuple[FileRecord, ...]) -> Iterator[str]:
+    """Warnings if the module is the base or another module under another name, which is likely a mistake."""
+    hashes = {file.blake3 for file in files}
+    if hashes <= {file.blake3 for file in base.files}:
+        yield "the weights are the base's own: was the right directory given?"
+    for module in scan_modules(zoo, base).modules:
+        if module.name != name and hashes == {file.blake3 for file in module.files}:
+            yield f"the weights are those of module {module.name!r}: was the right directory given?"

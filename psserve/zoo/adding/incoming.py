@@ -1,0 +1,128 @@
+"""What `psserve add-model --path` can be given: a full checkpoint, a LoRA adapter, or the folder of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, merged, read_adapter
+from psserve.zoo.checkpoints.safetensors import WeightFile, weight_file
+from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
+from psserve.zoo.manifest import TrainingRecord, describe
+from psserve.zoo.model import Base
+from psserve.zoo.storage import read_json
+
+TRAINING_RECORD = "psserve_training.json"
+
+
+def read_training(source: Path) -> TrainingRecord | None:
+    """The checkpoint's training record, None if it has none."""
+    path = source / TRAINING_RECORD
+    if not path.exists():
+        return None
+    try:
+        return TrainingRecord.model_validate(read_json(path))
+    except ValidationError as error:
+        raise IncompatibleCheckpoint(f"{path}: {describe(error)}: not a training record of psserve") from None
+
+
+RUN_FILE = "run.json"
+"""What makes a directory the folder of a training run (psserve/training/run_folder.py)."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """Weights that are to become a module.
+
+    `path` is where they came from and `origin` says it in words; `checkpoint` is what they will be served as, `files`
+    are its safetensors files (computed while they are read if `computed`), `index` is the shards' index, if any.
+    """
+
+    path: Path
+    origin: str
+    checkpoint: Checkpoint
+    files: list[WeightFile]
+    index: list[Path]
+    training: TrainingRecord | None
+    computed: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the complete files."""
+        return sum(file.size for file in self.files) + sum(path.stat().st_size for path in self.index)
+
+
+def find_incoming(path: Path, origin: str, base: Base, base_checkpoint: Checkpoint) -> Incoming:
+    """What is in the directory `path`; IncompatibleCheckpoint says why it cannot become a module."""
+    if (path / RUN_FILE).exists():
+        path = finished_module(path)
+    if not (path / ADAPTER_CONFIG).exists():
+        return full_checkpoint(path, origin)
+    others = sorted(file.name for file in path.glob("*.safetensors") if file.name != ADAPTER_WEIGHTS)
+    if others:
+        raise IncompatibleCheckpoint(
+            f"{path}: both a LoRA adapter ({ADAPTER_CONFIG}) and full weights ({others[0]}): move one of the two away"
+        )
+    return lora_adapter(path, origin, base, base_checkpoint)
+
+
+def finished_module(run: Path) -> Path:
+    """The directory of what a training run made."""
+    if (run / "module" / TRAINING_RECORD).exists():  # the file that is written last
+        return run / "module"
+    if (run / "adapter" / ADAPTER_CONFIG).exists():
+        return run / "adapter"
+    if (run / "checkpoints").exists():
+        raise IncompatibleCheckpoint(f"{run}: a training run that has not ended: go on with psserve finetune --resume")
+    raise IncompatibleCheckpoint(
+        f"{run}: a training run whose module is in the zoo it was trained for: take it from there with psserve export"
+    )
+
+
+def full_checkpoint(path: Path, origin: str) -> Incoming:
+    """A checkpoint of all weights."""
+    checkpoint = read_checkpoint(path)
+    files = [weight_file(shard) for shard in checkpoint.shards]
+    return Incoming(path, origin, checkpoint, files, checkpoint.index, read_training(path))
+
+
+def lora_adapter(path: Path, origin: str, base: Base, base_checkpoint: Checkpoint) -> Incoming:
+    """An adapter, as the checkpoint that it makes of the base: the base's files with other data."""
+    adapter = read_adapter(path, base_checkpoint)
+    checkpoint = replace(base_checkpoint, path=path, tokenizer=adapter_tokenizer(path, base_checkpoint.tokenizer))
+    files = [merged(weight_file(shard), adapter) for shard in base_checkpoint.shards]
+    origin = f"LoRA adapter {origin} (rank {adapter.config.r})"
+    return Incoming(
+        path=path,
+        origin=origin,
+        checkpoint=checkpoint,
+        files=files,
+        index=base_checkpoint.index,
+        training=read_training(path),
+        computed=True,
+        notes=other_base(adapter, base),
+    )
+
+
+def adapter_tokenizer(path: Path, base: Tokenizer) -> Tokenizer:
+    """The tokenizer that was saved with an adapter; the base's where there is none, as is usual."""
+    own = read_tokenizer(path)
+    return Tokenizer(own.parts or base.parts, own.specials or base.specials, own.chat_template)
+
+
+def other_base(adapter: Adapter, base: Base) -> tuple[str, ...]:
+    """A note if the adapter names a base that does not look like the zoo's."""
+    named = adapter.config.base_model_name_or_path
+    if not named or last_part(named) in (last_part(base.source), last_part(str(base.path)), base.name):
+        return ()
+    return (f"the adapter was made for {named}: check that this is the zoo's base ({base.source})",)
+
+
+def last_part(name: str) -> str:
+    """The last part of a path or a Hub id, in lower case."""
+    return name.rstrip("/").rpartition("/")[2].lower()

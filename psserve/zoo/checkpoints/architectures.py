@@ -1,0 +1,70 @@
+"""The weights that a configuration asks for, and whether a checkpoint has them: no more, no fewer, of these shapes.
+
+Servers leave weights that a checkpoint lacks as they happen to be in memory, and skip those they do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoints.checkpoint import Checkpoint
+
+SHOWN = 5
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def check_tensors(checkpoint: Checkpoint) -> None:
+    """Raise IncompatibleCheckpoint, with the first few, if weights are missing, of another shape, or unknown."""
+    path, config, tensors = checkpoint.path, checkpoint.config, checkpoint.tensors
+    if config["num_hidden_layers"] > len(tensors):
+        raise IncompatibleCheckpoint(
+            f"{path}: config.json says {config['num_hidden_layers']} layers, and there are {len(tensors)} tensors: "
+            "one of the two is another model's"
+        )
+    expected = expected_tensors(checkpoint.architecture, config, checkpoint.head_dim)
+    wrong = [
+        f"{name} needs {list(shape)}, found {list(tensors[name].shape) if name in tensors else 'none'}"
+        for name, shape in expected.items()
+        if name not in tensors or tensors[name].shape != shape
+    ]
+    wrong += [f"{name} is not in this architecture" for name in tensors if name not in expected and not ignored(name)]
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise IncompatibleCheckpoint(f"{path}: weights do not fit config.json: {'; '.join(wrong[:SHOWN])}{more}")
+
+
+def ignored(name: str) -> bool:
+    """Whether some writers save this tensor and others do not: a tied output layer, rotary frequencies."""
+    return name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq")
+
+
+def expected_tensors(architecture: str, config: dict[str, Any], head_dim: int) -> Shapes:
+    """Name -> shape of every weight; the output layer only if it is not tied to the embeddings."""
+    hidden, vocabulary = config["hidden_size"], config["vocab_size"]
+    shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    if not config.get("tie_word_embeddings"):
+        shapes["lm_head.weight"] = (vocabulary, hidden)
+    layer = dict(layer_tensors(config, head_dim))
+    if architecture == "Qwen3ForCausalLM":
+        layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
+    for number in range(config["num_hidden_layers"]):
+        shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
+    return shapes
+
+
+def layer_tensors(config: dict[str, Any], head_dim: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The weights that all architectures have in a layer."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    queries, keys = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    attention = {"q": (queries, hidden), "k": (keys, hidden), "v": (keys, hidden), "o": (hidden, queries)}
+    feed_forward = {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
+    for part, layers, bias in (("self_attn", attention, "attention_bias"), ("mlp", feed_forward, "mlp_bias")):
+        for name, shape in layers.items():
+            yield f"{part}.{name}_proj.weight", shape
+            if config.get(bias):
+                yield f"{part}.{name}_proj.bias", shape[:1]
+    yield "input_layernorm.weight", (hidden,)
+    yield "post_attention_layernorm.weight", (hidden,)

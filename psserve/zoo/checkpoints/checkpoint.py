@@ -1,0 +1,227 @@
+"""A Hugging Face checkpoint directory, read without running or unpickling anything in it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoints.safetensors import INDEX, Tensor, read_tensors
+from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
+from psserve.zoo.manifest import FILE_NAME
+from psserve.zoo.storage import read_json
+
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "temperature": ("0 or more", lambda value: value >= 0),
+    "top_k": ("-1 (all tokens), or 1 or more", lambda value: (value == -1 or value >= 1) and value == int(value)),
+    "top_p": ("above 0, at most 1", lambda value: 0 < value <= 1),
+    "min_p": ("0 to 1", lambda value: 0 <= value <= 1),
+    "repetition_penalty": ("0.01 to 2", lambda value: 0.01 <= value <= 2),
+}
+"""Field -> what a value must be. Outside, every request that leaves the field out would fail, or end the server."""
+
+
+def check_generation(path: Path, config: dict[str, Any]) -> None:
+    """Raise IncompatibleCheckpoint if a default in the file at `path` is none that a request may ask for."""
+    for field, (wanted, allows) in RANGES.items():
+        value = config.get(field)
+        if value is None:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not allows(value):
+            raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, and must be {wanted}: correct or remove it")
+
+
+def check_end_tokens(directory: Path, vocab_size: int, tokens: tuple[int, ...]) -> None:
+    """Raise IncompatibleCheckpoint if a token that ends an answer is none of the vocabulary's."""
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise IncompatibleCheckpoint(
+                f"{directory}: eos_token_id {token}: the vocabulary has tokens 0 to {vocab_size - 1}: correct it"
+            )
+
+
+SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "Qwen3ForCausalLM")
+"""Those that the exactness suite proves; add one once the suite passes on it."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+CONFIG_FILES = ("config.json", "generation_config.json")
+
+COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+"""Fields of config.json that must be whole numbers from 1 on."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint directory holds.
+
+    `config` is the architecture's configuration as Transformers understands it, defaults filled in, so that two
+    spellings of one configuration compare equal. `tensors` maps names to element type and shape.
+    """
+
+    path: Path
+    architecture: str
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    tokenizer: Tokenizer
+
+    @property
+    def shards(self) -> list[Path]:
+        """The safetensors files."""
+        return sorted(self.path.glob("*.safetensors"))
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The shards and their index, if there is one."""
+        return [*self.shards, *self.index]
+
+    @property
+    def index(self) -> list[Path]:
+        """The index that says which tensor is in which shard; none if there is no such file."""
+        return [path for path in [self.path / INDEX] if path.exists()]
+
+    @property
+    def auxiliary_files(self) -> list[Path]:
+        """Configuration, tokenizer and chat template: all that a server needs besides the weights."""
+        return [path for name in CONFIG_FILES + TOKENIZER_FILES if (path := self.path / name).exists()]
+
+    @property
+    def dtype(self) -> str:
+        """The element type of the weights, e.g. "bfloat16"; of most of them, should they differ."""
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.data_offsets[1] - tensor.data_offsets[0]
+        largest = max(sizes, key=lambda dtype: sizes[dtype])
+        return {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(largest, largest)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head (Llama configurations may leave it out)."""
+        return int(self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"])
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer: the generation configuration's, else the configuration's."""
+        eos = self.generation_config.get("eos_token_id", self.config.get("eos_token_id"))
+        ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        if not all(type(token) is int for token in ids):
+            raise IncompatibleCheckpoint(f"{self.path}: eos_token_id: expected token ids, found {eos!r}")
+        return tuple(ids)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint directory; IncompatibleCheckpoint says what makes it one that psserve cannot serve."""
+    check_directory(path)
+    raw = read_json(path / "config.json")
+    architecture = check_config(path, raw)
+    config = understand_config(path)
+    check_counts(path / "config.json", config)
+    checkpoint = Checkpoint(
+        path=path,
+        architecture=architecture,
+        config=config,
+        generation_config=read_json(path / "generation_config.json"),
+        tensors=read_tensors(path),
+        tokenizer=read_tokenizer(path),
+    )
+    check_generation(path / "generation_config.json", checkpoint.generation_config)
+    check_end_tokens(path, config["vocab_size"], checkpoint.eos_token_ids)
+    return checkpoint
+
+
+def check_directory(path: Path) -> None:
+    """Check that `path` is a directory of safetensors weights with a configuration, and nothing that would be code."""
+    if not path.is_dir():
+        what = "not a directory" if path.exists() else "not found"
+        raise IncompatibleCheckpoint(f"{path}: {what}: give the directory of a checkpoint")
+    if (path / "adapter_config.json").exists():
+        raise IncompatibleCheckpoint(f"{path}: a LoRA adapter, not a full checkpoint: give the model it was made for")
+    if not (path / "config.json").exists():
+        raise IncompatibleCheckpoint(f"{path}: no config.json: give the directory of a checkpoint")
+    code = sorted(file.name for file in path.glob("*.py"))
+    if code:
+        raise IncompatibleCheckpoint(f"{path}: brings its own code ({code[0]}), which psserve never runs: remove it")
+    if not any(path.glob("*.safetensors")):
+        raise IncompatibleCheckpoint(f"{path}: no *.safetensors: pickled weights are refused, convert them first")
+    check_readable(path)
+    odd = sorted(file.name for file in path.glob("*.safetensors") if not FILE_NAME.fullmatch(file.name))
+    if odd:
+        raise IncompatibleCheckpoint(f"{path / odd[0]}: rename it: file names may hold A-Z a-z 0-9 . _ - alone")
+
+
+def check_readable(directory: Path) -> None:
+    """Check that each file that will be read is one, and may be read."""
+    for path in sorted([*directory.glob("*.safetensors"), *directory.glob("*.json"), *directory.glob("*.jinja")]):
+        if not path.is_file():
+            what = "a link to nothing" if path.is_symlink() else "not a file"
+            raise IncompatibleCheckpoint(f"{path}: {what}: copy the file there")
+        if not os.access(path, os.R_OK):
+            raise IncompatibleCheckpoint(f"{path}: may not be read by you: change its permissions (chmod a+r)")
+
+
+def check_config(path: Path, config: dict[str, Any]) -> str:
+    """The architecture that config.json names, if it is one that can be served."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if "auto_map" in read_json(path / name):
+            raise IncompatibleCheckpoint(
+                f"{path / name}: auto_map asks to run code, which psserve never does: remove it"
+            )
+    if "quantization_config" in config:
+        raise IncompatibleCheckpoint(f"{path}: quantised weights are not supported: give the unquantised checkpoint")
+    architectures = config.get("architectures")
+    if not (isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)):
+        raise IncompatibleCheckpoint(f"{path / 'config.json'}: architectures: expected a list of one name")
+    if architectures[0] not in SUPPORTED_ARCHITECTURES:
+        supported = ", ".join(SUPPORTED_ARCHITECTURES)
+        raise IncompatibleCheckpoint(
+            f"{path}: architecture {architectures[0]} is not supported (supported: {supported})"
+        )
+    return architectures[0]
+
+
+def understand_config(path: Path) -> dict[str, Any]:
+    """config.json as Transformers reads it (old and new spellings become one, defaults are filled in)."""
+    from psserve import torchvision_ops
+
+    torchvision_ops.declare_missing()
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # Transformers raises whatever the wrong field provokes: all of it is the file's fault
+        reason = " ".join(str(error).split())
+        raise IncompatibleCheckpoint(f"{path / 'config.json'}: Transformers refuses it: {reason}") from error
+    understood: dict[str, Any] = config.to_dict()
+    return understood
+
+
+def check_counts(path: Path, config: dict[str, Any]) -> None:
+    """Raise IncompatibleCheckpoint unless the sizes in the configuration file at `path` can be sizes."""
+    for field in COUNTS:
+        value = config.get(field)
+        if type(value) is not int or value < 1:
+            raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, not a number from 1 on: correct it")
+    if type(config.get("head_dim")) not in (int, type(None)):
+        raise IncompatibleCheckpoint(f"{path}: head_dim is {config['head_dim']!r}, not a number: correct it")

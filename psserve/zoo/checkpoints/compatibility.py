@@ -1,0 +1,145 @@
+"""Whether a checkpoint can generate over the base's KV cache, and which base a cache belongs to (its fingerprint)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoints.checkpoint import Checkpoint
+from psserve.zoo.manifest import FileRecord, hash_bytes
+
+KV_FIELDS = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "hidden_act",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "sliding_window",
+    "layer_types",
+    "attention_bias",
+    "mlp_bias",
+    "max_position_embeddings",
+)
+"""The fields of config.json that decide a KV cache's layout or content (head_dim, derived in some, is added below)."""
+
+SERVED_FIELDS = ("tie_word_embeddings", "bos_token_id", "eos_token_id")
+"""Fields that must agree because a module is served with the base's config.json."""
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as the base has it."""
+
+    field: str
+    base: object
+    module: object
+
+    @property
+    def is_dtype(self) -> bool:
+        """Whether it is only the element type of a weight."""
+        sides = [str(side).partition("[")[::2] for side in (self.base, self.module)]
+        return self.field.startswith("tensor ") and sides[0][1] == sides[1][1] != ""
+
+    def __str__(self) -> str:
+        return f"{self.field}: base {shorten(self.base)}, module {shorten(self.module)}"
+
+
+def kv_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The configuration that decides what a KV cache is."""
+    fields = {field: checkpoint.config.get(field) for field in KV_FIELDS}
+    return {"architecture": checkpoint.architecture, "head_dim": checkpoint.head_dim} | fields
+
+
+def fingerprint(checkpoint: Checkpoint, files: tuple[FileRecord, ...]) -> str:
+    """BLAKE3, in hex, of all that decides the KV cache of a text: configuration, tokenizer and weights.
+
+    It follows the content: moving the directory changes nothing, splitting the weights into other files does.
+    """
+    deciding = {file.name: file.blake3 for file in files if file.name.endswith((".safetensors", "tokenizer.json"))}
+    document = json.dumps({"config": kv_config(checkpoint), "files": deciding}, sort_keys=True)
+    return hash_bytes(document.encode())
+
+
+def check_compatible(base_name: str, base: Checkpoint, module: Checkpoint) -> None:
+    """Raise IncompatibleCheckpoint, naming each field with both values, unless `module` fits over the base's KV."""
+    found = list(differences(base, module))
+    if not found:
+        return
+    shown = "; ".join(str(difference) for difference in found[:SHOWN])
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    raise IncompatibleCheckpoint(
+        f"{module.path}: cannot serve over the KV cache of base {base_name!r}: {shown}{more}: {advice(found, base)}"
+    )
+
+
+def advice(found: list[Difference], base: Checkpoint) -> str:
+    """What to do about the differences."""
+    if all(difference.is_dtype for difference in found):
+        return f"convert it (model.to(torch.{base.dtype}).save_pretrained(DIR)) and add that"
+    if all(difference.field.startswith("tokenizer.") for difference in found):
+        return "if it was trained with the base's tokenizer, save that one with it; else it needs a base of its own"
+    return "give a fine-tune of this base, or make a zoo for the base that it was made of"
+
+
+def differences(base: Checkpoint, module: Checkpoint) -> Iterator[Difference]:
+    """All that makes `module` unfit, the most telling first."""
+    yield from mapping_differences("", kv_config(base), kv_config(module))
+    for field in SERVED_FIELDS:
+        if base.config.get(field) != module.config.get(field):
+            yield Difference(field, base.config.get(field), module.config.get(field))
+    yield from mapping_differences("tokenizer.", base.tokenizer.parts, module.tokenizer.parts)
+    yield from mapping_differences("tokenizer.", base.tokenizer.specials, module.tokenizer.specials)
+    yield from mapping_differences("tensor ", layout(base), layout(module))
+
+
+def warnings(base: Checkpoint, module: Checkpoint) -> Iterator[str]:
+    """What is worth a word, but does not make `module` unfit."""
+    if module.tokenizer.parts is None or module.tokenizer.specials is None:
+        yield "the checkpoint has no complete tokenizer to compare: it is taken to use the base's"
+    if module.tokenizer.chat_template not in (None, base.tokenizer.chat_template):
+        yield "the checkpoint's chat template differs from the base's, which is the one that is served"
+
+
+def mapping_differences(
+    prefix: str, base: dict[str, Any] | None, module: dict[str, Any] | None
+) -> Iterator[Difference]:
+    """The keys of which the values differ; nothing if either side has no such mapping at all."""
+    if base is None or module is None:
+        return
+    for key in [*base, *(key for key in module if key not in base)]:
+        if base.get(key) != module.get(key):
+            yield Difference(prefix + key, base.get(key), module.get(key))
+
+
+def layout(checkpoint: Checkpoint) -> dict[str, str]:
+    """Element type and shape of each tensor that matters.
+
+    Left out are tensors that some writers save and others do not: an output layer tied to the embeddings, and the
+    rotary frequencies, which follow from the configuration.
+    """
+    tied = bool(checkpoint.config.get("tie_word_embeddings"))
+    return {
+        name: f"{tensor.dtype}{list(tensor.shape)}"
+        for name, tensor in checkpoint.tensors.items()
+        if not (tied and name == "lm_head.weight") and not name.endswith("rotary_emb.inv_freq")
+    }
+
+
+def shorten(value: object) -> str:
+    """A value for a message: short ones as they are, long ones (vocabularies) by hash."""
+    if value is None:
+        return "none"
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    if len(text) <= 60:
+        return text
+    return f"(hash {hash_bytes(text.encode())[:8]})"

@@ -1,0 +1,1 @@
+"""Tiny zoos of real architectures with random weights, for tests and benchmarks."""

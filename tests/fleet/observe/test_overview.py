@@ -1,0 +1,155 @@
+"""What servers say of themselves, and a survey of them that nobody can stall."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from psserve.contracts.loads import Load
+from psserve.errors import FleetError, NotRunning
+from psserve.fleet.observe import overview
+from psserve.fleet.observe.overview import family, main_memory, parse_gpu_memory, read_load, read_totals, survey
+from psserve.fleet.run.router_client import HttpClient
+from psserve.fleet.run.state import FleetState, ProcessId, ServerState, write_state
+
+# As SGLang 0.5.18 and the router answered them, shortened.
+LOADS = {
+    "version": "0.5.18",
+    "loads": [
+        {
+            "num_running_reqs": 2,
+            "num_waiting_reqs": 1,
+            "num_used_tokens": 320,
+            "max_total_num_tokens": 16384,
+            "disaggregation": {"mode": "prefill", "prefill_inflight_queue_reqs": 1},
+        }
+    ],
+}
+METRICS = """\
+# TYPE sglang:prompt_tokens_total counter
+sglang:prompt_tokens_total{engine_type="prefill",is_streaming="false"} 300.0
+sglang:prompt_tokens_total{engine_type="prefill",is_streaming="true"} 100.0
+# TYPE sglang:cached_tokens_total counter
+sglang:cached_tokens_total{cache_source="device",engine_type="prefill"} 100.0
+# TYPE psserve_inflight_requests gauge
+psserve_inflight_requests 4.0
+# TYPE psserve_prompt_tokens counter
+psserve_prompt_tokens_total{module="math"} 200.0
+psserve_prompt_tokens_total{module="code"} 200.0
+# TYPE psserve_cached_tokens counter
+psserve_cached_tokens_total{module="math"} 150.0
+psserve_cached_tokens_total{module="code"} 50.0
+"""
+WORKERS = {"workers": [{"name": "decode-math-0", "state": "down", "error": "oops"}]}
+BODIES = {"/v1/loads": json.dumps(LOADS), "/metrics": METRICS, "/workers": json.dumps(WORKERS)}
+
+
+class Speaking(BaseHTTPRequestHandler):
+    """Every server of the fleet at once."""
+
+    def do_GET(self) -> None:
+        body = BODIES[self.path.partition("?")[0]].encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Speaking)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def write_fleet(zoo: Path, router: int, prefill: int, decode: int) -> None:
+    (zoo / ".run").mkdir()
+    servers = [("prefill-0", "prefill", None, prefill), ("decode-math-0", "decode", "math", decode)]
+    write_state(
+        zoo / ".run",
+        FleetState(
+            url=f"http://127.0.0.1:{router}",
+            zoo=str(zoo),
+            base="b",
+            supervisor=ProcessId.own(),
+            ready=True,
+            tmp_dir="t",
+            servers=tuple(
+                ServerState.model_validate(
+                    {"name": name, "role": role, "module": module, "pid": os.getpid(), "port": at}
+                    | {"state": "ready", "started": 1.0, "log": "l"}
+                )
+                for name, role, module, at in (*servers, ("router", "router", None, router))
+            ),
+        ),
+    )
+
+
+def test_load_counts_what_is_sent_as_running(port: int) -> None:
+    load = read_load(HttpClient(f"http://127.0.0.1:{port}"), 5)
+    assert load == Load(running=3, queued=1, kv_tokens=16384, kv_used_tokens=320)
+
+
+def test_an_answer_in_another_form_is_an_error(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path, read in (("/v1/loads", read_load), ("/metrics", read_totals)):
+        monkeypatch.setitem(BODIES, path, "{")
+        with pytest.raises(FleetError, match="in a form that psserve does not know"):
+            read(HttpClient(f"http://127.0.0.1:{port}"), 5)
+
+
+def test_survey(tmp_path: Path, port: int) -> None:
+    write_fleet(tmp_path, port, port, port)
+    prefill, decode, router = survey(tmp_path).servers
+    assert (prefill.running, prefill.queued, prefill.kv_used_tokens) == (3, 1, 320)
+    assert (prefill.cache_hit_rate, decode.cache_hit_rate, router.cache_hit_rate) == (0.25, 0.75, 0.5)
+    assert (decode.state, decode.error) == ("down", "oops")
+    assert (router.running, router.queued, router.kv_tokens) == (4, None, None)
+    assert all(server.memory_bytes and server.uptime_s for server in (prefill, decode, router))
+
+
+def test_silent_servers_are_shown_without_what_they_would_say(
+    tmp_path: Path, port: int, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "ANSWER_S", 0.1)
+    write_fleet(tmp_path, port, prefill=silent, decode=1)
+    prefill, decode, router = survey(tmp_path).servers
+    assert (prefill.running, prefill.cache_hit_rate, prefill.state) == (None, None, "ready")
+    assert (decode.running, decode.cache_hit_rate) == (None, 0.75)
+    assert router.running == 4
+
+
+def test_no_fleet(tmp_path: Path) -> None:
+    with pytest.raises(NotRunning):
+        survey(tmp_path)
+
+
+def test_memory_of_a_family() -> None:
+    own = family(os.getpid())
+    assert psutil.Process() in own
+    assert (main_memory(own) or 0) > 1_000_000
+    assert main_memory([]) is None
+
+
+def test_memory_on_gpus_is_summed_by_process() -> None:
+    listing = "100, 1024\n100, 512\n101, [N/A]\n\nno such device\n"
+    assert parse_gpu_memory(listing) == {100: 1536 * 1024 * 1024}

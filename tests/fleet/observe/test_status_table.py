@@ -1,0 +1,82 @@
+"""The table of a fleet, wide and narrow."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from psserve.console import console, show
+from psserve.fleet.observe.overview import FleetOverview, ServerOverview
+from psserve.fleet.observe.status_table import duration, render
+from psserve.fleet.run.state import ProcessId
+
+SERVER = ServerOverview(
+    name="decode-math-0",
+    role="decode",
+    module="math",
+    pid=123456,
+    port=41003,
+    state="ready",
+    restarts=1,
+    log="l",
+    memory_bytes=3 * 2**30,
+    running=3,
+    queued=0,
+    cache_hit_rate=0.834,
+    kv_tokens=1000,
+    kv_used_tokens=120,
+    uptime_s=3600 * 5,
+)
+DOWN = ServerOverview(name="decode-code-0", role="decode", module="code", port=1, state="down", error="oops", log="l")
+
+
+def fleet(*servers: ServerOverview) -> FleetOverview:
+    return FleetOverview(
+        url="http://127.0.0.1:30000",
+        zoo="/zoo",
+        base="b",
+        supervisor=ProcessId(pid=1, ticks=1),
+        ready=True,
+        tmp_dir="t",
+        servers=servers,
+        versions={"psserve": "1"},
+    )
+
+
+def shown(*servers: ServerOverview, width: int | None = None) -> list[str]:
+    out = io.StringIO()
+    show(render(fleet(*servers), made := Console(file=out, width=width) if width else console(out)), made)
+    return out.getvalue().splitlines()
+
+
+def test_a_pipe_gets_every_column_that_has_something_to_say() -> None:
+    heading, row = shown(SERVER)[-2:]
+    titles = "server role module state device memory running queued hits KV restarts up pid port"
+    assert " ".join(heading.split()) == titles
+    cells = "decode-math-0 decode math ready cpu 3.00 GiB 3 0 83% 12% 1 5 h 0 m 123456 41003"
+    assert " ".join(row.split()) == cells
+
+
+def test_eighty_columns_are_enough() -> None:
+    lines = shown(SERVER, DOWN, width=80)
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[:2] == ["decode-math-0", "ready"] for line in lines)
+
+
+def test_gpu_memory_is_shown_where_there_is_some() -> None:
+    assert "GPU" in shown(SERVER.model_copy(update={"gpu_memory_bytes": 2**30}))[-2].split()
+
+
+def test_what_is_wrong_is_said_below() -> None:
+    lines = shown(SERVER, DOWN)
+    assert "1 of 2 ready" in lines[0]
+    assert lines[-1] == "decode-code-0: oops"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.9, "59 s"), (61, "1 m 1 s"), (7300, "2 h 1 m"), (90_000, "1 d 1 h")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,48 @@
+"""SGLang's arguments that are psserve's to give."""
+
+from __future__ import annotations
+
+import pytest
+
+from psserve.fleet.options.server_options import refusal
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--host", "0.0.0.0"],
+        ["--host=0.0.0.0"],
+        ["--hos", "0.0.0.0"],
+        ["--log-requests", "--port", "1"],
+        ["--disaggregation-mode", "null"],
+        ["--disaggregation-ib-device", "mlx5_0"],
+        ["--disagg", "x"],
+        ["--model-path", "/x"],
+        ["--model", "/x"],
+        ["--config", "x.yaml"],
+        ["--tp", "2"],
+        ["--trust-remote-code"],
+        ["--"],
+    ],
+)
+def test_what_would_undo_the_plan_is_refused(arguments: list[str]) -> None:
+    assert "cannot be given: " in (refusal(arguments) or "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--schedule-policy", "lpm"],
+        ["--attention-backend", "flashinfer", "--disable-overlap-schedule"],
+        ["--num-reserved-decode-tokens", "16"],
+        ["--kv-cache-dtype=fp8_e5m2"],
+        ["--max-queued-requests", "5"],
+    ],
+)
+def test_all_else_is_the_users(arguments: list[str]) -> None:
+    assert refusal(arguments) is None
+
+
+def test_a_first_word_that_is_no_argument_is_refused() -> None:
+    assert refusal(["lpm"]) == "'lpm' is no argument of SGLang: they start with --"

@@ -1,0 +1,250 @@
+"""Plans: servers, devices, ports, arguments per role and device."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.contracts.router_config import RouterConfig
+from psserve.errors import PlanError, UnknownModule
+from psserve.fleet.devices import Gpu
+from psserve.fleet.plan.show import plan_commands, plan_json, plan_rows
+from tests.fleet.fake_zoo import FakeBase, FakeZoo
+from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, TWO_GPUS, plan, value_of
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Any:
+    return FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
+
+
+def test_one_server_a_module_behind_the_prefill_servers(zoo: Any) -> None:
+    made = plan(zoo, prefill__replicas=2)
+    assert [(s.name, s.role, s.module) for s in made.servers] == [
+        ("prefill-0", "prefill", None),
+        ("prefill-1", "prefill", None),
+        ("decode-code-0", "decode", "code"),
+        ("decode-math-0", "decode", "math"),
+    ]
+    assert made.modules == ("code", "math")
+
+
+@pytest.mark.parametrize(("host", "start"), [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")])
+def test_the_url_is_one(zoo: Any, host: str, start: str) -> None:
+    router = plan(zoo, router__host=host).router
+    assert router.url == f"{start}{router.port}"
+
+
+def test_ports_are_all_different(zoo: Any) -> None:
+    made = plan(zoo, prefill__replicas=2)
+    ports = [made.router.port]
+    for server in made.servers:
+        ports += [server.port, int(value_of(server.command, "--nccl-port"))]
+        ports += [server.bootstrap_port] if server.bootstrap_port else []
+    assert len(ports) == len(set(ports)) == 1 + 2 * 4 + 2
+
+
+def test_roles_decide_the_disaggregation_arguments(zoo: Any) -> None:
+    prefill, decode, _ = plan(zoo).servers
+    assert value_of(prefill.command, "--disaggregation-mode") == "prefill"
+    assert value_of(prefill.command, "--disaggregation-bootstrap-port") == str(prefill.bootstrap_port)
+    assert "--disaggregation-decode-enable-radix-cache" not in prefill.command
+    assert value_of(decode.command, "--disaggregation-mode") == "decode"
+    assert "--disaggregation-decode-enable-radix-cache" in decode.command
+    assert decode.bootstrap_port is None
+    assert "--disaggregation-bootstrap-port" not in decode.command
+
+
+def test_prefill_runs_the_base_and_decode_its_module(zoo: Any) -> None:
+    prefill, decode, _ = plan(zoo).servers
+    assert value_of(prefill.command, "--model-path") == str(zoo.base.path)
+    assert value_of(decode.command, "--model-path") == str(zoo.path / ".run" / "checkpoints" / "code")
+    assert value_of(decode.command, "--served-model-name") == "code"
+
+
+def test_cpu_arguments(zoo: Any) -> None:
+    made = plan(zoo)
+    for server in made.servers:
+        command = server.command
+        assert server.device == "cpu"
+        assert value_of(command, "--device") == "cpu"
+        assert value_of(command, "--dtype") == "float32"
+        assert value_of(command, "--attention-backend") == "torch_native"
+        assert value_of(command, "--cuda-graph-backend-decode") == "disabled"
+        assert value_of(command, "--max-total-tokens") == "16384"
+        assert server.env["OMP_NUM_THREADS"] == "1"
+        assert server.env["CUDA_VISIBLE_DEVICES"] == ""
+        assert server.env["SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX"] == "0"
+
+
+def test_gpu_arguments(zoo: Any) -> None:
+    made = plan(zoo, TWO_GPUS)
+    assert [server.device for server in made.servers] == ["cuda:0", "cuda:1", "cuda:1"]
+    for server in made.servers:
+        assert value_of(server.command, "--base-gpu-id") == server.device[-1]
+        assert value_of(server.command, "--dtype") == "bfloat16"
+        assert "--attention-backend" not in server.command
+        assert "OMP_NUM_THREADS" not in server.env
+        assert "CUDA_VISIBLE_DEVICES" not in server.env
+        assert server.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_servers_that_share_a_gpu_share_its_memory(zoo: Any) -> None:
+    made = plan(zoo, TWO_GPUS, serve_base=True)
+    tokens = {server.name: server.memory.kv_tokens for server in made.servers}
+    assert tokens["prefill-0"] > tokens["decode-code-0"] == tokens["decode-math-0"] == tokens["decode-qwen3-tiny-0"]
+    used = sum(server.memory.total_bytes for server in made.servers if server.gpus == (1,))
+    assert 32 * GIB - 3 * 16 * TOKEN_BYTES < used <= 32 * GIB  # 40 GiB free, less a tenth of 80
+    assert made.router.config["kv_pool_tokens"] == min(tokens.values())
+
+
+def test_pools_are_whole_pages(zoo: Any) -> None:
+    made = plan(zoo, TWO_GPUS, page_size=64)
+    assert all(int(value_of(server.command, "--max-total-tokens")) % 64 == 0 for server in made.servers)
+
+
+def test_fleet_that_does_not_fit_a_gpu_is_refused_with_the_sum(zoo: Any) -> None:
+    small = replace(CPU, gpus=(Gpu(0, "T4", 16 * GIB, 6 * GIB),))
+    with pytest.raises(PlanError, match=r"GPU 0 \(T4\) has 4\.4 GiB .* need 7\.5 GiB: prefill-0 1\.9 MiB weights \+ "):
+        plan(zoo, small)
+
+
+def test_fleet_that_does_not_fit_main_memory_is_refused_with_the_sum(zoo: Any) -> None:
+    with pytest.raises(
+        PlanError, match=r"has 24\.0 GiB of memory, .* need \d+\.\d GiB: prefill-0 3\.8 MiB weights \+ "
+    ):
+        plan(zoo, kv_tokens=1_000_000_000)
+
+
+def test_serve_base_adds_the_base_as_a_module(zoo: Any) -> None:
+    made = plan(zoo, modules=("math",), serve_base=True)
+    assert made.modules == ("math", "qwen3-tiny")
+    assert [c.module for c in made.checkpoints] == ["math"]
+    assert value_of(made.servers[-1].command, "--model-path") == str(zoo.base.path)
+
+
+def test_serve_base_with_a_module_of_its_name_is_refused(tmp_path: Path) -> None:
+    zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"), {"math": ("qwen3-tiny",)})
+    with pytest.raises(PlanError, match="has the base's name"):
+        plan(zoo, serve_base=True)
+
+
+def test_modules_are_chosen_by_name_or_alias_once(zoo: Any) -> None:
+    assert plan(zoo, modules=("maths", "math")).modules == ("math",)
+    with pytest.raises(UnknownModule):
+        plan(zoo, modules=("poems",))
+
+
+def test_a_table_of_a_module_that_the_zoo_has_not_is_refused(zoo: Any) -> None:
+    with pytest.raises(UnknownModule, match=r"module\.poems: poems"):
+        plan(zoo, document={"module": {"poems": {}}})
+
+
+def test_two_tables_of_one_module_are_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match=r"module\.maths and module\.math are both the module math"):
+        plan(zoo, document={"module": {"math": {}, "maths": {}}})
+
+
+def test_the_served_base_may_have_a_table(zoo: Any) -> None:
+    made = plan(zoo, document={"module": {"qwen3-tiny": {"replicas": 2}}}, serve_base=True, modules=["math"])
+    names = [server.name for server in made.servers]
+    assert names == ["prefill-0", "decode-math-0", "decode-qwen3-tiny-0", "decode-qwen3-tiny-1"]
+
+
+def test_arguments_and_environment_of_a_role_are_its_own(zoo: Any) -> None:
+    document = {"decode": {"args": ["--schedule-policy", "lpm"], "env": {"A": "1"}}}
+    prefill, decode, _ = plan(zoo, document=document).servers
+    assert decode.command[-2:] == ("--schedule-policy", "lpm")
+    assert decode.env["A"] == "1"
+    assert "lpm" not in prefill.command
+    assert "A" not in prefill.env
+
+
+def test_empty_zoo_is_refused(tmp_path: Path) -> None:
+    zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"), {})
+    with pytest.raises(PlanError, match="add one with `psserve add-model`"):
+        plan(zoo)
+
+
+def test_cuda_without_a_gpu_is_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match="no NVIDIA GPU"):
+        plan(zoo, device="cuda")
+
+
+def test_cpu_may_be_asked_for_beside_gpus(zoo: Any) -> None:
+    assert {server.device for server in plan(zoo, TWO_GPUS, device="cpu").servers} == {"cpu"}
+
+
+def test_context_beyond_the_base_is_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match="context-length 8192: the base qwen3-tiny goes to 4096"):
+        plan(zoo, context_length=8192)
+
+
+def test_context_is_what_the_pool_can_hold(zoo: Any) -> None:
+    command = plan(zoo, kv_tokens=1024).servers[1].command
+    assert value_of(command, "--num-reserved-decode-tokens") == "128"
+    assert value_of(command, "--context-length") == str(1024 - 128 - 16)
+    assert plan(zoo, kv_tokens=1024).router.config["base"]["context_length"] == 1024 - 128 - 16
+
+
+def test_an_explicit_context_beyond_the_pool_is_refused_with_the_arithmetic(zoo: Any) -> None:
+    with pytest.raises(PlanError, match=r"1024 tokens holds at most 880 .* the context is 2048: raise --kv-tokens"):
+        plan(zoo, kv_tokens=1024, context_length=2048)
+
+
+def test_environment_is_an_allow_list(zoo: Any) -> None:
+    env = plan(zoo).servers[0].env
+    assert env["PATH"] == "/bin"
+    assert env["LC_ALL"] == "C"
+    assert not env.keys() & {"OPENAI_API_KEY", "SGLANG_TEST_RETRACT", "DUMPER_SERVER_PORT", "PSSERVE_WORKER_KEY"}
+
+
+def test_extra_environment_wins(zoo: Any) -> None:
+    env = plan(zoo, env={"SGLANG_TEST_RETRACT": "true", "OMP_NUM_THREADS": "2"}).servers[0].env
+    assert (env["SGLANG_TEST_RETRACT"], env["OMP_NUM_THREADS"]) == ("true", "2")
+
+
+def test_everything_stays_on_loopback(zoo: Any) -> None:
+    for server in plan(zoo).servers:
+        assert value_of(server.command, "--host") == "127.0.0.1"
+        assert server.env["SGLANG_HOST_IP"] == "127.0.0.1"
+        assert server.env["GLOO_SOCKET_IFNAME"] == server.env["UCX_NET_DEVICES"] == "lo"
+        assert server.env["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"].startswith("file:///")
+
+
+def test_engine_arguments_come_last(zoo: Any) -> None:
+    assert plan(zoo, args=("--schedule-policy", "lpm")).servers[0].command[-2:] == ("--schedule-policy", "lpm")
+
+
+def test_router_accepts_its_configuration(zoo: Any) -> None:
+    made = plan(zoo, serve_base=True, api_key="k")
+    config = RouterConfig.model_validate_json(json.dumps({**made.router.config, "worker_key": made.worker_key}))
+    assert [worker.name for worker in config.workers] == [server.name for server in made.servers]
+    assert [module.name for module in config.modules] == ["code", "math", "qwen3-tiny"]
+    assert config.kv_pool_tokens == 16384
+
+
+def test_no_secret_is_shown(zoo: Any) -> None:
+    made = plan(zoo, api_key="hush-hush")
+    for text in (
+        plan_commands(made, {}),
+        str(plan_rows(made)),
+        json.dumps(plan_json(made)),
+        repr(made),
+        repr(made.basis),
+    ):
+        assert made.worker_key not in text
+        assert "hush-hush" not in text
+
+
+def test_worker_key_is_new_every_time(zoo: Any) -> None:
+    assert plan(zoo).worker_key != plan(zoo).worker_key
+
+
+def test_planning_writes_nothing(zoo: Any) -> None:
+    plan(zoo)
+    assert list(zoo.path.iterdir()) == []

@@ -1,0 +1,54 @@
+"""Ports."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from psserve.errors import PlanError
+from psserve.fleet.plan import ports
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        yield taken
+
+
+def test_free_ports_differ_and_can_be_bound() -> None:
+    found = ports.free_ports(20)
+    assert len(set(found)) == 20
+    assert all(ports.is_free(port) for port in found)
+
+
+def test_free_ports_lie_outside_the_ephemeral_range() -> None:
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        low, high = map(int, file.read().split())
+    assert not any(low <= port <= high for port in ports.free_ports(20))
+
+
+def test_taken_port_is_not_free(listener: socket.socket) -> None:
+    assert not ports.is_free(listener.getsockname()[1])
+
+
+def test_free_ports_avoid_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_range", lambda: (20_000, 20_003))
+    monkeypatch.setattr(ports, "is_free", lambda port: True)
+    assert sorted(ports.free_ports(2, taken=frozenset({20_001}))) == [20_000, 20_002]
+
+
+def test_too_few_free_ports_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_range", lambda: (20_000, 20_002))
+    monkeypatch.setattr(ports, "is_free", lambda port: True)
+    with pytest.raises(PlanError, match="only 2 of 3 free ports in 20000-20001"):
+        ports.free_ports(3)
+
+
+def test_fixed_port_that_is_taken_is_named(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    with pytest.raises(PlanError, match=f"--port: port {port} on 127.0.0.1 is taken; "):
+        ports.require_free(port, "127.0.0.1", "--port")

@@ -1,0 +1,121 @@
+"""One member's states, with a scripted process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from psserve.fleet.plan.memory import ServerMemory
+from psserve.fleet.plan.ports import free_ports
+from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
+from psserve.fleet.run.limits import RestartPolicy
+from psserve.fleet.run.member import Member
+from psserve.fleet.run.process import Handle
+
+
+class Scripted:
+    """A process that ends when told, and the starter that starts it."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.code: int | None = None
+        self.started: list[ProcessSpec] = []
+
+    def start(self, spec: ProcessSpec) -> Handle:
+        self.started.append(spec)
+        self.code = None
+        return self
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+@pytest.fixture
+def scripted() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def member(tmp_path: Path, scripted: Scripted) -> Member:
+    spec = ServerSpec(
+        name="decode-a-0",
+        role="decode",
+        module="a",
+        host="127.0.0.1",
+        port=free_ports(1)[0],
+        bootstrap_port=None,
+        gpus=(),
+        memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0),
+        command=("x",),
+        env={"A": "1"},
+        log=tmp_path / "log",
+        rendezvous=tmp_path / "rendezvous",
+    )
+    return Member(spec, scripted, RestartPolicy(limit=1, first_s=0.0))
+
+
+def test_only_the_started_process_gets_the_key(member: Member, scripted: Scripted) -> None:
+    member.start("sesame")
+    assert scripted.started[0].env == {"A": "1", "PSSERVE_WORKER_KEY": "sesame"}
+    assert member.spec.env == {"A": "1"}
+
+
+def test_old_rendezvous_is_removed_before_a_start(member: Member, tmp_path: Path) -> None:
+    (tmp_path / "rendezvous").touch()
+    member.start("k")
+    assert not (tmp_path / "rendezvous").exists()
+
+
+def test_ready_needs_the_router_and_an_open_port(member: Member) -> None:
+    member.start("k")
+    member.observe("ready", None)  # the router still thinks of the process before this one
+    assert member.state == "starting"
+    with socket.create_server((member.spec.host, member.spec.port)):
+        member.observe("starting", "no answer yet")
+        assert (member.state, member.error) == ("starting", "no answer yet")
+        member.observe("ready", None)
+    assert (member.state, member.error) == ("ready", None)
+
+
+def test_ready_server_goes_down_and_comes_back(member: Member) -> None:
+    member.start("k")
+    with socket.create_server((member.spec.host, member.spec.port)):
+        member.observe("ready", None)
+        member.observe("down", "refused")
+        assert (member.state, member.error) == ("down", "refused")
+        member.observe("ready", None)
+    assert member.state == "ready"
+
+
+def test_end_is_restarted_then_given_up(member: Member, scripted: Scripted, tmp_path: Path) -> None:
+    member.start("k")
+    (tmp_path / "log").write_text("RuntimeError: no luck\n")
+    scripted.code = 3
+    assert member.ended()
+    assert not member.ended()  # told once
+    assert member.error == "exited with code 3: RuntimeError: no luck"
+    assert member.plan_restart() == 0.0
+    assert member.restart_due()
+    member.start("k")
+    scripted.code = -9
+    assert member.ended()
+    assert member.plan_restart() is None
+    assert (member.state, member.restart_due()) == ("failed", False)
+    assert member.record().pid is None
+    assert member.error == "killed by signal 9: it wrote no log"
+
+
+def test_dead_process_is_not_ready_whatever_the_router_says(member: Member, scripted: Scripted) -> None:
+    member.start("k")
+    scripted.code = 1
+    assert member.ended()
+    member.plan_restart()
+    member.observe("ready", None)
+    assert member.state == "restarting"

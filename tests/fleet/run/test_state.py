@@ -1,0 +1,153 @@
+"""The state file and the lock."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from psserve.errors import AlreadyRunning, FleetError, NotRunning
+from psserve.fleet.run.process import start_ticks
+from psserve.fleet.run.state import (
+    FleetState,
+    ProcessId,
+    ServerState,
+    clean_stale,
+    fleet_lock,
+    read_state,
+    running_fleet,
+    write_state,
+)
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+PID = st.integers(1, 2**22)
+SERVER = st.builds(
+    ServerState,
+    name=TEXT,
+    role=st.sampled_from(["prefill", "decode", "router"]),
+    module=st.none() | TEXT,
+    pid=st.none() | PID,
+    ticks=st.none() | PID,
+    port=st.integers(1, 65535),
+    state=st.sampled_from(["starting", "ready", "down", "restarting", "failed", "stopped"]),
+    restarts=st.integers(0, 100),
+    started=st.none() | st.floats(0, 2**33),
+    error=st.none() | TEXT,
+    log=TEXT,
+)
+STATE = st.builds(
+    FleetState,
+    url=TEXT,
+    zoo=TEXT,
+    base=TEXT,
+    supervisor=st.builds(ProcessId, pid=PID, ticks=PID),
+    ready=st.booleans(),
+    tmp_dir=TEXT,
+    servers=st.lists(SERVER, max_size=4).map(tuple),
+)
+
+
+def state_of(zoo: Path, supervisor: ProcessId, *servers: ServerState) -> FleetState:
+    return FleetState(url="u", zoo=str(zoo), base="b", supervisor=supervisor, ready=True, tmp_dir="", servers=servers)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    (tmp_path / ".run").mkdir()
+    return tmp_path
+
+
+@given(state=STATE)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_state_survives_the_file(zoo: Path, state: FleetState) -> None:
+    write_state(zoo / ".run", state)
+    assert read_state(zoo / ".run") == state
+    assert [path.name for path in (zoo / ".run").iterdir()] == ["state.json"]
+
+
+@given(damaged=st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_damaged_file_is_a_clear_error(zoo: Path, damaged: bytes) -> None:
+    (zoo / ".run" / "state.json").write_bytes(damaged)
+    with pytest.raises(FleetError, match="is damaged"):
+        read_state(zoo / ".run")
+
+
+def test_state_file_is_private(zoo: Path) -> None:
+    write_state(zoo / ".run", state_of(zoo, ProcessId.own()))
+    assert stat.S_IMODE((zoo / ".run" / "state.json").stat().st_mode) == 0o600
+
+
+def test_no_state_is_no_fleet(tmp_path: Path) -> None:
+    assert read_state(tmp_path) is None
+    with pytest.raises(NotRunning, match="psserve launch"):
+        running_fleet(tmp_path)
+
+
+def test_state_of_a_living_supervisor_is_found(zoo: Path) -> None:
+    state = state_of(zoo, ProcessId.own())
+    write_state(zoo / ".run", state)
+    assert running_fleet(zoo) == state
+
+
+def test_reused_pid_is_not_the_supervisor(zoo: Path) -> None:
+    own = ProcessId.own()
+    write_state(zoo / ".run", state_of(zoo, ProcessId(pid=own.pid, ticks=own.ticks - 1)))
+    with pytest.raises(NotRunning):
+        running_fleet(zoo)
+    assert read_state(zoo / ".run") is None
+
+
+def left_over(pid: int, ticks: int) -> ServerState:
+    return ServerState(name="decode-a-0", role="decode", pid=pid, ticks=ticks, port=1, state="ready", log="")
+
+
+def test_left_over_server_is_ended(zoo: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as server:
+        ticks = start_ticks(server.pid)
+        assert ticks is not None
+        write_state(zoo / ".run", state_of(zoo, ProcessId(pid=1, ticks=1), left_over(server.pid, ticks)))
+        assert clean_stale(zoo / ".run") == ["decode-a-0"]
+        assert server.wait(30) == -9
+
+
+def test_process_that_took_over_a_servers_pid_is_left_alone(zoo: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as innocent:
+        ticks = start_ticks(innocent.pid)
+        assert ticks is not None
+        write_state(zoo / ".run", state_of(zoo, ProcessId(pid=1, ticks=1), left_over(innocent.pid, ticks - 1)))
+        assert clean_stale(zoo / ".run") == []
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+def test_lock_is_exclusive_and_freed(zoo: Path) -> None:
+    with fleet_lock(zoo / ".run"), pytest.raises(AlreadyRunning, match="runs already"), fleet_lock(zoo / ".run"):
+        pass
+    with fleet_lock(zoo / ".run"):
+        pass
+
+
+def test_failed_write_keeps_the_old_state(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = state_of(zoo, ProcessId.own())
+    write_state(zoo / ".run", old)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_state(zoo / ".run", old.model_copy(update={"url": "new"}))
+    assert read_state(zoo / ".run") == old
+    assert [path.name for path in (zoo / ".run").iterdir()] == ["state.json"]
+
+
+def test_zombie_counts_as_dead() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert start_ticks(child.pid) is None

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from psserve import torchvision_ops
+from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic.zoo import build_zoo
+
+torchvision_ops.declare_missing()
+
+from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+
+
+def load(base: Path) -> Any:
+    """The base in float32, as Transformers loads it."""
+    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+
+
+def make_adapter(base: Path, adapter: Path, **config: Any) -> Path:
+    """An adapter made and saved by PEFT, with random matrices."""
+    torch.manual_seed(0)
+    settings = {"r": 4, "target_modules": "all-linear", "init_lora_weights": False, "task_type": "CAUSAL_LM"} | config
+    get_peft_model(load(base), LoraConfig(**settings)).save_pretrained(adapter)
+    return adapter
+
+
+@pytest.fixture(scope="module")
+def adapter_made_once(session_zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_adapter(session_zoo.base.path, tmp_path_factory.mktemp("lora") / "adapter")
+
+
+@pytest.fixture
+def adapter(adapter_made_once: Path, tmp_path: Path) -> Path:
+    """An adapter that fits the base, to be changed."""
+    return shutil.copytree(adapter_made_once, tmp_path / "adapter")
+
+
+def change_config(adapter: Path, **fields: object) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def change_tensors(adapter: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    change(tensors)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+
+
+def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    merged = PeftModel.from_pretrained(load(base), adapter).merge_and_unload()
+    return dict(merged.state_dict())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"lora_alpha": 16},
+        {"lora_alpha": 6, "use_rslora": True, "target_modules": ["q_proj", "down_proj"]},
+        {"rank_pattern": {"q_proj": 2, r"layers\.[01]\.mlp\.up_proj": 6}, "alpha_pattern": {"layers.1.mlp.up_proj": 3}},
+        {"target_modules": ["lm_head", "k_proj"], "layers_to_transform": None},
+    ],
+)
+def test_merged_weights_are_those_of_peft(zoo: Zoo, tmp_path: Path, config: dict[str, Any]) -> None:
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter", **config)
+    module = zoo.add("math", adapter, allow_naive=True)
+    wanted = merged_by_peft(zoo.base.path, adapter)
+    found = load_file(module.path / "model.safetensors")
+    base = load_file(zoo.base.path / "model.safetensors")
+    assert found.keys() == wanted.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-6, atol=1e-6)
+    assert any(not torch.equal(tensor, base[name]) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_sum_is_rounded_once_to_the_bases_type(tmp_path: Path, dtype: str) -> None:
+    zoo = build_zoo(tmp_path / "zoo", modules=(), dtype=dtype, tie_word_embeddings=True)
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter")
+    found = load_file(zoo.add("math", adapter, allow_naive=True).path / "model.safetensors")
+    wanted = merged_by_peft(zoo.base.path, adapter)
+    for name, tensor in found.items():
+        assert tensor.dtype == getattr(torch, dtype)
+        rounded = wanted[name].to(tensor.dtype)
+        off = (tensor != rounded).float().mean().item()  # where float32 sums in another order round to a neighbour
+        assert off < 1e-3, name
+        torch.testing.assert_close(tensor, rounded, rtol=2**-7, atol=1e-6)
+
+
+def test_the_files_are_laid_out_as_the_bases(zoo: Zoo, adapter: Path) -> None:
+    module = zoo.add("math", adapter, allow_naive=True)
+    base, merged = ((path / "model.safetensors").read_bytes() for path in (zoo.base.path, module.path))
+    head = 8 + int.from_bytes(base[:8], "little")
+    assert (len(base), base[:head]) == (len(merged), merged[:head])
+    assert module.origin.startswith(f"LoRA adapter {adapter}")
+
+
+def test_an_adapter_without_a_record_is_naive_and_needs_the_flag(zoo: Zoo, adapter: Path) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match=r"adapter: no psserve_training\.json.*--allow-naive"):
+        zoo.add("math", adapter)
+    assert zoo.add("math", adapter, allow_naive=True).kind == "naive"
+
+
+def test_an_adapter_with_a_record_is_cache_conditioned(zoo: Zoo, adapter: Path) -> None:
+    record = {"method": "cache-conditioned", "base_fingerprint": zoo.base.fingerprint}
+    (adapter / "psserve_training.json").write_text(json.dumps(record))
+    assert zoo.add("math", adapter).kind == "cache-conditioned"
+
+
+def test_an_adapter_made_for_another_base_is_noted(zoo: Zoo, adapter: Path) -> None:
+    change_config(adapter, base_model_name_or_path="ann/other-model")
+    assert "made for ann/other-model" in zoo.add("math", adapter, allow_naive=True).notes[0]
+
+
+def test_an_adapter_that_does_nothing_is_noted(zoo: Zoo, adapter: Path) -> None:
+    change_tensors(adapter, lambda tensors: [tensors[name].zero_() for name in tensors if ".lora_B." in name])
+    assert "the weights are the base's own" in zoo.add("math", adapter, allow_naive=True).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"peft_type": "IA3"}, "peft_type is 'IA3', not 'LORA': merge it"),
+        ({"use_dora": True}, "use_dora is True .*DoRA also rescales"),
+        ({"bias": "lora_only"}, "bias is 'lora_only' .*biases were trained"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out is True .*transposed"),
+        ({"modules_to_save": ["lm_head"]}, r"modules_to_save is \['lm_head'\] .*whole layers"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes the base's weights"),
+        ({"invented_next_year": 3}, "invented_next_year is 3 .*does not know"),
+        ({"r": 8}, r"A is \[4, 128\].*rank 8 need \[8, 128\]"),
+        ({"r": 0}, "r: Input should be greater than 0"),
+        ({"lora_alpha": "big"}, "lora_alpha: Input should be a valid number"),
+        ({"rank_pattern": {"(": 2}}, r"'\(' is no pattern"),
+    ],
+)
+def test_what_is_no_plain_lora_is_refused(zoo: Zoo, adapter: Path, fields: dict[str, Any], message: str) -> None:
+    change_config(adapter, **fields)
+    with pytest.raises(IncompatibleCheckpoint, match=message):
+        zoo.add("math", adapter, allow_naive=True)
+
+
+def add_layer(tensors: dict[str, torch.Tensor]) -> None:
+    for side in "AB":
+        tensors[f"base_model.model.model.layers.9.self_attn.q_proj.lora_{side}.weight"] = torch.ones(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (add_layer, r"layers\.9\.self_attn\.q_proj: the base has no such linear layer"),
+        (lambda tensors: tensors.pop(Q_PROJ + "A.weight"), r"q_proj\.lora_A\.weight is missing"),
+        (lambda tensors: tensors.update({"extra": torch.ones(2)}), "tensor extra is no LoRA matrix"),
+        (lambda tensors: tensors.update({Q_PROJ + "A.weight": torch.ones(4, 65)}), r"A is \[4, 65\]"),
+        (lambda tensors: tensors.update({Q_PROJ + "A.weight": torch.ones(4, 64, dtype=torch.int32)}), "A is I32"),
+        (lambda tensors: tensors[Q_PROJ + "A.weight"].fill_(float("nan")), "q_proj.weight holds NaN"),
+        (lambda tensors: tensors.clear(), "holds no tensors"),
+    ],
+)
+def test_matrices_that_do_not_fit_are_refused(
+    zoo: Zoo, adapter: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    change_tensors(adapter, change)
+    with pytest.raises(IncompatibleCheckpoint, match=message):
+        zoo.add("math", adapter, allow_naive=True)
+    assert not (zoo.path / "modules" / "math").exists()
+
+
+def test_an_adapter_on_embeddings_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter", target_modules=["embed_tokens"])
+    with pytest.raises(IncompatibleCheckpoint, match=r"embed_tokens.*merge it with PEFT's merge_and_unload"):
+        zoo.add("math", adapter, allow_naive=True)
+
+
+def test_a_copy_of_the_base_that_is_none_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    """PEFT saves the output layer with an adapter on it; if it was trained too, the sum is another one."""
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter", target_modules=["lm_head"])
+    change_tensors(adapter, lambda tensors: tensors["base_model.model.lm_head.base_layer.weight"].add_(1e-3))
+    with pytest.raises(IncompatibleCheckpoint, match=r"lm_head\.base_layer\.weight is not the base's lm_head\.weight"):
+        zoo.add("math", adapter, allow_naive=True)
+
+
+def test_a_pickled_adapter_is_refused(zoo: Zoo, adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(
+        IncompatibleCheckpoint, match=r"adapter_model\.safetensors: not there: pickled weights are refused"
+    ):
+        zoo.add("math", adapter, allow_naive=True)
+
+
+def test_an_adapter_beside_full_weights_is_ambiguous(zoo: Zoo, adapter: Path) -> None:
+    (adapter / "model.safetensors").touch()
+    with pytest.raises(IncompatibleCheckpoint, match=r"both a LoRA adapter .* and full weights \(model\.safetensors\)"):
+        zoo.add("math", adapter, allow_naive=True)
+
+
+def test_another_tokenizer_beside_an_adapter_is_refused(zoo: Zoo, adapter: Path) -> None:
+    document = json.loads((zoo.base.path / "tokenizer.json").read_text())
+    document["model"]["vocab"]["zebra"] = 511
+    (adapter / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(IncompatibleCheckpoint, match=r"tokenizer\.model: base"):
+        zoo.add("math", adapter, allow_naive=True)
