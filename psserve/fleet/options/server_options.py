@@ -59,7 +59,12 @@ def _reason(name: str) -> str | None:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 GpuId = Annotated[int, Field(ge=0)]
-_PLACING = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+_PLACING = "decides which GPUs there are to plan with: set it for psserve launch itself"
+_REFUSED_ENV = {
+    **dict.fromkeys(("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"), _PLACING),
+    "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "would have KV sent before it is computed: remove it",
+}
+"""Environment variable -> why it is not the user's to set in servers, and what to do."""
 
 
 class ServerOptions(Table):
@@ -94,8 +99,8 @@ class ServerOptions(Table):
         for name, value in env.items():
             if not name or "=" in name or "\0" in name + value:
                 raise ValueError(f"{name!r} cannot be set in an environment: give NAME and a text")
-            if name in _PLACING:
-                raise ValueError(f"{name} decides which GPUs there are to plan with: set it for psserve launch itself")
+            if name in _REFUSED_ENV:
+                raise ValueError(f"{name} {_REFUSED_ENV[name]}")
         return env
 
     @model_validator(mode="after")

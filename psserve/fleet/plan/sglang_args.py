@@ -6,6 +6,8 @@ SGLang's ServerArgs changes shape between releases, so psserve passes strings an
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ _INHERITED = frozenset(
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "CC", "CXX", "HF_HOME"),
         *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV"),
         *("LD_LIBRARY_PATH", "LD_PRELOAD", "PSSERVE_ALLOW_UNTESTED_SGLANG"),
+        # SGLang and flashinfer compile kernels on GPUs: where compilers find headers and libraries, how many run at once
+        *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "MAX_JOBS"),
     )
 )
 _INHERITED_PREFIXES = (
@@ -31,6 +35,7 @@ _INHERITED_PREFIXES = (
     "MC_",
     "TORCH",
     "TRITON_",
+    "TVM_FFI_",
     "FLASHINFER_",
     "SGLANG_",
     "XDG_",
@@ -98,6 +103,8 @@ def server_env(
     env = {name: value for name, value in inherited.items() if _may_inherit(name)}
     env.update(_COMMON_ENV)
     env["TMPDIR"] = str(tmp_dir)
+    # Kernels are compiled with the ninja that is installed beside psserve, whether or not its environment is active.
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [env.get("PATH")])])
     # A file in place of torch's TCPStore, which listens on every interface whatever address it is given.
     env["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = rendezvous.as_uri()
     env.update(_CPU_ENV if settings.device == "cpu" else _GPU_ENV)
@@ -120,6 +127,9 @@ def router_env(inherited: Mapping[str, str], *, tmp_dir: Path) -> dict[str, str]
 
 
 _COMMON_ENV = {
+    # SGLang would send a chunk's KV while the forward that computes it runs. It records a CUDA event for the transfer to
+    # wait for, which neither NIXL nor Mooncake looks at: decode servers would get KV that is not there yet.
+    "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",
     "SGLANG_HOST_IP": LOOPBACK,
     "UCX_NET_DEVICES": "lo",
     "GLOO_SOCKET_IFNAME": "lo",
@@ -139,7 +149,6 @@ _CPU_ENV = {
     "CUDA_VISIBLE_DEVICES": "",  # psserve's CPU platform stands aside where it sees a GPU
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # servers share cores: a thread that spins takes them from those it waits for
-    "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",  # the early send records a CUDA event
     "SGLANG_DISAGGREGATION_NIXL_BACKEND_PARAMS": '{"num_threads":"1"}',
 }
 

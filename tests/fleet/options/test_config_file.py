@@ -80,6 +80,10 @@ def test_a_module_has_decodes_settings_but_for_its_own(tmp_path: Path) -> None:
             "[decode]\nenv = {CUDA_VISIBLE_DEVICES = '1'}",
             "decode.env: CUDA_VISIBLE_DEVICES decides which GPUs there are",
         ),
+        (
+            "[prefill]\nenv = {SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX = '1'}",
+            "prefill.env: SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX would have KV sent before it is computed",
+        ),
         ("[decode]\nenv = {A = 1}", "decode.env.A = 1: give a text in quotes"),
         ("a = ", "not TOML (Invalid value"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import PlanError, UnknownModule
+from psserve.fleet import FleetOptions, make_plan
 from psserve.fleet.devices import Gpu
 from psserve.fleet.plan.show import plan_commands, plan_json, plan_rows
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
@@ -78,7 +80,6 @@ def test_cpu_arguments(zoo: Any) -> None:
         assert value_of(command, "--max-total-tokens") == "16384"
         assert server.env["OMP_NUM_THREADS"] == "1"
         assert server.env["CUDA_VISIBLE_DEVICES"] == ""
-        assert server.env["SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX"] == "0"
 
 
 def test_gpu_arguments(zoo: Any) -> None:
@@ -198,9 +199,25 @@ def test_an_explicit_context_beyond_the_pool_is_refused_with_the_arithmetic(zoo:
 
 def test_environment_is_an_allow_list(zoo: Any) -> None:
     env = plan(zoo).servers[0].env
-    assert env["PATH"] == "/bin"
     assert env["LC_ALL"] == "C"
     assert not env.keys() & {"OPENAI_API_KEY", "SGLANG_TEST_RETRACT", "DUMPER_SERVER_PORT", "PSSERVE_WORKER_KEY"}
+
+
+def test_programs_installed_beside_psserve_are_found_first(zoo: Any) -> None:
+    assert plan(zoo).servers[0].env["PATH"] == f"{Path(sys.executable).parent}:/bin"
+
+
+def test_what_compilers_need_is_inherited(zoo: Any) -> None:
+    said = {"CPATH": "/opt/include", "LIBRARY_PATH": "/opt/lib", "MAX_JOBS": "4", "TVM_FFI_CACHE_DIR": "/cache"}
+    env = make_plan(zoo, FleetOptions(), machine=CPU, environ=said).servers[0].env
+    assert said.items() <= env.items()
+
+
+def test_kv_is_sent_only_once_it_is_computed(zoo: Any) -> None:
+    """On GPUs too: no transfer backend of psserve waits for the event that SGLang's early send records."""
+    for machine in (CPU, TWO_GPUS):
+        for server in plan(zoo, machine).servers:
+            assert server.env["SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX"] == "0"
 
 
 def test_extra_environment_wins(zoo: Any) -> None:
