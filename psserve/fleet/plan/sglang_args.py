@@ -22,7 +22,7 @@ _INHERITED = frozenset(
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "CC", "CXX", "HF_HOME"),
         *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV"),
         *("LD_LIBRARY_PATH", "LD_PRELOAD", "PSSERVE_ALLOW_UNTESTED_SGLANG"),
-        # SGLang and flashinfer compile kernels on GPUs: where compilers find headers and libraries, how many run at once
+        # SGLang and flashinfer compile kernels on GPUs: where headers and libraries are, how many compilers run at once
         *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "MAX_JOBS"),
     )
 )
@@ -127,8 +127,8 @@ def router_env(inherited: Mapping[str, str], *, tmp_dir: Path) -> dict[str, str]
 
 
 _COMMON_ENV = {
-    # SGLang would send a chunk's KV while the forward that computes it runs. It records a CUDA event for the transfer to
-    # wait for, which neither NIXL nor Mooncake looks at: decode servers would get KV that is not there yet.
+    # SGLang would send a chunk's KV while the forward that computes it runs. It records a CUDA event for the transfer
+    # to wait for, which neither NIXL nor Mooncake looks at: decode servers would get KV that is not there yet.
     "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",
     "SGLANG_HOST_IP": LOOPBACK,
     "UCX_NET_DEVICES": "lo",
