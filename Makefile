@@ -22,9 +22,10 @@ test: check ## lint, types and all tests
 
 check: lint type ## lint and types, without tests
 
-lint: setup ## ruff: rules and format
+lint: setup ## ruff: rules and format; import-linter: who may import whom
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports --no-logo --no-cache
 
 type: setup ## mypy --strict
 	$(PY) -m mypy
