@@ -56,7 +56,7 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     """What makes a server psserve's, on any machine."""
-    from psserve.engine.fixes import disconnect, grammar, kv_events, prefill_watch
+    from psserve.engine.fixes import disconnect, grammar, kv_events, prefill_watch, retraction
     from psserve.engine.handover import decode, prefill
 
     chosen = disconnect.hooks()
@@ -65,5 +65,5 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     if settings.role is Role.PREFILL:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
-        chosen += prefill_watch.hooks() + grammar.hooks()
+        chosen += prefill_watch.hooks() + grammar.hooks() + retraction.hooks()
     return chosen

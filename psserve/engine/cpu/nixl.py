@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from psserve.engine.handover.sglang import KVArgs
 from psserve.engine.hooks import Hook, Kind
 
 # NIXL's progress thread polls without a pause (`pthrDelay = 0` in nixl's Python API). On a few cores that starves the
@@ -11,7 +12,7 @@ from psserve.engine.hooks import Hook, Kind
 _PROGRESS_DELAY_US = 500
 
 
-def _declare_host_memory(manager: Any, args: Any, *rest: Any, **kwargs: Any) -> None:
+def _declare_host_memory(manager: object, args: KVArgs, *rest: Any, **kwargs: Any) -> None:
     """BEFORE `NixlKVManager.__init__(args: KVArgs, ...)`: every KV buffer is DRAM."""
     args.kv_data_mem_kinds = ["DRAM"] * len(args.kv_data_ptrs)
     _slow_progress_thread()

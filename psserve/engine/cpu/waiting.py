@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from psserve.engine.handover.sglang import Scheduler
 from psserve.engine.hooks import Hook, Kind
 
 _SHORTEST_S = 0.0005
@@ -37,7 +38,7 @@ class Wait:
 _WAIT = Wait()  # a process has one scheduler
 
 
-def _pause_while_waiting(result: None, scheduler: Any, *args: Any) -> None:
+def _pause_while_waiting(result: None, scheduler: Scheduler, *args: Any) -> None:
     """AFTER `Scheduler.on_idle`: nothing to run, but transfers in flight; fully idle, SGLang sleeps on its sockets."""
     if not scheduler.is_fully_idle():
         time.sleep(_WAIT.pause_s(scheduler.forward_ct, time.monotonic()))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from psserve.engine.handover.sglang import ClientRequest, TokenizerManager
 from psserve.engine.hooks import Hook, Kind
 
 
-def _abort_what_is_forgotten(manager: Any, obj: Any, *rest: Any) -> None:
+def _abort_what_is_forgotten(manager: TokenizerManager, obj: ClientRequest, *rest: Any) -> None:
     """BEFORE `TokenizerManager._discard_pending_req_states(obj, ...)`. Ids that it does not know are no error to it."""
     for rid in [obj.rid] if isinstance(obj.rid, str) else obj.rid or ():
         manager.abort_request(rid)

@@ -7,14 +7,18 @@ tokens. Stock SGLang 0.5.18 then masks every token, samples from a distribution 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from psserve.engine.handover.sglang import Grammar, GrammarBackend
 from psserve.engine.hooks import Hook, Kind
+
+if TYPE_CHECKING:
+    import torch
 
 _BACKEND = "sglang.srt.constrained.xgrammar_backend"
 
 
-def _refuse_empty(original: Callable[..., Any], backend: Any, *args: Any, **kwargs: Any) -> Any:
+def _refuse_empty(original: Callable[..., Grammar], backend: GrammarBackend, *args: Any, **kwargs: Any) -> Any:
     """Compile a grammar; one that allows no first token is invalid, which SGLang answers with a 400."""
     from sglang.srt.constrained.base_grammar_backend import InvalidGrammarObject
 
@@ -24,7 +28,9 @@ def _refuse_empty(original: Callable[..., Any], backend: Any, *args: Any, **kwar
     return grammar if mask.any() else InvalidGrammarObject("it allows no text")
 
 
-def _open_where_nothing_is_allowed(original: Callable[..., Any], grammar: Any, vocab_mask: Any, idx: int) -> None:
+def _open_where_nothing_is_allowed(
+    original: Callable[[Grammar, torch.Tensor, int], None], grammar: Grammar, vocab_mask: torch.Tensor, idx: int
+) -> None:
     """Let any token pass a dead end: the grammar then does not accept it, and SGLang aborts the request for that."""
     original(grammar, vocab_mask, idx)
     if not vocab_mask[idx].any():

@@ -14,6 +14,7 @@ from typing import Any
 
 import requests
 
+from psserve.engine.handover.sglang import KVManager
 from psserve.engine.hooks import Hook, Kind
 
 logger = logging.getLogger(__name__)
@@ -22,12 +23,12 @@ _EVERY_S = 1.0
 _TIMEOUT_S = 3.0
 
 
-def _watch(result: None, manager: Any) -> None:
+def _watch(result: None, manager: KVManager) -> None:
     """AFTER `CommonKVManager._start_heartbeat_checker_thread`, which decode servers alone call."""
     threading.Thread(target=_run, args=(manager,), name="psserve-prefill-watch", daemon=True).start()
 
 
-def _run(manager: Any) -> None:
+def _run(manager: KVManager) -> None:
     session = requests.Session()
     session.trust_env = False  # no proxy between two servers of a fleet
     while True:
@@ -38,7 +39,7 @@ def _run(manager: Any) -> None:
             logger.exception("psserve: looking for replaced prefill servers failed; trying again")
 
 
-def _look_once(session: requests.Session, manager: Any) -> None:
+def _look_once(session: requests.Session, manager: KVManager) -> None:
     with manager.connection_lock:
         kept = {key: list(infos) for key, infos in manager.connection_pool.items()}
     for address in {address_of(key) for key, infos in kept.items() if is_replaced(session, key, infos)}:

@@ -1,6 +1,6 @@
 """Hooks of a decode server: take the base's KV for x[:-1], start the module at x[-1], keep the tree pure.
 
-`handover.py` draws who owns which KV. Sources: sglang/srt/disaggregation/decode.py and decode_schedule_batch_mixin.py.
+The order in which they act on a request: `psserve/engine/handover/__init__.py`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from typing import Any
 
 from psserve.engine.handover.penalties import cumulate_emitted_tokens_only
 from psserve.engine.handover.rule import (
-    base_len,
+    base_len_of,
     is_fresh,
     is_one_token,
     last_prompt_token_hidden,
     last_prompt_token_pending,
 )
+from psserve.engine.handover.sglang import Batch, DecodeRequest, Req, ReqLogprob, TransferQueue
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.settings import NegativeControl
 
@@ -23,7 +24,7 @@ _QUEUE = "sglang.srt.disaggregation.decode.DecodePreallocQueue"
 _BATCH = "sglang.srt.disaggregation.decode_schedule_batch_mixin.ScheduleBatchDisaggregationDecodeMixin"
 
 
-def _received_len(original: Callable[..., int], req: Any) -> int:
+def _received_len(original: Callable[[Req], int], req: Req) -> int:
     """How many tokens' KV a request asks the prefill server for.
 
     The prefill server cannot run an empty prompt, so for one token it sends KV that `_drop_base_output` then drops.
@@ -32,16 +33,18 @@ def _received_len(original: Callable[..., int], req: Any) -> int:
         return original(req)
     if is_one_token(req) and not req.retracted_stain:
         return 1
-    return base_len(req)
+    return base_len_of(req)
 
 
-def _match_base_prefix(original: Callable[..., Any], queue: Any, req: Any) -> Any:
+def _match_base_prefix(original: Callable[[object, Req], Any], queue: object, req: Req) -> Any:
     """Match at most n - 1 tokens: the tree may hold the base's KV of x[n-1] from a longer prompt."""
     with last_prompt_token_hidden([req]):
         return original(queue, req)
 
 
-def _drop_base_output(original: Callable[..., Any], queue: Any, decode_req: Any) -> None:
+def _drop_base_output(
+    original: Callable[[TransferQueue, DecodeRequest], None], queue: TransferQueue, decode_req: DecodeRequest
+) -> None:
     """Commit a transfer without what the base sampled: the first output token is the module's."""
     req = decode_req.req
     fresh = is_fresh(req)
@@ -51,14 +54,12 @@ def _drop_base_output(original: Callable[..., Any], queue: Any, decode_req: Any)
     del req.output_ids[:]
     _count_own_cache_hits(req)
     if req.return_logprob:
-        logprob = _logprob_lists(req)
-        for values in logprob:
-            values.clear()
+        _forget_logprobs(req.logprob)
     if is_one_token(req):
         _release_received_kv(queue, req)
 
 
-def _count_own_cache_hits(req: Any) -> None:
+def _count_own_cache_hits(req: Req) -> None:
     """Have `cached_tokens` say what this server's tree held.
 
     Stock SGLang starts from the prefill server's count and adds only what is beyond it. That count is the router's to
@@ -68,17 +69,14 @@ def _count_own_cache_hits(req: Any) -> None:
     req.cached_tokens_device = req.cached_tokens_host = req.cached_tokens_storage = 0
 
 
-def _logprob_lists(req: Any) -> list[list[Any]]:
-    holder = getattr(req, "logprob", req)
-    return [
-        holder.output_token_logprobs_val,
-        holder.output_token_logprobs_idx,
-        holder.output_top_logprobs_val,
-        holder.output_top_logprobs_idx,
-    ]
+def _forget_logprobs(logprob: ReqLogprob) -> None:
+    logprob.output_token_logprobs_val.clear()
+    logprob.output_token_logprobs_idx.clear()
+    logprob.output_top_logprobs_val.clear()
+    logprob.output_top_logprobs_idx.clear()
 
 
-def _release_received_kv(queue: Any, req: Any) -> None:
+def _release_received_kv(queue: TransferQueue, req: Req) -> None:
     """Give back the slot of a one-token prompt: position 0 is the module's to write."""
     scheduler = queue.scheduler
     slots = scheduler.req_to_token_pool.req_to_token[req.req_pool_idx, : req.kv.kv_allocated_len]
@@ -88,21 +86,21 @@ def _release_received_kv(queue: Any, req: Any) -> None:
     req.set_extend_range(0, 0)
 
 
-def _prepare_prebuilt(original: Callable[..., Any], batch: Any) -> None:
+def _prepare_prebuilt(original: Callable[[Batch], None], batch: Batch) -> None:
     with last_prompt_token_hidden(batch.reqs):
         original(batch)
 
 
-def _process_prebuilt(original: Callable[..., Any], batch: Any, *args: Any) -> None:
+def _process_prebuilt(original: Callable[..., None], batch: Batch, *args: Any) -> None:
     """Queue x[-1] as the next token to consume, and let only complete, purely base KV into the tree."""
     for req in batch.reqs:
-        if not is_fresh(req) or base_len(req) == 0 or req.retracted_stain:
+        if not is_fresh(req) or is_one_token(req) or req.retracted_stain:
             req.skip_radix_cache_insert = True
     with last_prompt_token_pending(batch.reqs):
         original(batch, *args)
 
 
-def _emit_nothing_for_fresh(original: Callable[..., Any], processor: Any, batch: Any) -> None:
+def _emit_nothing_for_fresh(original: Callable[[object, Batch], None], processor: object, batch: Batch) -> None:
     """A fresh request has no output to finish on or to stream; only its timestamps and a pending abort matter."""
     fresh = [req for req in batch.reqs if is_fresh(req) and req.to_finish is None]
     for req in fresh:
@@ -116,31 +114,8 @@ def _emit_nothing_for_fresh(original: Callable[..., Any], processor: Any, batch:
         batch.reqs = everyone
 
 
-def _stream_only_output(streamer: Any, reqs: list[Any], *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], Any]:
-    """Leave out requests that have nothing to say yet (BEFORE `stream_output`).
-
-    With overlap scheduling a request that is retracted in its first step passes here without output. SGLang would
-    count a log-probability as sent that is yet to come.
-    """
-    return (streamer, [req for req in reqs if req.output_ids or req.finished()], *args), kwargs
-
-
-def _resume_as_sole_owner(original: Callable[..., Any], queue: Any, *args: Any, **kwargs: Any) -> Any:
-    """Resume retracted requests as owners of all their KV.
-
-    Stock SGLang lets a resumed request match the radix tree after it has allocated slots for the whole prompt: the
-    slots under the match leak, and a node that nobody locked is unlocked at the end. A request whose `last_node` is
-    the root neither matches nor unlocks anything; it frees exactly what it allocated.
-    """
-    resumed = original(queue, *args, **kwargs)
-    for req in resumed:
-        req.last_node = queue.tree_cache.root_node
-        req.cache_protected_len = 0
-    return resumed
-
-
 def _never_insert_finished(
-    original: Callable[..., Any], req: Any, tree_cache: Any, is_insert: bool = True, **kwargs: Any
+    original: Callable[..., None], req: Req, tree_cache: object, is_insert: bool = True, **kwargs: Any
 ) -> None:
     """Free a request's KV without keeping it: [n-1, ...) is the module's, [0, n-1) entered the tree at the start."""
     original(req, tree_cache, is_insert=False, **kwargs)
@@ -156,7 +131,6 @@ def hooks(negative_control: NegativeControl) -> tuple[Hook, ...]:
         Hook(f"{_QUEUE}._pre_alloc_fill_len", Kind.AROUND, _received_len),
         Hook(f"{_QUEUE}._rebootstrap_prefill_len", Kind.AROUND, _received_len),
         Hook(f"{_QUEUE}._match_prefix_and_lock", Kind.AROUND, _match_base_prefix),
-        Hook(f"{_QUEUE}.resume_retracted_reqs", Kind.AROUND, _resume_as_sole_owner),
         Hook(
             "sglang.srt.disaggregation.decode.DecodeTransferQueue._commit_transfer_to_req",
             Kind.AROUND,
@@ -169,11 +143,6 @@ def hooks(negative_control: NegativeControl) -> tuple[Hook, ...]:
             ".SchedulerBatchResultProcessor.process_batch_result_prebuilt",
             Kind.AROUND,
             _emit_nothing_for_fresh,
-        ),
-        Hook(
-            "sglang.srt.managers.scheduler_components.output_streamer.SchedulerOutputStreamer.stream_output",
-            Kind.BEFORE,
-            _stream_only_output,
         ),
         Hook(
             "sglang.srt.managers.schedule_batch.ScheduleBatch.cumulate_penalty_output_tokens",

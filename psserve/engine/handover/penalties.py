@@ -8,17 +8,11 @@ SGLang hardly happens on a decode server; here it is every request's first step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-_COUNTERS = (
-    "cumulated_frequency_penalties",
-    "cumulated_presence_penalties",
-    "cumulated_repetition_penalties",
-    "len_output_tokens",
-)
+from psserve.engine.handover.sglang import PENALTY_COUNTERS, Batch
 
 
-def cumulate_emitted_tokens_only(original: Callable[..., Any], batch: Any) -> None:
+def cumulate_emitted_tokens_only(original: Callable[[Batch], None], batch: Batch) -> None:
     """Count last tokens as SGLang does, then put the counters of requests without output back as they were."""
     rows = [row for row, req in enumerate(batch.reqs) if not req.output_ids]
     if not rows:
@@ -27,7 +21,7 @@ def cumulate_emitted_tokens_only(original: Callable[..., Any], batch: Any) -> No
     counters = [
         getattr(penalizer, name)
         for penalizer in batch.sampling_info.penalizer_orchestrator.penalizers.values()
-        for name in _COUNTERS
+        for name in PENALTY_COUNTERS.values()
         if hasattr(penalizer, name)
     ]
     before = [counter[rows].clone() for counter in counters]

@@ -6,15 +6,15 @@ token stays as it is: an empty one kills SGLang's scheduler, and the decode serv
 
 from __future__ import annotations
 
-from typing import Any
-
+from psserve.engine.handover.sglang import TokenizedRequest
 from psserve.engine.hooks import Hook, Kind
+from psserve.rule import base_part, shares_nothing
 
 
-def _without_last_token(scheduler: Any, recv_req: Any) -> None:
-    """BEFORE `Scheduler.handle_generate_request(recv_req: TokenizedGenerateReqInput)`."""
-    if recv_req.input_ids is not None and len(recv_req.input_ids) > 1:
-        recv_req.input_ids = recv_req.input_ids[:-1]
+def _without_last_token(scheduler: object, recv_req: TokenizedRequest) -> None:
+    """BEFORE `Scheduler.handle_generate_request`."""
+    if recv_req.input_ids is not None and not shares_nothing(len(recv_req.input_ids)):
+        recv_req.input_ids = base_part(recv_req.input_ids)
 
 
 def hooks() -> tuple[Hook, ...]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psserve.engine.handover.rule import (
-    base_len,
+    base_len_of,
     is_fresh,
     is_one_token,
     last_prompt_token_hidden,
@@ -38,7 +38,7 @@ def test_a_request_whose_kv_is_recomputed_is_not_fresh() -> None:
 
 @given(prompts)
 def test_the_base_owns_all_of_the_prompt_but_its_last_token(prompt: list[int]) -> None:
-    assert base_len(request(prompt, [])) == len(prompt) - 1
+    assert base_len_of(request(prompt, [])) == len(prompt) - 1
     assert is_one_token(request(prompt, [])) == (len(prompt) == 1)
 
 

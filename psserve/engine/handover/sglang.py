@@ -1,0 +1,231 @@
+"""What psserve believes of SGLang: the parts of its objects that hooks touch, and the functions that they lean on.
+
+A hook takes these protocols and nothing looser, so mypy refuses an attribute that is not written here.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ReqKv(Protocol):
+    """The slots of a request: [0, kv_allocated_len) of its row in the pool."""
+
+    kv_allocated_len: int
+
+
+class ReqLogprob(Protocol):
+    """Log-probabilities to be sent: an entry a token of output, where the client asked for them."""
+
+    output_token_logprobs_val: list[float]
+    output_token_logprobs_idx: list[int]
+    output_top_logprobs_val: list[list[float]]
+    output_top_logprobs_idx: list[list[int]]
+
+
+class ReqTimeStats(Protocol):
+    """When a request passed which stage."""
+
+    def set_decode_prebuilt_finish_time(self) -> None: ...
+
+
+class Req(Protocol):
+    """A request in a scheduler."""
+
+    origin_input_ids: array[int]
+    output_ids: array[int]
+    grammar: object | None
+    return_logprob: bool
+    logprob: ReqLogprob
+    time_stats: ReqTimeStats
+    to_finish: object | None
+    """Why it is to end at the next look; None while nothing asks for that."""
+    retracted_stain: bool
+    """It lost its KV to others at least once."""
+    skip_radix_cache_insert: bool
+    req_pool_idx: int | None
+    kv: ReqKv
+    kv_committed_len: int
+    cache_protected_len: int
+    """Leading tokens whose slots the tree owns."""
+    last_node: object | None
+    """The tree's node that it holds a lock on."""
+    cached_tokens: int
+    already_computed: int
+    cached_tokens_device: int
+    cached_tokens_host: int
+    cached_tokens_storage: int
+
+    def finished(self) -> bool: ...
+
+    def set_extend_range(self, start: int, end: int) -> None: ...
+
+
+class Allocator(Protocol):
+    """Which slots of the KV pool are free."""
+
+    def free(self, free_index: torch.Tensor) -> None: ...
+
+
+class ReqToTokenPool(Protocol):
+    """The slots of each request's tokens."""
+
+    req_to_token: torch.Tensor
+    """[rows, positions]"""
+
+
+class Scheduler(Protocol):
+    """What runs batches of requests in a process of its own."""
+
+    req_to_token_pool: ReqToTokenPool
+    token_to_kv_pool_allocator: Allocator
+    forward_ct: int
+
+    def is_fully_idle(self) -> bool: ...
+
+
+class TreeCache(Protocol):
+    """The radix tree."""
+
+    root_node: object
+
+
+class PreallocQueue(Protocol):
+    """Requests of a decode server that wait for slots."""
+
+    tree_cache: TreeCache
+
+
+class TransferQueue(Protocol):
+    """Requests of a decode server that wait for the base's KV."""
+
+    scheduler: Scheduler
+
+
+class DecodeRequest(Protocol):
+    """A request with its transfer."""
+
+    req: Req
+
+
+class Penalizers(Protocol):
+    """The kinds of penalty in use, by class."""
+
+    penalizers: Mapping[type, object]
+
+
+class SamplingInfo(Protocol):
+    """What sampling a batch needs."""
+
+    penalizer_orchestrator: Penalizers
+
+
+class Batch(Protocol):
+    """Requests that run together, one row each."""
+
+    reqs: list[Req]
+    sampling_info: SamplingInfo
+
+
+class TokenizedRequest(Protocol):
+    """A request on its way to a scheduler."""
+
+    input_ids: array[int] | None
+
+
+class ClientRequest(Protocol):
+    """A request as a client sent it; a batch has a list of ids."""
+
+    rid: str | list[str] | None
+
+
+class TokenizerManager(Protocol):
+    """What takes requests in the HTTP process."""
+
+    def abort_request(self, rid: str) -> None: ...
+
+
+class GrammarMatcher(Protocol):
+    """xgrammar's, not SGLang's."""
+
+    def fill_next_token_bitmask(self, bitmask: torch.Tensor, index: int) -> bool: ...
+
+
+class Grammar(Protocol):
+    """What may follow in one request."""
+
+    matcher: GrammarMatcher
+
+    def allocate_vocab_mask(self, vocab_size: int, batch_size: int, device: str) -> torch.Tensor: ...
+
+
+class GrammarBackend(Protocol):
+    """What compiles grammars."""
+
+    vocab_size: int
+
+
+class KVManager(Protocol):
+    """What a decode server knows of the prefill servers' processes."""
+
+    connection_lock: AbstractContextManager[Any]
+    connection_pool: Mapping[str, Sequence[dict[str, Any]]]
+
+    def _handle_node_failure(self, failed_bootstrap_addr: str) -> None: ...
+
+
+class KVArgs(Protocol):
+    """The KV pool as a transfer backend sees it."""
+
+    kv_data_ptrs: list[int]
+    kv_data_mem_kinds: list[str]
+    """NIXL's word for where each buffer is: DRAM or VRAM."""
+
+
+CLASSES: Mapping[type, str] = {
+    Req: "sglang.srt.managers.schedule_batch.Req",
+    ReqKv: "sglang.srt.managers.schedule_batch.ReqKvInfo",
+    ReqLogprob: "sglang.srt.managers.schedule_batch.ReqLogprob",
+    ReqTimeStats: "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats",
+    Batch: "sglang.srt.managers.schedule_batch.ScheduleBatch",
+    SamplingInfo: "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo",
+    Penalizers: "sglang.srt.sampling.penaltylib.orchestrator.BatchedPenalizerOrchestrator",
+    Scheduler: "sglang.srt.managers.scheduler.Scheduler",
+    Allocator: "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator",
+    ReqToTokenPool: "sglang.srt.mem_cache.memory_pool.ReqToTokenPool",
+    TreeCache: "sglang.srt.mem_cache.radix_cache.RadixCache",
+    PreallocQueue: "sglang.srt.disaggregation.decode.DecodePreallocQueue",
+    TransferQueue: "sglang.srt.disaggregation.decode.DecodeTransferQueue",
+    DecodeRequest: "sglang.srt.disaggregation.decode.DecodeRequest",
+    TokenizedRequest: "sglang.srt.managers.io_struct.TokenizedGenerateReqInput",
+    ClientRequest: "sglang.srt.managers.io_struct.BaseReq",
+    TokenizerManager: "sglang.srt.managers.tokenizer_manager.TokenizerManager",
+    Grammar: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar",
+    GrammarBackend: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammarBackend",
+    KVManager: "sglang.srt.disaggregation.common.conn.CommonKVManager",
+    KVArgs: "sglang.srt.disaggregation.base.conn.KVArgs",
+}
+"""Where SGLang defines what a protocol describes. Every member of the protocol must be found there."""
+
+REBOOTSTRAP = "pd_rebootstrap_in_progress"
+"""Set on a Req whose KV, output included, the prefill server computes anew; on any other it may be missing."""
+
+SET_LATER = {
+    REBOOTSTRAP: "sglang.srt.disaggregation.decode.DecodePreallocQueue._rebootstrap_prefill_len",
+    "kv_data_mem_kinds": "sglang.srt.disaggregation.nixl.conn.NixlKVManager.__init__",
+}
+"""Fields that their class does not name, and a function of SGLang's that reads each by this name."""
+
+PENALTY_COUNTERS = {
+    "sglang.srt.sampling.penaltylib.frequency_penalty.BatchedFrequencyPenalizer": "cumulated_frequency_penalties",
+    "sglang.srt.sampling.penaltylib.presence_penalty.BatchedPresencePenalizer": "cumulated_presence_penalties",
+    "sglang.srt.sampling.penaltylib.repetition_penalty.BatchedRepetitionPenalizer": "cumulated_repetition_penalties",
+    "sglang.srt.sampling.penaltylib.min_new_tokens.BatchedMinNewTokensPenalizer": "len_output_tokens",
+}
+"""Every penalizer, and what it counts of a request's output: [requests, ...]."""
