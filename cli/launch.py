@@ -171,7 +171,7 @@ def _show(plan: Any, as_json: bool) -> None:
 
 def _launch(plan: Any, watch: bool, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
-    from psserve.fleet.layout import log_path
+    from psserve.fleet.plan.layout import log_path
     from psserve.fleet.run.detach import run_detached
     from psserve.fleet.run.prepare import make_run_dir
     from psserve.fleet.run.progress import progress_for

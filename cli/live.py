@@ -10,7 +10,7 @@ import click
 from psserve.errors import FleetError, NotRunning
 
 if TYPE_CHECKING:
-    from psserve.fleet.live.protocol import Command
+    from psserve.fleet.run.protocol import Command
 
 live_option = click.option("--live", is_flag=True, help="Have the running fleet follow, without ending a request.")
 """`--live`, passed to the command as `live: bool`."""
@@ -25,8 +25,8 @@ def require_fleet(zoo: Path) -> None:
 
 def change_live(zoo: Path, command: Command, module: str | None = None) -> None:
     """Have the fleet make a change and wait for it, telling on stderr how far it is. Raises FleetError."""
-    from psserve.fleet.live.protocol import ChangeRequest
     from psserve.fleet.observe.control import change_fleet
+    from psserve.fleet.run.protocol import ChangeRequest
 
     try:
         done = change_fleet(zoo, ChangeRequest(command=command, module=module), _tell)

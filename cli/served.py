@@ -14,7 +14,7 @@ def served_states(zoo: Path) -> dict[str, str]:
     """
     if not (zoo / ".run" / "state.json").exists():  # the usual case in a listing, without the import of all of fleet
         return {}
-    from psserve.fleet.layout import run_dir
+    from psserve.fleet.plan.layout import run_dir
     from psserve.fleet.run.state import read_state
 
     fleet = read_state(run_dir(zoo))
@@ -44,6 +44,6 @@ def forget_checkpoint(zoo: Path, module: str) -> None:
     """Delete what a fleet made of a module that is no longer there, e.g. its rebuilt weights."""
     import shutil
 
-    from psserve.fleet.layout import checkpoint_path, run_dir
+    from psserve.fleet.plan.layout import checkpoint_path, run_dir
 
     shutil.rmtree(checkpoint_path(run_dir(zoo), module), ignore_errors=True)

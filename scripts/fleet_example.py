@@ -9,8 +9,8 @@ import tomllib
 from pathlib import Path
 
 from psserve.fleet import FleetPlan, make_plan
-from psserve.fleet.devices import Gpu, Machine
 from psserve.fleet.options.config_file import validated
+from psserve.fleet.plan.devices import Gpu, Machine
 from psserve.fleet.plan.memory import Budget, amount, usable_bytes
 from psserve.fleet.plan.show import COLUMNS, plan_rows
 from psserve.zoo import Base, Module, Zoo

@@ -103,7 +103,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def kv_tokens(zoo: Path, options: argparse.Namespace) -> int:
     """KV cache for which the GPU has room beside the servers of the largest system. Raises PlanError if for none."""
     from psserve.errors import PlanError
-    from psserve.fleet.devices import detect
+    from psserve.fleet.plan.devices import detect
     from psserve.fleet.plan.memory import GIB, GPU_SERVER_BYTES, Budget
     from psserve.zoo import Zoo
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the router says of its servers under `/workers`, as the fleet reads it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psserve.fleet.live.control_socket import ControlSocket
-from psserve.fleet.live.protocol import control_path
+from psserve.fleet.run.protocol import control_path
 from psserve.fleet.run.state import ServerState
 from psserve.zoo import Zoo
 

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from psserve.fleet.live.protocol import ChangeRequest, Command
 from psserve.fleet.observe.control import change_fleet
 from psserve.fleet.plan.ports import free_ports
+from psserve.fleet.run.protocol import ChangeRequest, Command
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, read_state
 from tests.waiting import until

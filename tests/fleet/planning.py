@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from psserve.fleet import FleetPlan, make_plan
-from psserve.fleet.devices import Gpu, Machine
 from psserve.fleet.options.config_file import Flags, overlaid, validated
 from psserve.fleet.options.key_file import ClientKeys
+from psserve.fleet.plan.devices import Gpu, Machine
 
 GIB = 1024**3
 TOKEN_BYTES = 2 * 4 * 2 * 16 * 2

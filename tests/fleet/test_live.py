@@ -13,9 +13,9 @@ import pytest
 
 from psserve.contracts.api_keys import ApiKey, digest_of
 from psserve.errors import FleetError, NotRunning
-from psserve.fleet.live.protocol import ChangeRequest, control_path, short_name
 from psserve.fleet.observe.control import change_fleet, live_state
 from psserve.fleet.options.key_file import write_keys
+from psserve.fleet.run.protocol import ChangeRequest, control_path, short_name
 
 from .conftest import WAIT_S, FakeFleet
 

@@ -13,9 +13,9 @@ from psserve.contracts.api_keys import ApiKey, digest_of
 from psserve.contracts.router_config import POLICIES, RouterConfig
 from psserve.errors import FleetError
 from psserve.fleet import FleetOptions, make_plan
-from psserve.fleet.devices import Machine
 from psserve.fleet.options.key_file import ClientKeys
-from psserve.fleet.options.options import PolicyChoice, RouterOptions
+from psserve.fleet.options.options import RouterOptions
+from psserve.fleet.plan.devices import Machine
 from psserve.fleet.run.router_client import RouterClient
 from tests.certificates import certificate
 
@@ -74,4 +74,5 @@ def test_kv_events_are_published_by_prefill_servers_where_the_router_looks(tmp_p
 
 
 def test_the_policies_that_can_be_asked_for_are_the_router_s() -> None:
-    assert get_args(PolicyChoice) == POLICIES
+    for field in ("prefill_policy", "decode_policy"):
+        assert get_args(RouterOptions.model_fields[field].annotation) == POLICIES

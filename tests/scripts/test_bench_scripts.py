@@ -50,7 +50,7 @@ def test_the_gpus_kv_cache_is_what_the_servers_leave(
 
     gpu_bench = script("gpu_bench", monkeypatch)
     zoo = build_zoo(tmp_path / "zoo", modules=["m0"])
-    monkeypatch.setattr("psserve.fleet.devices.detect", lambda: gpus(1, gib))
+    monkeypatch.setattr("psserve.fleet.plan.devices.detect", lambda: gpus(1, gib))
     options = gpu_bench.parse(["--modules", "4"])
     if fits:
         assert gpu_bench.kv_tokens(zoo.path, options) > 8 * gpu_bench.SMALLEST_POOL

@@ -15,7 +15,7 @@ from psserve.bench.systems.running import RunningSystem
 from psserve.bench.systems.server import Server
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.warm_up import warm_up
-from psserve.fleet.devices import choose, detect
+from psserve.fleet.plan.devices import choose, detect
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from psserve.bench.trace.exports import export_args
-from psserve.fleet.devices import DeviceChoice, Machine
-from psserve.fleet.options.options import DtypeChoice, FleetOptions, TransferChoice
+from psserve.fleet.options.options import DeviceChoice, DtypeChoice, FleetOptions, TransferChoice
+from psserve.fleet.plan.devices import Machine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from psserve.bench.systems.stock_kinds import STOCK_KINDS
 from psserve.bench.systems.stock_plan import StockPlanner
 from psserve.bench.systems.stock_servers import Listening, await_healthy, started
 from psserve.bench.systems.warm_up import warm_up
-from psserve.fleet import layout
-from psserve.fleet.devices import detect
+from psserve.fleet.plan import layout
+from psserve.fleet.plan.devices import detect
 from psserve.fleet.plan.sglang_args import LOOPBACK, router_env
 from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints
 from psserve.fleet.run.prepare import make_run_dir

@@ -12,8 +12,8 @@ from typing import Literal
 from psserve.bench.systems.server import Server
 from psserve.bench.systems.spec import SystemSpec
 from psserve.engine.settings import ROLE, Role
-from psserve.fleet import layout
-from psserve.fleet.devices import Machine
+from psserve.fleet.plan import layout
+from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.settings import engine_settings, within_pool
 from psserve.fleet.plan.sglang_args import LOOPBACK, EngineSettings, server_args, server_env

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from psserve.errors import StartError
-from psserve.fleet import layout
+from psserve.fleet.plan import layout
 from psserve.fleet.run.logs import last_error
 from psserve.fleet.run.preload import PreloadStarter
 from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter

@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from psserve.errors import FleetError, PsserveError, UnknownModule
-from psserve.fleet import layout
 from psserve.fleet.live.supply import Offer, Offers, Supply
 from psserve.fleet.live.swap import Steps, Swap, Waiting, until
 from psserve.fleet.options.key_file import client_keys
+from psserve.fleet.plan import layout
 from psserve.fleet.run.limits import Limits
 from psserve.fleet.run.roster import Roster
 
@@ -23,7 +23,7 @@ class Changes:
     """The changes of one fleet. Run one at a time: each starts from what the one before has left."""
 
     def __init__(self, roster: Roster, supply: Supply, limits: Limits, weights: Mapping[str, str]) -> None:
-        """`weights`: what each module was started with (see `supply.weights_of`)."""
+        """`weights`: what each module was started with (see `checkpoints.weights_of`)."""
         self._roster, self._supply, self._limits = roster, supply, limits
         self._weights = dict(weights)
         plan = roster.plan

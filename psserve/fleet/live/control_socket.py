@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from psserve.fleet.live.protocol import LONGEST_LINE, ChangeReply, ChangeRequest, at_path, unix_socket
+from psserve.fleet.run.protocol import LONGEST_LINE, ChangeReply, ChangeRequest, at_path, unix_socket
 
 _WHOLE_REQUEST_S = 5.0
 _MOST_CALLERS = 16

@@ -11,12 +11,12 @@ from typing import Protocol
 from psserve.errors import PsserveError
 from psserve.fleet.live.changes import Changes
 from psserve.fleet.live.control_socket import ControlSocket
-from psserve.fleet.live.protocol import ChangeRequest, control_path
 from psserve.fleet.live.supply import Supply
 from psserve.fleet.live.swap import Steps
 from psserve.fleet.live.watch import ZooWatch
 from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.limits import Limits
+from psserve.fleet.run.protocol import ChangeRequest, control_path
 from psserve.fleet.run.roster import Roster
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from blake3 import blake3
-
 from psserve.fleet.plan.plan_module import plan_module
 from psserve.fleet.plan.router_config import module_entry
 from psserve.fleet.plan.spec import Checkpoint, FleetPlan, ModulePlan
-from psserve.zoo import Module, Zoo
+from psserve.fleet.run.checkpoints import make_command, weights_of
+from psserve.zoo import Zoo
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Offer:
     """One module that could be served."""
 
     weights: str
-    """Equal for equal weights; see `weights_of`."""
+    """Equal for equal weights; see `checkpoints.weights_of`."""
     entry: Mapping[str, Any]
     """The module in RouterConfig.modules; its edition means nothing."""
 
@@ -68,11 +66,4 @@ class ZooSupply:
         return plan_module(Zoo.open(self._zoo), plan, module, edition)
 
     def materialise(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        arguments = (str(self._zoo), checkpoint.module, str(checkpoint.path))
-        return (sys.executable, "-m", "psserve.fleet.run.materialise", *arguments)
-
-
-def weights_of(module: Module) -> str:
-    """A name for the module's weights: a hash over the hashes of its files."""
-    listing = "\n".join(f"{file.name} {file.blake3}" for file in sorted(module.files, key=lambda file: file.name))
-    return blake3(listing.encode()).hexdigest()
+        return make_command(self._zoo, checkpoint.module, checkpoint.path)

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from psserve.errors import FleetError
-from psserve.fleet import layout
-from psserve.fleet.live.protocol import ChangeReply, ChangeRequest, at_path, control_path, unix_socket
+from psserve.fleet.plan import layout
+from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, at_path, control_path, unix_socket
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, running_fleet
 

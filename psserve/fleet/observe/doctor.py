@@ -21,12 +21,12 @@ from typing import Literal
 import psserve
 from psserve.engine.versions import SUPPORTED
 from psserve.errors import FleetError, NotRunning, PsserveError, UsageError, ZooError, ZooNotFound
-from psserve.fleet.devices import Machine, detect
 from psserve.fleet.observe.control import client_of
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview, survey
 from psserve.fleet.options.config_file import FILE_NAME, Flags, load_options
 from psserve.fleet.options.key_file import client_keys
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.memory import GIB, amount
 from psserve.fleet.plan.plan import make_plan
 from psserve.fleet.plan.ports import is_free
@@ -34,141 +34,6 @@ from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, running_fleet
 from psserve.versions import installed
 from psserve.zoo import Zoo, find_zoo
-
-
-def check_zoo(explicit: Path | None) -> tuple[Zoo | None, list[Finding]]:
-    """The zoo, if one is found and readable. A missing one is no failure unless it was asked for by name."""
-    try:
-        zoo = Zoo.open(find_zoo(explicit))
-        scan = zoo.scan()
-    except ZooNotFound as error:
-        return None, [Finding("zoo", "warn" if explicit is None else "fail", str(error))]
-    except (ZooError, OSError) as error:
-        return None, [Finding("zoo", "fail", str(error))]
-    damaged = [Finding("module", "fail", str(error)) for error in scan.damaged.values()]
-    if not scan.modules:
-        advice = "psserve add-model NAME --path DIR adds one"
-        return zoo, [Finding("zoo", "warn", f"{zoo.path} has no module that can be served", advice), *damaged]
-    names = ", ".join(module.name for module in scan.modules)
-    return zoo, [Finding("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {names}"), *damaged]
-
-
-def check_disk(zoo: Zoo) -> Finding:
-    """Whether one more module, stored as a copy, would fit beside those there are."""
-    held = sum(module.disk_bytes for module in zoo.modules())
-    free = shutil.disk_usage(zoo.path).free
-    found = f"modules take {amount(held)}; {amount(free)} free"
-    if free >= zoo.base.weight_bytes:
-        return Finding("disk", "ok", found)
-    advice = (
-        f"one more module takes up to {amount(zoo.base.weight_bytes)}: free some space, or add it with --store delta"
-    )
-    return Finding("disk", "warn", found, advice)
-
-
-def check_config(zoo: Zoo | None) -> tuple[FleetOptions, list[Finding]]:
-    """The options that `psserve launch` takes without flags, and how the zoo's fleet.toml is, if it has one."""
-    if zoo is None or not (zoo.path / FILE_NAME).exists():
-        return FleetOptions(), []
-    try:
-        options = load_options(zoo.path, None, Flags())
-    except UsageError as error:
-        return FleetOptions(), [Finding(FILE_NAME, "fail", str(error))]
-    return options, [Finding(FILE_NAME, "ok", f"{zoo.path / FILE_NAME} is understood")]
-
-
-def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list[Finding]:
-    """Whether the fleet of `options` could be planned on this machine. Its port has a check of its own."""
-    if zoo is None or not zoo.modules():
-        return []
-    any_port = options.model_copy(update={"router": options.router.model_copy(update={"port": 0})})
-    try:
-        plan = make_plan(zoo, any_port, keys=client_keys(options, zoo.path), machine=machine)
-    except PsserveError as error:
-        return [Finding("plan", "fail", str(error))]
-    devices = ", ".join(sorted({server.device for server in plan.servers}))
-    total = amount(sum(server.memory.total_bytes for server in plan.servers))
-    return [Finding("plan", "ok", f"{len(plan.servers)} servers on {devices}, {total} for weights and KV cache")]
-
-
-REQUEST_S = 30.0
-"""A module that has not answered one token by then is of no use."""
-SETTLE_S = 5.0
-"""After a request, both servers free its KV within a step or two; an idle CPU server looks every second or so."""
-
-
-def find_fleet(zoo: Zoo | None) -> tuple[FleetState | None, list[Finding]]:
-    """The zoo's fleet, or what is said where none runs."""
-    if zoo is None:
-        return None, []
-    try:
-        return running_fleet(zoo.path), []
-    except NotRunning:
-        return None, [Finding("fleet", "ok", "none runs; psserve launch starts one")]
-    except FleetError as error:
-        return None, [Finding("fleet", "fail", str(error))]
-
-
-def check_fleet(zoo: Path, state: FleetState) -> list[Finding]:
-    """Every check of the fleet in `state`. Sends one short request to each module."""
-    modules = list(dict.fromkeys(server.module for server in state.servers if server.module is not None))
-    client = client_of(zoo, state.url)
-    try:
-        servers = [check_server(server) for server in survey(zoo).servers]
-        requests = [check_request(client, module) for module in modules]
-        return [Finding("fleet", "ok", f"runs at {state.url}"), *servers, *requests, check_kv(_settled(zoo))]
-    except NotRunning:
-        return [Finding("fleet", "fail", f"the fleet at {state.url} ended just now", "psserve logs supervisor")]
-
-
-def check_server(server: ServerOverview) -> Finding:
-    """What state a server is in, and whether it had to be restarted."""
-    logs = f"see psserve logs {server.name}"
-    if server.state != "ready":
-        return Finding(server.name, "fail", f"{server.state}: {server.error or 'no answer yet'}", logs)
-    if server.restarts:
-        return Finding(server.name, "warn", f"ready, after {server.restarts} restarts", f"{logs} for why it ended")
-    return Finding(server.name, "ok", "ready")
-
-
-def check_request(client: RouterClient, module: str) -> Finding:
-    """Ask a module for one token, the way clients do."""
-    started = time.monotonic()
-    try:
-        for _ in client.chat(module, [{"role": "user", "content": "Hello"}], max_tokens=1, timeout_s=REQUEST_S):
-            pass
-    except FleetError as error:
-        return Finding("request", "fail", f"{module}: {error}", f"see psserve status, and psserve logs {module}")
-    return Finding("request", "ok", f"{module} answers, in {(time.monotonic() - started) * 1000:.0f} ms")
-
-
-def check_kv(fleet: FleetOverview) -> Finding:
-    """Whether servers without requests hold no KV slots: then nothing leaks."""
-    known = [server for server in fleet.servers if server.kv_used_tokens is not None]
-    if not known:
-        return Finding("KV cache", "warn", "no server says how much it uses", "see psserve status")
-    if not all(map(_is_idle, known)):
-        return Finding("KV cache", "ok", "in use by requests; look again when the fleet is idle")
-    holding = [f"{server.name} holds {server.kv_used_tokens} tokens" for server in known if server.kv_used_tokens]
-    if holding:
-        advice = "report it with psserve logs; psserve stop and psserve launch free them"
-        return Finding("KV cache", "fail", f"{', '.join(holding)} and has no request", advice)
-    return Finding("KV cache", "ok", f"all slots of {len(known)} servers are free or hold cache")
-
-
-def _is_idle(server: ServerOverview) -> bool:
-    return not server.running and not server.queued
-
-
-def _settled(zoo: Path) -> FleetOverview:
-    """The fleet once it is idle and holds no KV, or as it is after a while."""
-    deadline = time.monotonic() + SETTLE_S
-    while True:
-        fleet = survey(zoo)
-        if not any(server.kv_used_tokens for server in fleet.servers) or time.monotonic() > deadline:
-            return fleet
-        time.sleep(0.2)
-
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -191,6 +56,10 @@ SMALLEST_FLEET = 2
 ENOUGH_FILES = 4096
 """Open files: a streamed request holds two connections in the router and one each in two servers."""
 ENOUGH_SHM = GIB // 4
+REQUEST_S = 30.0
+"""A module that has not answered one token by then is of no use."""
+SETTLE_S = 5.0
+"""After a request, both servers free its KV within a step or two; an idle CPU server looks every second or so."""
 
 
 def examine(zoo_dir: Path | None, port: int | None) -> list[Finding]:
@@ -208,6 +77,9 @@ def examine(zoo_dir: Path | None, port: int | None) -> list[Finding]:
         return [*findings, *check_plan(zoo, options, machine), *of_state]
     assert zoo is not None, "a fleet is found by its zoo"
     return [*findings, *check_fleet(zoo.path, state)]
+
+
+# --- the machine
 
 
 def check_machine(machine: Machine) -> list[Finding]:
@@ -330,3 +202,137 @@ def _servers(zoo: Zoo | None) -> int:
 
 def _free_shm() -> int | None:
     return shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None
+
+
+# --- the zoo
+
+
+def check_zoo(explicit: Path | None) -> tuple[Zoo | None, list[Finding]]:
+    """The zoo, if one is found and readable. A missing one is no failure unless it was asked for by name."""
+    try:
+        zoo = Zoo.open(find_zoo(explicit))
+        scan = zoo.scan()
+    except ZooNotFound as error:
+        return None, [Finding("zoo", "warn" if explicit is None else "fail", str(error))]
+    except (ZooError, OSError) as error:
+        return None, [Finding("zoo", "fail", str(error))]
+    damaged = [Finding("module", "fail", str(error)) for error in scan.damaged.values()]
+    if not scan.modules:
+        advice = "psserve add-model NAME --path DIR adds one"
+        return zoo, [Finding("zoo", "warn", f"{zoo.path} has no module that can be served", advice), *damaged]
+    names = ", ".join(module.name for module in scan.modules)
+    return zoo, [Finding("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {names}"), *damaged]
+
+
+def check_disk(zoo: Zoo) -> Finding:
+    """Whether one more module, stored as a copy, would fit beside those there are."""
+    held = sum(module.disk_bytes for module in zoo.modules())
+    free = shutil.disk_usage(zoo.path).free
+    found = f"modules take {amount(held)}; {amount(free)} free"
+    if free >= zoo.base.weight_bytes:
+        return Finding("disk", "ok", found)
+    advice = (
+        f"one more module takes up to {amount(zoo.base.weight_bytes)}: free some space, or add it with --store delta"
+    )
+    return Finding("disk", "warn", found, advice)
+
+
+def check_config(zoo: Zoo | None) -> tuple[FleetOptions, list[Finding]]:
+    """The options that `psserve launch` takes without flags, and how the zoo's fleet.toml is, if it has one."""
+    if zoo is None or not (zoo.path / FILE_NAME).exists():
+        return FleetOptions(), []
+    try:
+        options = load_options(zoo.path, None, Flags())
+    except UsageError as error:
+        return FleetOptions(), [Finding(FILE_NAME, "fail", str(error))]
+    return options, [Finding(FILE_NAME, "ok", f"{zoo.path / FILE_NAME} is understood")]
+
+
+def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list[Finding]:
+    """Whether the fleet of `options` could be planned on this machine. Its port has a check of its own."""
+    if zoo is None or not zoo.modules():
+        return []
+    any_port = options.model_copy(update={"router": options.router.model_copy(update={"port": 0})})
+    try:
+        plan = make_plan(zoo, any_port, keys=client_keys(options, zoo.path), machine=machine)
+    except PsserveError as error:
+        return [Finding("plan", "fail", str(error))]
+    devices = ", ".join(sorted({server.device for server in plan.servers}))
+    total = amount(sum(server.memory.total_bytes for server in plan.servers))
+    return [Finding("plan", "ok", f"{len(plan.servers)} servers on {devices}, {total} for weights and KV cache")]
+
+
+# --- the fleet
+
+
+def find_fleet(zoo: Zoo | None) -> tuple[FleetState | None, list[Finding]]:
+    """The zoo's fleet, or what is said where none runs."""
+    if zoo is None:
+        return None, []
+    try:
+        return running_fleet(zoo.path), []
+    except NotRunning:
+        return None, [Finding("fleet", "ok", "none runs; psserve launch starts one")]
+    except FleetError as error:
+        return None, [Finding("fleet", "fail", str(error))]
+
+
+def check_fleet(zoo: Path, state: FleetState) -> list[Finding]:
+    """Every check of the fleet in `state`. Sends one short request to each module."""
+    modules = list(dict.fromkeys(server.module for server in state.servers if server.module is not None))
+    client = client_of(zoo, state.url)
+    try:
+        servers = [check_server(server) for server in survey(zoo).servers]
+        requests = [check_request(client, module) for module in modules]
+        return [Finding("fleet", "ok", f"runs at {state.url}"), *servers, *requests, check_kv(_settled(zoo))]
+    except NotRunning:
+        return [Finding("fleet", "fail", f"the fleet at {state.url} ended just now", "psserve logs supervisor")]
+
+
+def check_server(server: ServerOverview) -> Finding:
+    """What state a server is in, and whether it had to be restarted."""
+    logs = f"see psserve logs {server.name}"
+    if server.state != "ready":
+        return Finding(server.name, "fail", f"{server.state}: {server.error or 'no answer yet'}", logs)
+    if server.restarts:
+        return Finding(server.name, "warn", f"ready, after {server.restarts} restarts", f"{logs} for why it ended")
+    return Finding(server.name, "ok", "ready")
+
+
+def check_request(client: RouterClient, module: str) -> Finding:
+    """Ask a module for one token, the way clients do."""
+    started = time.monotonic()
+    try:
+        for _ in client.chat(module, [{"role": "user", "content": "Hello"}], max_tokens=1, timeout_s=REQUEST_S):
+            pass
+    except FleetError as error:
+        return Finding("request", "fail", f"{module}: {error}", f"see psserve status, and psserve logs {module}")
+    return Finding("request", "ok", f"{module} answers, in {(time.monotonic() - started) * 1000:.0f} ms")
+
+
+def check_kv(fleet: FleetOverview) -> Finding:
+    """Whether servers without requests hold no KV slots: then nothing leaks."""
+    known = [server for server in fleet.servers if server.kv_used_tokens is not None]
+    if not known:
+        return Finding("KV cache", "warn", "no server says how much it uses", "see psserve status")
+    if not all(map(_is_idle, known)):
+        return Finding("KV cache", "ok", "in use by requests; look again when the fleet is idle")
+    holding = [f"{server.name} holds {server.kv_used_tokens} tokens" for server in known if server.kv_used_tokens]
+    if holding:
+        advice = "report it with psserve logs; psserve stop and psserve launch free them"
+        return Finding("KV cache", "fail", f"{', '.join(holding)} and has no request", advice)
+    return Finding("KV cache", "ok", f"all slots of {len(known)} servers are free or hold cache")
+
+
+def _is_idle(server: ServerOverview) -> bool:
+    return not server.running and not server.queued
+
+
+def _settled(zoo: Path) -> FleetOverview:
+    """The fleet once it is idle and holds no KV, or as it is after a while."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        fleet = survey(zoo)
+        if not any(server.kv_used_tokens for server in fleet.servers) or time.monotonic() > deadline:
+            return fleet
+        time.sleep(0.2)

@@ -13,14 +13,18 @@ from typing import BinaryIO
 
 from psserve.console import printable
 from psserve.errors import FleetError
-from psserve.fleet import layout
+from psserve.fleet.plan import layout
 from psserve.fleet.run.state import FleetState, read_state
 
 SUPERVISOR = "supervisor"
 PRELOAD = "preload"
 """The process that servers are forked from, where they are (psserve.fleet.run.preload)."""
 _DECODE = re.compile(r"decode-(?P<module>.+)-\d+(-v\d+)?")
-"""The name of a decode server (psserve.fleet.layout.decode_name)."""
+"""The name of a decode server (psserve.fleet.plan.layout.decode_name)."""
+_BLOCK = 64 * 1024
+_POLL_S = 0.2
+NamedLine = tuple[str, str]
+"""A process, and a line of its log."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,9 @@ class LogFile:
     path: Path
     module: str | None = None
     """Of a decode server: its module."""
+
+
+# --- which logs there are
 
 
 def choose_logs(zoo: Path, wanted: str | None) -> list[LogFile]:
@@ -95,11 +102,37 @@ def _place(name: str) -> int:
     return next((place for place, start in enumerate(order) if name.startswith(start)), len(order))
 
 
-_BLOCK = 64 * 1024
-_POLL_S = 0.2
+# --- reading them
 
-NamedLine = tuple[str, str]
-"""A process, and a line of its log."""
+
+def last_lines(logs: Sequence[LogFile], count: int) -> Iterator[NamedLine]:
+    """The last lines of each log in turn."""
+    for log in logs:
+        reader = LogReader(log.path)
+        yield from ((log.name, line) for line in reader.last(count))
+        reader.close()
+
+
+def follow(choose: Callable[[], Sequence[LogFile]], count: int) -> Iterator[NamedLine]:
+    """The last `count` lines of each log, then all new ones, without end. `choose` is asked anew at every look.
+
+    Logs that come later are read from their beginning; `choose` may then raise FleetError for having none.
+    """
+    readers: dict[str, LogReader] = {}
+    try:
+        for log in choose():
+            readers[log.name] = LogReader(log.path)
+            yield from ((log.name, line) for line in readers[log.name].last(count))
+        while True:
+            with suppress(FleetError):
+                for log in choose():
+                    readers.setdefault(log.name, LogReader(log.path))
+            for name, reader in readers.items():
+                yield from ((name, line) for line in reader.new())
+            time.sleep(_POLL_S)
+    finally:
+        for reader in readers.values():
+            reader.close()
 
 
 class LogReader:
@@ -159,36 +192,6 @@ class LogReader:
             return True
         ours = os.fstat(self._file.fileno())
         return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) or there.st_size < self._file.tell()
-
-
-def last_lines(logs: Sequence[LogFile], count: int) -> Iterator[NamedLine]:
-    """The last lines of each log in turn."""
-    for log in logs:
-        reader = LogReader(log.path)
-        yield from ((log.name, line) for line in reader.last(count))
-        reader.close()
-
-
-def follow(choose: Callable[[], Sequence[LogFile]], count: int) -> Iterator[NamedLine]:
-    """The last `count` lines of each log, then all new ones, without end. `choose` is asked anew at every look.
-
-    Logs that come later are read from their beginning; `choose` may then raise FleetError for having none.
-    """
-    readers: dict[str, LogReader] = {}
-    try:
-        for log in choose():
-            readers[log.name] = LogReader(log.path)
-            yield from ((log.name, line) for line in readers[log.name].last(count))
-        while True:
-            with suppress(FleetError):
-                for log in choose():
-                    readers.setdefault(log.name, LogReader(log.path))
-            for name, reader in readers.items():
-                yield from ((name, line) for line in reader.new())
-            time.sleep(_POLL_S)
-    finally:
-        for reader in readers.values():
-            reader.close()
 
 
 def _seek_ends(file: BinaryIO, count: int) -> None:

@@ -12,14 +12,13 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
+from psserve.contracts.router_config import LogFormat, PolicyName
 from psserve.contracts.tables import Count, Table
-from psserve.fleet.devices import DeviceChoice
 from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions
 
+DeviceChoice = Literal["auto", "cuda", "cpu"]
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
-LogFormatChoice = Literal["text", "json"]
-PolicyChoice = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
 
 
 class RouterOptions(Table):
@@ -52,9 +51,9 @@ class RouterOptions(Table):
     """When a server that fails or stalls gets no more requests (docs/faults.md)."""
     drain_secs: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """How long requests in flight may go on when the fleet is told to stop."""
-    prefill_policy: PolicyChoice = "prefix"
+    prefill_policy: PolicyName = "prefix"
     """Which prefill server computes a prompt (docs/routing.md)."""
-    decode_policy: PolicyChoice = "session"
+    decode_policy: PolicyName = "session"
     """Which replica of a module answers."""
     kv_events: bool = False
     """Prefill servers publish what their caches hold, and prompts are routed by that (docs/routing.md): exact, but the
@@ -66,7 +65,7 @@ class RouterOptions(Table):
     """Confidence from which on a module is chosen for `auto`."""
     default_module: str | None = Field(default=None, min_length=1)
     """Module, or served base, for requests to `auto` below the threshold. Left out: they are refused."""
-    log_format: LogFormatChoice = "text"
+    log_format: LogFormat = "text"
     """Of the router's log: text, or a JSON object a line (docs/metrics.md)."""
     otlp_traces_endpoint: str | None = Field(default=None, min_length=1)
     """OpenTelemetry collector for traces of requests (OTLP/HTTP), host:port or a URL. Left out: what the environment

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from psserve.errors import PlanError
-from psserve.fleet.devices import Gpu, Machine
+from psserve.fleet.plan.devices import Gpu, Machine
 from psserve.fleet.plan.memory import GPU_SERVER_BYTES, SMALLEST_POOL, Budget, ServerMemory, amount, usable_bytes
 from psserve.fleet.plan.slots import Slot
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from psserve.errors import PlanError
-from psserve.fleet.devices import Gpu
+from psserve.fleet.plan.devices import Gpu
 from psserve.fleet.plan.slots import Slot
 from psserve.zoo import Base
 

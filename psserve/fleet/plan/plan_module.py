@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from psserve.errors import PlanError
-from psserve.fleet import layout
+from psserve.fleet.plan import layout
 from psserve.fleet.plan import router_config as entries
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes

@@ -18,6 +18,9 @@ from psserve.fleet.plan.sglang_args import LOOPBACK
 from psserve.fleet.plan.slots import Slot
 
 _ROUTER = "router.port (--port)"
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_SPAN = 12_000
+_TRIES = 2_000
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,28 @@ def _deal(slots: Sequence[Slot], free: Iterator[int]) -> list[ServerPorts]:
     ]
 
 
-_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_SPAN = 12_000
-_TRIES = 2_000
+def require_free(port: int, host: str, key: str) -> int:
+    """`port` itself, checked. `key` says where it was asked for.
+
+    Raises:
+        PlanError: another program listens there, or the address is not this machine's.
+    """
+    if not is_free(port, host):
+        raise PlanError(f"{key}: port {port} on {host} is taken; stop what listens there, or give another one")
+    return port
+
+
+def require_different(wanted: Mapping[str, int]) -> None:
+    """Check ports by where each was asked for.
+
+    Raises:
+        PlanError: two are the same.
+    """
+    seen: dict[int, str] = {}
+    for key, port in wanted.items():
+        if port in seen:
+            raise PlanError(f"port {port} is given twice, by {seen[port]} and {key}: change one of them")
+        seen[port] = key
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -115,30 +137,6 @@ def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
     raise PlanError(
         f"found only {len(found)} of {count} free ports in {low}-{high - 1} on 127.0.0.1; stop some servers"
     )
-
-
-def require_free(port: int, host: str, key: str) -> int:
-    """`port` itself, checked. `key` says where it was asked for.
-
-    Raises:
-        PlanError: another program listens there, or the address is not this machine's.
-    """
-    if not is_free(port, host):
-        raise PlanError(f"{key}: port {port} on {host} is taken; stop what listens there, or give another one")
-    return port
-
-
-def require_different(wanted: Mapping[str, int]) -> None:
-    """Check ports by where each was asked for.
-
-    Raises:
-        PlanError: two are the same.
-    """
-    seen: dict[int, str] = {}
-    for key, port in wanted.items():
-        if port in seen:
-            raise PlanError(f"port {port} is given twice, by {seen[port]} and {key}: change one of them")
-        seen[port] = key
 
 
 def _range() -> tuple[int, int]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from psserve.errors import PlanError
-from psserve.fleet.devices import Machine, choose
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.devices import Machine, choose
 from psserve.fleet.plan.sglang_args import EngineSettings, reserved_tokens
 from psserve.fleet.plan.slots import Slot
 from psserve.zoo import Base

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from psserve.fleet.devices import Machine
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.sglang_args import EngineSettings
 

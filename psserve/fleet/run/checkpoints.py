@@ -3,15 +3,21 @@
 `materialise` links to the zoo's files by name. A server that is restarted after its module was replaced would load the
 new weights, or half of them; beside a second server of the same module that would be two models under one name. So
 what lies in the zoo is linked by inode here. Weights that the zoo itself only links to stay where they are.
+
+`python -m psserve.fleet.run.checkpoints ZOO MODULE DIR` makes one in a process of its own.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 
+from blake3 import blake3
+
+from psserve.errors import PsserveError
 from psserve.zoo import Module, Zoo
 from psserve.zoo.materialise import materialise
 
@@ -27,6 +33,17 @@ def make_checkpoint(zoo: Zoo, module: Module, destination: Path) -> None:
             _pin(link, target)
 
 
+def make_command(zoo: Path, module: str, destination: Path) -> tuple[str, ...]:
+    """The command that does the same in another process; the last line of its stderr says what went wrong."""
+    return (sys.executable, "-m", "psserve.fleet.run.checkpoints", str(zoo), module, str(destination))
+
+
+def weights_of(module: Module) -> str:
+    """A name for the module's weights: a hash over the hashes of its files."""
+    listing = "\n".join(f"{file.name} {file.blake3}" for file in sorted(module.files, key=lambda file: file.name))
+    return blake3(listing.encode()).hexdigest()
+
+
 def remove_checkpoints(run: Path) -> None:
     """Delete all of them: they hold on to files that the zoo may have dropped."""
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
@@ -38,3 +55,19 @@ def _pin(link: Path, target: Path) -> None:
     with suppress(OSError):
         os.link(target, pinned)
         pinned.replace(link)
+
+
+def main() -> int:
+    """Make one checkpoint. Returns the exit status."""
+    zoo_dir, name, destination = sys.argv[1:]
+    try:
+        zoo = Zoo.open(Path(zoo_dir))
+        make_checkpoint(zoo, zoo.module(name), Path(destination))
+    except (PsserveError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

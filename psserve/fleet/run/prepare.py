@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import FleetError
-from psserve.fleet.live.supply import weights_of
 from psserve.fleet.plan.spec import FleetPlan
-from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints
+from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints, weights_of
 from psserve.zoo import Zoo
 
 
@@ -30,7 +29,7 @@ def prepare(plan: FleetPlan) -> dict[str, str]:
     """Materialise checkpoints, write the router's configuration (0600), set old logs aside.
 
     Returns:
-        Module -> which weights it will be served with (`supply.weights_of`).
+        Module -> which weights it will be served with (`checkpoints.weights_of`).
 
     Raises:
         FleetError: a folder cannot be written.

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from psserve.errors import AlreadyRunning, FleetError, NotRunning
-from psserve.fleet import layout
+from psserve.fleet.plan import layout
 from psserve.fleet.plan.spec import Role
 from psserve.fleet.run.process import kill_tree, start_ticks
 

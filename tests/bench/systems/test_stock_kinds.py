@@ -14,7 +14,7 @@ from psserve.bench.systems.start import running_system
 from psserve.bench.systems.stock_kinds import STOCK_KINDS
 from psserve.bench.systems.stock_plan import StockPlanner
 from psserve.errors import PlanError, UsageError
-from psserve.fleet.devices import Machine, detect
+from psserve.fleet.plan.devices import Machine, detect
 from tests.fleet.fake_zoo import FakeBase
 from tests.fleet.planning import CPU, TWO_GPUS, value_of
 

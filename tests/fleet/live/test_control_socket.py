@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from psserve.fleet.live import control_socket
 from psserve.fleet.live.control_socket import Caller, ControlSocket
-from psserve.fleet.live.protocol import LONGEST_LINE, ChangeRequest, short_name, unix_socket
+from psserve.fleet.run.protocol import LONGEST_LINE, ChangeRequest, short_name, unix_socket
 from tests.fleet.conftest import WAIT_S
 
 

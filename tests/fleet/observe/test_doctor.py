@@ -11,7 +11,6 @@ from click.testing import CliRunner
 
 from psserve.cli.doctor import command
 from psserve.engine.versions import SUPPORTED
-from psserve.fleet.devices import Gpu, Machine
 from psserve.fleet.observe import doctor
 from psserve.fleet.observe.doctor import (
     Finding,
@@ -26,6 +25,7 @@ from psserve.fleet.observe.doctor import (
 )
 from psserve.fleet.observe.overview import ServerOverview
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.devices import Gpu, Machine
 from psserve.fleet.plan.memory import GIB
 from psserve.fleet.run.router_client import RouterClient
 from psserve.zoo import Zoo

@@ -11,7 +11,7 @@ import pytest
 
 from psserve.errors import PlanError
 from psserve.fleet import FleetPlan
-from psserve.fleet.devices import Gpu, Machine
+from psserve.fleet.plan.devices import Gpu, Machine
 from psserve.fleet.plan.placement import neighbours
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, gpus, plan, value_of

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.live.supply import ZooSupply, weights_of
-from psserve.fleet.run.checkpoints import make_checkpoint
+from psserve.fleet.live.supply import ZooSupply
+from psserve.fleet.run.checkpoints import make_checkpoint, weights_of
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
 

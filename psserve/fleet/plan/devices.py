@@ -12,8 +12,8 @@ from typing import Literal
 import psutil
 
 from psserve.errors import PlanError
+from psserve.fleet.options.options import DeviceChoice
 
-DeviceChoice = Literal["auto", "cuda", "cpu"]
 _QUERY = "index,uuid,name,memory.total,memory.free"
 _MIB = 1024 * 1024
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from psserve.fleet.devices import detect, parse_gpus
+from psserve.fleet.plan.devices import detect, parse_gpus
 
 LISTING = """0, GPU-aaaa, NVIDIA H100 80GB HBM3, 81559, 81000
 1, GPU-bbbb, NVIDIA H100 80GB HBM3, 81559, 5
