@@ -3,20 +3,7 @@
 from psserve.fleet.live.supervisor import Supervisor
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.plan import make_plan
-from psserve.fleet.plan.spec import FleetPlan, ProcessSpec, RouterSpec, ServerSpec
+from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.limits import Limits
-from psserve.fleet.run.process import Handle, Starter, SubprocessStarter
 
-__all__ = [
-    "FleetOptions",
-    "FleetPlan",
-    "Handle",
-    "Limits",
-    "ProcessSpec",
-    "RouterSpec",
-    "ServerSpec",
-    "Starter",
-    "SubprocessStarter",
-    "Supervisor",
-    "make_plan",
-]
+__all__ = ["FleetOptions", "FleetPlan", "Limits", "Supervisor", "make_plan"]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import PlanError
-from psserve.fleet import FleetOptions, FleetPlan, RouterSpec, ServerSpec
+from psserve.fleet import FleetOptions, FleetPlan
 from psserve.fleet.live.supply import Offer, Offers
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.layout import checkpoint_path, decode_name, log_path, run_dir
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.sglang_args import EngineSettings
-from psserve.fleet.plan.spec import Checkpoint, ModulePlan, PlanBasis
+from psserve.fleet.plan.spec import Checkpoint, ModulePlan, PlanBasis, RouterSpec, ServerSpec
 
 FAKE = str(Path(__file__).with_name("fake_server.py"))
 ENV = {"PATH": "/usr/bin:/bin"}
