@@ -14,7 +14,7 @@ from .output import size
 
 if TYPE_CHECKING:
     from psserve.zoo import Module
-    from psserve.zoo.manifest import Store
+    from psserve.zoo.disk.manifest import Store
 
 
 path_option = click.option(
@@ -72,7 +72,7 @@ def command(
       psserve add-model code --path ./my-lora-adapter --store delta --allow-naive --live
     """
     from psserve.zoo import Zoo, find_zoo
-    from psserve.zoo.progress import StreamProgress
+    from psserve.zoo.disk.progress import StreamProgress
 
     from .live import follow_live, require_fleet
 

@@ -27,8 +27,8 @@ def command(name: str, destination: Path, zoo_dir: Path | None) -> None:
       psserve export math --to ./math-checkpoint
     """
     from psserve.zoo import Zoo, find_zoo
+    from psserve.zoo.disk.progress import StreamProgress
     from psserve.zoo.export import export_module
-    from psserve.zoo.progress import StreamProgress
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     module = zoo.module(name)

@@ -27,7 +27,7 @@ def command(base: str, revision: str | None, name: str | None, zoo_dir: Path | N
       psserve init --base Qwen/Qwen3-0.6B
     """
     from psserve.zoo import Zoo, zoo_path
-    from psserve.zoo.progress import StreamProgress
+    from psserve.zoo.disk.progress import StreamProgress
 
     with StreamProgress(sys.stderr) as progress:
         zoo = Zoo.create(zoo_path(zoo_dir), base, name, revision=revision, progress=progress)

@@ -12,8 +12,8 @@ from .options import json_option, zoo_option
 from .output import show_table, size
 
 if TYPE_CHECKING:
-    from psserve.zoo.model import Base, Module
-    from psserve.zoo.scan import Scan
+    from psserve.zoo.disk.model import Base, Module
+    from psserve.zoo.disk.scan import Scan
 
 COLUMNS = ("NAME", "KIND", ">SIZE", "STORE", "TRAINED", "ACCURACY", "SERVED", "ALIASES", "TASK")
 STYLES = {"naive": "bold yellow", "cache-conditioned": "green", "ready": "green", "failed": "bold red"}

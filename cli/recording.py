@@ -15,7 +15,7 @@ from psserve.errors import FleetError, PsserveError, ZooError
 if TYPE_CHECKING:
     from psserve.training.evaluate import Score
     from psserve.zoo import Zoo
-    from psserve.zoo.model import Module
+    from psserve.zoo.disk.model import Module
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Recorder:
         """
         from psserve.training.record import data_hash
         from psserve.zoo import Zoo, find_zoo
-        from psserve.zoo.manifest import EvaluationRecord
+        from psserve.zoo.disk.manifest import EvaluationRecord
 
         try:
             zoo = Zoo.open(find_zoo(self.zoo_dir))

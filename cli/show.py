@@ -14,8 +14,8 @@ from .options import json_option, zoo_option
 from .output import one_line, size, when
 
 if TYPE_CHECKING:
-    from psserve.zoo.manifest import EvaluationRecord, TrainingRecord
-    from psserve.zoo.model import Base, Module
+    from psserve.zoo.disk.manifest import EvaluationRecord, TrainingRecord
+    from psserve.zoo.disk.model import Base, Module
 
 Lines = Iterator[tuple[str, object]]
 

@@ -14,7 +14,7 @@ from .live import live_option
 from .options import zoo_option
 
 if TYPE_CHECKING:
-    from psserve.zoo.manifest import Store
+    from psserve.zoo.disk.manifest import Store
 
 
 @click.command("update-model")
@@ -51,7 +51,7 @@ def command(
       psserve update-model math --path ./out/math-2 --live
     """
     from psserve.zoo import Zoo, find_zoo
-    from psserve.zoo.progress import StreamProgress
+    from psserve.zoo.disk.progress import StreamProgress
 
     from .add_model import describe, warn
     from .live import follow_live, require_fleet

@@ -29,7 +29,7 @@ def command(context: click.Context, name: str | None, as_json: bool, zoo_dir: Pa
       psserve verify && psserve launch
     """
     from psserve.zoo import Zoo, find_zoo
-    from psserve.zoo.progress import StreamProgress
+    from psserve.zoo.disk.progress import StreamProgress
     from psserve.zoo.verify import Finding, verify
 
     zoo = Zoo.read(find_zoo(zoo_dir))

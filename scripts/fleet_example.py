@@ -14,7 +14,7 @@ from psserve.fleet.plan.devices import Gpu, Machine
 from psserve.fleet.plan.memory import Budget, amount, usable_bytes
 from psserve.fleet.plan.show import COLUMNS, plan_rows
 from psserve.zoo import Base, Module, Zoo
-from psserve.zoo.manifest import FileRecord
+from psserve.zoo.disk.manifest import FileRecord
 
 CONFIG = """\
 context_length = 32768

@@ -22,8 +22,8 @@ from psserve.training.run_folder import RunFolder
 from psserve.training.scorers import SCORERS
 from psserve.zoo import Zoo
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
-from psserve.zoo.manifest import hash_file
-from psserve.zoo.storage import write_atomically
+from psserve.zoo.disk.manifest import hash_file
+from psserve.zoo.disk.storage import write_atomically
 
 LORA = LoraConfig(rank=16)
 LORA_RATE = 3.0

@@ -26,7 +26,7 @@ from psserve.errors import ZooError
 from psserve.training.data import write_conversations
 from psserve.training.tokenization import pack
 from psserve.zoo import Zoo
-from psserve.zoo.manifest import hash_bytes
+from psserve.zoo.disk.manifest import hash_bytes
 
 torchvision_ops.declare_missing()
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM  # noqa: E402

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from psserve.zoo.storage import write_atomically
+from psserve.zoo.disk.storage import write_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,8 +15,8 @@ from psserve.training.hf import AutoTokenizer
 from psserve.training.tokenization import tokenize_parts
 from psserve.training.tokenized import Tokenized
 from psserve.zoo import Zoo
-from psserve.zoo.manifest import hash_file
-from psserve.zoo.model import Base
+from psserve.zoo.disk.manifest import hash_file
+from psserve.zoo.disk.model import Base
 
 STATE_BYTES = 12
 """What a checkpoint holds for each parameter that trains: the weight and two moments, in float32."""

@@ -30,7 +30,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.adding.incoming import read_training
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible
-from psserve.zoo.manifest import TrainingRecord
+from psserve.zoo.disk.manifest import TrainingRecord
 
 SHARES = (0, 25, 50, 75, 100)
 """Percent of the prompt's KV that the base computes."""

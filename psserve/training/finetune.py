@@ -27,7 +27,7 @@ from psserve.training.run_folder import RunFolder, describe
 from psserve.training.tokenized import Tokenized
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
-from psserve.zoo.model import Base, Module
+from psserve.zoo.disk.model import Base, Module
 
 LAST = 0.1
 """The final loss is the mean of this share of the log entries: a single one is noise."""

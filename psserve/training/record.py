@@ -8,8 +8,8 @@ from pathlib import Path
 
 from psserve.training.config import FinetuneConfig
 from psserve.zoo.adding.incoming import TRAINING_RECORD
-from psserve.zoo.manifest import TrainingRecord, hash_bytes, hash_file
-from psserve.zoo.model import Base
+from psserve.zoo.disk.manifest import TrainingRecord, hash_bytes, hash_file
+from psserve.zoo.disk.model import Base
 
 PACKAGES = ("psserve", "torch", "transformers", "accelerate", "peft")
 

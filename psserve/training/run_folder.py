@@ -18,7 +18,7 @@ from typing import Any
 from psserve.errors import TrainingError
 from psserve.training.config import FinetuneConfig
 from psserve.zoo.adding.incoming import TRAINING_RECORD
-from psserve.zoo.storage import write_atomically
+from psserve.zoo.disk.storage import write_atomically
 
 Description = dict[str, Any]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from psserve.errors import ManifestError, ZooError
 from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.adding.storing import write
-from psserve.zoo.manifest import CHUNK, FileRecord
-from psserve.zoo.model import Module, check_files
-from psserve.zoo.progress import SILENT, Progress, reported
-from psserve.zoo.storage import check_space, sync_directory
+from psserve.zoo.disk.manifest import CHUNK, FileRecord
+from psserve.zoo.disk.model import Module, check_files
+from psserve.zoo.disk.progress import SILENT, Progress, reported
+from psserve.zoo.disk.storage import check_space, sync_directory
 from psserve.zoo.stores import checkpoint_files
 from psserve.zoo.zoo import Zoo
 
@@ -36,7 +36,7 @@ def export_module(zoo: Zoo, module: Module, destination: Path, progress: Progres
     size = sum(file.size for file in (*module.files, *auxiliary))
     check_space(destination.parent, size)
     with staging_for(destination) as staging:
-        weights = checkpoint_files(zoo, module, staging / REBUILDING, progress)
+        weights = checkpoint_files(zoo.base, module, staging / REBUILDING, progress)
         progress.stage(f"exporting {module.name}", size)
         for file, source in (auxiliary | {file: weights[file.name] for file in module.files}).items():
             if source.is_relative_to(staging):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from psserve.errors import ZooError
-from psserve.zoo.model import Module
-from psserve.zoo.progress import SILENT, Progress
+from psserve.zoo.disk.model import Module
+from psserve.zoo.disk.progress import SILENT, Progress
+from psserve.zoo.disk.transactions import REBUILT
 from psserve.zoo.stores import checkpoint_files
-from psserve.zoo.transactions import REBUILT
 from psserve.zoo.zoo import Zoo
 
 
@@ -19,13 +19,8 @@ def materialise(zoo: Zoo, module: Module, dest: Path, progress: Progress = SILEN
     what is missing and removes links that no longer belong. Raises ManifestError if a file of the module changed,
     ZooError if `dest` holds something that is not a link, or there is no room.
     """
-    weights = checkpoint_files(zoo, module, zoo.path / REBUILT / module.name, progress)
-    auxiliary = {
-        file.name: zoo.base.path / file.name
-        for file in zoo.base.files
-        if not file.name.endswith((".safetensors", ".safetensors.index.json"))
-    }
-    make_links(dest, auxiliary | weights)
+    weights = checkpoint_files(zoo.base, module, zoo.path / REBUILT / module.name, progress)
+    make_links(dest, zoo.base.auxiliary_files | weights)
     return dest
 
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from psserve.errors import ManifestError
 from psserve.zoo.checkpoints.safetensors import Weights
-from psserve.zoo.manifest import FileRecord, hash_bytes, hash_file, new_hash
-from psserve.zoo.model import Base, Module, check_stored
-from psserve.zoo.progress import SILENT, Progress, reported
-from psserve.zoo.storage import check_space, lock, sync_directory
-
-if TYPE_CHECKING:
-    from psserve.zoo.zoo import Zoo
+from psserve.zoo.disk.manifest import FileRecord, hash_bytes, hash_file, new_hash
+from psserve.zoo.disk.model import Base, Module, check_stored
+from psserve.zoo.disk.progress import SILENT, Progress, reported
+from psserve.zoo.disk.storage import check_space, lock, sync_directory
 
 
-def checkpoint_files(zoo: Zoo, module: Module, cache: Path, progress: Progress = SILENT) -> dict[str, Path]:
-    """Name -> path of each safetensors file of the module, and of their index.
+def checkpoint_files(base: Base, module: Module, cache: Path, progress: Progress = SILENT) -> dict[str, Path]:
+    """Name -> path of each safetensors file of the module over `base`, and of their index.
 
     Copies are in the module's directory, links elsewhere; deltas are rebuilt into the directory `cache`, unless it has
     the files already. Raises ManifestError if a file is missing, damaged or changed, ZooError if there is no room.
@@ -29,7 +25,7 @@ def checkpoint_files(zoo: Zoo, module: Module, cache: Path, progress: Progress =
         check_links(module, progress)
     if module.store != "delta":
         return {file.name: path for path, file in module.on_disk}
-    return rebuilt_files(zoo.base, module, cache, progress)
+    return rebuilt_files(base, module, cache, progress)
 
 
 def check_links(module: Module, progress: Progress) -> None:

@@ -11,13 +11,13 @@ from psserve.errors import ManifestError, ZooError
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, fingerprint
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
-from psserve.zoo.manifest import MODULE_MANIFEST, FileRecord, hash_file
+from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, hash_file
+from psserve.zoo.disk.model import Base, Module, check_file
+from psserve.zoo.disk.progress import SILENT, Progress
+from psserve.zoo.disk.scan import Scan, parse_module
+from psserve.zoo.disk.transactions import REBUILT
 from psserve.zoo.materialise import make_links
-from psserve.zoo.model import Base, Module, check_file
-from psserve.zoo.progress import SILENT, Progress
-from psserve.zoo.scan import Scan, parse_module
 from psserve.zoo.stores import checkpoint_files, rebuilt_directory
-from psserve.zoo.transactions import REBUILT
 from psserve.zoo.zoo import Zoo
 
 
@@ -146,7 +146,7 @@ def check_served(zoo: Zoo, base: Checkpoint, module: Module, progress: Progress)
     with tempfile.TemporaryDirectory(prefix="psserve-verify-") as temporary:
         served = Path(temporary) / "checkpoint"
         try:
-            weights = checkpoint_files(zoo, module, Path(temporary) / "rebuilt", progress)
+            weights = checkpoint_files(zoo.base, module, Path(temporary) / "rebuilt", progress)
             make_links(served, zoo.base.auxiliary_files | weights)
             checkpoint = read_checkpoint(served)
             check_compatible(zoo.base.name, base, checkpoint)

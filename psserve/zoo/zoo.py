@@ -14,7 +14,7 @@ from pathlib import Path
 
 from psserve.errors import UnknownModule, ZooNotFound
 from psserve.zoo.adding.source import find_source, resolve
-from psserve.zoo.manifest import (
+from psserve.zoo.disk.manifest import (
     MODULE_MANIFEST,
     ZOO_MANIFEST,
     EvaluationRecord,
@@ -25,10 +25,10 @@ from psserve.zoo.manifest import (
     read_manifest,
     write_manifest,
 )
-from psserve.zoo.model import Base, Module, check_files
-from psserve.zoo.progress import SILENT, Progress
-from psserve.zoo.scan import Scan, scan_modules
-from psserve.zoo.transactions import changing, remove_module, rename_module
+from psserve.zoo.disk.model import Base, Module, check_files
+from psserve.zoo.disk.progress import SILENT, Progress
+from psserve.zoo.disk.scan import Scan, scan_modules
+from psserve.zoo.disk.transactions import changing, remove_module, rename_module
 
 # What makes and imports checkpoints is imported where it is used: it brings NumPy, and a listing must be there at once.
 

@@ -13,7 +13,7 @@ import pytest
 
 from psserve.fleet.run.state import ServerState
 from psserve.zoo import Zoo
-from psserve.zoo.manifest import EvaluationRecord
+from psserve.zoo.disk.manifest import EvaluationRecord
 
 from .zoo_commands import fails, pretend_serving, run
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from psserve.errors import UnknownModule
-from psserve.zoo.scan import Scan
+from psserve.zoo.disk.scan import Scan
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from psserve.training.conversation import Conversation
 from psserve.training.reference import Pair
 from psserve.training.scorers import SCORERS
 from psserve.zoo import Zoo
-from psserve.zoo.manifest import TrainingRecord
+from psserve.zoo.disk.manifest import TrainingRecord
 
 SHARES = (0, 25, 50, 75, 100)
 

@@ -11,7 +11,7 @@ import pytest
 
 from psserve.errors import ManifestError, ModuleExists, UnknownModule, UsageError
 from psserve.zoo import Zoo
-from psserve.zoo.manifest import EvaluationRecord, hash_file
+from psserve.zoo.disk.manifest import EvaluationRecord, hash_file
 from psserve.zoo.verify import verify
 
 from .killing import kill_at

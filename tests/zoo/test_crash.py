@@ -12,8 +12,8 @@ import pytest
 
 from psserve.errors import ModuleExists
 from psserve.zoo import Zoo
-from psserve.zoo import transactions as staging
-from psserve.zoo.transactions import changing
+from psserve.zoo.disk import transactions as staging
+from psserve.zoo.disk.transactions import changing
 from psserve.zoo.verify import verify
 
 from .killing import CONTEXT, kill_at

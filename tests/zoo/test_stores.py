@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from psserve.errors import ManifestError, UsageError, ZooError
 from psserve.zoo import Module, Zoo
+from psserve.zoo.disk.transactions import REBUILT
 from psserve.zoo.materialise import materialise
 from psserve.zoo.stores import checkpoint_files
-from psserve.zoo.transactions import REBUILT
 
 METADATA = {"format": "pt"}
 
@@ -61,7 +61,7 @@ def test_every_store_gives_back_the_files_bit_for_bit(
     if sharded:
         split(tuned)
     module = zoo.add("math", tuned, allow_naive=True, store=store)
-    assert contents(checkpoint_files(zoo, module, tmp_path / "cache")) == weights(tuned)
+    assert contents(checkpoint_files(zoo.base, module, tmp_path / "cache")) == weights(tuned)
     assert {file.name: file.size for file in module.files} == {n: len(content) for n, content in weights(tuned).items()}
 
 
@@ -77,24 +77,24 @@ def test_a_module_of_the_bases_weights_is_a_delta_of_next_to_nothing(zoo: Zoo, c
 
 def test_rebuilt_files_are_kept_and_used_again(zoo: Zoo, tuned: Path, tmp_path: Path) -> None:
     module = add_delta(zoo, tuned)
-    first = checkpoint_files(zoo, module, tmp_path / "cache")["model.safetensors"]
-    again = checkpoint_files(zoo, module, tmp_path / "cache")["model.safetensors"]
+    first = checkpoint_files(zoo.base, module, tmp_path / "cache")["model.safetensors"]
+    again = checkpoint_files(zoo.base, module, tmp_path / "cache")["model.safetensors"]
     assert (first, first.stat().st_ino) == (again, again.stat().st_ino)
 
 
 def test_a_rebuilt_file_that_was_cut_short_is_rebuilt(zoo: Zoo, tuned: Path, tmp_path: Path) -> None:
     module = add_delta(zoo, tuned)
-    path = checkpoint_files(zoo, module, tmp_path / "cache")["model.safetensors"]
+    path = checkpoint_files(zoo.base, module, tmp_path / "cache")["model.safetensors"]
     os.truncate(path, 1000)
-    assert contents(checkpoint_files(zoo, module, tmp_path / "cache")) == weights(tuned)
+    assert contents(checkpoint_files(zoo.base, module, tmp_path / "cache")) == weights(tuned)
 
 
 def test_the_files_of_an_older_version_and_of_a_killed_rebuild_go(zoo: Zoo, tuned: Path, tmp_path: Path) -> None:
-    checkpoint_files(zoo, add_delta(zoo, tuned), tmp_path / "cache")
+    checkpoint_files(zoo.base, add_delta(zoo, tuned), tmp_path / "cache")
     (tmp_path / "cache" / "0123.building").mkdir()
     shutil.copyfile(zoo.module("alpha").path / "model.safetensors", tuned / "model.safetensors")
     newer = zoo.add("math", tuned, allow_naive=True, store="delta", replace=True)
-    path = checkpoint_files(zoo, newer, tmp_path / "cache")["model.safetensors"]
+    path = checkpoint_files(zoo.base, newer, tmp_path / "cache")["model.safetensors"]
     assert [entry.name for entry in (tmp_path / "cache").iterdir() if entry.is_dir()] == [path.parent.name]
 
 
@@ -111,14 +111,14 @@ def test_a_damaged_delta_is_refused_with_its_name(zoo: Zoo, tuned: Path, tmp_pat
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(ManifestError, match=r"model\.safetensors\.delta: (damaged|does not give what it was made of)"):
-        checkpoint_files(zoo, module, tmp_path / "cache")
+        checkpoint_files(zoo.base, module, tmp_path / "cache")
 
 
 def test_another_base_is_noticed(zoo: Zoo, tuned: Path, tmp_path: Path) -> None:
     module = add_delta(zoo, tuned)
     shutil.copyfile(zoo.module("alpha").path / "model.safetensors", zoo.base.path / "model.safetensors")
     with pytest.raises(ManifestError, match="a file of the base is damaged"):
-        checkpoint_files(zoo, module, tmp_path / "cache")
+        checkpoint_files(zoo.base, module, tmp_path / "cache")
 
 
 def test_no_room_to_rebuild_is_said_before_anything_is_written(
@@ -128,7 +128,7 @@ def test_no_room_to_rebuild_is_said_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(ZooError, match=r"cache: 1\.1 MB needed, 0\.0 MB free"):
-        checkpoint_files(zoo, module, tmp_path / "cache")
+        checkpoint_files(zoo.base, module, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
@@ -141,14 +141,14 @@ def test_a_linked_module_holds_no_weights(zoo: Zoo, tuned: Path) -> None:
 def test_a_link_to_a_file_of_another_time_but_the_same_content_is_fine(zoo: Zoo, tuned: Path, tmp_path: Path) -> None:
     module = zoo.add("math", tuned, allow_naive=True, store="link")
     os.utime(tuned / "model.safetensors", (1, 1))
-    assert contents(checkpoint_files(zoo, module, tmp_path)) == weights(tuned)
+    assert contents(checkpoint_files(zoo.base, module, tmp_path)) == weights(tuned)
 
 
 def test_a_link_to_a_file_that_changed_is_refused(zoo: Zoo, tuned: Path, tmp_path: Path) -> None:
     module = zoo.add("math", tuned, allow_naive=True, store="link")
     shutil.copyfile(zoo.module("alpha").path / "model.safetensors", tuned / "model.safetensors")
     with pytest.raises(ManifestError, match="changed since module 'math' was linked to it: restore it, or add"):
-        checkpoint_files(zoo, module, tmp_path)
+        checkpoint_files(zoo.base, module, tmp_path)
 
 
 def test_a_link_to_a_file_that_is_gone_is_refused_and_others_are_listed(zoo: Zoo, tuned: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from psserve.errors import UnknownModule
 from psserve.zoo import Zoo
-from psserve.zoo.manifest import hash_file
+from psserve.zoo.disk.manifest import hash_file
 from psserve.zoo.materialise import materialise
 from psserve.zoo.verify import verify
 

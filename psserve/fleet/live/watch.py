@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from psserve.zoo.manifest import MODULE_MANIFEST
+from psserve.zoo.disk.manifest import MODULE_MANIFEST
 
 _EVERY_S = 1.0
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from psserve.contracts.api_keys import ApiKey
 from psserve.errors import UsageError
 from psserve.fleet.options.options import FleetOptions
-from psserve.zoo.manifest import describe
-from psserve.zoo.storage import write_atomically
+from psserve.zoo.disk.manifest import describe
+from psserve.zoo.disk.storage import write_atomically
 
 FILE_NAME = "keys.toml"
 _HEADING = "# Keys of clients, as hashes. Written by `psserve keys`; a fleet follows it with `psserve reload`.\n\n"

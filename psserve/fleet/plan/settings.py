@@ -11,7 +11,7 @@ from psserve.fleet.plan.devices import Machine, choose
 from psserve.fleet.plan.sglang_args import EngineSettings, reserved_tokens
 from psserve.fleet.plan.slots import Slot
 from psserve.zoo import Base
-from psserve.zoo.storage import read_json
+from psserve.zoo.disk.storage import read_json
 
 CPU_CHUNK = 2_048
 CPU_RUNNING = 32

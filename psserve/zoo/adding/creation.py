@@ -10,7 +10,7 @@ from psserve.zoo.checkpoints.architectures import check_tensors
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import fingerprint
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
-from psserve.zoo.manifest import (
+from psserve.zoo.disk.manifest import (
     ZOO_MANIFEST,
     BaseRecord,
     ZooManifest,
@@ -19,9 +19,9 @@ from psserve.zoo.manifest import (
     record_files,
     write_manifest,
 )
-from psserve.zoo.progress import Progress
-from psserve.zoo.storage import lock
-from psserve.zoo.transactions import LOCK
+from psserve.zoo.disk.progress import Progress
+from psserve.zoo.disk.storage import lock
+from psserve.zoo.disk.transactions import LOCK
 
 
 def create_zoo(path: Path, base: str | Path, name: str | None, revision: str | None, progress: Progress) -> None:

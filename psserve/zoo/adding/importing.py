@@ -16,21 +16,12 @@ from psserve.zoo.adding.storing import check_store, store_weights
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, warnings
 from psserve.zoo.checkpoints.safetensors import check_finite
-from psserve.zoo.manifest import MODULE_MANIFEST, FileRecord, ModuleManifest, Store, write_manifest
-from psserve.zoo.model import Base
-from psserve.zoo.progress import SILENT, Progress
-from psserve.zoo.scan import scan_modules
-from psserve.zoo.storage import check_space
-from psserve.zoo.transactions import publish, staging
-
-
-def ownership_warnings(directory: Path) -> Iterator[str]:
-    """A warning if `directory` is another user's, or one that everybody may write to."""
-    info = directory.stat()
-    if info.st_mode & stat.S_IWOTH:
-        yield f"{directory}: everybody on this machine may write there"
-    if info.st_uid not in (os.getuid(), 0):
-        yield f"{directory}: owned by user {info.st_uid}, not by you"
+from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, ModuleManifest, Store, write_manifest
+from psserve.zoo.disk.model import Base
+from psserve.zoo.disk.progress import SILENT, Progress
+from psserve.zoo.disk.scan import scan_modules
+from psserve.zoo.disk.storage import check_space
+from psserve.zoo.disk.transactions import publish, staging
 
 
 @dataclass(frozen=True)
@@ -114,3 +105,12 @@ def same_weights(zoo: Path, base: Base, name: str, files: tuple[FileRecord, ...]
     for module in scan_modules(zoo, base).modules:
         if module.name != name and hashes == {file.blake3 for file in module.files}:
             yield f"the weights are those of module {module.name!r}: was the right directory given?"
+
+
+def ownership_warnings(directory: Path) -> Iterator[str]:
+    """A warning if `directory` is another user's, or one that everybody may write to."""
+    info = directory.stat()
+    if info.st_mode & stat.S_IWOTH:
+        yield f"{directory}: everybody on this machine may write there"
+    if info.st_uid not in (os.getuid(), 0):
+        yield f"{directory}: owned by user {info.st_uid}, not by you"

@@ -12,24 +12,11 @@ from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, merged, read_adapter
 from psserve.zoo.checkpoints.safetensors import WeightFile, weight_file
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
-from psserve.zoo.manifest import TrainingRecord, describe
-from psserve.zoo.model import Base
-from psserve.zoo.storage import read_json
+from psserve.zoo.disk.manifest import TrainingRecord, describe
+from psserve.zoo.disk.model import Base
+from psserve.zoo.disk.storage import read_json
 
 TRAINING_RECORD = "psserve_training.json"
-
-
-def read_training(source: Path) -> TrainingRecord | None:
-    """The checkpoint's training record, None if it has none."""
-    path = source / TRAINING_RECORD
-    if not path.exists():
-        return None
-    try:
-        return TrainingRecord.model_validate(read_json(path))
-    except ValidationError as error:
-        raise IncompatibleCheckpoint(f"{path}: {describe(error)}: not a training record of psserve") from None
-
-
 RUN_FILE = "run.json"
 """What makes a directory the folder of a training run (psserve/training/run_folder.py)."""
 
@@ -126,3 +113,14 @@ def other_base(adapter: Adapter, base: Base) -> tuple[str, ...]:
 def last_part(name: str) -> str:
     """The last part of a path or a Hub id, in lower case."""
     return name.rstrip("/").rpartition("/")[2].lower()
+
+
+def read_training(source: Path) -> TrainingRecord | None:
+    """The checkpoint's training record, None if it has none."""
+    path = source / TRAINING_RECORD
+    if not path.exists():
+        return None
+    try:
+        return TrainingRecord.model_validate(read_json(path))
+    except ValidationError as error:
+        raise IncompatibleCheckpoint(f"{path}: {describe(error)}: not a training record of psserve") from None

@@ -10,10 +10,63 @@ from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.checkpoints.checkpoint import CONFIG_FILES, TOKENIZER_FILES
 from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG
 from psserve.zoo.checkpoints.safetensors import INDEX
-from psserve.zoo.storage import read_json
+from psserve.zoo.disk.storage import read_json
 
 FILES = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", INDEX, ADAPTER_CONFIG, TRAINING_RECORD]
 """All of a repository that psserve reads: no pickles, no code."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """`text` as it is kept in zoo.toml, relative for a directory inside the zoo; `path` is the directory.
+
+    `revision` is the Hub commit, None for a directory.
+    """
+
+    text: str
+    revision: str | None
+    path: Path
+
+    def __str__(self) -> str:
+        return self.text if self.revision is None else f"{self.text}@{self.revision[:12]}"
+
+
+def find_source(wanted: str | Path, zoo: Path, revision: str | None = None) -> Source:
+    """A directory if there is one of that name, else a model of the Hub; ZooError if neither.
+
+    A model that is not in the local cache is downloaded. `revision` is a branch, tag or commit of the Hub.
+    """
+    path = Path(wanted).expanduser().resolve()
+    if path.exists():
+        if revision is not None:
+            raise UsageError(f"{wanted}: --revision is for models of the Hub, and this is a directory: leave it out")
+        inside = path.is_relative_to(zoo.resolve())
+        return Source(str(path.relative_to(zoo.resolve()) if inside else path), None, path)
+    if is_hub_id(str(wanted)):
+        path = snapshot(str(wanted), revision)
+        return Source(str(wanted), path.name, path)
+    raise ZooError(f"{wanted}: no such directory")
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether `text` can be a Hub id, "organisation/name"."""
+    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
+
+
+def resolve(text: str, revision: str | None, zoo: Path) -> Path:
+    """The directory that a recorded source means now. Nothing is downloaded: ZooError says how to."""
+    if revision is None:
+        return (zoo / text).resolve()
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    pinned = Path(HF_HUB_CACHE, f"models--{text.replace('/', '--')}", "snapshots", revision)
+    if pinned.is_dir():
+        return pinned  # where it nearly always is; to ask the library, a listing would import an HTTP client first
+
+    path = cached(text, revision)
+    if path is None:
+        raise ZooError(f"{text}: not in the local Hub cache any more: run `hf download {text} --revision {revision}`")
+    return path
 
 
 def snapshot(hub_id: str, revision: str | None) -> Path:
@@ -72,56 +125,3 @@ def download_command(hub_id: str, revision: str | None) -> str:
 def first_line(error: Exception) -> str:
     """The first line of a library's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@dataclass(frozen=True)
-class Source:
-    """`text` as it is kept in zoo.toml, relative for a directory inside the zoo; `path` is the directory.
-
-    `revision` is the Hub commit, None for a directory.
-    """
-
-    text: str
-    revision: str | None
-    path: Path
-
-    def __str__(self) -> str:
-        return self.text if self.revision is None else f"{self.text}@{self.revision[:12]}"
-
-
-def find_source(wanted: str | Path, zoo: Path, revision: str | None = None) -> Source:
-    """A directory if there is one of that name, else a model of the Hub; ZooError if neither.
-
-    A model that is not in the local cache is downloaded. `revision` is a branch, tag or commit of the Hub.
-    """
-    path = Path(wanted).expanduser().resolve()
-    if path.exists():
-        if revision is not None:
-            raise UsageError(f"{wanted}: --revision is for models of the Hub, and this is a directory: leave it out")
-        inside = path.is_relative_to(zoo.resolve())
-        return Source(str(path.relative_to(zoo.resolve()) if inside else path), None, path)
-    if is_hub_id(str(wanted)):
-        path = snapshot(str(wanted), revision)
-        return Source(str(wanted), path.name, path)
-    raise ZooError(f"{wanted}: no such directory")
-
-
-def is_hub_id(text: str) -> bool:
-    """Whether `text` can be a Hub id, "organisation/name"."""
-    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
-
-
-def resolve(text: str, revision: str | None, zoo: Path) -> Path:
-    """The directory that a recorded source means now. Nothing is downloaded: ZooError says how to."""
-    if revision is None:
-        return (zoo / text).resolve()
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    pinned = Path(HF_HUB_CACHE, f"models--{text.replace('/', '--')}", "snapshots", revision)
-    if pinned.is_dir():
-        return pinned  # where it nearly always is; to ask the library, a listing would import an HTTP client first
-
-    path = cached(text, revision)
-    if path is None:
-        raise ZooError(f"{text}: not in the local Hub cache any more: run `hf download {text} --revision {revision}`")
-    return path

@@ -14,8 +14,8 @@ from psserve.zoo.adding.incoming import Incoming
 from psserve.zoo.checkpoints import delta
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.safetensors import BLOCK, WeightFile, Weights
-from psserve.zoo.manifest import FileRecord, LinkRecord, Store, hash_file, new_hash
-from psserve.zoo.progress import Progress, reported
+from psserve.zoo.disk.manifest import FileRecord, LinkRecord, Store, hash_file, new_hash
+from psserve.zoo.disk.progress import Progress, reported
 
 
 @dataclass(frozen=True)

@@ -12,42 +12,11 @@ from typing import Any
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.safetensors import INDEX, Tensor, read_tensors
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
-from psserve.zoo.manifest import FILE_NAME
-from psserve.zoo.storage import read_json
-
-RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "temperature": ("0 or more", lambda value: value >= 0),
-    "top_k": ("-1 (all tokens), or 1 or more", lambda value: (value == -1 or value >= 1) and value == int(value)),
-    "top_p": ("above 0, at most 1", lambda value: 0 < value <= 1),
-    "min_p": ("0 to 1", lambda value: 0 <= value <= 1),
-    "repetition_penalty": ("0.01 to 2", lambda value: 0.01 <= value <= 2),
-}
-"""Field -> what a value must be. Outside, every request that leaves the field out would fail, or end the server."""
-
-
-def check_generation(path: Path, config: dict[str, Any]) -> None:
-    """Raise IncompatibleCheckpoint if a default in the file at `path` is none that a request may ask for."""
-    for field, (wanted, allows) in RANGES.items():
-        value = config.get(field)
-        if value is None:
-            continue
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not allows(value):
-            raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, and must be {wanted}: correct or remove it")
-
-
-def check_end_tokens(directory: Path, vocab_size: int, tokens: tuple[int, ...]) -> None:
-    """Raise IncompatibleCheckpoint if a token that ends an answer is none of the vocabulary's."""
-    for token in tokens:
-        if not 0 <= token < vocab_size:
-            raise IncompatibleCheckpoint(
-                f"{directory}: eos_token_id {token}: the vocabulary has tokens 0 to {vocab_size - 1}: correct it"
-            )
-
+from psserve.zoo.disk.manifest import FILE_NAME
+from psserve.zoo.disk.storage import read_json
 
 SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "Qwen3ForCausalLM")
 """Those that the exactness suite proves; add one once the suite passes on it."""
-
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -59,7 +28,6 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 CONFIG_FILES = ("config.json", "generation_config.json")
-
 COUNTS = (
     "vocab_size",
     "hidden_size",
@@ -70,6 +38,14 @@ COUNTS = (
     "max_position_embeddings",
 )
 """Fields of config.json that must be whole numbers from 1 on."""
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "temperature": ("0 or more", lambda value: value >= 0),
+    "top_k": ("-1 (all tokens), or 1 or more", lambda value: (value == -1 or value >= 1) and value == int(value)),
+    "top_p": ("above 0, at most 1", lambda value: 0 < value <= 1),
+    "min_p": ("0 to 1", lambda value: 0 <= value <= 1),
+    "repetition_penalty": ("0.01 to 2", lambda value: 0.01 <= value <= 2),
+}
+"""Field -> what a value must be. Outside, every request that leaves the field out would fail, or end the server."""
 
 
 @dataclass(frozen=True)
@@ -225,3 +201,23 @@ def check_counts(path: Path, config: dict[str, Any]) -> None:
             raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, not a number from 1 on: correct it")
     if type(config.get("head_dim")) not in (int, type(None)):
         raise IncompatibleCheckpoint(f"{path}: head_dim is {config['head_dim']!r}, not a number: correct it")
+
+
+def check_generation(path: Path, config: dict[str, Any]) -> None:
+    """Raise IncompatibleCheckpoint if a default in the file at `path` is none that a request may ask for."""
+    for field, (wanted, allows) in RANGES.items():
+        value = config.get(field)
+        if value is None:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not allows(value):
+            raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, and must be {wanted}: correct or remove it")
+
+
+def check_end_tokens(directory: Path, vocab_size: int, tokens: tuple[int, ...]) -> None:
+    """Raise IncompatibleCheckpoint if a token that ends an answer is none of the vocabulary's."""
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise IncompatibleCheckpoint(
+                f"{directory}: eos_token_id {token}: the vocabulary has tokens 0 to {vocab_size - 1}: correct it"
+            )

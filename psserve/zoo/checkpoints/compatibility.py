@@ -9,7 +9,7 @@ from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
-from psserve.zoo.manifest import FileRecord, hash_bytes
+from psserve.zoo.disk.manifest import FileRecord, hash_bytes
 
 KV_FIELDS = (
     "model_type",

@@ -6,28 +6,28 @@ rows at a time.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, Field, ValidationError
+
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.safetensors import BLOCK, Tensor, WeightFile, Weights, read_header
+from psserve.zoo.disk.manifest import Record, describe
+from psserve.zoo.disk.storage import read_json
 
 if TYPE_CHECKING:
     import torch
-import math
 
-from pydantic import ConfigDict, Field, ValidationError
-
-from psserve.zoo.manifest import Record, describe
-from psserve.zoo.storage import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MERGE_IT = "merge it with PEFT's merge_and_unload, save the model, and add that"
-
 SAME_SUM = {
     "auto_mapping",
     "corda_config",
@@ -48,7 +48,6 @@ SAME_SUM = {
     "task_type",
 }
 """Fields that say how an adapter is trained or placed, but nothing of the sum."""
-
 REASONS = {
     "alora_invocation_tokens": "it acts from certain tokens on only",
     "bias": "biases were trained too",
@@ -59,9 +58,13 @@ REASONS = {
     "use_dora": "DoRA also rescales the weights",
 }
 """Why a field that is set makes an adapter something else than a sum. Fields that are in no list are refused too."""
-
 INITIALISATIONS = (True, False, None, "gaussian", "eva")
 """Those that leave the base's own weights alone; PiSSA, OLoRA and others take a part out of them."""
+KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
+COPY = re.compile(r"base_model\.model\.(?P<layer>lm_head|model\.embed_tokens)(\.base_layer)?\.weight")
+"""The base's own output layer or embeddings, which PEFT may save with an adapter."""
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Element types of weights that can be added to -> PyTorch's name."""
 
 
 class AdapterConfig(Record):
@@ -122,14 +125,6 @@ def check_fields(path: Path, config: AdapterConfig) -> None:
         if value and field not in SAME_SUM and (field, value) != ("bias", "none"):
             reason = REASONS.get(field, "psserve does not know what it does to the weights")
             raise IncompatibleCheckpoint(f"{path}: {field} is {value!r} ({reason}): {MERGE_IT}")
-
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
-COPY = re.compile(r"base_model\.model\.(?P<layer>lm_head|model\.embed_tokens)(\.base_layer)?\.weight")
-"""The base's own output layer or embeddings, which PEFT may save with an adapter."""
-FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""Element types of weights that can be added to -> PyTorch's name."""
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,24 @@ from typing import Annotated, Protocol
 from pydantic import Field, TypeAdapter, ValidationError
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.manifest import Record, describe
-from psserve.zoo.progress import SILENT, Progress, reported
+from psserve.zoo.disk.manifest import Record, describe
+from psserve.zoo.disk.progress import SILENT, Progress, reported
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100 << 20
 """The limit that the safetensors library itself puts on a header, in bytes."""
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+EXPONENT_BITS: dict[str, tuple[str, int]] = {
+    "F64": ("uint64", 0x7FF0_0000_0000_0000),
+    "F32": ("uint32", 0x7F80_0000),
+    "F16": ("uint16", 0x7C00),
+    "BF16": ("uint16", 0x7F80),
+}
+"""Element type -> (unsigned type of its width, exponent's bits): NaN and infinity are the values with all of them set.
+On bits, because NumPy has no bfloat16."""
+BLOCK = 4 << 20
+"""Bytes of a tensor that are in memory at a time; a multiple of every element's size."""
+METADATA = TypeAdapter(dict[str, str])
 
 
 class Tensor(Record):
@@ -40,7 +51,6 @@ class Tensor(Record):
         return self.data_offsets[1] - self.data_offsets[0]
 
 
-METADATA = TypeAdapter(dict[str, str])
 HEADER = TypeAdapter(dict[str, Tensor])
 WEIGHT_MAP = TypeAdapter(dict[str, str])
 
@@ -125,49 +135,6 @@ def check_index(directory: Path, places: dict[str, str]) -> None:
         raise IncompatibleCheckpoint(f"{path}: {len(wrong)} tensors are not where it says: {shown}")
 
 
-EXPONENT_BITS: dict[str, tuple[str, int]] = {
-    "F64": ("uint64", 0x7FF0_0000_0000_0000),
-    "F32": ("uint32", 0x7F80_0000),
-    "F16": ("uint16", 0x7C00),
-    "BF16": ("uint16", 0x7F80),
-}
-"""Element type -> (unsigned type of its width, exponent's bits): NaN and infinity are the values with all of them set.
-On bits, because NumPy has no bfloat16."""
-
-
-def check_finite(files: Iterable[WeightFile], where: object, progress: Progress = SILENT) -> list[str]:
-    """Read all weights of `where`; the names of matrices that hold nothing but zeros.
-
-    IncompatibleCheckpoint names the first tensor with a value that is no number.
-    """
-    zero: list[str] = []
-    for file in files:
-        for name, tensor in file.tensors.items():
-            zeros = tensor.size > 0
-            for block in reported(file.read(name), progress):
-                if tensor.dtype in EXPONENT_BITS and not is_finite(block, tensor.dtype):
-                    raise IncompatibleCheckpoint(
-                        f"{where}: tensor {name} holds NaN or infinity: the training run diverged"
-                    )
-                zeros = zeros and not block.strip(b"\0")
-            if zeros and len(tensor.shape) > 1:
-                zero.append(name)
-    return zero
-
-
-def is_finite(block: bytes, dtype: str) -> bool:
-    """Whether every value of a floating-point block is a number."""
-    import numpy as np  # here, as commands that only list modules need not wait for NumPy
-
-    bits, exponent = EXPONENT_BITS[dtype]
-    mask = np.dtype(bits).type(exponent)
-    return not ((np.frombuffer(block, bits) & mask) == mask).any()
-
-
-BLOCK = 4 << 20
-"""Bytes of a tensor that are in memory at a time; a multiple of every element's size."""
-
-
 class ReadTensor(Protocol):
     """Reads a tensor's bytes in blocks of `size` (the last one may be shorter)."""
 
@@ -247,3 +214,32 @@ class Weights:
     def read(self, name: str, size: int = BLOCK) -> Iterator[bytes]:
         """See `ReadTensor`."""
         return self.places[name].read(name, size)
+
+
+def check_finite(files: Iterable[WeightFile], where: object, progress: Progress = SILENT) -> list[str]:
+    """Read all weights of `where`; the names of matrices that hold nothing but zeros.
+
+    IncompatibleCheckpoint names the first tensor with a value that is no number.
+    """
+    zero: list[str] = []
+    for file in files:
+        for name, tensor in file.tensors.items():
+            zeros = tensor.size > 0
+            for block in reported(file.read(name), progress):
+                if tensor.dtype in EXPONENT_BITS and not is_finite(block, tensor.dtype):
+                    raise IncompatibleCheckpoint(
+                        f"{where}: tensor {name} holds NaN or infinity: the training run diverged"
+                    )
+                zeros = zeros and not block.strip(b"\0")
+            if zeros and len(tensor.shape) > 1:
+                zero.append(name)
+    return zero
+
+
+def is_finite(block: bytes, dtype: str) -> bool:
+    """Whether every value of a floating-point block is a number."""
+    import numpy as np  # here, as commands that only list modules need not wait for NumPy
+
+    bits, exponent = EXPONENT_BITS[dtype]
+    mask = np.dtype(bits).type(exponent)
+    return not ((np.frombuffer(block, bits) & mask) == mask).any()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.storage import read_json
+from psserve.zoo.disk.storage import read_json
 
 PARTS = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens")
 """The parts of tokenizer.json that decide which ids a text becomes, and back."""

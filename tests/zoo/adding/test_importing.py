@@ -15,9 +15,10 @@ from blake3 import blake3
 from safetensors.numpy import load_file, save_file
 
 from psserve.errors import IncompatibleCheckpoint, ModuleExists, UsageError, ZooError
-from psserve.zoo import Zoo, storage
-from psserve.zoo.manifest import Store
-from psserve.zoo.storage import lock
+from psserve.zoo import Zoo
+from psserve.zoo.disk import storage
+from psserve.zoo.disk.manifest import Store
+from psserve.zoo.disk.storage import lock
 
 
 def snapshot(zoo: Zoo) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""`zoo.toml` and `module.toml`: their fields, and how they are read and written.
+"""`zoo.toml` and `module.toml`: their fields, how they are read and written, and the names and hashes in them.
 
 A manifest is the last file written, so its presence means that what it describes is complete.
 """
@@ -16,93 +16,23 @@ from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from psserve.errors import ManifestError, ModuleExists, UsageError
-from psserve.zoo.progress import SILENT, Progress
-from psserve.zoo.storage import write_atomically
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-RESERVED = frozenset({"base", "all", "auto", "router", "prefill"})
-"""Words that the command line, the router or the fleet give a meaning of their own."""
-
-
-def check_name(name: str, what: str = "module name") -> str:
-    """Return `name` if it may be used; UsageError otherwise."""
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            f"{what} {name[:80]!r}: use 1 to 64 characters of a-z 0-9 . _ - and start with a letter or a digit"
-        )
-    if name in RESERVED:
-        raise UsageError(f"{what} {name!r} is reserved ({', '.join(sorted(RESERVED))}): choose another")
-    return name
-
-
-def check_free(wanted: Iterable[str], base: str, taken: dict[str, str]) -> None:
-    """Raise ModuleExists if one of `wanted` (a name and its aliases) is the base's, a module's (`taken`), or repeated.
-
-    `taken` maps each name and alias in use to the module that has it.
-    """
-    seen: set[str] = set()
-    for name in wanted:
-        if name == base:
-            raise ModuleExists(f"{name!r} is the name of the zoo's base: choose another")
-        if name in taken:
-            raise ModuleExists(f"{name!r} is taken by module {taken[name]!r}: choose another")
-        if name in seen:
-            raise ModuleExists(f"{name!r} is given twice: name and aliases must differ")
-        seen.add(name)
-
-
-def default_base_name(source: str) -> str:
-    """A base's name made of the last part of its path or Hub id, e.g. "Qwen/Qwen3-0.6B" -> "qwen3-0.6b"."""
-    last = source.rstrip("/").rpartition("/")[2].lower()
-    name = re.sub(r"[^a-z0-9._-]+", "-", last).lstrip("._-")[:64]
-    return f"{name}-model" if name in RESERVED else name
-
-
-CHUNK = 4 << 20
-"""Bytes read at a time: read into one buffer, which keeps memory small and is no slower than mapping the file."""
-
-
-def new_hash() -> blake3:
-    """A hash to be fed; `hexdigest()` gives the 64 characters of a manifest."""
-    return blake3(max_threads=blake3.AUTO)
-
-
-def hash_bytes(content: bytes) -> str:
-    """BLAKE3 of a short content, in hex."""
-    return blake3(content).hexdigest()
-
-
-def hash_file(path: Path, progress: Progress = SILENT) -> str:
-    """BLAKE3 of a file's content, in hex."""
-    digest, buffer = new_hash(), bytearray(CHUNK)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        while size := file.readinto(buffer):
-            digest.update(view[:size])
-            progress.advance(size)
-    return digest.hexdigest()
-
-
-def record_files(files: Iterable[Path], progress: Progress = SILENT, what: str = "hashing") -> tuple[FileRecord, ...]:
-    """Names, sizes and hashes of files."""
-    sizes = {file: file.stat().st_size for file in files}
-    progress.stage(what, sum(sizes.values()))
-    return tuple(
-        FileRecord(name=file.name, size=size, blake3=hash_file(file, progress)) for file, size in sizes.items()
-    )
-
+from psserve.zoo.disk.progress import SILENT, Progress
+from psserve.zoo.disk.storage import write_atomically
 
 SCHEMA_VERSION = 1
 """The newest that this psserve reads and the one it writes."""
 ZOO_MANIFEST = "zoo.toml"
 MODULE_MANIFEST = "module.toml"
-
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+RESERVED = frozenset({"base", "all", "auto", "router", "prefill"})
+"""Words that the command line, the router or the fleet give a meaning of their own."""
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+OLD_HASH = re.compile(rb"^blake2b = ", re.MULTILINE)
+CHUNK = 4 << 20
+"""Bytes read at a time: read into one buffer, which keeps memory small and is no slower than mapping the file."""
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 FileName = Annotated[str, StringConstraints(pattern=f"^{FILE_NAME.pattern}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
 Store = Literal["copy", "link", "delta"]
 """How a module's weights are kept: in its directory, elsewhere, or as what differs from the base (compressed)."""
 
@@ -239,7 +169,6 @@ class ModuleManifest(Record):
 
 
 M = TypeVar("M", bound=Record)
-OLD_HASH = re.compile(rb"^blake2b = ", re.MULTILINE)
 
 
 def read_manifest(path: Path, model: type[M]) -> M:
@@ -276,3 +205,67 @@ def describe(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "document"
     return f"{field}: {first['msg']}"
+
+
+def check_name(name: str, what: str = "module name") -> str:
+    """Return `name` if it may be used; UsageError otherwise."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{what} {name[:80]!r}: use 1 to 64 characters of a-z 0-9 . _ - and start with a letter or a digit"
+        )
+    if name in RESERVED:
+        raise UsageError(f"{what} {name!r} is reserved ({', '.join(sorted(RESERVED))}): choose another")
+    return name
+
+
+def check_free(wanted: Iterable[str], base: str, taken: dict[str, str]) -> None:
+    """Raise ModuleExists if one of `wanted` (a name and its aliases) is the base's, a module's (`taken`), or repeated.
+
+    `taken` maps each name and alias in use to the module that has it.
+    """
+    seen: set[str] = set()
+    for name in wanted:
+        if name == base:
+            raise ModuleExists(f"{name!r} is the name of the zoo's base: choose another")
+        if name in taken:
+            raise ModuleExists(f"{name!r} is taken by module {taken[name]!r}: choose another")
+        if name in seen:
+            raise ModuleExists(f"{name!r} is given twice: name and aliases must differ")
+        seen.add(name)
+
+
+def default_base_name(source: str) -> str:
+    """A base's name made of the last part of its path or Hub id, e.g. "Qwen/Qwen3-0.6B" -> "qwen3-0.6b"."""
+    last = source.rstrip("/").rpartition("/")[2].lower()
+    name = re.sub(r"[^a-z0-9._-]+", "-", last).lstrip("._-")[:64]
+    return f"{name}-model" if name in RESERVED else name
+
+
+def new_hash() -> blake3:
+    """A hash to be fed; `hexdigest()` gives the 64 characters of a manifest."""
+    return blake3(max_threads=blake3.AUTO)
+
+
+def hash_bytes(content: bytes) -> str:
+    """BLAKE3 of a short content, in hex."""
+    return blake3(content).hexdigest()
+
+
+def hash_file(path: Path, progress: Progress = SILENT) -> str:
+    """BLAKE3 of a file's content, in hex."""
+    digest, buffer = new_hash(), bytearray(CHUNK)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(view[:size])
+            progress.advance(size)
+    return digest.hexdigest()
+
+
+def record_files(files: Iterable[Path], progress: Progress = SILENT, what: str = "hashing") -> tuple[FileRecord, ...]:
+    """Names, sizes and hashes of files."""
+    sizes = {file: file.stat().st_size for file in files}
+    progress.stage(what, sum(sizes.values()))
+    return tuple(
+        FileRecord(name=file.name, size=size, blake3=hash_file(file, progress)) for file, size in sizes.items()
+    )

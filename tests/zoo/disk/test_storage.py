@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from psserve.errors import ZooError
-from psserve.zoo import storage
-from psserve.zoo.storage import lock, write_atomically
+from psserve.zoo.disk import storage
+from psserve.zoo.disk.storage import lock, write_atomically
 
 HOLD = """
 import sys, pathlib
-from psserve.zoo.storage import lock
+from psserve.zoo.disk.storage import lock
 with lock(pathlib.Path(sys.argv[1])):
     print(flush=True)
     input()

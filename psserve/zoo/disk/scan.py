@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psserve.errors import ManifestError, UnknownModule
-from psserve.zoo.manifest import MODULE_MANIFEST, ModuleManifest, read_manifest
-from psserve.zoo.model import Base, Module, check_stored
+from psserve.zoo.disk.manifest import MODULE_MANIFEST, ModuleManifest, read_manifest
+from psserve.zoo.disk.model import Base, Module, check_stored
 
 RENAMED_MANIFEST = ".renamed.toml"
-"""The manifest that replaces `module.toml` once the directory has its new name (see `psserve.zoo.transactions`)."""
+"""The manifest that replaces `module.toml` once the directory has its new name (see transactions.py)."""
 
 
 @dataclass(frozen=True)

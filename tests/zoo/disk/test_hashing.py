@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from psserve.zoo.manifest import CHUNK, hash_file, record_files
-from psserve.zoo.progress import Progress
+from psserve.zoo.disk.manifest import CHUNK, hash_file, record_files
+from psserve.zoo.disk.progress import Progress
 
 
 class Heard(Progress):

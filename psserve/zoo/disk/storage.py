@@ -1,4 +1,7 @@
-"""Files written so that a crash or a second writer can never leave half of one."""
+"""Files, directories and locks: written so that a crash or a second writer can never leave half of one.
+
+Also reads JSON of unknown origin, and sees whether a disk has room.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +18,17 @@ from typing import Any, TextIO
 
 from psserve.errors import IncompatibleCheckpoint, ZooError
 
-
-def check_space(directory: Path, needed: int) -> None:
-    """Raise ZooError unless `needed` bytes are free on the disk of `directory`, which may have to be made first."""
-    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise ZooError(f"{directory}: {size(needed)} needed, {size(free)} free: make room on its disk")
-
-
-def size(count: int) -> str:
-    """Bytes, for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-MAX_BYTES = 64 << 20
+LOCK_WAIT_S = 10.0
+LOCK_POLL_S = 0.05
+MAX_JSON_BYTES = 64 << 20
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint, {} if there is no such file."""
     if not path.exists():
         return {}
-    if path.stat().st_size > MAX_BYTES:
-        raise IncompatibleCheckpoint(f"{path}: larger than {MAX_BYTES >> 20} MiB: not what it should be")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise IncompatibleCheckpoint(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB: not what it should be")
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -45,10 +36,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise IncompatibleCheckpoint(f"{path}: expected a JSON object")
     return document
-
-
-LOCK_WAIT_S = 10.0
-LOCK_POLL_S = 0.05
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
@@ -72,6 +59,19 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_space(directory: Path, needed: int) -> None:
+    """Raise ZooError unless `needed` bytes are free on the disk of `directory`, which may have to be made first."""
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ZooError(f"{directory}: {size(needed)} needed, {size(free)} free: make room on its disk")
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 @contextmanager

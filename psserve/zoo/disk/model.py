@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from psserve.errors import ManifestError
-from psserve.zoo.manifest import BaseRecord, EvaluationRecord, FileRecord, ModuleManifest
+from psserve.zoo.disk.manifest import BaseRecord, EvaluationRecord, FileRecord, ModuleManifest
 
 TrainingState = Literal["on cache", "not on cache", "other base", "no record"]
 """On what a module's record says that it was trained, seen from the zoo's base: its KV cache, or something else."""

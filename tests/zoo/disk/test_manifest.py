@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psserve.errors import ManifestError
-from psserve.zoo.manifest import (
+from psserve.zoo.disk.manifest import (
     FILE_NAME,
     NAME,
     EvaluationRecord,

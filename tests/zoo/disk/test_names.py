@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psserve.errors import ModuleExists, UsageError
-from psserve.zoo.manifest import NAME, RESERVED, check_free, check_name, default_base_name
+from psserve.zoo.disk.manifest import NAME, RESERVED, check_free, check_name, default_base_name
 
 BAD = ["", ".", "..", "../x", "a/b", "-a", "_a", "Math", "a b", "a\n", "é", "a\0", "a" * 65]
 

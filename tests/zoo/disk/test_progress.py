@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from psserve.zoo import progress
-from psserve.zoo.progress import StreamProgress
+from psserve.zoo.disk import progress
+from psserve.zoo.disk.progress import StreamProgress
 
 
 class Terminal(io.StringIO):
