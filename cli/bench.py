@@ -14,7 +14,7 @@ from .output import one_line
 from .workload_options import workload_options
 
 if TYPE_CHECKING:
-    from psserve.bench.target import Target
+    from psserve.bench.measure.target import Target
     from psserve.bench.workloads.choice import WorkloadChoice
 
 SUBCOMMANDS = {
@@ -114,9 +114,9 @@ def command(
     import uvloop
 
     from psserve.bench.load.options import LoadOptions
-    from psserve.bench.one_run import OneRun, run_once
+    from psserve.bench.measure.one_run import OneRun, run_once
     from psserve.bench.progress import ShownProgress
-    from psserve.bench.shown import show_line, warnings_of
+    from psserve.bench.result import show_line, warnings_of
     from psserve.bench.slo import Slo
     from psserve.errors import UsageError
 
@@ -187,7 +187,7 @@ def _command_line(arguments: list[str]) -> str:
 
 
 def _target(urls: tuple[str, ...], api_key: str | None, zoo_dir: Path | None) -> Target:
-    from psserve.bench.target import target_of_urls, target_of_zoo
+    from psserve.bench.measure.target import target_of_urls, target_of_zoo
     from psserve.zoo import find_zoo
 
     return target_of_urls(urls, api_key) if urls else target_of_zoo(find_zoo(zoo_dir), api_key)

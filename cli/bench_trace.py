@@ -31,11 +31,9 @@ def command(
     """
     from dataclasses import asdict
 
-    from psserve.bench.record_file import read_records
-    from psserve.bench.trace.chrome import chrome_trace
-    from psserve.bench.trace.otlp import otlp_trace
-    from psserve.bench.trace.terminal import show_waterfall
-    from psserve.bench.trace.waterfall import waterfall
+    from psserve.bench.record import read_records
+    from psserve.bench.trace.formats import chrome_trace, otlp_trace
+    from psserve.bench.trace.waterfall import show_waterfall, waterfall
     from psserve.console import console
 
     header, made = read_records(records)

@@ -87,8 +87,7 @@ _OTHERS = ("workload", "trace", "trace_block_tokens", "single_module")
 
 def _choice(values: dict[str, Any], forever: bool) -> WorkloadChoice:
     from psserve.bench.workloads.choice import FOR_TRACES, WorkloadChoice
-    from psserve.bench.workloads.length import Length
-    from psserve.bench.workloads.order import Order
+    from psserve.bench.workloads.workload import Length, Order
     from psserve.errors import UsageError
 
     if "rate" in values:

@@ -22,7 +22,7 @@ from psserve.bench.simulator.line import line_of
 from psserve.bench.simulator.loads import module_names
 from psserve.bench.simulator.setup import Setup, SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
-from psserve.bench.workloads.length import Length
+from psserve.bench.workloads.workload import Length
 
 MODEL, HARDWARE, MODULES, PREFILL, DECODE = "Llama-3.1-8B", "A100-80G", 4, 4, 4
 SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated")

@@ -22,7 +22,7 @@ from psserve.bench.simulator.line import line_of
 from psserve.bench.simulator.loads import module_names
 from psserve.bench.simulator.setup import Setup, SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
-from psserve.bench.workloads.length import Length
+from psserve.bench.workloads.workload import Length
 
 MODEL, HARDWARE = "Llama-3.1-8B", "H100"
 MODULES = (1, 4, 16, 64)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from psserve.bench.record_file import read_records
+from psserve.bench.record import read_records
 from psserve.bench.result import read_results
 from tests.router.conftest import Fleet, eventually
 

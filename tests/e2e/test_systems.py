@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from psserve.bench.record import PHASES
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import running_system
-from psserve.bench.trace.exports import FILES
-from psserve.bench.trace.join import with_spans
-from psserve.bench.trace.phases import PHASES
+from psserve.bench.trace.spans import FILES, with_spans
 from psserve.training.reference import generate
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from psserve.bench.compare.systems import Systems
+from psserve.bench.measure.target import Target, target_of_urls
 from psserve.bench.report.point import Load
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import SYSTEMS
-from psserve.bench.target import Target, target_of_urls
 from psserve.errors import UsageError
 from psserve.zoo import Zoo, find_zoo
 

@@ -12,9 +12,9 @@ from typing import Any
 from psserve.bench.load.caller import open_http
 from psserve.bench.load.endpoints import check_endpoints
 from psserve.bench.load.options import LoadOptions
+from psserve.bench.measure.target import Target
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import running_system
-from psserve.bench.target import Target
 
 Note = Callable[[str], None]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from psserve.bench.record import handoff_share
 from psserve.bench.report.point import Cell
 from psserve.bench.report.summary import Spread, Summary
-from psserve.bench.trace.phases import handoff_share
 
 
 def document(summary: Summary) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from psserve.bench.report.summary import Summary
 from psserve.bench.report.tables import name
-from psserve.bench.shown import warnings_of
+from psserve.bench.result import warnings_of
 
 
 def notes(summary: Summary) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psserve.bench.record import HANDOFF, handoff_share
 from psserve.bench.report.axes import STYLE, bars, curve, number, steps
 from psserve.bench.report.metric import (
     DECODE_HIT,
@@ -21,7 +22,6 @@ from psserve.bench.report.metric import (
 from psserve.bench.report.palette import PHASES, colours
 from psserve.bench.report.point import Cell
 from psserve.bench.report.summary import Spread, Summary
-from psserve.bench.trace.phases import HANDOFF, handoff_share
 
 AXES = {"concurrency": "sessions at a time", "rate": "sessions that arrive a second"}
 DASHED = "; dashed: "

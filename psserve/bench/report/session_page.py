@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from psserve.bench.record_file import RunHeader
+from psserve.bench.record import PHASES, RunHeader
 from psserve.bench.report.axes import number
 from psserve.bench.report.page import render
 from psserve.bench.report.palette import ALL
 from psserve.bench.report.palette import PHASES as COLOURS
-from psserve.bench.trace.phases import PHASES
 from psserve.bench.trace.waterfall import Row, Waterfall
 
 

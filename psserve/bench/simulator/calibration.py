@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from psserve.bench.record_file import read_records
+from psserve.bench.record import read_records
 from psserve.bench.simulator.costs import Costs, DecodeCosts, PrefillCosts, TransferCosts
 from psserve.bench.simulator.fitting import Fit, fit
 from psserve.bench.simulator.samples import Samples

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from psserve.bench.metrics import summarise
+from psserve.bench.record import mean_seconds
 from psserve.bench.result import Line, RunFacts, result_line
 from psserve.bench.simulator.cells import Load
 from psserve.bench.simulator.setup import Setup
 from psserve.bench.simulator.simulation import Outcome
 from psserve.bench.slo import Slo
-from psserve.bench.trace.phases import mean_seconds
 
 
 def line_of(

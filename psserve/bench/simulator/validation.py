@@ -10,8 +10,7 @@ from statistics import median
 from typing import Any
 
 from psserve.bench.metrics import summarise
-from psserve.bench.record import RequestRecord
-from psserve.bench.record_file import read_records
+from psserve.bench.record import RequestRecord, read_records
 from psserve.bench.result import Line
 from psserve.bench.simulator.calibration import calibrate
 from psserve.bench.simulator.costs import Costs

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from psserve.bench.trace.exports import export_args
+from psserve.bench.trace.spans import export_args
 from psserve.fleet.options.options import DeviceChoice, DtypeChoice, FleetOptions, TransferChoice
 from psserve.fleet.plan.devices import Machine
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from psserve.bench.session import BLOCK_TOKENS, Session
 from psserve.bench.workloads.generate import iterate_sessions, make_sessions, with_single_module
-from psserve.bench.workloads.presets import preset_workload
 from psserve.bench.workloads.trace import TraceOptions, modules_of, read_trace
-from psserve.bench.workloads.workload import Preset
+from psserve.bench.workloads.workload import Preset, preset_workload
 from psserve.errors import UsageError
 
 FOR_TRACES = ("order", "seed", "scale", "sessions")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from psserve.bench.record_file import read_records
+from psserve.bench.record import read_records
 from psserve.bench.result import read_results
 from tests.router.conftest import Fleet, eventually
 

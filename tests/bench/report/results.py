@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from psserve.bench.metrics import summarise
-from psserve.bench.record import RequestRecord
+from psserve.bench.record import RequestRecord, mean_seconds
 from psserve.bench.result import Line, RunFacts, result_line
-from psserve.bench.trace.phases import mean_seconds
 from tests.bench.records import record
 
 SPANS = {"prefill": (0.1, 0.4), "transfer": (0.4, 0.5), "decode": (0.5, 1.0)}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psserve.bench.record_file import RunHeader, write_records
+from psserve.bench.record import RunHeader, write_records
 from psserve.bench.simulator.calibration import calibrate
 from psserve.bench.simulator.fitting import fit
 from psserve.bench.simulator.simulation import simulate

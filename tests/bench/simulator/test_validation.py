@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psserve.bench.record_file import RunHeader, write_records
+from psserve.bench.record import RunHeader, write_records
 from psserve.bench.result import Line
 from psserve.bench.session import Session
 from psserve.bench.simulator.cells import Load, simulate_cells

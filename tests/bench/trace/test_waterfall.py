@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from psserve.bench.record import RequestRecord
-from psserve.bench.record_file import RunHeader, read_records, write_records
+from psserve.bench.record import RequestRecord, RunHeader, read_records, write_records
 from psserve.bench.trace.waterfall import waterfall
 from psserve.cli.main import cli
 from psserve.errors import BenchError, UsageError

@@ -14,10 +14,7 @@ from hypothesis import strategies as st
 
 from psserve.bench.session import Session
 from psserve.bench.workloads.generate import iterate_sessions, make_sessions, with_single_module
-from psserve.bench.workloads.length import Length
-from psserve.bench.workloads.order import Order
-from psserve.bench.workloads.presets import preset_workload
-from psserve.bench.workloads.workload import PRESETS, Preset
+from psserve.bench.workloads.workload import PRESETS, Length, Order, Preset, preset_workload
 from psserve.errors import UsageError
 
 MODULES = ("math", "code", "tools", "plan")
@@ -50,7 +47,7 @@ def test_the_same_parameters_make_the_same_sessions(
 def test_two_processes_make_equal_sessions() -> None:
     code = (
         "from psserve.bench.workloads.generate import make_sessions;"
-        "from psserve.bench.workloads.presets import preset_workload;"
+        "from psserve.bench.workloads.workload import preset_workload;"
         "rate = {'arrival': 'poisson', 'sessions_per_s': 1.0};"
         "print(make_sessions(preset_workload('reflexion', ('a', 'b'), sessions=3, **rate)))"
     )

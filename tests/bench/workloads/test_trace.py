@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psserve.bench.session import Call, Step
-from psserve.bench.workloads.order import Order
 from psserve.bench.workloads.trace import TraceOptions, modules_of, read_trace
+from psserve.bench.workloads.workload import Order
 from psserve.errors import TraceError
 
 

@@ -1,17 +1,23 @@
-"""Spans of requests: the client's records and what servers noted, joined by the answer's id and the bootstrap room."""
+"""Spans of requests: the client's records and what servers noted, joined by the answer's id and the bootstrap room.
+
+What servers note is SGLang's `--export-metrics-to-file`, one JSON object a line and request. Stock SGLang has it, so
+every system is looked at in the same way: psserve, its baselines, and anybody's own server. A prefill and a decode
+server that worked on one request wrote the same bootstrap room.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from psserve.bench.record import RequestRecord
-from psserve.bench.trace.exports import ServerNote, read_exports
-from psserve.bench.trace.phases import PHASES, Spans
+import orjson
+
+from psserve.bench.record import PHASES, RequestRecord, Spans
 
 PATIENCE_S = 3.0
 """Servers write their lines beside their answers, so the last ones may come a little later than these."""
@@ -68,3 +74,64 @@ def _between(phases: Sequence[str], record: RequestRecord, ends: Sequence[float]
     for end in (*(end - started for end in ends), record.done_s):
         edges.append(min(max(end, edges[-1]), record.done_s))
     return dict(zip(phases, pairwise(edges), strict=True))
+
+
+FILES = "sglang-request-metrics-*.log"
+
+
+def export_args(directory: Path) -> tuple[str, ...]:
+    """SGLang's arguments for it. Several servers may share a directory.
+
+    Requests are logged at the lowest level, too: only then do the exported lines leave the prompts out, and short lines
+    are written whole.
+    """
+    return (
+        *("--export-metrics-to-file", "--export-metrics-to-file-dir", str(directory)),
+        *("--log-requests", "--log-requests-level", "0"),
+    )
+
+
+@dataclass(frozen=True)
+class ServerNote:
+    """One request on one server. Times are seconds since 1970."""
+
+    request_id: str
+    room: int | None
+    """Pairs a prefill and a decode server; None on a server that does both."""
+    received: float
+    queued: float
+    """It could have been computed: on a decode server, its KV was there."""
+    started: float
+    prefilled: float | None
+    """Its prompt was read; a decode server reads none."""
+    finished: float
+
+
+def read_exports(directory: Path, since: float = 0.0) -> list[ServerNote]:
+    """The requests that finished after `since` (seconds since 1970), as far as they are whole."""
+    notes = (note for path in sorted(directory.rglob(FILES)) for note in _notes(path))
+    return [note for note in notes if note.finished >= since]
+
+
+def _notes(path: Path) -> Iterator[ServerNote]:
+    for line in path.read_bytes().splitlines():
+        try:
+            yield _note(orjson.loads(line))
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            # Aborted requests have no times, and the last line may still be being written.
+            continue
+
+
+def _note(line: dict[str, Any]) -> ServerNote:
+    """Raises KeyError for a request without times, TypeError for a line that is no such object."""
+    parameters = orjson.loads(line["request_parameters"])
+    started = line["forward_entry_time"]
+    return ServerNote(
+        request_id=line["id"],
+        room=parameters.get("bootstrap_room"),
+        received=line["request_received_ts"],
+        queued=started - line["queue_time"],
+        started=started,
+        prefilled=line.get("prefill_finished_time"),
+        finished=line["request_finished_ts"],
+    )

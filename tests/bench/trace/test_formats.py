@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from psserve.bench.record_file import RunHeader
-from psserve.bench.trace.chrome import chrome_trace
-from psserve.bench.trace.otlp import otlp_trace
+from psserve.bench.record import RunHeader
+from psserve.bench.trace.formats import chrome_trace, otlp_trace
 from tests.bench.records import record
 
 HEADER = RunHeader("run-1", "shared", 1_000.0)

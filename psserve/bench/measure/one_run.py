@@ -16,16 +16,14 @@ from psserve.bench.load.caller import open_http
 from psserve.bench.load.fits import context_limits, too_long
 from psserve.bench.load.options import LoadOptions, LoadProgress
 from psserve.bench.load.run import run_load
+from psserve.bench.measure.target import Target, served_modules
 from psserve.bench.metrics import summarise
-from psserve.bench.record import RequestRecord
-from psserve.bench.record_file import RunHeader, write_records
+from psserve.bench.record import RequestRecord, RunHeader, mean_seconds, write_records
 from psserve.bench.result import Line, RunFacts, append_result, result_line
 from psserve.bench.session import Session
 from psserve.bench.slo import Slo
 from psserve.bench.systems.counters import Counters
-from psserve.bench.target import Target, served_modules
-from psserve.bench.trace.join import with_spans
-from psserve.bench.trace.phases import mean_seconds
+from psserve.bench.trace.spans import with_spans
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.trace import modules_of
 
@@ -54,7 +52,7 @@ class OneRun:
     run: str | None = None
     """The run's name; None: system and time."""
     exports: Path | None = None
-    """Where the servers write down what they did when (psserve.bench.trace.exports): requests get their spans."""
+    """Where the servers write down what they did when (psserve.bench.trace.spans): requests get their spans."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More keys for `psserve` in the result line."""
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.bench.trace.exports import ServerNote, read_exports
-from psserve.bench.trace.join import join
-from psserve.bench.trace.phases import PHASES, handoff_share, mean_seconds
+from psserve.bench.record import PHASES, handoff_share, mean_seconds
+from psserve.bench.trace.spans import ServerNote, join, read_exports
 from tests.bench.records import record
 
 STARTED = 1_000_000.0
