@@ -12,17 +12,12 @@ from typing import Any
 import click
 
 from psserve.errors import UsageError
+from psserve.fleet.options.options import FleetOptions, RouterOptions
 
 from .damaged import warn_damaged
+from .model_options import flags, model_options
 from .options import json_option, zoo_option
 from .task_classifier import check_classifier
-
-_ROUTER = (
-    *("host", "port", "request_timeout_secs", "drain_secs", "prefill_policy", "decode_policy", "kv_events"),
-    *("task_classifier", "task_threshold", "default_module", "log_format", "otlp_traces_endpoint"),
-    *("api_key_file", "insecure", "ssl_certfile", "ssl_keyfile", "allowed_hosts"),
-)
-_POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "random"])
 
 
 @click.command("launch")
@@ -33,42 +28,11 @@ _POLICIES = click.Choice(["prefix", "session", "round-robin", "least-loaded", "r
     type=click.Path(path_type=Path),
     help="What to serve and where [default: fleet.toml in the zoo, if there]. Flags win over it.",
 )
-@click.option("--modules", metavar="A,B", help="Serve only these modules [default: all].")
-@click.option("--serve-base/--no-serve-base", default=None, help="Serve the base itself too, under its own name.")
+@model_options(FleetOptions)
 @click.option("--prefill", type=int, help="Number of prefill servers [default: 1].")
-@click.option("--host", help="Address of the router [default: 127.0.0.1].")
-@click.option("--port", type=int, help="Port of the router; 0 picks a free one [default: 30000].")
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), help="[default: auto]")
-@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="[default: auto]")
-@click.option("--transfer", type=click.Choice(["auto", "nixl", "mooncake"]), help="[default: auto]")
-@click.option("--page-size", type=int, help="Tokens of one KV page [default: 16].")
 @click.option("--kv-tokens", type=int, help="KV pool of each server, in tokens.")
-@click.option("--context-length", type=int, help="Longest prompt and answer together, in tokens.")
-@click.option("--chunked-prefill-size", type=int, help="Longest piece of a prompt computed at once, in tokens.")
-@click.option("--max-running-requests", type=int, help="Requests that a server computes at a time.")
-@click.option("--request-timeout-secs", type=float, help="Longest time of a request [default: 600].")
-@click.option("--start-timeout-secs", type=float, help="Longest time until ready [default: 300].")
-@click.option("--drain-secs", type=float, help="Time for requests in flight at stop [default: 30].")
-@click.option("--prefill-policy", type=_POLICIES, help="Which prefill server computes a prompt [default: prefix].")
-@click.option("--decode-policy", type=_POLICIES, help="Which replica of a module answers [default: session].")
-@click.option("--kv-events/--no-kv-events", default=None, help="Route prompts by what caches report [default: no].")
-@click.option(
-    "--task-classifier",
-    metavar="NAME",
-    help="What chooses modules for model `auto`: tfidf, base-model, an installed one, or none [default: tfidf].",
-)
-@click.option("--task-threshold", type=float, help="Confidence that `auto` chooses a module from [default: 0.25].")
-@click.option("--default-module", metavar="NAME", help="Who gets `auto` below it [default: refused].")
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="Of the router's log [default: text].")
-@click.option("--otlp-traces-endpoint", metavar="HOST:PORT", help="Collector for traces, OTLP/HTTP [default: none].")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="What clients must send [also: $PSSERVE_API_KEY].")
-@click.option(
-    "--api-key-file", metavar="FILE", help="Keys of clients, see `psserve keys` [default: the zoo's keys.toml]."
-)
-@click.option("--insecure", is_flag=True, default=None, help="Let other machines in without a key.")
-@click.option("--ssl-certfile", metavar="FILE", help="Certificate (PEM): serve HTTPS.")
-@click.option("--ssl-keyfile", metavar="FILE", help="Its private key (PEM).")
-@click.option("--allowed-hosts", metavar="A,B", help="Names under which clients may come, beside localhost.")
+@model_options(RouterOptions)
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set this in every SGLang server.")
 @click.option("--watch", is_flag=True, help="Serve what the zoo has: follow every module that comes, changes or goes.")
 @click.option("--detach", is_flag=True, help="Return once the fleet is ready; it goes on in the background.")
@@ -83,7 +47,7 @@ def command(
     detach: bool,
     dry_run: bool,
     as_json: bool,
-    **flags: Any,
+    **given: Any,
 ) -> None:
     """Serve the zoo until Ctrl-C.
 
@@ -105,7 +69,7 @@ def command(
     from psserve.zoo import Zoo, find_zoo
 
     zoo = Zoo.open(find_zoo(zoo_dir))
-    options = load_options(zoo.path, config, _flags(**flags))
+    options = load_options(zoo.path, config, _flags(**given))
     check_classifier(options.router.task_classifier)
     if api_key == "":
         raise UsageError("--api-key is empty")
@@ -128,8 +92,6 @@ def command(
 
 
 def _flags(
-    modules: str | None,
-    allowed_hosts: str | None,
     kv_tokens: int | None,
     env: tuple[str, ...],
     engine_args: tuple[str, ...],
@@ -140,21 +102,13 @@ def _flags(
 
     if engine_args and not engine_args[0].startswith("-"):
         raise UsageError(f"unexpected argument {engine_args[0]!r}; SGLang's own arguments follow after --")
-    if modules is not None:
-        given["modules"] = _names(modules)
-    if allowed_hosts is not None:
-        given["allowed_hosts"] = _names(allowed_hosts)
-    keys = {"prefill": "prefill.replicas"} | {name: f"router.{name}" for name in _ROUTER}
+    keys = {"prefill": "prefill.replicas"} | {name: f"router.{name}" for name in flags(RouterOptions)}
     return Flags(
         values={keys.get(name, name): value for name, value in given.items() if value is not None},
         kv_tokens=kv_tokens,
         env=dict(_assignment(text) for text in env),
         args=engine_args,
     )
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _show(plan: Any, as_json: bool) -> None:

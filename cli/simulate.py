@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from psserve.contracts.router_config import POLICIES, PolicyName
+
 from .options import json_option
 from .workload_options import workload_options
 
 if TYPE_CHECKING:
     from psserve.bench.simulator.setup import SystemName
     from psserve.bench.workloads.choice import WorkloadChoice
-    from psserve.contracts.router_config import PolicyName
 
 SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora", "single")
-POLICIES = ("prefix", "session", "round-robin", "least-loaded", "random")
 
 
 @click.command("simulate")

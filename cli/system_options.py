@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from psserve.errors import UsageError
+from psserve.fleet.options.options import FleetOptions
+
+from .model_options import field_option
 
 if TYPE_CHECKING:
     from psserve.bench.systems.spec import SystemSpec
@@ -27,16 +30,7 @@ _OPTIONS = (
         help="KV cache of all servers of a system together.",
     ),
     click.option("--context-length", type=click.IntRange(2), help="Longest prompt and answer [default: the base's]."),
-    click.option("--device", type=click.Choice(("auto", "cuda", "cpu")), default="auto", show_default=True),
-    click.option(
-        "--dtype",
-        type=click.Choice(("auto", "float32", "bfloat16", "float16")),
-        default="auto",
-        show_default=True,
-    ),
-    click.option(
-        "--transfer", type=click.Choice(("auto", "nixl", "mooncake")), default="auto", show_default=True, help="Of KV."
-    ),
+    *(field_option(FleetOptions, name, default="auto") for name in ("device", "dtype", "transfer")),
     click.option("--page-size", type=click.IntRange(1), default=16, show_default=True, help="Tokens of a KV page."),
     click.option("--prefill", type=click.IntRange(1), default=1, show_default=True, help="`shared`: prefill servers."),
     click.option("--threads", type=click.IntRange(1), help="Of a server, on CPU [default: its share of the cores]."),

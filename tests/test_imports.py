@@ -37,9 +37,9 @@ def test_the_code_keeps_the_order_of_its_parts(copy: Path) -> None:
     ("file", "statement", "said"),
     [
         ("psserve/contracts/tls.py", "import psserve.zoo", "psserve.contracts is not allowed to import psserve.zoo"),
-        ("psserve/fleet/layout.py", "import psserve.router", "psserve.fleet is not allowed to import psserve.router"),
-        ("psserve/contracts/tls.py", "import torch", "psserve.router is not allowed to import torch"),
-        ("psserve/engine/worker.py", "import aiohttp", "psserve.engine is not allowed to import aiohttp"),
+        ("psserve/fleet/__init__.py", "import psserve.router", "psserve.fleet is not allowed to import psserve.router"),
+        ("psserve/errors.py", "import torch", "psserve.router is not allowed to import torch"),
+        ("psserve/engine/__init__.py", "import aiohttp", "psserve.engine is not allowed to import aiohttp"),
     ],
 )
 def test_a_breach_is_found(copy: Path, file: str, statement: str, said: str) -> None:

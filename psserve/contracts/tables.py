@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+
+@dataclass(frozen=True)
+class Metavar:
+    """What `--help` writes in place of a setting's value."""
+
+    text: str
+
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1), Metavar("NAME")]
+File = Annotated[str, Field(min_length=1), Metavar("FILE")]
 
 
 class Table(BaseModel):

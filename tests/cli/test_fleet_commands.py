@@ -70,7 +70,16 @@ def test_every_flag_is_a_key_of_the_configuration(zoo: Path) -> None:
     flags = ("--modules=math", "--no-serve-base", "--prefill=1", "--host=localhost", "--port=0", "--device=cpu")
     flags += ("--dtype=auto", "--transfer=auto", "--page-size=8", "--kv-tokens=2048", "--context-length=512")
     flags += ("--chunked-prefill-size=64", "--max-running-requests=4", "--request-timeout-secs=9")
-    flags += ("--start-timeout-secs=9", "--drain-secs=9", "--api-key=k", "--env=A=b", "--json", "--dry-run")
+    flags += ("--first-byte-timeout-secs=9",)
+    flags += (
+        "--start-timeout-secs=9",
+        "--first-byte-timeout-secs=9",
+        "--drain-secs=9",
+        "--api-key=k",
+        "--env=A=b",
+        "--json",
+        "--dry-run",
+    )
     flags += ("--prefill-policy=random", "--decode-policy=random", "--no-kv-events")
     flags += ("--insecure", "--allowed-hosts=a,b", "--log-format=json", "--otlp-traces-endpoint=localhost:4318")
     flags += ("--task-classifier=tfidf", "--task-threshold=0.5", "--default-module=math")

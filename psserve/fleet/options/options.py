@@ -1,19 +1,21 @@
 """What a user may ask of a fleet: the content of fleet.toml, which the flags of `psserve launch` override.
 
-A table's keys are documented by the strings below them; docs/fleet.schema.json is made from these classes.
+A key is documented by the string below it. docs/fleet.schema.json is made from these classes, and so are the flags: a
+key of FleetOptions or RouterOptions that is no table is a flag, whose help is the string's first sentence and what
+follows `Left out:`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
 from psserve.contracts.router_config import LogFormat, PolicyName
-from psserve.contracts.tables import Count, Table
+from psserve.contracts.tables import Count, File, Metavar, Name, Table
 from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
@@ -25,26 +27,26 @@ class RouterOptions(Table):
     """The HTTP front."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    """Address to listen on. One that other machines reach needs a key for clients."""
+    """Address of the router. One that other machines reach needs a key for clients."""
     port: int = Field(default=30000, ge=0, le=65535)
-    """0 picks a free one."""
-    api_key_file: str | None = Field(default=None, min_length=1)
-    """File (mode 0600) with the key that clients must send, or with those that `psserve keys` made; relative to
-    fleet.toml's folder. Left out: keys.toml in the zoo, if there (docs/security.md)."""
+    """Port of the router; 0 picks a free one."""
+    api_key_file: File | None = None
+    """File with the keys that `psserve keys` made, or with one key alone. Nobody else may read it (mode 0600); relative
+    to fleet.toml's folder (docs/security.md). Left out: keys.toml in the zoo, if there."""
     insecure: bool = False
-    """Listen for other machines without any key."""
+    """Let other machines in without a key."""
     allowed_hosts: tuple[str, ...] = ()
     """Names under which clients may come. Left out: without keys localhost and addresses, with keys any."""
-    ssl_certfile: str | None = Field(default=None, min_length=1)
-    """Certificate and chain (PEM) to serve HTTPS with; relative to fleet.toml's folder."""
-    ssl_keyfile: str | None = Field(default=None, min_length=1)
+    ssl_certfile: File | None = None
+    """Certificate and chain (PEM): serve HTTPS. Relative to fleet.toml's folder."""
+    ssl_keyfile: File | None = None
     """Its private key (PEM, without a password)."""
     limits: RequestLimits = RequestLimits()
     """How large and slow requests may be."""
     request_timeout_secs: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Longest time of one request. Clients may ask for less (docs/faults.md)."""
     first_byte_timeout_secs: float = Field(default=360.0, gt=0, allow_inf_nan=False)
-    """Longest time until its answer begins, waiting for its turn included."""
+    """Longest time until a request's answer begins, waiting for its turn included."""
     queue: QueueLimits = QueueLimits()
     """Who waits when the servers are busy, and how modules share them (docs/faults.md)."""
     breaker: BreakerLimits = BreakerLimits()
@@ -56,18 +58,18 @@ class RouterOptions(Table):
     decode_policy: PolicyName = "session"
     """Which replica of a module answers."""
     kv_events: bool = False
-    """Prefill servers publish what their caches hold, and prompts are routed by that (docs/routing.md): exact, but the
-    router must tokenize every prompt."""
-    task_classifier: str = Field(default="tfidf", min_length=1)
+    """Route prompts by what the caches of prefill servers report. Exact, but the router must tokenize every prompt
+    (docs/routing.md)."""
+    task_classifier: Name = "tfidf"
     """What chooses the module for `model: "auto"`: tfidf, base-model (needs serve_base), the name of an installed
     classifier, or none (there is no `auto` then)."""
     task_threshold: float = Field(default=0.25, ge=0, le=1, allow_inf_nan=False)
     """Confidence from which on a module is chosen for `auto`."""
-    default_module: str | None = Field(default=None, min_length=1)
+    default_module: Name | None = None
     """Module, or served base, for requests to `auto` below the threshold. Left out: they are refused."""
     log_format: LogFormat = "text"
     """Of the router's log: text, or a JSON object a line (docs/metrics.md)."""
-    otlp_traces_endpoint: str | None = Field(default=None, min_length=1)
+    otlp_traces_endpoint: Annotated[str, Field(min_length=1), Metavar("HOST:PORT")] | None = None
     """OpenTelemetry collector for traces of requests (OTLP/HTTP), host:port or a URL. Left out: what the environment
     variable OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
 
@@ -80,9 +82,9 @@ class FleetOptions(Table):
     serve_base: bool = False
     """Serve the base itself too, as a module under its own name."""
     device: DeviceChoice = "auto"
-    """auto: the GPUs if there are any."""
+    """Where servers run; auto: on the GPUs if there are any."""
     dtype: DtypeChoice = "auto"
-    """auto: float32 on CPU, bfloat16 on GPU."""
+    """Numbers that models compute with; auto: float32 on CPU, bfloat16 on GPU."""
     transfer: TransferChoice = "auto"
     """What moves KV between servers; auto: nixl."""
     page_size: Count = 16
