@@ -24,7 +24,7 @@ from psserve.contracts.tls import ServerCertificate
 from psserve.errors import PsserveError, StartError, UsageError
 from psserve.router.access.server import keep_renewed, make_runner
 from psserve.router.app import make_app
-from psserve.router.endpoints.request_line import write_logs
+from psserve.router.observability.log import write_logs
 from psserve.router.state import STATE, RouterState
 
 log = logging.getLogger("psserve.router")

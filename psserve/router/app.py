@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
 
 from aiohttp import web
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
-from psserve.router.answers.exchange import Exchange, new_exchange
+from psserve.router.access.body import json_response
 from psserve.router.apis.messages_answer import error_body as anthropic_error
 from psserve.router.dashboard import routes as dashboard
 from psserve.router.endpoints import generate, info, tokens
 from psserve.router.endpoints.gate import enter, metered, tell_rates
-from psserve.router.endpoints.info import json_response
-from psserve.router.endpoints.request_line import record
+from psserve.router.observability.exchange import Exchange, new_exchange
+from psserve.router.observability.request_line import request_line
 from psserve.router.state import STATE, RouterState
 
 CLIENT_LEFT = 499  # in log and metrics only, as nginx has it
@@ -64,7 +65,19 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
         finally:
             code = exchange.code = exchange.failed or str(status)
             # Not before the answer is on its way: its client need not wait for our notes.
-            asyncio.get_running_loop().call_soon(record, state, exchange, status, code)
+            asyncio.get_running_loop().call_soon(_record, state, exchange, status, code)
+
+
+def _record(state: RouterState, exchange: Exchange, status: int, code: str) -> None:
+    """Take note of a request that was answered with `status`. Endpoints that only tell are counted, not logged.
+
+    `code` is the status, or the code of an error inside a stream.
+    """
+    now = monotonic()
+    state.metrics.answered(exchange, code, now)
+    if exchange.is_work:
+        state.activity.end(exchange, code, now)
+        log.info("%s", request_line(exchange, status, code, now))
 
 
 async def _answer(request: web.Request, handler: Handler, exchange: Exchange) -> web.StreamResponse:

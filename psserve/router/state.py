@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -14,34 +12,17 @@ from psserve.errors import UsageError
 from psserve.router.access.clients import Clients
 from psserve.router.admission.admission import Admission
 from psserve.router.answers.answer import BaseModel
-from psserve.router.dashboard.activity import Activity
-from psserve.router.dashboard.loads import Loads
+from psserve.router.observability.activity import Activity
 from psserve.router.observability.engine_metrics import EngineMetrics
+from psserve.router.observability.loads import Loads
 from psserve.router.observability.metrics import Metrics
-from psserve.router.observability.tracing import Tracing
+from psserve.router.observability.tracing import Tracing, make_tracing
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.health import Prober
 from psserve.router.placement.routing import Routing
 from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import WorkerTable
-
-if TYPE_CHECKING:
-    from aiohttp import web
-
-
-ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-
-
-def make_tracing(config: RouterConfig) -> Tracing:
-    """As configured, by the file or OpenTelemetry's environment variables. Raises StartError."""
-    if config.otlp_traces_endpoint is None and not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
-        return Tracing()
-    # Only here: a router without tracing does not pay for the import.
-    from psserve.router.answers.otel import otlp_tracing
-
-    return otlp_tracing(config.otlp_traces_endpoint)
-
 
 CHANGEABLE = frozenset({"modules", "workers", "keys", "serial"})
 """Fields of the configuration that a running router takes over."""
@@ -85,7 +66,9 @@ class RouterState:
         prober = Prober(config, table, upstream, dispatcher, admission)
         tasks = None
         if config.task_routing is not None:
-            tasks = TaskRouter(config.task_routing, table, metrics, BaseModel(config, table, dispatcher).ask)
+            tasks = TaskRouter(
+                config.task_routing, table, metrics.task_decided, BaseModel(config, table, dispatcher).ask
+            )
             tasks.learn(task_modules(config))
         activity, loads = Activity(), Loads(table, upstream)
         return cls(config, table, metrics, routing, admission, upstream, dispatcher, prober, tasks, activity, loads)

@@ -43,7 +43,7 @@ async def decisions(tasks: TaskSet) -> list[Figure]:
     )
     assert config.task_routing is not None
     table = WorkerTable(config)
-    router = TaskRouter(config.task_routing, table, Metrics(table), _nobody)
+    router = TaskRouter(config.task_routing, table, Metrics(table).task_decided, _nobody)
     start = time.monotonic()
     router.learn(task_modules(config))
     bodies = [_chat(asked.text, asked.has_tools) for part in tasks.parts.values() for asked in part]

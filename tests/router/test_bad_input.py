@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from psserve.errors import RequestError
-from psserve.router.answers.request import load_body, parse_generation
+from psserve.router.answers.generation import parse_generation
 from psserve.router.body.fields import REFUSED
+from psserve.router.body.load import load_body
 from psserve.router.workers.workers import WorkerTable
 from tests.router.conftest import Fleet, make_config
 from tests.router.fake_worker import Fabric, FakeWorker

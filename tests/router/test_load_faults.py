@@ -28,8 +28,10 @@ async def free(fleet: Fleet) -> None:
     await fleet.idle()
     admission = fleet.state.admission
     assert len(admission._queue) == 0
-    assert all((room.requests, room.tokens) == (0, 0) for room in admission._prefill.values())
-    assert all((room.requests, room._unshared, len(room._strides)) == (0, 0, 0) for room in admission._decode.values())
+    assert all((window.requests, window.tokens) == (0, 0) for window in admission._windows.values())
+    assert all(
+        (budget.requests, budget._unshared, len(budget._strides)) == (0, 0, 0) for budget in admission._budgets.values()
+    )
 
 
 async def release(worker_faults: list[asyncio.Task[Any]]) -> None:

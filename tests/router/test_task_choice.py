@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.router.task_routing.choice import MAX_TEXT, Choice, Sessions, choose_module, task_request
+from psserve.router.task_routing.choice import MAX_TEXT, ModuleChoice, Sessions, choose_module, task_request
 from psserve.router.task_routing.classifier import Decision
 
 SURE = Decision({"math": 0.1, "code": 0.8})
@@ -14,11 +14,11 @@ UNSURE = Decision({"math": 0.2, "code": 0.1})
 
 
 def test_likeliest_module_answers() -> None:
-    assert choose_module(SURE, 0.5, own=None, default=None) == Choice("code", 0.8, "clear")
+    assert choose_module(SURE, 0.5, own=None, default=None) == ModuleChoice("code", 0.8, "clear")
 
 
 def test_unclear_request_goes_to_the_default() -> None:
-    assert choose_module(UNSURE, 0.5, own=None, default="math") == Choice("math", 0.2, "default")
+    assert choose_module(UNSURE, 0.5, own=None, default="math") == ModuleChoice("math", 0.2, "default")
 
 
 def test_unclear_request_without_default_is_nobodys() -> None:
@@ -26,16 +26,16 @@ def test_unclear_request_without_default_is_nobodys() -> None:
 
 
 def test_session_goes_on_with_its_module_when_a_request_is_unclear() -> None:
-    assert choose_module(UNSURE, 0.5, own="code", default="math") == Choice("code", 0.1, "kept")
+    assert choose_module(UNSURE, 0.5, own="code", default="math") == ModuleChoice("code", 0.1, "kept")
 
 
 def test_session_changes_when_the_task_clearly_does() -> None:
-    assert choose_module(SURE, 0.5, own="math", default=None) == Choice("code", 0.8, "clear")
+    assert choose_module(SURE, 0.5, own="math", default=None) == ModuleChoice("code", 0.8, "clear")
 
 
 def test_session_does_not_change_for_a_little_more() -> None:
     close = Decision({"math": 0.4, "code": 0.55})
-    assert choose_module(close, 0.5, own="math", default=None) == Choice("math", 0.4, "kept")
+    assert choose_module(close, 0.5, own="math", default=None) == ModuleChoice("math", 0.4, "kept")
 
 
 def test_equal_scores_go_to_the_first_name() -> None:

@@ -17,7 +17,7 @@ from psserve.errors import RequestError
 MINUTE_S = 60.0
 
 
-class Bucket:
+class TokenBucket:
     """So much a minute, all of which may be taken at once. It can be overdrawn, and is then empty for longer."""
 
     def __init__(self, per_minute: int) -> None:
@@ -41,11 +41,11 @@ class Bucket:
 
 
 class Rates:
-    """Of one key, in one router."""
+    """What the holder of one key may use in one router."""
 
     def __init__(self, key: ApiKey) -> None:
         self._buckets = {
-            what: Bucket(limit)
+            what: TokenBucket(limit)
             for what, limit in (("requests", key.requests_per_minute), ("tokens", key.tokens_per_minute))
             if limit is not None
         }
@@ -70,7 +70,7 @@ class Rates:
             self._running -= 1
 
     def spend(self, tokens: int) -> None:
-        """A request has used so many: known only at its end, so they are taken then."""
+        """Take the tokens of a request, at its end: they are not known before."""
         if "tokens" in self._buckets:
             self._buckets["tokens"].take(tokens)
 

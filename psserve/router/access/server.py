@@ -19,22 +19,8 @@ from psserve.contracts.tls import ServerCertificate
 from psserve.errors import RequestError, UsageError
 
 LOOK_S = 1.0
-
-
-async def keep_renewed(certificate: ServerCertificate) -> None:
-    """Look at its files once a second. Never ends by itself."""
-    while True:
-        await asyncio.sleep(LOOK_S)
-        try:
-            if certificate.renew():
-                log.info("a renewed certificate is in use")
-        except (UsageError, OSError) as error:  # OSError: replaced once more, in this very moment
-            log.error("renewed certificate not taken up, the one before stays in use: %s", error)
-
-
 SERVER = "psserve"
 """What the header `Server` says: aiohttp would name its version, and Python's."""
-
 log = logging.getLogger("psserve.router")
 
 
@@ -52,6 +38,49 @@ def make_runner(app: web.Application, limits: RequestLimits, drain_timeout_s: fl
         max_headers=limits.headers,
         auto_decompress=False,  # compressed bodies are refused; unpacking one first would be the bomb's way in
     )
+
+
+class _Runner(web.AppRunner):
+    """aiohttp has no parameter for the class of its server; this method is where a runner makes it."""
+
+    __slots__ = ("_connections",)
+
+    def __init__(self, connections: int, app: web.Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._connections = connections
+
+    async def _make_server(self) -> Server:
+        return _Server(self._connections, await super()._make_server())
+
+
+class _Server(Server):
+    """Makes a handler for each connection, and counts them."""
+
+    def __init__(self, connections: int, like: Server) -> None:
+        super().__init__(
+            like.request_handler,
+            request_factory=like.request_factory,
+            handler_cancellation=like.handler_cancellation,
+            loop=like._loop,
+            **like._kwargs,
+        )
+        self._limit = connections
+        self._open = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._open >= self._limit
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        self._open += 1
+        super().connection_made(handler, transport)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        self._open -= 1
+        super().connection_lost(handler, exc)
+
+    def __call__(self) -> RequestHandler:
+        return _Handler(self, loop=self._loop, **self._kwargs)
 
 
 class _Handler(RequestHandler):
@@ -113,44 +142,12 @@ def _too_many() -> bytes:
 _TOO_MANY = _too_many()
 
 
-class _Server(Server):
-    """Makes a handler for each connection, and counts them."""
-
-    def __init__(self, connections: int, like: Server) -> None:
-        super().__init__(
-            like.request_handler,
-            request_factory=like.request_factory,
-            handler_cancellation=like.handler_cancellation,
-            loop=like._loop,
-            **like._kwargs,
-        )
-        self._limit = connections
-        self._open = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._open >= self._limit
-
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        self._open += 1
-        super().connection_made(handler, transport)
-
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        self._open -= 1
-        super().connection_lost(handler, exc)
-
-    def __call__(self) -> RequestHandler:
-        return _Handler(self, loop=self._loop, **self._kwargs)
-
-
-class _Runner(web.AppRunner):
-    """aiohttp has no parameter for the class of its server; this method is where a runner makes it."""
-
-    __slots__ = ("_connections",)
-
-    def __init__(self, connections: int, app: web.Application, **options: Any) -> None:
-        super().__init__(app, **options)
-        self._connections = connections
-
-    async def _make_server(self) -> Server:
-        return _Server(self._connections, await super()._make_server())
+async def keep_renewed(certificate: ServerCertificate) -> None:
+    """Look at its files once a second. Never ends by itself."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            if certificate.renew():
+                log.info("a renewed certificate is in use")
+        except (UsageError, OSError) as error:  # OSError: replaced once more, in this very moment
+            log.error("renewed certificate not taken up, the one before stays in use: %s", error)

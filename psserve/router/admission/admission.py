@@ -1,11 +1,12 @@
-"""Admission: every sequence gets its workers here, at once while there is room, else in its module's turn.
+"""Admission: every sequence gets its workers here, at once while there is capacity, else in its module's turn.
 
-    enter --room, nobody of the module before it--------------------------------> Grant
+    enter --capacity, nobody of the module before it----------------------------> Grant
       |                                                                            ^
-      +--queue full: 429   +--> waits in its module's queue --room, its turn-------+
+      +--queue full: 429   +--> waits in its module's queue --capacity, its turn---+
       +--------------------+        |--wait_secs: 408   |--no worker any more: 503   |--deadline, client left
 
-There is room when one of the module's decode workers can hold the sequence, and a prefill worker's window is not full.
+There is capacity when one of the module's decode workers can hold the sequence, and the window of a prefill worker is
+not full.
 Whatever waits, waits here and not in the workers' own queues, which know neither modules nor priorities.
 """
 
@@ -20,8 +21,8 @@ from weakref import WeakKeyDictionary
 from psserve.contracts.limits import QueueLimits
 from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import RequestError
+from psserve.router.admission.capacity import KvBudget, OutputLengths, PrefillWindow, unshared_tokens
 from psserve.router.admission.fair import FairQueue
-from psserve.router.admission.rooms import DecodeRoom, Outputs, PrefillRoom, unshared_tokens
 from psserve.router.body.fields import Body
 from psserve.router.observability.metrics import LoadMetrics
 from psserve.router.placement.routing import RETRY_AFTER_S, Place, Routing
@@ -31,22 +32,22 @@ from psserve.router.workers.workers import Worker
 
 @dataclass(eq=False)
 class Grant:
-    """A pair of workers, and room on both. End it once the sequence has ended, in whatever way."""
+    """A pair of workers, and capacity on both. End it once the sequence has ended, in whatever way."""
 
     place: Place
     module: str
     prompt: Prompt
     unshared_tokens: int
-    prefill_room: PrefillRoom
-    decode_room: DecodeRoom
+    window: PrefillWindow
+    budget: KvBudget
     freed: Callable[[], None]
-    """Called whenever there may be room for others."""
+    """Called whenever there may be capacity for others."""
     _in_window: bool = True
     _ended: bool = False
 
     def __post_init__(self) -> None:
-        self.prefill_room.add(self.module, self.place.prefill_tokens)
-        self.decode_room.add(self.prompt, self.unshared_tokens)
+        self.window.add(self.module, self.place.prefill_tokens)
+        self.budget.add(self.prompt, self.unshared_tokens)
 
     @property
     def prefill(self) -> Worker:
@@ -68,13 +69,13 @@ class Grant:
         self._ended = True
         self.place.end()
         self._leave_window()
-        self.decode_room.remove(self.prompt, self.unshared_tokens)
+        self.budget.remove(self.prompt, self.unshared_tokens)
         self.freed()
 
     def _leave_window(self) -> None:
         if self._in_window:
             self._in_window = False
-            self.prefill_room.remove(self.module, self.place.prefill_tokens)
+            self.window.remove(self.module, self.place.prefill_tokens)
 
 
 REQUEST_COST = 16
@@ -97,14 +98,14 @@ class Admission:
 
     def __init__(self, routing: Routing, limits: QueueLimits, metrics: LoadMetrics, kv_tokens: int | None) -> None:
         """`kv_tokens`: pool of a worker of which nothing else is known; None: no limit."""
-        self.outputs = Outputs()
+        self.outputs = OutputLengths()
         self._routing = routing
         self._limits = limits
         self._metrics = metrics
         self._kv_tokens = kv_tokens
         self._queue: FairQueue[Ticket] = FairQueue(limits.weights)
-        self._prefill: WeakKeyDictionary[Worker, PrefillRoom] = WeakKeyDictionary()
-        self._decode: WeakKeyDictionary[Worker, DecodeRoom] = WeakKeyDictionary()
+        self._windows: WeakKeyDictionary[Worker, PrefillWindow] = WeakKeyDictionary()
+        self._budgets: WeakKeyDictionary[Worker, KvBudget] = WeakKeyDictionary()
 
     async def enter(
         self,
@@ -115,7 +116,7 @@ class Admission:
         is_bounded: bool = True,
         avoid: Collection[Worker] = (),
     ) -> Grant:
-        """Workers for a sequence, and room on them. Not `is_bounded`: it may wait though the queue is full.
+        """Workers for a sequence, and capacity on them. Not `is_bounded`: it may wait though the queue is full.
 
         Raises RequestError: 408 queue_timeout, 429 queue_full, 503 module_unavailable.
         """
@@ -133,7 +134,7 @@ class Admission:
         return grant
 
     def pump(self) -> None:
-        """Let in whom there is room for. To be called whenever there may be more room, or fewer workers."""
+        """Let in whom there is capacity for. To be called whenever there may be more of it, or fewer workers."""
         while len(self._queue) and self._admit_next():
             pass
 
@@ -155,7 +156,7 @@ class Admission:
         return False
 
     def _try(self, ticket: Ticket) -> Grant | None:
-        """A grant if there is room now. Raises RequestError (503) when workers are missing."""
+        """A grant if there is capacity now. Raises RequestError (503) when workers are missing."""
         name, request = ticket.module.name, ticket.request
         prefills, decodes = self._routing.candidates(ticket.module)
         output = self.outputs.expected(name, request.output_tokens)
@@ -171,8 +172,8 @@ class Admission:
             name,
             request.prompt,
             unshared_tokens(request.prompt, output),
-            self._prefill_room(place.prefill),
-            self._decode_room(place.decode),
+            self._window(place.prefill),
+            self._budget(place.decode),
             self.pump,
         )
 
@@ -210,25 +211,25 @@ class Admission:
         return RequestError(status, message, type="rate_limit_error", code=f"queue_{reason}", retry_after=RETRY_AFTER_S)
 
     def _prefill_takes(self, worker: Worker, module: str) -> bool:
-        room = self._prefill_room(worker)
-        return room.takes(module) and (worker.breaker.state == "closed" or not room.requests)
+        window = self._window(worker)
+        return window.takes(module) and (worker.breaker.state == "closed" or not window.requests)
 
     def _decode_takes(self, worker: Worker, request: Request, output_tokens: int) -> bool:
-        room = self._decode_room(worker)
-        return room.takes(request.prompt, output_tokens) and (worker.breaker.state == "closed" or not room.requests)
+        budget = self._budget(worker)
+        return budget.takes(request.prompt, output_tokens) and (worker.breaker.state == "closed" or not budget.requests)
 
-    def _prefill_room(self, worker: Worker) -> PrefillRoom:
-        room = self._prefill.get(worker)
-        if room is None:
-            room = self._prefill[worker] = PrefillRoom(self._limits)
-        return room
+    def _window(self, worker: Worker) -> PrefillWindow:
+        window = self._windows.get(worker)
+        if window is None:
+            window = self._windows[worker] = PrefillWindow(self._limits)
+        return window
 
-    def _decode_room(self, worker: Worker) -> DecodeRoom:
-        room = self._decode.get(worker)
-        if room is None:
+    def _budget(self, worker: Worker) -> KvBudget:
+        budget = self._budgets.get(worker)
+        if budget is None:
             known = worker.config
-            room = self._decode[worker] = DecodeRoom(known.kv_tokens or self._kv_tokens, known.max_running_requests)
-        return room
+            budget = self._budgets[worker] = KvBudget(known.kv_tokens or self._kv_tokens, known.max_running_requests)
+        return budget
 
 
 def _others(workers: list[Worker], avoid: Collection[Worker]) -> Iterable[Worker]:

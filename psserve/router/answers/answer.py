@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.answers.exchange import Exchange
-from psserve.router.answers.request import Generation, parse_generation
+from psserve.router.answers.generation import Generation, parse_generation
 from psserve.router.body.fields import Body
+from psserve.router.observability.exchange import Exchange
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.pair import Document, Sequence, add_usage, check_answer
-from psserve.router.workers.deadline import together
+from psserve.router.workers.tasks import together
 from psserve.router.workers.workers import WorkerTable
 
 
@@ -54,7 +54,7 @@ async def generate_answer(dispatcher: Dispatcher, generation: Generation, exchan
 async def complete(dispatcher: Dispatcher, generation: Generation, sequence: Sequence, exchange: Exchange) -> Answer:
     """Run one sequence to its end."""
     async with dispatcher.open(generation.module, sequence) as legs:
-        exchange.paired(legs)
+        exchange.paired(legs.record)
         payload = await legs.read()
         exchange.answered()
         return Answer(sequence, check_answer(legs, payload))

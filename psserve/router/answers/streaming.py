@@ -13,12 +13,12 @@ import orjson
 from aiohttp import web
 
 from psserve.errors import RequestError
-from psserve.router.answers.exchange import Exchange
-from psserve.router.answers.request import Generation
+from psserve.router.answers.generation import Generation
+from psserve.router.observability.exchange import Exchange
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.pair import Legs, Sequence, Usage, add_usage, checked_usage
-from psserve.router.workers.deadline import together
 from psserve.router.workers.failures import broken, error_in_stream
+from psserve.router.workers.tasks import together
 
 
 class Events:
@@ -221,7 +221,7 @@ async def stream_answer(
 
 async def _stream_one(dispatcher: Dispatcher, generation: Generation, exchange: Exchange, client: ClientStream) -> None:
     async with dispatcher.open(generation.module, generation.sequences[0]) as legs:
-        exchange.paired(legs)
+        exchange.paired(legs.record)
         relay = Relay(legs, generation.include_usage, exchange.usage_note())
         client.events.begin(legs.prefill.prompt_tokens + 1, legs.prefill.cached_tokens)
         while data := await legs.read_some():
@@ -254,7 +254,7 @@ class _SharedStream:
 
     async def run(self, dispatcher: Dispatcher, generation: Generation, sequence: Sequence) -> Usage:
         async with dispatcher.open(generation.module, sequence) as legs:
-            self._exchange.paired(legs)
+            self._exchange.paired(legs.record)
             relay = ChoiceRelay(legs, self.identity, sequence.index)
             while data := await legs.read_some():
                 if out := relay.feed(data):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -12,6 +12,9 @@ from psserve.contracts.limits import RequestLimits
 from psserve.errors import RequestError
 
 Body = dict[str, Any]
+"""The fields of a request."""
+Route = Literal["chat", "completions"]
+PATHS: dict[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
 
 def invalid(param: str | None, message: str, code: str = "invalid_value") -> RequestError:

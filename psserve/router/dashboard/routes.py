@@ -11,8 +11,8 @@ from importlib.resources import files
 
 from aiohttp import web
 
+from psserve.router.access.body import json_response
 from psserve.router.dashboard.view import view
-from psserve.router.endpoints.info import json_response
 from psserve.router.state import STATE
 
 PAGE = "/dashboard"

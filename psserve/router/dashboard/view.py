@@ -9,8 +9,8 @@ from typing import Any
 
 import psserve
 from psserve.contracts.loads import Load
-from psserve.router.answers.exchange import Exchange
-from psserve.router.dashboard.activity import BUCKET_S, Activity, Bucket, Flow, Pair
+from psserve.router.observability.activity import BUCKET_S, Activity, Bucket, Flow, Pair
+from psserve.router.observability.exchange import Exchange
 from psserve.router.state import RouterState
 
 Phase = tuple[str, float]

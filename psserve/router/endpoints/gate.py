@@ -11,8 +11,8 @@ from psserve.contracts.addresses import is_address
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 from psserve.router.access.clients import CLIENT
-from psserve.router.answers.exchange import EXCHANGE
 from psserve.router.dashboard.routes import FILES
+from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 
 OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", "/engine_metrics", *FILES})

@@ -6,20 +6,19 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from psserve.router.access.body import read_body
+from psserve.router.access.body import json_response, read_body
 from psserve.router.access.clients import CLIENT
 from psserve.router.answers.answer import generate_answer
-from psserve.router.answers.exchange import EXCHANGE
-from psserve.router.answers.request import check_prompt, load_body, parse_generation
+from psserve.router.answers.generation import check_prompt, parse_generation
 from psserve.router.answers.streaming import Events, stream_answer
 from psserve.router.apis.dialect import Translation
 from psserve.router.apis.messages_answer import MessagesTranslation
 from psserve.router.apis.responses_answer import ResponsesTranslation
-from psserve.router.body.fields import Body
+from psserve.router.body.deadlines import deadlines_of, priority_of
+from psserve.router.body.fields import PATHS, Body, Route
+from psserve.router.body.load import load_body
 from psserve.router.body.session import session_of
-from psserve.router.body.terms import terms_of
-from psserve.router.endpoints.info import json_response
-from psserve.router.pairs.pair import PATHS, Route
+from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 from psserve.router.task_routing.routing import AUTO
 
@@ -67,8 +66,9 @@ async def _generate(
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     session = session_of(request.headers, body)
     limits = state.config.request_timeout_s, state.config.first_byte_timeout_s
-    terms = terms_of(request.headers, body, *limits)
-    generation = parse_generation(route, body, state.config, state.table, headers, session, terms)
+    deadlines = deadlines_of(request.headers, *limits)
+    priority = priority_of(request.headers, body)
+    generation = parse_generation(route, body, state.config, state.table, headers, session, deadlines, priority)
     request[CLIENT].require(generation.module.name)
     exchange.accept(generation.module)
     exchange.on_gap = state.metrics.sequences.gap.labels(exchange.module).observe

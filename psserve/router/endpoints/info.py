@@ -1,42 +1,22 @@
-"""The endpoints that only tell: models, workers, health, version."""
+"""The endpoints that only tell: models, workers, health, version, metrics."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 import psserve
 from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import RequestError
+from psserve.router.access.body import json_response
 from psserve.router.access.clients import CLIENT
 from psserve.router.state import STATE, RouterState
 from psserve.router.task_routing.routing import AUTO
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 routes = web.RouteTableDef()
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-@routes.get("/metrics")
-async def metrics(request: web.Request) -> web.Response:
-    """The router's own."""
-    return _page(request.app[STATE].metrics.render())
-
-
-@routes.get("/engine_metrics")
-async def engine_metrics(request: web.Request) -> web.Response:
-    """Those of all SGLang servers, with the server's name as the label `worker`."""
-    return _page(await request.app[STATE].engine_metrics.read())
-
-
-def _page(body: bytes) -> web.Response:
-    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
-
-
-def json_response(document: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")
 
 
 @routes.get("/v1/models")
@@ -128,3 +108,19 @@ async def server_info(request: web.Request) -> web.Response:
             "kv_pool_tokens": config.kv_pool_tokens,
         }
     )
+
+
+@routes.get("/metrics")
+async def metrics(request: web.Request) -> web.Response:
+    """The router's own metrics."""
+    return _page(request.app[STATE].metrics.render())
+
+
+@routes.get("/engine_metrics")
+async def engine_metrics(request: web.Request) -> web.Response:
+    """The metrics of all SGLang servers, with the server's name as the label `worker`."""
+    return _page(await request.app[STATE].engine_metrics.read())
+
+
+def _page(body: bytes) -> web.Response:
+    return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})

@@ -12,18 +12,18 @@ import orjson
 from aiohttp import web
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.access.body import read_body
+from psserve.router.access.body import json_response, read_body
 from psserve.router.access.clients import CLIENT
-from psserve.router.answers.exchange import EXCHANGE
-from psserve.router.answers.request import load_body, served_module
+from psserve.router.answers.generation import served_module
 from psserve.router.apis.dialect import Document, refuse_unknown
 from psserve.router.apis.messages_request import count_body
 from psserve.router.body.chat import check_chat
 from psserve.router.body.fields import Body, check_bool, check_token_ids, invalid, missing
-from psserve.router.endpoints.info import json_response
+from psserve.router.body.load import load_body
+from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
-from psserve.router.workers.deadline import Timeout
 from psserve.router.workers.failures import broken
+from psserve.router.workers.tasks import Timeout
 
 CHAT_FIELDS = ("messages", "tools", "tool_choice", "reasoning_effort", "continue_final_message", "chat_template_kwargs")
 TOKENIZE_FIELDS = ("model", "prompt", "add_special_tokens", *CHAT_FIELDS)

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterable
 
-from psserve.router.workers.deadline import Fresh
+from psserve.router.workers.tasks import Fresh
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
 

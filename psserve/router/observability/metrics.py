@@ -5,181 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Any, Self
 
-import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from prometheus_client.metrics import MetricWrapperBase
 
+from psserve.router.observability.exchange import Exchange
+from psserve.router.observability.instruments import LATENCY, PER_TOKEN, Counter, Histogram
 from psserve.router.observability.sequence import SequenceRecord
-from psserve.router.task_routing.choice import Choice
+from psserve.router.task_routing.choice import ModuleChoice
 from psserve.router.workers.failures import LegFailure
 from psserve.router.workers.workers import BREAKER_STATES, Worker, WorkerTable
 
-
-class _Labelled(MetricWrapperBase):
-    """Keeps the children that it was asked for. For one thread, and label values that are given in order."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._known: dict[tuple[object, ...], Self] = {}
-
-    def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
-        child = self._known.get(labelvalues)
-        if child is None:
-            child = self._known[labelvalues] = super().labels(*labelvalues, **labelkwargs)
-        return child
-
-    def remove_by_labels(self, labels: dict[str, str]) -> None:
-        self._known.clear()
-        super().remove_by_labels(labels)
-
-
-class Counter(_Labelled, prometheus_client.Counter):
-    """A counter."""
-
-
-class Histogram(_Labelled, prometheus_client.Histogram):
-    """A histogram."""
-
-
-LOW = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08)
-LATENCY = (*LOW, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8, 10, 20, 40, 60, 80, 100, 200, 400, 600, 1200, 1800, 2400)
-PER_TOKEN = (
-    *(0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04),
-    *(0.06, 0.08, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8),
-)
-
-
-class SequenceMetrics:
-    """Part of a router's metrics. All are labelled by module."""
-
-    def __init__(self, registry: CollectorRegistry, kv_token_bytes: int | None) -> None:
-        """`kv_token_bytes`: size of one token's KV; None: not known, and no bytes are counted."""
-        self._kv_token_bytes = kv_token_bytes
-
-        def counter(name: str, help: str) -> Counter:
-            return Counter(name, help, ["module"], registry=registry)
-
-        def histogram(name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, help, ["module"], buckets=buckets, registry=registry)
-
-        self._prefill = histogram(
-            "psserve_prefill_seconds",
-            "Legs sent to prefill answered: the prefill server's queue, the base's work, the KV transfer.",
-            LATENCY,
-        )
-        self._first_step = histogram(
-            "psserve_first_step_seconds",
-            "Prefill answered to first output: the decode server's queue and the module's first step. Streams only.",
-            LATENCY,
-        )
-        self._tpot = histogram(
-            "psserve_tpot_seconds",
-            "Time per output token after the first: first to last output over tokens. Streams only.",
-            PER_TOKEN,
-        )
-        self.gap = histogram(
-            "psserve_itl_seconds", "Between arrivals of output, a token or more each. Streams only.", PER_TOKEN
-        )
-        self._generated = counter("psserve_generation_tokens_total", "Output tokens of answered requests.")
-        self._shared = counter(
-            "psserve_shared_prefix_tokens_total",
-            "Prompt tokens that the base had cached from another module's request.",
-        )
-        self._decode_cached = counter(
-            "psserve_decode_cached_tokens_total", "Prompt tokens whose KV the decode server had itself."
-        )
-        self._moved = counter(
-            "psserve_kv_transferred_tokens_total", "Prompt tokens whose KV went from a prefill to a decode server."
-        )
-        self._moved_bytes = counter(
-            "psserve_kv_transferred_bytes_total",
-            "The same times the bytes of one token's KV (whole pages may be sent).",
-        )
-        self.by_module = (
-            *(self._prefill, self._first_step, self._tpot, self.gap, self._generated),
-            *(self._shared, self._decode_cached, self._moved, self._moved_bytes),
-        )
-
-    def ended(self, module: str, sequences: Iterable[SequenceRecord], streamed: bool) -> None:
-        """An answered request's sequences."""
-        for sequence in sequences:
-            self._times(module, sequence, streamed)
-            self._tokens(module, sequence)
-
-    def _times(self, module: str, sequence: SequenceRecord, streamed: bool) -> None:
-        self._prefill.labels(module).observe(max(0.0, sequence.prefilled - sequence.started))
-        if not streamed:
-            return
-        if sequence.first_output is not None:
-            self._first_step.labels(module).observe(max(0.0, sequence.first_output - sequence.prefilled))
-        if (seconds := sequence.seconds_per_token) is not None:
-            self._tpot.labels(module).observe(seconds)
-
-    def _tokens(self, module: str, sequence: SequenceRecord) -> None:
-        self._generated.labels(module).inc(sequence.output_tokens)
-        if sequence.is_first:
-            self._shared.labels(module).inc(sequence.shared_tokens)
-        self._decode_cached.labels(module).inc(sequence.decode_cached_tokens)
-        self._moved.labels(module).inc(sequence.transferred_tokens)
-        if self._kv_token_bytes is not None:
-            self._moved_bytes.labels(module).inc(sequence.transferred_tokens * self._kv_token_bytes)
-
-
-WAIT_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-
-
-class LoadMetrics:
-    """Part of a router's metrics."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.queued = Gauge("psserve_queued_sequences", "Waiting to be sent to workers.", ["module"], registry=registry)
-        self.wait = Histogram(
-            "psserve_queue_seconds",
-            "From a sequence's arrival to its being sent.",
-            ["module"],
-            buckets=WAIT_BUCKETS,
-            registry=registry,
-        )
-        self.rejected = Counter(
-            "psserve_queue_rejections_total",
-            "Sequences that got no turn (full: 429; timeout: 408; unavailable: 503).",
-            ["module", "reason"],
-            registry=registry,
-        )
-        self.retries = Counter(
-            "psserve_retries_total",
-            "Failed attempts that were followed by another.",
-            ["role", "reason"],
-            registry=registry,
-        )
-        self.retries_denied = Counter(
-            "psserve_retries_denied_total", "Retries that were beyond the budget.", registry=registry
-        )
-        self._breaker_state = Gauge(
-            "psserve_worker_breaker_state",
-            "0 closed, 1 half-open, 2 open.",
-            ["worker", "role"],
-            registry=registry,
-        )
-        self._breaker_opened = Gauge(
-            "psserve_worker_breaker_opened", "How often the breaker opened.", ["worker", "role"], registry=registry
-        )
-        self.by_module = (self.queued, self.wait, self.rejected)
-
-    def look_at(self, workers: Iterable[Worker]) -> None:
-        """Take the states of the breakers, of these workers alone."""
-        self._breaker_state.clear()
-        self._breaker_opened.clear()
-        for worker in workers:
-            labels = (worker.name, worker.config.role)
-            self._breaker_state.labels(*labels).set(BREAKER_STATES.index(worker.breaker.state))
-            self._breaker_opened.labels(*labels).set(worker.breaker.opened)
-
-
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
-STATES = ("starting", "ready", "down")
+WAIT_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+WORKER_STATES = ("starting", "ready", "down")
 
 log = logging.getLogger("psserve.router")
 
@@ -273,12 +111,23 @@ class Metrics:
             detail,
         )
 
-    def usage(self, module: str, prompt_tokens: int, cached_tokens: int) -> None:
-        """Count the prompt of one answered request, in tokens."""
-        self.prompt_tokens.labels(module).inc(prompt_tokens)
-        self.cached_tokens.labels(module).inc(cached_tokens)
+    def answered(self, exchange: Exchange, code: str, now: float) -> None:
+        """Count a request that ended `now` (monotonic seconds). `code`: HTTP status, or of an error inside a stream."""
+        module, route = exchange.module, exchange.route
+        self.requests.labels(module, route, code).inc()
+        if not exchange.is_work:
+            return
+        self.duration.labels(module, route).observe(now - exchange.started)
+        if exchange.usage is not None:
+            self.prompt_tokens.labels(module).inc(exchange.usage["prompt_tokens"])
+            self.cached_tokens.labels(module).inc(exchange.cached_tokens or 0)
+            self.sequences.ended(module, exchange.sequences, streamed=exchange.first_byte is not None)
+        if exchange.first_byte is not None:
+            self.ttft.labels(module).observe(exchange.first_byte - exchange.started)
+        if exchange.overhead_s is not None:
+            self.overhead.labels(module).observe(exchange.overhead_s)
 
-    def task_decided(self, choice: Choice | None, seconds: float) -> None:
+    def task_decided(self, choice: ModuleChoice | None, seconds: float) -> None:
         """Count one request for `auto`; None: it was refused."""
         self.task_seconds.observe(seconds)
         module, outcome = (choice.module, choice.outcome) if choice is not None else ("-", "unclear")
@@ -290,7 +139,7 @@ class Metrics:
         self.load.look_at(self._table.workers)
         self._worker_state.clear()
         for worker in self._table.workers:
-            for state in STATES:
+            for state in WORKER_STATES:
                 self._worker_state.labels(worker.name, worker.config.role, state).set(worker.state == state)
         return generate_latest(self._registry)
 
@@ -303,3 +152,127 @@ class Metrics:
         for name in self._table.former_modules:
             for metric in by_module:
                 metric.remove_by_labels({"module": name})
+
+
+class SequenceMetrics:
+    """Metrics of sequences, each labelled by module."""
+
+    def __init__(self, registry: CollectorRegistry, kv_token_bytes: int | None) -> None:
+        """`kv_token_bytes`: size of one token's KV; None: not known, and no bytes are counted."""
+        self._kv_token_bytes = kv_token_bytes
+
+        def counter(name: str, help: str) -> Counter:
+            return Counter(name, help, ["module"], registry=registry)
+
+        def histogram(name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, help, ["module"], buckets=buckets, registry=registry)
+
+        self._prefill = histogram(
+            "psserve_prefill_seconds",
+            "Legs sent to prefill answered: the prefill server's queue, the base's work, the KV transfer.",
+            LATENCY,
+        )
+        self._first_step = histogram(
+            "psserve_first_step_seconds",
+            "Prefill answered to first output: the decode server's queue and the module's first step. Streams only.",
+            LATENCY,
+        )
+        self._tpot = histogram(
+            "psserve_tpot_seconds",
+            "Time per output token after the first: first to last output over tokens. Streams only.",
+            PER_TOKEN,
+        )
+        self.gap = histogram(
+            "psserve_itl_seconds", "Between arrivals of output, a token or more each. Streams only.", PER_TOKEN
+        )
+        self._generated = counter("psserve_generation_tokens_total", "Output tokens of answered requests.")
+        self._shared = counter(
+            "psserve_shared_prefix_tokens_total",
+            "Prompt tokens that the base had cached from another module's request.",
+        )
+        self._decode_cached = counter(
+            "psserve_decode_cached_tokens_total", "Prompt tokens whose KV the decode server had itself."
+        )
+        self._moved = counter(
+            "psserve_kv_transferred_tokens_total", "Prompt tokens whose KV went from a prefill to a decode server."
+        )
+        self._moved_bytes = counter(
+            "psserve_kv_transferred_bytes_total",
+            "The same times the bytes of one token's KV (whole pages may be sent).",
+        )
+        self.by_module = (
+            *(self._prefill, self._first_step, self._tpot, self.gap, self._generated),
+            *(self._shared, self._decode_cached, self._moved, self._moved_bytes),
+        )
+
+    def ended(self, module: str, sequences: Iterable[SequenceRecord], streamed: bool) -> None:
+        """An answered request's sequences."""
+        for sequence in sequences:
+            self._times(module, sequence, streamed)
+            self._tokens(module, sequence)
+
+    def _times(self, module: str, sequence: SequenceRecord, streamed: bool) -> None:
+        self._prefill.labels(module).observe(max(0.0, sequence.prefilled - sequence.started))
+        if not streamed:
+            return
+        if sequence.first_output is not None:
+            self._first_step.labels(module).observe(max(0.0, sequence.first_output - sequence.prefilled))
+        if (seconds := sequence.seconds_per_token) is not None:
+            self._tpot.labels(module).observe(seconds)
+
+    def _tokens(self, module: str, sequence: SequenceRecord) -> None:
+        self._generated.labels(module).inc(sequence.output_tokens)
+        if sequence.is_first:
+            self._shared.labels(module).inc(sequence.shared_tokens)
+        self._decode_cached.labels(module).inc(sequence.decode_cached_tokens)
+        self._moved.labels(module).inc(sequence.transferred_tokens)
+        if self._kv_token_bytes is not None:
+            self._moved_bytes.labels(module).inc(sequence.transferred_tokens * self._kv_token_bytes)
+
+
+class LoadMetrics:
+    """Metrics of what waits, what is tried again, and what is left alone."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queued = Gauge("psserve_queued_sequences", "Waiting to be sent to workers.", ["module"], registry=registry)
+        self.wait = Histogram(
+            "psserve_queue_seconds",
+            "From a sequence's arrival to its being sent.",
+            ["module"],
+            buckets=WAIT_BUCKETS,
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "psserve_queue_rejections_total",
+            "Sequences that got no turn (full: 429; timeout: 408; unavailable: 503).",
+            ["module", "reason"],
+            registry=registry,
+        )
+        self.retries = Counter(
+            "psserve_retries_total",
+            "Failed attempts that were followed by another.",
+            ["role", "reason"],
+            registry=registry,
+        )
+        self.retries_denied = Counter(
+            "psserve_retries_denied_total", "Retries that were beyond the budget.", registry=registry
+        )
+        self._breaker_state = Gauge(
+            "psserve_worker_breaker_state",
+            "0 closed, 1 half-open, 2 open.",
+            ["worker", "role"],
+            registry=registry,
+        )
+        self._breaker_opened = Gauge(
+            "psserve_worker_breaker_opened", "How often the breaker opened.", ["worker", "role"], registry=registry
+        )
+        self.by_module = (self.queued, self.wait, self.rejected)
+
+    def look_at(self, workers: Iterable[Worker]) -> None:
+        """Take the states of the breakers, of these workers alone."""
+        self._breaker_state.clear()
+        self._breaker_opened.clear()
+        for worker in workers:
+            labels = (worker.name, worker.config.role)
+            self._breaker_state.labels(*labels).set(BREAKER_STATES.index(worker.breaker.state))
+            self._breaker_opened.labels(*labels).set(worker.breaker.opened)

@@ -1,28 +1,12 @@
-"""What became of one sequence on its pair of workers: tokens, and when which leg was where."""
+"""What became of one sequence on its pair of workers: which they were, tokens, and when which leg was where."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-
-class LegSpan:
-    """The span of one leg. This one: of a request that is not traced."""
-
-    headers: Mapping[str, str] = {}
-    """For the worker, so that its own spans become children."""
-
-    def end(self, error: BaseException | None = None, events: Mapping[str, float | None] | None = None) -> None:
-        """The leg is over. `events`: name -> when (monotonic seconds), None: did not happen. Later calls do nothing."""
-
-
-UNTRACED = LegSpan()
-
+from psserve.router.observability.spans import UNTRACED, LegSpan
 
 UNFINISHED = b'"finish_reason":null'
 """Is in every event that carries output and is not the last; in none of those that close a stream."""
@@ -36,6 +20,16 @@ class SequenceRecord:
     """The first, or only, choice of its prompt."""
     started: float
     """The legs were sent."""
+    prefill: str = "-"
+    """Name of the prefill worker."""
+    decode: str = "-"
+    """Name of the decode worker."""
+    outcomes: tuple[str, str] | None = None
+    """Why routing chose these two; None: it did not."""
+    attempt: int = 1
+    """Which one of the sequence this is."""
+    answered: float = 0.0
+    """The slower leg had answered."""
     prefilled: float = 0.0
     """The prefill leg had answered: the base has computed the prompt and its KV is delivered."""
     prompt_tokens: int = 0

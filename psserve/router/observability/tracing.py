@@ -1,29 +1,16 @@
-"""Where a request's trace is, for those who have no part in making it. Imports no OpenTelemetry: see otel.py.
-
-The trace travels with the request's task (and those that the task starts) in a context variable. Without tracing that
-is never set, and a leg's span is one lookup.
-"""
+"""Traces of requests: whether there are any is the configuration's to say, or OpenTelemetry's environment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+import os
+from contextlib import AbstractContextManager, nullcontext
 
-from psserve.contracts.router_config import Role
-from psserve.router.observability.sequence import UNTRACED, LegSpan
+from aiohttp import web
 
-if TYPE_CHECKING:
-    from aiohttp import web
+from psserve.contracts.router_config import RouterConfig
+from psserve.router.observability.exchange import Exchange
 
-    from psserve.router.answers.exchange import Exchange
-
-
-class RequestTrace(Protocol):
-    """The trace of one request."""
-
-    def leg(self, role: Role, worker: str) -> LegSpan: ...
+ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class Tracing:
@@ -37,22 +24,11 @@ class Tracing:
         """Send what has not been sent."""
 
 
-CURRENT: ContextVar[RequestTrace | None] = ContextVar("psserve_trace", default=None)
+def make_tracing(config: RouterConfig) -> Tracing:
+    """What the file or OpenTelemetry's environment variables ask for. Raises StartError."""
+    if config.otlp_traces_endpoint is None and not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
+        return Tracing()
+    # Only here: a router without tracing does not pay for the import.
+    from psserve.router.observability.otel import otlp_tracing
 
-
-def leg_span(role: Role, worker: str) -> LegSpan:
-    """The span of a leg that is sent now to `worker`, in the trace of the request that is being served."""
-    trace = CURRENT.get()
-    return UNTRACED if trace is None else trace.leg(role, worker)
-
-
-@contextmanager
-def traced_leg(role: Role, worker: str, headers: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """A span around a leg; gives the headers for the worker: `headers`, and whose child its spans are."""
-    span = leg_span(role, worker)
-    try:
-        yield {**headers, **span.headers}
-    except BaseException as error:
-        span.end(error)
-        raise
-    span.end()
+    return otlp_tracing(config.otlp_traces_endpoint)

@@ -20,15 +20,15 @@ import orjson
 
 from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.router.admission.admission import Admission, Grant
-from psserve.router.body.terms import Terms
+from psserve.router.body.deadlines import Deadlines
 from psserve.router.observability.metrics import Metrics
 from psserve.router.observability.sequence import SequenceRecord
-from psserve.router.observability.tracing import leg_span, traced_leg
+from psserve.router.observability.spans import leg_span, traced_leg
 from psserve.router.pairs.pair import Legs, Pair, PrefillUsage, Sequence
 from psserve.router.pairs.retry import RetryBudget, backoff_s, is_retried
 from psserve.router.placement.routing import Routing
-from psserve.router.workers.deadline import Deadline, Timeout, by, together
 from psserve.router.workers.failures import LegFailure, Reason, broken, stream_error
+from psserve.router.workers.tasks import Deadline, Timeout, by, together
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
 
@@ -63,28 +63,30 @@ class Dispatcher:
         """Run `sequence` on workers of the policy's choice; leaving the context by an exception aborts it.
 
         It waits for its turn, and what fails before its first byte is tried again (see retry.py). The waiting for
-        `sequence.after` and for the turn, and all attempts, end at `begin_by` of its terms, and the `async with` body
-        at the deadline.
+        `sequence.after` and for the turn, and all attempts, end at `begin_by` of its deadlines, and the body of
+        `async with` at `end_by`.
         Raises RequestError: LegFailure, or 408, 429 or 503 of `Admission.enter`, or 504 timeout.
         """
-        terms = sequence.terms or Terms.from_now(self._longest_s, self._first_byte_s)
+        deadlines = sequence.deadlines or Deadlines.from_now(self._longest_s, self._first_byte_s)
         if sequence.after is not None:
-            async with Deadline(terms.begin_by):
+            async with Deadline(deadlines.begin_by):
                 await sequence.after.wait()
         with ExitStack() as held:
-            legs = await self._start_admitted(held, module, sequence, terms)
-            async with self._owned(legs, terms.deadline):
+            legs = await self._start_admitted(held, module, sequence, deadlines)
+            async with self._owned(legs, deadlines.end_by):
                 yield legs
 
     @asynccontextmanager
     async def open_on(self, pair: Pair, sequence: Sequence, timeout_s: float) -> AsyncIterator[Legs]:
         """Like `open`, on exactly this pair."""
-        terms = Terms.from_now(timeout_s, timeout_s)
-        legs = await self._start(pair, sequence, terms)
-        async with self._owned(legs, terms.deadline):
+        deadlines = Deadlines.from_now(timeout_s, timeout_s)
+        legs = await self._start(pair, sequence, deadlines)
+        async with self._owned(legs, deadlines.end_by):
             yield legs
 
-    async def _start_admitted(self, held: ExitStack, module: ModuleConfig, sequence: Sequence, terms: Terms) -> Legs:
+    async def _start_admitted(
+        self, held: ExitStack, module: ModuleConfig, sequence: Sequence, deadlines: Deadlines
+    ) -> Legs:
         """Start `sequence` once it is let in, and again where that may help. `held` keeps what it takes up."""
         request = await self._routing.request(sequence.affinity, sequence.prefill, sequence.decode)
         self._budget.request()
@@ -95,15 +97,15 @@ class Dispatcher:
         while True:
             attempt += 1
             if grant is None:
-                async with Deadline(terms.begin_by):
+                async with Deadline(deadlines.begin_by):
                     is_first = attempt == 1 and sequence.after is None
                     grant = await self._admission.enter(
-                        module, request, priority=terms.priority, is_bounded=is_first, avoid=failed
+                        module, request, priority=sequence.priority, is_bounded=is_first, avoid=failed
                     )
                 held.callback(grant.end)
             pair = Pair(grant.prefill, grant.decode, fresh=fresh, attempt=attempt, grant=grant)
             try:
-                return await self._start(pair, sequence, terms)
+                return await self._start(pair, sequence, deadlines)
             except LegFailure as failure:
                 if not self._goes_again(failure, attempt):
                     raise
@@ -113,7 +115,7 @@ class Dispatcher:
             if not fresh:
                 held.close()
                 grant = None
-                async with Deadline(terms.begin_by):
+                async with Deadline(deadlines.begin_by):
                     await asyncio.sleep(backoff_s(attempt))
 
     def _goes_again(self, failure: LegFailure, attempt: int) -> bool:
@@ -125,17 +127,17 @@ class Dispatcher:
         self._metrics.load.retries.labels(failure.role, failure.reason).inc()
         return True
 
-    async def _start(self, pair: Pair, sequence: Sequence, terms: Terms) -> Legs:
+    async def _start(self, pair: Pair, sequence: Sequence, deadlines: Deadlines) -> Legs:
         """Send both legs; returns when both have answered."""
         started = monotonic()
         pair.decode.begin()
-        record = SequenceRecord(sequence.after is None, started)
+        record = pair.record(started, is_first=sequence.after is None)
         opened: list[aiohttp.ClientResponse] = []
         # A decode worker sends the header of an answer that is no stream only with the whole answer.
-        decode_by = terms.begin_by if sequence.decode.get("stream") else terms.deadline
+        decode_by = deadlines.begin_by if sequence.decode.get("stream") else deadlines.end_by
         try:
             prefill, opening = await together(
-                by(terms.begin_by, self._prefill(pair, sequence, record)),
+                by(deadlines.begin_by, self._prefill(pair, sequence, record)),
                 by(decode_by, self._decode(pair, sequence, record, opened)),
             )
         except BaseException as error:
@@ -145,7 +147,8 @@ class Dispatcher:
             record.end_span(error)
             self._abandon(pair, error, started)
             raise
-        return Legs(pair, self._upstream, opened[0], prefill, started, monotonic(), record, opening)
+        record.answered = monotonic()
+        return Legs(pair, self._upstream, opened[0], prefill, record, opening)
 
     @asynccontextmanager
     async def _owned(self, legs: Legs, deadline: float) -> AsyncIterator[None]:
@@ -156,7 +159,7 @@ class Dispatcher:
             if legs.pair.grant is not None:
                 legs.pair.decode.breaker.succeeded()
         except BaseException as error:
-            self._abandon(legs.pair, error, legs.started)
+            self._abandon(legs.pair, error, legs.record.started)
             legs.record.end_span(error)
             raise
         finally:

@@ -18,10 +18,11 @@ from weakref import WeakKeyDictionary
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 from psserve.router.admission.admission import Admission
+from psserve.router.body.fields import PATHS
 from psserve.router.pairs.dispatcher import Dispatcher
-from psserve.router.pairs.pair import PATHS, Pair, Sequence, check_answer
-from psserve.router.workers.deadline import Background
+from psserve.router.pairs.pair import Pair, Sequence, check_answer
 from psserve.router.workers.failures import LegFailure
+from psserve.router.workers.tasks import Background
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
 

@@ -1,4 +1,7 @@
-"""TODO."""
+"""A sequence, the pair of workers that it runs on, and what both legs must agree on.
+
+An answer is believed only if the legs counted the same prompt; its `usage` then has the base's count of cached tokens.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,145 @@ import secrets
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 import orjson
 
 from psserve.router.admission.admission import Grant
+from psserve.router.body.deadlines import Deadlines
 from psserve.router.body.fields import Body
-from psserve.router.body.terms import Terms
 from psserve.router.observability.sequence import SequenceRecord
-from psserve.router.placement.routing import Affinity, Place
+from psserve.router.placement.routing import Affinity
 from psserve.router.workers.failures import broken, split_mismatch
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker
 
+Document = dict[str, Any]
+"""A worker's answer."""
 Usage = dict[str, Any]
+"""The `usage` object of an answer."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One answer to generate: bodies of both legs, without the pairing fields."""
+
+    path: str
+    prefill: Body
+    decode: Body
+    index: int = 0
+    """Where its choice stands in the client's answer."""
+    prompt_index: int = 0
+    """Where its prompt stands in the client's request: usage counts each prompt once."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Passed on to both workers."""
+    prefilled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the base has computed the prompt."""
+    after: asyncio.Event | None = None
+    """What it waits for before it starts: another sequence's `prefilled`, so that one prompt is computed once."""
+    affinity: Affinity = field(default_factory=Affinity)
+    """Shared by the choices of one prompt."""
+    deadlines: Deadlines | None = None
+    """None: the longest that the configuration allows, counted from its start."""
+    priority: int = 0
+    """Higher goes first in its module's queue."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two workers and the names they know one attempt by. Never used for a second attempt."""
+
+    prefill: Worker
+    decode: Worker
+    room: int = field(default_factory=lambda: secrets.randbelow(2**63 - 1) + 1)
+    rid: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Fixed length: SGLang's abort matches ids by prefix."""
+    fresh: bool = False
+    """Use no pooled connection."""
+    attempt: int = 1
+    """Which one of its sequence."""
+    grant: Grant | None = None
+    """None for a probe, which nobody lets in and which proves nothing of other requests."""
+
+    def fields(self) -> Body:
+        """What tells the workers of each other. In the body: SGLang reads headers on the chat endpoint only."""
+        return {
+            "rid": self.rid,
+            "bootstrap_host": self.prefill.config.host,
+            "bootstrap_port": self.prefill.config.bootstrap_port,
+            "bootstrap_room": self.room,
+        }
+
+    def record(self, started: float, is_first: bool) -> SequenceRecord:
+        """Begin the notes of this attempt, whose legs are sent now. `is_first`: of its prompt's choices."""
+        return SequenceRecord(
+            is_first,
+            started,
+            prefill=self.prefill.name,
+            decode=self.decode.name,
+            outcomes=None if self.grant is None else self.grant.place.outcomes,
+            attempt=self.attempt,
+        )
+
+
+@dataclass(frozen=True)
+class PrefillUsage:
+    """What the prefill leg reported, in tokens."""
+
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass
+class Legs:
+    """A pair whose prefill leg is done and whose decode leg answers."""
+
+    pair: Pair
+    upstream: Upstream
+    response: aiohttp.ClientResponse
+    prefill: PrefillUsage
+    record: SequenceRecord
+    opening: bytes = b""
+    """What has been read of a stream already."""
+
+    async def read(self) -> bytes:
+        payload = await self.upstream.read(self.pair.decode, self.response)
+        self.record.whole()
+        return payload
+
+    async def read_some(self) -> bytes:
+        """The next bytes of a stream, b"" at its end."""
+        if self.opening:
+            opening, self.opening = self.opening, b""
+            return opening
+        data = await self.upstream.read_some(self.pair.decode, self.response)
+        if data:
+            self.record.arrived(data)
+        return data
+
+    def check_split(self, decode_prompt_tokens: Any) -> None:
+        """The rule of design.md section 1: the base computed all of the prompt but its last token.
+
+        A prompt of one token shares nothing, and both sides count it as one. Raises LegFailure.
+        """
+        both_one = self.prefill.prompt_tokens == decode_prompt_tokens == 1
+        if not both_one and self.prefill.prompt_tokens + 1 != decode_prompt_tokens:
+            raise split_mismatch(self.pair.decode, self.prefill.prompt_tokens, decode_prompt_tokens)
+
+
+def check_answer(legs: Legs, payload: bytes) -> Document:
+    """The decode leg's answer with its usage checked and filled. Raises LegFailure."""
+    try:
+        document: Document = orjson.loads(payload)
+        finish_reason = document["choices"][0]["finish_reason"]
+        usage = document["usage"]
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+        raise broken(legs.pair.decode, "malformed", f"decode answer: {error!r}") from error
+    if finish_reason in ("abort", "error"):
+        raise broken(legs.pair.decode, "aborted", f"decode finish_reason {finish_reason!r}")
+    document["usage"] = checked_usage(legs, usage)
+    return document
 
 
 def checked_usage(legs: Legs, usage: Usage) -> Usage:
@@ -51,129 +178,3 @@ def add_usage(parts: Iterable[tuple[Sequence, Usage]]) -> Usage:
     total["total_tokens"] = total["prompt_tokens"] + total["completion_tokens"]
     total["prompt_tokens_details"] = {"cached_tokens": cached}
     return total
-
-
-Route = Literal["chat", "completions"]
-
-
-PATHS: dict[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
-
-
-Document = dict[str, Any]
-
-
-def check_answer(legs: Legs, payload: bytes) -> Document:
-    """The decode leg's answer with its usage checked and filled. Raises LegFailure."""
-    try:
-        document: Document = orjson.loads(payload)
-        finish_reason = document["choices"][0]["finish_reason"]
-        usage = document["usage"]
-    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
-        raise broken(legs.pair.decode, "malformed", f"decode answer: {error!r}") from error
-    if finish_reason in ("abort", "error"):
-        raise broken(legs.pair.decode, "aborted", f"decode finish_reason {finish_reason!r}")
-    document["usage"] = checked_usage(legs, usage)
-    return document
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """One answer to generate: bodies of both legs, without the pairing fields."""
-
-    path: str
-    prefill: Body
-    decode: Body
-    index: int = 0
-    """Of its choice in the client's answer."""
-    prompt_index: int = 0
-    """Of its prompt in the client's request: usage counts each prompt once."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Passed on to both workers."""
-    prefilled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the base has computed the prompt."""
-    after: asyncio.Event | None = None
-    """What it waits for before it starts: another sequence's `prefilled`, so that one prompt is computed once."""
-    affinity: Affinity = field(default_factory=Affinity)
-    """Shared by the choices of one prompt."""
-    terms: Terms | None = None
-    """None: the router's own, for a question of its own."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two workers and the names they know one attempt by. Never used for a second attempt."""
-
-    prefill: Worker
-    decode: Worker
-    room: int = field(default_factory=lambda: secrets.randbelow(2**63 - 1) + 1)
-    rid: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Fixed length: SGLang's abort matches ids by prefix."""
-    fresh: bool = False
-    """Use no pooled connection."""
-    attempt: int = 1
-    """Which one of its sequence."""
-    grant: Grant | None = None
-    """None for a probe, which nobody lets in and which proves nothing of other requests."""
-
-    @property
-    def place(self) -> Place | None:
-        """None where no policy chose the workers."""
-        return self.grant.place if self.grant is not None else None
-
-    def fields(self) -> Body:
-        """What tells the workers of each other. In the body: SGLang reads headers on the chat endpoint only."""
-        return {
-            "rid": self.rid,
-            "bootstrap_host": self.prefill.config.host,
-            "bootstrap_port": self.prefill.config.bootstrap_port,
-            "bootstrap_room": self.room,
-        }
-
-
-@dataclass(frozen=True)
-class PrefillUsage:
-    """What the prefill leg reported, in tokens."""
-
-    prompt_tokens: int
-    cached_tokens: int
-
-
-@dataclass
-class Legs:
-    """A pair whose prefill leg is done and whose decode leg answers."""
-
-    pair: Pair
-    upstream: Upstream
-    response: aiohttp.ClientResponse
-    prefill: PrefillUsage
-    started: float
-    """When the legs were sent (monotonic seconds)."""
-    answered: float
-    """When the slower leg had answered."""
-    record: SequenceRecord
-    opening: bytes = b""
-    """Of a stream: what has been read of it already."""
-
-    async def read(self) -> bytes:
-        payload = await self.upstream.read(self.pair.decode, self.response)
-        self.record.whole()
-        return payload
-
-    async def read_some(self) -> bytes:
-        """The next bytes of a stream, b"" at its end."""
-        if self.opening:
-            opening, self.opening = self.opening, b""
-            return opening
-        data = await self.upstream.read_some(self.pair.decode, self.response)
-        if data:
-            self.record.arrived(data)
-        return data
-
-    def check_split(self, decode_prompt_tokens: Any) -> None:
-        """The rule of design.md section 1: the base computed all of the prompt but its last token.
-
-        A prompt of one token shares nothing, and both sides count it as one. Raises LegFailure.
-        """
-        both_one = self.prefill.prompt_tokens == decode_prompt_tokens == 1
-        if not both_one and self.prefill.prompt_tokens + 1 != decode_prompt_tokens:
-            raise split_mismatch(self.pair.decode, self.prefill.prompt_tokens, decode_prompt_tokens)

@@ -157,7 +157,7 @@ class Routing:
 
     def _follow(self) -> None:
         """Workers that are gone, or came back since the last look, hold nothing of what they were sent."""
-        present = {worker.name: (worker, worker.terms) for worker in self.table.workers}
+        present = {worker.name: (worker, worker.starts) for worker in self.table.workers}
         for name, seen in self._seen.items():
             if present.get(name) != seen:
                 self.prefill.forget(name)

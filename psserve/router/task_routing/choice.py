@@ -44,7 +44,7 @@ def shortened(text: str) -> str:
 
 
 MAX_SESSIONS = 10_000
-MARGIN = 0.2
+SWITCH_MARGIN = 0.2
 """How much likelier another module must be than the session's own. Keeps "and now with 7?" from going elsewhere."""
 
 
@@ -76,39 +76,39 @@ class Sessions:
 def stays(own: str, decision: Decision, threshold: float) -> bool:
     """Whether a session with the module `own` keeps it: another module must be likely, and clearly likelier."""
     clear = decision.confidence >= threshold
-    return not clear or decision.confidence - decision.scores.get(own, 0.0) < MARGIN
+    return not clear or decision.confidence - decision.scores.get(own, 0.0) < SWITCH_MARGIN
 
 
 def _key(session: str) -> bytes:
     return blake2b(session.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-Outcome = Literal["clear", "kept", "default"]
+ModuleOutcome = Literal["clear", "kept", "default"]
 """clear: the classifier was sure; kept: the session's module; default: it was not sure."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModuleChoice:
     """The module that answers a request for `auto`."""
 
     module: str
     confidence: float
     """The classifier's score of this very module."""
-    outcome: Outcome
+    outcome: ModuleOutcome
 
     def note(self) -> dict[str, Any]:
         """What `usage` tells of it."""
         return {"module": self.module, "confidence": round(self.confidence, 4)}
 
 
-def choose_module(decision: Decision, threshold: float, own: str | None, default: str | None) -> Choice | None:
+def choose_module(decision: Decision, threshold: float, own: str | None, default: str | None) -> ModuleChoice | None:
     """Who answers, `own` being the session's module; None if the request is nobody's task and there is no default."""
     if own is not None and stays(own, decision, threshold):
-        return Choice(own, decision.scores.get(own, 0.0), "kept")
+        return ModuleChoice(own, decision.scores.get(own, 0.0), "kept")
     if decision.module is not None and decision.confidence >= threshold:
-        return Choice(decision.module, decision.confidence, "clear")
+        return ModuleChoice(decision.module, decision.confidence, "clear")
     if default is not None:
-        return Choice(default, decision.scores.get(default, 0.0), "default")
+        return ModuleChoice(default, decision.scores.get(default, 0.0), "default")
     return None
 
 

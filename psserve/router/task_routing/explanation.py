@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from psserve.errors import UsageError
-from psserve.router.task_routing.choice import Choice, choose_module
+from psserve.router.task_routing.choice import ModuleChoice, choose_module
 from psserve.router.task_routing.classifier import (
     Decision,
     Evidence,
@@ -34,7 +34,7 @@ class Explanation:
     request: TaskRequest
     rules: Rules
     decision: Decision
-    choice: Choice | None
+    choice: ModuleChoice | None
     """None: the request would be refused."""
     evidence: tuple[Evidence, ...]
     """Of the likeliest module; empty if the classifier does not explain itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 
@@ -12,8 +12,7 @@ from psserve.contracts.router_config import RouterConfig, TaskRoutingConfig
 from psserve.errors import RequestError
 from psserve.router.body.fields import Body
 from psserve.router.body.session import session_of
-from psserve.router.observability.metrics import Metrics
-from psserve.router.task_routing.choice import Choice, Sessions, choose_module, task_request, task_unclear
+from psserve.router.task_routing.choice import ModuleChoice, Sessions, choose_module, task_request, task_unclear
 from psserve.router.task_routing.classifier import (
     AskBase,
     Decision,
@@ -36,10 +35,17 @@ class TaskRouter:
     Raises UsageError: there is no such classifier.
     """
 
-    def __init__(self, config: TaskRoutingConfig, table: WorkerTable, metrics: Metrics, ask: AskBase) -> None:
+    def __init__(
+        self,
+        config: TaskRoutingConfig,
+        table: WorkerTable,
+        decided: Callable[[ModuleChoice | None, float], None],
+        ask: AskBase,
+    ) -> None:
+        """`decided` is told each choice (None: the request was refused) and the seconds that it took."""
         self._config = config
         self._table = table
-        self._metrics = metrics
+        self._decided = decided
         self._ask = ask
         self._make_classifier = find_classifier(config.classifier)
         self._sessions = Sessions()
@@ -59,7 +65,7 @@ class TaskRouter:
         if tuple(modules) != self._modules:
             self.learn(modules)
 
-    async def choose(self, body: Body, headers: Mapping[str, str]) -> Choice:
+    async def choose(self, body: Body, headers: Mapping[str, str]) -> ModuleChoice:
         """The module for `body`, a checked body of either endpoint.
 
         Raises RequestError: 400 task_unclear, or 503 when there is no classifier, or what the classifier raises.
@@ -69,7 +75,7 @@ class TaskRouter:
         decision = self._served(await self._decide(task_request(body)))
         own = self._served_name(self._sessions.get(session))
         choice = choose_module(decision, self._config.threshold, own, self._served_name(self._config.default_module))
-        self._metrics.task_decided(choice, monotonic() - started)
+        self._decided(choice, monotonic() - started)
         if choice is None:
             raise task_unclear(module.name for module in self._modules)
         if choice.outcome != "default":

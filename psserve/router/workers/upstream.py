@@ -15,8 +15,8 @@ import orjson
 from aiohttp.client_proto import ResponseHandler
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.workers.deadline import Background
 from psserve.router.workers.failures import LegFailure, bad_status, broken, no_connection
+from psserve.router.workers.tasks import Background
 from psserve.router.workers.workers import Worker, WorkerTable
 
 KEEP_ALIVE_S = 3.0  # SGLang closes idle connections after 5 s; ours must be gone first

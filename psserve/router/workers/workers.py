@@ -94,7 +94,7 @@ class Worker:
     last_sign: float = float("-inf")
     """When it last gave a sign of work, or was sent a leg while it had none (monotonic seconds)."""
     breaker: Breaker = field(default_factory=Breaker)
-    terms: int = 0
+    starts: int = 0
     """How often it became ready; each time it may be a new process, with nothing in its cache."""
     url: str = field(init=False)
 
@@ -122,7 +122,7 @@ class Worker:
             return
         self.breaker.probed()
         if not self.is_ready:
-            self.terms += 1
+            self.starts += 1
             log.info("worker=%s state=ready", self.name)
         self.state, self.error = "ready", None
 

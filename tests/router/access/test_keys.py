@@ -9,7 +9,7 @@ import pytest
 
 from psserve.contracts.api_keys import ApiKey, digest_of
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.access.clients import Bucket
+from psserve.router.access.clients import TokenBucket
 from tests.router.conftest import Fleet, eventually
 
 CI, OPS = "psk_ci", "psk_ops"
@@ -130,7 +130,7 @@ async def test_keys_come_and_go_while_the_router_runs(keyed: Fleet) -> None:
 def test_a_bucket_fills_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("psserve.router.access.clients.monotonic", lambda: now)
-    bucket = Bucket(60)
+    bucket = TokenBucket(60)
     bucket.take(90)
     assert (bucket.level, bucket.seconds_until(1)) == (-30, 31)
     now += 31

@@ -37,9 +37,7 @@ def make_legs(prefill_tokens: int = 4) -> Legs:
     prefill = Worker(WorkerConfig(name="p", role="prefill", port=1, bootstrap_port=2))
     decode = Worker(WorkerConfig(name="d", role="decode", module="m", port=3))
     unused: Any = SimpleNamespace()
-    return Legs(
-        Pair(prefill, decode), unused, unused, PrefillUsage(prefill_tokens, 3), 0.0, 0.0, SequenceRecord(True, 0.0)
-    )
+    return Legs(Pair(prefill, decode), unused, unused, PrefillUsage(prefill_tokens, 3), SequenceRecord(True, 0.0))
 
 
 def feed_all(relay: Relay, raw: bytes, cuts: list[int]) -> bytes:

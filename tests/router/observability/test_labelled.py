@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from psserve.router.observability.metrics import Counter, Histogram
+from psserve.router.observability.instruments import Counter, Histogram
 
 
 def test_counts_are_on_the_page_under_their_labels() -> None:

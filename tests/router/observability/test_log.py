@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.router.answers.exchange import SANE_ID, Exchange
-from psserve.router.endpoints.request_line import JsonFormatter, Line, request_line
+from psserve.router.observability.exchange import SANE_ID, Exchange
+from psserve.router.observability.log import JsonFormatter, LogLine
+from psserve.router.observability.request_line import request_line
 from tests.router.conftest import Fleet, eventually
 
 SECRET = "what the client asks"
@@ -41,7 +42,7 @@ def test_any_text_gives_one_line_of_json(request_id: str, module: str) -> None:
 
 @given(st.text(), st.text())
 def test_any_text_gives_one_line_of_text(one: str, other: str) -> None:
-    line = str(Line(request=one, module=other, tokens=3, ttft_s=None))
+    line = str(LogLine(request=one, module=other, tokens=3, ttft_s=None))
     assert len(line.splitlines()) == 1
     assert line.endswith(" tokens=3 ttft_s=-")
 
@@ -68,7 +69,7 @@ async def test_attempts_that_failed_are_counted(fleet: Fleet, caplog: pytest.Log
     fleet.math.faults.append("status_500")
     status, _, _ = await fleet.complete()
     assert status == 200
-    (line,) = [record.args for record in caplog.records if isinstance(record.args, Line)]
+    (line,) = [record.args for record in caplog.records if isinstance(record.args, LogLine)]
     assert line["retries"] == 1
 
 
@@ -76,7 +77,7 @@ async def test_a_request_leaves_one_line_with_all_that_is_known(fleet: Fleet, ca
     caplog.set_level("INFO")
     await fleet.stream(prompt=SECRET, max_tokens=4)
     await eventually(lambda: fleet.state.activity.ended)
-    (line,) = [record.args for record in caplog.records if isinstance(record.args, Line)]
+    (line,) = [record.args for record in caplog.records if isinstance(record.args, LogLine)]
     expected = {
         "route": "completions", "module": "math", "prefill": "prefill-0", "decode": "decode-math-0",
         "routing": "new/affinity", "status": 200, "code": "200", "prompt_tokens": len(SECRET), "cached_tokens": 0,

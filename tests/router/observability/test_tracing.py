@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from psserve.router.answers.otel import OtelTracing, traces_url
+from psserve.router.observability.otel import OtelTracing, traces_url
 from tests.router.conftest import Fleet, eventually
 from tests.router.observability.collector import Collector
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
-from psserve.router.answers.exchange import Exchange
+from psserve.router.observability.exchange import Exchange
 
 BUCKET_S = 5
 BUCKETS = 60

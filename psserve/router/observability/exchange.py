@@ -7,14 +7,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 from aiohttp import web
 
 from psserve.contracts.router_config import ModuleConfig
 from psserve.router.access.server import SERVER
 from psserve.router.observability.sequence import SequenceRecord
-from psserve.router.pairs.pair import Legs, Usage
-from psserve.router.task_routing.choice import Choice
+from psserve.router.task_routing.choice import ModuleChoice
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -29,7 +29,7 @@ class Exchange:
     module: str = "-"
     edition: int | None = None
     """Of the module: counts replacements of its weights."""
-    task: Choice | None = None
+    task: ModuleChoice | None = None
     """How the module was chosen, when the client left that to us."""
     prefill: str | None = None
     decode: str | None = None
@@ -45,7 +45,8 @@ class Exchange:
     """Those whose workers have answered."""
     on_gap: Callable[[float], object] | None = None
     """Is told the seconds between arrivals of output, for metrics."""
-    usage: Usage | None = None
+    usage: dict[str, Any] | None = None
+    """`usage` of the answer, once it is complete."""
     first_byte: float | None = None
     """When the client was sent the first streamed byte."""
     streamed_events: int = 0
@@ -60,6 +61,11 @@ class Exchange:
     sent: float | None = None
     """When the first legs that were answered had been sent."""
     _answered: float | None = None
+
+    @property
+    def is_work(self) -> bool:
+        """Whether it asks for work. Endpoints that only tell have no route's name."""
+        return self.route != "-"
 
     @property
     def cached_tokens(self) -> int | None:
@@ -80,22 +86,21 @@ class Exchange:
         """The request was read and checked: it is for `module`."""
         self.module, self.edition, self.accepted = module.name, module.edition, monotonic()
 
-    def paired(self, legs: Legs) -> None:
-        """A sequence's legs have answered; the first one names the request's workers."""
+    def paired(self, sequence: SequenceRecord) -> None:
+        """Both legs of `sequence` have answered; the first one names the request's workers."""
         if self.sent is None:
-            self.prefill, self.decode = legs.pair.prefill.name, legs.pair.decode.name
-            self.sent = legs.started
-            self.outcomes = None if legs.pair.place is None else legs.pair.place.outcomes
-        legs.record.on_gap = self.on_gap
-        self.retries += legs.pair.attempt - 1
-        self.sequences.append(legs.record)
-        self._answered = max(legs.answered, self._answered or 0.0)
+            self.prefill, self.decode = sequence.prefill, sequence.decode
+            self.sent, self.outcomes = sequence.started, sequence.outcomes
+        sequence.on_gap = self.on_gap
+        self.retries += sequence.attempt - 1
+        self.sequences.append(sequence)
+        self._answered = max(sequence.answered, self._answered or 0.0)
 
     def answered(self) -> None:
         """A decode worker's answer has arrived whole."""
         self._answered = monotonic()
 
-    def usage_note(self) -> Usage:
+    def usage_note(self) -> dict[str, Any]:
         """What `usage` of the answer has beside the counts."""
         return {} if self.task is None else {"psserve_task": self.task.note()}
 

@@ -27,9 +27,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import psserve
 from psserve.contracts.router_config import Role
-from psserve.router.answers.exchange import Exchange
-from psserve.router.observability.sequence import LegSpan
-from psserve.router.observability.tracing import CURRENT, Tracing
+from psserve.router.observability.exchange import Exchange
+from psserve.router.observability.spans import CURRENT, LegSpan
+from psserve.router.observability.tracing import Tracing
 
 PATH = "/v1/traces"
 CLOSE_S = 2.0

@@ -10,17 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
-from psserve.contracts.limits import DEFAULT_LIMITS, RequestLimits
 from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.errors import RequestError
-from psserve.router.access.body import check_shape
 from psserve.router.body.chat import check_chat, prompt_part
 from psserve.router.body.completion import check_completion, prompts_of
-from psserve.router.body.fields import Body, check_refused, check_sampling, invalid, is_too_deep, missing
-from psserve.router.body.terms import Terms
-from psserve.router.pairs.pair import PATHS, Route, Sequence
+from psserve.router.body.deadlines import Deadlines
+from psserve.router.body.fields import PATHS, Body, Route, check_sampling, invalid, missing
+from psserve.router.pairs.pair import Sequence
 from psserve.router.placement.routing import Affinity
 from psserve.router.workers.workers import WorkerTable
 
@@ -41,13 +37,6 @@ class Generation:
     """Prompt-major: all choices of the first prompt first."""
 
 
-def load_body(raw: bytes, limits: RequestLimits = DEFAULT_LIMITS) -> Body:
-    """The body's fields, those that are null left out. Raises RequestError (400)."""
-    body = {name: value for name, value in _load(raw, limits).items() if value is not None}
-    check_refused(body)
-    return body
-
-
 def check_prompt(route: Route, body: Body, config: RouterConfig) -> None:
     """Raises RequestError (400) when the prompt of `body` is none."""
     _legs(route, body, config)
@@ -60,7 +49,8 @@ def parse_generation(
     table: WorkerTable,
     headers: Mapping[str, str],
     session: str | None = None,
-    terms: Terms | None = None,
+    deadlines: Deadlines | None = None,
+    priority: int = 0,
 ) -> Generation:
     """Check `body` and split it into sequences; `headers` go to the workers with each. `session`: see session_of.
 
@@ -86,7 +76,8 @@ def parse_generation(
             prompt_index=prompt,
             headers=headers,
             affinity=Affinity(session),
-            terms=terms,
+            deadlines=deadlines,
+            priority=priority,
         )
         sequences.append(first)
         sequences.extend(
@@ -128,17 +119,3 @@ def served_module(name: Any, table: WorkerTable) -> ModuleConfig:
     if module is None:
         raise RequestError(404, f"the model {name!r} does not exist", param="model", code="model_not_found")
     return module
-
-
-def _load(raw: bytes, limits: RequestLimits) -> Body:
-    check_shape(raw, limits)
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise invalid(None, f"the body is not valid JSON: {error}", "invalid_json") from None
-    # Counting brackets is cheap, and shows for most bodies that they cannot be too deep.
-    if raw.count(b"{") + raw.count(b"[") > limits.depth and is_too_deep(body, limits.depth):
-        raise invalid(None, f"the body is nested deeper than {limits.depth} levels", "invalid_json")
-    if not isinstance(body, dict):
-        raise invalid(None, "the body must be a JSON object", "invalid_type")
-    return body

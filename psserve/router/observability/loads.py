@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from psserve.contracts.loads import LOADS_PATH, Load, parse_load
-from psserve.router.workers.deadline import Fresh
+from psserve.router.workers.tasks import Fresh
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
 

@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from psserve.router.workers.deadline import Deadline, Timeout, by
+from psserve.router.workers.tasks import Deadline, Timeout, by
 
 
 async def test_what_is_late_is_cancelled() -> None:

@@ -1,4 +1,4 @@
-"""What servers have to do and to hold, and whether one more request has room there. Counted in requests and tokens."""
+"""What servers have to do and to hold, in requests and tokens, and whether they have the capacity for one more."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from psserve.contracts.limits import QueueLimits
 from psserve.router.policies import Prompt
 
 START_TOKENS = 512.0
-MARGIN = 2.0
-MEMORY = 32
+OUTPUT_MARGIN = 2.0
+REMEMBERED_ANSWERS = 32
 """About so many answers are remembered."""
 
 
-class Outputs:
+class OutputLengths:
     """Running mean of the tokens that a module's answers had."""
 
     def __init__(self) -> None:
         self._means: dict[str, float] = {}
 
     def expected(self, module: str, limit: int) -> int:
-        """Tokens to make room for, of the `limit` that a request asks for: MARGIN times the mean."""
-        return min(limit, round(MARGIN * self._means.get(module, START_TOKENS)))
+        """Tokens to reckon with, of the `limit` that a request asks for: OUTPUT_MARGIN times the mean."""
+        return min(limit, round(OUTPUT_MARGIN * self._means.get(module, START_TOKENS)))
 
     def learn(self, module: str, tokens: float) -> None:
-        """An answer of the module had so many."""
+        """Take note of how many tokens an answer of `module` had."""
         mean = self._means.get(module, START_TOKENS)
-        self._means[module] = mean + (tokens - mean) / MEMORY
+        self._means[module] = mean + (tokens - mean) / REMEMBERED_ANSWERS
 
 
 STRIDE = 8
@@ -39,7 +39,7 @@ SPARE_RUNNING = 4
 
 
 @dataclass
-class PrefillRoom:
+class PrefillWindow:
     """One prefill server's window: what it was sent and has not computed yet."""
 
     limits: QueueLimits
@@ -49,7 +49,7 @@ class PrefillRoom:
     by_module: Counter[str] = field(default_factory=Counter)
 
     def takes(self, module: str) -> bool:
-        """A module whose decode servers hang must leave room for the others, so half is the most that it gets."""
+        """A module whose decode servers hang must leave some for the others, so half is the most that it gets."""
         return (
             self.requests < self.limits.window_requests
             and self.tokens < self.limits.window_tokens
@@ -67,7 +67,7 @@ class PrefillRoom:
         self.by_module[module] -= 1
 
 
-class DecodeRoom:
+class KvBudget:
     """One decode server's KV pool, as far as the requests in flight take it up.
 
     Prompts that begin alike share their KV, so blocks are counted once however many requests have them.

@@ -1,4 +1,4 @@
-"""When servers have room."""
+"""When servers have budget."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psserve.contracts.limits import QueueLimits
-from psserve.router.admission.rooms import STRIDE, DecodeRoom, Outputs, PrefillRoom, unshared_tokens
+from psserve.router.admission.capacity import STRIDE, KvBudget, OutputLengths, PrefillWindow, unshared_tokens
 from psserve.router.policies import Prompt
 
 
@@ -17,42 +17,42 @@ def prompt(*strides: int, tokens: int = 0) -> Prompt:
 
 
 def test_prompts_that_begin_alike_are_held_once() -> None:
-    room = DecodeRoom(100, None)
+    budget = KvBudget(100, None)
     shared = prompt(1, 2, 3, 4, 5, 6)
     for _ in range(4):
-        assert room.takes(shared, 10)
-        room.add(shared, 10)
-    assert not room.takes(shared, 10)
-    assert not room.takes(prompt(7, 8, 9), 1)
-    room.remove(shared, 10)
-    assert room.takes(shared, 10)
+        assert budget.takes(shared, 10)
+        budget.add(shared, 10)
+    assert not budget.takes(shared, 10)
+    assert not budget.takes(prompt(7, 8, 9), 1)
+    budget.remove(shared, 10)
+    assert budget.takes(shared, 10)
 
 
 def test_what_is_larger_than_the_pool_goes_alone() -> None:
-    room = DecodeRoom(100, None)
-    assert room.takes(prompt(1), 1000)
-    room.add(prompt(1), 1000)
-    assert not room.takes(prompt(2), 1)
+    budget = KvBudget(100, None)
+    assert budget.takes(prompt(1), 1000)
+    budget.add(prompt(1), 1000)
+    assert not budget.takes(prompt(2), 1)
 
 
 def test_a_decode_server_gets_a_few_more_than_it_runs() -> None:
-    room = DecodeRoom(None, 8)
+    budget = KvBudget(None, 8)
     for _ in range(12):
-        assert room.takes(prompt(), 1)
-        room.add(prompt(), 1)
-    assert not room.takes(prompt(), 1)
+        assert budget.takes(prompt(), 1)
+        budget.add(prompt(), 1)
+    assert not budget.takes(prompt(), 1)
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=4, unique=True).map(tuple), max_size=8))
-def test_an_empty_room_is_as_it_was(prompts: list[tuple[int, ...]]) -> None:
-    room = DecodeRoom(10, None)
+def test_an_empty_budget_is_as_it_was(prompts: list[tuple[int, ...]]) -> None:
+    budget = KvBudget(10, None)
     for blocks in prompts:
-        room.add(prompt(*blocks), 3)
+        budget.add(prompt(*blocks), 3)
     for blocks in prompts:
-        room.remove(prompt(*blocks), 3)
-    room.add(prompt(), 0)
-    assert room.takes(prompt(9), 0)
-    assert not room.takes(prompt(9), 1)
+        budget.remove(prompt(*blocks), 3)
+    budget.add(prompt(), 0)
+    assert budget.takes(prompt(9), 0)
+    assert not budget.takes(prompt(9), 1)
 
 
 def test_unshared_are_the_answer_and_the_end_of_the_prompt() -> None:
@@ -60,20 +60,20 @@ def test_unshared_are_the_answer_and_the_end_of_the_prompt() -> None:
 
 
 def test_a_module_gets_half_of_a_prefill_window() -> None:
-    room = PrefillRoom(QueueLimits(window_requests=4, window_tokens=100))
+    window = PrefillWindow(QueueLimits(window_requests=4, window_tokens=100))
     for _ in range(2):
-        assert room.takes("a")
-        room.add("a", 10)
-    assert not room.takes("a")
-    assert room.takes("b")
-    room.add("b", 90)
-    assert not room.takes("c")
-    room.remove("b", 90)
-    assert room.takes("c")
+        assert window.takes("a")
+        window.add("a", 10)
+    assert not window.takes("a")
+    assert window.takes("b")
+    window.add("b", 90)
+    assert not window.takes("c")
+    window.remove("b", 90)
+    assert window.takes("c")
 
 
 def test_answers_are_expected_to_be_as_long_as_they_were() -> None:
-    outputs = Outputs()
+    outputs = OutputLengths()
     assert outputs.expected("m", 4096) == 1024
     for _ in range(300):
         outputs.learn("m", 50)
