@@ -16,8 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from psserve.bench.systems.counters import HistogramDelta, Reading, delta, scrape
 from psserve.bench.systems.fleet import RunningFleet
-from psserve.bench.systems.prometheus import HistogramDelta, Reading, delta, scrape
 
 from .client import Client, completion
 from .prompts import random_ids

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from psserve.bench.load.caller import open_http
-from psserve.bench.load.endpoints import check_endpoints
+from psserve.bench.load.endpoints import check_endpoints, open_http
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.measure.target import Target
 from psserve.bench.systems.spec import SystemSpec

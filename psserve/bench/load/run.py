@@ -12,10 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from psserve.bench.load.calibrate import Calibration, calibrate
-from psserve.bench.load.caller import Caller, open_http
-from psserve.bench.load.context import ChatContext, Context, IdsContext
-from psserve.bench.load.endpoints import check_endpoints
+from psserve.bench.load.context import Calibration, ChatContext, Context, IdsContext, calibrate
+from psserve.bench.load.endpoints import Caller, check_endpoints, open_http
 from psserve.bench.load.options import LoadOptions, LoadProgress
 from psserve.bench.load.session_run import SessionRun
 from psserve.bench.load.texts import TokenizedTexts

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from psserve.bench.load.caller import Called, Caller
 from psserve.bench.load.context import Context
+from psserve.bench.load.endpoints import Called, Caller
 from psserve.bench.load.stream import Streamed
 from psserve.bench.record import INTERRUPTED, RequestRecord
 from psserve.bench.session import Call, Session, Step

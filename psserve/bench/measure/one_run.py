@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from psserve.bench.load.caller import open_http
-from psserve.bench.load.fits import context_limits, too_long
+from psserve.bench.load.endpoints import context_limits, open_http, too_long
 from psserve.bench.load.options import LoadOptions, LoadProgress
 from psserve.bench.load.run import run_load
 from psserve.bench.measure.target import Target, served_modules

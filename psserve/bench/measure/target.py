@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from psserve.bench.load.caller import open_http
-from psserve.bench.load.endpoints import base_url, served_models
+from psserve.bench.load.endpoints import base_url, open_http, served_models
 from psserve.bench.load.options import LoadOptions
-from psserve.bench.systems.counters import Counters, read_counters
-from psserve.bench.systems.server import Server
+from psserve.bench.systems.counters import Counters, Server, read_counters
 from psserve.errors import BenchError, UsageError
 from psserve.fleet.observe.control import router_config_of
 from psserve.fleet.run.state import running_fleet

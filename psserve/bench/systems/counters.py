@@ -1,23 +1,36 @@
-"""What the servers of a system have done since their start, so that the difference of two readings belongs to a run."""
+"""What the servers of a system have done since their start, so that the difference of two readings belongs to a run.
+
+Servers tell it as Prometheus text, of which samples are summed over their labels.
+"""
 
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from psserve.bench.systems.device_memory import device_bytes
-from psserve.bench.systems.processes import cpu_seconds, pss_bytes
-from psserve.bench.systems.prometheus import scrape
-from psserve.bench.systems.server import Server
+from prometheus_client.parser import text_string_to_metric_families
+
+from psserve.bench.systems.processes import cpu_seconds, device_bytes, pss_bytes
 
 _MIB = 2**20
 
 
 @dataclass(frozen=True)
+class Server:
+    """One SGLang server of a running system: where it is, and what it does."""
+
+    name: str
+    url: str
+    prefills: bool
+    """Whether it reads prompts: a prefill server, or an ordinary one. If not, it is a decode server."""
+
+
+@dataclass(frozen=True)
 class SideCounters:
-    """Of the servers that read prompts, or of the decode servers, together, since their start."""
+    """Counts of the servers that read prompts, or of the decode servers, together, since their start."""
 
     requests: float = 0.0
     prompt_tokens: float = 0.0
@@ -122,3 +135,50 @@ def _side(side: SideCounters) -> dict[str, Any]:
         "hit_ratio": None if hit_ratio is None else round(hit_ratio, 4),
         "queue_s": round(side.queue_s, 3),
     }
+
+
+Reading = Mapping[str, float]
+"""Sample name -> its value, summed over all labels."""
+
+
+def scrape(url: str, key: str | None = None) -> dict[str, float]:
+    """Read `url`/metrics now, with the key that it requires. Raises OSError when it does not answer."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"{url}/metrics", headers=headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=10) as answer:
+        return parse(answer.read().decode())
+
+
+def parse(text: str) -> dict[str, float]:
+    """All samples of a scrape but the buckets of histograms, which cannot be summed over their labels.
+
+    Raises ValueError when `text` is not in Prometheus' format.
+    """
+    reading: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if "le" not in sample.labels:
+                reading[sample.name] = reading.get(sample.name, 0.0) + sample.value
+    return reading
+
+
+@dataclass(frozen=True)
+class HistogramDelta:
+    """What a histogram saw between two readings. `mean` is None when that was nothing."""
+
+    count: int
+    total: float
+
+    @property
+    def mean(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+
+def delta(before: Reading, after: Reading, name: str) -> HistogramDelta:
+    """What histogram `name` saw between two readings; one that is missing has seen nothing yet."""
+
+    def grown(sample: str) -> float:
+        return after.get(sample, 0.0) - before.get(sample, 0.0)
+
+    return HistogramDelta(round(grown(f"{name}_count")), grown(f"{name}_sum"))

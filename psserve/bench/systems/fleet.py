@@ -1,4 +1,4 @@
-"""A fleet to measure: `psserve launch` as a user runs it, and the way to its servers."""
+"""psserve itself as a system: `psserve launch` as a user runs it, and the way to its servers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,63 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
+from psserve.bench.systems.counters import Server
+from psserve.bench.systems.running import RunningSystem, warm_up
+from psserve.bench.systems.spec import SystemSpec
 from psserve.errors import StartError
+from psserve.fleet.plan.devices import choose, detect
 
 _LAUNCH = "import sys; from psserve.cli.main import main; sys.argv[0] = 'psserve'; main()"
 _LOG_LINES = 40
+
+
+@contextlib.contextmanager
+def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> Iterator[RunningSystem]:
+    """Launch the zoo's fleet, and stop it at the end. Raises StartError."""
+    with tempfile.TemporaryDirectory(prefix="psserve-bench-") as folder:
+        config = Path(folder) / "fleet.toml"
+        settings = fleet_settings(spec)
+        config.write_text(tomli_w.dumps(settings))
+        note("psserve launch")
+        arguments = ["--config", str(config), "--", *spec.export_args()]
+        with launched(spec.zoo, arguments, within_s=spec.start_timeout_s) as fleet:
+            endpoints = dict.fromkeys(spec.modules, fleet.url)
+            warm_up(endpoints, spec.start_timeout_s, note)
+            yield RunningSystem(
+                name=name,
+                endpoints=endpoints,
+                servers=tuple(
+                    Server(worker["name"], fleet.worker_url(worker["name"]), prefills=worker["role"] == "prefill")
+                    for worker in fleet.config["workers"]
+                ),
+                pids=fleet.pids(),
+                ready_s=fleet.ready_s,
+                settings={"fleet": settings},
+                key=fleet.key,
+            )
+
+
+def fleet_settings(spec: SystemSpec) -> dict[str, Any]:
+    """The fleet.toml of the system: half of the KV cache for the prefill servers, half for the decode servers."""
+    options = spec.fleet_options().model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    machine = detect()
+    device = choose(machine, spec.device)
+    prefill = {"replicas": spec.prefill_servers, "kv_tokens": spec.kv_tokens // (2 * spec.prefill_servers)}
+    decode = {"kv_tokens": spec.kv_tokens // (2 * len(spec.modules))}
+    return {
+        **options,
+        "prefill": {**prefill, "env": spec.server_env(device, machine, spec.prefill_servers)},
+        "decode": {**decode, "env": spec.server_env(device, machine, len(spec.modules))},
+    }
 
 
 class LaunchFailed(StartError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from psserve.bench.systems.fleet import shared_system
 from psserve.bench.systems.running import RunningSystem
-from psserve.bench.systems.shared import shared_system
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.stock import stock_system
-from psserve.bench.systems.stock_kinds import STOCK_KINDS
+from psserve.bench.systems.stock_plan import STOCK_KINDS
 from psserve.errors import UsageError
 from psserve.zoo import Zoo
 

@@ -1,17 +1,23 @@
-"""Plain SGLang servers, planned as psserve plans its own: same options, same environment, none of its hooks."""
+"""The systems of plain SGLang servers: which servers each has, and where a module's requests go.
+
+Servers are planned as psserve plans its own: same options, same environment, none of its hooks. All systems get
+the same KV tokens in total. docs/benchmarks.md says of each why it is set up as it is.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from psserve.bench.systems.server import Server
+from psserve.bench.systems.counters import Server
+from psserve.bench.systems.front import Route
 from psserve.bench.systems.spec import SystemSpec
 from psserve.engine.settings import ROLE, Role
+from psserve.errors import PlanError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.ports import free_ports
@@ -117,3 +123,86 @@ class StockPlanner:
         ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, self._machine, sharers)
         rendezvous = self._tmp / f"rendezvous-{name}"
         return server_env(self.settings, os.environ, tmp_dir=self._tmp, rendezvous=rendezvous, extra=ours)
+
+
+@dataclass(frozen=True)
+class StockKind:
+    """One such system."""
+
+    plan: Callable[[Base, SystemSpec, StockPlanner, Callable[[str], Path]], Mapping[str, Route]]
+    """Adds its servers to the planner, given the checkpoint of each module; returns module -> where its requests go."""
+    share: Callable[[int], int]
+    """Number of modules -> into how many equal pools its KV cache is cut."""
+    needs_front: bool
+    """Whether its modules need one URL in front of them, or are asked directly."""
+
+
+def _disaggregated(
+    base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
+) -> dict[str, Route]:
+    """The paper's baseline: each module has a prefill and a decode server of its own."""
+    routes = {}
+    count = len(spec.modules)
+    pool = spec.kv_tokens // (2 * count)
+    for module in spec.modules:
+        prefill = planner.add(f"prefill-{module}", "prefill", checkpoint(module), module, pool, sharers=count)
+        decode = planner.add(f"decode-{module}", "decode", checkpoint(module), module, pool, sharers=count)
+        routes[module] = Route(decode.url, None, prefill.url, LOOPBACK, prefill.bootstrap_port)
+    return routes
+
+
+def _colocated(
+    base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
+) -> dict[str, Route]:
+    """Each module has one ordinary server, whose radix cache keeps what its own module has read and written.
+
+    On a CPU each computes on all cores, which was measured to be faster than sharing them out: seldom are all busy.
+    """
+    pool = spec.kv_tokens // len(spec.modules)
+    return {
+        module: Route(planner.add(f"server-{module}", "whole", checkpoint(module), module, pool, sharers=1).url)
+        for module in spec.modules
+    }
+
+
+def _single(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
+    """One model in all roles: an ordinary server of the base, which every module's requests go to."""
+    server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, sharers=1)
+    return {module: Route(server.url, model=base.name) for module in spec.modules}
+
+
+def _lora(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
+    """One ordinary server of the base with every module's LoRA adapter: weights are shared, KV is not."""
+    check_lora(spec.modules, spec.adapters, planner.settings.device)
+    adapters = {module: spec.adapters[module] for module in spec.modules}
+    extra = lora_arguments(adapters)
+    server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, extra, sharers=1)
+    return {module: Route(server.url, model=f"{base.name}:{module}") for module in spec.modules}
+
+
+def check_lora(modules: Sequence[str], adapters: Mapping[str, Path], device: str) -> None:
+    """Raise PlanError where the modules cannot be served as LoRA adapters."""
+    if device == "cpu":
+        raise PlanError(
+            "system lora needs a GPU: SGLang's LoRA backends are made of Triton kernels or, like torch_native, pin "
+            "memory for each batch, which PyTorch refuses without an accelerator. Leave it out"
+        )
+    if missing := [module for module in modules if module not in adapters]:
+        raise PlanError(
+            f"system lora: no adapter for {', '.join(missing)}: give the folder of each module's LoRA adapter "
+            "(--adapter NAME=DIR); a zoo keeps modules merged into the base's weights"
+        )
+
+
+def lora_arguments(adapters: Mapping[str, Path]) -> tuple[str, ...]:
+    """SGLang's arguments that load these adapters (module -> folder), all of which may be in one batch."""
+    named = (f"{module}={path}" for module, path in adapters.items())
+    return ("--enable-lora", "--max-loras-per-batch", str(len(adapters)), "--lora-paths", *named)
+
+
+STOCK_KINDS = {
+    "disaggregated": StockKind(_disaggregated, share=lambda modules: 2 * modules, needs_front=True),
+    "colocated": StockKind(_colocated, share=lambda modules: modules, needs_front=False),
+    "lora": StockKind(_lora, share=lambda modules: 1, needs_front=True),
+    "single": StockKind(_single, share=lambda modules: 1, needs_front=True),
+}

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.load.context import ChatContext, IdsContext, Template
-from psserve.bench.load.texts import CalibratedTexts, TokenizedTexts
-from psserve.bench.load.words import words
+from psserve.bench.load.texts import CalibratedTexts, TokenizedTexts, words
 from psserve.bench.session import Call, Session, Step
 from psserve.errors import BenchError
 from psserve.zoo.synthetic.tokenizer import write_tokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from psserve.bench.systems.counters import Counters, SideCounters
-from psserve.bench.systems.device_memory import used_by
+from psserve.bench.systems.processes import used_by
 
 
 def reading(time_s: float, prompt: float, cached: float, kv: float, cpu: float) -> Counters:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from psserve.bench.systems.prometheus import delta, parse
+from psserve.bench.systems.counters import delta, parse
 
 NAME = "sglang:kv_transfer_latency_ms"
 

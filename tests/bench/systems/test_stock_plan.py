@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from psserve.bench.systems.fleet import fleet_settings
 from psserve.bench.systems.front import Route
-from psserve.bench.systems.shared import fleet_settings
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import running_system
-from psserve.bench.systems.stock_kinds import STOCK_KINDS
-from psserve.bench.systems.stock_plan import StockPlanner
+from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner
 from psserve.errors import PlanError, UsageError
 from psserve.fleet.plan.devices import Machine, detect
 from tests.fleet.fake_zoo import FakeBase
