@@ -1,4 +1,4 @@
-"""How long each kind of work takes on an otherwise idle device: the cost model of ../shared/performance.md, part c.
+"""How long each kind of work takes on an otherwise idle device: the cost model.
 
 prefill batch   a + b * sum(n) + c * sum(n * (n + 2h))      n new tokens after h cached ones
 decode step     a + b * sum(context) + c * batch
