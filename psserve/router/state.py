@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from psserve.router.observability.activity import Activity
 from psserve.router.observability.engine_metrics import EngineMetrics
 from psserve.router.observability.loads import Loads
 from psserve.router.observability.metrics import Metrics
-from psserve.router.observability.tracing import Tracing, make_tracing
+from psserve.router.observability.tracing import Tracing
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.health import Prober
 from psserve.router.placement.routing import Routing
@@ -26,6 +27,8 @@ from psserve.router.workers.workers import WorkerTable
 
 CHANGEABLE = frozenset({"modules", "workers", "keys", "serial"})
 """Fields of the configuration that a running router takes over."""
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""OpenTelemetry's environment variables that say where traces go."""
 
 
 @dataclass
@@ -52,7 +55,7 @@ class RouterState:
 
     def __post_init__(self) -> None:
         self.engine_metrics = EngineMetrics(self.table, self.upstream)
-        self.tracing = make_tracing(self.config)
+        self.tracing = _make_tracing(self.config)
         self.clients = Clients(self.config)
 
     @classmethod
@@ -95,6 +98,16 @@ class RouterState:
         await self.upstream.close()
         await self.routing.close()
         await asyncio.to_thread(self.tracing.close)  # it may have spans to send
+
+
+def _make_tracing(config: RouterConfig) -> Tracing:
+    """What the file or OpenTelemetry's environment variables ask for. Raises StartError."""
+    if config.otlp_traces_endpoint is None and not any(os.environ.get(name) for name in OTLP_ENDPOINTS):
+        return Tracing()
+    # Only here: a router without tracing does not pay for the import.
+    from psserve.router.observability.otel import otlp_tracing
+
+    return otlp_tracing(config.otlp_traces_endpoint)
 
 
 STATE = web.AppKey("state", RouterState)
