@@ -46,7 +46,7 @@ demo-zoo: setup ## train the demo zoo from its seeds into build/demo-zoo/zoo
 accuracy: setup ## train and compare all ways of fine-tuning model_zoo's base (hours; can be resumed)
 	$(PY) scripts/accuracy.py
 
-docs: setup ## write docs/cli.md and the module list from the program
+docs: setup ## write what the program itself knows into docs/: commands, keys of fleet.toml
 	$(PY) scripts/docs.py
 
 lock: ## resolve requirements/*.in again (needs uv)

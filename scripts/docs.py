@@ -1,13 +1,11 @@
 """Writes the parts of docs/ that the program itself knows: `make docs`. With --check, tells whether they are current.
 
-docs/cli.md is every command's real --help; docs/architecture.md lists each module with the first line of its docstring;
-docs/fleet.schema.json describes fleet.toml; docs/fleet.md has a plan worked out; docs/demo-zoo.md has the committed
-accuracy table.
+docs/cli.md is every command's real --help; docs/fleet.schema.json describes fleet.toml; docs/fleet.md has a plan worked
+out; docs/demo-zoo.md has the committed accuracy table.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import json
 import re
@@ -40,7 +38,6 @@ def wanted() -> dict[Path, str]:
     docs = ROOT / "docs"
     return {
         docs / "cli.md": cli_reference(),
-        docs / "architecture.md": with_part((docs / "architecture.md").read_text(), "modules", module_list()),
         docs / "fleet.md": with_part((docs / "fleet.md").read_text(), "example", fleet_example.example()),
         docs / "fleet.schema.json": fleet_schema(),
         docs / "demo-zoo.md": with_part((docs / "demo-zoo.md").read_text(), "accuracy", accuracy_table()),
@@ -74,15 +71,6 @@ def cli_reference() -> str:
         context = click.Context(command, info_name=f"psserve {name}", terminal_width=100, max_content_width=100)
         parts.append(f"## psserve {name}\n\n```\n{command.get_help(context).rstrip()}\n```\n")
     return "\n".join(parts)
-
-
-def module_list() -> str:
-    lines = []
-    for path in sorted([*ROOT.glob("psserve/**/*.py"), *ROOT.glob("cli/*.py")]):
-        docstring = ast.get_docstring(ast.parse(path.read_text()))
-        if docstring:
-            lines.append(f"- `{path.relative_to(ROOT)}`: {docstring.splitlines()[0]}\n")
-    return "\n" + "".join(lines) + "\n"
 
 
 if __name__ == "__main__":
