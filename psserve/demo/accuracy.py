@@ -13,7 +13,7 @@ from psserve.demo.pool import progress_in, side_by_side
 from psserve.demo.tasks import TASKS, Task, held_out_items, training_items
 from psserve.errors import TrainingError
 from psserve.training.answers import Answerer, pair_answerer
-from psserve.training.compare import ENDS, SHARES, Contest, TaskAccuracy, compare
+from psserve.training.compare import ENDS, SHARES, TRAINED, Contest, TaskAccuracy, compare
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.data import write_conversations
 from psserve.training.finetune import finetune
@@ -28,9 +28,6 @@ from psserve.zoo.disk.storage import write_atomically
 LORA = LoraConfig(rank=16)
 LORA_RATE = 3.0
 """An adapter's learning rate over that of all parameters: an update of low rank needs larger steps."""
-ROWS = ("full", "prefillshare")
-"""What is trained for each task and seed."""
-
 _RESULT = TypeAdapter(TaskAccuracy)
 
 
@@ -48,7 +45,7 @@ class Job:
     @property
     def rows(self) -> tuple[str, ...]:
         """The modules to train."""
-        return (*ROWS, "lora") if self.thorough else ROWS
+        return (*TRAINED, "lora") if self.thorough else TRAINED
 
     @property
     def shares(self) -> tuple[int, ...]:

@@ -20,7 +20,6 @@ from psserve.training.checks import check_base, check_parallelism, check_space, 
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
 from psserve.training.models import load_base, new_lora_module, new_module, write_checkpoint
-from psserve.training.plot import plot_loss
 from psserve.training.progress import RunLog, StopOnSignal, read_metrics
 from psserve.training.record import data_hash, training_record, write_record
 from psserve.training.run_folder import RunFolder, describe
@@ -149,6 +148,22 @@ def publish(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, data: str, repl
             replace=replacing,
         )
     folder.clean()
+
+
+def plot_loss(entries: Sequence[dict[str, float]], title: str, path: Path) -> None:
+    """Draw the loss (nats per answer token) of log entries, with a running mean over about a twentieth of them."""
+    from matplotlib.figure import Figure
+
+    steps, losses = [entry["step"] for entry in entries], [entry["loss"] for entry in entries]
+    window = max(len(losses) // 20, 1)
+    means = [sum(part := losses[max(0, at - window + 1) : at + 1]) / len(part) for at in range(len(losses))]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, losses, color="lightsteelblue", linewidth=1, label="as logged")
+    axes.plot(steps, means, color="navy", linewidth=1.5, label=f"mean of {window}")
+    axes.set(title=title, xlabel="optimizer step", ylabel="loss (nats per answer token)")
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def result(zoo: Zoo, config: FinetuneConfig, folder: RunFolder) -> FinetuneResult:

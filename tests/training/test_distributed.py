@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from psserve.training.progress import read_metrics
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
+from tests.training.on_cpu import HELD_STEP
 from tests.waiting import until
 
 LAUNCH = {1: (), 2: ("-m", "torch.distributed.run", "--nproc_per_node", "2")}
@@ -43,13 +44,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(
-    zoo: Zoo, data: Path, name: str, processes: int, batch_size: int, *options: str, fsdp: bool = False
+    zoo: Zoo,
+    data: Path,
+    name: str,
+    processes: int,
+    batch_size: int,
+    *options: str,
+    fsdp: bool = False,
+    held_until: Path | None = None,
 ) -> subprocess.Popen[str]:
-    program = "tests.training.fsdp_on_cpu" if fsdp else "psserve.cli.main"
+    program = "tests.training.on_cpu" if fsdp or held_until else "psserve.cli.main"
+    changes = (FSDP if fsdp else {}) | ({"HELD_UNTIL": str(held_until)} if held_until else {})
     options = ("--data", str(data), "--lr", "1e-3", "--batch-size", str(batch_size), "--log-every", "1", *options)
     return subprocess.Popen(
         [sys.executable, *LAUNCH[processes], "-m", program, "finetune", name, *options, "--zoo", zoo.path],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **(FSDP if fsdp else {})},
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **changes},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -91,19 +100,23 @@ def test_an_adapter_split_over_two_processes_trains_as_in_one(zoo: Zoo, data: Pa
 
 
 @pytest.mark.parametrize("module", ["whole", "split"])
-def test_two_processes_stop_together_and_go_on_to_the_same_weights(zoo: Zoo, data: Path, module: str) -> None:
-    """Four steps an epoch, and a stop after the sixth or later, most often amid an epoch."""
+def test_two_processes_stop_together_and_go_on_to_the_same_weights(
+    zoo: Zoo, data: Path, tmp_path: Path, module: str
+) -> None:
+    """Four steps an epoch, and a stop after the sixth, amid an epoch."""
     fsdp, expected, stopped = module == "split", f"{module}-expected", f"{module}-stopped"
-    finished(start(zoo, data, expected, 2, 2, "--steps", "60", fsdp=fsdp))
-    process = start(zoo, data, stopped, 2, 2, "--steps", "60", fsdp=fsdp)
-    until(lambda: process.poll() is not None or len(losses(zoo, stopped)) >= 6, ENDS_WITHIN_S)
+    finished(start(zoo, data, expected, 2, 2, "--steps", "20", fsdp=fsdp))
+    told = tmp_path / "told"
+    process = start(zoo, data, stopped, 2, 2, "--steps", "20", fsdp=fsdp, held_until=told)
+    until(lambda: process.poll() is not None or len(losses(zoo, stopped)) == HELD_STEP - 1, ENDS_WITHIN_S)
     psutil.Process(process.pid).children()[-1].send_signal(signal.SIGINT)  # one of the two alone
+    told.touch()
     stderr = process.communicate(timeout=ENDS_WITHIN_S)[1]
     assert process.returncode != 0
     assert "go on with --resume" in stderr
-    assert len(losses(zoo, stopped)) < 60
+    assert len(losses(zoo, stopped)) == HELD_STEP
     checkpoints = zoo.path / ".training" / stopped / "checkpoints"
     assert len(list(checkpoints.glob("*/pytorch_model_fsdp.bin"))) == fsdp, "split, or not"
-    finished(start(zoo, data, stopped, 2, 2, "--steps", "60", "--resume", fsdp=fsdp))
+    finished(start(zoo, data, stopped, 2, 2, "--steps", "20", "--resume", fsdp=fsdp))
     assert losses(zoo, stopped) == losses(zoo, expected)
     assert all(torch.equal(tensor, weights(zoo, stopped)[name]) for name, tensor in weights(zoo, expected).items())

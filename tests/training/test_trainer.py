@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from psserve.training.hf import TrainerState
-from psserve.training.sampler import EpochOrder, LengthGrouped
+from psserve.training.trainer import EpochOrder, LengthGrouped
 
 LENGTHS = [random.Random(0).choice((10, 100, 1000)) for _ in range(400)]
 
