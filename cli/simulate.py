@@ -78,12 +78,9 @@ def command(
     import shlex
 
     from psserve.bench.result import append_result
-    from psserve.bench.simulator.basis import measured, published
-    from psserve.bench.simulator.calibration_shown import show_calibration
-    from psserve.bench.simulator.loads import gpus_of, loads_of, modules_of
+    from psserve.bench.simulator.asked import Asked, gpus_of, loads_of, measured, modules_of, published, run_all
+    from psserve.bench.simulator.line import show_calibration, show_lines
     from psserve.bench.simulator.progress import SimulationProgress
-    from psserve.bench.simulator.request import Asked, run_all
-    from psserve.bench.simulator.shown import show_lines
     from psserve.bench.slo import Slo
     from psserve.console import console
 

@@ -16,11 +16,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from psserve.bench.simulator.basis import published
-from psserve.bench.simulator.cells import Load, simulate_cells
+from psserve.bench.simulator.asked import module_names, published
 from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.loads import module_names
 from psserve.bench.simulator.setup import Setup, SystemName
+from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.workload import Length
 
@@ -76,7 +75,7 @@ def point(system: SystemName, name: str, concurrency: int) -> dict[str, Any]:
         kv_tokens=basis.kv_tokens,
     )
     choice = WorkloadChoice(preset=name, changes=WORKLOADS[name])  # type: ignore[arg-type] # it is a preset
-    load = Load(workload=choice, sessions=TURNOVER * concurrency, concurrency=concurrency, warmup=concurrency)
+    load = FleetLoad(workload=choice, sessions=TURNOVER * concurrency, concurrency=concurrency, warmup=concurrency)
     outcome, described = simulate_cells(setup, load, cells=1)
     line = line_of(outcome, setup, load, workload=described, basis=basis.told, command="")
     made = figures(line, concurrency)

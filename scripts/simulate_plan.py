@@ -16,11 +16,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from psserve.bench.simulator.basis import Basis, published
-from psserve.bench.simulator.cells import Load, simulate_cells
+from psserve.bench.simulator.asked import Basis, module_names, published
 from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.loads import module_names
 from psserve.bench.simulator.setup import Setup, SystemName
+from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.workload import Length
 
@@ -89,7 +88,7 @@ def row(setup: Setup, basis: Basis, price: float) -> dict[str, Any]:
 
 def run(setup: Setup, basis: Basis, concurrency: int) -> dict[str, float]:
     choice = WorkloadChoice(preset="react", changes=CHANGES)
-    load = Load(workload=choice, sessions=TURNOVER * concurrency, concurrency=concurrency, warmup=concurrency)
+    load = FleetLoad(workload=choice, sessions=TURNOVER * concurrency, concurrency=concurrency, warmup=concurrency)
     outcome, described = simulate_cells(setup, load, cells=1)
     line = line_of(outcome, setup, load, workload=described, basis=basis.told, command="")
     sessions = line["psserve"]["sessions"]

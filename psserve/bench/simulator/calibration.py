@@ -1,16 +1,21 @@
-"""The cost model's constants from measured runs, with what they are off by."""
+"""The cost model's constants from measured runs, with what they are off by.
+
+Records tell of single pieces of work that had the machine to themselves (`Samples`); constants are fitted to these by
+least squares on relative errors: what a millisecond is off counts by what it is a part of.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 
-from psserve.bench.record import read_records
+import numpy as np
+
+from psserve.bench.record import RequestRecord, read_records, seconds_per_token
 from psserve.bench.simulator.costs import Costs, DecodeCosts, PrefillCosts, TransferCosts
-from psserve.bench.simulator.fitting import Fit, fit
-from psserve.bench.simulator.samples import Samples
 from psserve.errors import BenchError
 
 FEWEST = 8
@@ -71,3 +76,92 @@ def _fit(where: str, name: str, terms: tuple[str, ...], samples: Sequence[tuple[
             " the records of a run with --concurrency 1"
         )
     return fit(terms, [row for row, _ in samples], [seconds for _, seconds in samples])
+
+
+@dataclass
+class Samples:
+    """Rows of the cost model's terms, and the seconds that each took."""
+
+    prefill: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
+    decode: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
+    transfer: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
+    router: list[float] = field(default_factory=list)
+    longest: int = 0
+    """Tokens of prompt and answer together."""
+
+    def add(self, system: str, records: Sequence[RequestRecord]) -> None:
+        """The records of one run. A request that overlaps another one tells nothing: who had the machine is unknown."""
+        known: dict[tuple[str, str], int] = {}
+        ordered = sorted(records, key=lambda record: record.sent_s)
+        busy_until = 0.0
+        for record, following in zip(ordered, [*ordered[1:], None], strict=True):
+            alone = busy_until <= record.sent_s and (following is None or record.done_s <= following.sent_s)
+            busy_until = max(busy_until, record.done_s)
+            if record.error is None and record.first_s is not None:
+                if alone and not record.warmup:
+                    self._add(system, record, known.get((record.session, record.module), 0))
+                known[record.session, record.module] = record.prompt_tokens
+
+    def _add(self, system: str, record: RequestRecord, known: int) -> None:
+        """`known`: tokens of the prompt that its module's decode server has from before."""
+        assert record.first_s is not None
+        new, spans = record.prompt_tokens - record.cached_tokens, record.spans
+        begin, end = spans.get("prefill", (record.sent_s, record.first_s))
+        self._sample(self.prefill, (1, new, new * (new + 2 * record.cached_tokens)), end - begin)
+        self._add_decode(system, record)
+        if "transfer" in spans:
+            begin, end = spans["transfer"]
+            self._sample(self.transfer, (1, record.prompt_tokens - known), end - begin)
+        if "router_queue" in spans:
+            queued = spans.get("prefill_queue", spans["router_queue"])
+            self.router.append(queued[1] - spans["router_queue"][0])
+        self.longest = max(self.longest, record.prompt_tokens + record.output_tokens)
+
+    def _add_decode(self, system: str, record: RequestRecord) -> None:
+        """By the servers' times, if known: pieces of a short answer reach the client together, and say nothing."""
+        context = record.prompt_tokens + record.output_tokens / 2
+        if "decode" in record.spans:
+            steps = record.output_tokens - (system != "shared")  # stock SGLang has the first token of the prefill
+            begin, end = record.spans["decode"]
+            self._sample(self.decode, (1, steps, steps * context), end - begin)
+        elif (step := seconds_per_token(record)) is not None:
+            self._sample(self.decode, (0, 1, context), step)
+
+    def _sample(self, to: list[tuple[tuple[float, ...], float]], row: tuple[float, ...], seconds: float) -> None:
+        if seconds > 0:
+            to.append((row, seconds))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """seconds = sum(coefficients * terms), with no coefficient below 0: more work never takes less time."""
+
+    terms: tuple[str, ...]
+    coefficients: tuple[float, ...]
+    residuals: tuple[float, ...]
+    """(predicted - measured) / measured, of each point in order."""
+
+    @property
+    def error_pct(self) -> float:
+        """Mean of the residuals' sizes."""
+        return round(100 * float(np.mean(np.abs(self.residuals))), 2)
+
+    @property
+    def worst_pct(self) -> float:
+        return round(100 * float(np.max(np.abs(self.residuals))), 2)
+
+
+def fit(terms: tuple[str, ...], rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> Fit:
+    """The best coefficients for `rows` (one value a term) that took `seconds` (above 0), each weighted 1 / seconds."""
+    measured = np.asarray(seconds, dtype=float)
+    weighted = np.asarray(rows, dtype=float) / measured[:, None]
+    best = np.zeros(len(terms))
+    best_error = np.inf
+    for count in range(1, len(terms) + 1):
+        for used in combinations(range(len(terms)), count):
+            tried = np.zeros(len(terms))
+            tried[list(used)] = np.linalg.lstsq(weighted[:, used], np.ones(len(measured)), rcond=None)[0]
+            error = float(np.sum((weighted @ tried - 1) ** 2))
+            if (tried >= 0).all() and error < best_error * (1 - 1e-9):
+                best, best_error = tried, error
+    return Fit(terms, tuple(map(float, best)), tuple(map(float, weighted @ best - 1)))

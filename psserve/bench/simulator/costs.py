@@ -3,6 +3,9 @@
 prefill batch   a + b * sum(n) + c * sum(n * (n + 2h))      n new tokens after h cached ones
 decode step     a + b * sum(context) + c * batch
 transfer        a + b * bytes
+
+The constants follow from a model's shape and a card's data sheet, both listed here, or from measured runs
+(calibration.py).
 """
 
 from __future__ import annotations
@@ -10,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from psserve.bench.simulator.hardware import COMPUTE_SHARE, MEMORY_SHARE, POOL_SHARE, Card
-from psserve.bench.simulator.shapes import Shape
 from psserve.errors import UsageError
 
 PREFILL_OVERHEAD_S = 2e-3
@@ -22,6 +23,12 @@ TRANSFER_OVERHEAD_S = 2e-3
 """Handshake and posting of one request's KV: likewise."""
 ROUTER_S = 1e-3
 """What the router adds before servers see a request."""
+COMPUTE_SHARE = 0.5
+"""Of the peak FLOP/s that a prefill reaches: a planning assumption, to be replaced by a calibration."""
+MEMORY_SHARE = 0.7
+"""Of the peak memory bandwidth that a decode step reaches: likewise."""
+POOL_SHARE = 0.85
+"""Of a card's memory that weights and KV take up (SGLang's --mem-fraction-static)."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +105,97 @@ def pool_tokens(shape: Shape, card: Card) -> int:
     if tokens < 1:
         raise UsageError("the model's weights leave no room for KV on this card: choose a smaller model or larger card")
     return tokens
+
+
+ELEMENT_BYTES = 2
+"""Of weights and KV: bfloat16."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder-only Transformer with grouped-query attention and a gated feed-forward, from its config.json."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    feed_forward: int
+    vocabulary: int
+    tied: bool
+    """The output head is the embedding."""
+
+    @property
+    def layer_parameters(self) -> int:
+        """All that a token is multiplied with but the output head."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = self.hidden * (2 * queries + 2 * keys)
+        return self.layers * (attention + 3 * self.hidden * self.feed_forward)
+
+    @property
+    def weight_bytes(self) -> int:
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return (self.layer_parameters + embeddings) * ELEMENT_BYTES
+
+    @property
+    def read_bytes(self) -> int:
+        """What one decode step reads of the weights: the layers and the output head."""
+        return (self.layer_parameters + self.vocabulary * self.hidden) * ELEMENT_BYTES
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of one token."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * ELEMENT_BYTES
+
+    @property
+    def linear_flops(self) -> int:
+        """Of one token, without attention."""
+        return 2 * self.layer_parameters
+
+    @property
+    def attention_flops(self) -> int:
+        """Of one token that looks at one token."""
+        return 4 * self.layers * self.heads * self.head_dim
+
+
+SHAPES: dict[str, Shape] = {
+    "Llama-3.1-8B": Shape(32, 4096, 32, 8, 128, 14336, 128_256, tied=False),
+    "Qwen3-0.6B": Shape(28, 1024, 16, 8, 128, 3072, 151_936, tied=True),
+    "Qwen3-1.7B": Shape(28, 2048, 16, 8, 128, 6144, 151_936, tied=True),
+    "Qwen3-8B": Shape(36, 4096, 32, 8, 128, 12288, 151_936, tied=False),
+    "Qwen3-14B": Shape(40, 5120, 40, 8, 128, 17408, 151_936, tied=False),
+}
+
+
+def find_shape(name: str) -> Shape:
+    """Raises UsageError for a model that is not in SHAPES."""
+    if name not in SHAPES:
+        raise UsageError(f"model {name!r} is not known: give one of {', '.join(SHAPES)}")
+    return SHAPES[name]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One GPU, as its data sheet has it."""
+
+    memory_bytes: float
+    bytes_per_s: float
+    """Of its memory."""
+    flops: float
+    """Dense bfloat16, a second."""
+    link_bytes_per_s: float
+    """NVLink, one way."""
+
+
+CARDS: dict[str, Card] = {
+    "A100-80G": Card(80e9, 2.039e12, 312e12, 300e9),
+    "H100": Card(80e9, 3.35e12, 989e12, 450e9),
+    "H200": Card(141e9, 4.8e12, 989e12, 450e9),
+}
+
+
+def find_card(name: str) -> Card:
+    """Raises UsageError for a card that is not in CARDS."""
+    if name not in CARDS:
+        raise UsageError(f"hardware {name!r} is not known: give one of {', '.join(CARDS)}")
+    return CARDS[name]

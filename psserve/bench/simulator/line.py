@@ -1,24 +1,30 @@
-"""The result line of a simulated run: the same keys as a measured one, marked `simulated`."""
+"""The result line of a simulated run: the same keys as a measured one, marked `simulated`.
+
+And for people: such lines as a table, and what a calibration has fitted and is off by.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+
+from rich.console import Console
 
 from psserve.bench.metrics import summarise
 from psserve.bench.record import mean_seconds
 from psserve.bench.result import Line, RunFacts, result_line
-from psserve.bench.simulator.cells import Load
+from psserve.bench.simulator.calibration import Calibration
 from psserve.bench.simulator.setup import Setup
-from psserve.bench.simulator.simulation import Outcome
+from psserve.bench.simulator.simulation import FleetLoad, Outcome
 from psserve.bench.slo import Slo
+from psserve.console import show, table
 
 
 def line_of(
     outcome: Outcome,
     setup: Setup,
-    load: Load,
+    load: FleetLoad,
     *,
     workload: Mapping[str, Any],
     basis: Mapping[str, Any],
@@ -47,7 +53,7 @@ def line_of(
     return line if outcome.every == 1 else _whole(line, outcome)
 
 
-def _name(load: Load) -> str:
+def _name(load: FleetLoad) -> str:
     if load.concurrency is not None:
         return f"c{load.concurrency}"
     return "trace" if load.rate is None else f"r{load.rate:g}"
@@ -105,3 +111,53 @@ def _whole(line: Line, outcome: Outcome) -> Line:
     }
     client = ours["client"] | {"asked_sessions_per_s": None, "sent_sessions_per_s": None, "warnings": []}
     return line | totals | {"psserve": ours | {"sessions": sessions, "client": client, "kept_one_in": outcome.every}}
+
+
+COLUMNS = (
+    *("system", ">modules", ">load", ">sessions/s", ">requests/s", ">p50 session s", ">p95 session s"),
+    *(">p95 TTFT s", ">p50 TPOT ms", ">prefill hits", ">busy"),
+)
+
+
+def show_lines(lines: Sequence[Line], out: Console) -> None:
+    """One line a run, under a title that says what these figures are."""
+    out.print("simulated, not measured")
+    show(table(COLUMNS, _rows(lines)), out)
+
+
+def _rows(lines: Iterable[Line]) -> Iterable[tuple[str, ...]]:
+    for line in lines:
+        ours = line["psserve"]
+        sessions = ours["sessions"]
+        busy = ours["counters"]["busy_share"]
+        yield (
+            ours["system"],
+            str(len(ours["modules"])),
+            _load(**ours["load"]),
+            f"{sessions['session_throughput']:.3f}",
+            f"{line['request_throughput']:.2f}",
+            f"{sessions['median_session_latency_ms'] / 1000:.2f}",
+            f"{sessions['p95_session_latency_ms'] / 1000:.2f}",
+            f"{line['p95_ttft_ms'] / 1000:.3f}",
+            f"{line['median_tpot_ms']:.2f}",
+            f"{line['cache_report']['cache_hit_rate_pct']:.1f}%",
+            f"{sum(busy) / len(busy):.0%}",
+        )
+
+
+def _load(concurrency: int | None, sessions_per_s: float | None, **_: Any) -> str:
+    if concurrency is not None:
+        return f"{concurrency} at a time"
+    return "trace" if sessions_per_s is None else f"{sessions_per_s:g}/s"
+
+
+def show_calibration(calibration: Calibration, out: Console) -> None:
+    """One line a piece of work, then how far it reaches."""
+    show(table(("fitted", ">points", ">mean error", ">worst", "seconds"), _fitted(calibration)), out)
+    out.print(f"sessions up to {calibration.longest_tokens} tokens, twice the longest measured, may be simulated")
+
+
+def _fitted(calibration: Calibration) -> Iterable[tuple[str, ...]]:
+    for name, fit in calibration.fits.items():
+        terms = (f"{value:.3g} a {term}" for term, value in zip(fit.terms, fit.coefficients, strict=True))
+        yield name, str(len(fit.residuals)), f"{fit.error_pct:.1f}%", f"{fit.worst_pct:.1f}%", " + ".join(terms)

@@ -1,17 +1,24 @@
-"""One simulated SGLang server: prefill batches come first, decode steps in between, as SGLang schedules them."""
+"""One simulated SGLang server: prefill batches come first, decode steps in between, as SGLang schedules them.
+
+Prompts wait in a queue, first come first served. Answers are generated as a running batch, many steps at a time, for
+nothing happens between two changes of the batch: the length of a step grows by the same amount with each step, so any
+number of them has a closed form, and a run of thousands of tokens is one event instead of thousands.
+"""
 
 from __future__ import annotations
 
+import heapq
+import math
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import simpy
 
-from psserve.bench.simulator.costs import Costs
-from psserve.bench.simulator.decode import DecodeBatch
+from psserve.bench.simulator.costs import Costs, DecodeCosts
 from psserve.bench.simulator.device import Device, Work
 from psserve.bench.simulator.job import Job
 from psserve.bench.simulator.pool import Pool
-from psserve.bench.simulator.prefill import Part, PrefillQueue
 
 Told = Callable[[Job], None]
 
@@ -93,3 +100,132 @@ class Server:
             job.spans["decode"] = (job.spans["decode_queue"][1], self._clock.now)
             self._answered(job)
         self._next()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one batch computes of one prompt: `new` tokens after the first `before`."""
+
+    job: Job
+    new: int
+    before: int
+
+
+class PrefillQueue:
+    """A batch has at most `chunk` tokens: a longer prompt goes on in the next, before any other begins."""
+
+    def __init__(self, pool: Pool, page_size: int, chunk: int, held_tokens: Callable[[Job], int]) -> None:
+        """`held_tokens`: KV that a job takes up on this server while it is there."""
+        self._pool = pool
+        self._page = page_size
+        self._chunk = chunk
+        self._held_tokens = held_tokens
+        self._waiting: deque[Job] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def next_batch(self, now: float) -> list[Part]:
+        """As many prompts as fit; none if nothing waits or the pool has no room for the first one yet."""
+        parts: list[Part] = []
+        budget = self._chunk
+        while self._waiting and budget > 0:
+            job = self._waiting[0]
+            if job.lease is None and not self._begin(job, now):
+                break
+            new = min(job.read_tokens - job.done_tokens, budget)
+            parts.append(Part(job, new, job.done_tokens))
+            budget -= new
+            if job.done_tokens + new < job.read_tokens:
+                break
+            self._waiting.popleft()
+        return parts
+
+    def _begin(self, job: Job, now: float) -> bool:
+        """At least one token of a prompt is always computed, whatever is cached."""
+        job.lease = self._pool.take(
+            job.context, (job.read_tokens - 1) // self._page, -(-self._held_tokens(job) // self._page)
+        )
+        if job.lease is None:
+            return False
+        job.hit_tokens = job.done_tokens = job.lease.hit * self._page
+        job.spans["prefill_queue"] = (job.spans["router_queue"][1], now)
+        return True
+
+    def computed(self, parts: list[Part], now: float) -> list[Job]:
+        """The batch is done: the jobs whose prompts are complete, which are in the cache now."""
+        complete = []
+        for part in parts:
+            job = part.job
+            job.done_tokens += part.new
+            if job.done_tokens < job.read_tokens:
+                continue
+            assert job.lease is not None
+            job.last_chunk = part.new if part.before > job.hit_tokens else job.read_tokens
+            self._pool.store(job.lease, job.read_tokens // self._page)
+            job.spans["prefill"] = (job.spans["prefill_queue"][1], now)
+            complete.append(job)
+        return complete
+
+
+ROUNDING = 1e-9
+"""Of a step: a boundary that was just reached counts as reached."""
+
+
+class DecodeBatch:
+    """Answers that are generated together, a token each a step."""
+
+    def __init__(self, costs: DecodeCosts) -> None:
+        self._costs = costs
+        self._step = 0
+        self._ends: list[tuple[int, int, Job]] = []  # heap by the step after which an answer is complete
+        self._order = 0
+        self._context = 0
+        self._fresh: list[Job] = []
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, job: Job, steps: int) -> None:
+        """`job` runs for `steps` steps (at least one) from here on."""
+        self._order += 1
+        heapq.heappush(self._ends, (self._step + steps, self._order, job))
+        self._context += job.prompt_tokens + job.output_tokens - steps
+        if job.first_s is None:
+            self._fresh.append(job)
+
+    def until_change(self) -> int:
+        """Steps until an answer is complete, or one that has just joined has its first token."""
+        return 1 if self._fresh else self._ends[0][0] - self._step
+
+    def seconds(self, steps: int) -> float:
+        """What the next `steps` steps take."""
+        return self._costs.seconds(steps, self._context, len(self._ends))
+
+    def steps_in(self, seconds: float) -> int:
+        """How many steps have begun `seconds` from here: the last of them is still to be finished. At least one."""
+        first = self.seconds(1)
+        growth = self._costs.context_s * len(self._ends)
+        if growth * seconds <= ROUNDING * first * first:
+            steps = seconds / first
+        else:
+            linear = first - growth / 2
+            steps = (math.sqrt(linear * linear + 2 * growth * seconds) - linear) / growth
+        return max(1, math.ceil(steps - ROUNDING))
+
+    def advance(self, steps: int, now: float) -> list[Job]:
+        """`steps` steps, of until_change() at most, are done: the answers that are complete with them."""
+        self._step += steps
+        self._context += steps * len(self._ends)
+        for job in self._fresh:
+            job.first_s = now
+        self._fresh.clear()
+        complete = []
+        while self._ends and self._ends[0][0] == self._step:
+            job = heapq.heappop(self._ends)[2]
+            self._context -= job.prompt_tokens + job.output_tokens
+            complete.append(job)
+        return complete

@@ -10,20 +10,18 @@ single          router -> a server of one model, which plays all modules and doe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import simpy
 
-from psserve.bench.simulator.counters import Counters
 from psserve.bench.simulator.device import Device, after
-from psserve.bench.simulator.group import Group
 from psserve.bench.simulator.job import Job
 from psserve.bench.simulator.pool import Pool
-from psserve.bench.simulator.prefill import PrefillQueue
-from psserve.bench.simulator.server import Server
+from psserve.bench.simulator.server import PrefillQueue, Server
 from psserve.bench.simulator.setup import Setup
 from psserve.contracts.router_config import PolicyName
-from psserve.router.policies import make_policy
+from psserve.router.policies import Choice, Policy, Prompt, Request, make_policy
 
 
 class System(ABC):
@@ -107,3 +105,52 @@ class System(ABC):
     def _answer_tokens(self, job: Job) -> int:
         """KV kept for an answer. Its length is known here; a real server guesses, and sometimes has to take it back."""
         return max(job.output_tokens, self._setup.reserved_tokens)
+
+
+@dataclass
+class Counters:
+    """Totals of a run; tokens and bytes of all requests, whether their records are kept or not."""
+
+    requests: int = 0
+    sessions: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompts, found by the servers that computed them."""
+    computed_tokens: int = 0
+    output_tokens: int = 0
+    decode_cached_tokens: int = 0
+    """Of the prompts, found by decode servers: those were not sent."""
+    kv_bytes: int = 0
+    """Sent from prefill to decode servers."""
+
+    def add(self, other: Counters) -> None:
+        """Add the totals of another run."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class Group:
+    """`block_tokens`: of the blocks that jobs name."""
+
+    def __init__(self, servers: Mapping[str, Server], policy: Policy, block_tokens: int) -> None:
+        self._servers = servers
+        self._names = list(servers)
+        self._policy = policy
+        self._block_tokens = block_tokens
+
+    def pick(self, job: Job) -> tuple[Server, Choice | None]:
+        """A server for the job. Give the choice back when the server is done with it; one server needs no choice."""
+        if len(self._names) == 1:
+            return self._servers[self._names[0]], None
+        prompt = Prompt(job.blocks, job.read_tokens, self._block_tokens)
+        choice = self._policy.choose(Request(prompt, job.session, job.output_tokens), self._names)
+        return self._servers[choice.server], choice
+
+    def finish(self, choice: Choice | None) -> None:
+        if choice is not None:
+            self._policy.finish(choice, served=True)
+
+
+def dealt(servers: Sequence[str], modules: Sequence[str]) -> dict[str, list[str]]:
+    """Module -> its servers: one after another, so that no module has two more than any other."""
+    return {module: list(servers[index :: len(modules)]) for index, module in enumerate(modules)}

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.record import RunHeader, write_records
-from psserve.bench.simulator.calibration import calibrate
-from psserve.bench.simulator.fitting import fit
+from psserve.bench.simulator.calibration import calibrate, fit
 from psserve.bench.simulator.simulation import simulate
 from psserve.errors import BenchError, UsageError
 from tests.bench.simulator.sessions import COSTS, agents, one_call, setup

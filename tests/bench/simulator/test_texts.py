@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from psserve.bench.session import Call, Session, Step
+from psserve.bench.simulator.client import Text, Texts
 from psserve.bench.simulator.simulation import simulate
-from psserve.bench.simulator.texts import Text, Texts
 from tests.bench.simulator.sessions import setup
 
 

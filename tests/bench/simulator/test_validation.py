@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 from psserve.bench.record import RunHeader, write_records
 from psserve.bench.result import Line
 from psserve.bench.session import Session
-from psserve.bench.simulator.cells import Load, simulate_cells
 from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.replay import sessions_of
-from psserve.bench.simulator.simulation import simulate
-from psserve.bench.simulator.validation import Resources, validate
+from psserve.bench.simulator.simulation import FleetLoad, simulate, simulate_cells
+from psserve.bench.simulator.validation import Resources, sessions_of, validate
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import BenchError
 from tests.bench.simulator.sessions import agents, setup
@@ -51,7 +49,7 @@ def runs(folder: Path) -> Iterator[Line]:
     made = setup("disaggregated", kv_tokens=12_500, reserved_tokens=512, chunk=2_048, cores=2)
     for concurrency in (1, 3):
         choice = WorkloadChoice(preset="react", changes={"scale": 0.2})
-        load = Load(workload=choice, sessions=12, concurrency=concurrency)
+        load = FleetLoad(workload=choice, sessions=12, concurrency=concurrency)
         outcome, workload = simulate_cells(made, load, 1)
         line = line_of(outcome, made, load, workload=workload, basis={}, command="")
         write_records(folder / f"{line['psserve']['run']}.jsonl", RunHeader("run", "system", 0.0), outcome.records)

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from psserve.bench.simulator.cells import Load, simulate_cells
 from psserve.bench.simulator.line import line_of
 from psserve.bench.simulator.setup import Setup
+from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import UsageError
 from tests.bench.simulator.sessions import setup
 
 CHOICE = WorkloadChoice(preset="react", changes={"scale": 0.1})
-LOAD = Load(workload=CHOICE, sessions=21, concurrency=6)
+LOAD = FleetLoad(workload=CHOICE, sessions=21, concurrency=6)
 
 
 @pytest.fixture(scope="module")
