@@ -34,6 +34,11 @@ from .task_classifier import check_classifier
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="What clients must send [also: $PSSERVE_API_KEY].")
 @model_options(RouterOptions)
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set this in every SGLang server.")
+@click.option(
+    "--allow-untested-sglang",
+    is_flag=True,
+    help="Try another release of SGLang than those supported, or one that was edited; each server warns.",
+)
 @click.option("--watch", is_flag=True, help="Serve what the zoo has: follow every module that comes, changes or goes.")
 @click.option("--detach", is_flag=True, help="Return once the fleet is ready; it goes on in the background.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and start nothing.")
@@ -94,10 +99,12 @@ def command(
 def _flags(
     kv_tokens: int | None,
     env: tuple[str, ...],
+    allow_untested_sglang: bool,
     engine_args: tuple[str, ...],
     **given: Any,
 ) -> Any:
     """The flags as they go over fleet.toml."""
+    from psserve.engine.settings import ALLOW_UNTESTED
     from psserve.fleet.options.config_file import Flags
 
     if engine_args and not engine_args[0].startswith("-"):
@@ -106,7 +113,7 @@ def _flags(
     return Flags(
         values={keys.get(name, name): value for name, value in given.items() if value is not None},
         kv_tokens=kv_tokens,
-        env=dict(_assignment(text) for text in env),
+        env=dict(_assignment(text) for text in env) | ({ALLOW_UNTESTED: "1"} if allow_untested_sglang else {}),
         args=engine_args,
     )
 

@@ -10,6 +10,7 @@
     |   `-- IncompatibleCheckpoint the checkpoint cannot serve over this base's KV cache
     |-- EngineError
     |   |-- UnsupportedSglang      SGLang's version is not one psserve was tested with
+    |   |-- ChangedSglang          SGLang's functions or fields are not those psserve was tested with
     |   `-- HookMissing            a function psserve must hook is not hooked
     |-- TrainingError
     |   `-- DataError              a data file cannot be trained or evaluated on
@@ -72,6 +73,10 @@ class EngineError(PsserveError):
 
 class UnsupportedSglang(EngineError):
     """SGLang's version is not one psserve was tested with."""
+
+
+class ChangedSglang(EngineError):
+    """A function or field of SGLang that psserve builds on is not as it was tested."""
 
 
 class HookMissing(EngineError):

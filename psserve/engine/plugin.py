@@ -7,8 +7,12 @@ process that is no psserve worker's it does nothing, so `sglang serve` in the sa
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+
+import torch
 
 from psserve.engine import hooks as hooking
+from psserve.engine.handover import releases, sglang
 from psserve.engine.settings import NegativeControl, Role, Settings
 from psserve.engine.versions import require_supported_sglang
 from psserve.errors import EngineError
@@ -35,23 +39,37 @@ def load() -> None:
 
 
 def install(settings: Settings) -> None:
-    """Apply and check the hooks of a role. Raises UnsupportedSglang or HookMissing."""
+    """Apply and check the hooks of a role. Raises UnsupportedSglang, ChangedSglang or HookMissing."""
     version = require_supported_sglang(allow_untested=settings.allow_untested)
-    hooking.apply(declared(settings), version)
+    hooks = declared(settings)
+    releases.require_fit(
+        releases.installed_tree(),
+        version,
+        targets(settings, hooks),
+        fields=settings.role is not Role.STOCK,
+        allow_untested=settings.allow_untested,
+    )
+    hooking.apply(hooks, version)
+
+
+def targets(settings: Settings, hooks: Iterable[hooking.Hook]) -> set[str]:
+    """The functions of SGLang that a process of this role builds on: hooked ones, and those that are called."""
+    hooked = {hook.target for hook in hooks if hook.target.startswith("sglang.")}
+    called = () if settings.role is Role.STOCK else sglang.CALLED
+    return {*hooked, *called, *(() if torch.cuda.is_available() else sglang.CALLED_ON_CPU)}
 
 
 def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
     """Every hook that a process of this role needs on this machine."""
-    import torch
-
     chosen = () if settings.role is Role.STOCK else _ours(settings)
-    if not torch.cuda.is_available():
-        from psserve.engine.cpu import attention as cpu_attention
-        from psserve.engine.cpu import nixl
-        from psserve.engine.cpu import waiting as cpu_waiting
+    return chosen if torch.cuda.is_available() else chosen + cpu_hooks()
 
-        chosen += cpu_attention.hooks() + cpu_waiting.hooks() + nixl.hooks()
-    return chosen
+
+def cpu_hooks() -> tuple[hooking.Hook, ...]:
+    """What any server needs on a machine without a GPU."""
+    from psserve.engine.cpu import attention, nixl, waiting
+
+    return attention.hooks() + waiting.hooks() + nixl.hooks()
 
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:

@@ -46,6 +46,13 @@ def test_dry_run_as_json(zoo: Path) -> None:
     assert servers[0]["env"]["A"] == "b=c"
 
 
+def test_an_untested_sglang_is_allowed_to_every_server(zoo: Path) -> None:
+    arguments = ("--device", "cpu", "--port", "0", "--json")
+    for flag, env in (((), None), (("--allow-untested-sglang",), "1")):
+        servers = json.loads(psserve("launch", "--dry-run", *flag, *arguments).stdout)["servers"]
+        assert [server["env"].get("PSSERVE_ALLOW_UNTESTED_SGLANG") for server in servers[:3]] == [env] * 3
+
+
 def test_dry_run_follows_the_configuration(zoo: Path) -> None:
     (zoo / "fleet.toml").write_text("[prefill]\nreplicas = 2\n[router]\nport = 0\n[module.maths]\nreplicas = 2")
     servers = json.loads(psserve("launch", "--dry-run", "--device", "cpu", "--prefill", "1", "--json").stdout)[
@@ -70,7 +77,7 @@ def test_every_flag_is_a_key_of_the_configuration(zoo: Path) -> None:
     flags = ("--modules=math", "--no-serve-base", "--prefill=1", "--host=localhost", "--port=0", "--device=cpu")
     flags += ("--dtype=auto", "--transfer=auto", "--page-size=8", "--kv-tokens=2048", "--context-length=512")
     flags += ("--chunked-prefill-size=64", "--max-running-requests=4", "--request-timeout-secs=9")
-    flags += ("--first-byte-timeout-secs=9",)
+    flags += ("--first-byte-timeout-secs=9", "--allow-untested-sglang")
     flags += (
         "--start-timeout-secs=9",
         "--first-byte-timeout-secs=9",

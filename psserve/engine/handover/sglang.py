@@ -1,6 +1,8 @@
 """What psserve believes of SGLang: the parts of its objects that hooks touch, and the functions that they lean on.
 
-A hook takes these protocols and nothing looser, so mypy refuses an attribute that is not written here.
+A hook takes these protocols and nothing looser, so mypy refuses an attribute that is not written here; and a server
+does not start where SGLang's own class lacks one (`releases.py`). Together they keep a field that a release renamed or
+moved from being set on the side, in silence.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -188,6 +191,12 @@ class KVArgs(Protocol):
     """NIXL's word for where each buffer is: DRAM or VRAM."""
 
 
+def members(protocol: type) -> tuple[str, ...]:
+    """The names of a protocol's fields and methods: what a stand-in for it must have."""
+    methods = (name for name, value in vars(protocol).items() if isfunction(value) and not name.startswith("__"))
+    return (*vars(protocol).get("__annotations__", {}), *methods)
+
+
 CLASSES: Mapping[type, str] = {
     Req: "sglang.srt.managers.schedule_batch.Req",
     ReqKv: "sglang.srt.managers.schedule_batch.ReqKvInfo",
@@ -229,3 +238,36 @@ PENALTY_COUNTERS = {
     "sglang.srt.sampling.penaltylib.min_new_tokens.BatchedMinNewTokensPenalizer": "len_output_tokens",
 }
 """Every penalizer, and what it counts of a request's output: [requests, ...]."""
+
+CALLED = (
+    "sglang.srt.managers.schedule_batch.Req.finished",
+    "sglang.srt.managers.schedule_batch.Req.set_extend_range",
+    "sglang.srt.managers.scheduler.Scheduler.is_fully_idle",
+    "sglang.srt.managers.tokenizer_manager.TokenizerManager.abort_request",
+    "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats.set_decode_prebuilt_finish_time",
+    "sglang.srt.disaggregation.common.conn.CommonKVManager._handle_node_failure",
+    "sglang.srt.constrained.base_grammar_backend.InvalidGrammarObject.__init__",
+    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.allocate_vocab_mask",
+    "sglang.srt.mem_cache.allocator.token.TokenToKVPoolAllocator.free",
+    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.free",
+    "sglang.srt.mem_cache.cpp_utils.native_hash._native_hash_input",
+    # Called by SGLang alone, but the rule holds by what they do between two hooks.
+    "sglang.srt.disaggregation.decode.DecodePreallocQueue._pre_alloc",
+    "sglang.srt.managers.schedule_batch.Req.effective_kv_committed_len",
+    "sglang.srt.mem_cache.common.maybe_cache_unfinished_req",
+    "sglang.srt.mem_cache.radix_cache.RadixCache.cache_finished_req",
+    "sglang.srt.mem_cache.radix_cache.RadixCache.cache_unfinished_req",
+    "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo.from_schedule_batch",
+)
+"""Functions that are not hooked, but that psserve's own servers lean on."""
+
+CALLED_ON_CPU = (
+    "sglang.srt.platforms.interface.SRTPlatform.get_default_attention_backend",
+    "sglang.srt.platforms.interface.SRTPlatform.get_mha_kv_pool_cls",
+    "sglang.srt.platforms.interface.SRTPlatform.get_paged_allocator_cls",
+    "sglang.srt.platforms.interface.SRTPlatform.get_compile_backend",
+    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.alloc_extend",
+    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.alloc_decode",
+    "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator.merge_and_sort_free",
+)
+"""Functions that the CPU's platform defines anew or calls."""

@@ -1,0 +1,123 @@
+"""Whether an SGLang is one that psserve's hooks fit: its functions and fields against what was recorded.
+
+A hook that meets a renamed field or a changed function may serve wrong answers and say nothing. So each server process
+compares before it starts: another signature, a missing function or a missing field always end it; another body, which
+may or may not matter, ends it unless the user allows an untested SGLang.
+
+`releases.json` has signature and digest of every function for each release; `scripts/sglang_diff.py` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from psserve.engine.handover import sglang
+from psserve.engine.source import SourceTree
+from psserve.engine.versions import ALLOW_FLAG, SUPPORTED, TESTED
+from psserve.errors import ChangedSglang, EngineError, UnsupportedSglang
+
+TABLE = Path(__file__).with_name("releases.json")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A function as a release has it."""
+
+    signature: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What of SGLang is not as recorded, a phrase each."""
+
+    unfit: tuple[str, ...]
+    """With which no hook can work."""
+    bodies: tuple[str, ...]
+    """Functions that are called as before, and do something else."""
+
+
+def installed_tree() -> SourceTree:
+    """The sources that this process would import."""
+    spec = find_spec("sglang")
+    if spec is None or not spec.submodule_search_locations:
+        raise UnsupportedSglang("SGLang is not installed: run `make setup`")
+    return SourceTree(Path(spec.submodule_search_locations[0]).parent)
+
+
+def recorded(release: str) -> dict[str, Shape]:
+    """The functions of a release, by dotted path; of one that nobody recorded, the newest supported one's."""
+    table = json.loads(TABLE.read_text())
+    return {target: Shape(*shape) for target, shape in table.get(release, table[SUPPORTED[-1]]).items()}
+
+
+def shapes(tree: SourceTree, targets: Iterable[str]) -> dict[str, Shape]:
+    """Those of the functions that `tree` has."""
+    found = {target: tree.function(target) for target in targets}
+    return {target: Shape(each.signature, each.digest) for target, each in found.items() if each}
+
+
+def missing_fields(tree: SourceTree) -> Iterator[str]:
+    """Fields and methods that psserve believes in and `tree` does not have, as `Req.name (its class's path)`."""
+    for protocol, path in sglang.CLASSES.items():
+        for name in sglang.members(protocol):
+            if name not in sglang.SET_LATER and not tree.has_member(path, name):
+                yield f"{protocol.__name__}.{name} ({path})"
+    for path, counter in sglang.PENALTY_COUNTERS.items():
+        if not tree.has_member(path, counter):
+            yield f"{path}.{counter}"
+    for name, reader in sglang.SET_LATER.items():
+        function = tree.function(reader)
+        if function is None or not function.mentions(name):
+            yield f"{name} ({reader})"
+
+
+def compare(tree: SourceTree, expected: dict[str, Shape], *, fields: bool) -> Differences:
+    """What differs in `tree` from the functions `expected`, and, where `fields` count, from psserve's protocols."""
+    found = shapes(tree, expected)
+    unfit = [f"{target} is missing" for target in expected if target not in found]
+    unfit += [
+        f"{target} takes {found[target].signature} in place of {shape.signature}"
+        for target, shape in expected.items()
+        if target in found and found[target].signature != shape.signature
+    ]
+    if fields:
+        unfit += [f"{name} is missing" for name in missing_fields(tree)]
+    bodies = [
+        target
+        for target, shape in expected.items()
+        if target in found and found[target].signature == shape.signature and found[target].digest != shape.digest
+    ]
+    return Differences(tuple(unfit), tuple(bodies))
+
+
+def require_fit(
+    tree: SourceTree, release: str, targets: Iterable[str], *, fields: bool, allow_untested: bool = False
+) -> None:
+    """Raise ChangedSglang where SGLang's sources are not as recorded; warn of what the user allows."""
+    known = recorded(release)
+    targets = sorted(targets)
+    if unknown := [target for target in targets if target not in known]:
+        raise EngineError(f"not in {TABLE.name}: {', '.join(unknown)}: run scripts/sglang_diff.py --write")
+    differences = compare(tree, {target: known[target] for target in targets}, fields=fields)
+    if differences.unfit:
+        raise ChangedSglang(
+            f"sglang {release} does not fit psserve's hooks: {'; '.join(differences.unfit)}. Serving would give wrong "
+            f"answers: install sglang {TESTED}"
+        )
+    if not differences.bodies:
+        return
+    changed = ", ".join(differences.bodies)
+    if not allow_untested:
+        origin = "was edited here" if release in SUPPORTED else "is not tested"
+        raise ChangedSglang(
+            f"sglang {release} {origin}: not as in a tested release are {changed}. Install sglang {TESTED} anew, or "
+            f"try it with {ALLOW_FLAG}"
+        )
+    logger.warning("psserve: sglang %s is untested, as you allow: changed are %s", release, changed)

@@ -1,0 +1,38 @@
+"""SGLang's sources, as installed and as a careless release might have them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from psserve import torchvision_ops
+
+torchvision_ops.declare_missing()
+
+from psserve.engine.handover.releases import installed_tree  # noqa: E402
+from psserve.engine.source import SourceTree  # noqa: E402
+
+TREES = {"0.5.17": SourceTree(Path(sys.prefix) / "sglang-0.5.17"), "0.5.18": installed_tree()}
+
+Edited = Callable[[str, str, str], SourceTree]
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Edited:
+    """Makes a tree that is SGLang 0.5.18 but for one file, in which a text is another."""
+
+    def edit(file: str, old: str, new: str) -> SourceTree:
+        for path in ("disaggregation", "managers", "mem_cache", "sampling", "constrained", "observability"):
+            source = TREES["0.5.18"].root / "sglang/srt" / path
+            shutil.copytree(source, tmp_path / "sglang/srt" / path, ignore=shutil.ignore_patterns("*.pyc", "*.so"))
+        place = tmp_path / "sglang/srt" / file
+        text = place.read_text()
+        assert old in text
+        place.write_text(text.replace(old, new))
+        return SourceTree(tmp_path)
+
+    return edit

@@ -1,0 +1,51 @@
+"""What a release changes, told from two that are installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from psserve.engine.handover import releases
+from scripts import sglang_diff
+from tests.engine.handover.conftest import TREES
+
+RESUME = "sglang.srt.disaggregation.decode.DecodePreallocQueue.resume_retracted_reqs"
+
+
+def test_changed_functions_are_shown_with_their_diffs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sglang_diff.main(["0.5.17", "--against", "0.5.18"]) == 1
+    shown = capsys.readouterr().out
+    assert f"body      {RESUME}\n@@" in shown
+    assert "ScheduleBatchDisaggregationDecodeMixin.process_prebuilt\n" in shown
+    assert "\n+        server_args: ServerArgs,\n" in shown
+    assert "release_kv_cache" not in shown.replace("    release_kv_cache", "")  # the same in both
+    assert shown.splitlines()[-1].startswith("sglang 0.5.17 against 0.5.18: ")
+
+
+def test_a_release_does_not_differ_from_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sglang_diff.main([str(TREES["0.5.17"].root), "--against", "0.5.17"]) == 0
+    assert "0.5.17 against 0.5.17: 0 changes" in capsys.readouterr().out
+
+
+def test_missing_fields_and_functions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sglang").mkdir()
+    assert sglang_diff.main([str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "field    Req.kv_committed_len (sglang.srt.managers.schedule_batch.Req) is missing" in shown
+    assert f"missing  {RESUME}" in shown
+
+
+@pytest.mark.parametrize("release", ["0.5.17", "0.5.18"])
+def test_recording_an_installed_release_again_changes_nothing(
+    release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "releases.json"
+    before = releases.TABLE.read_text()
+    entries = json.loads(before)
+    del entries[release]
+    table.write_text(json.dumps(entries))
+    monkeypatch.setattr(releases, "TABLE", table)
+    assert sglang_diff.main([release, "--write"]) == 0
+    assert table.read_text() == before
