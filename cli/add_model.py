@@ -84,12 +84,12 @@ def command(
             name, path, task, examples, aliases, allow_naive, revision=revision, store=store, progress=progress
         )
     warn(module)
-    click.echo(f"added {describe(module)} to {zoo.path}", err=True)
+    click.echo(f"added {module_line(module)} to {zoo.path}", err=True)
     if live:
         follow_live(zoo.path, "add", name)
 
 
-def describe(module: Module) -> str:
+def module_line(module: Module) -> str:
     """Name, kind and size."""
     kept = "" if module.store == "copy" else f", {size(module.disk_bytes)} in the zoo"
     return f"{module.name} ({module.kind}, {size(module.weight_bytes)}{kept})"

@@ -114,10 +114,10 @@ def command(
         results.append({"module": name, "score": result.share, "right": result.right, "total": result.total})
         if recorder:
             recorder.record(name, result)
-    show(results, scorer_name, as_json)
+    show_scores(results, scorer_name, as_json)
 
 
-def show(results: list[dict[str, Any]], scorer_name: str, as_json: bool) -> None:
+def show_scores(results: list[dict[str, Any]], scorer_name: str, as_json: bool) -> None:
     """One line a module, or JSON."""
     if as_json:
         click.echo(json.dumps({"scorer": scorer_name, "results": results}, indent=2))

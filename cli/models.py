@@ -45,7 +45,7 @@ def command(context: click.Context, as_json: bool, zoo_dir: Path | None) -> None
     scan = zoo.scan()
     served = served_states(zoo.path)
     if as_json:
-        click.echo(json.dumps(document(zoo.base, scan, served), indent=2))
+        click.echo(json.dumps(zoo_document(zoo.base, scan, served), indent=2))
     else:
         show_table(COLUMNS, [base_row(zoo.base, served), *(row(m, zoo.base, served) for m in scan.modules)], STYLES)
         warn_naive(scan.modules)
@@ -54,7 +54,7 @@ def command(context: click.Context, as_json: bool, zoo_dir: Path | None) -> None
     context.exit(1 if scan.damaged else 0)
 
 
-def document(base: Base, scan: Scan, served: dict[str, str]) -> dict[str, Any]:
+def zoo_document(base: Base, scan: Scan, served: dict[str, str]) -> dict[str, Any]:
     """What `--json` prints: the manifests without their lists of files, and what follows from them."""
     return {
         "zoo": str(scan.path),

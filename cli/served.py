@@ -24,10 +24,10 @@ def served_states(zoo: Path) -> dict[str, str]:
     for server in fleet.servers:
         if server.role != "router":
             states.setdefault(server.module or fleet.base, []).append(server.state)
-    return {module: summary(of_module) for module, of_module in states.items()}
+    return {module: states_in_words(of_module) for module, of_module in states.items()}
 
 
-def summary(states: list[str]) -> str:
+def states_in_words(states: list[str]) -> str:
     """The states of one module's servers in a word or two."""
     if len(set(states)) == 1:
         return states[0]

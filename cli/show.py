@@ -39,13 +39,13 @@ def command(name: str, as_json: bool, zoo_dir: Path | None) -> None:
     module = zoo.module(name)
     served = served_states(zoo.path).get(module.name)
     if as_json:
-        click.echo(json.dumps(document(module, zoo.base, served), indent=2))
+        click.echo(json.dumps(manifest_document(module, zoo.base, served), indent=2))
         return
     for label, value in lines(module, zoo.base, served):
         click.echo(f"{label:<14} {one_line(str(value))}")
 
 
-def document(module: Module, base: Base, served: str | None) -> dict[str, Any]:
+def manifest_document(module: Module, base: Base, served: str | None) -> dict[str, Any]:
     """The whole manifest, and what follows from it."""
     return module.model_dump(mode="json") | {
         "base": base.name,

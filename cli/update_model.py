@@ -53,7 +53,7 @@ def command(
     from psserve.zoo import Zoo, find_zoo
     from psserve.zoo.disk.progress import StreamProgress
 
-    from .add_model import describe, warn
+    from .add_model import module_line, warn
     from .live import follow_live, require_fleet
     from .served import served_states
 
@@ -76,7 +76,7 @@ def command(
             progress=progress,
         )
     warn(module)
-    click.echo(f"replaced {describe(module)} in {zoo.path}", err=True)
+    click.echo(f"replaced {module_line(module)} in {zoo.path}", err=True)
     if live:
         follow_live(zoo.path, "update" if name in served_states(zoo.path) else "add", name)
     elif name in served_states(zoo.path):

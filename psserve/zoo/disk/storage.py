@@ -66,10 +66,10 @@ def check_space(directory: Path, needed: int) -> None:
     existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise ZooError(f"{directory}: {size(needed)} needed, {size(free)} free: make room on its disk")
+        raise ZooError(f"{directory}: {_size(needed)} needed, {_size(free)} free: make room on its disk")
 
 
-def size(count: int) -> str:
+def _size(count: int) -> str:
     """Bytes, for people."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
