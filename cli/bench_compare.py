@@ -70,7 +70,7 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
     from psserve.bench.compare.progress import CompareProgress
     from psserve.bench.compare.run import compare
     from psserve.bench.compare.store import Store
-    from psserve.bench.report.point import read_points
+    from psserve.bench.report.summary import read_points
     from psserve.bench.report.write import write_report
 
     from .bench_shown import show_report
@@ -116,9 +116,9 @@ def _comparison(
     import os
     import secrets
 
-    from psserve.bench.compare.asked import loads_of, numbers, started_names, systems_of
-    from psserve.bench.compare.plan import Plan
+    from psserve.bench.compare.plan import Plan, loads_of, numbers
     from psserve.bench.compare.run import Comparison
+    from psserve.bench.compare.systems import started_names, systems_of
     from psserve.bench.load.options import LoadOptions
     from psserve.bench.slo import Slo
 

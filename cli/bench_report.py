@@ -26,7 +26,7 @@ def command(
     psserve bench report results.jsonl --out report
     psserve bench report shared.jsonl other.jsonl --out report --at-load 8
     """
-    from psserve.bench.report.point import read_points
+    from psserve.bench.report.summary import read_points
     from psserve.bench.report.write import write_report
 
     from .bench_shown import show_report

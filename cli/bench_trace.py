@@ -43,7 +43,7 @@ def command(
     if otlp is not None:
         otlp.write_text(json.dumps(otlp_trace(header, made)) + "\n")
     if html is not None:
-        from psserve.bench.report.session_page import session_page
+        from psserve.bench.report.page import session_page
 
         html.write_text(session_page(header, shown))
     if as_json:

@@ -127,7 +127,7 @@ def draw(workloads: dict[str, Any], path: Path) -> None:
     """A row a workload: hit ratio, throughput and latency against sessions at a time."""
     from matplotlib.figure import Figure
 
-    from psserve.bench.report.palette import SYSTEMS as SYSTEM_COLOURS
+    from psserve.bench.report.drawing import SYSTEM_COLOURS
 
     figure = Figure(figsize=(11, 3.1 * len(workloads)), layout="constrained")
     rows = figure.subplots(len(workloads), len(PANELS), squeeze=False)

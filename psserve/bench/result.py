@@ -18,8 +18,37 @@ from psserve.errors import BenchError
 
 if TYPE_CHECKING:
     from rich.console import Console
+from typing import Literal
 
 Line = dict[str, Any]
+Kind = Literal["concurrency", "rate"]
+
+
+@dataclass(frozen=True, order=True)
+class Load:
+    """How much was asked at once: sessions at a time, or sessions that arrive a second."""
+
+    kind: Kind
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:g} {'at a time' if self.kind == 'concurrency' else 'per second'}"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """Runs that may be compared: so many modules under such a load."""
+
+    modules: int
+    load: Load
+
+    @property
+    def title(self) -> str:
+        """4 modules, 8 sessions at a time."""
+        modules = f"{self.modules} module{'s' if self.modules != 1 else ''}"
+        sessions = "session" if self.load.value == 1 else "sessions"
+        kind = "at a time" if self.load.kind == "concurrency" else "arriving a second"
+        return f"{modules}, {self.load.value:g} {sessions} {kind}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from psserve.bench.report.point import read_points
+from psserve.bench.report.summary import read_points
 from psserve.cli.main import cli
 
 QUICK = ("--scale", "0.1", "--sessions", "6", "--concurrency", "2", "--gpus", "1x2", "--modules", "2")

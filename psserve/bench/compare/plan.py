@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from psserve.bench.report.point import Cell, Load
+from psserve.bench.result import Cell, Load
+from psserve.errors import UsageError
+
+DEFAULT_CONCURRENCY = "4"
 
 
 @dataclass(frozen=True)
@@ -54,3 +58,23 @@ class Plan:
     def runs(self) -> list[Run]:
         """All of them, in order."""
         return [run for visit in self.visits() for run in visit.runs]
+
+
+def loads_of(concurrency: str | None, rate: str | None) -> tuple[Load, ...]:
+    """The loads that `--concurrency` or `--rate` name. Raises UsageError."""
+    if concurrency and rate:
+        raise UsageError("give --concurrency (closed loop) or --rate (open loop), not both")
+    if rate:
+        return tuple(Load("rate", value) for value in numbers("--rate", rate, float))
+    return tuple(Load("concurrency", at) for at in numbers("--concurrency", concurrency or DEFAULT_CONCURRENCY, int))
+
+
+def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
+    """Numbers above 0 with commas between them, each once, in rising order. Raises UsageError."""
+    try:
+        values = sorted({kind(part) for part in text.split(",")})
+    except ValueError:
+        values = []
+    if not values or not 0 < values[0] <= values[-1] < float("inf"):
+        raise UsageError(f"{option} {text}: give numbers above 0, as in 1,2,4")
+    return values

@@ -8,7 +8,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from psserve.bench.compare.plan import Run
 from psserve.bench.record import RequestRecord
-from psserve.bench.report.tables import name
 from psserve.bench.result import Line
 from psserve.console import console
 
@@ -63,4 +62,4 @@ class CompareProgress:
 
 
 def _title(run: Run) -> str:
-    return f"{run.system}, {name(run.cell)}, repeat {run.repeat + 1}"
+    return f"{run.system}, {run.cell.title}, repeat {run.repeat + 1}"

@@ -14,7 +14,7 @@ from psserve.bench.compare.store import Store
 from psserve.bench.compare.systems import Started, Systems
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.measure.one_run import OneRun, run_once
-from psserve.bench.report.point import Load
+from psserve.bench.result import Load
 from psserve.bench.slo import Slo
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import BenchError, StartError

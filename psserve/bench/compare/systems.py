@@ -1,20 +1,26 @@
-"""The systems of a comparison, each started when it is asked for: by us, or by somebody else and given as a URL."""
+"""The systems of a comparison, each started when it is asked for: by us, or by somebody else and given as a URL.
+
+Which they are, the options of the command say.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from psserve.bench.load.endpoints import check_endpoints, open_http
 from psserve.bench.load.options import LoadOptions
-from psserve.bench.measure.target import Target
+from psserve.bench.measure.target import Target, target_of_urls
 from psserve.bench.systems.spec import SystemSpec
-from psserve.bench.systems.start import running_system
+from psserve.bench.systems.start import SYSTEMS, running_system
+from psserve.errors import UsageError
+from psserve.zoo import Zoo, find_zoo
 
+DEFAULT_SYSTEMS = ("shared", "disaggregated")
 Note = Callable[[str], None]
 
 
@@ -59,3 +65,43 @@ class Systems:
             with running_system(name, spec, note) as system:
                 target = Target(urls=system.endpoints, servers=system.servers, pids=system.pids, servers_key=system.key)
                 yield Started(target, system.settings, Path(exports))
+
+
+def started_names(systems: Sequence[str], against: Sequence[str]) -> tuple[str, ...]:
+    """The systems that we start, each once: those asked for, else the paper's two, else none beside URLs.
+
+    Raises UsageError for a name that is none.
+    """
+    names = tuple(dict.fromkeys(systems or (() if against else DEFAULT_SYSTEMS)))
+    if unknown := [name for name in names if name not in SYSTEMS]:
+        raise UsageError(f"--system {unknown[0]}: there are {', '.join(SYSTEMS)}")
+    return names
+
+
+def systems_of(
+    names: Sequence[str],
+    against: Sequence[str],
+    modules: tuple[str, ...],
+    key: str | None,
+    spec: Callable[[Path, tuple[str, ...]], SystemSpec],
+    zoo: Path | None,
+) -> Systems:
+    """The systems `names`, and those of `against` (NAME=URL each). No modules: all of the zoo.
+
+    `spec` makes the side conditions for a zoo and modules. Raises UsageError for what makes no sense, and ZooError.
+    """
+    if not all(modules) or len(set(modules)) < len(modules):
+        raise UsageError(f"--models {','.join(modules)}: give each name once, with commas between")
+    urls: dict[str, Target] = {}
+    for text in against:
+        name, equals, url = text.partition("=")
+        if not equals or not name or name in (*urls, *names):
+            raise UsageError(f"--against {text}: give NAME=URL, and each name once")
+        urls[name] = target_of_urls((url,), key)
+    if not names:
+        if not modules:
+            raise UsageError("--against alone: name the modules to ask for with --models")
+        return Systems(spec=None, modules=modules, urls=urls)
+    path = find_zoo(zoo)
+    modules = modules or tuple(module.name for module in Zoo.open(path).modules())
+    return Systems(spec=spec(path, modules), modules=modules, urls=urls)

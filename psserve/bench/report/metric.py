@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-Line = Mapping[str, Any]
+from psserve.bench.result import Line
 
 
 @dataclass(frozen=True)

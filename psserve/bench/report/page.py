@@ -1,17 +1,21 @@
-"""The report as one HTML page that needs nothing else: no script of others, no font, no request to anywhere."""
+"""The report, and the waterfall of one session, as HTML pages that need nothing else.
+
+No script of others, no font, no request to anywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psserve.bench.report.notes import notes
-from psserve.bench.report.palette import ALL, colours
+from psserve.bench.record import PHASES, RunHeader
+from psserve.bench.report.drawing import ALL_COLOURS, PHASE_COLOURS, colours, inline
 from psserve.bench.report.panels import Panel, figure
 from psserve.bench.report.summary import Summary
-from psserve.bench.report.svg import inline
-from psserve.bench.report.tables import compared_table, figure_table, headline, name, ratio_table
+from psserve.bench.report.tables import compared_table, figure_table, headline, notes, number, ratio_table
+from psserve.bench.trace.waterfall import Row, Waterfall
 
 FOLDER = Path(__file__).with_name("page")
 
@@ -20,18 +24,18 @@ def page(summary: Summary, shown: Sequence[Panel], facts: dict[str, str], settin
     """The page. `facts`: what it was measured on, by label; `settings`: how each system was started."""
     return render(
         "report.html",
-        palette=ALL,
+        palette=ALL_COLOURS,
         ours=summary.ours,
         others=[system for system in summary.systems if system != summary.ours],
         colours={system: colour.name for system, colour in colours(summary.systems).items()},
-        where=name(summary.head),
+        where=summary.head.title,
         simulated=any(point.simulated for point in summary.points),
         headline=headline(summary),
         notes=notes(summary),
         pictures=[(panel, inline(figure(panel), panel.name)) for panel in shown],
         ratios=[compared_table(summary), *([ratio_table(summary)] if len(summary.cells) > 1 else [])],
         figures=[figure_table(summary, cell) for cell in summary.cells],
-        head=name(summary.head),
+        head=summary.head.title,
         facts=facts,
         settings=settings,
     )
@@ -59,3 +63,43 @@ def _spread(cell: str) -> str:
 
     middle, _, rest = cell.partition(" (")
     return Markup("{}<small>{}</small>").format(middle, rest.removesuffix(")")) if rest else middle
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a bar. Places are percent of the session."""
+
+    colour: str
+    """Empty: what happened is not known."""
+    left: float
+    width: float
+    says: str
+
+
+def session_page(header: RunHeader, shown: Waterfall) -> str:
+    """The page."""
+    whole = shown.seconds or 1.0
+    known = [phase for phase in PHASES if any(phase in row.spans for row in shown.rows)]
+    return render(
+        "session.html",
+        palette=ALL_COLOURS,
+        header=header,
+        session=shown.session,
+        seconds=number(shown.seconds),
+        legend=[(PHASE_COLOURS[phase].name, phase.replace("_", " "), PHASES[phase]) for phase in known],
+        rows=[(row, number(row.end - row.begin), _parts(row, whole)) for row in shown.rows],
+        ticks=[(place, number(whole * place / 100)) for place in (0, 25, 50, 75, 100)],
+    )
+
+
+def _parts(row: Row, whole: float) -> list[Part]:
+    if not row.spans:
+        return [_part("", "the servers told nothing of it", row.begin, row.end, whole)]
+    return [
+        _part(PHASE_COLOURS[phase].name, f"{phase.replace('_', ' ')}: {number(end - begin)} s", begin, end, whole)
+        for phase, (begin, end) in row.spans.items()
+    ]
+
+
+def _part(colour: str, says: str, begin: float, end: float, whole: float) -> Part:
+    return Part(colour, round(100 * begin / whole, 3), round(100 * (end - begin) / whole, 3), says)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psserve.bench.record import HANDOFF, handoff_share
-from psserve.bench.report.axes import STYLE, bars, curve, number, steps
+from psserve.bench.report.drawing import PHASE_COLOURS, STYLE, bars, colours, curve, steps
 from psserve.bench.report.metric import (
     DECODE_HIT,
     P50_REQUEST,
@@ -19,9 +19,9 @@ from psserve.bench.report.metric import (
     THROUGHPUT,
     Metric,
 )
-from psserve.bench.report.palette import PHASES, colours
-from psserve.bench.report.point import Cell
 from psserve.bench.report.summary import Spread, Summary
+from psserve.bench.report.tables import number
+from psserve.bench.result import Cell
 
 AXES = {"concurrency": "sessions at a time", "rate": "sessions that arrive a second"}
 DASHED = "; dashed: "
@@ -152,7 +152,7 @@ def _phase_panel(summary: Summary) -> Panel | None:
             begin = 0.0
             for phase, seconds in phases.items():
                 label = phase.replace("_", " ") if place == 0 else None
-                axes.barh(place, seconds, left=begin, height=0.6, color=PHASES[phase].light, label=label)
+                axes.barh(place, seconds, left=begin, height=0.6, color=PHASE_COLOURS[phase].light, label=label)
                 begin += seconds
             axes.annotate(_told(phases), (begin, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_yticks(range(len(spent)), list(spent))

@@ -1,15 +1,18 @@
-"""The report's words and tables, as text: the page and the Markdown file say the same."""
+"""The report's words and tables, as text: the page and the Markdown file say the same.
+
+`notes` are what a reader must know before believing the figures: what was not whole, not clean, or not measured at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from psserve.bench.report.axes import number
 from psserve.bench.report.metric import COMPARED, P95_SESSION, THROUGHPUT, Metric
-from psserve.bench.report.point import Cell
 from psserve.bench.report.summary import Spread, Summary
+from psserve.bench.result import Cell, warnings_of
 
 CLAIMS = {THROUGHPUT: "more requests a second", P95_SESSION: "lower session latency, p95"}
 
@@ -50,7 +53,7 @@ def ratio_table(summary: Summary) -> Table:
     for cell in summary.cells:
         ratios = [summary.ratio(system, cell, metric) for system, metric in pairs]
         if any(ratios):
-            rows.append((name(cell), *(_with_range(ratio, times) for ratio in ratios)))
+            rows.append((cell.title, *(_with_range(ratio, times) for ratio in ratios)))
     columns = ("", *(f"{system}: {metric.label}" for system, metric in pairs))
     return Table(f"How much better {summary.ours} is", columns, tuple(rows))
 
@@ -63,7 +66,7 @@ def compared_table(summary: Summary) -> Table:
         ratios = [summary.ratio(system, summary.head, metric) for system in others]
         if any(ratios):
             rows.append((metric.label, *(_with_range(ratio, times) for ratio in ratios)))
-    return Table(f"{name(summary.head)}: how much better {summary.ours} is", ("", *others), tuple(rows))
+    return Table(f"{summary.head.title}: how much better {summary.ours} is", ("", *others), tuple(rows))
 
 
 def figure_table(summary: Summary, cell: Cell) -> Table:
@@ -74,15 +77,7 @@ def figure_table(summary: Summary, cell: Cell) -> Table:
         if any(spreads):
             label = metric.label if metric.unit == "share" else f"{metric.label} ({metric.unit})"
             rows.append((label, *(_with_range(spread, partial(figure, metric)) for spread in spreads)))
-    return Table(name(cell), ("", *summary.systems), tuple(rows))
-
-
-def name(cell: Cell) -> str:
-    """4 modules, 8 sessions at a time."""
-    modules = f"{cell.modules} module{'s' if cell.modules != 1 else ''}"
-    sessions = "session" if cell.load.value == 1 else "sessions"
-    kind = "at a time" if cell.load.kind == "concurrency" else "arriving a second"
-    return f"{modules}, {cell.load.value:g} {sessions} {kind}"
+    return Table(cell.title, ("", *summary.systems), tuple(rows))
 
 
 def times(ratio: float) -> str:
@@ -95,6 +90,14 @@ def figure(metric: Metric, value: float) -> str:
     return f"{value:.1%}" if metric.unit == "share" else number(value)
 
 
+def number(value: float) -> str:
+    """Three digits that mean something: 0.0123, 1.23, 123, 12300."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{digits}f}"
+
+
 def _range(spread: Spread) -> str:
     return f"{times(spread.low)} to {times(spread.high)}" if spread.count > 1 else "one run"
 
@@ -104,3 +107,36 @@ def _with_range(spread: Spread | None, form: Callable[[float], str]) -> str:
         return "-"
     middle, low, high = form(spread.middle), form(spread.low), form(spread.high)
     return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def notes(summary: Summary) -> list[str]:
+    """One sentence each, the gravest first."""
+    return list(dict.fromkeys((*_simulated(summary), *_partial(summary), *_warnings(summary), *_few(summary))))
+
+
+def _simulated(summary: Summary) -> Iterator[str]:
+    simulated = sum(point.simulated for point in summary.points)
+    if simulated == len(summary.points):
+        yield "Simulated: these figures were computed by psserve simulate, not measured."
+    elif simulated:
+        yield f"{simulated} of {len(summary.points)} runs are simulated, not measured."
+
+
+def _partial(summary: Summary) -> Iterator[str]:
+    partial = sum(point.partial for point in summary.points)
+    if partial:
+        yield f"{partial} of {len(summary.points)} runs were interrupted; they are in no figure here."
+
+
+def _warnings(summary: Summary) -> Iterator[str]:
+    for point in summary.points:
+        if not point.partial:
+            for warning in warnings_of(point.line):
+                yield f"{point.system}, {point.cell.title}, repeat {point.repeat + 1}: {warning}."
+
+
+def _few(summary: Summary) -> Iterator[str]:
+    counts = [len(made) for system in summary.systems if (made := summary.of(system, summary.head))]
+    repeats = min(counts, default=3)
+    if repeats < 3 and not all(point.simulated for point in summary.points):
+        yield f"Some figures rest on {repeats} repeat{'s' if repeats > 1 else ''}: take their spread as unknown."

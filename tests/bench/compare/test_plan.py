@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from psserve.bench.compare.asked import loads_of, numbers, started_names, systems_of
-from psserve.bench.compare.plan import Plan
+from psserve.bench.compare.plan import Plan, loads_of, numbers
 from psserve.bench.compare.store import Store, saved_arguments
-from psserve.bench.report.point import Load
-from psserve.bench.result import append_result
+from psserve.bench.compare.systems import started_names, systems_of
+from psserve.bench.result import Load, append_result
 from psserve.errors import BenchError, UsageError
 from tests.bench.report.results import line
 

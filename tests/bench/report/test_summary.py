@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from psserve.bench.report.document import document
 from psserve.bench.report.metric import P95_SESSION, THROUGHPUT
-from psserve.bench.report.notes import notes
-from psserve.bench.report.point import points_of, read_points
-from psserve.bench.report.summary import Spread, Summary, summarise_points
+from psserve.bench.report.summary import Spread, Summary, points_of, read_points, summarise_points
+from psserve.bench.report.tables import notes
+from psserve.bench.report.write import document
 from psserve.bench.result import append_result
 from psserve.errors import BenchError, UsageError
 from tests.bench.report.results import line
