@@ -1,7 +1,7 @@
 """Writes the parts of docs/ that the program itself knows: `make docs`. With --check, tells whether they are current.
 
 docs/cli.md is every command's real --help; docs/fleet.schema.json describes fleet.toml; docs/fleet.md has a plan worked
-out; docs/demo-zoo.md has the committed accuracy table.
+out; docs/api.md lists the fields of requests; docs/demo-zoo.md has the committed accuracy table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import click
+import fields_list
 import fleet_example
 
 from psserve.cli.main import COMMANDS
@@ -38,6 +39,7 @@ def wanted() -> dict[Path, str]:
     docs = ROOT / "docs"
     return {
         docs / "cli.md": cli_reference(),
+        docs / "api.md": with_part((docs / "api.md").read_text(), "fields", fields_list.fields_list()),
         docs / "fleet.md": with_part((docs / "fleet.md").read_text(), "example", fleet_example.example()),
         docs / "fleet.schema.json": fleet_schema(),
         docs / "demo-zoo.md": with_part((docs / "demo-zoo.md").read_text(), "accuracy", accuracy_table()),

@@ -23,7 +23,7 @@ from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import RequestError
 from psserve.router.admission.capacity import KvBudget, OutputLengths, PrefillWindow, unshared_tokens
 from psserve.router.admission.fair import FairQueue
-from psserve.router.body.fields import Body
+from psserve.router.body.checks import Body
 from psserve.router.observability.metrics import LoadMetrics
 from psserve.router.placement.routing import RETRY_AFTER_S, Place, Routing
 from psserve.router.policies import Prompt, Request

@@ -7,7 +7,7 @@ from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.answers.generation import Generation, parse_generation
-from psserve.router.body.fields import Body
+from psserve.router.body.checks import Body
 from psserve.router.observability.exchange import Exchange
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.pair import Document, Sequence, add_usage, check_answer

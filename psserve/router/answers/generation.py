@@ -1,8 +1,4 @@
-"""From a client's body to the sequences to generate, or to a RequestError that names the field at fault.
-
-Fields we do not know travel to the decode worker as they are. Fields that steer the workers (pairing, sessions,
-adapters, raw embeddings) are ours alone and refused.
-"""
+"""From a client's body to the sequences to generate, or to a RequestError that names the field at fault."""
 
 from __future__ import annotations
 
@@ -12,16 +8,13 @@ from typing import Any
 
 from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.errors import RequestError
-from psserve.router.body.chat import check_chat, prompt_part
-from psserve.router.body.completion import check_completion, prompts_of
+from psserve.router.body.checks import Body, invalid, missing
+from psserve.router.body.completion import prompts_of
 from psserve.router.body.deadlines import Deadlines
-from psserve.router.body.fields import PATHS, Body, Route, check_sampling, invalid, missing
+from psserve.router.body.fields import PATHS, Route, check_fields, decode_fields, prefill_fields
 from psserve.router.pairs.pair import Sequence
 from psserve.router.placement.routing import Affinity
 from psserve.router.workers.workers import WorkerTable
-
-SHARED_FIELDS = ("cache_salt", "extra_key", "priority")
-"""Fields that must mean the same to both workers: cache namespaces and scheduling."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +28,6 @@ class Generation:
     """The client asked for a usage chunk in its stream."""
     sequences: tuple[Sequence, ...]
     """Prompt-major: all choices of the first prompt first."""
-
-
-def check_prompt(route: Route, body: Body, config: RouterConfig) -> None:
-    """Raises RequestError (400) when the prompt of `body` is none."""
-    _legs(route, body, config)
 
 
 def parse_generation(
@@ -57,7 +45,7 @@ def parse_generation(
     Raises RequestError: 400, or 404 for a model that is not served.
     """
     module = served_module(body.get("model"), table)
-    check_sampling(body, config.base.vocab_size, config.limits)
+    check_fields(route, body, config)
     prefills, decodes = _legs(route, body, config)
     count = body.get("n", 1)
     if count * len(decodes) > config.limits.choices:
@@ -71,7 +59,7 @@ def parse_generation(
         first = Sequence(
             PATHS[route],
             prefill,
-            _choice(decode, 0),
+            decode,
             index=prompt * count,
             prompt_index=prompt,
             headers=headers,
@@ -89,22 +77,17 @@ def parse_generation(
 
 def _legs(route: Route, body: Body, config: RouterConfig) -> tuple[list[Body], list[Body]]:
     """The prefill and decode bodies, one of each a prompt."""
-    common: Body = {"model": config.base.name, "max_tokens": 1, "temperature": 0, "stream": False}
-    common |= {name: body[name] for name in SHARED_FIELDS if name in body}
+    prefill = {"model": config.base.name} | prefill_fields(route, body)
+    decode = decode_fields(body)
     if route == "chat":
-        check_chat(body, config.limits)
-        return [common | prompt_part(body)], [body]
-    check_completion(body)
-    prompts = prompts_of(body, config)
-    return [common | {"prompt": prompt} for prompt in prompts], [body | {"prompt": prompt} for prompt in prompts]
+        return [prefill], [decode]
+    prompts = prompts_of(body)
+    return [prefill | {"prompt": prompt} for prompt in prompts], [decode | {"prompt": prompt} for prompt in prompts]
 
 
 def _choice(body: Body, choice: int) -> Body:
     """The decode body of one of `n` choices: a seed must not give n equal answers."""
-    single = {name: value for name, value in body.items() if name not in ("n", "best_of")}
-    if choice and "seed" in single:
-        single["seed"] = (single["seed"] + choice) % 2**63
-    return single
+    return body | {"seed": (body["seed"] + choice) % 2**63} if choice and "seed" in body else body
 
 
 def served_module(name: Any, table: WorkerTable) -> ModuleConfig:

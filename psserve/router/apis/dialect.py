@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from psserve.router.answers.streaming import DATA, DONE, SEPARATOR, Events
-from psserve.router.body.fields import Body, invalid
+from psserve.router.body.checks import Body, invalid
 
 Document = dict[str, Any]
 KEPT_FIELDS = ("model", "stream", "temperature", "top_p", "cache_salt", "extra_key", "priority", "prompt_cache_key")

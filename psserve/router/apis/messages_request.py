@@ -8,7 +8,7 @@ import orjson
 
 from psserve.errors import RequestError
 from psserve.router.apis.dialect import Document, kept, list_of, object_of, refuse_unknown, string_of
-from psserve.router.body.fields import Body, invalid, missing
+from psserve.router.body.checks import Body, invalid, missing
 
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 

@@ -11,7 +11,7 @@ from psserve.errors import RequestError
 from psserve.router.answers.streaming import Events
 from psserve.router.apis.dialect import Document, TranslatedEvents, encode, notes_in
 from psserve.router.apis.responses_request import chat_body
-from psserve.router.body.fields import Body
+from psserve.router.body.checks import Body
 
 
 class ResponsesTranslation:

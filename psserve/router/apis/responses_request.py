@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from psserve.router.apis.dialect import Document, kept, list_of, object_of, refuse_unknown, string_of
-from psserve.router.body.fields import Body, check_bool, invalid, missing
+from psserve.router.body.checks import Body, check_bool, invalid, missing
 
 ROLES = ("user", "assistant", "system", "developer")
 TEXT_PARTS = ("input_text", "output_text", "text")

@@ -1,67 +1,21 @@
-"""Checks on what only `/v1/chat/completions` has, and the prefill leg's share of it."""
+"""Checks of the fields that only chats have, and what the prefill leg gets of a forced tool."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from psserve.contracts.limits import RequestLimits
-from psserve.router.body.fields import MAX_TOP_LOGPROBS, Body, check_bool, check_int, invalid, missing
+from psserve.contracts.router_config import RouterConfig
+from psserve.router.body.checks import INT32_MAX, Body, Check, check_int, invalid, missing
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MAX_EFFORT = 0.99
-PROMPT_FIELDS = (
-    "messages",
-    "tools",
-    "reasoning",
-    "reasoning_effort",
-    "chat_template_kwargs",
-    "continue_final_message",
-    "task",
-)
-"""Fields that change the tokens of the prompt (SGLang's serving_chat.py, _process_messages and below)."""
+MAX_TOP_LOGPROBS = 20
 
 
-def check_chat(body: Body, limits: RequestLimits) -> None:
-    """Raises RequestError (400)."""
-    _check_messages(body, limits.messages)
-    _check_tools(body, limits.tools)
-    _check_template_kwargs(body.get("chat_template_kwargs"))
-    for name in ("continue_final_message", "parallel_tool_calls", "logprobs", "separate_reasoning", "stream_reasoning"):
-        check_bool(body, name)
-    if "json_schema" in body:  # SGLang's chat endpoint does not know it, and would answer without it
-        message = "json_schema is not supported for chats: use response_format"
-        raise invalid("json_schema", message, "unsupported_parameter")
-    _check_effort(body.get("reasoning_effort"))
-    if body.get("modalities", ["text"]) != ["text"]:
-        raise invalid("modalities", "modalities can be text alone", "unsupported_parameter")
-    if body.get("max_tokens", limit := body.get("max_completion_tokens")) != limit and limit is not None:
-        raise invalid("max_completion_tokens", "max_completion_tokens and max_tokens differ: send one of them")
-    check_int(body, "top_logprobs", 0, MAX_TOP_LOGPROBS)
-    if body.get("top_logprobs") and not body.get("logprobs"):
-        raise invalid("top_logprobs", "top_logprobs needs logprobs to be true")
-
-
-def prompt_part(body: Body) -> Body:
-    """The fields of `body` that make up its prompt.
-
-    A forced tool becomes the only tool offered: SGLang renders the same prompt, and compiles no grammar for it.
-    """
-    part = {name: body[name] for name in PROMPT_FIELDS if name in body}
-    choice = body.get("tool_choice")
-    if choice == "none":
-        part["tool_choice"] = "none"
-    elif isinstance(choice, dict):
-        name = choice["function"]["name"]
-        part["tools"] = [tool for tool in body["tools"] if tool["function"]["name"] == name]
-    return part
-
-
-def _check_messages(body: Body, limit: int) -> None:
-    messages = body.get("messages")
-    if messages is None:
-        raise missing("messages")
+def _check_messages(body: Body, name: str, config: RouterConfig) -> None:
+    messages, limit = body[name], config.limits.messages
     if not isinstance(messages, list):
         raise invalid("messages", "messages must be a list", "invalid_type")
     if not messages:
@@ -98,24 +52,25 @@ def _check_part(where: str, part: Any) -> None:
         raise invalid(where, f"{where}.text must be a string", "invalid_type")
 
 
-def _check_tools(body: Body, limit: int) -> None:
-    tools = body.get("tools", [])
+def _check_tools(body: Body, name: str, config: RouterConfig) -> None:
+    tools, limit = body[name], config.limits.tools
     if not isinstance(tools, list) or len(tools) > limit:
-        raise invalid("tools", f"tools must be a list of at most {limit}")
-    names = set()
+        raise invalid(name, f"{name} must be a list of at most {limit}")
     for index, tool in enumerate(tools):
-        name = _function_name(tool)
-        if name is None:
-            raise invalid("tools", f"tools[{index}] must be a function with a name")
-        names.add(name)
-    choice = body.get("tool_choice")
+        if _function_name(tool) is None:
+            raise invalid(name, f"{name}[{index}] must be a function with a name")
+
+
+def _check_tool_choice(body: Body, name: str, config: RouterConfig) -> None:
+    """`tools` was checked before."""
+    choice, tools = body[name], body.get("tools") or []
     if isinstance(choice, dict):
-        if _function_name(choice) not in names:
-            raise invalid("tool_choice", "tool_choice must name one of tools")
-    elif choice not in (None, "none", "auto", "required"):
-        raise invalid("tool_choice", "tool_choice must be none, auto, required or a function")
-    elif choice == "required" and not names:
-        raise invalid("tool_choice", "tool_choice required needs tools")
+        if _function_name(choice) not in map(_function_name, tools):
+            raise invalid(name, f"{name} must name one of tools")
+    elif choice not in ("none", "auto", "required"):
+        raise invalid(name, f"{name} must be none, auto, required or a function")
+    elif choice == "required" and not tools:
+        raise invalid(name, f"{name} required needs tools")
 
 
 def _function_name(tool: Any) -> str | None:
@@ -124,22 +79,65 @@ def _function_name(tool: Any) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-def _check_effort(effort: Any) -> None:
+def forced_tool(body: Body) -> Body:
+    """What the prefill leg gets of `tool_choice`.
+
+    A forced tool becomes the only tool offered: SGLang renders the same prompt, and compiles no grammar for it.
+    """
+    choice = body["tool_choice"]
+    if isinstance(choice, dict):
+        name = choice["function"]["name"]
+        return {"tools": [tool for tool in body["tools"] if tool["function"]["name"] == name]}
+    return {"tool_choice": "none"} if choice == "none" else {}
+
+
+def _check_effort(body: Body, name: str, config: RouterConfig) -> None:
     """A word, or SGLang's finer number."""
-    if effort is None or (isinstance(effort, str) and effort in EFFORTS):
+    effort = body[name]
+    if isinstance(effort, str) and effort in EFFORTS:
         return
     if type(effort) not in (int, float) or not 0 <= effort <= MAX_EFFORT:
-        raise invalid("reasoning_effort", f"reasoning_effort must be one of {', '.join(EFFORTS)}, or 0 to {MAX_EFFORT}")
+        raise invalid(name, f"{name} must be one of {', '.join(EFFORTS)}, or 0 to {MAX_EFFORT}")
 
 
-def _check_template_kwargs(kwargs: Any) -> None:
+def _check_template_kwargs(body: Body, name: str, config: RouterConfig) -> None:
     """Only the switches of reasoning models: other variables could replace the template or how it is applied."""
-    if kwargs is None:
-        return
+    kwargs = body[name]
     if not isinstance(kwargs, dict):
-        raise invalid("chat_template_kwargs", "chat_template_kwargs must be an object")
-    for name, value in kwargs.items():
-        if name not in TEMPLATE_KWARGS or not isinstance(value, (bool, str, int, float)):
-            allowed = ", ".join(TEMPLATE_KWARGS)
-            message = f"chat_template_kwargs may hold {allowed} alone"
-            raise invalid("chat_template_kwargs", message, "unsupported_parameter")
+        raise invalid(name, f"{name} must be an object")
+    for key, value in kwargs.items():
+        if key not in TEMPLATE_KWARGS or not isinstance(value, (bool, str, int, float)):
+            raise invalid(name, f"{name} may hold {', '.join(TEMPLATE_KWARGS)} alone", "unsupported_parameter")
+
+
+def _check_modalities(body: Body, name: str, config: RouterConfig) -> None:
+    if body[name] != ["text"]:
+        raise invalid(name, f"{name} can be text alone", "unsupported_parameter")
+
+
+def _check_completion_tokens(body: Body, name: str, config: RouterConfig) -> None:
+    check_int(body, name, 1, INT32_MAX)
+    if body.get("max_tokens", body[name]) != body[name]:
+        raise invalid(name, f"{name} and max_tokens differ: send one of them")
+
+
+def _check_top_logprobs(body: Body, name: str, config: RouterConfig) -> None:
+    check_int(body, name, 0, MAX_TOP_LOGPROBS)
+    if body[name] and not body.get("logprobs"):
+        raise invalid(name, f"{name} needs logprobs to be true")
+
+
+def _refuse_json_schema(body: Body, name: str, config: RouterConfig) -> None:
+    """SGLang's chat endpoint does not know it, and would answer without it."""
+    raise invalid(name, f"{name} is not supported for chats: use response_format", "unsupported_parameter")
+
+
+MESSAGES = Check("1 to {messages} messages of text: nothing is fetched, no file is opened", _check_messages)
+TOOLS = Check("at most {tools} functions", _check_tools)
+TOOL_CHOICE = Check("none, auto, required or one of the tools", _check_tool_choice)
+EFFORT = Check(f"one of {', '.join(EFFORTS)}, or a number from 0 to {MAX_EFFORT}", _check_effort)
+TEMPLATE_SWITCHES = Check(f"{', '.join(TEMPLATE_KWARGS)} alone", _check_template_kwargs)
+MODALITIES = Check("text alone", _check_modalities)
+COMPLETION_TOKENS = Check("an integer of 1 or more; if max_tokens is there too, the same", _check_completion_tokens)
+TOP_LOGPROBS = Check(f"an integer from 0 to {MAX_TOP_LOGPROBS}; with logprobs", _check_top_logprobs)
+NO_JSON_SCHEMA = Check("refused: use response_format", _refuse_json_schema)

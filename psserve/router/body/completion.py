@@ -1,40 +1,33 @@
-"""Checks on what only `/v1/completions` has, and the prompts in it."""
+"""Checks of the fields that only completions have, and the prompts in a body."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.body.fields import MAX_TOP_LOGPROBS, Body, check_bool, check_int, check_token_ids, invalid, missing
+from psserve.router.body.checks import Body, Check, check_bool, check_token_ids, invalid
 
-Prompt = str | list[int]
-
-
-def check_completion(body: Body) -> None:
-    """Everything but the prompt. Raises RequestError (400)."""
-    check_bool(body, "echo")
-    check_int(body, "logprobs", 0, MAX_TOP_LOGPROBS)
-    if body.get("echo") and body.get("logprobs") is not None:
-        message = "log-probabilities of the prompt are not supported: the base's logits are not part of the answer"
-        raise invalid("echo", message, "unsupported_parameter")
-    if body.get("suffix"):
-        raise invalid("suffix", "suffix is not supported", "unsupported_parameter")
-    if body.get("best_of", body.get("n", 1)) != body.get("n", 1):
-        raise invalid("best_of", "best_of other than n is not supported", "unsupported_parameter")
+RawPrompt = str | list[int]
+"""Text or token ids."""
 
 
-def prompts_of(body: Body, config: RouterConfig) -> list[Prompt]:
-    """The prompts, one or a batch. Raises RequestError (400)."""
-    prompt = body.get("prompt")
-    if prompt is None:
-        raise missing("prompt")
+def prompts_of(body: Body) -> list[RawPrompt]:
+    """The prompts of a checked body, one or a batch."""
+    return _as_batch(body["prompt"])
+
+
+def _as_batch(prompt: Any) -> list[Any]:
     is_batch = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], (str, list))
-    prompts: list[Any] = prompt if is_batch else [prompt]
+    return prompt if is_batch else [prompt]
+
+
+def _check_prompts(body: Body, name: str, config: RouterConfig) -> None:
+    """`max_tokens` was checked before."""
+    prompts = _as_batch(body[name])
     if len({type(item) for item in prompts}) > 1:
-        raise invalid("prompt", "prompt must hold strings alone or lists of token ids alone", "invalid_type")
+        raise invalid(name, f"{name} must hold strings alone or lists of token ids alone", "invalid_type")
     for item in prompts:
         _check_prompt(item, body, config)
-    return prompts
 
 
 def _check_prompt(prompt: Any, body: Body, config: RouterConfig) -> None:
@@ -59,3 +52,36 @@ def check_length(tokens: int, param: str, max_tokens: int | None, config: Router
     if config.kv_pool_tokens is not None and tokens > config.kv_pool_tokens:
         message = f"the prompt has {tokens} tokens, the servers' memory holds {config.kv_pool_tokens}"
         raise invalid(param, message, "context_length_exceeded")
+
+
+def _check_echo(body: Body, name: str, config: RouterConfig) -> None:
+    check_bool(body, name)
+    if body[name] and body.get("logprobs") is not None:
+        message = "log-probabilities of the prompt are not supported: the base's logits are not part of the answer"
+        raise invalid(name, message, "unsupported_parameter")
+
+
+def _check_suffix(body: Body, name: str, config: RouterConfig) -> None:
+    if body[name]:
+        raise invalid(name, f"{name} is not supported", "unsupported_parameter")
+
+
+def _check_best_of(body: Body, name: str, config: RouterConfig) -> None:
+    if body[name] != body.get("n", 1):
+        raise invalid(name, f"{name} other than n is not supported", "unsupported_parameter")
+
+
+def _check_texts(body: Body, name: str, config: RouterConfig) -> None:
+    prompt, limit = body[name], config.limits.choices
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if not all(isinstance(text, str) for text in prompts):
+        raise invalid(name, f"{name} must be a string or a list of strings", "invalid_type")
+    if len(prompts) > limit:
+        raise invalid(name, f"{name} must be at most {limit} strings")
+
+
+PROMPTS = Check("a string, token ids, or several of either; prompts times n: {choices} at most", _check_prompts)
+ECHO = Check("true or false; not with logprobs: those of the prompt would be the base's", _check_echo)
+NO_SUFFIX = Check("refused, unless empty", _check_suffix)
+BEST_OF = Check("the same as n", _check_best_of)
+TEXTS = Check("a string, or at most {choices}", _check_texts)

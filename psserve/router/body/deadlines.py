@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 
-from psserve.router.body.fields import Body, invalid
+from psserve.router.body.checks import Body, invalid
 
 TIMEOUT_HEADER = "x-request-timeout"
 PRIORITY_HEADER = "x-smg-priority"

@@ -1,80 +1,164 @@
-"""Checks on the sampling fields, which both endpoints share. Ranges are the narrower of SGLang's and OpenAI's."""
+"""The one table of request fields: which endpoint has each, what it must be, who gets it, or why it is refused.
+
+A new field is one row. What is not in the table goes to the decode server as it is, and SGLang passes it over.
+docs/api.md has the table in words.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import orjson
+from psserve.contracts.router_config import RouterConfig
+from psserve.router.body.chat import (
+    COMPLETION_TOKENS,
+    EFFORT,
+    MAX_TOP_LOGPROBS,
+    MESSAGES,
+    MODALITIES,
+    NO_JSON_SCHEMA,
+    TEMPLATE_SWITCHES,
+    TOOL_CHOICE,
+    TOOLS,
+    TOP_LOGPROBS,
+    forced_tool,
+)
+from psserve.router.body.checks import (
+    INT32_MAX,
+    INT64_MAX,
+    Body,
+    Check,
+    anything,
+    boolean,
+    integer,
+    invalid,
+    missing,
+    number,
+    string,
+)
+from psserve.router.body.completion import BEST_OF, ECHO, NO_SUFFIX, PROMPTS, TEXTS
+from psserve.router.body.output import (
+    COUNT,
+    GRAMMAR,
+    JSON_SCHEMA,
+    LOGIT_BIAS,
+    MIN_TOKENS,
+    RESPONSE_FORMAT,
+    STOP,
+    STOP_TOKENS,
+    STREAM_OPTIONS,
+    TOP_K,
+)
 
-from psserve.contracts.limits import RequestLimits
-from psserve.errors import RequestError
-
-Body = dict[str, Any]
-"""The fields of a request."""
 Route = Literal["chat", "completions"]
+"""An endpoint whose bodies the servers understand."""
+Endpoint = Literal["chat", "completions", "tokenize"]
+Receiver = Literal["prefill", "decode"]
 PATHS: dict[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
+CHAT: frozenset[Endpoint] = frozenset({"chat"})
+COMPLETIONS: frozenset[Endpoint] = frozenset({"completions"})
+TOKENIZE: frozenset[Endpoint] = frozenset({"tokenize"})
+GENERATION = CHAT | COMPLETIONS
+PROMPT_OF_CHAT = CHAT | TOKENIZE
 
-def invalid(param: str | None, message: str, code: str = "invalid_value") -> RequestError:
-    """A 400 about `param`."""
-    return RequestError(400, message, param=param, code=code)
-
-
-def missing(param: str) -> RequestError:
-    return invalid(param, f"{param} is required", "missing_required_parameter")
-
-
-def check_number(body: Body, name: str, allowed: str, is_allowed: Callable[[float], bool]) -> None:
-    """A finite int or float (not a bool) for which `is_allowed` holds; `allowed` says it in words."""
-    value = body.get(name)
-    if value is None:
-        return
-    if type(value) not in (int, float) or not math.isfinite(value) or not is_allowed(value):
-        raise invalid(name, f"{name} must be a number {allowed}")
+BOTH: frozenset[Receiver] = frozenset({"prefill", "decode"})
+DECODE: frozenset[Receiver] = frozenset({"decode"})
+ROUTER: frozenset[Receiver] = frozenset()
+"""No server: the router has done what the field asks for."""
 
 
-def check_int(body: Body, name: str, low: int, high: int) -> None:
-    """An int (not a bool) from `low` to `high`, both included."""
-    value = body.get(name)
-    if value is None:
-        return
-    if type(value) is not int or not low <= value <= high:
-        raise invalid(name, f"{name} must be an integer from {low} to {high}")
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A row."""
+
+    name: str
+    on: frozenset[Endpoint]
+    """Where it is a field. Elsewhere it is unknown."""
+    to: frozenset[Receiver]
+    """Which of the two servers get it; of `/tokenize`, the decode server gets all."""
+    check: Check
+    of: Literal["OpenAI", "SGLang"] = "OpenAI"
+    """Whose API has it."""
+    is_required: bool = False
+    to_prefill: Callable[[Body], Body] | None = None
+    """Makes the prefill leg's fields where they are not the value itself."""
 
 
-def check_bool(body: Body, name: str) -> None:
-    value = body.get(name)
-    if value is not None and type(value) is not bool:
-        raise invalid(name, f"{name} must be true or false")
-
-
-def check_string(body: Body, name: str, max_length: int) -> None:
-    value = body.get(name)
-    if value is not None and (type(value) is not str or len(value) > max_length):
-        raise invalid(name, f"{name} must be a string of at most {max_length} characters")
-
-
-def check_token_ids(ids: Any, param: str, vocab_size: int) -> None:
-    """A non-empty list of plain ints in [0, vocab_size). Anything else kills an SGLang scheduler.
-
-    Set and min/max keep this at C speed: a prompt may hold 100,000 ids.
-    """
-    if not isinstance(ids, list) or not ids:
-        raise invalid(param, f"{param} must be a non-empty list of token ids")
-    if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= vocab_size:
-        raise invalid(param, f"{param} must hold integers from 0 to {vocab_size - 1}")
-
-
-def is_too_deep(value: Any, depth: int) -> bool:
-    """Whether lists and objects are nested deeper than `depth` levels, itself included."""
-    level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(depth):
-        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
-        level = [child for child in children if isinstance(child, (dict, list))]
-    return bool(level)
-
+FIELDS = (
+    Field("model", GENERATION | TOKENIZE, DECODE, anything("a module's name, an alias, or auto; must be given")),
+    Field("stream", GENERATION, DECODE, boolean()),
+    Field("stream_options", GENERATION, DECODE, STREAM_OPTIONS),
+    # How long the answer is, and how many there are.
+    Field("max_tokens", GENERATION, DECODE, integer(1, INT32_MAX)),
+    Field("max_completion_tokens", CHAT, DECODE, COMPLETION_TOKENS),
+    # Admission counts on it, whatever the endpoint.
+    Field("max_completion_tokens", COMPLETIONS, DECODE, integer(1, INT32_MAX)),
+    Field("min_tokens", GENERATION, DECODE, MIN_TOKENS, of="SGLang"),
+    Field("n", GENERATION, ROUTER, COUNT),
+    Field("best_of", COMPLETIONS, ROUTER, BEST_OF),
+    Field("stop", GENERATION, DECODE, STOP),
+    Field("stop_token_ids", GENERATION, DECODE, STOP_TOKENS, of="SGLang"),
+    Field("ignore_eos", GENERATION, DECODE, boolean(), of="SGLang"),
+    # How tokens are chosen.
+    Field("temperature", GENERATION, DECODE, number("from 0 to 2", lambda x: 0 <= x <= 2)),
+    Field("top_p", GENERATION, DECODE, number("above 0, at most 1", lambda x: 0 < x <= 1)),
+    Field("top_k", GENERATION, DECODE, TOP_K, of="SGLang"),
+    Field("min_p", GENERATION, DECODE, number("from 0 to 1", lambda x: 0 <= x <= 1), of="SGLang"),
+    Field("presence_penalty", GENERATION, DECODE, number("from -2 to 2", lambda x: -2 <= x <= 2)),
+    Field("frequency_penalty", GENERATION, DECODE, number("from -2 to 2", lambda x: -2 <= x <= 2)),
+    # SGLang divides logits by it, in float32: by a tiny one they overflow, and sampling from them kills the server.
+    Field("repetition_penalty", GENERATION, DECODE, number("from 0.01 to 2", lambda x: 0.01 <= x <= 2), of="SGLang"),
+    Field("seed", GENERATION, DECODE, integer(-INT64_MAX, INT64_MAX)),
+    Field("logit_bias", GENERATION, DECODE, LOGIT_BIAS),
+    # What the answer may be.
+    Field("regex", GENERATION, DECODE, GRAMMAR, of="SGLang"),
+    Field("ebnf", GENERATION, DECODE, GRAMMAR, of="SGLang"),
+    Field("json_schema", COMPLETIONS, DECODE, JSON_SCHEMA, of="SGLang"),
+    Field("json_schema", CHAT, DECODE, NO_JSON_SCHEMA, of="SGLang"),
+    Field("response_format", GENERATION, DECODE, RESPONSE_FORMAT),
+    Field("modalities", CHAT, DECODE, MODALITIES),
+    Field("prediction", CHAT, DECODE, anything("anything; changes nothing")),
+    Field("verbosity", CHAT, DECODE, anything("anything; changes nothing")),
+    # What the answer shows.
+    Field("logprobs", CHAT, DECODE, boolean()),
+    Field("logprobs", COMPLETIONS, DECODE, integer(0, MAX_TOP_LOGPROBS)),
+    Field("top_logprobs", CHAT, DECODE, TOP_LOGPROBS),
+    Field("echo", COMPLETIONS, DECODE, ECHO),
+    Field("suffix", COMPLETIONS, DECODE, NO_SUFFIX),
+    Field("no_stop_trim", GENERATION, DECODE, boolean(), of="SGLang"),
+    Field("skip_special_tokens", GENERATION, DECODE, boolean(), of="SGLang"),
+    Field("separate_reasoning", CHAT, DECODE, boolean(), of="SGLang"),
+    Field("stream_reasoning", CHAT, DECODE, boolean(), of="SGLang"),
+    Field("return_token_ids", GENERATION, DECODE, anything("true or false"), of="SGLang"),
+    Field("return_prompt_token_ids", CHAT, DECODE, anything("true or false"), of="SGLang"),
+    Field("routed_experts_start_len", GENERATION, DECODE, anything("anything; changes nothing"), of="SGLang"),
+    # The prompt of a chat: whatever changes its tokens goes to both (SGLang's serving_chat.py, _process_messages).
+    Field("messages", PROMPT_OF_CHAT, BOTH, MESSAGES, is_required=True),
+    Field("tools", PROMPT_OF_CHAT, BOTH, TOOLS),
+    Field("tool_choice", PROMPT_OF_CHAT, BOTH, TOOL_CHOICE, to_prefill=forced_tool),
+    Field("parallel_tool_calls", CHAT, DECODE, boolean()),
+    Field("reasoning", CHAT, BOTH, anything("anything"), of="SGLang"),
+    Field("reasoning_effort", PROMPT_OF_CHAT, BOTH, EFFORT),
+    Field("chat_template_kwargs", PROMPT_OF_CHAT, BOTH, TEMPLATE_SWITCHES, of="SGLang"),
+    Field("continue_final_message", PROMPT_OF_CHAT, BOTH, boolean(), of="SGLang"),
+    Field("task", CHAT, BOTH, anything("anything"), of="SGLang"),
+    # The prompt of a completion, and of /tokenize. After max_tokens, which it is measured with.
+    Field("prompt", COMPLETIONS, BOTH, PROMPTS, is_required=True),
+    Field("prompt", TOKENIZE, ROUTER, TEXTS, of="SGLang"),
+    Field("add_special_tokens", TOKENIZE, ROUTER, boolean(), of="SGLang"),
+    # Whose request it is, and what it shares.
+    Field("cache_salt", GENERATION, BOTH, string(256), of="SGLang"),
+    Field("extra_key", GENERATION, BOTH, string(256), of="SGLang"),
+    Field("priority", GENERATION, BOTH, integer(-INT32_MAX, INT32_MAX), of="SGLang"),
+    Field("user", GENERATION, DECODE, string(512)),
+    Field("prompt_cache_key", GENERATION, DECODE, anything("a string: it names a session, as user does")),
+    Field("prompt_cache_retention", CHAT, DECODE, anything("anything; changes nothing")),
+    Field("safety_identifier", CHAT, DECODE, anything("anything; changes nothing")),
+    Field("metadata", CHAT, DECODE, anything("anything; changes nothing")),
+    Field("service_tier", CHAT, DECODE, anything("anything; changes nothing")),
+)
 
 _PAIRING = "the router pairs the servers itself"
 _NAMES = "ids and sessions of the servers are the router's; x-session-id names a conversation"
@@ -121,6 +205,17 @@ REFUSED = {
     "web_search_options": "there is no web search here",
     "store": "answers are not stored",
 }
+"""The rest of the table: fields that no endpoint takes, and why. False and null ask for nothing."""
+
+_ROWS: dict[Endpoint, tuple[Field, ...]] = {
+    endpoint: tuple(field for field in FIELDS if endpoint in field.on)
+    for endpoint in ("chat", "completions", "tokenize")
+}
+_PREFILL_ROWS = {endpoint: tuple(row for row in rows if "prefill" in row.to) for endpoint, rows in _ROWS.items()}
+_ROUTERS_OWN = frozenset(field.name for field in FIELDS if field.to == ROUTER and field.on & GENERATION)
+TOKENIZE_FIELDS = tuple(field.name for field in _ROWS["tokenize"])
+PREFILL_FIXED: Body = {"max_tokens": 1, "temperature": 0, "stream": False}
+"""What every prefill leg gets beside its prompt and the base's name: its one token is thrown away."""
 
 
 def check_refused(body: Body) -> None:
@@ -130,127 +225,24 @@ def check_refused(body: Body) -> None:
             raise invalid(name, f"{name} is not supported: {REFUSED[name]}", "unsupported_parameter")
 
 
-MAX_STOP_LENGTH = 1024
-MAX_STOP_TOKENS = 128
-MAX_TOP_LOGPROBS = 20
-INT32_MAX = 2**31 - 1
-INT64_MAX = 2**63 - 1
-RESPONSE_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+def check_fields(endpoint: Endpoint, body: Body, config: RouterConfig) -> None:
+    """Check all fields of `body` but `model`, in the table's order. Raises RequestError (400)."""
+    for field in _ROWS[endpoint]:
+        if body.get(field.name) is not None:
+            field.check.run(body, field.name, config)
+        elif field.is_required and endpoint != "tokenize":
+            raise missing(field.name)
 
 
-def check_sampling(body: Body, vocab_size: int, limits: RequestLimits) -> None:
-    """All sampling fields that mean the same on both endpoints. Raises RequestError (400)."""
-    check_number(body, "temperature", "from 0 to 2", lambda x: 0 <= x <= 2)
-    check_number(body, "top_p", "above 0, at most 1", lambda x: 0 < x <= 1)
-    check_number(body, "min_p", "from 0 to 1", lambda x: 0 <= x <= 1)
-    check_number(body, "presence_penalty", "from -2 to 2", lambda x: -2 <= x <= 2)
-    check_number(body, "frequency_penalty", "from -2 to 2", lambda x: -2 <= x <= 2)
-    # SGLang divides logits by it, in float32: by a tiny one they overflow, and sampling from them kills the server.
-    check_number(body, "repetition_penalty", "from 0.01 to 2", lambda x: 0.01 <= x <= 2)
-    if body.get("top_k") != -1:
-        check_int(body, "top_k", 1, INT32_MAX)
-    check_int(body, "max_tokens", 1, INT32_MAX)
-    check_int(body, "max_completion_tokens", 1, INT32_MAX)  # admission counts on it, whatever the endpoint
-    check_int(body, "min_tokens", 0, INT32_MAX)
-    check_int(body, "n", 1, limits.choices)
-    check_int(body, "seed", -INT64_MAX, INT64_MAX)
-    check_int(body, "priority", -INT32_MAX, INT32_MAX)
-    check_string(body, "user", 512)
-    check_string(body, "cache_salt", 256)
-    check_string(body, "extra_key", 256)
-    for name in ("ignore_eos", "no_stop_trim", "skip_special_tokens"):
-        check_bool(body, name)
-    _check_stop(body, vocab_size, limits.stops)
-    _check_logit_bias(body.get("logit_bias"), vocab_size, limits.logit_bias)
-    _check_grammar(body, limits)
-    _check_stream(body)
+def prefill_fields(route: Route, body: Body) -> Body:
+    """What the prefill leg gets of a checked body: the fields that make up its prompt, and those that both get."""
+    part: Body = {}
+    for field in _PREFILL_ROWS[route]:
+        if field.name in body:
+            part |= {field.name: body[field.name]} if field.to_prefill is None else field.to_prefill(body)
+    return PREFILL_FIXED | part
 
 
-def _check_stop(body: Body, vocab_size: int, limit: int) -> None:
-    stop = body.get("stop", [])
-    stops = [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, list) or len(stops) > limit or not all(map(_is_stop, stops)):
-        raise invalid("stop", f"stop must be at most {limit} strings of 1 to {MAX_STOP_LENGTH} characters")
-    tokens = body.get("stop_token_ids")
-    if tokens:
-        check_token_ids(tokens, "stop_token_ids", vocab_size)
-        if len(tokens) > MAX_STOP_TOKENS:
-            raise invalid("stop_token_ids", f"stop_token_ids must hold at most {MAX_STOP_TOKENS} ids")
-    elif tokens not in (None, []):
-        raise invalid("stop_token_ids", "stop_token_ids must be a list of token ids")
-
-
-def _is_stop(value: Any) -> bool:
-    return type(value) is str and 0 < len(value) <= MAX_STOP_LENGTH
-
-
-def _check_logit_bias(bias: Any, vocab_size: int, limit: int) -> None:
-    if bias is None:
-        return
-    if not isinstance(bias, dict) or len(bias) > limit:
-        raise invalid("logit_bias", f"logit_bias must be an object of at most {limit} entries")
-    for key, value in bias.items():
-        # Length first: int() of a huge digit string is slow, and isdecimal alone allows non-ASCII digits.
-        if len(key) > 10 or not (key.isascii() and key.isdecimal()) or int(key) >= vocab_size:
-            raise invalid("logit_bias", f"logit_bias keys must be token ids from 0 to {vocab_size - 1}")
-        if type(value) not in (int, float) or not -100 <= value <= 100:
-            raise invalid("logit_bias", "logit_bias values must be numbers from -100 to 100")
-
-
-def _check_grammar(body: Body, limits: RequestLimits) -> None:
-    """At most one grammar, of bounded size. Whether it compiles is the decode server's to say."""
-    names = [name for name in ("regex", "ebnf", "json_schema") if body.get(name) is not None]
-    for name in names:
-        check_string(body, name, limits.grammar_bytes)
-    _check_json_schema(body.get("json_schema"), limits.depth)
-    if _check_response_format(body.get("response_format"), limits.grammar_bytes):
-        names.append("response_format")
-    if len(names) > 1:
-        raise invalid(names[1], f"only one of {', '.join(names)} can be used at a time")
-    if body.get("tool_choice") not in (None, "none", "auto"):
-        names.append("tool_choice")
-    if names and body.get("min_tokens"):
-        # When the grammar allows the end alone and min_tokens forbids it, no token is left: sampling kills the server.
-        raise invalid("min_tokens", f"min_tokens cannot be used with {names[0]}")
-
-
-def _check_json_schema(text: str | None, depth: int) -> None:
-    """A schema in a string escapes the limit on the body's depth, and compile time grows with the cube of that."""
-    if text is None:
-        return
-    try:
-        schema = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise invalid("json_schema", f"json_schema is not valid JSON: {error}") from None
-    if not isinstance(schema, dict) or is_too_deep(schema, depth):
-        raise invalid("json_schema", f"json_schema must be an object of at most {depth} levels, as JSON text")
-
-
-def _check_response_format(value: Any, limit: int) -> bool:
-    """Whether it constrains the output."""
-    if value is None:
-        return False
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind not in RESPONSE_FORMATS:
-        raise invalid("response_format", f"response_format.type must be one of {', '.join(RESPONSE_FORMATS)}")
-    if len(orjson.dumps(value)) > limit:
-        raise invalid("response_format", f"response_format must be at most {limit} bytes")
-    if kind == "json_schema":
-        schema = value.get("json_schema")
-        if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
-            raise invalid("response_format", "response_format.json_schema.schema must be an object")
-    return bool(kind != "text")
-
-
-def _check_stream(body: Body) -> None:
-    check_bool(body, "stream")
-    options = body.get("stream_options")
-    if options is None:
-        return
-    if not body.get("stream"):
-        raise invalid("stream_options", "stream_options needs stream to be true")
-    if not isinstance(options, dict):
-        raise invalid("stream_options", "stream_options must be an object")
-    for name in ("include_usage", "continuous_usage_stats"):
-        if type(options.get(name, False)) is not bool:
-            raise invalid("stream_options", f"stream_options.{name} must be true or false")
+def decode_fields(body: Body) -> Body:
+    """What the decode leg gets: all but what the router does itself."""
+    return {name: value for name, value in body.items() if name not in _ROUTERS_OWN}

@@ -8,7 +8,8 @@ import orjson
 
 from psserve.contracts.limits import DEFAULT_LIMITS, RequestLimits
 from psserve.errors import RequestError
-from psserve.router.body.fields import Body, check_refused, invalid, is_too_deep
+from psserve.router.body.checks import Body, invalid, is_too_deep
+from psserve.router.body.fields import check_refused
 
 _TEXT = re.compile(rb'"[^"]*"')
 

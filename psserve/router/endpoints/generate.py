@@ -9,13 +9,14 @@ from aiohttp import web
 from psserve.router.access.body import json_response, read_body
 from psserve.router.access.clients import CLIENT
 from psserve.router.answers.answer import generate_answer
-from psserve.router.answers.generation import check_prompt, parse_generation
+from psserve.router.answers.generation import parse_generation
 from psserve.router.answers.streaming import Events, stream_answer
 from psserve.router.apis.dialect import Translation
 from psserve.router.apis.messages_answer import MessagesTranslation
 from psserve.router.apis.responses_answer import ResponsesTranslation
+from psserve.router.body.checks import Body
 from psserve.router.body.deadlines import deadlines_of, priority_of
-from psserve.router.body.fields import PATHS, Body, Route
+from psserve.router.body.fields import PATHS, Route, check_fields
 from psserve.router.body.load import load_body
 from psserve.router.body.session import session_of
 from psserve.router.observability.exchange import EXCHANGE
@@ -60,7 +61,7 @@ async def _generate(
     if translation is not None:
         body = translation.chat
     if state.tasks is not None and body.get("model") == AUTO:
-        check_prompt(route, body, state.config)
+        check_fields(route, body, state.config)
         exchange.task = await state.tasks.choose(body, request.headers)
         body["model"] = exchange.task.module
     headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}

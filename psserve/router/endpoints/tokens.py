@@ -17,16 +17,14 @@ from psserve.router.access.clients import CLIENT
 from psserve.router.answers.generation import served_module
 from psserve.router.apis.dialect import Document, refuse_unknown
 from psserve.router.apis.messages_request import count_body
-from psserve.router.body.chat import check_chat
-from psserve.router.body.fields import Body, check_bool, check_token_ids, invalid, missing
+from psserve.router.body.checks import Body, check_bool, check_token_ids, invalid, missing
+from psserve.router.body.fields import TOKENIZE_FIELDS, check_fields
 from psserve.router.body.load import load_body
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 from psserve.router.workers.failures import broken
 from psserve.router.workers.tasks import Timeout
 
-CHAT_FIELDS = ("messages", "tools", "tool_choice", "reasoning_effort", "continue_final_message", "chat_template_kwargs")
-TOKENIZE_FIELDS = ("model", "prompt", "add_special_tokens", *CHAT_FIELDS)
 DETOKENIZE_FIELDS = ("model", "tokens", "skip_special_tokens")
 
 routes = web.RouteTableDef()
@@ -54,7 +52,7 @@ async def detokenize(request: web.Request) -> web.Response:
 @routes.post("/v1/messages/count_tokens")
 async def count_tokens(request: web.Request) -> web.Response:
     body = count_body(await _begin(request, "count_tokens"))
-    check_chat(body, request.app[STATE].config.limits)
+    check_fields("tokenize", body, request.app[STATE].config)
     answer = await _ask(request, "/v1/tokenize", body)
     return json_response({"input_tokens": answer["count"]})
 
@@ -67,17 +65,9 @@ async def _begin(request: web.Request, name: str) -> Body:
 
 def _check_tokenize(body: Body, config: RouterConfig) -> None:
     refuse_unknown(body, TOKENIZE_FIELDS, {})
-    check_bool(body, "add_special_tokens")
     if ("prompt" in body) == ("messages" in body):
         raise invalid("prompt", "give either prompt or messages")
-    if "messages" in body:
-        return check_chat(body, config.limits)
-    prompt = body["prompt"]
-    prompts = prompt if isinstance(prompt, list) else [prompt]
-    if not all(isinstance(text, str) for text in prompts):
-        raise invalid("prompt", "prompt must be a string or a list of strings", "invalid_type")
-    if len(prompts) > config.limits.choices:
-        raise invalid("prompt", f"prompt must be at most {config.limits.choices} strings")
+    check_fields("tokenize", body, config)
 
 
 def _check_detokenize(body: Body, vocab_size: int) -> None:

@@ -16,8 +16,8 @@ import aiohttp
 import orjson
 
 from psserve.router.admission.admission import Grant
+from psserve.router.body.checks import Body
 from psserve.router.body.deadlines import Deadlines
-from psserve.router.body.fields import Body
 from psserve.router.observability.sequence import SequenceRecord
 from psserve.router.placement.routing import Affinity
 from psserve.router.workers.failures import broken, split_mismatch

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from psserve.router.body.fields import Body
+from psserve.router.body.checks import Body
 from psserve.router.policies import Prompt
 from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, root_of, token_bytes
 

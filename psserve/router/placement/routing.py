@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from psserve.contracts.router_config import ModuleConfig, Role, RouterConfig
 from psserve.errors import RequestError
+from psserve.router.body.checks import Body
 from psserve.router.body.completion import check_length
-from psserve.router.body.fields import Body
 from psserve.router.observability.metrics import Metrics
 from psserve.router.placement.prompt_key import PromptKeys, TextKeys, opening_of
 from psserve.router.placement.shared_prefix import PrefixOwners

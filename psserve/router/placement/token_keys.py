@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 from psserve.errors import UsageError
-from psserve.router.body.fields import Body
+from psserve.router.body.checks import Body
 from psserve.router.placement.prompt_key import TextKeys, namespace_of
 from psserve.router.policies import Prompt
 from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from psserve.errors import RequestError
-from psserve.router.body.fields import Body
+from psserve.router.body.checks import Body
 from psserve.router.task_routing.classifier import Decision, TaskRequest
 
 MAX_TEXT = 1200
