@@ -1,4 +1,8 @@
-"""What a worker's command line must and must not ask of SGLang for the one rule to hold."""
+"""What a worker's command line must and must not ask of SGLang for the one rule to hold.
+
+SGLang's parser takes abbreviations and other names of its options. What may mean a refused option is refused by its
+name before SGLang is imported; what SGLang then made of the whole line is looked at once more.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,21 @@ from psserve.errors import UsageError
 
 _DECODE_RADIX_CACHE = "--disaggregation-decode-enable-radix-cache"
 
+_CONFIG = {"--config": "psserve cannot see what the file asks for: give its keys as arguments"}
 _REFUSED = {
-    Role.PREFILL: {
+    Role.PREFILL: _CONFIG
+    | {
         "--speculative-algorithm": "a prefill server only ever runs the base",
     },
-    Role.DECODE: {
+    Role.DECODE: _CONFIG
+    | {
         "--speculative-algorithm": "a draft model would start from the base's state, which is not the module's",
         "--disaggregation-decode-enable-offload-kvcache": "it would keep KV that the module wrote",
         "--enable-hierarchical-cache": "it would keep KV that the module wrote",
         "--enable-hisparse": "it does not go with the decode server's radix cache",
     },
 }
+_OTHER_NAMES = {"--enable-hicache": "--enable-hierarchical-cache"}
 
 
 def role_of(arguments: list[str]) -> Role:
@@ -35,11 +43,37 @@ def role_of(arguments: list[str]) -> Role:
 def check(arguments: list[str], role: Role) -> None:
     """Raise UsageError for options under which psserve's hooks were not made to work."""
     given = dict(_options(arguments))
-    for option, reason in _REFUSED[role].items():
-        if option in given:
-            raise UsageError(f"{option} cannot be used on a {role.value} server of psserve: {reason}")
+    for name in given:
+        if reason := refusal(name, role):
+            raise UsageError(reason)
     if role is Role.DECODE and _DECODE_RADIX_CACHE not in given:
         raise UsageError(f"{_DECODE_RADIX_CACHE} is missing: a decode server keeps the base's KV in its radix cache")
+
+
+def refusal(name: str, role: Role) -> str | None:
+    """Why an option cannot be given to a server of a role, be it abbreviated or by another name; None if it can."""
+    known = {option: option for option in _REFUSED[role]}
+    known |= {other: option for other, option in _OTHER_NAMES.items() if option in _REFUSED[role]}
+    option = next((known[each] for each in known if len(name) > 2 and each.startswith(name)), None)
+    if option is None:
+        return None
+    meant = option if name == option else f"{option} ({name})"
+    return f"{meant} cannot be used on a {role.value} server of psserve: {_REFUSED[role][option]}"
+
+
+def check_parsed(server_args: object, role: Role) -> None:
+    """Raise UsageError for SGLang's `ServerArgs` if, by whatever name, they ask for what `check` refuses."""
+    if (mode := _value(server_args, "--disaggregation-mode")) != role.value:
+        raise UsageError(f"SGLang reads these arguments as those of a {mode} server, not of a {role.value} server")
+    for option in _REFUSED[role]:
+        if option not in _CONFIG and _value(server_args, option):
+            raise UsageError(refusal(option, role))
+    if role is Role.DECODE and not _value(server_args, _DECODE_RADIX_CACHE):
+        raise UsageError(f"SGLang turned {_DECODE_RADIX_CACHE} off: a decode server keeps the base's KV in it")
+
+
+def _value(server_args: object, option: str) -> object:
+    return getattr(server_args, option.removeprefix("--").replace("-", "_"))
 
 
 def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:

@@ -82,8 +82,11 @@ def serve(arguments: list[str]) -> None:
             "SGLang did not load psserve's plugin: reinstall psserve (`make setup`), and unset SGLANG_PLUGINS and "
             "SGLANG_PLATFORM if they are set"
         )
+    server_args = prepare_server_args(arguments)
+    if os.environ.get(ROLE) != Role.STOCK.value:
+        command_line.check_parsed(server_args, Role(os.environ[ROLE]))
     try:
-        run_server(prepare_server_args(arguments))
+        run_server(server_args)
     finally:
         kill_process_tree(os.getpid(), include_parent=False)
 

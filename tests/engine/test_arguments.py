@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+from typing import Any
+
 import pytest
 
-from psserve.engine.arguments import check, role_of
+from psserve import torchvision_ops
+from psserve.engine.arguments import check, check_parsed, role_of
 from psserve.engine.settings import Role
 from psserve.errors import UsageError
 
@@ -42,3 +46,71 @@ def test_the_base_may_have_a_hierarchical_cache() -> None:
 def test_a_decode_server_needs_its_radix_cache() -> None:
     with pytest.raises(UsageError, match=RADIX):
         check(["--port", "1"], Role.DECODE)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--speculative-algo", "--speculative-algorithm"),
+        ("--enable-hierarchical", "--enable-hierarchical-cache"),
+        ("--enable-hierarchical=1", "--enable-hierarchical-cache"),
+        ("--enable-hicache", "--enable-hierarchical-cache"),
+        ("--enable-hic", "--enable-hierarchical-cache"),
+        ("--disaggregation-decode-enable-off", "--disaggregation-decode-enable-offload-kvcache"),
+    ],
+)
+def test_abbreviations_and_other_names_are_refused_as_what_they_mean(given: str, meant: str) -> None:
+    name = given.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"{meant} \({name}\) cannot be used on a decode server"):
+        check([RADIX, given, "X"], Role.DECODE)
+
+
+@pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
+def test_a_file_of_arguments_is_refused(role: Role) -> None:
+    with pytest.raises(UsageError, match="--config cannot be used"):
+        check([RADIX, "--config", "x.yaml"], role)
+
+
+@pytest.mark.parametrize("options", [["--schedule-policy", "lpm"], ["--enable-metrics"], ["--decode-log-interval=9"]])
+def test_all_else_is_allowed(options: list[str]) -> None:
+    check([RADIX, *options], Role.DECODE)
+
+
+def parsed(*arguments: str) -> Any:
+    """The arguments as SGLang's own parser reads them."""
+    torchvision_ops.declare_missing()
+    from sglang.srt.server_args import ServerArgs
+
+    parser = argparse.ArgumentParser()
+    ServerArgs.add_cli_args(parser)
+    return parser.parse_args(["--model-path", "x", *arguments])
+
+
+DECODE = ("--disaggregation-mode", "decode", RADIX)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--speculative-algo", "EAGLE"),
+        ("--enable-hierarchical",),
+        ("--enable-his",),
+        ("--disaggregation-decode-enable-off",),
+    ],
+)
+def test_what_sglang_makes_of_the_line_is_refused_too(arguments: tuple[str, ...]) -> None:
+    check_parsed(parsed(*DECODE), Role.DECODE)
+    with pytest.raises(UsageError, match="cannot be used on a decode server"):
+        check_parsed(parsed(*DECODE, *arguments), Role.DECODE)
+
+
+def test_a_role_that_sglang_reads_otherwise_is_refused() -> None:
+    line = (*DECODE, "--disaggregation-mod", "prefill")
+    assert role_of(list(line)) is Role.DECODE
+    with pytest.raises(UsageError, match="as those of a prefill server, not of a decode server"):
+        check_parsed(parsed(*line), Role.DECODE)
+
+
+def test_a_radix_cache_that_sglang_turned_off_is_noticed() -> None:
+    with pytest.raises(UsageError, match=RADIX):
+        check_parsed(parsed("--disaggregation-mode", "decode"), Role.DECODE)

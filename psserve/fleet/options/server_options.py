@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from psserve.contracts.tables import Count, Table
+from psserve.engine import arguments as engine_arguments
+from psserve.engine.settings import Role
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 GpuId = Annotated[int, Field(ge=0)]
@@ -21,6 +23,8 @@ _REFUSED_ENV = {
 
 class ServerOptions(Table):
     """What can be said of the servers of a role or module."""
+
+    role: ClassVar[Role | None] = None
 
     replicas: Count = 1
     """Number of servers (in `decode` and `module.NAME`: of each module)."""
@@ -41,7 +45,7 @@ class ServerOptions(Table):
     @field_validator("args")
     @classmethod
     def _none_reserved(cls, args: tuple[str, ...]) -> tuple[str, ...]:
-        if reason := refusal(args):
+        if reason := refusal(args, cls.role):
             raise ValueError(reason)
         return args
 
@@ -80,6 +84,8 @@ class ServerOptions(Table):
 class PrefillOptions(ServerOptions):
     """The servers that run the base."""
 
+    role: ClassVar[Role | None] = Role.PREFILL
+
     ports: tuple[Port, ...] = ()
     """HTTP port of each replica. Left out: free ones."""
     bootstrap_ports: tuple[Port, ...] = ()
@@ -89,12 +95,16 @@ class PrefillOptions(ServerOptions):
 class DecodeOptions(ServerOptions):
     """The servers of every module, unless `module.NAME` says otherwise."""
 
+    role: ClassVar[Role | None] = Role.DECODE
+
     spare: Annotated[int, Field(ge=0)] = 0
     """GPU memory is kept free for this many more servers, which live changes start."""
 
 
 class ModuleOptions(ServerOptions):
     """The servers of one module. What is left out is as in `decode`."""
+
+    role: ClassVar[Role | None] = Role.DECODE
 
     ports: tuple[Port, ...] = ()
     """HTTP port of each replica. Left out: free ones, which also servers of live changes get."""
@@ -132,8 +142,11 @@ RESERVED = {
 """SGLang's argument -> why it is not the user's, and what to do. Its abbreviations, which SGLang takes, count too."""
 
 
-def refusal(arguments: Sequence[str]) -> str | None:
-    """Why these arguments cannot be handed to a server, in one line; None if they can."""
+def refusal(arguments: Sequence[str], role: Role | None = None) -> str | None:
+    """Why these arguments cannot be handed to a server, in one line; None if they can.
+
+    With a `role`, those that its workers refuse are refused here, before anything starts.
+    """
     if arguments and not arguments[0].startswith("-"):
         return f"{arguments[0]!r} is no argument of SGLang: they start with --"
     for argument in arguments:
@@ -141,6 +154,8 @@ def refusal(arguments: Sequence[str]) -> str | None:
         reason = _reason(name) if name.startswith("--") else None
         if reason:
             return f"SGLang's {name} cannot be given: {reason}"
+        if role and name.startswith("--") and (reason := engine_arguments.refusal(name, role)):
+            return f"SGLang's {reason}"
     return None
 
 

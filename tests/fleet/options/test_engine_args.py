@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from psserve.fleet.options.server_options import refusal
+from psserve.engine.settings import Role
+from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, refusal
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,24 @@ def test_all_else_is_the_users(arguments: list[str]) -> None:
 
 def test_a_first_word_that_is_no_argument_is_refused() -> None:
     assert refusal(["lpm"]) == "'lpm' is no argument of SGLang: they start with --"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("--speculative-algorithm", "--speculative-algo", "--spec"),
+        *("--enable-hierarchical-cache", "--enable-hierarchical", "--enable-hicache", "--enable-hic=1"),
+        *("--enable-hisparse", "--enable-his"),
+    ],
+)
+def test_what_no_decode_server_may_keep_is_refused_by_any_name(argument: str) -> None:
+    assert "cannot be used on a decode server" in (refusal([argument], Role.DECODE) or "")
+    for options in (DecodeOptions, ModuleOptions):
+        with pytest.raises(ValidationError, match=r"SGLang's --.* cannot be used on a decode server of psserve: "):
+            options(args=(argument,))
+
+
+def test_a_prefill_server_may_have_a_hierarchical_cache_and_no_draft() -> None:
+    assert PrefillOptions(args=("--enable-hierarchical-cache",)).args == ("--enable-hierarchical-cache",)
+    with pytest.raises(ValidationError, match="the base"):
+        PrefillOptions(args=("--speculative-algo", "EAGLE"))
