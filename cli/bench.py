@@ -114,8 +114,7 @@ def command(
     import uvloop
 
     from psserve.bench.load.options import LoadOptions
-    from psserve.bench.measure.one_run import OneRun, run_once
-    from psserve.bench.progress import ShownProgress
+    from psserve.bench.measure.one_run import OneRun, RunProgress, run_once
     from psserve.bench.result import show_line, warnings_of
     from psserve.bench.slo import Slo
     from psserve.errors import UsageError
@@ -146,7 +145,7 @@ def command(
         records=records,
         exports=exports,
     )
-    with ShownProgress(sys.stderr) as progress:
+    with RunProgress(sys.stderr) as progress:
         line = uvloop.run(run_once(asked, progress, progress.note))
     if as_json:
         import json

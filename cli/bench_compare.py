@@ -67,8 +67,7 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
     psserve bench compare --system shared --against vllm=http://127.0.0.1:8000 --rate 0.1,0.2
     psserve bench compare --resume results
     """
-    from psserve.bench.compare.progress import CompareProgress
-    from psserve.bench.compare.run import compare
+    from psserve.bench.compare.run import CompareProgress, compare
     from psserve.bench.compare.store import Store
     from psserve.bench.report.summary import read_points
     from psserve.bench.report.write import write_report

@@ -78,9 +78,17 @@ def command(
     import shlex
 
     from psserve.bench.result import append_result
-    from psserve.bench.simulator.asked import Asked, gpus_of, loads_of, measured, modules_of, published, run_all
+    from psserve.bench.simulator.asked import (
+        Asked,
+        SimulationProgress,
+        gpus_of,
+        loads_of,
+        measured,
+        modules_of,
+        published,
+        run_all,
+    )
     from psserve.bench.simulator.line import show_calibration, show_lines
-    from psserve.bench.simulator.progress import SimulationProgress
     from psserve.bench.slo import Slo
     from psserve.console import console
 

@@ -12,53 +12,39 @@ from types import FrameType
 from typing import Any, TextIO
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from psserve.progress import Bars
 from psserve.training.hf import TrainerCallback
-
-LINE_EVERY_S = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
 
 
 class Display:
     """The progress on stderr: a bar on a terminal, now and then a line elsewhere."""
 
     def __init__(self, stream: TextIO, steps: int, done: int) -> None:
-        self.stream = stream
         self.steps = steps
         self.done = done
         self.start = time.monotonic()
-        self.last_line = 0.0
-        self.bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=Console(file=stream),
-            disable=not stream.isatty(),
-        )
-        self.task = self.bar.add_task("", total=steps, completed=done)
-        self.bar.start()
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        self.bars = Bars(stream, TextColumn("training"), *columns, first_line_s=0.0)
+        self.task = self.bars.add_task("", total=steps, completed=done)
+        self.bars.start()
 
     def step(self, step: int) -> None:
         """Step number `step` is done."""
-        self.bar.update(self.task, completed=step)
+        self.bars.update(self.task, completed=step)
 
     def show(self, entry: dict[str, float]) -> None:
         """Show the latest log entry."""
         text = f"loss {entry['loss']:.4f}, {entry['answer_tokens_per_s']:,.0f} answer tokens/s"
-        self.bar.update(self.task, description=text)
-        now, step = time.monotonic(), entry["step"]
-        if self.bar.disable and (step == self.steps or now - self.last_line > LINE_EVERY_S):
-            self.last_line = now
-            left = (self.steps - step) * (now - self.start) / (step - self.done)
-            print(f"step {step}/{self.steps}: {text}, {left:.0f} s left", file=self.stream, flush=True)
+        self.bars.update(self.task, description=text)
+        step = entry["step"]
+        left = (self.steps - step) * (time.monotonic() - self.start) / (step - self.done)
+        self.bars.line(f"step {step}/{self.steps}: {text}, {left:.0f} s left", last=step == self.steps)
 
     def stop(self) -> None:
         """Take the bar away."""
-        self.bar.stop()
+        self.bars.stop()
 
 
 class RunLog(TrainerCallback):  # type: ignore[misc] # Transformers has no types

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from psserve.bench.systems.fleet import RunningFleet
+from psserve.contracts.sse import EventReader
 
 Body = dict[str, Any]
 
@@ -124,10 +125,9 @@ def completion(module: str, prompt: Sequence[int], max_tokens: int) -> Body:
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any]]:
-    async for line in response.content:
-        data = line.removeprefix(b"data: ").strip()
-        if data and data != b"[DONE]":
-            event = json.loads(data)
+    reader = EventReader()
+    async for piece in response.content.iter_any():
+        for event in reader.feed(piece):
             if "error" in event:
                 raise RequestFailed(str(event["error"]))
             yield event

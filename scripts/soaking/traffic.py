@@ -13,6 +13,8 @@ from typing import Any
 
 import aiohttp
 
+from psserve.contracts.sse import EventReader
+
 from .answers import ANSWER_TOKENS, Question
 
 URL = "/v1/completions"
@@ -133,21 +135,17 @@ class Traffic:
 
     async def _stream(self, http: aiohttp.ClientSession, rng: random.Random, number: int) -> str:
         question = self._questions[number]
-        text, error, done = "", None, False
+        text, error, reader = "", None, EventReader()
         async with http.post(self._url + URL, json=self._body(question, stream=True)) as answer:
             if answer.status != 200:
                 return self._failed(answer.status, await answer.json())
-            async for line in answer.content:
-                data = line.removeprefix(b"data: ").strip()
-                if data == b"[DONE]":
-                    done = True
-                elif data:
-                    event = json.loads(data)
+            async for piece in answer.content.iter_any():
+                for event in reader.feed(piece):
                     error = error or event.get("error")
                     text += "".join(choice["text"] for choice in event.get("choices", ()))
         if error is not None:
-            return "error event" if not done else self._wrong("an error event and [DONE]")
-        if not done:
+            return "error event" if not reader.ended else self._wrong("an error event and [DONE]")
+        if not reader.ended:
             return self._wrong("a stream without end")
         if text != self._texts.get(number, text):
             return self._wrong(f"{question.module}, prompt {number}, streamed: {text!r}")

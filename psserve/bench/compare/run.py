@@ -7,17 +7,21 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TextIO
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from psserve.bench.compare.plan import Plan, Run, Visit
-from psserve.bench.compare.progress import CompareProgress
 from psserve.bench.compare.store import Store
 from psserve.bench.compare.systems import Started, Systems
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.measure.one_run import OneRun, run_once
-from psserve.bench.result import Load
+from psserve.bench.record import RequestRecord
+from psserve.bench.result import Line, Load
 from psserve.bench.slo import Slo
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import BenchError, StartError
+from psserve.progress import Bars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,3 +155,41 @@ def _terminable() -> Iterator[None]:
 
 def _obey_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+class CompareProgress(Bars):
+    """The runs that are done, and the sessions of the one under way (as LoadProgress); elsewhere a line a run."""
+
+    def __init__(self, stream: TextIO, runs: int, done: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(stream, *columns)
+        self._runs, self._done = runs, done
+        self._all = self.add_task("runs", total=runs, completed=done)
+        self._sessions = self.add_task("", total=None, visible=False)
+
+    def starts(self, run: Run) -> None:
+        """The next run begins."""
+        self.reset(self._sessions, description=_title(run), total=None, visible=True)
+
+    def ended(self, run: Run, line: Line) -> None:
+        """A run is over, and its line is in the file."""
+        self._done += 1
+        self.update(self._all, completed=self._done)
+        self.update(self._sessions, visible=False)
+        p95 = line["psserve"]["sessions"]["p95_session_latency_ms"] / 1000
+        figures = f"{line['request_throughput']:.3g} requests/s, 95% of the sessions within {p95:.3g} s"
+        failed = line["psserve"]["errors"]["requests"]
+        self.note(f"{self._done} of {self._runs}: {_title(run)}: {figures}" + (f", {failed} failed" if failed else ""))
+
+    def begin(self, sessions: int | None) -> None:
+        self.update(self._sessions, total=sessions)
+
+    def request_ended(self, record: RequestRecord) -> None:
+        pass
+
+    def session_ended(self) -> None:
+        self.advance(self._sessions)
+
+
+def _title(run: Run) -> str:
+    return f"{run.system}, {run.cell.title}, repeat {run.repeat + 1}"

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import aiohttp
 import orjson
 
+from psserve.contracts.sse import EventReader
+
 
 class RequestFailed(Exception):
     """Why a request has no whole answer, in words that are the same for all requests that fail so."""
@@ -36,10 +38,12 @@ class Streamed:
     id: str | None = None
     """The answer's own name."""
     usage: Usage | None = None
-    ended: bool = False
-    """Its end was seen: what comes later is no answer."""
-    _rest: bytes = b""
-    """Of a line that has not come whole."""
+    _reader: EventReader = field(default_factory=EventReader)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end was seen."""
+        return self._reader.ended
 
     @property
     def text(self) -> str:
@@ -52,20 +56,13 @@ class Streamed:
 
     def feed(self, data: bytes, now: float) -> None:
         """Take in bytes, wherever they begin and end. Raises RequestFailed for an error and for what is no event."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                try:
-                    self._take(line[5:].strip(), now)
-                except (ValueError, TypeError, AttributeError, KeyError) as error:
-                    raise RequestFailed("the stream is not in OpenAI's form") from error
+        try:
+            for event in self._reader.feed(data):
+                self._take(event, now)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise RequestFailed("the stream is not in OpenAI's form") from error
 
-    def _take(self, data: bytes, now: float) -> None:
-        """One event."""
-        if data == b"[DONE]":
-            self.ended = True
-            return
-        event = orjson.loads(data)
+    def _take(self, event: Mapping[str, Any], now: float) -> None:
         if error := event.get("error"):
             raise RequestFailed(f"error in the stream: {_message(error)}")
         self.id = self.id or event.get("id")

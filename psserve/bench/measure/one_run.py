@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from psserve.bench.load.endpoints import context_limits, open_http, too_long
 from psserve.bench.load.options import LoadOptions, LoadProgress
@@ -25,6 +27,7 @@ from psserve.bench.systems.counters import Counters
 from psserve.bench.trace.spans import with_spans
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.trace import modules_of
+from psserve.progress import Bars
 
 CONCURRENCY = 4
 """Sessions at a time, where the user says nothing of how they arrive."""
@@ -159,3 +162,33 @@ def _keep(asked: OneRun, facts: RunFacts, line: Line, records: Sequence[RequestR
         append_result(asked.out, line)
     if asked.records is not None:
         write_records(asked.records, RunHeader(facts.run, facts.system, facts.started), records)
+
+
+class RunProgress(Bars):
+    """A run's sessions and requests as they end (as LoadProgress)."""
+
+    def __init__(self, stream: TextIO) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        super().__init__(stream, TextColumn("sessions"), *columns)
+        self._bar = self.add_task("", total=None)
+        self._of: int | None = None
+        self._sessions = self._requests = self._failed = 0
+
+    def begin(self, sessions: int | None) -> None:
+        self._of = sessions
+        self.update(self._bar, total=sessions)
+
+    def request_ended(self, record: RequestRecord) -> None:
+        self._requests += 1
+        self._failed += record.error is not None
+        self._show()
+
+    def session_ended(self) -> None:
+        self._sessions += 1
+        self._show()
+
+    def _show(self) -> None:
+        text = f"{self._requests} requests, {self._failed} failed"
+        self.update(self._bar, completed=self._sessions, description=text)
+        of = "" if self._of is None else f" of {self._of}"
+        self.line(f"psserve: {self._sessions}{of} sessions, {text}")

@@ -11,19 +11,28 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from psserve.bench.result import Line
 from psserve.bench.simulator.calibration import Calibration, calibrate
 from psserve.bench.simulator.costs import Costs, TransferCosts, costs_of, find_card, find_shape, pool_tokens
 from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.progress import SimulationProgress
 from psserve.bench.simulator.setup import Setup, SystemName
 from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
 from psserve.bench.slo import Slo
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.contracts.router_config import PolicyName
 from psserve.errors import UsageError
+from psserve.progress import Bars
+
+SHOW_EVERY = 50
+"""The bar moves after so many sessions."""
+CONCURRENCY = "16"
+SESSIONS = 200
+"""Of a run, where the user says nothing; TURNOVER for each that goes on at a time if that is more."""
+TURNOVER = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +95,27 @@ def _run(asked: Asked, setup: Setup, load: FleetLoad, progress: SimulationProgre
     return line_of(outcome, setup, load, workload=workload, basis=basis, command=asked.command, slo=asked.slo)
 
 
+class SimulationProgress(Bars):
+    """How far a simulation is; elsewhere a line a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(stream, *columns)
+        self._bar = self.add_task("", total=None)
+        self._shown = 0
+
+    def begin(self, title: str, sessions: int) -> None:
+        """A run of so many sessions begins."""
+        self._shown = 0
+        self.reset(self._bar, description=title, total=sessions)
+
+    def ended(self, sessions: int) -> None:
+        """So many of its sessions are over."""
+        if sessions >= self._shown + SHOW_EVERY:
+            self._shown = sessions
+            self.update(self._bar, completed=sessions)
+
+
 @dataclass(frozen=True)
 class Basis:
     """`told` goes into the result lines."""
@@ -116,12 +146,6 @@ def measured(path: Path, kv_tokens: int | None, decode_kv_tokens: int | None) ->
     calibration = calibrate([path])
     told = {"calibrated": str(path), "error_pct": {name: fit.error_pct for name, fit in calibration.fits.items()}}
     return Basis(calibration.costs, kv_tokens, decode_kv_tokens, told, calibration)
-
-
-CONCURRENCY = "16"
-SESSIONS = 200
-"""Of a run, where the user says nothing; TURNOVER for each that goes on at a time if that is more."""
-TURNOVER = 10
 
 
 def loads_of(

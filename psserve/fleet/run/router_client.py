@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from psserve.contracts.router_view import RouterView, WorkerView
+from psserve.contracts.sse import EventReader
 from psserve.contracts.tls import client_context
 from psserve.errors import FleetError
 
@@ -169,28 +170,26 @@ class RouterClient(HttpClient):
                 raise FleetError(f"the answer of {self.url} broke off: {error or type(error).__name__}") from error
 
 
-def events(lines: Iterable[bytes]) -> Iterator[Event]:
-    """The events of a server-sent stream, to its [DONE].
+def events(pieces: Iterable[bytes]) -> Iterator[Event]:
+    """The events of a streamed answer, to its [DONE].
 
     Raises:
         FleetError: the server reports an error, or the stream ends early.
-        ValueError: an event is no JSON.
+        ValueError: an event is no JSON object.
     """
-    for line in lines:
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
+    reader = EventReader()
+    for piece in pieces:
+        for document in reader.feed(piece):
+            if "error" in document:
+                raise FleetError(str(document["error"].get("message", document["error"])))
+            for choice in document.get("choices", ()):
+                text, reason = choice.get("delta", {}).get("content") or "", choice.get("finish_reason")
+                if text or reason:
+                    yield Event(text, reason)
+            if document.get("usage"):
+                yield Event(usage=_usage(document["usage"]))
+        if reader.ended:
             return
-        document = json.loads(data)
-        if "error" in document:
-            raise FleetError(str(document["error"].get("message", document["error"])))
-        for choice in document.get("choices", ()):
-            text, reason = choice.get("delta", {}).get("content") or "", choice.get("finish_reason")
-            if text or reason:
-                yield Event(text, reason)
-        if document.get("usage"):
-            yield Event(usage=_usage(document["usage"]))
     raise FleetError("the answer broke off before its end")
 
 

@@ -44,7 +44,10 @@ MARKS = (b'"error"', b'"choices":[]', b'"abort"', b"[DONE]")
 
 
 class Relay:
-    """One sequence, alone in its request."""
+    """One sequence, alone in its request.
+
+    It looks at bytes, not at events as clients do (psserve/contracts/sse.py): nearly all go on as they came, unparsed.
+    """
 
     def __init__(self, legs: Legs, include_usage: bool, usage_note: Usage | None = None) -> None:
         """`usage_note` is added to the usage chunk, which the client gets if it asked for it (`include_usage`)."""
