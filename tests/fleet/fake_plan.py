@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from psserve.contracts.router_config import BaseConfig, ModuleConfig, RouterConfig, WorkerConfig
 from psserve.errors import PlanError
 from psserve.fleet import FleetOptions, FleetPlan
 from psserve.fleet.live.supply import Offer, Offers
@@ -54,11 +55,13 @@ def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Pat
         env=ENV,
         log=log_path(run, "router"),
         config_path=run / "router.json",
-        config={
-            "port": ports[0],
-            "modules": [_entry(spec.module, {}) for spec in specs if spec.module],
-            "workers": [worker(spec, 1) for spec in specs],
-        },
+        config=RouterConfig(
+            port=ports[0],
+            worker_key="sesame",
+            base=BaseConfig(name="fake", path="", vocab_size=1, context_length=512),
+            modules=tuple(_entry(spec.module, {}) for spec in specs if spec.module),
+            workers=tuple(worker(spec, 1) for spec in specs),
+        ),
     )
     return FleetPlan(
         zoo=zoo,
@@ -69,12 +72,14 @@ def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Pat
         basis=basis(),
         run_dir=run,
         tmp_dir=tmp,
-        worker_key="sesame",
     )
 
 
-def worker(spec: ServerSpec, edition: int) -> dict[str, Any]:
-    return {"name": spec.name, "port": spec.port, "edition": edition}
+def worker(spec: ServerSpec, edition: int) -> WorkerConfig:
+    bootstrap = None if spec.module else spec.port
+    return WorkerConfig(
+        name=spec.name, role=spec.role, module=spec.module, port=spec.port, bootstrap_port=bootstrap, edition=edition
+    )
 
 
 def basis() -> PlanBasis:
@@ -118,7 +123,7 @@ class FakeSupply:
             edition=edition,
             servers=(spec,),
             checkpoint=Checkpoint(module=module, path=checkpoint_path(plan.run_dir, module, edition)),
-            entry={**_entry(module, offer), "edition": edition},
+            entry=_entry(module, offer, edition),
             workers=(worker(spec, edition),),
         )
 
@@ -128,5 +133,5 @@ class FakeSupply:
         return ("mkdir", "-p", str(checkpoint.path))
 
 
-def _entry(name: str, offer: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "task": offer.get("task", ""), "edition": 1}
+def _entry(name: str, offer: dict[str, Any], edition: int = 1) -> ModuleConfig:
+    return ModuleConfig(name=name, task=offer.get("task", ""), edition=edition)

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from psserve.contracts.api_keys import ApiKey, digest_of
+from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet.observe.control import change_fleet, live_state
 from psserve.fleet.options.key_file import write_keys
@@ -184,7 +185,7 @@ def test_reload_makes_the_fleet_as_the_zoo_is(running: FakeFleet) -> None:
     assert fleet.served()["modules"] == {"a", "c"}
     assert "decode-a-0-v2" in fleet.names()  # only its task has changed
     entries = {entry["name"]: entry for entry in json.loads((fleet.run / "router.json").read_text())["modules"]}
-    assert entries["a"] == {"name": "a", "task": "sums", "edition": 2}
+    assert entries["a"] == ModuleConfig(name="a", task="sums", edition=2).model_dump(mode="json")
     fleet.offer(a=A | {"task": "sums"}, c=C)
     assert fleet.ask("reload")[0] == "nothing to change"
 

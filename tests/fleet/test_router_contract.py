@@ -31,9 +31,7 @@ def test_router_runs_a_plan_behind_tls_and_shows_its_servers(tmp_path: Path) -> 
     router = RouterOptions(port=0, host="0.0.0.0", ssl_certfile=str(cert), ssl_keyfile=str(key))
     plan = make_plan(zoo, FleetOptions(router=router), keys=KEYS, machine=Machine(2, 2**34, 2**34, ()))
     config = tmp_path / "router.json"
-    config.write_text(
-        json.dumps({**plan.router.config, "worker_key": plan.worker_key, "operator_key": plan.operator_key})
-    )
+    config.write_text(plan.router.config.model_dump_json())
     command = [*plan.router.command[:-1], str(config)]
     with subprocess.Popen(command, env=dict(plan.router.env), stdout=subprocess.PIPE, text=True) as router:
         try:
@@ -62,7 +60,7 @@ def test_kv_events_are_published_by_prefill_servers_where_the_router_looks(tmp_p
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
     options = FleetOptions(router=RouterOptions(port=0, kv_events=True), page_size=8)
     plan = make_plan(zoo, options, machine=Machine(2, 2**34, 2**34, ()))
-    config = RouterConfig.model_validate({**plan.router.config, "worker_key": plan.worker_key})
+    config = RouterConfig.model_validate_json(plan.router.config.model_dump_json())
     assert config.page_size == 8
     for server, worker in zip(plan.servers, config.workers, strict=True):
         published = "--kv-events-config" in server.command

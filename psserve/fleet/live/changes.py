@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
 
+from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import FleetError, PsserveError, UnknownModule
 from psserve.fleet.live.supply import Offer, Offers, Supply
 from psserve.fleet.live.swap import Steps, Swap, Waiting, until
@@ -97,8 +97,8 @@ class Changes:
 
     def _follow_keys(self) -> Generator[None, None, str | None]:
         plan = self._roster.plan
-        keys = client_keys(plan.basis.options, plan.zoo).entries()
-        before = self._roster.config.get("keys")
+        keys = client_keys(plan.basis.options, plan.zoo).keys
+        before = self._roster.config.keys
         if keys == before:
             return None
         if keys is None:
@@ -135,7 +135,7 @@ class Changes:
     def _replace(self, module: str, offer: Offer | None) -> Waiting:
         """From the module's present servers, if any, to those for `offer`, if any."""
         served = self._served().get(module)
-        edition = served.get("edition", 1) if served else 0
+        edition = served.edition if served else 0
         run = self._roster.plan.run_dir
         new = self._supply.plan(self._roster.plan, module, edition + 1) if offer else None
         command = self._supply.materialise(new.checkpoint) if new else ()
@@ -151,7 +151,7 @@ class Changes:
     def _describe(self, module: str, offer: Offer) -> Waiting:
         """Tell the router what the zoo says of a module beside its weights: aliases, task."""
         served = self._served()
-        served[module] = {**offer.entry, "edition": served[module].get("edition", 1)}
+        served[module] = offer.entry.model_copy(update={"edition": served[module].edition})
         self._roster.tell(modules=served.values())
         yield from until(lambda: self._roster.is_followed, self._limits.drain_s)
 
@@ -163,11 +163,11 @@ class Changes:
             raise UnknownModule(f"no module {module!r} in {self._roster.plan.zoo}")
         return offers.modules[module]
 
-    def _served(self) -> dict[str, Mapping[str, Any]]:
+    def _served(self) -> dict[str, ModuleConfig]:
         """Module -> its entry in the router's configuration."""
-        return {entry["name"]: entry for entry in self._roster.config["modules"]}
+        return {entry.name: entry for entry in self._roster.config.modules}
 
 
-def _differ(entry: Mapping[str, Any], served: Mapping[str, Any]) -> bool:
+def _differ(entry: ModuleConfig, served: ModuleConfig) -> bool:
     """Whether the router must be told something new, the edition aside."""
-    return {**entry, "edition": None} != {**served, "edition": None}
+    return entry.model_copy(update={"edition": served.edition}) != served

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from psserve.contracts.router_config import ModuleConfig
 from psserve.fleet.plan.plan_module import plan_module
-from psserve.fleet.plan.router_config import module_entry
+from psserve.fleet.plan.router_config import module_config
 from psserve.fleet.plan.spec import Checkpoint, FleetPlan, ModulePlan
 from psserve.fleet.run.checkpoints import make_command, weights_of
 from psserve.zoo import Zoo
@@ -20,7 +21,7 @@ class Offer:
 
     weights: str
     """Equal for equal weights; see `checkpoints.weights_of`."""
-    entry: Mapping[str, Any]
+    entry: ModuleConfig
     """The module in RouterConfig.modules; its edition means nothing."""
 
 
@@ -58,7 +59,7 @@ class ZooSupply:
     def offers(self) -> Offers:
         scan = Zoo.open(self._zoo).scan()
         return Offers(
-            modules={module.name: Offer(weights_of(module), module_entry(module)) for module in scan.modules},
+            modules={module.name: Offer(weights_of(module), module_config(module)) for module in scan.modules},
             damaged={name: str(error) for name, error in scan.damaged.items()},
         )
 

@@ -13,12 +13,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from os import getpid
 from pathlib import Path
-from typing import Any
 
+from psserve.contracts.router_config import RouterConfig
 from psserve.engine.process import die_with_parent
 from psserve.errors import FleetError, PsserveError, StartError
 from psserve.fleet.plan.spec import ModulePlan
@@ -103,7 +103,7 @@ class Swap:
         yield from run_command(materialise, f"the checkpoint of {new.module} cannot be made")
         members = self._roster.bring(new.servers)
         yield f"{_names(members)}: starting"
-        self._roster.tell(workers=[*self._roster.config["workers"], *new.workers])
+        self._roster.tell(workers=[*self._roster.config.workers, *new.workers])
         ready = yield from until(lambda: self._are_ready(members), self._limits.start_timeout_s)
         dead = [member for member in members if not member.alive]
         if dead:
@@ -121,7 +121,7 @@ class Swap:
     # --- switch
 
     def _switch(self) -> Waiting:
-        modules = {entry["name"]: entry for entry in self._roster.config["modules"]}
+        modules = {entry.name: entry for entry in self._roster.config.modules}
         if self._new is not None:
             modules[self._module] = self._new.entry  # in its place, if it had one
         else:
@@ -134,11 +134,11 @@ class Swap:
         if not (yield from until(lambda: roster.is_followed, _FOLLOW_S)):
             raise FleetError(f"the router does not take over its new configuration (log: {roster.router.spec.log})")
 
-    def _undo(self, before: Mapping[str, Any]) -> Waiting:
+    def _undo(self, before: RouterConfig) -> Waiting:
         """Back to what the router was told before; whoever came is killed."""
         if self._roster.config is not before:
             try:
-                self._roster.tell(modules=before["modules"], workers=before["workers"])
+                self._roster.tell(modules=before.modules, workers=before.workers)
             except OSError as error:  # the new servers end all the same: the router will find them down
                 yield f"warning: the router's configuration cannot be written: {error}"
             yield from until(lambda: self._roster.is_followed, _FOLLOW_S)  # it may send requests to those who came
@@ -155,7 +155,7 @@ class Swap:
             yield f"{_names(old)}: requests still run after {self._limits.drain_s:g} s and are ended"
         names = {member.spec.name for member in old}
         try:
-            self._roster.tell(workers=[one for one in self._roster.config["workers"] if one["name"] not in names])
+            self._roster.tell(workers=[one for one in self._roster.config.workers if one.name not in names])
             yield from self._followed()
         except (FleetError, OSError) as error:  # the new servers serve, and the old ones end all the same
             yield f"warning: {error}"

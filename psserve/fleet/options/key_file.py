@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,10 +37,6 @@ class ClientKeys:
     """A key by itself, for all clients."""
     keys: tuple[ApiKey, ...] | None = None
     """Keys by name. None: there is no file of such."""
-
-    def entries(self) -> list[dict[str, Any]] | None:
-        """`keys` as the router's configuration has them."""
-        return None if self.keys is None else [key.model_dump(mode="json") for key in self.keys]
 
 
 NO_KEYS = ClientKeys()

@@ -114,6 +114,10 @@ class FleetOptions(Table):
         """What paths in the file are relative to."""
         return self._file.parent if self._file else Path()
 
+    def path(self, name: str | None) -> Path | None:
+        """The file that the options call so, with its whole path."""
+        return None if name is None else (self.folder / name).resolve()
+
     def table(self, name: str) -> str:
         """A table of the file, for a message."""
         return f"{self._file}: {name}" if self._file else name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +10,13 @@ from pathlib import Path
 from psserve.fleet.options.key_file import NO_KEYS, ClientKeys
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan import layout
-from psserve.fleet.plan import router_config as entries
 from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, place_fleet
 from psserve.fleet.plan.ports import ServerPorts, fleet_ports
-from psserve.fleet.plan.reach import check_reach, reach_entry
+from psserve.fleet.plan.reach import check_reach
+from psserve.fleet.plan.router_config import router_config
 from psserve.fleet.plan.settings import check_devices, engine_settings, within_pool
 from psserve.fleet.plan.sglang_args import (
     LOOPBACK,
@@ -76,7 +75,6 @@ def make_plan(
         basis=basis,
         run_dir=run,
         tmp_dir=tmp,
-        worker_key=secrets.token_hex(32),
     )
 
 
@@ -158,7 +156,6 @@ def _router(
 ) -> RouterSpec:
     run, tmp, wanted = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path), basis.options.router
     config_path = layout.router_config_path(run)
-    base = [entries.base_as_module(zoo.base)] if basis.options.serve_base else []
     return RouterSpec(
         name="router",
         role="router",
@@ -168,24 +165,5 @@ def _router(
         env=router_env(basis.environ, tmp_dir=tmp),
         log=layout.log_path(run, "router"),
         config_path=config_path,
-        config={
-            "host": wanted.host,
-            "port": port,
-            **reach_entry(basis.options, keys),
-            "base": entries.base_entry(zoo.base, basis.settings.context_length, servers[0].memory.kv_token_bytes),
-            "modules": [*map(entries.module_entry, modules), *base],
-            "workers": [entries.worker_entry(server) for server in servers],
-            "request_timeout_s": wanted.request_timeout_secs,
-            "first_byte_timeout_s": wanted.first_byte_timeout_secs,
-            "drain_timeout_s": wanted.drain_secs,
-            "queue": wanted.queue.model_dump(mode="json"),
-            "breaker": wanted.breaker.model_dump(mode="json"),
-            "page_size": basis.settings.page_size,
-            "prefill_policy": wanted.prefill_policy,
-            "decode_policy": wanted.decode_policy,
-            "task_routing": entries.task_routing_entry(wanted),
-            "log_format": wanted.log_format,
-            "otlp_traces_endpoint": wanted.otlp_traces_endpoint,
-            "kv_pool_tokens": min(server.memory.kv_tokens for server in servers),
-        },
+        config=router_config(zoo.base, basis, modules, servers, port, keys),
     )

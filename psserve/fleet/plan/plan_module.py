@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from psserve.errors import PlanError
 from psserve.fleet.plan import layout
-from psserve.fleet.plan import router_config as entries
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, decode_pool
 from psserve.fleet.plan.plan import make_server
 from psserve.fleet.plan.ports import more_ports
+from psserve.fleet.plan.router_config import module_config, worker_config
 from psserve.fleet.plan.settings import check_devices, within_pool
 from psserve.fleet.plan.slots import Slot, module_slots
 from psserve.fleet.plan.spec import Checkpoint, FleetPlan, ModulePlan, ServerSpec
@@ -46,8 +46,8 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, edition: int = 1) -> Modul
         edition=edition,
         servers=servers,
         checkpoint=Checkpoint(module=module.name, path=checkpoint),
-        entry=entries.module_entry(module, edition),
-        workers=tuple(entries.worker_entry(server, edition) for server in servers),
+        entry=module_config(module, edition),
+        workers=tuple(worker_config(server, edition) for server in servers),
     )
 
 

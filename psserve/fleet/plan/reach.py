@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from psserve.contracts.addresses import is_loopback
 from psserve.contracts.tls import server_context
 from psserve.errors import UsageError
@@ -21,20 +19,6 @@ def check_reach(options: FleetOptions, keys: ClientKeys) -> None:
         )
     if router.ssl_certfile is not None and router.ssl_keyfile is not None:
         server_context(options.folder / router.ssl_certfile, options.folder / router.ssl_keyfile)
-
-
-def reach_entry(options: FleetOptions, keys: ClientKeys) -> dict[str, Any]:
-    """What the router's configuration says of it."""
-    router = options.router
-    files = {"ssl_certfile": router.ssl_certfile, "ssl_keyfile": router.ssl_keyfile}
-    return {
-        "api_key": keys.plain,
-        "keys": keys.entries(),
-        "insecure": router.insecure,
-        "allowed_hosts": [name.lower() for name in router.allowed_hosts],
-        **{name: None if file is None else str((options.folder / file).resolve()) for name, file in files.items()},
-        "limits": router.limits.model_dump(),
-    }
 
 
 def warnings(options: FleetOptions, keys: ClientKeys) -> list[str]:

@@ -1,65 +1,104 @@
-"""What the router's configuration says of modules and servers (psserve/contracts/router_config.py reads it)."""
+"""What the router is told of a fleet (psserve/contracts/router_config.py): its modules, its servers, who may come."""
 
 from __future__ import annotations
 
-from typing import Any
+import secrets
+from collections.abc import Sequence
 
+from pydantic import ValidationError
+
+from psserve.contracts.router_config import BaseConfig, ModuleConfig, RouterConfig, TaskRoutingConfig, WorkerConfig
+from psserve.errors import PlanError
+from psserve.fleet.options.key_file import ClientKeys
 from psserve.fleet.options.options import RouterOptions
-from psserve.fleet.plan.spec import ServerSpec
+from psserve.fleet.plan.spec import PlanBasis, ServerSpec
 from psserve.zoo import Base, Module
 
 
-def base_entry(base: Base, context_length: int, kv_token_bytes: int) -> dict[str, Any]:
-    """The entry of the base. `context_length`: tokens of prompt and answer together, as served."""
-    return {
-        "name": base.name,
-        "path": str(base.path),
-        "vocab_size": base.vocab_size,
-        "context_length": context_length,
-        "kv_token_bytes": kv_token_bytes,
-    }
+def router_config(
+    base: Base, basis: PlanBasis, modules: Sequence[Module], servers: Sequence[ServerSpec], port: int, keys: ClientKeys
+) -> RouterConfig:
+    """The whole of it, with new secrets: the worker key, and the operator's.
+
+    Raises:
+        PlanError: what is to be served does not fit together.
+    """
+    options = basis.options
+    wanted = options.router
+    served = [module_config(module) for module in modules]
+    if options.serve_base:
+        served.append(ModuleConfig(name=base.name, path=str(base.path)))
+    try:
+        return RouterConfig(
+            host=wanted.host,
+            port=port,
+            api_key=keys.plain,
+            keys=keys.keys,
+            operator_key=secrets.token_hex(32),
+            insecure=wanted.insecure,
+            allowed_hosts=tuple(name.lower() for name in wanted.allowed_hosts),
+            ssl_certfile=options.path(wanted.ssl_certfile),
+            ssl_keyfile=options.path(wanted.ssl_keyfile),
+            worker_key=secrets.token_hex(32),
+            base=BaseConfig(
+                name=base.name,
+                path=str(base.path),
+                vocab_size=base.vocab_size,
+                context_length=basis.settings.context_length,
+                kv_token_bytes=servers[0].memory.kv_token_bytes,
+            ),
+            modules=tuple(served),
+            workers=tuple(worker_config(server) for server in servers),
+            limits=wanted.limits,
+            request_timeout_s=wanted.request_timeout_secs,
+            first_byte_timeout_s=wanted.first_byte_timeout_secs,
+            drain_timeout_s=wanted.drain_secs,
+            kv_pool_tokens=min(server.memory.kv_tokens for server in servers),
+            page_size=basis.settings.page_size,
+            prefill_policy=wanted.prefill_policy,
+            decode_policy=wanted.decode_policy,
+            queue=wanted.queue,
+            breaker=wanted.breaker,
+            task_routing=_task_routing(wanted),
+            log_format=wanted.log_format,
+            otlp_traces_endpoint=wanted.otlp_traces_endpoint,
+        )
+    except ValidationError as error:
+        raise PlanError(f"the router cannot serve this: {error.errors(include_url=False)[0]['msg']}") from error
 
 
-def module_entry(module: Module, edition: int = 1) -> dict[str, Any]:
-    """The entry of a module under `modules`. `edition` counts replacements of its weights in a running fleet."""
-    return {
-        "name": module.name,
-        "aliases": list(module.aliases),
-        "task": module.task,
-        "examples": list(module.examples),
-        "created": module.created,
-        "path": str(module.path),
-        "edition": edition,
-    }
+def module_config(module: Module, edition: int = 1) -> ModuleConfig:
+    """A module of the zoo. `edition` counts replacements of its weights in a running fleet."""
+    return ModuleConfig(
+        name=module.name,
+        aliases=module.aliases,
+        task=module.task,
+        examples=module.examples,
+        created=module.created,
+        path=str(module.path),
+        edition=edition,
+    )
 
 
-def base_as_module(base: Base) -> dict[str, Any]:
-    """The entry of the base under `modules`, where it is served too."""
-    return {"name": base.name, "path": str(base.path)}
+def worker_config(server: ServerSpec, edition: int = 1) -> WorkerConfig:
+    """A planned server. `edition`: that of its module."""
+    return WorkerConfig(
+        name=server.name,
+        role=server.role,
+        module=server.module,
+        edition=edition,
+        host=server.host,
+        port=server.port,
+        bootstrap_port=server.bootstrap_port,
+        kv_tokens=server.memory.kv_tokens,
+        max_running_requests=server.max_running_requests,
+        kv_events=server.kv_events,
+    )
 
 
-def task_routing_entry(options: RouterOptions) -> dict[str, Any] | None:
-    """How modules are chosen for `model: "auto"`; None where that is off."""
+def _task_routing(options: RouterOptions) -> TaskRoutingConfig | None:
     if options.task_classifier == "none":
         return None
-    return {
-        "classifier": options.task_classifier,
-        "threshold": options.task_threshold,
-        "default_module": options.default_module,
-    }
-
-
-def worker_entry(server: ServerSpec, edition: int = 1) -> dict[str, Any]:
-    """The entry of a server under `workers`. `edition`: that of its module."""
-    return {
-        "name": server.name,
-        "role": server.role,
-        "module": server.module,
-        "edition": edition,
-        "host": server.host,
-        "port": server.port,
-        "bootstrap_port": server.bootstrap_port,
-        "kv_tokens": server.memory.kv_tokens,
-        "max_running_requests": server.max_running_requests,
-        "kv_events": server.kv_events,
-    }
+    return TaskRoutingConfig(
+        classifier=options.task_classifier, threshold=options.task_threshold, default_module=options.default_module
+    )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from psserve.contracts.router_config import KvEventsConfig
+
 LOOPBACK = "127.0.0.1"
 
 # What a server may inherit. All else is dropped: keys and tokens of the user's shell are none of its business,
@@ -67,7 +69,7 @@ def server_args(
     bootstrap_port: int | None,
     gpus: tuple[int, ...],
     kv_tokens: int,
-    kv_events: Mapping[str, str] | None,
+    kv_events: KvEventsConfig | None,
     extra: tuple[str, ...],
 ) -> tuple[str, ...]:
     """SGLang's arguments for one server. `gpus` counts visible GPUs and is empty on CPU; `extra` comes last.
@@ -157,19 +159,18 @@ _GPU_ENV = {
 }
 
 
-def kv_event_addresses(tmp_dir: Path, server: str) -> dict[str, str]:
+def kv_event_addresses(tmp_dir: Path, server: str) -> KvEventsConfig:
     """Where a server's KV events are published and asked for: sockets in the fleet's own folder, for they hold prompts.
 
     SGLang binds to ipc:// and to wildcards; to a single TCP address it would connect instead.
     """
-    return {
-        "endpoint": f"ipc://{tmp_dir / f'kv-{server}'}",
-        "replay_endpoint": f"ipc://{tmp_dir / f'kv-{server}-past'}",
-    }
+    return KvEventsConfig(
+        endpoint=f"ipc://{tmp_dir / f'kv-{server}'}", replay_endpoint=f"ipc://{tmp_dir / f'kv-{server}-past'}"
+    )
 
 
-def _zmq_publisher(addresses: Mapping[str, str]) -> str:
-    return json.dumps({"publisher": "zmq", **addresses})
+def _zmq_publisher(addresses: KvEventsConfig) -> str:
+    return json.dumps({"publisher": "zmq", **addresses.model_dump()})
 
 
 def reserved_tokens(kv_tokens: int) -> int:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from psserve.contracts.router_config import KvEventsConfig, ModuleConfig, RouterConfig, WorkerConfig
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.sglang_args import EngineSettings
 
-Role = Literal["prefill", "decode", "router"]
+ProcessRole = Literal["prefill", "decode", "router"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ProcessSpec:
     """One process: what to run, with which environment, and where its output goes."""
 
     name: str
-    role: Role
+    role: ProcessRole
     host: str
     port: int
     command: tuple[str, ...]
@@ -43,6 +43,7 @@ class ProcessSpec:
 class ServerSpec(ProcessSpec):
     """One SGLang server."""
 
+    role: Literal["prefill", "decode"]
     module: str | None
     """The decode module it runs; None for a prefill server, which runs the base."""
     bootstrap_port: int | None
@@ -54,7 +55,7 @@ class ServerSpec(ProcessSpec):
     """Requests that it computes at a time; None: SGLang decides."""
     rendezvous: Path
     """File through which torch.distributed meets itself: no TCP store on any interface. Removed before each start."""
-    kv_events: Mapping[str, str] | None = None
+    kv_events: KvEventsConfig | None = None
     """Addresses of its KV events; None: it publishes none."""
 
     @property
@@ -68,8 +69,8 @@ class RouterSpec(ProcessSpec):
     """The HTTP front."""
 
     config_path: Path
-    config: Mapping[str, Any] = field(repr=False)
-    """RouterConfig as JSON, without the keys of `FleetPlan`."""
+    config: RouterConfig = field(repr=False)
+    """With the keys that nobody else may see: a repr leaves it out."""
 
     @property
     def scheme(self) -> str:
@@ -78,8 +79,7 @@ class RouterSpec(ProcessSpec):
     @property
     def certificate(self) -> Path | None:
         """What it shows who connects; None: it speaks plain HTTP."""
-        certificate = self.config.get("ssl_certfile")
-        return None if certificate is None else Path(certificate)
+        return self.config.ssl_certfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +111,9 @@ class ModulePlan:
     """1 for a new module, raised by each replacement of its weights; a part of the names of servers and checkpoint."""
     servers: tuple[ServerSpec, ...]
     checkpoint: Checkpoint
-    entry: Mapping[str, Any]
+    entry: ModuleConfig
     """The module in RouterConfig.modules, with this edition."""
-    workers: tuple[Mapping[str, Any], ...]
+    workers: tuple[WorkerConfig, ...]
     """Its servers in RouterConfig.workers, with this edition."""
 
 
@@ -130,10 +130,16 @@ class FleetPlan:
     run_dir: Path
     tmp_dir: Path
     """Private (0700) TMPDIR of all processes. Not under the zoo: a Unix socket's path has at most 107 bytes."""
-    worker_key: str = field(repr=False)
-    """What servers require and only the router knows. Made anew by every plan, never printed."""
-    operator_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
-    """What opens the router to the supervisor and to psserve's commands; as the worker key."""
+
+    @property
+    def worker_key(self) -> str:
+        """What servers require and only the router knows. Made anew by every plan, never printed."""
+        return self.router.config.worker_key
+
+    @property
+    def operator_key(self) -> str | None:
+        """What opens the router to the supervisor and to psserve's commands; as the worker key."""
+        return self.router.config.operator_key
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from psserve.contracts.router_config import RouterConfig
 from psserve.errors import FleetError
 from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints, weights_of
@@ -50,15 +48,14 @@ def clean_up(plan: FleetPlan) -> None:
     shutil.rmtree(plan.tmp_dir, ignore_errors=True)
 
 
-def write_router_config(plan: FleetPlan, config: Mapping[str, Any]) -> None:
+def write_router_config(plan: FleetPlan, config: RouterConfig) -> None:
     """Replace the router's configuration in one step (0600: it holds keys). Raises OSError; the old file then stays."""
     path = plan.router.config_path
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     try:
         with open(new, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            secret = {"worker_key": plan.worker_key, "operator_key": plan.operator_key}
-            json.dump({**config, **secret}, file, indent=1)
+            file.write(config.model_dump_json(indent=1))
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)

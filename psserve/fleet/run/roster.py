@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from pydantic import ValidationError
+
+from psserve.contracts.api_keys import ApiKey
+from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerConfig
 from psserve.contracts.router_view import WorkerView
 from psserve.errors import FleetError, StartError
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
@@ -28,8 +31,8 @@ class Roster:
     ) -> None:
         self._plan = plan
         self._starter, self._policy, self._note = starter, policy, note
-        self.config: Mapping[str, Any] = plan.router.config
-        """What the router was told last, without the worker key."""
+        self.config = plan.router.config
+        """What the router was told last."""
         self.router = Member(plan.router, starter, policy)
         self.servers = [Member(spec, starter, policy) for spec in plan.servers]
         self.coming: list[Member] = []
@@ -117,23 +120,29 @@ class Roster:
     @property
     def is_followed(self) -> bool:
         """Whether the router serves what it was told last."""
-        return bool(self._followed == self.config.get("serial", 0))
+        return bool(self._followed == self.config.serial)
 
     def tell(
         self,
         *,
-        modules: Iterable[Mapping[str, Any]] | None = None,
-        workers: Iterable[Mapping[str, Any]] | None = None,
-        keys: Iterable[Mapping[str, Any]] | None = None,
+        modules: Iterable[ModuleConfig] | None = None,
+        workers: Iterable[WorkerConfig] | None = None,
+        keys: Iterable[ApiKey] | None = None,
     ) -> None:
         """Write the router's configuration anew with these; it follows soon, see `is_followed`.
 
-        A router that is restarted meanwhile reads the same file. Raises OSError; then nothing has changed.
+        A router that is restarted meanwhile reads the same file.
+
+        Raises:
+            FleetError: these do not fit together; nothing has changed.
+            OSError: the file cannot be written; nothing has changed.
         """
-        config = {**self.config, "serial": self.config.get("serial", 0) + 1}
-        config |= {} if modules is None else {"modules": list(modules)}
-        config |= {} if workers is None else {"workers": list(workers)}
-        config |= {} if keys is None else {"keys": list(keys)}
+        told = {"modules": modules, "workers": workers, "keys": keys}
+        new = {name: tuple(entries) for name, entries in told.items() if entries is not None}
+        try:
+            config = RouterConfig.model_validate({**vars(self.config), **new, "serial": self.config.serial + 1})
+        except ValidationError as error:
+            raise FleetError(f"the router cannot serve this: {error.errors(include_url=False)[0]['msg']}") from error
         write_router_config(self._plan, config)
         self.config = config
         self._next_poll = 0.0

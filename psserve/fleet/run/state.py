@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from psserve.errors import AlreadyRunning, FleetError, NotRunning
 from psserve.fleet.plan import layout
-from psserve.fleet.plan.spec import Role
+from psserve.fleet.plan.spec import ProcessRole
 from psserve.fleet.run.process import kill_tree, start_ticks
 
 ServerStatus = Literal["starting", "ready", "down", "restarting", "draining", "failed", "stopped"]
@@ -47,7 +47,7 @@ class ServerState(_Record):
     """One server, or the router."""
 
     name: str
-    role: Role
+    role: ProcessRole
     module: str | None = None
     pid: int | None = None
     ticks: int | None = None

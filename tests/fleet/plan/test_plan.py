@@ -100,7 +100,7 @@ def test_servers_that_share_a_gpu_share_its_memory(zoo: Any) -> None:
     assert tokens["prefill-0"] > tokens["decode-code-0"] == tokens["decode-math-0"] == tokens["decode-qwen3-tiny-0"]
     used = sum(server.memory.total_bytes for server in made.servers if server.gpus == (1,))
     assert 32 * GIB - 3 * 16 * TOKEN_BYTES < used <= 32 * GIB  # 40 GiB free, less a tenth of 80
-    assert made.router.config["kv_pool_tokens"] == min(tokens.values())
+    assert made.router.config.kv_pool_tokens == min(tokens.values())
 
 
 def test_pools_are_whole_pages(zoo: Any) -> None:
@@ -189,7 +189,7 @@ def test_context_is_what_the_pool_can_hold(zoo: Any) -> None:
     command = plan(zoo, kv_tokens=1024).servers[1].command
     assert value_of(command, "--num-reserved-decode-tokens") == "128"
     assert value_of(command, "--context-length") == str(1024 - 128 - 16)
-    assert plan(zoo, kv_tokens=1024).router.config["base"]["context_length"] == 1024 - 128 - 16
+    assert plan(zoo, kv_tokens=1024).router.config.base.context_length == 1024 - 128 - 16
 
 
 def test_an_explicit_context_beyond_the_pool_is_refused_with_the_arithmetic(zoo: Any) -> None:
@@ -239,7 +239,7 @@ def test_engine_arguments_come_last(zoo: Any) -> None:
 
 def test_router_accepts_its_configuration(zoo: Any) -> None:
     made = plan(zoo, serve_base=True, api_key="k")
-    config = RouterConfig.model_validate_json(json.dumps({**made.router.config, "worker_key": made.worker_key}))
+    config = RouterConfig.model_validate_json(made.router.config.model_dump_json())
     assert [worker.name for worker in config.workers] == [server.name for server in made.servers]
     assert [module.name for module in config.modules] == ["code", "math", "qwen3-tiny"]
     assert config.kv_pool_tokens == 16384

@@ -68,4 +68,4 @@ def test_offers_are_the_zoos_modules_as_they_are_now(zoo: Zoo) -> None:
     offers = supply.offers()
     assert offers.modules.keys() == {"alpha"}
     assert "not TOML" in offers.damaged["beta"]
-    assert offers.modules["alpha"].entry["name"] == "alpha"
+    assert offers.modules["alpha"].entry.name == "alpha"
