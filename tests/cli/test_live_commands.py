@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.live.control_socket import ControlSocket
-from psserve.fleet.run.protocol import control_path
+from psserve.fleet.live.control_socket import ControlSocket, Tell
+from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, control_path
 from psserve.fleet.run.state import ServerState
 from psserve.zoo import Zoo
 
@@ -28,29 +29,27 @@ class Fleet:
     names: list[list[str]] = field(default_factory=list)
     """The zoo's modules when it was asked."""
 
-    def listen(self, socket: ControlSocket, end: threading.Event) -> None:
-        while not end.wait(0.01):
-            for request, caller in socket.requests():
-                self.asked.append(request.title)
-                self.names.append([module.name for module in self.zoo.modules()])
-                caller.progress("working")
-                if self.fails:
-                    caller.failed(self.fails)
-                else:
-                    caller.done("followed")
+    async def make(self, request: ChangeRequest, tell: Tell) -> ChangeReply:
+        self.asked.append(request.title)
+        self.names.append([module.name for module in self.zoo.modules()])
+        tell("working")
+        return ChangeReply(error=self.fails) if self.fails else ChangeReply(done="followed")
 
 
 @pytest.fixture
 def fleet(zoo: Zoo, tmp_path: Path) -> Iterator[Fleet]:
     server = ServerState(name="decode-alpha-0", role="decode", module="alpha", port=1, state="ready", log="")
     pretend_serving(zoo, server, tmp_dir=str(tmp_path))
-    fleet, socket, end = Fleet(zoo), ControlSocket(control_path(tmp_path)), threading.Event()
-    thread = threading.Thread(target=fleet.listen, args=(socket, end))
+    fleet, loop = Fleet(zoo), asyncio.new_event_loop()
+    socket = ControlSocket(control_path(tmp_path), fleet.make)
+    loop.run_until_complete(socket.open())
+    thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield fleet
-    end.set()
+    loop.call_soon_threadsafe(loop.stop)
     thread.join()
-    socket.close()
+    loop.run_until_complete(socket.close())
+    loop.close()
 
 
 @pytest.fixture

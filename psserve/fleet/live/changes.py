@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 
 from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import FleetError, PsserveError, UnknownModule
+from psserve.fleet.live.control_socket import Tell
 from psserve.fleet.live.supply import Offer, Offers, Supply
-from psserve.fleet.live.swap import Steps, Swap, Waiting, until
+from psserve.fleet.live.swap import Swap, until
 from psserve.fleet.options.key_file import client_keys
 from psserve.fleet.plan import layout
 from psserve.fleet.run.limits import Limits
+from psserve.fleet.run.protocol import ChangeRequest
 from psserve.fleet.run.roster import Roster
 
-Change = Callable[[str], Steps]
+Change = Callable[[str, Tell], Awaitable[str]]
+"""Changes one module, and returns what was done in one line."""
 
 _LOOK_AGAIN_S = 1.0
 """A module that is being replaced is not there for a moment."""
 
 
 class Changes:
-    """The changes of one fleet. Run one at a time: each starts from what the one before has left."""
+    """The changes of one fleet. Made one at a time: each starts from what the one before has left."""
 
     def __init__(self, roster: Roster, supply: Supply, limits: Limits, weights: Mapping[str, str]) -> None:
         """`weights`: what each module was started with (see `checkpoints.weights_of`)."""
@@ -30,28 +34,38 @@ class Changes:
         self._wanted = None if plan.basis.options.modules is None else frozenset(plan.modules)
         self._dismissed: dict[str, str] = {}
 
-    def add(self, module: str) -> Steps:
+    async def make(self, request: ChangeRequest, tell: Tell) -> str:
+        """Make a change. Returns what was done, in one line; `tell` hears of it meanwhile.
+
+        Raises FleetError, ZooError, PlanError or OSError; then the fleet serves what it served before.
+        """
+        if request.module is None:
+            return await (self.keys() if request.command == "keys" else self.reload(tell))
+        change: Change = {"add": self.add, "update": self.update, "remove": self.remove}[request.command]
+        return await change(request.module, tell)
+
+    async def add(self, module: str, tell: Tell) -> str:
         """Serve a module of the zoo."""
-        offer = self._offer(module)
+        offer = await self._offer(module)
         if module not in self._served():
-            yield from self._replace(module, offer)
+            await self._replace(module, offer, tell)
             return f"{module} is served"
         if offer.weights != self._weights.get(module):
             raise FleetError(f"{module} is served with other weights: replace them with `psserve update-model`")
         return f"{module} is served already"
 
-    def update(self, module: str) -> Steps:
+    async def update(self, module: str, tell: Tell) -> str:
         """Serve the weights that the zoo has for a module now."""
-        offer = self._offer(module)
+        offer = await self._offer(module)
         if module not in self._served():
             raise FleetError(f"{module} is not served: add it with `psserve add-model --live`")
         if offer.weights == self._weights.get(module):
-            yield from self._describe(module, offer)
+            await self._describe(module, offer)
             return f"{module} is served with these weights already"
-        yield from self._replace(module, offer)
+        await self._replace(module, offer, tell)
         return f"{module} is served with its new weights"
 
-    def remove(self, module: str) -> Steps:
+    async def remove(self, module: str, tell: Tell) -> str:
         """Serve a module no more."""
         served = self._served()
         if module not in served:
@@ -60,42 +74,42 @@ class Changes:
             raise FleetError(f"{module} is the base: it is served until the fleet is started without --serve-base")
         if len(served) == 1:
             raise FleetError(f"{module} is the only module served: end the fleet with `psserve stop`")
-        yield from self._replace(module, None)
+        await self._replace(module, None, tell)
         return f"{module} is served no more"
 
-    def keys(self) -> Steps:
+    async def keys(self) -> str:
         """Accept the keys of clients that the key file holds now, and no others."""
-        return (yield from self._follow_keys()) or "the keys are the same"
+        return await self._follow_keys() or "the keys are the same"
 
-    def reload(self) -> Steps:
+    async def reload(self, tell: Tell) -> str:
         """Follow the zoo: accept its keys, serve what came, replace what has other weights, end what has gone.
 
         A change that fails does not keep the others from being made; FleetError then names those that failed.
         """
-        offers = self._supply.offers()
+        offers = await asyncio.to_thread(self._supply.offers)
         failed: list[str] = []
         done = 0
         try:
-            if said := (yield from self._follow_keys()):
-                yield said
+            if said := await self._follow_keys():
+                tell(said)
                 done += 1
         except PsserveError as error:
             failed.append(f"keys: {error}")
-            yield f"warning: {failed[-1]}"
+            tell(f"warning: {failed[-1]}")
         for module, reason in offers.damaged.items():
-            yield f"warning: {module} stays as it is: {reason}"
-        for module, change in (yield from self._differences(offers)).items():
+            tell(f"warning: {module} stays as it is: {reason}")
+        for module, change in (await self._differences(offers)).items():
             try:
-                yield (yield from change(module))
+                tell(await change(module, tell))
                 done += 1
             except (PsserveError, OSError) as error:
                 failed.append(f"{module}: {error}")
-                yield f"warning: {failed[-1]}"
+                tell(f"warning: {failed[-1]}")
         if failed:
             raise FleetError("; ".join(failed))
         return f"{done} {'change' if done == 1 else 'changes'} made" if done else "nothing to change"
 
-    def _follow_keys(self) -> Generator[None, None, str | None]:
+    async def _follow_keys(self) -> str | None:
         plan = self._roster.plan
         keys = client_keys(plan.basis.options, plan.zoo).keys
         before = self._roster.config.keys
@@ -104,15 +118,15 @@ class Changes:
         if keys is None:
             raise FleetError("the key file is gone: the keys stay as they are, for without it anybody could come in")
         self._roster.tell(keys=keys)
-        yield from until(lambda: self._roster.is_followed, self._limits.drain_s)
+        await until(lambda: self._roster.is_followed, self._limits.drain_s)
         return f"{len(keys)} {'key is' if len(keys) == 1 else 'keys are'} accepted"
 
-    def _differences(self, offers: Offers) -> Generator[None, None, dict[str, Change]]:
+    async def _differences(self, offers: Offers) -> dict[str, Change]:
         """Module -> the method that makes it as the zoo has it. In an order that never leaves the fleet without any."""
         gone = self._gone(offers)
         if gone:
-            yield from until(lambda: False, _LOOK_AGAIN_S)
-            offers = self._supply.offers()
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            offers = await asyncio.to_thread(self._supply.offers)
             gone = self._gone(offers)
         served = self._served()
         found: dict[str, Change] = {}
@@ -132,15 +146,15 @@ class Changes:
         """Whether the fleet should serve a module that it does not: not what it was told to remove, as it was then."""
         return (self._wanted is None or module in self._wanted) and self._dismissed.get(module) != offer.weights
 
-    def _replace(self, module: str, offer: Offer | None) -> Waiting:
+    async def _replace(self, module: str, offer: Offer | None, tell: Tell) -> None:
         """From the module's present servers, if any, to those for `offer`, if any."""
         served = self._served().get(module)
         edition = served.edition if served else 0
-        run = self._roster.plan.run_dir
-        new = self._supply.plan(self._roster.plan, module, edition + 1) if offer else None
+        plan = self._roster.plan
+        new = await asyncio.to_thread(self._supply.plan, plan, module, edition + 1) if offer else None
         command = self._supply.materialise(new.checkpoint) if new else ()
-        old_checkpoint = layout.checkpoint_path(run, module, edition)
-        yield from Swap(self._roster, self._limits, module, new, old_checkpoint).run(command)
+        old_checkpoint = layout.checkpoint_path(plan.run_dir, module, edition)
+        await Swap(self._roster, self._limits, module, new, old_checkpoint, tell).run(command)
         old_weights = self._weights.pop(module, "")
         if offer:
             self._weights[module] = offer.weights
@@ -148,15 +162,15 @@ class Changes:
         else:
             self._dismissed[module] = old_weights
 
-    def _describe(self, module: str, offer: Offer) -> Waiting:
+    async def _describe(self, module: str, offer: Offer) -> None:
         """Tell the router what the zoo says of a module beside its weights: aliases, task."""
         served = self._served()
         served[module] = offer.entry.model_copy(update={"edition": served[module].edition})
         self._roster.tell(modules=served.values())
-        yield from until(lambda: self._roster.is_followed, self._limits.drain_s)
+        await until(lambda: self._roster.is_followed, self._limits.drain_s)
 
-    def _offer(self, module: str) -> Offer:
-        offers = self._supply.offers()
+    async def _offer(self, module: str) -> Offer:
+        offers = await asyncio.to_thread(self._supply.offers)
         if module in offers.damaged:
             raise FleetError(offers.damaged[module])
         if module not in offers.modules:

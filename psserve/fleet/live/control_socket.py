@@ -1,131 +1,104 @@
-"""The supervisor's end of the control socket. Nothing here ever waits: the supervisor looks in between its duties."""
+"""The supervisor's end of the control socket: each caller is answered in a task of its own."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import os
 import socket
 import struct
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from psserve.errors import FleetError
 from psserve.fleet.run.protocol import LONGEST_LINE, ChangeReply, ChangeRequest, at_path, unix_socket
 
+Tell = Callable[[str], None]
+"""Takes what there is to say of a change in progress."""
+Make = Callable[[ChangeRequest, Tell], Awaitable[ChangeReply]]
+"""Has a change made, and says how it ended."""
+
 _WHOLE_REQUEST_S = 5.0
-_MOST_CALLERS = 16
-"""At a time, while their requests are not yet whole."""
-
-
-class Caller:
-    """One connection. A caller that left, or does not read, is forgotten; what it asked for goes on."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self._connection = connection
-
-    def progress(self, text: str) -> None:
-        self._send(ChangeReply(progress=text))
-
-    def done(self, text: str) -> None:
-        self._send(ChangeReply(done=text))
-        self._connection.close()
-
-    def failed(self, text: str) -> None:
-        self._send(ChangeReply(error=text))
-        self._connection.close()
-
-    def received(self) -> bytes | None:
-        """What came since the last call: b"" at the end, None if nothing did."""
-        try:
-            return self._connection.recv(LONGEST_LINE)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-
-    def is_own_user(self) -> bool:
-        size = struct.calcsize("3i")
-        _, uid, _ = struct.unpack("3i", self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-        return bool(uid == os.getuid())
-
-    def _send(self, reply: ChangeReply) -> None:
-        line = reply.line()
-        try:
-            whole = self._connection.send(line) == len(line)
-        except OSError:  # it left, it does not read, or it was closed before
-            whole = False
-        if not whole:
-            self._connection.close()
-
-
-@dataclass
-class _Half:
-    """A request that has not wholly arrived."""
-
-    caller: Caller
-    text: bytes = b""
-    since: float = field(default_factory=time.monotonic)
+_MOST_UNREAD = 1 << 16
+"""Bytes that wait for a caller who does not read."""
 
 
 class ControlSocket:
     """Listens in the fleet's private folder, for this user alone."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError: the folder's file system has no sockets, or is full."""
-        self._path = path
-        self._halves: list[_Half] = []
-        self._socket = unix_socket()
-        path.unlink(missing_ok=True)
+    def __init__(self, path: Path, make: Make) -> None:
+        self._path, self._make = path, make
+        self._server: asyncio.Server | None = None
+        self._callers: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Listen from now on. Raises OSError: the folder's file system has no sockets, or is full."""
+        listener = unix_socket()
+        self._path.unlink(missing_ok=True)
         old = os.umask(0o177)
         try:
-            at_path(path, self._socket.bind)
+            at_path(self._path, listener.bind)
         finally:
             os.umask(old)
-        self._socket.listen(_MOST_CALLERS)
-        self._socket.setblocking(False)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LONGEST_LINE - 1)
 
-    def requests(self) -> Iterator[tuple[ChangeRequest, Caller]]:
-        """Requests that are whole by now."""
-        self._accept()
-        halves, self._halves = self._halves, []
-        for half in halves:
-            request = self._read(half)
-            if request is not None:
-                yield request, half.caller
+    async def close(self) -> None:
+        """Listen no more; break off what is in progress, and tell whoever waits."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+        for caller in self._callers:
+            caller.cancel()
+        if self._callers:
+            await asyncio.wait(self._callers)
 
-    def close(self) -> None:
-        self._socket.close()
-        self._path.unlink(missing_ok=True)
-        for half in self._halves:
-            half.caller.failed("the fleet is being stopped")
+    def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        caller = asyncio.create_task(self._answer(reader, writer))
+        self._callers.add(caller)
+        caller.add_done_callback(self._callers.discard)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-            while len(self._halves) < _MOST_CALLERS:
-                caller = Caller(self._socket.accept()[0])
-                if caller.is_own_user():
-                    self._halves.append(_Half(caller))
-                else:
-                    caller.failed("this fleet is another user's")
+    async def _answer(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """One caller's whole conversation. A caller that left is told nothing; what it asked for goes on."""
+        try:
+            if not _is_own_user(writer.get_extra_info("socket")):
+                raise FleetError("this fleet is another user's")
+            request = await _read(reader)
+            reply = await self._make(request, lambda text: _send(writer, ChangeReply(progress=text)))
+        except FleetError as error:
+            reply = ChangeReply(error=str(error))
+        except asyncio.CancelledError:  # the task ends here all the same
+            reply = ChangeReply(error="the fleet is being stopped")
+        _send(writer, reply)
+        writer.close()
 
-    def _read(self, half: _Half) -> ChangeRequest | None:
-        """Take in what came. What is not whole is kept for the next time, or refused."""
-        received = half.caller.received()
-        half.text += received or b""
-        line, end, _ = half.text.partition(b"\n")
-        if end:
-            try:
-                return ChangeRequest.model_validate_json(line)
-            except ValidationError as error:
-                half.caller.failed(f"not a request: {error.errors(include_url=False)[0]['msg']}")
-        elif received == b"":
-            half.caller.failed("the request broke off")
-        elif len(half.text) >= LONGEST_LINE or time.monotonic() - half.since > _WHOLE_REQUEST_S:
-            half.caller.failed(f"no whole request (a line of at most {LONGEST_LINE} bytes)")
-        else:
-            self._halves.append(half)
-        return None
+
+async def _read(reader: StreamReader) -> ChangeRequest:
+    """The request, once it is whole. Raises FleetError: it never is, or is none."""
+    try:
+        async with asyncio.timeout(_WHOLE_REQUEST_S):
+            line = await reader.readuntil()
+    except (TimeoutError, asyncio.LimitOverrunError):
+        raise FleetError(f"no whole request (a line of at most {LONGEST_LINE} bytes)") from None
+    except (asyncio.IncompleteReadError, OSError):
+        raise FleetError("the request broke off") from None
+    try:
+        return ChangeRequest.model_validate_json(line)
+    except ValidationError as error:
+        raise FleetError(f"not a request: {error.errors(include_url=False)[0]['msg']}") from None
+
+
+def _send(writer: StreamWriter, reply: ChangeReply) -> None:
+    """Returns at once. Who left, or does not read, is forgotten."""
+    if writer.is_closing():
+        return
+    writer.write(reply.line())
+    if writer.transport.get_write_buffer_size() > _MOST_UNREAD:
+        writer.transport.abort()
+
+
+def _is_own_user(connection: socket.socket) -> bool:
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return bool(uid == os.getuid())

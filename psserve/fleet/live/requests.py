@@ -2,165 +2,104 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 from psserve.errors import PsserveError
 from psserve.fleet.live.changes import Changes
-from psserve.fleet.live.control_socket import ControlSocket
+from psserve.fleet.live.control_socket import ControlSocket, Tell
 from psserve.fleet.live.supply import Supply
-from psserve.fleet.live.swap import Steps
 from psserve.fleet.live.watch import ZooWatch
-from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.limits import Limits
-from psserve.fleet.run.protocol import ChangeRequest, control_path
+from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, control_path
 from psserve.fleet.run.roster import Roster
 
-
-class Asker(Protocol):
-    """Who waits for a change. It may have gone: the calls return at once and never fail."""
-
-    def progress(self, text: str) -> None:
-        """Something happened."""
-
-    def done(self, text: str) -> None:
-        """The change is made."""
-
-    def failed(self, text: str) -> None:
-        """It is not, and will not be."""
-
-
-@dataclass
-class Job:
-    """One change. It is begun when its turn comes, so that it sees what the ones before have left."""
-
-    title: str
-    begin: Callable[[], Steps]
-    asker: Asker
-
-
-class Jobs:
-    """Waiting changes and the one in progress."""
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
-        self._waiting: deque[Job] = deque()
-        self._job: Job | None = None
-        self._steps: Steps | None = None
-
-    @property
-    def busy(self) -> bool:
-        return self._steps is not None
-
-    def put(self, job: Job) -> None:
-        before = [one.title for one in (self._job, *self._waiting) if one]
-        self._waiting.append(job)
-        if before:
-            job.asker.progress(f"{job.title} waits for: {', '.join(before)}")
-
-    def step(self) -> None:
-        """Go on with the present change, or begin the next one."""
-        if self._steps is None:
-            if not self._waiting:
-                return
-            self._job = self._waiting.popleft()
-            self._steps = self._job.begin()
-        assert self._job is not None
-        try:
-            said = next(self._steps)
-        except StopIteration as end:
-            self._end(self._job.asker.done, str(end.value))
-        except (PsserveError, OSError) as error:
-            self._end(self._job.asker.failed, str(error))
-        except Exception:  # noqa: BLE001 - a bug in a change must not end a fleet that serves
-            sys.excepthook(*sys.exc_info())
-            self._end(self._job.asker.failed, "a bug in psserve: the supervisor's log has the traceback")
-        else:
-            for line in (said or "").splitlines():
-                self._note(line)
-                self._job.asker.progress(line)
-
-    def _end(self, tell: Callable[[str], None], text: str) -> None:
-        assert self._job is not None
-        self._note(f"{self._job.title}: {text}")
-        self._job = self._steps = None
-        tell(text)
-
-    def give_up(self, reason: str) -> None:
-        """Break off what is in progress, and refuse what waits."""
-        if self._steps is not None:
-            self._steps.close()
-        for job in (self._job, *self._waiting):
-            if job is not None:
-                job.asker.failed(reason)
-        self._waiting.clear()
-        self._job = self._steps = None
+_LOOK_S = 0.25
+"""Between two looks at the zoo."""
 
 
 class Requests:
-    """Takes requests for changes and has them made one after the other, in steps that never wait."""
+    """Takes requests for changes from `open` on, and has them made from `begin` on, one after the other."""
 
-    def __init__(
-        self, plan: FleetPlan, roster: Roster, supply: Supply, limits: Limits, note: Callable[[str], None]
-    ) -> None:
-        self._plan, self._roster, self._supply, self._limits, self._note = plan, roster, supply, limits, note
-        self._jobs = Jobs(note)
+    def __init__(self, roster: Roster, supply: Supply, limits: Limits, note: Tell, changed: Callable[[], None]) -> None:
+        """`note` hears of every change; `changed` is called after each, before its end is told."""
+        self._roster, self._supply, self._limits, self._note = roster, supply, limits, note
+        self._changed = changed
         self._changes: Changes | None = None
-        self._socket: ControlSocket | None = None
+        self._socket = ControlSocket(control_path(roster.plan.tmp_dir), self.make)
+        self._titles: list[str] = []
+        """Of the change in progress and of those that wait, in their order."""
+        self._turn = asyncio.Lock()
+        """Whoever comes first has it first. Taken until the fleet is ready."""
+        self._starting = True
         self._watch: ZooWatch | None = None
+        self._following: asyncio.Task[None] | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether a change is in progress."""
-        return self._jobs.busy
+        """Whether a change is in progress, or waits."""
+        return bool(self._titles)
 
-    def open(self, weights: Mapping[str, str], *, watch: bool) -> None:
+    async def open(self, weights: Mapping[str, str], *, watch: bool) -> None:
         """Listen from now on; a fleet that cannot serves all the same. `weights`: what each module is served with."""
         self._changes = Changes(self._roster, self._supply, self._limits, weights)
-        self._watch = ZooWatch(self._plan.zoo) if watch else None
+        self._watch = ZooWatch(self._roster.plan.zoo) if watch else None
+        await self._turn.acquire()
         try:
-            self._socket = ControlSocket(control_path(self._plan.tmp_dir))
+            await self._socket.open()
         except OSError as error:
             self._note(f"warning: no control socket ({error}): --live will not reach this fleet")
 
-    def receive(self, *, starting: bool = False) -> None:
-        """Take in what was asked since the last call; while the fleet is `starting` it has to wait."""
-        for request, caller in self._socket.requests() if self._socket else ():
-            if starting:
-                caller.progress("the fleet is starting: the change follows")
-            self._put(request, caller)
-        if not starting and self._watch is not None and self._watch.changed():
-            self._put(ChangeRequest(command="reload"), _Nobody())
+    def begin(self) -> None:
+        """The fleet is ready: make what was asked for, and follow the zoo."""
+        self._starting = False
+        self._turn.release()
+        if self._watch is not None:
+            self._following = asyncio.create_task(self._follow(self._watch))
 
-    def step(self) -> None:
-        """Go on with what is in progress."""
-        self._jobs.step()
+    async def close(self) -> None:
+        """Listen no more; break off what is in progress, and tell whoever waits."""
+        if self._following is not None:
+            self._following.cancel()
+        await self._socket.close()  # which cancels at once too: no change begins because another one ended
+        if self._following is not None:
+            await asyncio.wait([self._following])
 
-    def close(self) -> None:
-        """Listen no more, and tell whoever waits."""
-        self._jobs.give_up("the fleet is being stopped")
-        if self._socket is not None:
-            self._socket.close()
+    async def make(self, request: ChangeRequest, tell: Tell) -> ChangeReply:
+        """Make a change when its turn comes, so that it sees what the ones before have left."""
+        if self._starting:
+            tell("the fleet is starting: the change follows")
+        if self._titles:
+            tell(f"{request.title} waits for: {', '.join(self._titles)}")
+        self._titles.append(request.title)
+        try:
+            async with self._turn:
+                reply = await self._try(request, tell)
+                self._changed()
+        finally:
+            self._titles.remove(request.title)
+        self._note(f"{request.title}: {reply.done or reply.error}")
+        return reply
 
-    def _put(self, request: ChangeRequest, asker: Asker) -> None:
-        self._jobs.put(Job(request.title, lambda: self._begin(request), asker))
+    async def _try(self, request: ChangeRequest, tell: Tell) -> ChangeReply:
+        def tell_all(text: str) -> None:
+            for line in text.splitlines():
+                self._note(line)
+                tell(line)
 
-    def _begin(self, request: ChangeRequest) -> Steps:
-        assert self._changes is not None, "requests are received once open"
-        if request.module is None:
-            return self._changes.keys() if request.command == "keys" else self._changes.reload()
-        change = {"add": self._changes.add, "update": self._changes.update, "remove": self._changes.remove}
-        return change[request.command](request.module)
+        assert self._changes is not None, "changes are made once open"
+        try:
+            return ChangeReply(done=await self._changes.make(request, tell_all))
+        except (PsserveError, OSError) as error:
+            return ChangeReply(error=str(error))
+        except Exception:  # noqa: BLE001 - a bug in a change must not end a fleet that serves
+            sys.excepthook(*sys.exc_info())
+            return ChangeReply(error="a bug in psserve: the supervisor's log has the traceback")
 
-
-class _Nobody:
-    """Asks for a change and does not wait for its end; the supervisor's own notes tell of it."""
-
-    def progress(self, text: str) -> None: ...
-
-    def done(self, text: str) -> None: ...
-
-    def failed(self, text: str) -> None: ...
+    async def _follow(self, watch: ZooWatch) -> None:
+        """Follow the zoo whenever it has changed; the supervisor's own notes tell of it."""
+        while True:
+            if await asyncio.to_thread(watch.changed):
+                await self.make(ChangeRequest(command="reload"), lambda text: None)
+            await asyncio.sleep(_LOOK_S)

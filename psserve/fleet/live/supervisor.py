@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 
 from psserve.errors import StartError
 from psserve.fleet.live.requests import Requests
@@ -21,13 +21,19 @@ from psserve.fleet.run.progress import Progress
 from psserve.fleet.run.roster import Roster
 from psserve.fleet.run.state import FleetState, ProcessId, clean_stale, fleet_lock, remove_state, write_state
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_S = 0.1
 _POLL_STARTING_S = 0.25
 _POLL_SERVING_S = 1.0
 
 
 class Supervisor:
-    """Owns its process while it runs: it takes the signals, and at the end kills every descendant. Main thread only."""
+    """Owns its process while it runs: it takes the signals, and at the end kills every descendant.
+
+    All it does is done by one event loop in the main thread. What may take a while (asking the router, reading the
+    zoo, writing checkpoints) is done in threads or other processes meanwhile; processes are only ever started by the
+    main thread (see `Starter.start`).
+    """
 
     def __init__(
         self,
@@ -46,7 +52,9 @@ class Supervisor:
         self._progress = progress or Progress()
         self._on_ready = on_ready
         self._roster = Roster(plan, starter or starter_for(plan), self._limits.restarts, self._progress.note)
-        self._requests = Requests(plan, self._roster, supply or ZooSupply(plan.zoo), self._limits, self._progress.note)
+        self._requests = Requests(
+            self._roster, supply or ZooSupply(plan.zoo), self._limits, self._progress.note, self._show
+        )
         self._watch = watch
         self._signals = 0
         self._ready = False
@@ -62,23 +70,32 @@ class Supervisor:
             FleetError: the router cannot be kept alive.
         """
         make_run_dir(self._plan.run_dir)
-        with fleet_lock(self._plan.run_dir), self._taking_signals():
-            for name in clean_stale(self._plan.run_dir):
-                self._progress.note(f"ended {name}, left over from a supervisor that died")
-            become_subreaper()
-            try:
-                self._requests.open(prepare(self._plan), watch=self._watch)
-                self._roster.start()
-                self._save()
-                self._until_ready()
-                self._until_signal()
-            finally:
-                self._progress.settle()
-                self._shut_down()
+        with fleet_lock(self._plan.run_dir), _keeping_signal_handlers():
+            asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        for number in _SIGNALS:  # until the loop is closed
+            asyncio.get_running_loop().add_signal_handler(number, self._count_signal)
+        for name in await asyncio.to_thread(clean_stale, self._plan.run_dir):
+            self._progress.note(f"ended {name}, left over from a supervisor that died")
+        become_subreaper()
+        try:
+            weights = await asyncio.to_thread(prepare, self._plan)
+            await self._requests.open(weights, watch=self._watch)
+            self._roster.start()
+            self._save()
+            await self._until_ready()
+            await self._until_signal()
+        finally:
+            self._progress.settle()
+            await self._shut_down()
+
+    def _count_signal(self) -> None:
+        self._signals += 1
 
     # --- coming up
 
-    def _until_ready(self) -> None:
+    async def _until_ready(self) -> None:
         deadline = time.monotonic() + self._limits.start_timeout_s
         while not self._ready:
             for member in self._roster.members:
@@ -88,11 +105,10 @@ class Supervisor:
                 raise StartError("stopped before the fleet was ready")
             if time.monotonic() > deadline:
                 raise self._start_timeout()
-            self._requests.receive(starting=True)
-            self._roster.observe(_POLL_STARTING_S)
+            await self._roster.observe(_POLL_STARTING_S)
             self._ready = all(member.state == "ready" for member in self._roster.members)
             self._show()
-            time.sleep(_TICK_S)
+            await asyncio.sleep(_TICK_S)
         self._progress.settle()
         self._save()
         self._on_ready(self._plan.router.url)
@@ -114,15 +130,14 @@ class Supervisor:
 
     # --- serving
 
-    def _until_signal(self) -> None:
+    async def _until_signal(self) -> None:
+        self._requests.begin()
         while not self._signals:
             self._roster.revive()
             self._roster.end_stuck()
-            self._roster.observe(_POLL_STARTING_S if self._requests.busy else _POLL_SERVING_S)
-            self._requests.receive()
-            self._requests.step()
+            await self._roster.observe(_POLL_STARTING_S if self._requests.busy else _POLL_SERVING_S)
             self._show()
-            time.sleep(_TICK_S)
+            await asyncio.sleep(_TICK_S)
         self._progress.note(f"stopping: answers under way have {self._limits.drain_s:g} s; Ctrl-C again ends them")
 
     def _show(self) -> None:
@@ -152,40 +167,40 @@ class Supervisor:
 
     # --- going down
 
-    def _shut_down(self) -> None:
+    async def _shut_down(self) -> None:
         """Router first, so that what it serves can finish; then the servers; then whatever is left."""
         before = min(self._signals, 1)  # a second one may have come while the first was not yet looked at
         drain_s = self._limits.drain_s + 1.0 if self._ready else 0.0  # the router itself stops at drain_s
-        self._requests.close()
-        self._end([self._roster.router], drain_s, before)
-        self._end([*self._roster.servers, *self._roster.coming, *self._roster.going], self._limits.grace_s, before)
-        sweep_descendants()
+        await self._requests.close()
+        await self._end([self._roster.router], drain_s, before)
+        await self._end(
+            [*self._roster.servers, *self._roster.coming, *self._roster.going], self._limits.grace_s, before
+        )
+        await asyncio.to_thread(sweep_descendants)
         remove_state(self._plan.run_dir)
-        clean_up(self._plan)
+        await asyncio.to_thread(clean_up, self._plan)
 
-    def _end(self, members: Sequence[Member], grace_s: float, signals_before: int) -> None:
+    async def _end(self, members: Sequence[Member], grace_s: float, signals_before: int) -> None:
         """SIGTERM, then SIGKILL when `grace_s` is over or another signal came."""
         left = [member for member in members if member.alive]
         for member in left:
             member.terminate()
         deadline = time.monotonic() + grace_s
         while left and time.monotonic() < deadline and self._signals == signals_before:
-            time.sleep(_TICK_S / 2)
+            await asyncio.sleep(_TICK_S / 2)
             left = [member for member in left if not member.ended()]
         for member in left:
             member.kill()
         for member in members:
             member.state = "stopped"
 
-    @contextmanager
-    def _taking_signals(self) -> Iterator[None]:
-        def count(number: int, frame: FrameType | None) -> None:
-            self._signals += 1
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, count) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+@contextmanager
+def _keeping_signal_handlers() -> Iterator[None]:
+    """Put back at the end what handled the signals before."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,11 +9,11 @@ What fails before the switch leaves the fleet as it was.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from os import getpid
 from pathlib import Path
@@ -21,51 +21,13 @@ from pathlib import Path
 from psserve.contracts.router_config import RouterConfig
 from psserve.engine.process import die_with_parent
 from psserve.errors import FleetError, PsserveError, StartError
+from psserve.fleet.live.control_socket import Tell
 from psserve.fleet.plan.spec import ModulePlan
 from psserve.fleet.run.limits import Limits
 from psserve.fleet.run.member import Member
 from psserve.fleet.run.roster import Roster
 
-Steps = Generator[str | None, None, str]
-"""Yields what there is to tell, or None to wait a moment; returns what was done, in one line."""
-Waiting = Generator[str | None, None, None]
-"""A part of such work that has nothing to say at its end."""
-
-
-def until(holds: Callable[[], bool], seconds: float) -> Generator[None, None, bool]:
-    """Wait. Returns whether it came true in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        yield None
-    return True
-
-
-def run_command(command: Sequence[str], what: str) -> Waiting:
-    """Run a command to its end; it is killed if the work is given up. FleetError has its last line on stderr."""
-    with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-            preexec_fn=partial(die_with_parent, getpid()),  # safe: the supervisor has one thread
-        )
-        try:
-            while child.poll() is None:
-                yield None
-        finally:
-            child.kill()
-            child.wait()
-        if child.returncode:
-            said.seek(0)
-            lines = said.read().decode(errors="replace").split("\n")
-            reason = next((line for line in reversed(lines) if line.strip()), f"exit status {child.returncode}")
-            raise FleetError(f"{what}: {reason.strip()}")
-
-
+_TICK_S = 0.1
 _FOLLOW_S = 30.0
 """For the router to read a small file; it may be restarting."""
 _KILLED_S = 10.0
@@ -74,13 +36,16 @@ _KILLED_S = 10.0
 class Swap:
     """One change of the servers of `module`: to those of `new`, or to none."""
 
-    def __init__(self, roster: Roster, limits: Limits, module: str, new: ModulePlan | None, checkpoint: Path) -> None:
+    def __init__(
+        self, roster: Roster, limits: Limits, module: str, new: ModulePlan | None, checkpoint: Path, tell: Tell
+    ) -> None:
         """`checkpoint`: of the servers that leave; deleted once they have."""
         self._roster, self._limits = roster, limits
         self._module, self._new, self._checkpoint = module, new, checkpoint
+        self._tell = tell
         self._old = roster.servers_of(module)
 
-    def run(self, materialise: Sequence[str]) -> Waiting:
+    async def run(self, materialise: Sequence[str]) -> None:
         """Do it. `materialise` is the command that makes the new checkpoint.
 
         Raises FleetError or OSError; then the old servers serve as before.
@@ -88,31 +53,31 @@ class Swap:
         before = self._roster.config
         try:
             if self._new is not None:
-                yield from self._bring(self._new, materialise)
-            yield from self._switch()
+                await self._bring(self._new, materialise)
+            await self._switch()
         except (PsserveError, OSError):
-            yield from self._undo(before)
+            await self._undo(before)
             raise
         self._roster.switch(self._old)
         if self._old:
-            yield from self._retire()
+            await self._retire()
 
     # --- bring
 
-    def _bring(self, new: ModulePlan, materialise: Sequence[str]) -> Waiting:
-        yield from run_command(materialise, f"the checkpoint of {new.module} cannot be made")
+    async def _bring(self, new: ModulePlan, materialise: Sequence[str]) -> None:
+        await run_command(materialise, f"the checkpoint of {new.module} cannot be made")
         members = self._roster.bring(new.servers)
-        yield f"{_names(members)}: starting"
+        self._tell(f"{_names(members)}: starting")
         self._roster.tell(workers=[*self._roster.config.workers, *new.workers])
-        ready = yield from until(lambda: self._are_ready(members), self._limits.start_timeout_s)
+        ready = await until(lambda: self._are_ready(members), self._limits.start_timeout_s)
         dead = [member for member in members if not member.alive]
         if dead:
-            yield "\n".join(dead[0].last_words())
+            self._tell("\n".join(dead[0].last_words()))
             raise StartError(dead[0].failure)
         if not ready:
             late = next(member for member in members if member.state != "ready")
             raise StartError(f"not ready after {self._limits.start_timeout_s:g} s: {late.failure}")
-        yield f"{_names(members)}: ready after {members[0].seconds:.1f} s"
+        self._tell(f"{_names(members)}: ready after {members[0].seconds:.1f} s")
 
     def _are_ready(self, members: Sequence[Member]) -> bool:
         """Also true when one has ended: there is nothing to wait for then."""
@@ -120,49 +85,49 @@ class Swap:
 
     # --- switch
 
-    def _switch(self) -> Waiting:
+    async def _switch(self) -> None:
         modules = {entry.name: entry for entry in self._roster.config.modules}
         if self._new is not None:
             modules[self._module] = self._new.entry  # in its place, if it had one
         else:
             modules.pop(self._module, None)
         self._roster.tell(modules=modules.values())
-        yield from self._followed()
+        await self._followed()
 
-    def _followed(self) -> Waiting:
+    async def _followed(self) -> None:
         roster = self._roster
-        if not (yield from until(lambda: roster.is_followed, _FOLLOW_S)):
+        if not await until(lambda: roster.is_followed, _FOLLOW_S):
             raise FleetError(f"the router does not take over its new configuration (log: {roster.router.spec.log})")
 
-    def _undo(self, before: RouterConfig) -> Waiting:
+    async def _undo(self, before: RouterConfig) -> None:
         """Back to what the router was told before; whoever came is killed."""
         if self._roster.config is not before:
             try:
                 self._roster.tell(modules=before.modules, workers=before.workers)
             except OSError as error:  # the new servers end all the same: the router will find them down
-                yield f"warning: the router's configuration cannot be written: {error}"
-            yield from until(lambda: self._roster.is_followed, _FOLLOW_S)  # it may send requests to those who came
+                self._tell(f"warning: the router's configuration cannot be written: {error}")
+            await until(lambda: self._roster.is_followed, _FOLLOW_S)  # it may send requests to those who came
         came, self._roster.coming = self._roster.coming, []
-        yield from self._end(came, grace_s=0.0)
+        await self._end(came, grace_s=0.0)
         if self._new is not None:
-            shutil.rmtree(self._new.checkpoint.path, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._new.checkpoint.path, ignore_errors=True)
 
     # --- retire
 
-    def _retire(self) -> Waiting:
+    async def _retire(self) -> None:
         old = self._old
-        if not (yield from until(lambda: all(self._is_drained(member) for member in old), self._limits.drain_s)):
-            yield f"{_names(old)}: requests still run after {self._limits.drain_s:g} s and are ended"
+        if not await until(lambda: all(self._is_drained(member) for member in old), self._limits.drain_s):
+            self._tell(f"{_names(old)}: requests still run after {self._limits.drain_s:g} s and are ended")
         names = {member.spec.name for member in old}
         try:
             self._roster.tell(workers=[one for one in self._roster.config.workers if one.name not in names])
-            yield from self._followed()
+            await self._followed()
         except (FleetError, OSError) as error:  # the new servers serve, and the old ones end all the same
-            yield f"warning: {error}"
-        yield from self._end(old, self._limits.grace_s)
+            self._tell(f"warning: {error}")
+        await self._end(old, self._limits.grace_s)
         self._roster.going = []
-        yield f"{_names(old)}: ended"
-        shutil.rmtree(self._checkpoint, ignore_errors=True)
+        self._tell(f"{_names(old)}: ended")
+        await asyncio.to_thread(shutil.rmtree, self._checkpoint, ignore_errors=True)
 
     def _is_drained(self, member: Member) -> bool:
         if not member.alive or member.ended():
@@ -170,13 +135,13 @@ class Swap:
         view = self._roster.views.get(member.spec.name)
         return view is not None and view.running == view.held == 0
 
-    def _end(self, members: Sequence[Member], grace_s: float) -> Waiting:
+    async def _end(self, members: Sequence[Member], grace_s: float) -> None:
         for member in members:
             member.terminate()
-        if not (yield from until(lambda: all(map(_is_over, members)), grace_s)):
+        if not await until(lambda: all(map(_is_over, members)), grace_s):
             for member in members:
                 member.kill()
-            yield from until(lambda: all(map(_is_over, members)), _KILLED_S)
+            await until(lambda: all(map(_is_over, members)), _KILLED_S)
 
 
 def _is_over(member: Member) -> bool:
@@ -185,3 +150,35 @@ def _is_over(member: Member) -> bool:
 
 def _names(members: Sequence[Member]) -> str:
     return ", ".join(member.spec.name for member in members)
+
+
+async def until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Wait. Returns whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_TICK_S)
+    return True
+
+
+async def run_command(command: Sequence[str], what: str) -> None:
+    """Run a command to its end; it is killed if the work is given up. FleetError has its last line on stderr."""
+    child = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=partial(die_with_parent, getpid()),  # forked by the main thread, see run/process.py
+    )
+    try:
+        _, said = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode:
+        lines = said.decode(errors="replace").split("\n")
+        reason = next((line for line in reversed(lines) if line.strip()), f"exit status {child.returncode}")
+        raise FleetError(f"{what}: {reason.strip()}")

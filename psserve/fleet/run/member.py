@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -84,20 +85,25 @@ class Member:
     def restart_due(self) -> bool:
         return self.state == "restarting" and time.monotonic() >= self._restart_at
 
-    def observe(self, state: str, error: str | None) -> None:
-        """Take over what the router sees of a living process.
+    async def observe(self, state: str, error: str | None) -> None:
+        """Take over what the router sees of a living process that is not about to end.
 
         The router may not know yet that an idle server died: one just restarted is not ready before it listens.
         """
-        if not self.alive:
+        if not self.alive or self.state == "draining":
             return
         if state == "ready":
-            if self.state == "ready" or listens(self.spec.host, self.spec.port):
+            if self.state == "ready" or await self._listens():
                 self.state, self.error = "ready", None
         elif self.state == "ready":
             self.state, self.error = "down", error
         else:
             self.error = error or self.error
+
+    async def _listens(self) -> bool:
+        """Whether this very process, in this very state, is reached at its port."""
+        before = self._handle, self.state
+        return await asyncio.to_thread(listens, self.spec.host, self.spec.port) and before == (self._handle, self.state)
 
     def is_stuck(self, could_serve: bool) -> bool:
         """Whether it served once and, alive, has not for the policy's `stuck_s`, in which it always `could_serve`.

@@ -96,7 +96,7 @@ class _Preloaded:
                     stderr=out,
                     start_new_session=True,
                     umask=0o077,
-                    preexec_fn=partial(die_with_parent, os.getpid()),  # safe: starts are made by the only thread
+                    preexec_fn=partial(die_with_parent, os.getpid()),  # see Starter.start
                 )
         except OSError as error:
             raise StartError(f"SGLang cannot be preloaded: {error}") from error

@@ -62,7 +62,8 @@ class Starter(Protocol):
     def start(self, spec: Runnable) -> Handle:
         """Start `spec`, its output appended to `spec.log`.
 
-        The call is made on the supervisor's main thread: PR_SET_PDEATHSIG follows the thread that forks.
+        The call is made on the supervisor's main thread, never in `asyncio.to_thread`: for PR_SET_PDEATHSIG the parent
+        is the thread that forked, and a thread of a pool ends before the supervisor does.
 
         Raises:
             StartError: the command cannot be run or its log cannot be written.
@@ -83,7 +84,7 @@ class SubprocessStarter:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     umask=0o077,
-                    preexec_fn=partial(die_with_parent, os.getpid()),  # safe: starts are made by the only thread
+                    preexec_fn=partial(die_with_parent, os.getpid()),  # safe beside other threads: it takes no lock
                 )
         except OSError as error:
             raise StartError(f"{spec.name} cannot be started: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -147,22 +148,22 @@ class Roster:
         self.config = config
         self._next_poll = 0.0
 
-    def observe(self, every_s: float) -> None:
+    async def observe(self, every_s: float) -> None:
         """Learn from the router which servers answer real requests, and have it read its file if it has not yet."""
         now = time.monotonic()
         if now < self._next_poll or not self.router.alive:
             return
         self._next_poll = now + every_s
         try:
-            view = self._client.view()
+            view = await asyncio.to_thread(self._client.view)
         except FleetError as error:
-            self.router.observe("down", str(error))
+            await self.router.observe("down", str(error))
             return
-        self.router.observe("ready", None)
+        await self.router.observe("ready", None)
         self._followed, self.views = view.serial, view.by_name
         if not self.is_followed:
             self.router.hang_up()  # it has just answered: its handler is in place
         unknown = WorkerView(name="", state="starting", error="the router does not know it")
         for member in (*self.servers, *self.coming):
             seen = self.views.get(member.spec.name, unknown)
-            member.observe(seen.state, seen.error)
+            await member.observe(seen.state, seen.error)

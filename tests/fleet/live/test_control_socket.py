@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import socket
 import stat
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from asyncio import Future, Queue, StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from psserve.errors import FleetError
 from psserve.fleet.live import control_socket
-from psserve.fleet.live.control_socket import Caller, ControlSocket
-from psserve.fleet.run.protocol import LONGEST_LINE, ChangeRequest, short_name, unix_socket
+from psserve.fleet.live.control_socket import ControlSocket, Tell
+from psserve.fleet.run.protocol import LONGEST_LINE, ChangeReply, ChangeRequest, short_name, unix_socket
 from tests.fleet.conftest import WAIT_S
+
+
+class Changer:
+    """Takes requests, and answers each when it is told to."""
+
+    def __init__(self) -> None:
+        self.requests: Queue[tuple[ChangeRequest, Tell, Future[ChangeReply]]] = Queue()
+
+    async def make(self, request: ChangeRequest, tell: Tell) -> ChangeReply:
+        reply: Future[ChangeReply] = asyncio.get_running_loop().create_future()
+        self.requests.put_nowait((request, tell, reply))
+        return await reply
+
+    async def first(self) -> tuple[ChangeRequest, Tell, Future[ChangeReply]]:
+        """The next whole request."""
+        return await asyncio.wait_for(self.requests.get(), WAIT_S)
 
 
 @pytest.fixture
@@ -29,64 +46,65 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def listener(path: Path) -> Iterator[ControlSocket]:
-    listener = ControlSocket(path)
+def changer() -> Changer:
+    return Changer()
+
+
+@pytest.fixture
+async def listener(path: Path, changer: Changer) -> AsyncIterator[ControlSocket]:
+    listener = ControlSocket(path, changer.make)
+    await listener.open()
     yield listener
-    listener.close()
+    await listener.close()
 
 
-@contextmanager
-def caller(path: Path) -> Iterator[socket.socket]:
-    with unix_socket() as connection, short_name(path) as name:
-        connection.settimeout(WAIT_S)
+@asynccontextmanager
+async def caller(path: Path) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
+    connection = unix_socket()
+    with short_name(path) as name:
         connection.connect(name)
-        yield connection
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
+    yield reader, writer
+    writer.close()
 
 
-def first(listener: ControlSocket) -> tuple[ChangeRequest, Caller]:
-    """The next whole request."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        for request in listener.requests():
-            return request
-    raise AssertionError("no request came")
-
-
-def refusal(connection: socket.socket, listener: ControlSocket) -> str:
+async def refusal(reader: StreamReader, changer: Changer) -> str:
     """The error that ends a connection on which nothing whole came."""
-    connection.settimeout(0.01)
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        assert not list(listener.requests())
-        try:
-            return str(json.loads(connection.recv(4096))["error"])
-        except TimeoutError:
-            continue
-    raise AssertionError("no refusal came")
+    reply = json.loads(await asyncio.wait_for(reader.read(), WAIT_S))
+    assert changer.requests.empty()
+    return str(reply["error"])
 
 
-def test_request_in_pieces_and_its_answers(path: Path, listener: ControlSocket) -> None:
-    with caller(path) as connection:
+async def until_all_are_answered(listener: ControlSocket) -> None:
+    """Also raises what went wrong in answering."""
+    await asyncio.wait_for(asyncio.gather(*listener._callers), WAIT_S)
+
+
+async def test_request_in_pieces_and_its_answers(path: Path, listener: ControlSocket, changer: Changer) -> None:
+    async with caller(path) as (reader, writer):
         for piece in (b'{"command": "ad', b'd", "module": "math"}', b"\n"):
-            assert not list(listener.requests())
-            connection.sendall(piece)
-        request, asker = first(listener)
+            await asyncio.sleep(0.01)
+            assert changer.requests.empty()
+            writer.write(piece)
+        request, tell, reply = await changer.first()
         assert request == ChangeRequest(command="add", module="math")
-        asker.progress("one")
-        asker.done("two")
-        assert connection.makefile("rb").read() == b'{"progress":"one"}\n{"done":"two"}\n'
+        tell("one")
+        reply.set_result(ChangeReply(done="two"))
+        assert await reader.read() == b'{"progress":"one"}\n{"done":"two"}\n'
 
 
-def test_socket_is_the_users_alone(path: Path, listener: ControlSocket) -> None:
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    listener.close()
-    assert not path.exists()
+async def test_socket_is_the_users_alone(path: Path, listener: ControlSocket) -> None:
+    assert stat.S_IMODE((await asyncio.to_thread(path.stat)).st_mode) == 0o600
+    await listener.close()
+    assert not await asyncio.to_thread(path.exists)
 
 
-def test_other_users_are_refused(path: Path, listener: ControlSocket, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_users_are_refused(
+    path: Path, listener: ControlSocket, changer: Changer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(control_socket.os, "getuid", lambda: 12345)
-    with caller(path) as connection:
-        assert refusal(connection, listener) == "this fleet is another user's"
+    async with caller(path) as (reader, _):
+        assert await refusal(reader, changer) == "this fleet is another user's"
 
 
 @pytest.mark.parametrize(
@@ -101,31 +119,31 @@ def test_other_users_are_refused(path: Path, listener: ControlSocket, monkeypatc
         (b"x" * LONGEST_LINE, "no whole request (a line of at most 4096 bytes)"),
     ],
 )
-def test_what_is_no_request_is_refused(path: Path, listener: ControlSocket, sent: bytes, said: str) -> None:
-    with caller(path) as connection:
-        connection.sendall(sent)
-        assert refusal(connection, listener).startswith(said)
+async def test_what_is_no_request_is_refused(
+    path: Path, listener: ControlSocket, changer: Changer, sent: bytes, said: str
+) -> None:
+    async with caller(path) as (reader, writer):
+        writer.write(sent)
+        assert (await refusal(reader, changer)).startswith(said)
 
 
-def test_half_a_request_is_refused_at_its_end(path: Path, listener: ControlSocket) -> None:
-    with caller(path) as connection:
-        connection.sendall(b'{"command"')
-        connection.shutdown(socket.SHUT_WR)
-        assert refusal(connection, listener) == "the request broke off"
+async def test_half_a_request_is_refused_at_its_end(path: Path, listener: ControlSocket, changer: Changer) -> None:
+    async with caller(path) as (reader, writer):
+        writer.write(b'{"command"')
+        writer.write_eof()
+        assert await refusal(reader, changer) == "the request broke off"
 
 
-def test_half_a_request_is_not_waited_for_for_ever(
-    path: Path, listener: ControlSocket, monkeypatch: pytest.MonkeyPatch
+async def test_half_a_request_is_not_waited_for_for_ever(
+    path: Path, listener: ControlSocket, changer: Changer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control_socket, "_WHOLE_REQUEST_S", 0.0)
-    with caller(path) as connection:
-        connection.sendall(b'{"command"')
-        assert refusal(connection, listener).startswith("no whole request")
+    async with caller(path) as (reader, writer):
+        writer.write(b'{"command"')
+        assert (await refusal(reader, changer)).startswith("no whole request")
 
 
-def test_silent_callers_keep_nobody_out_for_long(
-    path: Path, listener: ControlSocket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_silent_callers_keep_nobody_out(path: Path, listener: ControlSocket, changer: Changer) -> None:
     silent = []
     for _ in range(16):
         connection = unix_socket()
@@ -133,43 +151,57 @@ def test_silent_callers_keep_nobody_out_for_long(
         with short_name(path) as name:
             connection.connect(name)
         silent.append(connection)
-    assert not list(listener.requests())
-    monkeypatch.setattr(control_socket, "_WHOLE_REQUEST_S", 0.0)
-    assert not list(listener.requests())
-    with caller(path) as connection:
-        connection.sendall(b'{"command": "reload"}\n')
-        assert first(listener)[0].title == "reload"
+    async with caller(path) as (_, writer):
+        writer.write(b'{"command": "reload"}\n')
+        assert (await changer.first())[0].title == "reload"
     for connection in silent:
         connection.close()
 
 
-def test_caller_that_left_is_told_nothing(path: Path, listener: ControlSocket) -> None:
-    with caller(path) as connection:
-        connection.sendall(b'{"command": "reload"}\n')
-        _, asker = first(listener)
-    asker.progress("one")
-    asker.done("two")
-    asker.failed("three")
+async def test_who_waits_is_told_that_the_fleet_stops(path: Path, listener: ControlSocket, changer: Changer) -> None:
+    async with caller(path) as (reader, writer), caller(path) as (half, _):
+        writer.write(b'{"command": "reload"}\n')
+        _, _, reply = await changer.first()
+        await listener.close()
+        assert reply.cancelled()
+        assert await reader.read() == await half.read() == b'{"error":"the fleet is being stopped"}\n'
 
 
-def test_caller_that_does_not_read_is_given_up(path: Path, listener: ControlSocket) -> None:
-    with caller(path) as connection:
-        connection.sendall(b'{"command": "reload"}\n')
-        _, asker = first(listener)
+async def test_caller_that_left_is_told_nothing(path: Path, listener: ControlSocket, changer: Changer) -> None:
+    async with caller(path) as (_, writer):
+        writer.write(b'{"command": "reload"}\n')
+        _, tell, reply = await changer.first()
+    await writer.wait_closed()
+    for text in ("one", "two", "three"):
+        tell(text)
+        await asyncio.sleep(0)
+    assert not reply.done()  # what it asked for goes on
+    reply.set_result(ChangeReply(done="four"))
+    await until_all_are_answered(listener)
+
+
+async def test_caller_that_does_not_read_is_given_up(path: Path, listener: ControlSocket, changer: Changer) -> None:
+    async with caller(path) as (reader, writer):
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b'{"command": "reload"}\n')
+        _, tell, reply = await changer.first()
         for _ in range(10_000):
-            asker.progress("x" * 1000)  # returns at once each time
+            tell("x" * 1000)  # returns at once each time
+        reply.set_result(ChangeReply(done="two"))
+        await until_all_are_answered(listener)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_upset_the_listener(sent: bytes) -> None:
-    ours, theirs = socket.socketpair()
-    half = control_socket._Half(Caller(theirs))
-    listener = object.__new__(ControlSocket)
-    listener._halves = []
-    with ours:
-        ours.sendall(sent)
-        ours.shutdown(socket.SHUT_WR)
-        request = listener._read(half)
+    async def read() -> ChangeRequest | None:
+        reader = StreamReader(limit=LONGEST_LINE - 1)
+        reader.feed_data(sent)
+        reader.feed_eof()
+        try:
+            return await control_socket._read(reader)
+        except FleetError:
+            return None
+
+    request = asyncio.run(read())
     assert request is None or request.command in ("add", "update", "remove", "reload")
-    theirs.close()

@@ -73,24 +73,24 @@ def test_old_rendezvous_is_removed_before_a_start(member: Member, tmp_path: Path
     assert not (tmp_path / "rendezvous").exists()
 
 
-def test_ready_needs_the_router_and_an_open_port(member: Member) -> None:
+async def test_ready_needs_the_router_and_an_open_port(member: Member) -> None:
     member.start("k")
-    member.observe("ready", None)  # the router still thinks of the process before this one
+    await member.observe("ready", None)  # the router still thinks of the process before this one
     assert member.state == "starting"
     with socket.create_server((member.spec.host, member.spec.port)):
-        member.observe("starting", "no answer yet")
+        await member.observe("starting", "no answer yet")
         assert (member.state, member.error) == ("starting", "no answer yet")
-        member.observe("ready", None)
+        await member.observe("ready", None)
     assert (member.state, member.error) == ("ready", None)
 
 
-def test_ready_server_goes_down_and_comes_back(member: Member) -> None:
+async def test_ready_server_goes_down_and_comes_back(member: Member) -> None:
     member.start("k")
     with socket.create_server((member.spec.host, member.spec.port)):
-        member.observe("ready", None)
-        member.observe("down", "refused")
+        await member.observe("ready", None)
+        await member.observe("down", "refused")
         assert (member.state, member.error) == ("down", "refused")
-        member.observe("ready", None)
+        await member.observe("ready", None)
     assert member.state == "ready"
 
 
@@ -112,10 +112,10 @@ def test_end_is_restarted_then_given_up(member: Member, scripted: Scripted, tmp_
     assert member.error == "killed by signal 9: it wrote no log"
 
 
-def test_dead_process_is_not_ready_whatever_the_router_says(member: Member, scripted: Scripted) -> None:
+async def test_dead_process_is_not_ready_whatever_the_router_says(member: Member, scripted: Scripted) -> None:
     member.start("k")
     scripted.code = 1
     assert member.ended()
     member.plan_restart()
-    member.observe("ready", None)
+    await member.observe("ready", None)
     assert member.state == "restarting"
