@@ -12,7 +12,7 @@ from .completion import complete_module
 from .options import zoo_option
 
 if TYPE_CHECKING:
-    from psserve.fleet.chat.chat import Conversation
+    from psserve.fleet.chat.chat import Chat
 
 
 @click.command("chat")
@@ -36,7 +36,7 @@ def command(
     psserve chat math
     echo "12 * 12?" | psserve chat math --max-tokens 64
     """
-    from psserve.fleet.chat.chat import Conversation
+    from psserve.fleet.chat.chat import Chat
     from psserve.fleet.observe.control import client_of
     from psserve.fleet.run.router_client import RouterClient
     from psserve.fleet.run.state import running_fleet
@@ -47,7 +47,7 @@ def command(
         client = client_of(zoo, running_fleet(zoo).url, api_key)
     else:
         client = RouterClient(url, api_key)
-    talk = Conversation(client, module, max_tokens)
+    talk = Chat(client, module, max_tokens)
     talk.system = system
     if not sys.stdin.isatty():
         _answer_lines(talk)
@@ -57,14 +57,14 @@ def command(
     converse(talk)
 
 
-def _answer_lines(talk: Conversation) -> None:
-    from psserve.fleet.chat.commands import Message, Quit, obey
+def _answer_lines(talk: Chat) -> None:
+    from psserve.fleet.chat.commands import Quit, ToSay, obey
 
     for line in sys.stdin:
         asked = obey(talk, line)
         if isinstance(asked, Quit):
             return
-        if isinstance(asked, Message):
+        if isinstance(asked, ToSay):
             for text in talk.say(asked.text):
                 click.echo(text, nl=False)
                 sys.stdout.flush()

@@ -68,7 +68,7 @@ def command(
     from psserve.fleet import make_plan
     from psserve.fleet.options.config_file import load_options
     from psserve.fleet.options.key_file import client_keys
-    from psserve.fleet.plan.reach import warnings
+    from psserve.fleet.plan.reach import reach_warnings
     from psserve.fleet.plan.show import idle_gpus
     from psserve.fleet.run.state import require_none_running
     from psserve.zoo import Zoo, find_zoo
@@ -86,7 +86,7 @@ def command(
     if api_key is not None:
         keys = replace(keys, plain=api_key)
     plan = make_plan(zoo, options, keys=keys)
-    for warning in warnings(options, keys):
+    for warning in reach_warnings(options, keys):
         click.echo(f"psserve: warning: {warning}", err=True)
     if idle := idle_gpus(plan):
         click.echo(f"psserve: idle GPUs: {', '.join(map(str, idle))} (replicas in fleet.toml use them)", err=True)
@@ -119,14 +119,14 @@ def _flags(
 
 
 def _show(plan: Any, as_json: bool) -> None:
-    from psserve.fleet.plan.show import COLUMNS, plan_commands, plan_json, plan_rows
+    from psserve.fleet.plan.show import PLAN_COLUMNS, plan_commands, plan_json, plan_rows
 
     if as_json:
         click.echo(json.dumps(plan_json(plan), indent=1))
         return
     from .output import show_table
 
-    show_table(COLUMNS, plan_rows(plan))
+    show_table(PLAN_COLUMNS, plan_rows(plan))
     click.echo("\n" + plan_commands(plan))
 
 

@@ -10,7 +10,7 @@ import click
 from psserve.errors import FleetError, NotRunning
 
 if TYPE_CHECKING:
-    from psserve.fleet.run.protocol import Command
+    from psserve.fleet.run.protocol import ChangeCommand
 
 live_option = click.option("--live", is_flag=True, help="Have the running fleet follow, without ending a request.")
 """`--live`, passed to the command as `live: bool`."""
@@ -23,7 +23,7 @@ def require_fleet(zoo: Path) -> None:
     running_fleet(zoo)
 
 
-def change_live(zoo: Path, command: Command, module: str | None = None) -> None:
+def change_live(zoo: Path, command: ChangeCommand, module: str | None = None) -> None:
     """Have the fleet make a change and wait for it, telling on stderr how far it is. Raises FleetError."""
     from psserve.fleet.observe.control import change_fleet
     from psserve.fleet.run.protocol import ChangeRequest
@@ -36,7 +36,7 @@ def change_live(zoo: Path, command: Command, module: str | None = None) -> None:
     _tell(done)
 
 
-def follow_live(zoo: Path, command: Command, module: str) -> None:
+def follow_live(zoo: Path, command: ChangeCommand, module: str) -> None:
     """`change_live` after the zoo was changed. Raises FleetError, which says that it was."""
     try:
         change_live(zoo, command, module)

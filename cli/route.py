@@ -73,7 +73,7 @@ def _options(zoo: Zoo, modules: str | None, **given: Any) -> FleetOptions:
 
 
 def _modules(zoo: Zoo, options: FleetOptions) -> list[Any]:
-    from psserve.fleet.plan.slots import chosen_modules
+    from psserve.fleet.plan.planned import chosen_modules
     from psserve.router.task_routing.classifier import TaskModule
 
     modules = chosen_modules(zoo, options)

@@ -63,7 +63,7 @@ def _looks(zoo: Path, every_s: float | None) -> Iterator[FleetOverview]:
 
 def _show(looks: Iterator[FleetOverview], in_place: bool) -> None:
     from psserve.console import console, show
-    from psserve.fleet.observe.status_table import render
+    from psserve.fleet.observe.status_table import render_status
 
     out = console()
     if in_place and not out.is_dumb_terminal:
@@ -72,19 +72,19 @@ def _show(looks: Iterator[FleetOverview], in_place: bool) -> None:
     for number, fleet in enumerate(looks):
         if number:
             out.print()
-        show(render(fleet, out), out)
+        show(render_status(fleet, out), out)
 
 
 def _redraw(looks: Iterator[FleetOverview], out: Console) -> None:
     """Refresh the table on a screen of its own; what it showed last stays on the terminal."""
     from rich.live import Live
 
-    from psserve.fleet.observe.status_table import render
+    from psserve.fleet.observe.status_table import render_status
 
     fleet = next(looks)
     try:
-        with Live(render(fleet, out), console=out, screen=True, auto_refresh=False) as live:
+        with Live(render_status(fleet, out), console=out, screen=True, auto_refresh=False) as live:
             for fleet in looks:
-                live.update(render(fleet, out), refresh=True)
+                live.update(render_status(fleet, out), refresh=True)
     finally:
-        out.print(render(fleet, out))
+        out.print(render_status(fleet, out))

@@ -12,7 +12,7 @@ from psserve.fleet import FleetPlan, make_plan
 from psserve.fleet.options.config_file import validated
 from psserve.fleet.plan.devices import Gpu, Machine
 from psserve.fleet.plan.memory import Budget, amount, usable_bytes
-from psserve.fleet.plan.show import COLUMNS, plan_rows
+from psserve.fleet.plan.show import PLAN_COLUMNS, plan_rows
 from psserve.zoo import Base, Module, Zoo
 from psserve.zoo.disk.manifest import FileRecord
 
@@ -67,7 +67,7 @@ def example() -> str:
 
 
 def _table(plan: FleetPlan) -> str:
-    lines = [_cells(COLUMNS), _cells(["---"] * len(COLUMNS)), *map(_cells, plan_rows(plan))]
+    lines = [_cells(PLAN_COLUMNS), _cells(["---"] * len(PLAN_COLUMNS)), *map(_cells, plan_rows(plan))]
     return "\n".join(lines[:-1])  # the router takes no GPU memory
 
 

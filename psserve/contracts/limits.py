@@ -10,12 +10,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from psserve.contracts.tables import Count, Seconds, Table
+from psserve.contracts.tables import Count, Seconds, SettingsTable
 
 Weight = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
-class QueueLimits(Table):
+class QueueLimits(SettingsTable):
     """Who waits, how many, how long."""
 
     module_requests: Count = 1024
@@ -33,7 +33,7 @@ class QueueLimits(Table):
     """Shares of the modules when they compete for the prefill servers, by name. Left out: 1."""
 
 
-class BreakerLimits(Table):
+class BreakerLimits(SettingsTable):
     """When a server that answers connections gets no more requests all the same."""
 
     failures: Count = 10
@@ -46,7 +46,7 @@ class BreakerLimits(Table):
     """A server that has requests and shows no sign of work for so long gets no new ones until it answers a probe."""
 
 
-class RequestLimits(Table):
+class RequestLimits(SettingsTable):
     """What is beyond a limit is refused with a 4xx that names it."""
 
     connections: Count = 4096

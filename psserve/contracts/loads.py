@@ -10,7 +10,7 @@ from pydantic import BaseModel
 LOADS_PATH = "/v1/loads?include=core,disagg"
 
 
-class Load(BaseModel):
+class ServerLoad(BaseModel):
     """Requests and KV slots of one server."""
 
     running: int
@@ -38,10 +38,10 @@ class _Loads(BaseModel):
     loads: list[_Snapshot]
 
 
-def parse_load(body: bytes) -> Load:
+def parse_server_load(body: bytes) -> ServerLoad:
     """The load in the answer `body`. Raises ValueError (pydantic's) when it has not SGLang's form."""
     ranks = _Loads.model_validate_json(body).loads
-    return Load(
+    return ServerLoad(
         running=sum(rank.num_running_reqs + rank.disaggregation.prefill_inflight_queue_reqs for rank in ranks),
         queued=sum(rank.num_waiting_reqs for rank in ranks),
         kv_tokens=sum(rank.max_total_num_tokens for rank in ranks),

@@ -6,10 +6,10 @@ The supervisor writes it (mode 0600, it holds keys); `psserve route` users write
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from psserve.contracts.addresses import is_loopback
 from psserve.contracts.api_keys import ApiKey
@@ -22,8 +22,12 @@ PolicyName = Literal["prefix", "session", "round-robin", "least-loaded", "random
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 
 
-Role = Literal["prefill", "decode"]
+WorkerRole = Literal["prefill", "decode"]
 LogFormat = Literal["text", "json"]
+
+
+Version = Annotated[int, Field(ge=1, validation_alias=AliasChoices("version", "edition"))]
+"""Of a module's weights. Files may also call it `edition`, as older ones do."""
 
 
 class _Strict(BaseModel):
@@ -53,8 +57,8 @@ class ModuleConfig(_Strict):
     created: int = 0
     """Unix seconds."""
     path: str = ""
-    edition: int = Field(default=1, ge=1)
-    """Raised when the module's weights are replaced: only workers of the same edition serve it."""
+    version: Version = 1
+    """Raised when the module's weights are replaced: only workers of the same version serve it."""
 
 
 class KvEventsConfig(_Strict):
@@ -77,13 +81,13 @@ class KvEventsConfig(_Strict):
 class WorkerConfig(_Strict):
     """One SGLang server. Ports are stable across its restarts.
 
-    A decode worker whose module is not listed in this edition is on standby: it is probed, but gets no new requests.
+    A decode worker whose module is not listed in this version is on standby: it is probed, but gets no new requests.
     """
 
     name: str
-    role: Role
+    role: WorkerRole
     module: str | None = None
-    edition: int = Field(default=1, ge=1)
+    version: Version = 1
     """Of its module."""
     host: str = "127.0.0.1"
     port: int = Field(gt=0, lt=65536)

@@ -21,7 +21,7 @@ Name = Annotated[str, Field(min_length=1), Metavar("NAME")]
 File = Annotated[str, Field(min_length=1), Metavar("FILE")]
 
 
-class Table(BaseModel):
+class SettingsTable(BaseModel):
     """Unknown keys and values of another type are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)

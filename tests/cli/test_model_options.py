@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from psserve.cli.model_options import flags, model_options
-from psserve.contracts.tables import Count, File, Table
+from psserve.contracts.tables import Count, File, SettingsTable
 
 
-class Inner(Table):
+class Inner(SettingsTable):
     deep: int = 1
 
 
-class Settings(Table):
+class Settings(SettingsTable):
     port: Count = 30000
     """Port of the router; 0 picks a free one. More about it."""
     share: float = Field(default=0.50, gt=0)

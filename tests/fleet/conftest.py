@@ -15,7 +15,7 @@ import pytest
 
 from psserve.fleet.observe.control import change_fleet
 from psserve.fleet.plan.ports import free_ports
-from psserve.fleet.run.protocol import ChangeRequest, Command
+from psserve.fleet.run.protocol import ChangeCommand, ChangeRequest
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, read_state
 from tests.waiting import until
@@ -94,7 +94,7 @@ class FakeFleet:
         new.write_text(json.dumps(modules))
         new.replace(self.zoo / "offers.json")
 
-    def ask(self, command: Command, module: str | None = None) -> tuple[str, list[str]]:
+    def ask(self, command: ChangeCommand, module: str | None = None) -> tuple[str, list[str]]:
         """Have the fleet make a change. Returns what was done and what was told meanwhile."""
         told: list[str] = []
         return change_fleet(self.zoo, ChangeRequest(command=command, module=module), told.append), told

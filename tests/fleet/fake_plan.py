@@ -16,7 +16,7 @@ from psserve.fleet.plan.layout import checkpoint_path, decode_name, log_path, ru
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.sglang_args import EngineSettings
-from psserve.fleet.plan.spec import Checkpoint, ModulePlan, PlanBasis, RouterSpec, ServerSpec
+from psserve.fleet.plan.spec import ModulePlan, PlanBasis, PlannedCheckpoint, RouterSpec, ServerSpec
 
 FAKE = str(Path(__file__).with_name("fake_server.py"))
 ENV = {"PATH": "/usr/bin:/bin"}
@@ -75,10 +75,10 @@ def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Pat
     )
 
 
-def worker(spec: ServerSpec, edition: int) -> WorkerConfig:
+def worker(spec: ServerSpec, version: int) -> WorkerConfig:
     bootstrap = None if spec.module else spec.port
     return WorkerConfig(
-        name=spec.name, role=spec.role, module=spec.module, port=spec.port, bootstrap_port=bootstrap, edition=edition
+        name=spec.name, role=spec.role, module=spec.module, port=spec.port, bootstrap_port=bootstrap, version=version
     )
 
 
@@ -110,28 +110,28 @@ class FakeSupply:
         sound = {name: offer for name, offer in listed.items() if name not in damaged}
         return Offers({name: Offer(offer["weights"], _entry(name, offer)) for name, offer in sound.items()}, damaged)
 
-    def plan(self, plan: FleetPlan, module: str, edition: int) -> ModulePlan:
+    def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
         offer = self._read()[module]
         if "unplanned" in offer:
             raise PlanError(offer["unplanned"])
         if "bug" in offer:
             raise ZeroDivisionError
-        name = decode_name(module, 0, edition)
+        name = decode_name(module, 0, version)
         spec = server(self._zoo, plan.tmp_dir, name, free_ports(1)[0], offer.get("server", []), module)
         return ModulePlan(
             module=module,
-            edition=edition,
+            version=version,
             servers=(spec,),
-            checkpoint=Checkpoint(module=module, path=checkpoint_path(plan.run_dir, module, edition)),
-            entry=_entry(module, offer, edition),
-            workers=(worker(spec, edition),),
+            checkpoint=PlannedCheckpoint(module=module, path=checkpoint_path(plan.run_dir, module, version)),
+            entry=_entry(module, offer, version),
+            workers=(worker(spec, version),),
         )
 
-    def materialise(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+    def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
         if reason := self._read()[checkpoint.module].get("unmade"):
             return ("sh", "-c", f"mkdir -p {checkpoint.path}; echo start >&2; echo '{reason}' >&2; exit 1")
         return ("mkdir", "-p", str(checkpoint.path))
 
 
-def _entry(name: str, offer: dict[str, Any], edition: int = 1) -> ModuleConfig:
-    return ModuleConfig(name=name, task=offer.get("task", ""), edition=edition)
+def _entry(name: str, offer: dict[str, Any], version: int = 1) -> ModuleConfig:
+    return ModuleConfig(name=name, task=offer.get("task", ""), version=version)

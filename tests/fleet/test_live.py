@@ -185,7 +185,7 @@ def test_reload_makes_the_fleet_as_the_zoo_is(running: FakeFleet) -> None:
     assert fleet.served()["modules"] == {"a", "c"}
     assert "decode-a-0-v2" in fleet.names()  # only its task has changed
     entries = {entry["name"]: entry for entry in json.loads((fleet.run / "router.json").read_text())["modules"]}
-    assert entries["a"] == ModuleConfig(name="a", task="sums", edition=2).model_dump(mode="json")
+    assert entries["a"] == ModuleConfig(name="a", task="sums", version=2).model_dump(mode="json")
     fleet.offer(a=A | {"task": "sums"}, c=C)
     assert fleet.ask("reload")[0] == "nothing to change"
 

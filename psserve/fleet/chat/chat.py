@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from psserve.errors import FleetError, UnknownModule
-from psserve.fleet.run.router_client import RouterClient, Usage
+from psserve.fleet.run.router_client import ChatUsage, RouterClient
 
 
 @dataclass
-class Answer:
+class ChatAnswer:
     """How one answer went; complete once its last piece was yielded."""
 
     model: str
@@ -22,7 +22,7 @@ class Answer:
     first: float | None = None
     """When its first text came (monotonic seconds, as `started` and `ended`)."""
     ended: float | None = None
-    usage: Usage | None = None
+    usage: ChatUsage | None = None
     finish_reason: str | None = None
 
     def facts(self) -> str:
@@ -38,7 +38,7 @@ class Answer:
         return ", ".join(said)
 
 
-class Conversation:
+class Chat:
     """Keeps the turns. Switching the module keeps them too: the new module goes on from the same base KV."""
 
     def __init__(self, client: RouterClient, model: str | None, max_tokens: int | None = None) -> None:
@@ -55,7 +55,7 @@ class Conversation:
         """Of each turn: a module's name, or "user"."""
         self.system = ""
         """What every request starts with, as a system message; "" for none."""
-        self.last: Answer | None = None
+        self.last: ChatAnswer | None = None
         self.model = self._known(model)
 
     @property
@@ -84,7 +84,7 @@ class Conversation:
         turn = {"role": "user", "content": text}
         head = [{"role": "system", "content": self.system}] if self.system else []
         pieces: list[str] = []
-        self.last = answer = Answer(self.model)
+        self.last = answer = ChatAnswer(self.model)
         stream = self._client.chat(self.model, [*head, *self._turns, turn], max_tokens=self._max_tokens)
         with closing(stream):  # at once, where the answer is not wanted to its end
             for event in stream:
@@ -124,7 +124,7 @@ class Conversation:
         return model
 
 
-def _token_facts(usage: Usage) -> str:
+def _token_facts(usage: ChatUsage) -> str:
     share = usage.cached_tokens / max(1, usage.prompt_tokens)
     prompt = f"prompt {usage.prompt_tokens} tokens, {usage.cached_tokens} cached ({share:.0%})"
     return f"{prompt}; answer {usage.completion_tokens}"

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from psserve.fleet.chat.chat import Conversation
+from psserve.fleet.chat.chat import Chat
 
 
 @dataclass(frozen=True)
-class Message:
+class ToSay:
     """Something to say to the module."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Note:
+class ToShow:
     """What a command has to tell; may be empty."""
 
     text: str
@@ -29,15 +29,15 @@ class Quit:
 
 
 @dataclass(frozen=True)
-class Command:
+class ChatCommand:
     """One command: the argument that its help shows, its help, and what it does with the argument."""
 
     argument: str
     help: str
-    run: Callable[[Conversation, str], Note | Quit]
+    run: Callable[[Chat, str], ToShow | Quit]
 
 
-def obey(talk: Conversation, line: str) -> Message | Note | Quit:
+def obey(talk: Chat, line: str) -> ToSay | ToShow | Quit:
     """Do what `line` asks; a message is handed back. A message that starts with a slash is written with two.
 
     Raises:
@@ -46,62 +46,62 @@ def obey(talk: Conversation, line: str) -> Message | Note | Quit:
     """
     line = line.strip()
     if line.startswith("//"):
-        return Message(line[1:])
+        return ToSay(line[1:])
     if not line.startswith("/"):
-        return Message(line) if line else Note("")
+        return ToSay(line) if line else ToShow("")
     word, _, rest = line.partition(" ")
-    command = COMMANDS.get(word)
+    command = CHAT_COMMANDS.get(word)
     if command is None:
-        return Note(f"no command {word}; /help lists them, and //... sends a message that starts with a slash")
+        return ToShow(f"no command {word}; /help lists them, and //... sends a message that starts with a slash")
     return command.run(talk, rest.strip())
 
 
-def _model(talk: Conversation, name: str) -> Note:
+def _model(talk: Chat, name: str) -> ToShow:
     if not name:
-        return Note(f"{talk.model} answers; /model NAME switches, /models lists")
+        return ToShow(f"{talk.model} answers; /model NAME switches, /models lists")
     talk.switch(name)
-    return Note(f"{talk.model} answers from here on, over the conversation's cache")
+    return ToShow(f"{talk.model} answers from here on, over the conversation's cache")
 
 
-def _models(talk: Conversation, _: str) -> Note:
-    return Note("\n".join(f"{name} *" if name == talk.model else name for name in talk.models()))
+def _models(talk: Chat, _: str) -> ToShow:
+    return ToShow("\n".join(f"{name} *" if name == talk.model else name for name in talk.models()))
 
 
-def _system(talk: Conversation, text: str) -> Note:
+def _system(talk: Chat, text: str) -> ToShow:
     talk.system = text
-    return Note("system message set" if text else "no system message")
+    return ToShow("system message set" if text else "no system message")
 
 
-def _clear(talk: Conversation, _: str) -> Note:
+def _clear(talk: Chat, _: str) -> ToShow:
     talk.clear()
-    return Note("the conversation is forgotten")
+    return ToShow("the conversation is forgotten")
 
 
-def _save(talk: Conversation, name: str) -> Note:
+def _save(talk: Chat, name: str) -> ToShow:
     if not name:
-        return Note("/save needs the name of a file")
+        return ToShow("/save needs the name of a file")
     path = Path(name).expanduser()
     talk.save(path)
-    return Note(f"saved as {path}")
+    return ToShow(f"saved as {path}")
 
 
-def _help(talk: Conversation, _: str) -> Note:
-    usage = {f"{name} {command.argument}".rstrip(): command.help for name, command in COMMANDS.items()}
+def _help(talk: Chat, _: str) -> ToShow:
+    usage = {f"{name} {command.argument}".rstrip(): command.help for name, command in CHAT_COMMANDS.items()}
     width = max(map(len, usage))
-    return Note("\n".join(f"{how:<{width}}  {what}" for how, what in usage.items()))
+    return ToShow("\n".join(f"{how:<{width}}  {what}" for how, what in usage.items()))
 
 
-def _quit(talk: Conversation, _: str) -> Quit:
+def _quit(talk: Chat, _: str) -> Quit:
     return Quit()
 
 
-COMMANDS = {
-    "/model": Command("NAME", "let another module answer; the conversation and its cache stay", _model),
-    "/models": Command("", "list the modules", _models),
-    "/system": Command("TEXT", "set the system message; without TEXT, none", _system),
-    "/clear": Command("", "forget the conversation", _clear),
-    "/save": Command("FILE", "write the conversation into a new file", _save),
-    "/help": Command("", "this list", _help),
-    "/quit": Command("", "leave, as Ctrl-D does", _quit),
-    "/exit": Command("", "the same", _quit),
+CHAT_COMMANDS = {
+    "/model": ChatCommand("NAME", "let another module answer; the conversation and its cache stay", _model),
+    "/models": ChatCommand("", "list the modules", _models),
+    "/system": ChatCommand("TEXT", "set the system message; without TEXT, none", _system),
+    "/clear": ChatCommand("", "forget the conversation", _clear),
+    "/save": ChatCommand("FILE", "write the conversation into a new file", _save),
+    "/help": ChatCommand("", "this list", _help),
+    "/quit": ChatCommand("", "leave, as Ctrl-D does", _quit),
+    "/exit": ChatCommand("", "the same", _quit),
 }

@@ -19,13 +19,13 @@ from rich.console import Console
 
 from psserve.console import console, printable
 from psserve.errors import FleetError, PsserveError
-from psserve.fleet.chat.chat import Conversation
-from psserve.fleet.chat.commands import COMMANDS, Message, Note, Quit, obey
+from psserve.fleet.chat.chat import Chat
+from psserve.fleet.chat.commands import CHAT_COMMANDS, Quit, ToSay, ToShow, obey
 
 WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, Alt-Enter starts a new line, /help lists the commands"
 
 
-def converse(talk: Conversation) -> None:
+def converse(talk: Chat) -> None:
     """Read and answer until Ctrl-D or /quit. Answers go to stdout, all else to stderr."""
     notes = console(sys.stderr)
     notes.print(f"{talk.model} at {talk.url}\n{WELCOME}", style="dim")
@@ -36,13 +36,13 @@ def converse(talk: Conversation) -> None:
             going_on = _turn(talk, session, notes)
 
 
-def _turn(talk: Conversation, session: PromptSession[str], notes: Console) -> bool:
+def _turn(talk: Chat, session: PromptSession[str], notes: Console) -> bool:
     """Read one line and do what it asks. Returns whether to go on."""
     try:
         asked = obey(talk, session.prompt(lambda: _prompt(talk)))
-        if isinstance(asked, Message):
+        if isinstance(asked, ToSay):
             _answer(talk, asked.text, notes)
-        elif isinstance(asked, Note) and asked.text:
+        elif isinstance(asked, ToShow) and asked.text:
             notes.print(printable(asked.text), style="dim")
         return not isinstance(asked, Quit)
     except EOFError:
@@ -52,7 +52,7 @@ def _turn(talk: Conversation, session: PromptSession[str], notes: Console) -> bo
         return True
 
 
-def _answer(talk: Conversation, text: str, notes: Console) -> None:
+def _answer(talk: Chat, text: str, notes: Console) -> None:
     """Print the answer as it comes, then a line on what it took."""
     try:
         for piece in talk.say(text):
@@ -69,7 +69,7 @@ def _answer(talk: Conversation, text: str, notes: Console) -> None:
         notes.print(talk.last.facts(), style="dim")
 
 
-def _session(talk: Conversation) -> PromptSession[str]:
+def _session(talk: Chat) -> PromptSession[str]:
     return PromptSession(
         history=open_history(history_path()),
         completer=ChatCompleter(talk),
@@ -81,7 +81,7 @@ def _session(talk: Conversation) -> PromptSession[str]:
     )
 
 
-def _prompt(talk: Conversation) -> FormattedText:
+def _prompt(talk: Chat) -> FormattedText:
     style = "" if os.environ.get("NO_COLOR") else "bold ansicyan"
     return FormattedText([(style, f"{talk.model}> ")])
 
@@ -99,7 +99,7 @@ def _keys() -> KeyBindings:
 class ChatCompleter(Completer):
     """Commands at the start of a line, modules after `/model`, files after `/save`."""
 
-    def __init__(self, talk: Conversation) -> None:
+    def __init__(self, talk: Chat) -> None:
         self._talk = talk
         self._paths = PathCompleter(expanduser=True)
 
@@ -108,7 +108,7 @@ class ChatCompleter(Completer):
         if not word.startswith("/"):
             return []
         if not space:
-            return _starting_with(word, COMMANDS)
+            return _starting_with(word, CHAT_COMMANDS)
         if word == "/model":
             return _starting_with(rest, self._models())
         if word == "/save":

@@ -149,11 +149,11 @@ class Changes:
     async def _replace(self, module: str, offer: Offer | None, tell: Tell) -> None:
         """From the module's present servers, if any, to those for `offer`, if any."""
         served = self._served().get(module)
-        edition = served.edition if served else 0
+        version = served.version if served else 0
         plan = self._roster.plan
-        new = await asyncio.to_thread(self._supply.plan, plan, module, edition + 1) if offer else None
+        new = await asyncio.to_thread(self._supply.plan, plan, module, version + 1) if offer else None
         command = self._supply.materialise(new.checkpoint) if new else ()
-        old_checkpoint = layout.checkpoint_path(plan.run_dir, module, edition)
+        old_checkpoint = layout.checkpoint_path(plan.run_dir, module, version)
         await Swap(self._roster, self._limits, module, new, old_checkpoint, tell).run(command)
         old_weights = self._weights.pop(module, "")
         if offer:
@@ -165,7 +165,7 @@ class Changes:
     async def _describe(self, module: str, offer: Offer) -> None:
         """Tell the router what the zoo says of a module beside its weights: aliases, task."""
         served = self._served()
-        served[module] = offer.entry.model_copy(update={"edition": served[module].edition})
+        served[module] = offer.entry.model_copy(update={"version": served[module].version})
         self._roster.tell(modules=served.values())
         await until(lambda: self._roster.is_followed, self._limits.drain_s)
 
@@ -183,5 +183,5 @@ class Changes:
 
 
 def _differ(entry: ModuleConfig, served: ModuleConfig) -> bool:
-    """Whether the router must be told something new, the edition aside."""
-    return entry.model_copy(update={"edition": served.edition}) != served
+    """Whether the router must be told something new, the version aside."""
+    return entry.model_copy(update={"version": served.version}) != served

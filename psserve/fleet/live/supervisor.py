@@ -17,7 +17,7 @@ from psserve.fleet.run.member import Member
 from psserve.fleet.run.preload import starter_for
 from psserve.fleet.run.prepare import clean_up, make_run_dir, prepare
 from psserve.fleet.run.process import Starter, become_subreaper, sweep_descendants
-from psserve.fleet.run.progress import Progress
+from psserve.fleet.run.progress import StartProgress
 from psserve.fleet.run.roster import Roster
 from psserve.fleet.run.state import FleetState, ProcessId, clean_stale, fleet_lock, remove_state, write_state
 
@@ -42,14 +42,14 @@ class Supervisor:
         starter: Starter | None = None,
         supply: Supply | None = None,
         watch: bool = False,
-        progress: Progress | None = None,
+        progress: StartProgress | None = None,
         limits: Limits | None = None,
         on_ready: Callable[[str], None] = lambda url: None,
     ) -> None:
         """`supply`: where live changes find modules [the plan's zoo]; `watch` follows it without being asked."""
         self._plan = plan
         self._limits = limits or Limits()
-        self._progress = progress or Progress()
+        self._progress = progress or StartProgress()
         self._on_ready = on_ready
         self._roster = Roster(plan, starter or starter_for(plan), self._limits.restarts, self._progress.note)
         self._requests = Requests(

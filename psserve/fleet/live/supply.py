@@ -10,7 +10,7 @@ from typing import Protocol
 from psserve.contracts.router_config import ModuleConfig
 from psserve.fleet.plan.plan_module import plan_module
 from psserve.fleet.plan.router_config import module_config
-from psserve.fleet.plan.spec import Checkpoint, FleetPlan, ModulePlan
+from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint
 from psserve.fleet.run.checkpoints import make_command, weights_of
 from psserve.zoo import Zoo
 
@@ -22,7 +22,7 @@ class Offer:
     weights: str
     """Equal for equal weights; see `checkpoints.weights_of`."""
     entry: ModuleConfig
-    """The module in RouterConfig.modules; its edition means nothing."""
+    """The module in RouterConfig.modules; its version means nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Supply(Protocol):
     def offers(self) -> Offers:
         """What there is now. Raises ZooError."""
 
-    def plan(self, plan: FleetPlan, module: str, edition: int) -> ModulePlan:
-        """What must run to serve this edition of `module` in the fleet that runs `plan`. Raises ZooError, PlanError."""
+    def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
+        """What must run to serve this version of `module` in the fleet that runs `plan`. Raises ZooError, PlanError."""
 
-    def materialise(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+    def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
         """A command that makes the checkpoint; if it fails, its last line on stderr says why.
 
         Not a function: rebuilding weights may take a while, and the supervisor has other duties.
@@ -63,8 +63,8 @@ class ZooSupply:
             damaged={name: str(error) for name, error in scan.damaged.items()},
         )
 
-    def plan(self, plan: FleetPlan, module: str, edition: int) -> ModulePlan:
-        return plan_module(Zoo.open(self._zoo), plan, module, edition)
+    def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
+        return plan_module(Zoo.open(self._zoo), plan, module, version)
 
-    def materialise(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+    def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
         return make_command(self._zoo, checkpoint.module, checkpoint.path)

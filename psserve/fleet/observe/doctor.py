@@ -23,7 +23,7 @@ from psserve.engine.versions import SUPPORTED
 from psserve.errors import FleetError, NotRunning, PsserveError, UsageError, ZooError, ZooNotFound
 from psserve.fleet.observe.control import client_of
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview, survey
-from psserve.fleet.options.config_file import FILE_NAME, Flags, load_options
+from psserve.fleet.options.config_file import FLEET_FILE, Flags, load_options
 from psserve.fleet.options.key_file import client_keys
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.devices import Machine, detect
@@ -39,7 +39,7 @@ Level = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """What one check found."""
 
     name: str
@@ -62,11 +62,11 @@ SETTLE_S = 5.0
 """After a request, both servers free its KV within a step or two; an idle CPU server looks every second or so."""
 
 
-def examine(zoo_dir: Path | None, port: int | None) -> list[Finding]:
+def examine(zoo_dir: Path | None, port: int | None) -> list[Diagnosis]:
     """All checks, of the zoo that `find_zoo(zoo_dir)` finds. `port`: the router's to be; None: as configured."""
     machine = detect()
     zoo, of_zoo = check_zoo(zoo_dir)
-    options, of_config = check_config(zoo)
+    options, of_config = check_fleet_file(zoo)
     state, of_state = find_fleet(zoo)
     findings = [*check_machine(machine), *of_zoo]
     if zoo is not None:
@@ -82,11 +82,11 @@ def examine(zoo_dir: Path | None, port: int | None) -> list[Finding]:
 # --- the machine
 
 
-def check_machine(machine: Machine) -> list[Finding]:
+def check_machine(machine: Machine) -> list[Diagnosis]:
     """What is installed, and what the machine has."""
     soft_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return [
-        Finding("psserve", "ok", psserve.__version__),
+        Diagnosis("psserve", "ok", psserve.__version__),
         check_python(sys.version_info[:3]),
         check_requirements(requires("psserve") or (), installed),
         check_sglang(installed("sglang")),
@@ -98,14 +98,14 @@ def check_machine(machine: Machine) -> list[Finding]:
     ]
 
 
-def check_python(found: tuple[int, int, int]) -> Finding:
+def check_python(found: tuple[int, int, int]) -> Diagnosis:
     text = ".".join(map(str, found))
     if (3, 11) <= found[:2] <= (3, 12):
-        return Finding("python", "ok", text)
-    return Finding("python", "fail", text, "use Python 3.11 or 3.12: make setup PYTHON=/path/to/python3.11")
+        return Diagnosis("python", "ok", text)
+    return Diagnosis("python", "fail", text, "use Python 3.11 or 3.12: make setup PYTHON=/path/to/python3.11")
 
 
-def check_requirements(required: Iterable[str], installed: Callable[[str], str | None]) -> Finding:
+def check_requirements(required: Iterable[str], installed: Callable[[str], str | None]) -> Diagnosis:
     """`required` as in package metadata ("name>=1; marker"): all must be there, those pinned by == at that version."""
     wrong, count = [], 0
     for line in required:
@@ -120,80 +120,80 @@ def check_requirements(required: Iterable[str], installed: Callable[[str], str |
         elif pinned and found != pinned[1]:
             wrong.append(f"{name} is {found}, not {pinned[1]}")
     if wrong:
-        return Finding("packages", "fail", ", ".join(wrong), "run make setup")
-    return Finding("packages", "ok", f"{count} required packages are installed")
+        return Diagnosis("packages", "fail", ", ".join(wrong), "run make setup")
+    return Diagnosis("packages", "ok", f"{count} required packages are installed")
 
 
-def check_sglang(found: str | None) -> Finding:
+def check_sglang(found: str | None) -> Diagnosis:
     tested = " and ".join(SUPPORTED)
     if found is None:
-        return Finding("sglang", "fail", "not installed", f"run make setup (tested: {tested})")
+        return Diagnosis("sglang", "fail", "not installed", f"run make setup (tested: {tested})")
     if found not in SUPPORTED:
-        return Finding("sglang", "fail", f"{found} is not supported", f"install one of the tested versions: {tested}")
-    return Finding("sglang", "ok", found)
+        return Diagnosis("sglang", "fail", f"{found} is not supported", f"install one of the tested versions: {tested}")
+    return Diagnosis("sglang", "ok", found)
 
 
-def check_torch(found: str | None, machine: Machine) -> Finding:
+def check_torch(found: str | None, machine: Machine) -> Diagnosis:
     if found is None:
-        return Finding("torch", "fail", "not installed", "run make setup")
+        return Diagnosis("torch", "fail", "not installed", "run make setup")
     if machine.gpus and found.endswith("+cpu"):
-        return Finding("torch", "warn", f"{found} cannot use the GPU", "run make clean, then make setup DEVICE=gpu")
-    return Finding("torch", "ok", found)
+        return Diagnosis("torch", "warn", f"{found} cannot use the GPU", "run make clean, then make setup DEVICE=gpu")
+    return Diagnosis("torch", "ok", found)
 
 
-def check_device(machine: Machine) -> Finding:
+def check_device(machine: Machine) -> Diagnosis:
     if machine.gpus:
         listing = ", ".join(f"{g.name} ({amount(g.free_bytes)} of {amount(g.total_bytes)} free)" for g in machine.gpus)
-        return Finding("device", "ok", f"{len(machine.gpus)} NVIDIA GPU: {listing}")
-    return Finding("device", "ok", f"CPU, {machine.cores} cores; no NVIDIA GPU is visible")
+        return Diagnosis("device", "ok", f"{len(machine.gpus)} NVIDIA GPU: {listing}")
+    return Diagnosis("device", "ok", f"CPU, {machine.cores} cores; no NVIDIA GPU is visible")
 
 
-def check_memory(machine: Machine, servers: int) -> Finding:
+def check_memory(machine: Machine, servers: int) -> Diagnosis:
     """Main memory, for `servers` SGLang servers. Weights come on top; `psserve launch` plans with those."""
     found = f"{amount(machine.available_bytes)} of {amount(machine.total_bytes)} free"
     need = servers * CPU_SERVER_BYTES
     if machine.available_bytes >= need:
-        return Finding("memory", "ok", found)
+        return Diagnosis("memory", "ok", found)
     advice = f"{servers} servers take about {amount(need)}: stop other programs, or serve fewer --modules"
-    return Finding("memory", "warn", found, advice)
+    return Diagnosis("memory", "warn", found, advice)
 
 
-def check_shared_memory(free_bytes: int | None) -> Finding:
+def check_shared_memory(free_bytes: int | None) -> Diagnosis:
     if free_bytes is None:
-        return Finding("/dev/shm", "warn", "missing", "mount it: SGLang's processes share tensors there")
+        return Diagnosis("/dev/shm", "warn", "missing", "mount it: SGLang's processes share tensors there")
     if free_bytes < ENOUGH_SHM:
-        return Finding("/dev/shm", "warn", f"{amount(free_bytes)} free", "give it 1 GiB (docker run --shm-size 1g)")
-    return Finding("/dev/shm", "ok", f"{amount(free_bytes)} free")
+        return Diagnosis("/dev/shm", "warn", f"{amount(free_bytes)} free", "give it 1 GiB (docker run --shm-size 1g)")
+    return Diagnosis("/dev/shm", "ok", f"{amount(free_bytes)} free")
 
 
-def check_transfer(importable: Callable[[str], bool]) -> Finding:
+def check_transfer(importable: Callable[[str], bool]) -> Diagnosis:
     backends = {
         "nixl": importable("nixl") and (importable("nixl_cu13") or importable("nixl_cu12")),
         "mooncake": importable("mooncake"),
     }
     there = [name for name, found in backends.items() if found]
     if "nixl" in there:
-        return Finding("transfer", "ok", ", ".join(there))
+        return Diagnosis("transfer", "ok", ", ".join(there))
     if there:
-        return Finding(
+        return Diagnosis(
             "transfer", "warn", "mooncake only", "launch with --transfer mooncake, or run make setup for nixl"
         )
-    return Finding("transfer", "fail", "neither nixl nor mooncake is installed", "run make setup")
+    return Diagnosis("transfer", "fail", "neither nixl nor mooncake is installed", "run make setup")
 
 
-def check_port(port: int, *, free: bool) -> Finding:
+def check_port(port: int, *, free: bool) -> Diagnosis:
     if free:
-        return Finding("port", "ok", f"{port} is free")
+        return Diagnosis("port", "ok", f"{port} is free")
     advice = "see psserve status; psserve launch --port 0 takes a free one"
-    return Finding("port", "warn", f"{port} is taken", advice)
+    return Diagnosis("port", "warn", f"{port} is taken", advice)
 
 
-def check_open_files(soft_limit: int) -> Finding:
+def check_open_files(soft_limit: int) -> Diagnosis:
     unlimited = soft_limit == resource.RLIM_INFINITY
     found = "unlimited" if unlimited else str(soft_limit)
     if unlimited or soft_limit >= ENOUGH_FILES:
-        return Finding("open files", "ok", found)
-    return Finding("open files", "warn", found, f"many requests at once need more: ulimit -n {16 * ENOUGH_FILES}")
+        return Diagnosis("open files", "ok", found)
+    return Diagnosis("open files", "warn", found, f"many requests at once need more: ulimit -n {16 * ENOUGH_FILES}")
 
 
 def _servers(zoo: Zoo | None) -> int:
@@ -207,48 +207,48 @@ def _free_shm() -> int | None:
 # --- the zoo
 
 
-def check_zoo(explicit: Path | None) -> tuple[Zoo | None, list[Finding]]:
+def check_zoo(explicit: Path | None) -> tuple[Zoo | None, list[Diagnosis]]:
     """The zoo, if one is found and readable. A missing one is no failure unless it was asked for by name."""
     try:
         zoo = Zoo.open(find_zoo(explicit))
         scan = zoo.scan()
     except ZooNotFound as error:
-        return None, [Finding("zoo", "warn" if explicit is None else "fail", str(error))]
+        return None, [Diagnosis("zoo", "warn" if explicit is None else "fail", str(error))]
     except (ZooError, OSError) as error:
-        return None, [Finding("zoo", "fail", str(error))]
-    damaged = [Finding("module", "fail", str(error)) for error in scan.damaged.values()]
+        return None, [Diagnosis("zoo", "fail", str(error))]
+    damaged = [Diagnosis("module", "fail", str(error)) for error in scan.damaged.values()]
     if not scan.modules:
         advice = "psserve add-model NAME --path DIR adds one"
-        return zoo, [Finding("zoo", "warn", f"{zoo.path} has no module that can be served", advice), *damaged]
+        return zoo, [Diagnosis("zoo", "warn", f"{zoo.path} has no module that can be served", advice), *damaged]
     names = ", ".join(module.name for module in scan.modules)
-    return zoo, [Finding("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {names}"), *damaged]
+    return zoo, [Diagnosis("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {names}"), *damaged]
 
 
-def check_disk(zoo: Zoo) -> Finding:
+def check_disk(zoo: Zoo) -> Diagnosis:
     """Whether one more module, stored as a copy, would fit beside those there are."""
     held = sum(module.disk_bytes for module in zoo.modules())
     free = shutil.disk_usage(zoo.path).free
     found = f"modules take {amount(held)}; {amount(free)} free"
     if free >= zoo.base.weight_bytes:
-        return Finding("disk", "ok", found)
+        return Diagnosis("disk", "ok", found)
     advice = (
         f"one more module takes up to {amount(zoo.base.weight_bytes)}: free some space, or add it with --store delta"
     )
-    return Finding("disk", "warn", found, advice)
+    return Diagnosis("disk", "warn", found, advice)
 
 
-def check_config(zoo: Zoo | None) -> tuple[FleetOptions, list[Finding]]:
+def check_fleet_file(zoo: Zoo | None) -> tuple[FleetOptions, list[Diagnosis]]:
     """The options that `psserve launch` takes without flags, and how the zoo's fleet.toml is, if it has one."""
-    if zoo is None or not (zoo.path / FILE_NAME).exists():
+    if zoo is None or not (zoo.path / FLEET_FILE).exists():
         return FleetOptions(), []
     try:
         options = load_options(zoo.path, None, Flags())
     except UsageError as error:
-        return FleetOptions(), [Finding(FILE_NAME, "fail", str(error))]
-    return options, [Finding(FILE_NAME, "ok", f"{zoo.path / FILE_NAME} is understood")]
+        return FleetOptions(), [Diagnosis(FLEET_FILE, "fail", str(error))]
+    return options, [Diagnosis(FLEET_FILE, "ok", f"{zoo.path / FLEET_FILE} is understood")]
 
 
-def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list[Finding]:
+def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list[Diagnosis]:
     """Whether the fleet of `options` could be planned on this machine. Its port has a check of its own."""
     if zoo is None or not zoo.modules():
         return []
@@ -256,72 +256,72 @@ def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list
     try:
         plan = make_plan(zoo, any_port, keys=client_keys(options, zoo.path), machine=machine)
     except PsserveError as error:
-        return [Finding("plan", "fail", str(error))]
+        return [Diagnosis("plan", "fail", str(error))]
     devices = ", ".join(sorted({server.device for server in plan.servers}))
     total = amount(sum(server.memory.total_bytes for server in plan.servers))
-    return [Finding("plan", "ok", f"{len(plan.servers)} servers on {devices}, {total} for weights and KV cache")]
+    return [Diagnosis("plan", "ok", f"{len(plan.servers)} servers on {devices}, {total} for weights and KV cache")]
 
 
 # --- the fleet
 
 
-def find_fleet(zoo: Zoo | None) -> tuple[FleetState | None, list[Finding]]:
+def find_fleet(zoo: Zoo | None) -> tuple[FleetState | None, list[Diagnosis]]:
     """The zoo's fleet, or what is said where none runs."""
     if zoo is None:
         return None, []
     try:
         return running_fleet(zoo.path), []
     except NotRunning:
-        return None, [Finding("fleet", "ok", "none runs; psserve launch starts one")]
+        return None, [Diagnosis("fleet", "ok", "none runs; psserve launch starts one")]
     except FleetError as error:
-        return None, [Finding("fleet", "fail", str(error))]
+        return None, [Diagnosis("fleet", "fail", str(error))]
 
 
-def check_fleet(zoo: Path, state: FleetState) -> list[Finding]:
+def check_fleet(zoo: Path, state: FleetState) -> list[Diagnosis]:
     """Every check of the fleet in `state`. Sends one short request to each module."""
     modules = list(dict.fromkeys(server.module for server in state.servers if server.module is not None))
     client = client_of(zoo, state.url)
     try:
         servers = [check_server(server) for server in survey(zoo).servers]
         requests = [check_request(client, module) for module in modules]
-        return [Finding("fleet", "ok", f"runs at {state.url}"), *servers, *requests, check_kv(_settled(zoo))]
+        return [Diagnosis("fleet", "ok", f"runs at {state.url}"), *servers, *requests, check_kv(_settled(zoo))]
     except NotRunning:
-        return [Finding("fleet", "fail", f"the fleet at {state.url} ended just now", "psserve logs supervisor")]
+        return [Diagnosis("fleet", "fail", f"the fleet at {state.url} ended just now", "psserve logs supervisor")]
 
 
-def check_server(server: ServerOverview) -> Finding:
+def check_server(server: ServerOverview) -> Diagnosis:
     """What state a server is in, and whether it had to be restarted."""
     logs = f"see psserve logs {server.name}"
     if server.state != "ready":
-        return Finding(server.name, "fail", f"{server.state}: {server.error or 'no answer yet'}", logs)
+        return Diagnosis(server.name, "fail", f"{server.state}: {server.error or 'no answer yet'}", logs)
     if server.restarts:
-        return Finding(server.name, "warn", f"ready, after {server.restarts} restarts", f"{logs} for why it ended")
-    return Finding(server.name, "ok", "ready")
+        return Diagnosis(server.name, "warn", f"ready, after {server.restarts} restarts", f"{logs} for why it ended")
+    return Diagnosis(server.name, "ok", "ready")
 
 
-def check_request(client: RouterClient, module: str) -> Finding:
+def check_request(client: RouterClient, module: str) -> Diagnosis:
     """Ask a module for one token, the way clients do."""
     started = time.monotonic()
     try:
         for _ in client.chat(module, [{"role": "user", "content": "Hello"}], max_tokens=1, timeout_s=REQUEST_S):
             pass
     except FleetError as error:
-        return Finding("request", "fail", f"{module}: {error}", f"see psserve status, and psserve logs {module}")
-    return Finding("request", "ok", f"{module} answers, in {(time.monotonic() - started) * 1000:.0f} ms")
+        return Diagnosis("request", "fail", f"{module}: {error}", f"see psserve status, and psserve logs {module}")
+    return Diagnosis("request", "ok", f"{module} answers, in {(time.monotonic() - started) * 1000:.0f} ms")
 
 
-def check_kv(fleet: FleetOverview) -> Finding:
+def check_kv(fleet: FleetOverview) -> Diagnosis:
     """Whether servers without requests hold no KV slots: then nothing leaks."""
     known = [server for server in fleet.servers if server.kv_used_tokens is not None]
     if not known:
-        return Finding("KV cache", "warn", "no server says how much it uses", "see psserve status")
+        return Diagnosis("KV cache", "warn", "no server says how much it uses", "see psserve status")
     if not all(map(_is_idle, known)):
-        return Finding("KV cache", "ok", "in use by requests; look again when the fleet is idle")
+        return Diagnosis("KV cache", "ok", "in use by requests; look again when the fleet is idle")
     holding = [f"{server.name} holds {server.kv_used_tokens} tokens" for server in known if server.kv_used_tokens]
     if holding:
         advice = "report it with psserve logs; psserve stop and psserve launch free them"
-        return Finding("KV cache", "fail", f"{', '.join(holding)} and has no request", advice)
-    return Finding("KV cache", "ok", f"all slots of {len(known)} servers are free or hold cache")
+        return Diagnosis("KV cache", "fail", f"{', '.join(holding)} and has no request", advice)
+    return Diagnosis("KV cache", "ok", f"all slots of {len(known)} servers are free or hold cache")
 
 
 def _is_idle(server: ServerOverview) -> bool:

@@ -15,18 +15,18 @@ from typing import TypeVar
 
 import psutil
 
-from psserve.contracts.loads import LOADS_PATH, Load, parse_load
+from psserve.contracts.loads import LOADS_PATH, ServerLoad, parse_server_load
 from psserve.errors import FleetError
 from psserve.fleet.observe.control import client_of, live_state, router_config_of
 from psserve.fleet.run.router_client import HttpClient
 from psserve.fleet.run.state import FleetState, ServerState, running_fleet
 from psserve.versions import versions
 
-ANSWER_S = 1.0
+SILENT_AFTER_S = 1.0
 """A server that is silent for so long is shown without what it would have said."""
 _MIB = 1024 * 1024
 Totals = defaultdict[tuple[str, str], float]
-Answer = TypeVar("Answer")
+Read = TypeVar("Read")
 
 
 class ServerOverview(ServerState):
@@ -57,7 +57,7 @@ class FleetOverview(FleetState):
 class _Said:
     """What one server said of itself; None where it said nothing."""
 
-    load: Load | None = None
+    load: ServerLoad | None = None
     totals: Totals | None = None
 
 
@@ -99,9 +99,9 @@ def _ask(zoo: Path, state: FleetState, server: ServerState, worker_key: str | No
     return _Said(load, _or_none(read_totals, client))
 
 
-def _or_none(read: Callable[[HttpClient, float], Answer], client: HttpClient) -> Answer | None:
+def _or_none(read: Callable[[HttpClient, float], Read], client: HttpClient) -> Read | None:
     try:
-        return read(client, ANSWER_S)
+        return read(client, SILENT_AFTER_S)
     except FleetError:
         return None
 
@@ -142,11 +142,11 @@ def _hit_rate(server: ServerState, own: Totals | None, router: Totals | None) ->
 # --- what servers say of themselves
 
 
-def read_load(server: HttpClient, timeout_s: float) -> Load:
+def read_load(server: HttpClient, timeout_s: float) -> ServerLoad:
     """Ask an SGLang server, with the worker key. Raises FleetError if it does not answer in SGLang's form."""
     body = server.get(LOADS_PATH, timeout_s)
     try:
-        return parse_load(body)
+        return parse_server_load(body)
     except ValueError as error:
         raise FleetError(f"{server.url}/v1/loads answered in a form that psserve does not know") from error
 

@@ -35,7 +35,7 @@ class _Column:
     """Where the terminal is narrow, the highest goes first; 0 always stays."""
 
 
-def render(fleet: FleetOverview, console: Console) -> RenderableType:
+def render_status(fleet: FleetOverview, console: Console) -> RenderableType:
     """Everything that fits `console`; whole lines where that is a pipe."""
     problems = [
         cell(f"{server.name}: {server.error}", {})

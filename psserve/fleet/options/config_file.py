@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
-from psserve.contracts.tables import Table
+from psserve.contracts.tables import SettingsTable
 from psserve.errors import UsageError
 from psserve.fleet.options.options import FleetOptions, RouterOptions, flag_of
 from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions
 
-FILE_NAME = "fleet.toml"
-_TABLES: Mapping[str, type[Table]] = {
+FLEET_FILE = "fleet.toml"
+_TABLES: Mapping[str, type[SettingsTable]] = {
     "": FleetOptions,
     "router": RouterOptions,
     "router.queue": QueueLimits,
@@ -68,7 +68,7 @@ def load_options(zoo: Path, explicit: Path | None, flags: Flags) -> FleetOptions
     Raises:
         UsageError: the file cannot be read, or it or a flag says something that makes no sense.
     """
-    path = explicit or zoo / FILE_NAME
+    path = explicit or zoo / FLEET_FILE
     if explicit is None and not path.exists():
         document: dict[str, Any] = {}
         file = None

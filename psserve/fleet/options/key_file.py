@@ -19,7 +19,7 @@ from psserve.fleet.options.options import FleetOptions
 from psserve.zoo.disk.manifest import describe
 from psserve.zoo.disk.storage import write_atomically
 
-FILE_NAME = "keys.toml"
+KEY_FILE = "keys.toml"
 _HEADING = "# Keys of clients, as hashes. Written by `psserve keys`; a fleet follows it with `psserve reload`.\n\n"
 
 
@@ -64,7 +64,7 @@ def client_keys(options: FleetOptions, zoo: Path) -> ClientKeys:
 def key_file_of(options: FleetOptions, zoo: Path) -> Path:
     """Where the keys are, or would be."""
     given = options.router.api_key_file
-    return zoo / FILE_NAME if given is None else options.folder / given
+    return zoo / KEY_FILE if given is None else options.folder / given
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:

@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
 from psserve.contracts.router_config import LogFormat, PolicyName
-from psserve.contracts.tables import Count, File, Metavar, Name, Table
+from psserve.contracts.tables import Count, File, Metavar, Name, SettingsTable
 from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
@@ -23,7 +23,7 @@ DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
 
 
-class RouterOptions(Table):
+class RouterOptions(SettingsTable):
     """The HTTP front."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -74,7 +74,7 @@ class RouterOptions(Table):
     variable OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
 
 
-class FleetOptions(Table):
+class FleetOptions(SettingsTable):
     """One fleet: all of fleet.toml."""
 
     modules: tuple[str, ...] | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from psserve.contracts.tables import Count, Table
+from psserve.contracts.tables import Count, SettingsTable
 from psserve.engine import arguments as engine_arguments
 from psserve.engine.settings import Role
 
@@ -21,7 +21,7 @@ _REFUSED_ENV = {
 """Environment variable -> why it is not the user's to set in servers, and what to do."""
 
 
-class ServerOptions(Table):
+class ServerOptions(SettingsTable):
     """What can be said of the servers of a role or module."""
 
     role: ClassVar[Role | None] = None
@@ -45,7 +45,7 @@ class ServerOptions(Table):
     @field_validator("args")
     @classmethod
     def _none_reserved(cls, args: tuple[str, ...]) -> tuple[str, ...]:
-        if reason := refusal(args, cls.role):
+        if reason := why_refused(args, cls.role):
             raise ValueError(reason)
         return args
 
@@ -124,7 +124,7 @@ _EQUAL = "it must be the same on all servers: use psserve's own option of that n
 _MODEL = "the zoo says what a server runs: remove it"
 _PAIRING = "it pairs prefill and decode servers: remove it (--transfer chooses the transfer backend)"
 _KEY = "psserve makes a new key for each fleet: remove it, and give clients theirs with --api-key"
-RESERVED = {
+RESERVED_ARGUMENTS = {
     **dict.fromkeys(("--host", "--port", "--nccl-port", "--grpc-mode", "--smg-grpc-mode", "--sidecar"), _ADDRESS),
     **dict.fromkeys(("--device", "--base-gpu-id", "--gpu-id-step", "--tp-size", "--tensor-parallel-size"), _PLACE),
     **dict.fromkeys(("--pp-size", "--pipeline-parallel-size", "--dp-size", "--data-parallel-size"), _ONE_NODE),
@@ -142,7 +142,7 @@ RESERVED = {
 """SGLang's argument -> why it is not the user's, and what to do. Its abbreviations, which SGLang takes, count too."""
 
 
-def refusal(arguments: Sequence[str], role: Role | None = None) -> str | None:
+def why_refused(arguments: Sequence[str], role: Role | None = None) -> str | None:
     """Why these arguments cannot be handed to a server, in one line; None if they can.
 
     With a `role`, those that its workers refuse are refused here, before anything starts.
@@ -162,4 +162,4 @@ def refusal(arguments: Sequence[str], role: Role | None = None) -> str | None:
 def _reason(name: str) -> str | None:
     if name.startswith("--disaggregation-"):
         return _PAIRING
-    return next((reason for flag, reason in RESERVED.items() if flag.startswith(name)), None)
+    return next((reason for flag, reason in RESERVED_ARGUMENTS.items() if flag.startswith(name)), None)

@@ -12,30 +12,32 @@ from collections.abc import Mapping, Sequence
 from psserve.errors import PlanError
 from psserve.fleet.plan.devices import Gpu, Machine
 from psserve.fleet.plan.memory import GPU_SERVER_BYTES, SMALLEST_POOL, Budget, ServerMemory, amount, usable_bytes
-from psserve.fleet.plan.slots import Slot
+from psserve.fleet.plan.planned import PlannedServer
 
 CPU_KV_TOKENS = 16_384
 
-Placed = Sequence[tuple[Slot, tuple[int, ...]]]
+Placed = Sequence[tuple[PlannedServer, tuple[int, ...]]]
 """Servers, each with the indices of its GPUs."""
 
 
-def fit_cpu(machine: Machine, budget: Budget, slots: Sequence[Slot], taken: int = 0) -> list[ServerMemory]:
+def fit_cpu(machine: Machine, budget: Budget, servers: Sequence[PlannedServer], taken: int = 0) -> list[ServerMemory]:
     """What each server takes of main memory, of which running servers hold `taken` bytes already.
 
     Raises:
         PlanError: weights and pools alone are more than the machine's memory.
     """
-    for slot in slots:
-        if slot.options.memory_fraction is not None:
-            raise PlanError(f"{slot.table}.memory_fraction is a part of a GPU's memory: on CPU give kv_tokens instead")
-    found = [budget.memory(slot.options.kv_tokens or CPU_KV_TOKENS, gpus=0) for slot in slots]
+    for server in servers:
+        if server.options.memory_fraction is not None:
+            raise PlanError(
+                f"{server.table}.memory_fraction is a part of a GPU's memory: on CPU give kv_tokens instead"
+            )
+    found = [budget.memory(server.options.kv_tokens or CPU_KV_TOKENS, gpus=0) for server in servers]
     need = taken + sum(memory.total_bytes for memory in found)
     if need > machine.total_bytes:
         parts = [
-            f"{slot.name} {amount(memory.weight_bytes)} weights"
+            f"{server.name} {amount(memory.weight_bytes)} weights"
             f" + {amount(memory.kv_bytes)} KV ({memory.kv_tokens} tokens)"
-            for slot, memory in zip(slots, found, strict=True)
+            for server, memory in zip(servers, found, strict=True)
         ]
         raise PlanError(
             f"this machine has {amount(machine.total_bytes)} of memory, and the servers need {amount(need)}:"
@@ -50,32 +52,32 @@ def fit_gpus(gpus: Sequence[Gpu], budget: Budget, placed: Placed, taken: Mapping
     Raises:
         PlanError: a GPU would be used over its memory.
     """
-    asked = [budget.asked(slot, tuple(gpus[i] for i in on)) for slot, on in placed]
+    asked = [budget.asked(server, tuple(gpus[i] for i in on)) for server, on in placed]
     shares: dict[int, int] = {}
     for gpu in (gpus[i] for i in sorted({i for _, on in placed for i in on})):
-        here = [(slot, tokens) for (slot, on), tokens in zip(placed, asked, strict=True) if gpu.index in on]
+        here = [(server, tokens) for (server, on), tokens in zip(placed, asked, strict=True) if gpu.index in on]
         shares[gpu.index] = _share(gpu, budget, here, taken.get(gpu.index, 0))
     return [
-        budget.memory(tokens or budget.tokens(slot, min(shares[i] for i in on)), len(on))
-        for (slot, on), tokens in zip(placed, asked, strict=True)
+        budget.memory(tokens or budget.tokens(server, min(shares[i] for i in on)), len(on))
+        for (server, on), tokens in zip(placed, asked, strict=True)
     ]
 
 
-def _share(gpu: Gpu, budget: Budget, here: Sequence[tuple[Slot, int | None]], taken: int) -> int:
+def _share(gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int) -> int:
     """Bytes of this GPU for the KV cache of each of its servers that asked for no certain size."""
-    fixed = taken + sum(budget.fixed(slot) + budget.kv(slot, tokens or 0) for slot, tokens in here)
-    smallest = [budget.kv(slot, SMALLEST_POOL) for slot, tokens in here if tokens is None]
+    fixed = taken + sum(budget.fixed(server) + budget.kv(server, tokens or 0) for server, tokens in here)
+    smallest = [budget.kv(server, SMALLEST_POOL) for server, tokens in here if tokens is None]
     if fixed + sum(smallest) > usable_bytes(gpu):
         raise PlanError(_overfull(gpu, budget, here, taken, fixed + sum(smallest)))
     return (usable_bytes(gpu) - fixed) // max(1, len(smallest))
 
 
-def _overfull(gpu: Gpu, budget: Budget, here: Sequence[tuple[Slot, int | None]], taken: int, need: int) -> str:
+def _overfull(gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, need: int) -> str:
     parts = [
-        f"{slot.name} {amount(budget.fixed(slot) - GPU_SERVER_BYTES)} weights"
-        f" + {amount(budget.kv(slot, tokens or SMALLEST_POOL))} KV"
+        f"{server.name} {amount(budget.fixed(server) - GPU_SERVER_BYTES)} weights"
+        f" + {amount(budget.kv(server, tokens or SMALLEST_POOL))} KV"
         f" ({tokens or f'at least {SMALLEST_POOL}'} tokens) + {amount(GPU_SERVER_BYTES)} CUDA"
-        for slot, tokens in here
+        for server, tokens in here
     ]
     return (
         f"GPU {gpu.index} ({gpu.name}) has {amount(usable_bytes(gpu))} to plan with ({amount(gpu.free_bytes)} free,"

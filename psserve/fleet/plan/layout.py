@@ -28,14 +28,14 @@ def router_config_path(run: Path) -> Path:
     return run / "router.json"
 
 
-def checkpoint_path(run: Path, module: str, edition: int = 1) -> Path:
-    """Of a module's edition. `~` is in no module's name."""
-    return run / "checkpoints" / (module if edition == 1 else f"{module}~{edition}")
+def checkpoint_path(run: Path, module: str, version: int = 1) -> Path:
+    """Of a module's version. `~` is in no module's name."""
+    return run / "checkpoints" / (module if version == 1 else f"{module}~{version}")
 
 
-def decode_name(module: str, replica: int, edition: int = 1) -> str:
-    """A decode server's name. While a module's weights are replaced, servers of two editions run."""
-    return f"decode-{module}-{replica}" if edition == 1 else f"decode-{module}-{replica}-v{edition}"
+def decode_name(module: str, replica: int, version: int = 1) -> str:
+    """A decode server's name. While a module's weights are replaced, servers of two versions run."""
+    return f"decode-{module}-{replica}" if version == 1 else f"decode-{module}-{replica}-v{version}"
 
 
 def tmp_dir(zoo: Path) -> Path:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from psserve.errors import PlanError
 from psserve.fleet.plan.devices import Gpu
-from psserve.fleet.plan.slots import Slot
+from psserve.fleet.plan.planned import PlannedServer
 from psserve.zoo import Base
 
 GIB = 1024**3
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+KV_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GPU_UNPLANNED = 0.1
 """Part of a GPU's whole memory that no server is planned into: activations, fragmentation, other programs."""
 GPU_SERVER_BYTES = int(2.5 * GIB)
@@ -30,7 +30,7 @@ class KvShape:
 
     @property
     def token_bytes(self) -> int:
-        return 2 * self.layers * self.kv_heads * self.head_dim * DTYPE_BYTES[self.dtype]
+        return 2 * self.layers * self.kv_heads * self.head_dim * KV_DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Budget:
     @classmethod
     def of(cls, base: Base, dtype: str, page: int) -> Budget:
         """For servers of `base` and its modules in the given dtype, with KV pages of `page` tokens."""
-        scale = DTYPE_BYTES[dtype] / DTYPE_BYTES.get(base.dtype, 2)
+        scale = KV_DTYPE_BYTES[dtype] / KV_DTYPE_BYTES.get(base.dtype, 2)
         shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, dtype)
         return cls(int(base.weight_bytes * scale), shape.token_bytes, page)
 
@@ -79,35 +79,35 @@ class Budget:
             overhead_bytes=gpus * GPU_SERVER_BYTES,
         )
 
-    def fixed(self, slot: Slot) -> int:
+    def fixed(self, server: PlannedServer) -> int:
         """Bytes on each of its GPUs that a server takes beside its KV cache."""
-        return self.weight_bytes // slot.options.tp + GPU_SERVER_BYTES
+        return self.weight_bytes // server.options.tp + GPU_SERVER_BYTES
 
-    def kv(self, slot: Slot, tokens: int) -> int:
+    def kv(self, server: PlannedServer, tokens: int) -> int:
         """Bytes on each of its GPUs that `tokens` of KV cache take."""
-        return tokens * self.token_bytes // slot.options.tp
+        return tokens * self.token_bytes // server.options.tp
 
-    def tokens(self, slot: Slot, room: int) -> int:
+    def tokens(self, server: PlannedServer, room: int) -> int:
         """How much KV cache goes into `room` bytes on each of its GPUs."""
-        return room * slot.options.tp // self.token_bytes
+        return room * server.options.tp // self.token_bytes
 
-    def asked(self, slot: Slot, gpus: tuple[Gpu, ...]) -> int | None:
+    def asked(self, server: PlannedServer, gpus: tuple[Gpu, ...]) -> int | None:
         """KV tokens that a server's options ask for on these GPUs; None: as many as fit.
 
         Raises:
             PlanError: its memory_fraction leaves no KV cache.
         """
-        fraction = slot.options.memory_fraction
+        fraction = server.options.memory_fraction
         if fraction is None:
-            return slot.options.kv_tokens
+            return server.options.kv_tokens
         whole = min(gpu.total_bytes for gpu in gpus)
-        tokens = self.tokens(slot, int(whole * fraction) - self.fixed(slot))
+        tokens = self.tokens(server, int(whole * fraction) - self.fixed(server))
         if tokens < SMALLEST_POOL:
-            least = self.fixed(slot) + self.kv(slot, SMALLEST_POOL)
+            least = self.fixed(server) + self.kv(server, SMALLEST_POOL)
             raise PlanError(
-                f"{slot.table}.memory_fraction = {fraction:g} of {amount(whole)} is {amount(int(whole * fraction))},"
-                f" and {slot.name} needs {amount(least)} at least: {amount(self.fixed(slot))} for weights and CUDA, the"
-                f" rest for {SMALLEST_POOL} tokens of KV cache; raise it"
+                f"{server.table}.memory_fraction = {fraction:g} of {amount(whole)} is {amount(int(whole * fraction))},"
+                f" and {server.name} needs {amount(least)} at least: {amount(self.fixed(server))} for weights and CUDA,"
+                f" the rest for {SMALLEST_POOL} tokens of KV cache; raise it"
             )
         return tokens
 

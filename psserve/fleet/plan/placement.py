@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from psserve.errors import PlanError
-from psserve.fleet.plan.slots import Slot
+from psserve.fleet.plan.planned import PlannedServer
 
-Need = Callable[[Slot], int]
+Need = Callable[[PlannedServer], int]
 """Bytes that a server surely takes on each of its GPUs."""
 
 
@@ -22,46 +22,50 @@ class Placer:
         self._left = list(left)
         self._need = need
 
-    def place(self, slots: Sequence[Slot], pool: Collection[int]) -> list[tuple[int, ...]]:
+    def place(self, servers: Sequence[PlannedServer], pool: Collection[int]) -> list[tuple[int, ...]]:
         """The GPUs of each server, of those in `pool` where its options name none.
 
         Raises:
             PlanError: a GPU does not exist, or the pool has no `tp` neighbouring ones.
         """
-        choosy_first = sorted(slots, key=lambda slot: slot.options.gpus is None)  # others then keep out of their way
-        on = {slot.name: self._place(slot, pool) for slot in choosy_first}
-        return [on[slot.name] for slot in slots]
+        choosy_first = sorted(
+            servers, key=lambda server: server.options.gpus is None
+        )  # others then keep out of their way
+        on = {server.name: self._place(server, pool) for server in choosy_first}
+        return [on[server.name] for server in servers]
 
-    def _place(self, slot: Slot, pool: Collection[int]) -> tuple[int, ...]:
-        groups = slot.options.gpu_groups()
+    def _place(self, server: PlannedServer, pool: Collection[int]) -> tuple[int, ...]:
+        groups = server.options.gpu_groups()
         if groups is not None:
-            self._require(slot)
-            group = groups[slot.replica % len(groups)]
+            self._require(server)
+            group = groups[server.replica % len(groups)]
         else:
-            group = max(self._groups(slot, pool), key=lambda ids: min(self._left[i] for i in ids))
+            group = max(self._groups(server, pool), key=lambda ids: min(self._left[i] for i in ids))
         for i in group:
-            self._left[i] -= self._need(slot)
+            self._left[i] -= self._need(server)
         return group
 
-    def _require(self, slot: Slot) -> None:
-        for i in slot.options.gpus or ():
+    def _require(self, server: PlannedServer) -> None:
+        for i in server.options.gpus or ():
             if i >= len(self._left):
                 raise PlanError(
-                    f"{slot.table}.gpus = {list(slot.options.gpus or ())}: there is no GPU {i}, the visible ones are"
-                    f" {_listed(range(len(self._left)))} (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
+                    f"{server.table}.gpus = {list(server.options.gpus or ())}: there is no GPU {i}, the visible ones"
+                    f" are {_listed(range(len(self._left)))} (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
                 )
 
-    def _groups(self, slot: Slot, pool: Collection[int]) -> list[tuple[int, ...]]:
-        groups = neighbours(pool, slot.options.tp)
+    def _groups(self, server: PlannedServer, pool: Collection[int]) -> list[tuple[int, ...]]:
+        groups = neighbours(pool, server.options.tp)
         if not groups:
             raise PlanError(
-                f"{slot.table}.tp = {slot.options.tp}: {slot.name} would need {slot.options.tp} neighbouring GPUs, and"
-                f" there are {_listed(sorted(pool))} for it; lower tp or set gpus"
+                f"{server.table}.tp = {server.options.tp}: {server.name} would need {server.options.tp} neighbouring"
+                f" GPUs, and there are {_listed(sorted(pool))} for it; lower tp or set gpus"
             )
         return groups
 
 
-def place_fleet(placer: Placer, count: int, prefill: Sequence[Slot], decode: Sequence[Slot]) -> list[tuple[int, ...]]:
+def place_fleet(
+    placer: Placer, count: int, prefill: Sequence[PlannedServer], decode: Sequence[PlannedServer]
+) -> list[tuple[int, ...]]:
     """The GPUs of all servers of a new fleet on a machine of `count` GPUs, prefill servers first.
 
     Raises:
@@ -71,21 +75,21 @@ def place_fleet(placer: Placer, count: int, prefill: Sequence[Slot], decode: Seq
     return on + placer.place(decode, decode_pool(count, on, decode))
 
 
-def prefill_pool(count: int, prefill: Sequence[Slot], decode: Sequence[Slot]) -> Collection[int]:
+def prefill_pool(count: int, prefill: Sequence[PlannedServer], decode: Sequence[PlannedServer]) -> Collection[int]:
     """GPUs for prefill servers that name none: as many as they need, while enough are left for decode servers."""
-    claimed = {i for slot in decode for i in slot.options.gpus or ()}
+    claimed = {i for server in decode for i in server.options.gpus or ()}
     pool = [i for i in range(count) if i not in claimed] or list(range(count))
-    wanted = sum(slot.options.tp for slot in prefill)
-    kept = max((slot.options.tp for slot in decode if slot.options.gpus is None), default=0)
+    wanted = sum(server.options.tp for server in prefill)
+    kept = max((server.options.tp for server in decode if server.options.gpus is None), default=0)
     apart = min(wanted, len(pool) - kept)
-    return pool[:apart] if apart >= max((slot.options.tp for slot in prefill), default=1) else pool
+    return pool[:apart] if apart >= max((server.options.tp for server in prefill), default=1) else pool
 
 
-def decode_pool(count: int, prefill_on: Sequence[tuple[int, ...]], decode: Sequence[Slot]) -> Collection[int]:
+def decode_pool(count: int, prefill_on: Sequence[tuple[int, ...]], decode: Sequence[PlannedServer]) -> Collection[int]:
     """GPUs for decode servers that name none: those without prefill servers, if they are enough."""
     used = {i for group in prefill_on for i in group}
     rest = [i for i in range(count) if i not in used]
-    largest = max((slot.options.tp for slot in decode if slot.options.gpus is None), default=1)
+    largest = max((server.options.tp for server in decode if server.options.gpus is None), default=1)
     return rest if neighbours(rest, largest) else range(count)
 
 

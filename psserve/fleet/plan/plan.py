@@ -14,6 +14,7 @@ from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, place_fleet
+from psserve.fleet.plan.planned import PlannedServer, chosen_modules, planned_decode, planned_prefill, planned_spare
 from psserve.fleet.plan.ports import ServerPorts, fleet_ports
 from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.router_config import router_config
@@ -26,8 +27,7 @@ from psserve.fleet.plan.sglang_args import (
     server_args,
     server_env,
 )
-from psserve.fleet.plan.slots import Slot, chosen_modules, module_slots, prefill_slots, spare_slots
-from psserve.fleet.plan.spec import Checkpoint, FleetPlan, PlanBasis, RouterSpec, ServerSpec
+from psserve.fleet.plan.spec import FleetPlan, PlanBasis, PlannedCheckpoint, RouterSpec, ServerSpec
 from psserve.zoo import Base, Module, Zoo
 
 
@@ -51,18 +51,18 @@ def make_plan(
     modules = chosen_modules(zoo, options)
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
     settings = engine_settings(zoo.base, options, machine)
-    prefill = prefill_slots(zoo.base, options)
-    decode = _decode_slots(zoo.base, modules, options, run)
-    slots = prefill + decode
-    check_devices(zoo.base, settings, slots)
-    placed, memory = _fit(zoo.base, machine, settings, prefill, decode, spare_slots(zoo.base, options))
+    prefill = planned_prefill(zoo.base, options)
+    decode = _all_decode(zoo.base, modules, options, run)
+    planned = prefill + decode
+    check_devices(zoo.base, settings, planned)
+    placed, memory = _fit(zoo.base, machine, settings, prefill, decode, planned_spare(zoo.base, options))
     smallest = min(one.kv_tokens for one in memory)
     settings = within_pool(settings, smallest, explicit=options.context_length is not None)
     basis = PlanBasis(options=options, machine=machine, settings=settings, environ=environ)
-    router_port, ports = fleet_ports(options.router, slots)
+    router_port, ports = fleet_ports(options.router, planned)
     servers = tuple(
-        make_server(zoo, basis, slot, gpus=gpus, memory=one, ports=its)
-        for slot, gpus, one, its in zip(slots, placed, memory, ports, strict=True)
+        make_server(zoo, basis, server, gpus=gpus, memory=one, ports=its)
+        for server, gpus, one, its in zip(planned, placed, memory, ports, strict=True)
     )
     return FleetPlan(
         zoo=zoo.path,
@@ -70,7 +70,7 @@ def make_plan(
         servers=servers,
         router=_router(zoo, basis, modules, servers, router_port, keys),
         checkpoints=tuple(
-            Checkpoint(module=module.name, path=layout.checkpoint_path(run, module.name)) for module in modules
+            PlannedCheckpoint(module=module.name, path=layout.checkpoint_path(run, module.name)) for module in modules
         ),
         basis=basis,
         run_dir=run,
@@ -79,30 +79,36 @@ def make_plan(
 
 
 def make_server(
-    zoo: Zoo, basis: PlanBasis, slot: Slot, *, gpus: tuple[int, ...], memory: ServerMemory, ports: ServerPorts
+    zoo: Zoo,
+    basis: PlanBasis,
+    server: PlannedServer,
+    *,
+    gpus: tuple[int, ...],
+    memory: ServerMemory,
+    ports: ServerPorts,
 ) -> ServerSpec:
-    """The server that a slot becomes with this device, memory and ports."""
+    """The command, environment and files of a planned server with this device, memory and ports."""
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
-    rendezvous = tmp / f"rendezvous-{slot.name}"
-    publishes = basis.options.router.kv_events and slot.role == "prefill"
-    kv_events = kv_event_addresses(tmp, slot.name) if publishes else None
+    rendezvous = tmp / f"rendezvous-{server.name}"
+    publishes = basis.options.router.kv_events and server.role == "prefill"
+    kv_events = kv_event_addresses(tmp, server.name) if publishes else None
     args = server_args(
         basis.settings,
-        role=slot.role,
-        checkpoint=slot.checkpoint,
-        served_name=slot.module or zoo.base.name,
+        role=server.role,
+        checkpoint=server.checkpoint,
+        served_name=server.module or zoo.base.name,
         port=ports.http,
         dist_port=ports.dist,
         bootstrap_port=ports.bootstrap,
         gpus=gpus,
         kv_tokens=memory.kv_tokens,
         kv_events=kv_events,
-        extra=slot.options.args,
+        extra=server.options.args,
     )
     return ServerSpec(
-        name=slot.name,
-        role=slot.role,
-        module=slot.module,
+        name=server.name,
+        role=server.role,
+        module=server.module,
         host=LOOPBACK,
         port=ports.http,
         bootstrap_port=ports.bootstrap,
@@ -110,39 +116,39 @@ def make_server(
         memory=memory,
         max_running_requests=basis.settings.max_running_requests,
         command=(sys.executable, "-m", "psserve.engine.worker", *args),
-        env=server_env(basis.settings, basis.environ, tmp_dir=tmp, rendezvous=rendezvous, extra=slot.options.env),
-        log=layout.log_path(run, slot.name),
+        env=server_env(basis.settings, basis.environ, tmp_dir=tmp, rendezvous=rendezvous, extra=server.options.env),
+        log=layout.log_path(run, server.name),
         rendezvous=rendezvous,
         kv_events=kv_events,
     )
 
 
-def _decode_slots(base: Base, modules: Sequence[Module], options: FleetOptions, run: Path) -> list[Slot]:
-    slots: list[Slot] = []
+def _all_decode(base: Base, modules: Sequence[Module], options: FleetOptions, run: Path) -> list[PlannedServer]:
+    planned: list[PlannedServer] = []
     for module in modules:
-        slots += module_slots(module.name, module.aliases, layout.checkpoint_path(run, module.name), options)
+        planned += planned_decode(module.name, module.aliases, layout.checkpoint_path(run, module.name), options)
     if options.serve_base:
-        slots += module_slots(base.name, (), base.path, options)
-    return slots
+        planned += planned_decode(base.name, (), base.path, options)
+    return planned
 
 
 def _fit(
     base: Base,
     machine: Machine,
     settings: EngineSettings,
-    prefill: Sequence[Slot],
-    decode: Sequence[Slot],
-    spare: Sequence[Slot],
+    prefill: Sequence[PlannedServer],
+    decode: Sequence[PlannedServer],
+    spare: Sequence[PlannedServer],
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server, prefill servers first; spare ones only take up room."""
     budget = Budget.of(base, settings.dtype, settings.page_size)
-    slots = [*prefill, *decode, *spare]
+    planned = [*prefill, *decode, *spare]
     count = len(prefill) + len(decode)
     if settings.device == "cpu":
-        return [()] * count, fit_cpu(machine, budget, slots)[:count]
+        return [()] * count, fit_cpu(machine, budget, planned)[:count]
     placer = Placer([usable_bytes(gpu) for gpu in machine.gpus], budget.fixed)
     placed = place_fleet(placer, len(machine.gpus), prefill, [*decode, *spare])
-    memory = fit_gpus(machine.gpus, budget, list(zip(slots, placed, strict=True)), taken={})
+    memory = fit_gpus(machine.gpus, budget, list(zip(planned, placed, strict=True)), taken={})
     return placed[:count], memory[:count]
 
 

@@ -12,15 +12,15 @@ from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, decode_pool
 from psserve.fleet.plan.plan import make_server
+from psserve.fleet.plan.planned import PlannedServer, planned_decode
 from psserve.fleet.plan.ports import more_ports
 from psserve.fleet.plan.router_config import module_config, worker_config
 from psserve.fleet.plan.settings import check_devices, within_pool
-from psserve.fleet.plan.slots import Slot, module_slots
-from psserve.fleet.plan.spec import Checkpoint, FleetPlan, ModulePlan, ServerSpec
+from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint, ServerSpec
 from psserve.zoo import Zoo
 
 
-def plan_module(zoo: Zoo, plan: FleetPlan, name: str, edition: int = 1) -> ModulePlan:
+def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> ModulePlan:
     """Plan the servers of the module `name` beside those of `plan`, which all go on running. Writes and starts nothing.
 
     They get free ports and, where the options ask for no certain size, KV pools as large as the smallest in the fleet:
@@ -31,48 +31,52 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, edition: int = 1) -> Modul
         PlanError: they do not fit beside the running servers.
     """
     module = zoo.module(name)
-    checkpoint = layout.checkpoint_path(plan.run_dir, module.name, edition)
-    slots = module_slots(module.name, module.aliases, checkpoint, plan.basis.options, edition)
-    slots = [_sized(slot, plan) for slot in slots]
-    check_devices(zoo.base, plan.basis.settings, slots)
-    placed, memory = _fit(zoo, plan, slots)
+    checkpoint = layout.checkpoint_path(plan.run_dir, module.name, version)
+    planned = planned_decode(module.name, module.aliases, checkpoint, plan.basis.options, version)
+    planned = [_sized(server, plan) for server in planned]
+    check_devices(zoo.base, plan.basis.settings, planned)
+    placed, memory = _fit(zoo, plan, planned)
     within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
     servers = tuple(
-        make_server(zoo, plan.basis, slot, gpus=gpus, memory=one, ports=ports)
-        for slot, gpus, one, ports in zip(slots, placed, memory, more_ports(slots, _taken_ports(plan)), strict=True)
+        make_server(zoo, plan.basis, server, gpus=gpus, memory=one, ports=ports)
+        for server, gpus, one, ports in zip(
+            planned, placed, memory, more_ports(planned, _taken_ports(plan)), strict=True
+        )
     )
     return ModulePlan(
         module=module.name,
-        edition=edition,
+        version=version,
         servers=servers,
-        checkpoint=Checkpoint(module=module.name, path=checkpoint),
-        entry=module_config(module, edition),
-        workers=tuple(worker_config(server, edition) for server in servers),
+        checkpoint=PlannedCheckpoint(module=module.name, path=checkpoint),
+        entry=module_config(module, version),
+        workers=tuple(worker_config(server, version) for server in servers),
     )
 
 
-def _sized(slot: Slot, plan: FleetPlan) -> Slot:
-    """The slot with a free port and a certain pool size."""
-    options = slot.options
+def _sized(server: PlannedServer, plan: FleetPlan) -> PlannedServer:
+    """The server with a free port and a certain pool size."""
+    options = server.options
     if options.kv_tokens is None and options.memory_fraction is None:
         smallest = min(server.memory.kv_tokens for server in plan.servers)
         options = options.model_copy(update={"kv_tokens": smallest})
-    return replace(slot, port=None, options=options)
+    return replace(server, port=None, options=options)
 
 
-def _fit(zoo: Zoo, plan: FleetPlan, slots: Sequence[Slot]) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
+def _fit(
+    zoo: Zoo, plan: FleetPlan, planned: Sequence[PlannedServer]
+) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server, beside those of the running ones."""
     machine, settings = plan.basis.machine, plan.basis.settings
     budget = Budget.of(zoo.base, settings.dtype, settings.page_size)
     try:
         if settings.device == "cpu":
             running = sum(server.memory.total_bytes for server in plan.servers)
-            return [()] * len(slots), fit_cpu(machine, budget, slots, running)
+            return [()] * len(planned), fit_cpu(machine, budget, planned, running)
         taken = _taken_bytes(plan.servers)
         placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)
         prefill_on = [server.gpus for server in plan.servers if server.role == "prefill"]
-        placed = placer.place(slots, decode_pool(len(machine.gpus), prefill_on, slots))
-        return placed, fit_gpus(machine.gpus, budget, list(zip(slots, placed, strict=True)), taken)
+        placed = placer.place(planned, decode_pool(len(machine.gpus), prefill_on, planned))
+        return placed, fit_gpus(machine.gpus, budget, list(zip(planned, placed, strict=True)), taken)
     except PlanError as error:
         raise PlanError(f"{error} (decode.spare in fleet.toml keeps room for live changes)") from error
 

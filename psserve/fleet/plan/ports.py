@@ -14,8 +14,8 @@ from pathlib import Path
 
 from psserve.errors import PlanError
 from psserve.fleet.options.options import RouterOptions
+from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.sglang_args import LOOPBACK
-from psserve.fleet.plan.slots import Slot
 
 _ROUTER = "router.port (--port)"
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -34,41 +34,43 @@ class ServerPorts:
     """Prefill servers only: where decode servers find it."""
 
 
-def fleet_ports(router: RouterOptions, slots: Sequence[Slot]) -> tuple[int, list[ServerPorts]]:
+def fleet_ports(router: RouterOptions, servers: Sequence[PlannedServer]) -> tuple[int, list[ServerPorts]]:
     """The router's port, and those of each server of a new fleet.
 
     Raises:
         PlanError: a given port is taken, or given twice.
     """
     given = {_ROUTER: router.port} if router.port else {}
-    given |= {f"{slot.table}.ports[{slot.replica}]": slot.port for slot in slots if slot.port}
+    given |= {f"{server.table}.ports[{server.replica}]": server.port for server in servers if server.port}
     given |= {
-        f"{slot.table}.bootstrap_ports[{slot.replica}]": slot.bootstrap_port for slot in slots if slot.bootstrap_port
+        f"{server.table}.bootstrap_ports[{server.replica}]": server.bootstrap_port
+        for server in servers
+        if server.bootstrap_port
     }
     require_different(given)
     for key, port in given.items():
         require_free(port, router.host if key == _ROUTER else LOOPBACK, key)
-    free = iter(free_ports(1 + 3 * len(slots), frozenset(given.values())))
-    return router.port or next(free), _deal(slots, free)
+    free = iter(free_ports(1 + 3 * len(servers), frozenset(given.values())))
+    return router.port or next(free), _deal(servers, free)
 
 
-def more_ports(slots: Sequence[Slot], taken: frozenset[int]) -> list[ServerPorts]:
+def more_ports(servers: Sequence[PlannedServer], taken: frozenset[int]) -> list[ServerPorts]:
     """Free ports for servers that join a running fleet, which has `taken`.
 
     Raises:
         PlanError: there are not enough.
     """
-    return _deal(slots, iter(free_ports(3 * len(slots), taken)))
+    return _deal(servers, iter(free_ports(3 * len(servers), taken)))
 
 
-def _deal(slots: Sequence[Slot], free: Iterator[int]) -> list[ServerPorts]:
+def _deal(servers: Sequence[PlannedServer], free: Iterator[int]) -> list[ServerPorts]:
     return [
         ServerPorts(
-            http=slot.port or next(free),
+            http=server.port or next(free),
             dist=next(free),
-            bootstrap=(slot.bootstrap_port or next(free)) if slot.role == "prefill" else None,
+            bootstrap=(server.bootstrap_port or next(free)) if server.role == "prefill" else None,
         )
-        for slot in slots
+        for server in servers
     ]
 
 

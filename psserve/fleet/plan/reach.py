@@ -21,7 +21,7 @@ def check_reach(options: FleetOptions, keys: ClientKeys) -> None:
         server_context(options.folder / router.ssl_certfile, options.folder / router.ssl_keyfile)
 
 
-def warnings(options: FleetOptions, keys: ClientKeys) -> list[str]:
+def reach_warnings(options: FleetOptions, keys: ClientKeys) -> list[str]:
     """What a user should know who opens a router to other machines."""
     if is_loopback(options.router.host):
         return []

@@ -67,8 +67,8 @@ def router_config(
         raise PlanError(f"the router cannot serve this: {error.errors(include_url=False)[0]['msg']}") from error
 
 
-def module_config(module: Module, edition: int = 1) -> ModuleConfig:
-    """A module of the zoo. `edition` counts replacements of its weights in a running fleet."""
+def module_config(module: Module, version: int = 1) -> ModuleConfig:
+    """A module of the zoo. `version` counts replacements of its weights in a running fleet."""
     return ModuleConfig(
         name=module.name,
         aliases=module.aliases,
@@ -76,17 +76,17 @@ def module_config(module: Module, edition: int = 1) -> ModuleConfig:
         examples=module.examples,
         created=module.created,
         path=str(module.path),
-        edition=edition,
+        version=version,
     )
 
 
-def worker_config(server: ServerSpec, edition: int = 1) -> WorkerConfig:
-    """A planned server. `edition`: that of its module."""
+def worker_config(server: ServerSpec, version: int = 1) -> WorkerConfig:
+    """A planned server. `version`: that of its module."""
     return WorkerConfig(
         name=server.name,
         role=server.role,
         module=server.module,
-        edition=edition,
+        version=version,
         host=server.host,
         port=server.port,
         bootstrap_port=server.bootstrap_port,

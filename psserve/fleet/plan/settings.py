@@ -8,8 +8,8 @@ from dataclasses import replace
 from psserve.errors import PlanError
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.devices import Machine, choose
+from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.sglang_args import EngineSettings, reserved_tokens
-from psserve.fleet.plan.slots import Slot
 from psserve.zoo import Base
 from psserve.zoo.disk.storage import read_json
 
@@ -60,20 +60,20 @@ def within_pool(settings: EngineSettings, kv_tokens: int, *, explicit: bool) -> 
     return replace(settings, context_length=longest)
 
 
-def check_devices(base: Base, settings: EngineSettings, slots: Iterable[Slot]) -> None:
+def check_devices(base: Base, settings: EngineSettings, servers: Iterable[PlannedServer]) -> None:
     """Check what servers ask of GPUs against the kind of device and the base's attention heads.
 
     Raises:
         PlanError: GPUs are asked for on CPU, or the heads cannot be shared out to `tp` GPUs.
     """
-    for slot in slots:
-        tp = slot.options.tp
+    for server in servers:
+        tp = server.options.tp
         if settings.device == "cpu":
-            for key, given in (("gpus", slot.options.gpus is not None), ("tp", tp > 1)):
+            for key, given in (("gpus", server.options.gpus is not None), ("tp", tp > 1)):
                 if given:
-                    raise PlanError(f"{slot.table}.{key} needs GPUs, and this fleet runs on CPU: remove it")
+                    raise PlanError(f"{server.table}.{key} needs GPUs, and this fleet runs on CPU: remove it")
         elif tp > 1:
-            _check_heads(base, slot.table, tp)
+            _check_heads(base, server.table, tp)
 
 
 def _check_heads(base: Base, table: str, tp: int) -> None:

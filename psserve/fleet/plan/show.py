@@ -11,7 +11,19 @@ from typing import Any
 from psserve.fleet.plan.memory import amount
 from psserve.fleet.plan.spec import FleetPlan, ProcessSpec, ServerSpec
 
-COLUMNS = ("server", "role", "module", "device", "weights", "KV", "KV tokens", "CUDA", "of GPU", "port", "bootstrap")
+PLAN_COLUMNS = (
+    "server",
+    "role",
+    "module",
+    "device",
+    "weights",
+    "KV",
+    "KV tokens",
+    "CUDA",
+    "of GPU",
+    "port",
+    "bootstrap",
+)
 _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
 
 

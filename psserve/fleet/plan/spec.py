@@ -83,7 +83,7 @@ class RouterSpec(ProcessSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class PlannedCheckpoint:
     """A module whose checkpoint directory must be materialised before its servers start."""
 
     module: str
@@ -107,14 +107,14 @@ class ModulePlan:
     """One more module for a fleet that runs, or other weights for one that it serves."""
 
     module: str
-    edition: int
+    version: int
     """1 for a new module, raised by each replacement of its weights; a part of the names of servers and checkpoint."""
     servers: tuple[ServerSpec, ...]
-    checkpoint: Checkpoint
+    checkpoint: PlannedCheckpoint
     entry: ModuleConfig
-    """The module in RouterConfig.modules, with this edition."""
+    """The module in RouterConfig.modules, with this version."""
     workers: tuple[WorkerConfig, ...]
-    """Its servers in RouterConfig.workers, with this edition."""
+    """Its servers in RouterConfig.workers, with this version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class FleetPlan:
     base: str
     servers: tuple[ServerSpec, ...]
     router: RouterSpec
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[PlannedCheckpoint, ...]
     basis: PlanBasis
     run_dir: Path
     tmp_dir: Path

@@ -16,7 +16,7 @@ from psserve.fleet.run.member import Member
 _STYLE = {"ready": "green", "failed": "red", "down": "red", "restarting": "yellow"}
 
 
-class Progress:
+class StartProgress:
     """Plain lines: one for every change of state, and notes."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
@@ -40,7 +40,7 @@ class Progress:
         """The fleet is up, or will not be: from now on notes only."""
 
 
-class LiveProgress(Progress):
+class LiveStartProgress(StartProgress):
     """A table that is redrawn in place until the fleet is up."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -68,9 +68,9 @@ class LiveProgress(Progress):
         self._settled = True
 
 
-def progress_for(stream: TextIO) -> Progress:
+def progress_for(stream: TextIO) -> StartProgress:
     """The fitting kind for this stream."""
-    return LiveProgress(stream) if stream.isatty() else Progress(stream)
+    return LiveStartProgress(stream) if stream.isatty() else StartProgress(stream)
 
 
 def _table(members: Sequence[Member]) -> Table:

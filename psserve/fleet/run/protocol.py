@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-Command = Literal["add", "update", "remove", "reload", "keys"]
+ChangeCommand = Literal["add", "update", "remove", "reload", "keys"]
 LONGEST_LINE = 4096
 
 
@@ -31,7 +31,7 @@ class _Message(BaseModel):
 class ChangeRequest(_Message):
     """What is asked."""
 
-    command: Command
+    command: ChangeCommand
     module: str | None = None
     """A module's own name, no alias."""
 

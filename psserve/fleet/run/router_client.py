@@ -21,7 +21,7 @@ from psserve.errors import FleetError
 
 
 @dataclass(frozen=True)
-class Usage:
+class ChatUsage:
     """What one answer took, in tokens."""
 
     prompt_tokens: int
@@ -31,12 +31,12 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Event:
+class ChatEvent:
     """A piece of text, or one of the facts that come at the end."""
 
     text: str = ""
     finish_reason: str | None = None
-    usage: Usage | None = None
+    usage: ChatUsage | None = None
 
 
 # --- any server
@@ -153,7 +153,7 @@ class RouterClient(HttpClient):
         *,
         max_tokens: int | None = None,
         timeout_s: float = 600.0,
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[ChatEvent, None, None]:
         """Yield an answer as it comes. Closing the iterator cancels the request.
 
         Raises:
@@ -165,12 +165,12 @@ class RouterClient(HttpClient):
             body["max_tokens"] = max_tokens
         with self.post("/v1/chat/completions", body, timeout_s) as answer:
             try:
-                yield from events(answer)
+                yield from chat_events(answer)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise FleetError(f"the answer of {self.url} broke off: {error or type(error).__name__}") from error
 
 
-def events(pieces: Iterable[bytes]) -> Iterator[Event]:
+def chat_events(pieces: Iterable[bytes]) -> Iterator[ChatEvent]:
     """The events of a streamed answer, to its [DONE].
 
     Raises:
@@ -185,17 +185,17 @@ def events(pieces: Iterable[bytes]) -> Iterator[Event]:
             for choice in document.get("choices", ()):
                 text, reason = choice.get("delta", {}).get("content") or "", choice.get("finish_reason")
                 if text or reason:
-                    yield Event(text, reason)
+                    yield ChatEvent(text, reason)
             if document.get("usage"):
-                yield Event(usage=_usage(document["usage"]))
+                yield ChatEvent(usage=_usage(document["usage"]))
         if reader.ended:
             return
     raise FleetError("the answer broke off before its end")
 
 
-def _usage(found: dict[str, Any]) -> Usage:
+def _usage(found: dict[str, Any]) -> ChatUsage:
     details = found.get("prompt_tokens_details") or {}
-    return Usage(
+    return ChatUsage(
         prompt_tokens=found.get("prompt_tokens", 0),
         cached_tokens=details.get("cached_tokens") or 0,
         completion_tokens=found.get("completion_tokens", 0),

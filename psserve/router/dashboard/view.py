@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 import psserve
-from psserve.contracts.loads import Load
+from psserve.contracts.loads import ServerLoad
 from psserve.router.observability.activity import BUCKET_S, Activity, Bucket, Flow, Pair
 from psserve.router.observability.exchange import Exchange
 from psserve.router.state import RouterState
@@ -83,7 +83,7 @@ def _servers(state: RouterState) -> Iterable[Document]:
         yield {name: worker[name] for name in SHOWN_OF_WORKERS if name in worker}
 
 
-def _load(load: Load | None) -> Document:
+def _load(load: ServerLoad | None) -> Document:
     return {"load": None if load is None else load.model_dump()}
 
 

@@ -27,7 +27,7 @@ class Exchange:
     started: float = field(default_factory=monotonic)
     route: str = "-"
     module: str = "-"
-    edition: int | None = None
+    version: int | None = None
     """Of the module: counts replacements of its weights."""
     task: ModuleChoice | None = None
     """How the module was chosen, when the client left that to us."""
@@ -84,7 +84,7 @@ class Exchange:
 
     def accept(self, module: ModuleConfig) -> None:
         """The request was read and checked: it is for `module`."""
-        self.module, self.edition, self.accepted = module.name, module.edition, monotonic()
+        self.module, self.version, self.accepted = module.name, module.version, monotonic()
 
     def paired(self, sequence: SequenceRecord) -> None:
         """Both legs of `sequence` have answered; the first one names the request's workers."""
@@ -111,8 +111,8 @@ class Exchange:
         headers = {"Server": SERVER, "x-request-id": self.request_id}
         if self.module != "-":
             headers["x-psserve-module"] = self.module
-        if self.edition is not None:
-            headers["x-psserve-module-version"] = str(self.edition)
+        if self.version is not None:
+            headers["x-psserve-module-version"] = str(self.version)
         if self.task is not None:
             headers["x-psserve-task"] = self.task.outcome
             headers["x-psserve-task-confidence"] = f"{self.task.confidence:.4f}"

@@ -26,7 +26,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import psserve
-from psserve.contracts.router_config import Role
+from psserve.contracts.router_config import WorkerRole
 from psserve.router.observability.exchange import Exchange
 from psserve.router.observability.spans import CURRENT, LegSpan
 from psserve.router.observability.tracing import Tracing
@@ -105,7 +105,7 @@ class _Request:
         self._tracer, self._span, self._clock = tracer, span, clock
         self._below = trace.set_span_in_context(span)
 
-    def leg(self, role: Role, worker: str) -> LegSpan:
+    def leg(self, role: WorkerRole, worker: str) -> LegSpan:
         attributes = {"psserve.role": role, "psserve.worker": worker}
         span = self._tracer.start_span(
             f"{role} leg",

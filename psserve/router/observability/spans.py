@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
-from psserve.contracts.router_config import Role
+from psserve.contracts.router_config import WorkerRole
 
 
 class LegSpan:
@@ -30,20 +30,20 @@ UNTRACED = LegSpan()
 class RequestTrace(Protocol):
     """The trace of one request."""
 
-    def leg(self, role: Role, worker: str) -> LegSpan: ...
+    def leg(self, role: WorkerRole, worker: str) -> LegSpan: ...
 
 
 CURRENT: ContextVar[RequestTrace | None] = ContextVar("psserve_trace", default=None)
 
 
-def leg_span(role: Role, worker: str) -> LegSpan:
+def leg_span(role: WorkerRole, worker: str) -> LegSpan:
     """The span of a leg that is sent now to `worker`, in the trace of the request that is being served."""
     trace = CURRENT.get()
     return UNTRACED if trace is None else trace.leg(role, worker)
 
 
 @contextmanager
-def traced_leg(role: Role, worker: str, headers: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+def traced_leg(role: WorkerRole, worker: str, headers: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     """A span around a leg; gives the headers for the worker: `headers`, and whose child its spans are."""
     span = leg_span(role, worker)
     try:

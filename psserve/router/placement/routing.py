@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psserve.contracts.router_config import ModuleConfig, Role, RouterConfig
+from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerRole
 from psserve.errors import RequestError
 from psserve.router.body.checks import Body
 from psserve.router.body.completion import check_length
@@ -149,7 +149,9 @@ class Routing:
             self._choose("decode", self.decode, request, decodes),
         )
 
-    def _choose(self, role: Role, policy: Policy, request: Request, workers: Sequence[Worker]) -> tuple[Worker, Choice]:
+    def _choose(
+        self, role: WorkerRole, policy: Policy, request: Request, workers: Sequence[Worker]
+    ) -> tuple[Worker, Choice]:
         by_name = {worker.name: worker for worker in workers}
         choice = policy.choose(request, list(by_name))
         self.metrics.routing_decisions.labels(role, policy.name, choice.outcome).inc()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
-from psserve.contracts.router_config import Role
+from psserve.contracts.router_config import WorkerRole
 from psserve.errors import RequestError
 from psserve.router.workers.workers import Worker
 
@@ -40,7 +40,7 @@ class LegFailure(RequestError):
             retry_after=answer.retry_after,
         )
         self.worker = worker
-        self.role: Role = worker.config.role
+        self.role: WorkerRole = worker.config.role
         self.reason: Reason = reason
         self.detail = detail
         """The internal story, for the log only."""

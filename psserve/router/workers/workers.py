@@ -132,7 +132,7 @@ class Worker:
             "name": self.name,
             "role": self.config.role,
             "module": self.config.module,
-            "edition": self.config.edition,
+            "edition": self.config.version,
             "url": self.url,
             "state": self.state,
             "running": self.running,
@@ -153,7 +153,7 @@ class WorkerTable:
     def reconfigure(self, config: RouterConfig) -> None:
         """Know the workers and modules of `config` from now on. A worker that stays keeps its state.
 
-        Requests in flight are not touched: they hold on to their workers and to their module's edition.
+        Requests in flight are not touched: they hold on to their workers and to their module's version.
         """
         known = {worker.config: worker for worker in self.workers}
         self.workers = [
@@ -178,14 +178,14 @@ class WorkerTable:
         return listed | {worker.config.module for worker in self.decodes if worker.config.module is not None}
 
     def decodes_of(self, module: ModuleConfig) -> list[Worker]:
-        """The workers of this very edition, whether new requests still get it or not."""
-        wanted = (module.name, module.edition)
-        return [worker for worker in self.decodes if (worker.config.module, worker.config.edition) == wanted]
+        """The workers of this very version, whether new requests still get it or not."""
+        wanted = (module.name, module.version)
+        return [worker for worker in self.decodes if (worker.config.module, worker.config.version) == wanted]
 
     @contextmanager
     def hold(self, module: ModuleConfig) -> Iterator[None]:
-        """Note a request that may choose workers of this edition until it leaves: they are needed so long."""
-        key = (module.name, module.edition)
+        """Note a request that may choose workers of this version until it leaves: they are needed so long."""
+        key = (module.name, module.version)
         self._held[key] += 1
         try:
             yield
@@ -197,7 +197,7 @@ class WorkerTable:
     def describe(self) -> list[dict[str, Any]]:
         """The entries of `/workers`. `held`: requests in flight that may choose this worker."""
         return [
-            worker.describe() | {"held": self._held[worker.config.module, worker.config.edition]}
+            worker.describe() | {"held": self._held[worker.config.module, worker.config.version]}
             for worker in self.workers
         ]
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from psserve.cli.chat import command
 from psserve.errors import FleetError, UnknownModule
-from psserve.fleet.chat.chat import Conversation
+from psserve.fleet.chat.chat import Chat
 from psserve.fleet.run.router_client import RouterClient
 
 
@@ -72,14 +72,14 @@ def url() -> Iterator[str]:
 
 
 def test_answer_comes_in_pieces(url: str) -> None:
-    assert list(Conversation(RouterClient(url), "code").say("hi")) == ["Hel", "lo"]
+    assert list(Chat(RouterClient(url), "code").say("hi")) == ["Hel", "lo"]
     (request,) = Script.requests
     assert (request["model"], request["messages"]) == ("code", [{"role": "user", "content": "hi"}])
     assert (request["stream"], request["stream_options"]) == (True, {"include_usage": True})
 
 
 def test_facts_of_an_answer(url: str) -> None:
-    talk = Conversation(RouterClient(url), "code")
+    talk = Chat(RouterClient(url), "code")
     list(talk.say("hi"))
     assert talk.last is not None
     assert talk.last.facts().startswith("prompt 50 tokens, 40 cached (80%); answer 16, first in ")
@@ -88,14 +88,14 @@ def test_facts_of_an_answer(url: str) -> None:
 
 def test_no_facts_where_the_server_says_none(url: str) -> None:
     Script.lines = ["data: [DONE]"]
-    talk = Conversation(RouterClient(url), "code")
+    talk = Chat(RouterClient(url), "code")
     assert list(talk.say("hi")) == []
     assert talk.last is not None
     assert talk.last.facts() == ""
 
 
 def test_system_message_goes_first_and_outlives_clear(url: str) -> None:
-    talk = Conversation(RouterClient(url), "code")
+    talk = Chat(RouterClient(url), "code")
     talk.system = "Be brief."
     list(talk.say("hi"))
     talk.clear()
@@ -107,7 +107,7 @@ def test_system_message_goes_first_and_outlives_clear(url: str) -> None:
 
 
 def test_turns_are_kept_over_a_switch(url: str) -> None:
-    talk = Conversation(RouterClient(url), None)
+    talk = Chat(RouterClient(url), None)
     list(talk.say("hi"))
     talk.switch("code")
     list(talk.say("again"))
@@ -116,7 +116,7 @@ def test_turns_are_kept_over_a_switch(url: str) -> None:
 
 
 def test_broken_answer_is_an_error_and_no_turn(url: str) -> None:
-    talk = Conversation(RouterClient(url), "math")
+    talk = Chat(RouterClient(url), "math")
     Script.lines = [delta("Hel")]
     with pytest.raises(FleetError, match="broke off"):
         list(talk.say("hi"))
@@ -128,18 +128,18 @@ def test_broken_answer_is_an_error_and_no_turn(url: str) -> None:
 def test_error_event_is_an_error(url: str) -> None:
     Script.lines = ['data: {"error": {"message": "module down"}}']
     with pytest.raises(FleetError, match="module down"):
-        list(Conversation(RouterClient(url), "math").say("hi"))
+        list(Chat(RouterClient(url), "math").say("hi"))
 
 
 def test_refusal_shows_the_servers_words(url: str) -> None:
     Script.status, Script.lines = 503, ['{"error": {"message": "math is down"}}']
     with pytest.raises(FleetError, match="math is down"):
-        list(Conversation(RouterClient(url), "math").say("hi"))
+        list(Chat(RouterClient(url), "math").say("hi"))
 
 
 def test_unknown_model_lists_the_known(url: str) -> None:
     with pytest.raises(UnknownModule, match="no model poems; it has: math, code"):
-        Conversation(RouterClient(url), "poems")
+        Chat(RouterClient(url), "poems")
 
 
 def test_nobody_there_is_an_error() -> None:

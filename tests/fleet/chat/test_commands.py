@@ -10,8 +10,8 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 
 from psserve.errors import FleetError, UnknownModule
-from psserve.fleet.chat.chat import Conversation
-from psserve.fleet.chat.commands import COMMANDS, Message, Note, Quit, obey
+from psserve.fleet.chat.chat import Chat
+from psserve.fleet.chat.commands import CHAT_COMMANDS, Quit, ToSay, ToShow, obey
 from psserve.fleet.chat.terminal import ChatCompleter, history_path, open_history
 from psserve.fleet.run.router_client import RouterClient
 from tests.fleet.chat.test_chat import url
@@ -20,47 +20,47 @@ __all__ = ["url"]
 
 
 @pytest.fixture
-def talk(url: str) -> Conversation:
-    return Conversation(RouterClient(url), "math")
+def talk(url: str) -> Chat:
+    return Chat(RouterClient(url), "math")
 
 
 @pytest.mark.parametrize(
     ("line", "meaning"),
     [
-        ("  hello ", Message("hello")),
-        ("//etc/passwd is what?", Message("/etc/passwd is what?")),
-        ("", Note("")),
+        ("  hello ", ToSay("hello")),
+        ("//etc/passwd is what?", ToSay("/etc/passwd is what?")),
+        ("", ToShow("")),
         ("/quit", Quit()),
         ("/exit", Quit()),
-        ("/model", Note("math answers; /model NAME switches, /models lists")),
-        ("/models", Note("math *\ncode")),
-        ("/save", Note("/save needs the name of a file")),
+        ("/model", ToShow("math answers; /model NAME switches, /models lists")),
+        ("/models", ToShow("math *\ncode")),
+        ("/save", ToShow("/save needs the name of a file")),
     ],
 )
-def test_meaning(talk: Conversation, line: str, meaning: Message | Note | Quit) -> None:
+def test_meaning(talk: Chat, line: str, meaning: ToSay | ToShow | Quit) -> None:
     assert obey(talk, line) == meaning
 
 
-def test_model_switches_and_an_unknown_one_changes_nothing(talk: Conversation) -> None:
+def test_model_switches_and_an_unknown_one_changes_nothing(talk: Chat) -> None:
     obey(talk, "/model code")
     with pytest.raises(UnknownModule, match="no model poems; it has: math, code"):
         obey(talk, "/model poems")
     assert talk.model == "code"
 
 
-def test_help_names_every_command(talk: Conversation) -> None:
+def test_help_names_every_command(talk: Chat) -> None:
     note = obey(talk, "/help")
-    assert isinstance(note, Note)
-    assert [line.split()[0] for line in note.text.splitlines()] == list(COMMANDS)
+    assert isinstance(note, ToShow)
+    assert [line.split()[0] for line in note.text.splitlines()] == list(CHAT_COMMANDS)
 
 
-def test_an_unknown_command_is_told_and_not_sent(talk: Conversation) -> None:
+def test_an_unknown_command_is_told_and_not_sent(talk: Chat) -> None:
     note = obey(talk, "/nothing at all")
-    assert isinstance(note, Note)
+    assert isinstance(note, ToShow)
     assert note.text.startswith("no command /nothing;")
 
 
-def test_save_writes_who_said_what_once(talk: Conversation, tmp_path: Path) -> None:
+def test_save_writes_who_said_what_once(talk: Chat, tmp_path: Path) -> None:
     obey(talk, "/system Be brief.")
     list(talk.say("hi"))
     obey(talk, "/model code")
@@ -84,7 +84,7 @@ def test_save_writes_who_said_what_once(talk: Conversation, tmp_path: Path) -> N
         ("", []),
     ],
 )
-def test_completion(talk: Conversation, typed: str, offered: list[str]) -> None:
+def test_completion(talk: Chat, typed: str, offered: list[str]) -> None:
     found = ChatCompleter(talk).get_completions(Document(typed), CompleteEvent())
     assert [completion.text for completion in found] == offered
 

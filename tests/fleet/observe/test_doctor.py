@@ -13,9 +13,9 @@ from psserve.cli.doctor import command
 from psserve.engine.versions import SUPPORTED
 from psserve.fleet.observe import doctor
 from psserve.fleet.observe.doctor import (
-    Finding,
-    check_config,
+    Diagnosis,
     check_disk,
+    check_fleet_file,
     check_kv,
     check_plan,
     check_request,
@@ -45,7 +45,7 @@ def test_python(found: tuple[int, int, int], level: str) -> None:
 
 @pytest.mark.parametrize("found", SUPPORTED)
 def test_a_tested_sglang_is_ok(found: str) -> None:
-    assert doctor.check_sglang(found) == Finding("sglang", "ok", found)
+    assert doctor.check_sglang(found) == Diagnosis("sglang", "ok", found)
 
 
 @pytest.mark.parametrize("found", [None, "0.5.16", "0.5.18.post1", "0.6.0"])
@@ -160,15 +160,15 @@ def test_disk_says_what_modules_take(zoo: Zoo) -> None:
 
 
 def test_a_zoo_without_fleet_toml_has_the_defaults(zoo: Zoo) -> None:
-    assert check_config(zoo) == (FleetOptions(), [])
+    assert check_fleet_file(zoo) == (FleetOptions(), [])
 
 
 def test_fleet_toml_is_read_and_its_mistakes_are_named(zoo: Zoo) -> None:
     (zoo.path / "fleet.toml").write_text("[router]\nport = 31000\n")
-    options, (good,) = check_config(zoo)
+    options, (good,) = check_fleet_file(zoo)
     assert (options.router.port, good.level) == (31000, "ok")
     (zoo.path / "fleet.toml").write_text("[ruoter]\n")
-    _, (bad,) = check_config(zoo)
+    _, (bad,) = check_fleet_file(zoo)
     assert bad.level == "fail"
     assert "ruoter" in bad.found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from psserve.contracts.loads import Load
+from psserve.contracts.loads import ServerLoad
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet.observe import overview
 from psserve.fleet.observe.overview import family, main_memory, parse_gpu_memory, read_load, read_totals, survey
@@ -107,7 +107,7 @@ def write_fleet(zoo: Path, router: int, prefill: int, decode: int) -> None:
 
 def test_load_counts_what_is_sent_as_running(port: int) -> None:
     load = read_load(HttpClient(f"http://127.0.0.1:{port}"), 5)
-    assert load == Load(running=3, queued=1, kv_tokens=16384, kv_used_tokens=320)
+    assert load == ServerLoad(running=3, queued=1, kv_tokens=16384, kv_used_tokens=320)
 
 
 def test_an_answer_in_another_form_is_an_error(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_survey(tmp_path: Path, port: int) -> None:
 def test_silent_servers_are_shown_without_what_they_would_say(
     tmp_path: Path, port: int, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview, "ANSWER_S", 0.1)
+    monkeypatch.setattr(overview, "SILENT_AFTER_S", 0.1)
     write_fleet(tmp_path, port, prefill=silent, decode=1)
     prefill, decode, router = survey(tmp_path).servers
     assert (prefill.running, prefill.cache_hit_rate, prefill.state) == (None, None, "ready")

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from psserve.console import console, show
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview
-from psserve.fleet.observe.status_table import duration, render
+from psserve.fleet.observe.status_table import duration, render_status
 from psserve.fleet.run.state import ProcessId
 
 SERVER = ServerOverview(
@@ -47,7 +47,7 @@ def fleet(*servers: ServerOverview) -> FleetOverview:
 
 def shown(*servers: ServerOverview, width: int | None = None) -> list[str]:
     out = io.StringIO()
-    show(render(fleet(*servers), made := Console(file=out, width=width) if width else console(out)), made)
+    show(render_status(fleet(*servers), made := Console(file=out, width=width) if width else console(out)), made)
     return out.getvalue().splitlines()
 
 

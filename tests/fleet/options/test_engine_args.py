@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from psserve.engine.settings import Role
-from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, refusal
+from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, why_refused
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, P
     ],
 )
 def test_what_would_undo_the_plan_is_refused(arguments: list[str]) -> None:
-    assert "cannot be given: " in (refusal(arguments) or "")
+    assert "cannot be given: " in (why_refused(arguments) or "")
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_what_would_undo_the_plan_is_refused(arguments: list[str]) -> None:
     ],
 )
 def test_all_else_is_the_users(arguments: list[str]) -> None:
-    assert refusal(arguments) is None
+    assert why_refused(arguments) is None
 
 
 def test_a_first_word_that_is_no_argument_is_refused() -> None:
-    assert refusal(["lpm"]) == "'lpm' is no argument of SGLang: they start with --"
+    assert why_refused(["lpm"]) == "'lpm' is no argument of SGLang: they start with --"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_first_word_that_is_no_argument_is_refused() -> None:
     ],
 )
 def test_what_no_decode_server_may_keep_is_refused_by_any_name(argument: str) -> None:
-    assert "cannot be used on a decode server" in (refusal([argument], Role.DECODE) or "")
+    assert "cannot be used on a decode server" in (why_refused([argument], Role.DECODE) or "")
     for options in (DecodeOptions, ModuleOptions):
         with pytest.raises(ValidationError, match=r"SGLang's --.* cannot be used on a decode server of psserve: "):
             options(args=(argument,))

@@ -37,10 +37,10 @@ def test_it_is_planned_as_at_launch_but_on_other_ports(zoo: Any) -> None:
     assert value_of(server.command, "--model-path") == str(added.checkpoint.path)
 
 
-def test_another_edition_has_other_names_and_places(zoo: Any) -> None:
+def test_another_version_has_other_names_and_places(zoo: Any) -> None:
     document = {"module": {"math": {"replicas": 2}}}
     running = plan(zoo, document=document)
-    changed = plan_module(zoo, running, "math", edition=2)
+    changed = plan_module(zoo, running, "math", version=2)
     assert [server.name for server in changed.servers] == ["decode-math-0-v2", "decode-math-1-v2"]
     for name in ("log", "rendezvous", "port"):
         taken = {getattr(server, name) for server in running.servers}
@@ -49,9 +49,9 @@ def test_another_edition_has_other_names_and_places(zoo: Any) -> None:
 
 
 def test_the_router_accepts_its_entries(zoo: Any) -> None:
-    added = plan_module(zoo, plan(zoo), "math", edition=2)
-    assert added.entry.edition == 2
-    assert [worker.edition for worker in added.workers] == [2]
+    added = plan_module(zoo, plan(zoo), "math", version=2)
+    assert added.entry.version == 2
+    assert [worker.version for worker in added.workers] == [2]
 
 
 def test_given_ports_are_for_the_launch(zoo: Any) -> None:
@@ -85,7 +85,7 @@ def test_a_full_gpu_is_refused_with_the_sum_and_the_way_out(zoo: Any) -> None:
 def test_spare_room_is_enough_for_a_replacement(zoo: Any) -> None:
     machine = gpus(1)
     running = plan(zoo, machine, {"decode": {"spare": 1}})
-    changed = plan_module(zoo, running, "math", edition=2)
+    changed = plan_module(zoo, running, "math", version=2)
     total = sum(server.memory.total_bytes for server in (*running.servers, *changed.servers))
     assert total <= usable_bytes(machine.gpus[0])
 

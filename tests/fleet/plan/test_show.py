@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from psserve.fleet.plan.show import COLUMNS, idle_gpus, plan_commands, plan_json, plan_rows
+from psserve.fleet.plan.show import PLAN_COLUMNS, idle_gpus, plan_commands, plan_json, plan_rows
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import SHELL, gpus, plan
 
@@ -21,9 +21,9 @@ def zoo(tmp_path: Path) -> Any:
 
 def test_rows_say_device_memory_and_ports(zoo: Any) -> None:
     made = plan(zoo, gpus(2), {"decode": {"kv_tokens": 65536}})
-    prefill, code, *_, router = [dict(zip(COLUMNS, row, strict=True)) for row in plan_rows(made)]
+    prefill, code, *_, router = [dict(zip(PLAN_COLUMNS, row, strict=True)) for row in plan_rows(made)]
     assert prefill["bootstrap"] == str(made.servers[0].bootstrap_port)
-    assert {key: code[key] for key in COLUMNS[:9]} == {
+    assert {key: code[key] for key in PLAN_COLUMNS[:9]} == {
         "server": "decode-code-0",
         "role": "decode",
         "module": "code",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from psserve.fleet.run.progress import LiveProgress, Progress, progress_for
+from psserve.fleet.run.progress import LiveStartProgress, StartProgress, progress_for
 
 
 def member(name: str, state: str) -> Any:
@@ -30,7 +30,7 @@ def test_plain_lines_tell_changes_once() -> None:
 
 def test_notes_that_cannot_be_written_are_lost_and_nothing_else() -> None:
     full = open("/dev/full", "w")  # noqa: SIM115 - closing it fails as every write does
-    Progress(full).note("anybody there?")
+    StartProgress(full).note("anybody there?")
     with pytest.raises(OSError, match="No space left"):
         full.close()
 
@@ -38,7 +38,7 @@ def test_notes_that_cannot_be_written_are_lost_and_nothing_else() -> None:
 def test_terminal_gets_a_table_then_lines() -> None:
     out = Terminal()
     progress = progress_for(out)
-    assert isinstance(progress, LiveProgress)
+    assert isinstance(progress, LiveStartProgress)
     progress.update([member("prefill-0", "starting")])
     progress.note("[not markup]")
     progress.update([member("prefill-0", "ready")])
@@ -53,6 +53,6 @@ def test_terminal_gets_a_table_then_lines() -> None:
 
 
 def test_settling_twice_is_harmless() -> None:
-    for progress in (Progress(io.StringIO()), LiveProgress(Terminal())):
+    for progress in (StartProgress(io.StringIO()), LiveStartProgress(Terminal())):
         progress.settle()
         progress.settle()

@@ -15,7 +15,7 @@ from psserve.zoo import Base, Module, Zoo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slot:
+class PlannedServer:
     """One server to be."""
 
     role: Literal["prefill", "decode"]
@@ -33,11 +33,11 @@ class Slot:
     bootstrap_port: int | None = None
 
 
-def prefill_slots(base: Base, options: FleetOptions) -> list[Slot]:
+def planned_prefill(base: Base, options: FleetOptions) -> list[PlannedServer]:
     """The servers that run the base."""
     wanted = options.prefill
     return [
-        Slot(
+        PlannedServer(
             role="prefill",
             name=f"prefill-{i}",
             module=None,
@@ -52,16 +52,16 @@ def prefill_slots(base: Base, options: FleetOptions) -> list[Slot]:
     ]
 
 
-def module_slots(
-    module: str, aliases: Sequence[str], checkpoint: Path, options: FleetOptions, edition: int = 1
-) -> list[Slot]:
+def planned_decode(
+    module: str, aliases: Sequence[str], checkpoint: Path, options: FleetOptions, version: int = 1
+) -> list[PlannedServer]:
     """The servers of one module: `decode-NAME-0`, `decode-NAME-1`, ..."""
     wanted = options.of_module(module, *aliases)
     own = next((f"module.{name}" for name in (module, *aliases) if name in options.module), "decode")
     return [
-        Slot(
+        PlannedServer(
             role="decode",
-            name=decode_name(module, i, edition),
+            name=decode_name(module, i, version),
             module=module,
             checkpoint=checkpoint,
             options=wanted,
@@ -73,10 +73,10 @@ def module_slots(
     ]
 
 
-def spare_slots(base: Base, options: FleetOptions) -> list[Slot]:
+def planned_spare(base: Base, options: FleetOptions) -> list[PlannedServer]:
     """Servers that only take up room, for those that live changes start."""
     return [
-        Slot(
+        PlannedServer(
             role="decode",
             name=f"spare-{i}",
             module=None,
