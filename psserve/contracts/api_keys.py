@@ -17,7 +17,7 @@ PREFIX = "psk_"
 
 
 class ApiKey(BaseModel):
-    """What is known of a key: an entry of a key file, and of the router's configuration."""
+    """A client's key as it is kept: an entry of a key file, and of the router's configuration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -43,6 +43,6 @@ def new_key() -> str:
 
 
 def digest_of(key: str | bytes) -> str:
-    """What may be kept of a key, in hexadecimal."""
+    """The part of a key that may be kept: its hash, in hexadecimal."""
     data = key.encode(errors="surrogateescape") if isinstance(key, str) else key
     return hashlib.blake2b(data, digest_size=32, person=b"psserve-key").hexdigest()

@@ -16,7 +16,7 @@ Weight = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
 class QueueLimits(SettingsTable):
-    """Who waits, how many, how long."""
+    """Limits of waiting: who, how many, how long."""
 
     module_requests: Count = 1024
     """Prompts of one module that may wait. One more is answered 429."""
@@ -47,7 +47,7 @@ class BreakerLimits(SettingsTable):
 
 
 class RequestLimits(SettingsTable):
-    """What is beyond a limit is refused with a 4xx that names it."""
+    """Limits of one request. What is beyond a limit is refused with a 4xx that names it."""
 
     connections: Count = 4096
     """Open at a time. One more is answered 503 and closed."""

@@ -109,7 +109,7 @@ class WorkerConfig(_Strict):
 
 
 class TaskRoutingConfig(_Strict):
-    """How `model: "auto"` finds a module (see task_routing/)."""
+    """Settings by which `model: "auto"` finds a module (see task_routing/)."""
 
     classifier: str = "tfidf"
     threshold: float = Field(default=0.25, ge=0, le=1)

@@ -17,7 +17,7 @@ class WorkerView(BaseModel):
 
 
 class RouterView(BaseModel):
-    """What `/workers` says."""
+    """The answer of `/workers`."""
 
     workers: list[WorkerView]
     serial: int = 0

@@ -9,7 +9,7 @@ from psserve.errors import UsageError
 
 
 def server_context(certfile: Path, keyfile: Path) -> ssl.SSLContext:
-    """What a server with this certificate (and its chain) and private key needs, both PEM. TLS 1.2 or newer.
+    """A TLS context for a server with this certificate (and its chain) and private key, both PEM. TLS 1.2 or newer.
 
     Raises UsageError, which names the file, if they cannot be read, others may read the key, or they do not fit.
     """
@@ -37,7 +37,7 @@ class ServerCertificate:
     """A certificate in use, which is taken up anew when its files change: connections made from then on get it."""
 
     def __init__(self, certfile: Path, keyfile: Path) -> None:
-        """Raises UsageError as `server_context`."""
+        """Load both files. Raises UsageError as `server_context`."""
         self._files = certfile, keyfile
         self._used = self._seen = self._stamp()
         self.context = server_context(certfile, keyfile)
@@ -61,7 +61,7 @@ class ServerCertificate:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is rewritten or replaced; None if it cannot be seen."""
+    """A value that changes when a file is rewritten or replaced; None if it cannot be seen."""
     try:
         info = path.stat()
     except OSError:
@@ -70,7 +70,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def client_context(certificate: Path) -> ssl.SSLContext:
-    """For talking to this machine's own router: it must show exactly this certificate; the name in it may be any.
+    """A TLS context for this machine's own router: it must show exactly this certificate; the name in it may be any.
 
     Raises OSError (ssl.SSLError among them) if the certificate cannot be read.
     """

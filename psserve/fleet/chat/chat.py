@@ -15,7 +15,7 @@ from psserve.fleet.run.router_client import ChatUsage, RouterClient
 
 @dataclass
 class ChatAnswer:
-    """How one answer went; complete once its last piece was yielded."""
+    """The course of one answer; complete once its last piece was yielded."""
 
     model: str
     started: float = field(default_factory=time.monotonic)
@@ -63,11 +63,11 @@ class Chat:
         return self._client.url
 
     def models(self) -> list[str]:
-        """Raises FleetError when the server does not answer."""
+        """The models that the server lists. Raises FleetError when it does not answer."""
         return self._client.models()
 
     def switch(self, model: str) -> None:
-        """Raises UnknownModule when the server has no such model."""
+        """Let another model answer from here on. Raises UnknownModule when the server has no such model."""
         self.model = self._known(model)
 
     def clear(self) -> None:

@@ -18,7 +18,7 @@ class ToSay:
 
 @dataclass(frozen=True)
 class ToShow:
-    """What a command has to tell; may be empty."""
+    """The words of a command for its user; may be empty."""
 
     text: str
 

@@ -126,7 +126,7 @@ def _starting_with(typed: str, known: Iterable[str]) -> Iterator[Completion]:
 
 
 def history_path() -> Path:
-    """Where what was typed is kept: under $XDG_STATE_HOME, by default ~/.local/state."""
+    """The file in which what was typed is kept: under $XDG_STATE_HOME, by default ~/.local/state."""
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "psserve" / "chat_history"
 
 

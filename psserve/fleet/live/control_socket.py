@@ -90,7 +90,7 @@ async def _read(reader: StreamReader) -> ChangeRequest:
 
 
 def _send(writer: StreamWriter, reply: ChangeReply) -> None:
-    """Returns at once. Who left, or does not read, is forgotten."""
+    """Send a line, without waiting. Who left, or does not read, is forgotten."""
     if writer.is_closing():
         return
     writer.write(reply.line())

@@ -35,13 +35,13 @@ class Offers:
 
 
 class Supply(Protocol):
-    """Where a fleet's modules come from."""
+    """The source of a fleet's modules."""
 
     def offers(self) -> Offers:
-        """What there is now. Raises ZooError."""
+        """The modules that there are now. Raises ZooError."""
 
     def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
-        """What must run to serve this version of `module` in the fleet that runs `plan`. Raises ZooError, PlanError."""
+        """Plan servers for this version of `module` in the fleet that runs `plan`. Raises ZooError, PlanError."""
 
     def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
         """A command that makes the checkpoint; if it fails, its last line on stderr says why.

@@ -80,7 +80,7 @@ class Swap:
         self._tell(f"{_names(members)}: ready after {members[0].seconds:.1f} s")
 
     def _are_ready(self, members: Sequence[Member]) -> bool:
-        """Also true when one has ended: there is nothing to wait for then."""
+        """Whether all are, or one has ended: there is nothing to wait for then."""
         return any([member.ended() for member in members]) or all(member.state == "ready" for member in members)
 
     # --- switch

@@ -107,7 +107,7 @@ def client_of(zoo: Path, url: str, api_key: str | None = None) -> RouterClient:
 
 
 def router_config_of(zoo: Path) -> Mapping[str, Any]:
-    """What the running fleet's router was told, which only its user can read; empty where that cannot be read."""
+    """The running fleet's router configuration, as whichever version wrote it; empty where this user cannot read it."""
     try:
         return dict(json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text()))
     except (OSError, ValueError):  # it has just ended, or is another user's

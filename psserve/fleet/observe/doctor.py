@@ -40,7 +40,7 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What one check found."""
+    """The finding of one check."""
 
     name: str
     level: Level
@@ -83,7 +83,7 @@ def examine(zoo_dir: Path | None, port: int | None) -> list[Diagnosis]:
 
 
 def check_machine(machine: Machine) -> list[Diagnosis]:
-    """What is installed, and what the machine has."""
+    """Check what is installed, and what the machine has."""
     soft_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return [
         Diagnosis("psserve", "ok", psserve.__version__),
@@ -290,7 +290,7 @@ def check_fleet(zoo: Path, state: FleetState) -> list[Diagnosis]:
 
 
 def check_server(server: ServerOverview) -> Diagnosis:
-    """What state a server is in, and whether it had to be restarted."""
+    """Check which state a server is in, and whether it had to be restarted."""
     logs = f"see psserve logs {server.name}"
     if server.state != "ready":
         return Diagnosis(server.name, "fail", f"{server.state}: {server.error or 'no answer yet'}", logs)
@@ -311,7 +311,7 @@ def check_request(client: RouterClient, module: str) -> Diagnosis:
 
 
 def check_kv(fleet: FleetOverview) -> Diagnosis:
-    """Whether servers without requests hold no KV slots: then nothing leaks."""
+    """Check that servers without requests hold no KV slots: then nothing leaks."""
     known = [server for server in fleet.servers if server.kv_used_tokens is not None]
     if not known:
         return Diagnosis("KV cache", "warn", "no server says how much it uses", "see psserve status")

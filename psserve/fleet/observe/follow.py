@@ -62,7 +62,7 @@ def choose_logs(zoo: Path, wanted: str | None) -> list[LogFile]:
 
 
 def log_files(zoo: Path) -> list[LogFile]:
-    """Those of the running fleet; if none runs, whatever fleets before it left."""
+    """The logs of the running fleet; if none runs, whatever fleets before it left."""
     run = layout.run_dir(zoo)
     state = None
     with suppress(FleetError):  # a damaged state file: the logs may say how that came
@@ -210,5 +210,5 @@ def _seek_ends(file: BinaryIO, count: int) -> None:
 
 
 def _clean(line: bytes) -> str:
-    """What a terminal would show of it: of a progress bar that was drawn again and again, its last state."""
+    """The text that a terminal would show: of a progress bar that was drawn again and again, its last state."""
     return printable(line.decode(errors="replace").rstrip("\r").rpartition("\r")[2])

@@ -55,7 +55,7 @@ class FleetOverview(FleetState):
 
 @dataclass(frozen=True)
 class _Said:
-    """What one server said of itself; None where it said nothing."""
+    """One server's word of itself; None where it said nothing."""
 
     load: ServerLoad | None = None
     totals: Totals | None = None
@@ -82,7 +82,7 @@ def survey(zoo: Path) -> FleetOverview:
 
 
 def worker_key_of(zoo: Path) -> str | None:
-    """What the running fleet's servers require, which only its user can read."""
+    """The key that the running fleet's servers require, which only its user can read."""
     key = router_config_of(zoo).get("worker_key")
     return key if isinstance(key, str) else None
 

@@ -51,7 +51,7 @@ _LONGEST_VALUE = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What the command line says, which wins over the file."""
+    """Settings from the command line, which win over the file."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     """Key as in fleet.toml ("router.port") -> value."""

@@ -31,7 +31,7 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True)
 class ClientKeys:
-    """What opens a fleet to clients."""
+    """Keys that open a fleet to clients."""
 
     plain: str | None = None
     """A key by itself, for all clients."""
@@ -62,7 +62,7 @@ def client_keys(options: FleetOptions, zoo: Path) -> ClientKeys:
 
 
 def key_file_of(options: FleetOptions, zoo: Path) -> Path:
-    """Where the keys are, or would be."""
+    """The file where the keys are, or would be."""
     given = options.router.api_key_file
     return zoo / KEY_FILE if given is None else options.folder / given
 

@@ -111,7 +111,7 @@ class FleetOptions(SettingsTable):
 
     @property
     def folder(self) -> Path:
-        """What paths in the file are relative to."""
+        """The folder that paths in the file are relative to."""
         return self._file.parent if self._file else Path()
 
     def path(self, name: str | None) -> Path | None:

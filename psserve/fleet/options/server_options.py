@@ -1,4 +1,4 @@
-"""What can be said of the servers of a role or of a module: tables of fleet.toml (psserve/fleet/options/options.py)."""
+"""Settings for the servers of a role or of a module: tables of fleet.toml (psserve/fleet/options/options.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REFUSED_ENV = {
 
 
 class ServerOptions(SettingsTable):
-    """What can be said of the servers of a role or module."""
+    """Settings for the servers of a role or module."""
 
     role: ClassVar[Role | None] = None
 
@@ -143,7 +143,7 @@ RESERVED_ARGUMENTS = {
 
 
 def why_refused(arguments: Sequence[str], role: Role | None = None) -> str | None:
-    """Why these arguments cannot be handed to a server, in one line; None if they can.
+    """Say why these arguments cannot be handed to a server, in one line; None if they can.
 
     With a `role`, those that its workers refuse are refused here, before anything starts.
     """

@@ -30,7 +30,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine offers a fleet."""
+    """The cores, memory and GPUs that this machine offers a fleet."""
 
     cores: int
     total_bytes: int

@@ -21,7 +21,7 @@ Placed = Sequence[tuple[PlannedServer, tuple[int, ...]]]
 
 
 def fit_cpu(machine: Machine, budget: Budget, servers: Sequence[PlannedServer], taken: int = 0) -> list[ServerMemory]:
-    """What each server takes of main memory, of which running servers hold `taken` bytes already.
+    """Give each server its part of main memory, of which running servers hold `taken` bytes already.
 
     Raises:
         PlanError: weights and pools alone are more than the machine's memory.
@@ -47,7 +47,7 @@ def fit_cpu(machine: Machine, budget: Budget, servers: Sequence[PlannedServer], 
 
 
 def fit_gpus(gpus: Sequence[Gpu], budget: Budget, placed: Placed, taken: Mapping[int, int]) -> list[ServerMemory]:
-    """What each server takes of the GPUs it was placed on. `taken`: bytes that running servers hold, by GPU.
+    """Give each server its part of the GPUs it was placed on. `taken`: bytes that running servers hold, by GPU.
 
     Raises:
         PlanError: a GPU would be used over its memory.

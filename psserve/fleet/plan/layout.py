@@ -29,7 +29,7 @@ def router_config_path(run: Path) -> Path:
 
 
 def checkpoint_path(run: Path, module: str, version: int = 1) -> Path:
-    """Of a module's version. `~` is in no module's name."""
+    """The checkpoint of a module's version. `~` is in no module's name."""
     return run / "checkpoints" / (module if version == 1 else f"{module}~{version}")
 
 

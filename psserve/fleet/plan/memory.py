@@ -21,7 +21,7 @@ SMALLEST_POOL = 1_024
 
 @dataclass(frozen=True)
 class KvShape:
-    """What a token's KV cache is made of: keys and values of every layer."""
+    """The shape of a token's KV cache: keys and values of every layer."""
 
     layers: int
     kv_heads: int
@@ -35,7 +35,7 @@ class KvShape:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerMemory:
-    """What one server takes of main memory, or of all its GPUs together, in bytes."""
+    """The memory of one server, on CPU or on all its GPUs together, in bytes."""
 
     weight_bytes: int
     kv_tokens: int
@@ -45,7 +45,7 @@ class ServerMemory:
 
     @property
     def kv_token_bytes(self) -> int:
-        """Of one token's KV cache, on all its GPUs together."""
+        """Bytes of one token's KV cache, on all its GPUs together."""
         return self.kv_bytes // self.kv_tokens
 
     @property
@@ -55,7 +55,7 @@ class ServerMemory:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every server of a fleet is counted with."""
+    """The sizes that every server of a fleet is counted with."""
 
     weight_bytes: int
     """Of one server as served: a module has exactly the base's tensors, however many of them the zoo stores."""
@@ -64,7 +64,7 @@ class Budget:
 
     @classmethod
     def of(cls, base: Base, dtype: str, page: int) -> Budget:
-        """For servers of `base` and its modules in the given dtype, with KV pages of `page` tokens."""
+        """Count servers of `base` and its modules in the given dtype, with KV pages of `page` tokens."""
         scale = KV_DTYPE_BYTES[dtype] / KV_DTYPE_BYTES.get(base.dtype, 2)
         shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, dtype)
         return cls(int(base.weight_bytes * scale), shape.token_bytes, page)
@@ -87,9 +87,9 @@ class Budget:
         """Bytes on each of its GPUs that `tokens` of KV cache take."""
         return tokens * self.token_bytes // server.options.tp
 
-    def tokens(self, server: PlannedServer, room: int) -> int:
-        """How much KV cache goes into `room` bytes on each of its GPUs."""
-        return room * server.options.tp // self.token_bytes
+    def tokens(self, server: PlannedServer, free: int) -> int:
+        """Tokens of KV cache that go into `free` bytes on each of its GPUs."""
+        return free * server.options.tp // self.token_bytes
 
     def asked(self, server: PlannedServer, gpus: tuple[Gpu, ...]) -> int | None:
         """KV tokens that a server's options ask for on these GPUs; None: as many as fit.
@@ -113,7 +113,7 @@ class Budget:
 
 
 def usable_bytes(gpu: Gpu) -> int:
-    """What servers may be planned into of one GPU."""
+    """The memory of one GPU into which servers may be planned."""
     return max(0, gpu.free_bytes - int(gpu.total_bytes * GPU_UNPLANNED))
 
 

@@ -140,7 +140,7 @@ def _fit(
     decode: Sequence[PlannedServer],
     spare: Sequence[PlannedServer],
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
-    """GPUs and memory of each server, prefill servers first; spare ones only take up room."""
+    """GPUs and memory of each server, prefill servers first; spare ones only take up memory."""
     budget = Budget.of(base, settings.dtype, settings.page_size)
     planned = [*prefill, *decode, *spare]
     count = len(prefill) + len(decode)

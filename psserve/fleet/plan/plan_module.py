@@ -24,7 +24,7 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     """Plan the servers of the module `name` beside those of `plan`, which all go on running. Writes and starts nothing.
 
     They get free ports and, where the options ask for no certain size, KV pools as large as the smallest in the fleet:
-    what the fleet has promised about the context holds for them too, and room is left for others.
+    what the fleet has promised about the context holds for them too, and memory is left for others.
 
     Raises:
         UnknownModule: the zoo has no module `name`.
@@ -82,7 +82,7 @@ def _fit(
 
 
 def _taken_bytes(servers: Sequence[ServerSpec]) -> dict[int, int]:
-    """What these servers were planned to take of each GPU."""
+    """The bytes of each GPU that these servers were planned to take."""
     taken: Counter[int] = Counter()
     for server in servers:
         for gpu in server.gpus:

@@ -74,7 +74,7 @@ def planned_decode(
 
 
 def planned_spare(base: Base, options: FleetOptions) -> list[PlannedServer]:
-    """Servers that only take up room, for those that live changes start."""
+    """Servers that only take up memory, for those that live changes start."""
     return [
         PlannedServer(
             role="decode",
@@ -127,7 +127,7 @@ def _module(zoo: Zoo, name: str, where: str) -> Module:
 
 
 def _check_default(zoo: Zoo, modules: list[Module], options: FleetOptions) -> None:
-    """What `auto` falls back to must be served."""
+    """Check that what `auto` falls back to is served."""
     default = options.router.default_module
     served = [name for module in modules for name in (module.name, *module.aliases)]
     if options.serve_base:

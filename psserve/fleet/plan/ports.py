@@ -25,7 +25,7 @@ _TRIES = 2_000
 
 @dataclass(frozen=True)
 class ServerPorts:
-    """Where one server listens, always on the loopback interface."""
+    """The ports of one server, always on the loopback interface."""
 
     http: int
     dist: int

@@ -10,7 +10,7 @@ from psserve.fleet.options.options import FleetOptions
 
 
 def check_reach(options: FleetOptions, keys: ClientKeys) -> None:
-    """Raises UsageError if the router would be open to other machines without a key, or cannot use its certificate."""
+    """Raise UsageError if the router would be open to other machines without a key, or cannot use its certificate."""
     host, router = options.router.host, options.router
     if not (is_loopback(host) or router.insecure or _has_key(keys)):
         raise UsageError(
@@ -22,7 +22,7 @@ def check_reach(options: FleetOptions, keys: ClientKeys) -> None:
 
 
 def reach_warnings(options: FleetOptions, keys: ClientKeys) -> list[str]:
-    """What a user should know who opens a router to other machines."""
+    """Warnings for a user who opens a router to other machines."""
     if is_loopback(options.router.host):
         return []
     said = []

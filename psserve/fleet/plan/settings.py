@@ -1,4 +1,4 @@
-"""What all servers of a fleet have in common, resolved from options, base and machine."""
+"""Settings that all servers of a fleet have in common, resolved from options, base and machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
 def within_pool(settings: EngineSettings, kv_tokens: int, *, explicit: bool) -> EngineSettings:
     """The settings with a context that the smallest KV pool can hold.
 
-    SGLang accepts longer prompts and then waits for room that never comes, and whatever is behind them waits too.
+    SGLang accepts longer prompts and then waits for KV that never gets free, and whatever is behind them waits too.
 
     Raises:
         PlanError: the context was asked for explicitly, and does not fit.

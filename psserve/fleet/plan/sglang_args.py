@@ -47,7 +47,7 @@ _DROPPED_PREFIXES = ("SGLANG_TEST_", "TORCH_LOGS")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """What all servers of a fleet have in common."""
+    """Settings that all servers of a fleet have in common."""
 
     device: Literal["cpu", "cuda"]
     dtype: str
@@ -160,8 +160,9 @@ _GPU_ENV = {
 
 
 def kv_event_addresses(tmp_dir: Path, server: str) -> KvEventsConfig:
-    """Where a server's KV events are published and asked for: sockets in the fleet's own folder, for they hold prompts.
+    """The addresses where a server's KV events are published and asked for.
 
+    They hold prompts, so these are sockets in the fleet's own folder.
     SGLang binds to ipc:// and to wildcards; to a single TCP address it would connect instead.
     """
     return KvEventsConfig(

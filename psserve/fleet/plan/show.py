@@ -104,7 +104,7 @@ def _process(plan: FleetPlan, process: ProcessSpec) -> dict[str, Any]:
 
 
 def _command(process: ProcessSpec, environ: Mapping[str, str]) -> str:
-    """With the variables that psserve sets, but not those that it only lets through."""
+    """The command with the variables that psserve sets, but not those that it only lets through."""
     own = [f"{name}={_masked(name, value)}" for name, value in process.env.items() if environ.get(name) != value]
     return shlex.join(["env", *own, *process.command] if own else process.command)
 

@@ -78,7 +78,7 @@ class RouterSpec(ProcessSpec):
 
     @property
     def certificate(self) -> Path | None:
-        """What it shows who connects; None: it speaks plain HTTP."""
+        """The certificate that it shows who connects; None: it speaks plain HTTP."""
         return self.config.ssl_certfile
 
 
@@ -92,7 +92,7 @@ class PlannedCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanBasis:
-    """What a plan was made from, so that more servers can be planned into it."""
+    """The grounds of a plan, so that more servers can be planned into it."""
 
     options: FleetOptions
     machine: Machine
@@ -133,12 +133,12 @@ class FleetPlan:
 
     @property
     def worker_key(self) -> str:
-        """What servers require and only the router knows. Made anew by every plan, never printed."""
+        """The key that servers require and only the router knows. Made anew by every plan, never printed."""
         return self.router.config.worker_key
 
     @property
     def operator_key(self) -> str | None:
-        """What opens the router to the supervisor and to psserve's commands; as the worker key."""
+        """The key that opens the router to the supervisor and to psserve's commands. As secret as the worker key."""
         return self.router.config.operator_key
 
     @property

@@ -136,7 +136,7 @@ class Member:
 
     @property
     def failure(self) -> str:
-        """Why it did not become ready, in one line."""
+        """The reason why it did not become ready, in one line."""
         return f"{self.spec.name} {self.error or 'gave no answer yet'} (log: {self.spec.log})"
 
     def last_words(self) -> list[str]:

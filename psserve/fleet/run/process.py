@@ -27,7 +27,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Runnable(Protocol):
-    """What a starter needs to know of a process; every ProcessSpec is one."""
+    """A process as a starter needs to know it; every ProcessSpec is one."""
 
     @property
     def name(self) -> str: ...
@@ -44,7 +44,7 @@ class Handle(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """None while it waits to be forked."""
+        """Its process id; None while it waits to be forked."""
 
     def poll(self) -> int | None:
         """Exit code (negative: signal), or None while it runs. Once it is not None, its whole group is dead."""
@@ -57,7 +57,7 @@ class Handle(Protocol):
 
 
 class Starter(Protocol):
-    """How processes come to life."""
+    """A way to start processes."""
 
     def start(self, spec: Runnable) -> Handle:
         """Start `spec`, its output appended to `spec.log`.

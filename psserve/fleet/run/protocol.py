@@ -29,7 +29,7 @@ class _Message(BaseModel):
 
 
 class ChangeRequest(_Message):
-    """What is asked."""
+    """A request for a change."""
 
     command: ChangeCommand
     module: str | None = None
@@ -47,7 +47,7 @@ class ChangeRequest(_Message):
 
 
 class ChangeReply(_Message):
-    """What comes back: exactly one of these."""
+    """A line of the answer: exactly one of these."""
 
     progress: str | None = None
     done: str | None = None

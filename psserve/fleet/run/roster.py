@@ -79,7 +79,7 @@ class Roster:
         return list(self.coming)
 
     def switch(self, old: Sequence[Member]) -> None:
-        """Those that came are the fleet's now, the `old` ones leave it."""
+        """Make those that came the fleet's own, and let the `old` ones leave it."""
         self.servers = [member for member in self.servers if member not in old] + self.coming
         self.coming, self.going = [], list(old)
         for member in old:

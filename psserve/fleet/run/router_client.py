@@ -22,7 +22,7 @@ from psserve.errors import FleetError
 
 @dataclass(frozen=True)
 class ChatUsage:
-    """What one answer took, in tokens."""
+    """The tokens of one request and its answer."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -124,7 +124,7 @@ class RouterClient(HttpClient):
         return self.view(timeout_s).by_name
 
     def view(self, timeout_s: float = 2.0) -> RouterView:
-        """What the router sees.
+        """The servers as the router sees them.
 
         Raises:
             FleetError: the router does not answer, or not in its own form.

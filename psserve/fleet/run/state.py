@@ -94,7 +94,7 @@ def write_state(run: Path, state: FleetState) -> None:
 
 
 def read_state(run: Path) -> FleetState | None:
-    """What the state file says, stale or not; None if there is none.
+    """The state that the file tells, stale or not; None if there is none.
 
     Raises:
         FleetError: the file is damaged.
@@ -189,7 +189,7 @@ def _who_runs(run: Path) -> str:
 
 
 def _read_or_none(run: Path) -> FleetState | None:
-    """For callers to whom a damaged file is the same as none."""
+    """The state, for callers to whom a damaged file is the same as none."""
     with suppress(FleetError):
         return read_state(run)
     return None
