@@ -148,7 +148,7 @@ class RouterConfig(_Strict):
     """From the moment a request's body was read and checked to its last byte: waiting for its turn and further attempts
     included. Clients may ask for less (`x-request-timeout`)."""
     first_byte_timeout_s: float = Field(default=360.0, gt=0)
-    """The same until its answer begins (see router/body/deadlines.py)."""
+    """The same until its answer begins (see router/body/headers.py)."""
     upstream_timeout_s: float = Field(default=15.0, gt=0)
     """For connecting to a worker, and for a whole health probe of one that is not busy."""
     drain_timeout_s: float = Field(default=30.0, ge=0)

@@ -17,7 +17,7 @@ from psserve.router.dashboard import routes as dashboard
 from psserve.router.endpoints import generate, info, tokens
 from psserve.router.endpoints.gate import enter, metered, tell_rates
 from psserve.router.observability.exchange import Exchange, new_exchange
-from psserve.router.observability.request_line import request_line
+from psserve.router.observability.log import request_line
 from psserve.router.state import STATE, RouterState
 
 CLIENT_LEFT = 499  # in log and metrics only, as nginx has it

@@ -229,7 +229,7 @@ def test_accepted_chat(fields: dict[str, Any]) -> None:
 
 def _parse(route: Any, body: Any) -> Any:
     # Not orjson: it writes no integers of more than 64 bits, and the parser must meet them.
-    return parse_generation(route, load_body(json.dumps(body).encode()), CONFIG, WorkerTable(CONFIG), {})
+    return parse_generation(route, load_body(json.dumps(body).encode()), CONFIG, WorkerTable(CONFIG))
 
 
 def _check_refused(route: str, body: Any, status: int, param: str | None, code: str) -> None:

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from psserve.router.dashboard.routes import FILES
 from psserve.router.dashboard.view import phases, quantile
 from psserve.router.observability.activity import BUCKET_S, BUCKETS, KEPT_REQUESTS, KEPT_TTFTS, Activity, Timeline
-from psserve.router.observability.exchange import Exchange
-from psserve.router.observability.sequence import SequenceRecord
+from psserve.router.observability.exchange import Exchange, SequenceRecord
 from tests.router.conftest import Fleet, eventually
 
 MakeFleet = Callable[..., Awaitable[Fleet]]

@@ -26,7 +26,7 @@ class BaseModel:
     async def ask(self, body: Body) -> dict[str, Any]:
         """The answer to the chat completion `body`. Raises RequestError."""
         body = body | {"model": self._config.base.name}
-        generation = parse_generation("chat", body, self._config, self._table, {})
+        generation = parse_generation("chat", body, self._config, self._table)
         with self._table.hold(generation.module):
             async with self._dispatcher.open(generation.module, generation.sequences[0]) as legs:
                 return check_answer(legs, await legs.read())

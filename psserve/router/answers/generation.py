@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +9,8 @@ from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.errors import RequestError
 from psserve.router.body.checks import Body, invalid, missing
 from psserve.router.body.completion import prompts_of
-from psserve.router.body.deadlines import Deadlines
 from psserve.router.body.fields import PATHS, Route, check_fields, decode_fields, prefill_fields
+from psserve.router.body.headers import AS_USUAL, Handling
 from psserve.router.pairs.pair import Sequence
 from psserve.router.placement.routing import Affinity
 from psserve.router.workers.workers import WorkerTable
@@ -35,12 +34,9 @@ def parse_generation(
     body: Body,
     config: RouterConfig,
     table: WorkerTable,
-    headers: Mapping[str, str],
-    session: str | None = None,
-    deadlines: Deadlines | None = None,
-    priority: int = 0,
+    handling: Handling = AS_USUAL,
 ) -> Generation:
-    """Check `body` and split it into sequences; `headers` go to the workers with each. `session`: see session_of.
+    """Check `body` and split it into sequences, which are to be served as `handling` says.
 
     Raises RequestError: 400, or 404 for a model that is not served.
     """
@@ -62,10 +58,10 @@ def parse_generation(
             decode,
             index=prompt * count,
             prompt_index=prompt,
-            headers=headers,
-            affinity=Affinity(session),
-            deadlines=deadlines,
-            priority=priority,
+            headers=handling.forwarded,
+            affinity=Affinity(handling.session),
+            deadlines=handling.deadlines,
+            priority=handling.priority,
         )
         sequences.append(first)
         sequences.extend(

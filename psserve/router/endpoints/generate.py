@@ -15,16 +15,12 @@ from psserve.router.apis.dialect import Translation
 from psserve.router.apis.messages_answer import MessagesTranslation
 from psserve.router.apis.responses_answer import ResponsesTranslation
 from psserve.router.body.checks import Body
-from psserve.router.body.deadlines import deadlines_of, priority_of
 from psserve.router.body.fields import PATHS, Route, check_fields
+from psserve.router.body.headers import handling_of
 from psserve.router.body.load import load_body
-from psserve.router.body.session import session_of
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 from psserve.router.task_routing.routing import AUTO
-
-FORWARDED_HEADERS = ("traceparent", "tracestate")
-"""All other headers of the client stop here: SGLang takes orders from some (x-override-*, x-data-parallel-rank)."""
 
 routes = web.RouteTableDef()
 
@@ -64,12 +60,9 @@ async def _generate(
         check_fields(route, body, state.config)
         exchange.task = await state.tasks.choose(body, request.headers)
         body["model"] = exchange.task.module
-    headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
-    session = session_of(request.headers, body)
-    limits = state.config.request_timeout_s, state.config.first_byte_timeout_s
-    deadlines = deadlines_of(request.headers, *limits)
-    priority = priority_of(request.headers, body)
-    generation = parse_generation(route, body, state.config, state.table, headers, session, deadlines, priority)
+    longest = state.config.request_timeout_s, state.config.first_byte_timeout_s
+    handling = handling_of(request.headers, body, *longest)
+    generation = parse_generation(route, body, state.config, state.table, handling)
     request[CLIENT].require(generation.module.name)
     exchange.accept(generation.module)
     exchange.on_gap = state.metrics.sequences.gap.labels(exchange.module).observe

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from psserve.router.observability.exchange import Exchange
+from psserve.router.observability.exchange import Exchange, SequenceRecord
 from psserve.router.observability.instruments import LATENCY, PER_TOKEN, Counter, Histogram
-from psserve.router.observability.sequence import SequenceRecord
 from psserve.router.task_routing.choice import ModuleChoice
 from psserve.router.workers.failures import LegFailure
 from psserve.router.workers.workers import BREAKER_STATES, Worker, WorkerTable

@@ -27,9 +27,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import psserve
 from psserve.contracts.router_config import WorkerRole
-from psserve.router.observability.exchange import Exchange
-from psserve.router.observability.spans import CURRENT, LegSpan
-from psserve.router.observability.tracing import Tracing
+from psserve.router.observability.exchange import Exchange, LegSpan
+from psserve.router.observability.tracing import CURRENT, Tracing
 
 PATH = "/v1/traces"
 CLOSE_S = 2.0

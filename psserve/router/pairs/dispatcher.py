@@ -20,10 +20,10 @@ import orjson
 
 from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.router.admission.admission import Admission, Grant
-from psserve.router.body.deadlines import Deadlines
+from psserve.router.body.headers import Deadlines
+from psserve.router.observability.exchange import SequenceRecord
 from psserve.router.observability.metrics import Metrics
-from psserve.router.observability.sequence import SequenceRecord
-from psserve.router.observability.spans import leg_span, traced_leg
+from psserve.router.observability.tracing import leg_span, traced_leg
 from psserve.router.pairs.pair import Legs, Pair, PrefillUsage, Sequence
 from psserve.router.pairs.retry import RetryBudget, backoff_s, is_retried
 from psserve.router.placement.routing import Routing

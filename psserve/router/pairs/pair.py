@@ -17,12 +17,13 @@ import orjson
 
 from psserve.router.admission.admission import Grant
 from psserve.router.body.checks import Body
-from psserve.router.body.deadlines import Deadlines
-from psserve.router.observability.sequence import SequenceRecord
+from psserve.router.body.headers import Deadlines
+from psserve.router.observability.exchange import SequenceRecord
 from psserve.router.placement.routing import Affinity
 from psserve.router.workers.failures import broken, split_mismatch
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker
+from psserve.rule import base_len
 
 Document = dict[str, Any]
 """A worker's answer."""
@@ -128,13 +129,14 @@ class Legs:
         return data
 
     def check_split(self, decode_prompt_tokens: Any) -> None:
-        """The rule of design.md section 1: the base computed all of the prompt but its last token.
+        """Check that the base computed what the rule says of the prompt that the module's server had (see rule.py).
 
         A prompt of one token shares nothing, and both sides count it as one. Raises LegFailure.
         """
-        both_one = self.prefill.prompt_tokens == decode_prompt_tokens == 1
-        if not both_one and self.prefill.prompt_tokens + 1 != decode_prompt_tokens:
-            raise split_mismatch(self.pair.decode, self.prefill.prompt_tokens, decode_prompt_tokens)
+        computed, prompt = self.prefill.prompt_tokens, decode_prompt_tokens
+        keeps_rule = isinstance(prompt, int) and prompt > 0 and computed == base_len(prompt)
+        if not keeps_rule and not computed == prompt == 1:
+            raise split_mismatch(self.pair.decode, computed, prompt)
 
 
 def check_answer(legs: Legs, payload: bytes) -> Document:

@@ -21,6 +21,7 @@ from psserve.router.body.checks import Body
 from psserve.router.placement.prompt_key import TextKeys, namespace_of
 from psserve.router.policies import Prompt
 from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes
+from psserve.rule import base_part
 from psserve.zoo.checkpoints.tokenizer import read_chat_template, tool_as_served
 
 
@@ -54,7 +55,7 @@ class TokenKeys:
             # The server will refuse it, or knows better. Its length alone is an estimate to balance loads by.
             return Prompt((), (await self._text.prompt(body)).tokens, self._page_size)
         self._check_length(len(tokens), "messages" if "messages" in body else "prompt")
-        computed = tokens[:-1]
+        computed = base_part(tokens)
         # Events do not tell namespaces apart: salted prompts are known to be nowhere.
         blocks = () if namespace_of(body) else blocks_of(token_bytes(computed), self._page_size * TOKEN_BYTES)
         return Prompt(blocks, max(1, len(computed)), self._page_size)

@@ -11,7 +11,7 @@ from time import monotonic
 from psserve.contracts.router_config import RouterConfig, TaskRoutingConfig
 from psserve.errors import RequestError
 from psserve.router.body.checks import Body
-from psserve.router.body.session import session_of
+from psserve.router.body.headers import session_of
 from psserve.router.task_routing.choice import ModuleChoice, Sessions, choose_module, task_request, task_unclear
 from psserve.router.task_routing.classifier import (
     AskBase,

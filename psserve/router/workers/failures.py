@@ -66,7 +66,7 @@ def broken(worker: Worker, reason: Reason, detail: str) -> LegFailure:
 
 
 def split_mismatch(worker: Worker, prefill_tokens: int, decode_tokens: int) -> LegFailure:
-    """The base's KV does not cover the prompt as design.md section 1 says: the answer must not be trusted."""
+    """The base's KV does not cover the prompt as the rule says (see rule.py): the answer must not be trusted."""
     detail = f"prefill counted {prefill_tokens} prompt tokens, decode {decode_tokens}"
     message = "the two servers disagree about the prompt; the answer was discarded"
     return LegFailure(worker, "split", detail, RequestError(502, message, type="server_error", code="split_mismatch"))

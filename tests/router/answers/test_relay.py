@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from psserve.contracts.router_config import WorkerConfig
 from psserve.router.answers.streaming import ChoiceRelay, Relay
-from psserve.router.observability.sequence import SequenceRecord
+from psserve.router.observability.exchange import SequenceRecord
 from psserve.router.pairs.pair import Legs, Pair, PrefillUsage
 from psserve.router.workers.failures import LegFailure
 from psserve.router.workers.workers import Worker

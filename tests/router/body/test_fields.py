@@ -78,7 +78,7 @@ JSON = st.recursive(
 def parse(route: Route, body: dict[str, Any]) -> Generation:
     # Not orjson: it writes no integers of more than 64 bits, and the parser must meet them.
     raw = json.dumps(body).encode()
-    return parse_generation(route, load_body(raw), CONFIG, TABLE, {})
+    return parse_generation(route, load_body(raw), CONFIG, TABLE)
 
 
 def parsed_or_refused(route: Route, body: dict[str, Any]) -> Generation | RequestError:

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psserve.router.observability.exchange import SANE_ID, Exchange
-from psserve.router.observability.log import JsonFormatter, LogLine
-from psserve.router.observability.request_line import request_line
+from psserve.router.observability.log import JsonFormatter, LogLine, request_line
 from tests.router.conftest import Fleet, eventually
 
 SECRET = "what the client asks"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from psserve.router.observability.sequence import SequenceRecord
+from psserve.router.observability.exchange import SequenceRecord
 
 OUTPUT = b'data: {"choices":[{"text":"a","finish_reason":null}]}\n\n'
 LAST = b'data: {"choices":[{"text":"b","finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'

@@ -1,4 +1,4 @@
-"""`x-request-timeout` and `x-smg-priority`."""
+"""Deadlines, priority and session, as clients' headers have them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from psserve.errors import RequestError
-from psserve.router.body.deadlines import deadlines_of, priority_of
+from psserve.router.body.headers import (
+    MAX_SESSION_LENGTH,
+    SESSION_HEADERS,
+    deadlines_of,
+    handling_of,
+    priority_of,
+    session_of,
+)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [(None, 60), ("5", 5), ("0.5", 0.5), ("1e9", 60)])
@@ -38,3 +46,27 @@ def test_priority_is_the_headers_or_the_bodys(headers: dict[str, str], body: dic
 def test_a_priority_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="whole number that fits in 32 bits"):
         priority_of({"x-smg-priority": text}, {})
+
+
+def test_headers_count_in_their_order_and_before_the_body() -> None:
+    headers = CIMultiDict({name: name for name in reversed(SESSION_HEADERS)})
+    for name in SESSION_HEADERS:
+        assert session_of(headers, {"user": "body"}) == name
+        del headers[name]
+    assert session_of(headers, {"user": "u", "prompt_cache_key": "key"}) == "key"
+    assert session_of(headers, {"user": "u"}) == "u"
+    assert session_of(headers, {}) is None
+
+
+def test_header_names_have_no_case() -> None:
+    assert session_of(CIMultiDict({"X-Session-ID": "abc"}), {}) == "abc"
+
+
+def test_empty_and_odd_names_are_passed_over_and_long_ones_cut() -> None:
+    assert session_of(CIMultiDict({"x-session-id": ""}), {"user": 7, "prompt_cache_key": ["a"]}) is None
+    assert session_of({}, {"user": "u" * 1000}) == "u" * MAX_SESSION_LENGTH
+
+
+def test_only_headers_of_traces_reach_the_servers() -> None:
+    headers = CIMultiDict({"traceparent": "00-a-b-01", "x-override-rid": "x", "Authorization": "Bearer k"})
+    assert handling_of(headers, {}, 1.0, 1.0).forwarded == {"traceparent": "00-a-b-01"}
