@@ -33,6 +33,14 @@ def base_len(prompt_len: int) -> int:
     return max(0, prompt_len - 1)
 
 
+def prefill_len(prompt_len: int) -> int:
+    """How many tokens of a prompt a prefill server reads: the base's part, but never none, which SGLang cannot run.
+
+    The KV of a prompt's only token is dropped again.
+    """
+    return max(1, base_len(prompt_len))
+
+
 def base_part(prompt: Sliceable[Tokens_co]) -> Tokens_co:
     """The tokens of a prompt that the base reads: x[:-1]."""
     return prompt[: base_len(len(prompt))]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.rule import base_len, base_part, module_part, shares_nothing
+from psserve.rule import base_len, base_part, module_part, prefill_len, shares_nothing
 
 prompts = st.lists(st.integers(0, 2**40), min_size=1, max_size=20)
 
@@ -16,6 +16,11 @@ prompts = st.lists(st.integers(0, 2**40), min_size=1, max_size=20)
 @pytest.mark.parametrize(("prompt", "base"), [(1, 0), (2, 1), (100, 99)])
 def test_the_base_has_all_of_a_prompt_but_its_last_token(prompt: int, base: int) -> None:
     assert base_len(prompt) == base
+
+
+@pytest.mark.parametrize(("prompt", "read"), [(1, 1), (2, 1), (3, 2)])
+def test_a_prefill_server_reads_the_bases_part_and_of_one_token_that_token(prompt: int, read: int) -> None:
+    assert prefill_len(prompt) == read
 
 
 @given(prompts)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from psserve.rule import base_len
 from psserve.training.tokenized import Tokenized
 
 Batch = dict[str, torch.Tensor]
@@ -21,12 +22,12 @@ def cache_batch(conversations: Sequence[Tokenized]) -> Batch:
     """The batch of cache-conditioned training: B conversations, padded on the right.
 
     context_ids      [B, T]  what the base reads: all that precedes the last answer's queries
-    query_ids        [B, Q]  what the module reads: for an answer [a, b), the tokens at positions a-1 .. b-2
+    query_ids        [B, Q]  what the module reads: for an answer [a, b), to the prompt [0, a), tokens a-1 .. b-2
     positions        [B, Q]  where these are in the conversation
     context_lengths  [B, Q]  how many tokens of base KV each sees: a-1, which also tells the turns apart
     labels           [B, Q]  the token that follows each
     """
-    turns = [[(a - 1, b - 1) for a, b in each.answers] for each in conversations]
+    turns = [[(base_len(a), b - 1) for a, b in each.answers] for each in conversations]
     queries = [[position for turn in each for position in range(*turn)] for each in turns]
     tokens = [each.input_ids for each in conversations]
     # At least one token, because a model cannot read none; no query sees it then.

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from psserve.rule import base_len
 from psserve.training.hf import DynamicCache, PreTrainedModel
 
 Tokens = Sequence[int]
@@ -72,7 +73,7 @@ def generate_batch(
     """
     if not all(map(len, prompts)):
         raise ValueError("an empty prompt has no answer")
-    shared = [round(base_share * (len(prompt) - 1)) for prompt in prompts]
+    shared = [round(base_share * base_len(len(prompt))) for prompt in prompts]
     rows = Rows(len(prompts), module.device)
     rows.feed(base, [prompt[:length] for prompt, length in zip(prompts, shared, strict=True)])
     logits = rows.feed(module, [prompt[length:] for prompt, length in zip(prompts, shared, strict=True)])

@@ -1,10 +1,7 @@
 """The reference: what a prompt's answer is by definition, in plain Transformers.
 
-For a prompt of n tokens x[0..n-1] the base computes the KV of x[0..n-2]; the module runs on x[n-1] over that cache and
-generates from there. The base's logits are never used. A prompt of one token shares nothing: the module does it all.
-
-     position      0 ........ n-2 | n-1      n   n+1 ...
-     KV computed by     BASE      |        MODULE
+The base computes the KV of its part of the prompt (psserve/rule.py); the module runs on the last token over that cache
+and generates from there. The base's logits are never used.
 
 Served answers must equal these token for token (greedy, float32), and their log-probabilities to 1e-4.
 """
@@ -20,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from psserve import torchvision_ops
+from psserve.rule import base_part, module_part
 from psserve.zoo import Zoo
 from psserve.zoo.materialise import materialise
 
@@ -96,8 +94,8 @@ def generate(
     """
     if not input_ids:
         raise ValueError("an empty prompt has no answer")
-    cache = prefill(base, input_ids[:-1])
-    last = input_ids[-1]
+    cache = prefill(base, base_part(input_ids))
+    (last,) = module_part(input_ids)
     answer = Generation([], [])
     while len(answer.tokens) < max_new_tokens:
         logits = module(as_batch(module, [last]), past_key_values=cache, use_cache=True).logits[0, -1].float()

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from psserve.rule import base_part, module_part
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
@@ -86,8 +88,8 @@ def forced_logits(
     from psserve.training.reference import as_batch, prefill
 
     with torch.inference_mode():
-        cache = prefill(base, prompt[:-1])
-        seen = [prompt[-1], *answer[:-1]]
+        cache = prefill(base, base_part(prompt))
+        seen = [*module_part(prompt), *answer[:-1]]
         logits: torch.Tensor = module(as_batch(module, seen), past_key_values=cache, use_cache=True).logits[0]
         return logits.float()
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from psserve.bench.systems.fleet import RunningFleet
+from psserve.rule import prefill_len
 
 from .client import Client, RequestFailed
 from .exactness import Judgement, Served, forced_logits, judge, summary
@@ -68,7 +69,7 @@ async def _serve(client: Client, module: str, prompt: list[int]) -> Sample:
         },
     )
     lengths = [leg.body["meta_info"]["prompt_tokens"] for leg in (prefill, decode)]
-    if lengths != [len(prompt) - 1, len(prompt)]:
+    if lengths != [prefill_len(len(prompt)), len(prompt)]:
         raise RequestFailed(f"the legs counted {lengths} tokens of a prompt of {len(prompt)}: the split is not ours")
     top = [{entry[1]: entry[0] for entry in position} for position in decode.body["meta_info"]["output_top_logprobs"]]
     return Sample(module, prompt, Served(decode.body["output_ids"], top))

@@ -15,6 +15,8 @@ from typing import Any, cast
 
 import uvloop
 
+from psserve.rule import prefill_len
+
 PROMPT_TOKENS = 100
 LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 MAX_TOKENS = re.compile(rb'"max_(?:completion_)?tokens": ?(\d+)')
@@ -83,7 +85,7 @@ class Worker(asyncio.Protocol):
 
 def usage(role: str) -> dict[str, Any]:
     """As the split has it: the base computes all of a prompt but its last token."""
-    prompt, answer = (PROMPT_TOKENS - 1, 1) if role == "prefill" else (PROMPT_TOKENS, 16)
+    prompt, answer = (prefill_len(PROMPT_TOKENS), 1) if role == "prefill" else (PROMPT_TOKENS, 16)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": answer,

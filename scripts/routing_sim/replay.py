@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from psserve.router.policies.base import Choice, Policy, Prompt, Request
 from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of
+from psserve.rule import base_part
 
 from .cache import PageCache
 from .workload import Session
@@ -109,7 +110,7 @@ class _Replay:
         )
 
     def _arrive(self, session: Session, number: int, now: float) -> None:
-        data = session.steps[number].prompt[:-1].tobytes()  # the base never reads the last token
+        data = base_part(session.steps[number].prompt).tobytes()
         prompt = Prompt(blocks_of(data, self._block_tokens * TOKEN_BYTES), len(data) // TOKEN_BYTES, self._block_tokens)
         pages = blocks_of(data, self._settings.page_size * TOKEN_BYTES)
         self._count_oracle(pages)

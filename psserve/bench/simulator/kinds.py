@@ -14,6 +14,7 @@ from psserve.bench.simulator.server import Server
 from psserve.bench.simulator.setup import Setup
 from psserve.bench.simulator.system import Group, System, dealt
 from psserve.router.policies import Choice
+from psserve.rule import prefill_len
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class Paired(System):
 
     def _arrived(self, job: Job) -> None:
         if self._shared:
-            job.read_tokens = max(1, job.prompt_tokens - 1)  # the base never reads the last token
+            job.read_tokens = prefill_len(job.prompt_tokens)
         way = _Way(*self._computing[job.module].pick(job), *self._generating[job.module].pick(job))
         self._ways[job] = way
         self._sides[way.decode].waiting.append(job)

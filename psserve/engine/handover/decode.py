@@ -19,6 +19,7 @@ from psserve.engine.handover.rule import (
 from psserve.engine.handover.sglang import Batch, DecodeRequest, Req, ReqLogprob, TransferQueue
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.settings import NegativeControl
+from psserve.rule import prefill_len
 
 _QUEUE = "sglang.srt.disaggregation.decode.DecodePreallocQueue"
 _BATCH = "sglang.srt.disaggregation.decode_schedule_batch_mixin.ScheduleBatchDisaggregationDecodeMixin"
@@ -31,9 +32,7 @@ def _received_len(original: Callable[[Req], int], req: Req) -> int:
     """
     if not is_fresh(req):
         return original(req)
-    if is_one_token(req) and not req.retracted_stain:
-        return 1
-    return base_len_of(req)
+    return base_len_of(req) if req.retracted_stain else prefill_len(len(req.origin_input_ids))
 
 
 def _match_base_prefix(original: Callable[[object, Req], Any], queue: object, req: Req) -> Any:
