@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from psserve.contracts.addresses import is_loopback
 from psserve.contracts.api_keys import ApiKey
 from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
+from psserve.contracts.tables import Metavar, SettingsTable
 from psserve.errors import UsageError
 
 PolicyName = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
@@ -118,22 +119,45 @@ class TaskRoutingConfig(_Strict):
     """Who gets requests below it. None: they are refused."""
 
 
-class RouterConfig(_Strict):
+class RouterSettings(SettingsTable):
+    """What a user may set of a router: in fleet.toml's [router] and in the router's own file it is the same."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address of the router. One that other machines reach needs a key for clients."""
+    port: int = Field(default=30000, ge=0, le=65535)
+    """Port of the router; 0 picks a free one."""
+    insecure: bool = False
+    """Let other machines in without a key."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which clients may come. Left out: without keys localhost and addresses, with keys any."""
+    limits: RequestLimits = RequestLimits()
+    """How large and slow requests may be."""
+    queue: QueueLimits = QueueLimits()
+    """Who waits when the servers are busy, and how modules share them (docs/faults.md)."""
+    breaker: BreakerLimits = BreakerLimits()
+    """When a server that fails or stalls gets no more requests (docs/faults.md)."""
+    prefill_policy: PolicyName = "prefix"
+    """Which prefill server computes a prompt (docs/routing.md)."""
+    decode_policy: PolicyName = "session"
+    """Which replica of a module answers."""
+    log_format: LogFormat = "text"
+    """Of the router's log: text, or a JSON object a line (docs/metrics.md)."""
+    otlp_traces_endpoint: Annotated[str, Field(min_length=1), Metavar("HOST:PORT")] | None = None
+    """OpenTelemetry collector for traces of requests (OTLP/HTTP), host:port or a URL. Left out: what the environment
+    variable OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
+
+
+class RouterConfig(RouterSettings):
     """The whole file."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=30000, ge=0, lt=65536)
-    """0 picks a free port; the `listening` line tells which."""
+    model_config = ConfigDict(strict=False)
+
     api_key: str | None = Field(default=None, min_length=1)
     """What clients must send as `Authorization: Bearer`; None leaves the API open."""
     keys: tuple[ApiKey, ...] | None = None
     """Clients' keys, one of which is then needed (or `api_key`). None: there is no key file."""
     operator_key: str | None = Field(default=None, min_length=1)
     """What the supervisor and psserve's commands send, and nobody else knows. It opens everything."""
-    insecure: bool = False
-    """Listen without any key on an address that other machines reach."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Names under which clients may come, in lower case; localhost and addresses are always right."""
     ssl_certfile: Path | None = None
     """Certificate and chain (PEM). None: plain HTTP."""
     ssl_keyfile: Path | None = None
@@ -143,7 +167,6 @@ class RouterConfig(_Strict):
     base: BaseConfig
     modules: tuple[ModuleConfig, ...]
     workers: tuple[WorkerConfig, ...]
-    limits: RequestLimits = RequestLimits()
     request_timeout_s: float = Field(default=600.0, gt=0)
     """From the moment a request's body was read and checked to its last byte: waiting for its turn and further attempts
     included. Clients may ask for less (`x-request-timeout`)."""
@@ -157,20 +180,8 @@ class RouterConfig(_Strict):
     """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
     page_size: int = Field(default=16, gt=0)
     """Tokens of a KV page of the workers."""
-    prefill_policy: PolicyName = "prefix"
-    """Which prefill worker computes a prompt (see policies/)."""
-    decode_policy: PolicyName = "session"
-    """Which of a module's decode workers answers."""
-    queue: QueueLimits = QueueLimits()
-    """Who waits before the workers, how many, how long."""
-    breaker: BreakerLimits = BreakerLimits()
-    """When a worker that fails or stalls gets no more requests."""
     task_routing: TaskRoutingConfig | None = None
     """None: there is no `auto`."""
-    log_format: LogFormat = "text"
-    """Of the log on stderr."""
-    otlp_traces_endpoint: str | None = Field(default=None, min_length=1)
-    """Collector of traces (OTLP/HTTP): host:port or a URL. None: what OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
     serial: int = 0
     """Told again by `/workers`, so that whoever rewrote the file sees when the router has followed."""
 

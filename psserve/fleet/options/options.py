@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
-from psserve.contracts.router_config import LogFormat, PolicyName
-from psserve.contracts.tables import Count, File, Metavar, Name, SettingsTable
+from psserve.contracts.router_config import RouterSettings
+from psserve.contracts.tables import Count, File, Name, SettingsTable
 from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
@@ -23,40 +22,22 @@ DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
 
 
-class RouterOptions(SettingsTable):
+class RouterOptions(RouterSettings):
     """The HTTP front."""
 
-    host: str = Field(default="127.0.0.1", min_length=1)
-    """Address of the router. One that other machines reach needs a key for clients."""
-    port: int = Field(default=30000, ge=0, le=65535)
-    """Port of the router; 0 picks a free one."""
     api_key_file: File | None = None
     """File with the keys that `psserve keys` made, or with one key alone. Nobody else may read it (mode 0600); relative
     to fleet.toml's folder (docs/security.md). Left out: keys.toml in the zoo, if there."""
-    insecure: bool = False
-    """Let other machines in without a key."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Names under which clients may come. Left out: without keys localhost and addresses, with keys any."""
     ssl_certfile: File | None = None
     """Certificate and chain (PEM): serve HTTPS. Relative to fleet.toml's folder."""
     ssl_keyfile: File | None = None
     """Its private key (PEM, without a password)."""
-    limits: RequestLimits = RequestLimits()
-    """How large and slow requests may be."""
     request_timeout_secs: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Longest time of one request. Clients may ask for less (docs/faults.md)."""
     first_byte_timeout_secs: float = Field(default=360.0, gt=0, allow_inf_nan=False)
     """Longest time until a request's answer begins, waiting for its turn included."""
-    queue: QueueLimits = QueueLimits()
-    """Who waits when the servers are busy, and how modules share them (docs/faults.md)."""
-    breaker: BreakerLimits = BreakerLimits()
-    """When a server that fails or stalls gets no more requests (docs/faults.md)."""
     drain_secs: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """How long requests in flight may go on when the fleet is told to stop."""
-    prefill_policy: PolicyName = "prefix"
-    """Which prefill server computes a prompt (docs/routing.md)."""
-    decode_policy: PolicyName = "session"
-    """Which replica of a module answers."""
     kv_events: bool = False
     """Route prompts by what the caches of prefill servers report. Exact, but the router must tokenize every prompt
     (docs/routing.md)."""
@@ -67,11 +48,6 @@ class RouterOptions(SettingsTable):
     """Confidence from which on a module is chosen for `auto`."""
     default_module: Name | None = None
     """Module, or served base, for requests to `auto` below the threshold. Left out: they are refused."""
-    log_format: LogFormat = "text"
-    """Of the router's log: text, or a JSON object a line (docs/metrics.md)."""
-    otlp_traces_endpoint: Annotated[str, Field(min_length=1), Metavar("HOST:PORT")] | None = None
-    """OpenTelemetry collector for traces of requests (OTLP/HTTP), host:port or a URL. Left out: what the environment
-    variable OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
 
 
 class FleetOptions(SettingsTable):

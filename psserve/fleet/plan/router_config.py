@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from psserve.contracts.router_config import BaseConfig, ModuleConfig, RouterConfig, TaskRoutingConfig, WorkerConfig
+from psserve.contracts.router_config import (
+    BaseConfig,
+    ModuleConfig,
+    RouterConfig,
+    RouterSettings,
+    TaskRoutingConfig,
+    WorkerConfig,
+)
 from psserve.errors import PlanError
 from psserve.fleet.options.key_file import ClientKeys
 from psserve.fleet.options.options import RouterOptions
@@ -25,18 +32,16 @@ def router_config(
     """
     options = basis.options
     wanted = options.router
+    settings = {name: getattr(wanted, name) for name in RouterSettings.model_fields}
     served = [module_config(module) for module in modules]
     if options.serve_base:
         served.append(ModuleConfig(name=base.name, path=str(base.path)))
     try:
         return RouterConfig(
-            host=wanted.host,
-            port=port,
+            **settings | {"port": port, "allowed_hosts": tuple(name.lower() for name in wanted.allowed_hosts)},
             api_key=keys.plain,
             keys=keys.keys,
             operator_key=secrets.token_hex(32),
-            insecure=wanted.insecure,
-            allowed_hosts=tuple(name.lower() for name in wanted.allowed_hosts),
             ssl_certfile=options.path(wanted.ssl_certfile),
             ssl_keyfile=options.path(wanted.ssl_keyfile),
             worker_key=secrets.token_hex(32),
@@ -49,19 +54,12 @@ def router_config(
             ),
             modules=tuple(served),
             workers=tuple(worker_config(server) for server in servers),
-            limits=wanted.limits,
             request_timeout_s=wanted.request_timeout_secs,
             first_byte_timeout_s=wanted.first_byte_timeout_secs,
             drain_timeout_s=wanted.drain_secs,
             kv_pool_tokens=min(server.memory.kv_tokens for server in servers),
             page_size=basis.settings.page_size,
-            prefill_policy=wanted.prefill_policy,
-            decode_policy=wanted.decode_policy,
-            queue=wanted.queue,
-            breaker=wanted.breaker,
             task_routing=_task_routing(wanted),
-            log_format=wanted.log_format,
-            otlp_traces_endpoint=wanted.otlp_traces_endpoint,
         )
     except ValidationError as error:
         raise PlanError(f"the router cannot serve this: {error.errors(include_url=False)[0]['msg']}") from error

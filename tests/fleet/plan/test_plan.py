@@ -245,6 +245,26 @@ def test_router_accepts_its_configuration(zoo: Any) -> None:
     assert config.kv_pool_tokens == 16384
 
 
+def test_router_gets_what_the_user_set(zoo: Any) -> None:
+    document = {
+        "router": {
+            "host": "localhost",
+            "allowed_hosts": ["Agents.Example"],
+            "limits": {"headers": 50},
+            "queue": {"wait_secs": 5.0},
+            "breaker": {"failures": 3},
+            "prefill_policy": "random",
+            "log_format": "json",
+            "otlp_traces_endpoint": "localhost:4318",
+        }
+    }
+    config = plan(zoo, document=document).router.config
+    assert (config.host, config.allowed_hosts) == ("localhost", ("agents.example",))
+    assert (config.limits.headers, config.queue.wait_secs, config.breaker.failures) == (50, 5.0, 3)
+    assert (config.prefill_policy, config.decode_policy) == ("random", "session")
+    assert (config.log_format, config.otlp_traces_endpoint) == ("json", "localhost:4318")
+
+
 def test_no_secret_is_shown(zoo: Any) -> None:
     made = plan(zoo, api_key="hush-hush")
     for text in (
