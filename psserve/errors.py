@@ -11,7 +11,8 @@
     |-- EngineError
     |   |-- UnsupportedSglang      SGLang's version is not one psserve was tested with
     |   |-- ChangedSglang          SGLang's functions or fields are not those psserve was tested with
-    |   `-- HookMissing            a function psserve must hook is not hooked
+    |   |-- HookMissing            a function psserve must hook is not hooked
+    |   `-- ImpureTree             a server's radix tree holds something that it must not
     |-- TrainingError
     |   `-- DataError              a data file cannot be trained or evaluated on
     |-- BenchError                 a benchmark cannot be run as asked, or its files cannot be read
@@ -81,6 +82,10 @@ class ChangedSglang(EngineError):
 
 class HookMissing(EngineError):
     """A function that psserve must hook is not hooked in this process."""
+
+
+class ImpureTree(EngineError):
+    """A radix tree holds something else than whole pages of the base's KV, or a lock of nobody's."""
 
 
 class TrainingError(PsserveError):

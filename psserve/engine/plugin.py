@@ -75,7 +75,7 @@ def cpu_hooks() -> tuple[hooking.Hook, ...]:
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     """What makes a server psserve's, on any machine."""
     from psserve.engine.fixes import disconnect, grammar, kv_events, prefill_watch, retraction
-    from psserve.engine.handover import decode, prefill
+    from psserve.engine.handover import decode, prefill, purity
 
     chosen = disconnect.hooks()
     if settings.negative_control is not NegativeControl.NO_HOOKS:
@@ -84,4 +84,6 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
         chosen += prefill_watch.hooks() + grammar.hooks() + retraction.hooks()
+    if settings.check_purity:
+        chosen += purity.hooks(settings.role)
     return chosen

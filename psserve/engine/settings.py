@@ -18,6 +18,7 @@ E = TypeVar("E", bound=Enum)
 ROLE = "PSSERVE_ROLE"
 WORKER_KEY = "PSSERVE_WORKER_KEY"
 ALLOW_UNTESTED = "PSSERVE_ALLOW_UNTESTED_SGLANG"
+CHECK_PURITY = "PSSERVE_CHECK_PURITY"
 NEGATIVE_CONTROL = "PSSERVE_NEGATIVE_CONTROL"
 
 
@@ -45,6 +46,8 @@ class Settings:
     role: Role | None
     allow_untested: bool
     negative_control: NegativeControl
+    check_purity: bool = False
+    """Whether an idle server looks through its radix tree, and ends where something does not belong there."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -54,6 +57,7 @@ class Settings:
             role=_parse(ROLE, Role, role) if role else None,
             allow_untested=os.environ.get(ALLOW_UNTESTED, "") == "1",
             negative_control=_parse(NEGATIVE_CONTROL, NegativeControl, os.environ.get(NEGATIVE_CONTROL, "")),
+            check_purity=os.environ.get(CHECK_PURITY, "") == "1",
         )
 
 

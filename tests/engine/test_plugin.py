@@ -8,8 +8,9 @@ from psserve.engine import plugin
 from psserve.engine.settings import NegativeControl, Role, Settings
 
 
-def targets(role: Role) -> set[str]:
-    return {hook.target for hook in plugin.declared(Settings(role, False, NegativeControl.NONE))}
+def targets(role: Role, *, check_purity: bool = False) -> set[str]:
+    settings = Settings(role, False, NegativeControl.NONE, check_purity)
+    return {hook.target for hook in plugin.declared(settings)}
 
 
 @pytest.mark.parametrize("cuda", [True, False])
@@ -24,3 +25,14 @@ def disconnect_targets() -> set[str]:
     from psserve.engine.fixes import disconnect
 
     return {hook.target for hook in disconnect.hooks()}
+
+
+@pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
+def test_a_tree_is_checked_where_that_is_asked_for(role: Role) -> None:
+    check = "sglang.srt.managers.scheduler_components.invariant_checker.SchedulerInvariantChecker._check_tree_cache"
+    assert check not in targets(role)
+    assert check in targets(role, check_purity=True)
+
+
+def test_a_stock_server_is_not_checked() -> None:
+    assert targets(Role.STOCK, check_purity=True) == targets(Role.STOCK)

@@ -10,8 +10,8 @@ from psserve.errors import EngineError
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PSSERVE_ROLE", "PSSERVE_NEGATIVE_CONTROL", "PSSERVE_ALLOW_UNTESTED_SGLANG"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ROLE", "NEGATIVE_CONTROL", "ALLOW_UNTESTED_SGLANG", "CHECK_PURITY"):
+        monkeypatch.delenv(f"PSSERVE_{name}", raising=False)
 
 
 def test_a_process_without_a_role_is_no_worker() -> None:
@@ -28,3 +28,9 @@ def test_an_unknown_role_is_refused_with_the_allowed_ones(monkeypatch: pytest.Mo
     monkeypatch.setenv("PSSERVE_ROLE", "router")
     with pytest.raises(EngineError, match=r"PSSERVE_ROLE='router'.*'prefill', 'decode'"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize(("value", "asked"), [("1", True), ("0", False), ("", False)])
+def test_a_check_of_the_tree_is_asked_for_by_1(value: str, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSSERVE_CHECK_PURITY", value)
+    assert Settings.from_environment().check_purity is asked

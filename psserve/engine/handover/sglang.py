@@ -8,7 +8,7 @@ moved from being set on the side, in silence.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Protocol
@@ -71,7 +71,11 @@ class Req(Protocol):
 
 
 class Allocator(Protocol):
-    """Which slots of the KV pool are free."""
+    """Which slots of the KV pool are free. The pool has `size` slots, and before them a page of padding."""
+
+    size: int
+    page_size: int
+    device: str
 
     def free(self, free_index: torch.Tensor) -> None: ...
 
@@ -93,16 +97,40 @@ class Scheduler(Protocol):
     def is_fully_idle(self) -> bool: ...
 
 
-class TreeCache(Protocol):
+class TreeNode(Protocol):
+    """Some tokens in the radix tree and their slots."""
+
+    key: Sized
+    value: torch.Tensor
+    lock_ref: int
+    last_access_time: float
+    children: Mapping[Any, TreeNode]
+
+
+class PrefixCache(Protocol):
+    """What keeps KV of requests that ended, or nothing."""
+
+    def is_tree_cache(self) -> bool: ...
+
+
+class TreeCache(PrefixCache, Protocol):
     """The radix tree."""
 
-    root_node: object
+    root_node: TreeNode
+    page_size: int
+
+
+class InvariantChecker(Protocol):
+    """What looks after a scheduler's memory while nothing runs."""
+
+    tree_cache: TreeCache
 
 
 class PreallocQueue(Protocol):
     """Requests of a decode server that wait for slots."""
 
     tree_cache: TreeCache
+    token_to_kv_pool_allocator: Allocator
 
 
 class TransferQueue(Protocol):
@@ -134,6 +162,9 @@ class Batch(Protocol):
 
     reqs: list[Req]
     sampling_info: SamplingInfo
+    token_to_kv_pool_allocator: Allocator
+    out_cache_loc: torch.Tensor
+    """The slots that the next step writes to."""
 
 
 class TokenizedRequest(Protocol):
@@ -208,7 +239,10 @@ CLASSES: Mapping[type, str] = {
     Scheduler: "sglang.srt.managers.scheduler.Scheduler",
     Allocator: "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator",
     ReqToTokenPool: "sglang.srt.mem_cache.memory_pool.ReqToTokenPool",
+    TreeNode: "sglang.srt.mem_cache.radix_cache.TreeNode",
+    PrefixCache: "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache",
     TreeCache: "sglang.srt.mem_cache.radix_cache.RadixCache",
+    InvariantChecker: "sglang.srt.managers.scheduler_components.invariant_checker.SchedulerInvariantChecker",
     PreallocQueue: "sglang.srt.disaggregation.decode.DecodePreallocQueue",
     TransferQueue: "sglang.srt.disaggregation.decode.DecodeTransferQueue",
     DecodeRequest: "sglang.srt.disaggregation.decode.DecodeRequest",
@@ -244,6 +278,7 @@ CALLED = (
     "sglang.srt.managers.schedule_batch.Req.set_extend_range",
     "sglang.srt.managers.scheduler.Scheduler.is_fully_idle",
     "sglang.srt.managers.tokenizer_manager.TokenizerManager.abort_request",
+    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache.is_tree_cache",
     "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats.set_decode_prebuilt_finish_time",
     "sglang.srt.disaggregation.common.conn.CommonKVManager._handle_node_failure",
     "sglang.srt.constrained.base_grammar_backend.InvalidGrammarObject.__init__",

@@ -23,7 +23,7 @@ _INHERITED = frozenset(
     (
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "CC", "CXX", "HF_HOME"),
         *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV"),
-        *("LD_LIBRARY_PATH", "LD_PRELOAD", "PSSERVE_ALLOW_UNTESTED_SGLANG"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "PSSERVE_ALLOW_UNTESTED_SGLANG", "PSSERVE_CHECK_PURITY"),
         # SGLang and flashinfer compile kernels on GPUs: where headers and libraries are, how many compilers run at once
         *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "MAX_JOBS"),
     )
