@@ -1,10 +1,10 @@
-"""SGLang's sources, as installed and as a careless release might have them."""
+"""SGLang's sources, as installed and as a careless release might have them, and a decode server in this process."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,13 @@ from psserve import torchvision_ops
 
 torchvision_ops.declare_missing()
 
+from psserve.engine.fixes import retraction  # noqa: E402
+from psserve.engine.handover import decode, purity  # noqa: E402
 from psserve.engine.handover.releases import installed_tree  # noqa: E402
+from psserve.engine.settings import NegativeControl, Role  # noqa: E402
 from psserve.engine.source import SourceTree  # noqa: E402
+from tests.engine.handover.decode_server import DecodeServer, sglang_configured  # noqa: E402
+from tests.engine.hooked import hooked  # noqa: E402
 
 TREES = {"0.5.17": SourceTree(Path(sys.prefix) / "sglang-0.5.17"), "0.5.18": installed_tree()}
 
@@ -36,3 +41,20 @@ def edited(tmp_path: Path) -> Edited:
         return SourceTree(tmp_path)
 
     return edit
+
+
+@pytest.fixture(scope="module")
+def hooked_sglang() -> Iterator[None]:
+    """SGLang with the hooks of a decode server."""
+    hooks = [*decode.hooks(NegativeControl.NONE), *retraction.hooks(), *purity.hooks(Role.DECODE)]
+    with sglang_configured(), hooked(hooks):
+        yield
+
+
+@pytest.fixture(params=[1, 4], ids=["pages of 1", "pages of 4"])
+def server(request: pytest.FixtureRequest, hooked_sglang: None) -> Iterator[DecodeServer]:
+    """It must have leaked no slot, and left no lock and no KV of the module's in its tree, when the test ends."""
+    server = DecodeServer(request.param)
+    yield server
+    server.finish()
+    server.check_idle()

@@ -1,0 +1,24 @@
+"""What a request that was retracted may say. Its way through a server: tests/engine/handover/test_decode.py."""
+
+from __future__ import annotations
+
+from array import array
+from types import SimpleNamespace
+
+import pytest
+
+from psserve.engine.fixes import retraction
+from psserve.engine.hooks import Kind
+
+
+@pytest.mark.parametrize(
+    ("output", "finished", "streamed"), [([], False, False), ([5], False, True), ([], True, True), ([5], True, True)]
+)
+def test_a_request_without_output_says_only_that_it_ended(output: list[int], finished: bool, streamed: bool) -> None:
+    _, stream = retraction.hooks()
+    assert stream.kind is Kind.BEFORE
+    req = SimpleNamespace(output_ids=array("q", output), finished=lambda: finished)
+    other = SimpleNamespace(output_ids=array("q", [1]), finished=lambda: False)
+    streamer = object()
+    given = stream.function(streamer, [req, other], True, skip_req=None)
+    assert given == ((streamer, [req, other] if streamed else [other], True), {"skip_req": None})
