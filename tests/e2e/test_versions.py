@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -52,6 +53,31 @@ def test_a_renamed_target_stops_the_worker_and_is_named(tmp_path: Path) -> None:
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("psserve: error: sglang 0.5.18 has no hookable ")
     assert "DecodePreallocQueue._pre_alloc_fill_len" in last
+
+
+def test_an_edited_function_stops_the_worker_and_is_named(tmp_path: Path) -> None:
+    edit_sglang(tmp_path, "srt/mem_cache/common.py", "is_insert=is_insert and", "is_insert=True or is_insert and")
+    ended = _worker({"PYTHONPATH": str(tmp_path)})
+    assert ended.returncode == 1
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("psserve: error: sglang 0.5.18 was edited here: ")
+    assert "sglang.srt.mem_cache.common.release_kv_cache" in last
+
+
+def edit_sglang(folder: Path, file: str, old: str, new: str) -> None:
+    """In `folder`, the installed SGLang as links, but for one file in which a text is another."""
+    installed = Path(importlib.util.find_spec("sglang").submodule_search_locations[0])  # type: ignore[union-attr,index]
+    *parents, name = Path(file).parts
+    place, source = folder / "sglang", installed
+    for kept in (*parents, name):
+        place.mkdir()
+        for each in source.iterdir():
+            if each.name != kept:
+                (place / each.name).symlink_to(each)
+        place, source = place / kept, source / kept
+    text = source.read_text()
+    assert old in text
+    place.write_text(text.replace(old, new))
 
 
 def _worker(env: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ TOKEN_BYTES = array("I").itemsize
 
 
 def _hash_pages(
-    original: Callable[..., Any], token_ids: Any, prior_digest: bytes | None, page_size: int | None = None
+    original: Callable[..., Any], token_ids: object, prior_digest: bytes | None, page_size: int | None = None
 ) -> str | list[str]:
     """AROUND `get_native_hash`: the hash of every page, each chained to the one before, or of all tokens as one page.
 

@@ -22,8 +22,7 @@ output; n is its prompt's length, x[n-1] the prompt's last token.
                     (the module reads x[-1] over the base's KV and gives y[0]; from here on nothing is changed)
     8  finish,      release_kv_cache                            -> decode: slots are freed, never given to the tree:
        abort                                                       from n-1 on they are the module's
-    9  retract      release_kv_cache                            -> as 8. KV waits in host memory, or the request begins
-                                                                   again at 2 (then all its KV is the module's)
+    9  retract      release_kv_cache                            -> as 8; a copy of the KV waits in host memory
        resume       DecodePreallocQueue.resume_retracted_reqs   -> fixes/retraction: it owns all its slots, SGLang's
                                                                    match at this point leaks them
 

@@ -114,10 +114,10 @@ def require_fit(
     if not differences.bodies:
         return
     changed = ", ".join(differences.bodies)
+    origin = "was edited here" if release in SUPPORTED else "is not tested"
     if not allow_untested:
-        origin = "was edited here" if release in SUPPORTED else "is not tested"
         raise ChangedSglang(
             f"sglang {release} {origin}: not as in a tested release are {changed}. Install sglang {TESTED} anew, or "
             f"try it with {ALLOW_FLAG}"
         )
-    logger.warning("psserve: sglang %s is untested, as you allow: changed are %s", release, changed)
+    logger.warning("psserve: you allow that sglang %s %s: not as in a tested release are %s", release, origin, changed)

@@ -1,0 +1,39 @@
+"""Hooks know SGLang's objects by protocols alone, which are complete and checked."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from psserve.engine.handover import sglang
+
+ENGINE = Path(sglang.__file__).parents[1]
+FILES = [*(ENGINE / "handover").glob("*.py"), *(ENGINE / "fixes").glob("*.py")]
+
+
+def protocols() -> list[type]:
+    return [
+        each
+        for each in vars(sglang).values()
+        if getattr(each, "_is_protocol", False) and each.__module__ == sglang.__name__
+    ]
+
+
+def test_every_protocol_is_looked_for_in_sglang() -> None:
+    xgrammars = {sglang.GrammarMatcher}
+    assert set(protocols()) - xgrammars == set(sglang.CLASSES)
+
+
+def test_members_are_fields_and_methods() -> None:
+    assert sglang.members(sglang.ReqKv) == ("kv_allocated_len",)
+    assert sglang.members(sglang.KVManager) == ("connection_lock", "connection_pool", "_handle_node_failure")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_no_hook_takes_anything_untyped(file: Path) -> None:
+    for function in ast.walk(ast.parse(file.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs):
+                assert argument.annotation is None or ast.unparse(argument.annotation) != "Any", function.name
