@@ -1,8 +1,8 @@
 """How well routing policies do on simulated prefill servers: `python scripts/bench_routing.py [--json FILE]`.
 
-Four servers with real radix caches (pages, leaf eviction) and queues serve the agent workload under each policy, at
-several loads and cache sizes. Counts, not timings, so any machine gives the same figures. It also times what the router
-itself spends on a prompt of 40,000 characters. docs/routing.md tells how to read the table.
+Four of `psserve simulate`'s prefill servers (radix caches, queues) serve the agent workload under each policy, at
+several loads and cache sizes. No clock, so any machine gives the same figures. It also times what the router itself
+spends on a prompt of 40,000 characters. docs/routing.md tells how to read the table.
 """
 
 from __future__ import annotations
@@ -10,36 +10,68 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from psserve.contracts.router_config import POLICIES
+from psserve.bench.session import Call, Session, Step
+from psserve.bench.simulator.costs import Costs, DecodeCosts, PrefillCosts, TransferCosts
+from psserve.bench.simulator.setup import Setup
+from psserve.bench.simulator.simulation import Outcome, simulate
+from psserve.contracts.router_config import POLICIES, PolicyName
 from psserve.router.placement.prompt_key import TextKeys
 from psserve.router.policies import Request, make_policy
-from psserve.router.policies.simple import Random
-from scripts.measuring.statistics import median, percentile
-from scripts.routing_sim.replay import Outcome, Servers, replay
-from scripts.routing_sim.workload import Workload, make_sessions
 
-CASES: dict[str, tuple[Workload, Servers]] = {
-    "low load": (Workload(sessions=200, sessions_per_s=0.1), Servers()),
-    "medium load": (Workload(sessions=200, sessions_per_s=0.5), Servers()),
-    "high load": (Workload(sessions=200, sessions_per_s=2.5), Servers()),
-    "small caches": (Workload(sessions=200, sessions_per_s=0.5), Servers(kv_tokens=200_000)),
-    "one system prompt": (
-        Workload(sessions=200, sessions_per_s=0.5, agents=1, system=(6_000, 6_000)),
-        Servers(kv_tokens=200_000),
-    ),
-    "long contexts": (Workload(sessions=100, sessions_per_s=0.2, agents=3, task=(5_000, 30_000)), Servers()),
+MODULES = ("m0", "m1", "m2", "m3")
+SERVERS, TOKENS_PER_S, BATCH_S = 4, 8_000, 0.01
+CHUNK = 2_048
+"""Tokens of a prefill batch, as SGLang chooses for GPUs of that speed."""
+ROOM = 10**9
+"""Tokens of KV that no workload fills."""
+FREE = Costs(PrefillCosts(0, 0, 0), DecodeCosts(0, 0, 0), TransferCosts(0, 0), kv_bytes=0, router_s=0)
+COSTS = replace(FREE, prefill=PrefillCosts(BATCH_S, 1 / TOKENS_PER_S, 0))
+"""Prefill alone: decode servers answer at once, and have room for everything."""
+COMPARED = tuple(name for name in POLICIES if name != "random")
+"""`random` would give other figures each time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Agents whose contexts grow turn by turn, and servers for them. Lengths are tokens; ranges are inclusive."""
+
+    kv_tokens: int = 400_000
+    """Of each server."""
+    sessions: int = 200
+    sessions_per_s: float = 0.5
+    """Poisson arrivals."""
+    agents: int = 6
+    """Kinds of sessions; those of one kind begin with the same system prompt."""
+    turns: tuple[int, int] = (4, 12)
+    """In each of them all modules read the context, one after the other."""
+    system: tuple[int, int] = (600, 2_000)
+    task: tuple[int, int] = (300, 4_000)
+    step: tuple[int, int] = (100, 440)
+    """What a module's answer and its tools' output add to the context."""
+    pause_s: float = 2.0
+    """Mean time from one module's prefill to the next one's request (exponential): it generates, tools run."""
+
+
+CASES = {
+    "low load": Case(sessions_per_s=0.1),
+    "medium load": Case(),
+    "high load": Case(sessions_per_s=2.5),
+    "small caches": Case(kv_tokens=200_000),
+    "one system prompt": Case(agents=1, system=(6_000, 6_000), kv_tokens=200_000),
+    "long contexts": Case(sessions=100, sessions_per_s=0.2, agents=3, task=(5_000, 30_000)),
 }
 PROMPT_CHARS = 40_000
 TURN_CHARS = 1_500
@@ -49,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare routing policies on simulated prefill servers.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
     options = parser.parse_args()
-    document = {"cases": {name: case(name) for name in CASES}, "router": router_cost()}
+    document = {"cases": {name: compared(name, case) for name, case in CASES.items()}, "router": router_cost()}
     text = json.dumps(document, indent=1)
     if options.json:
         options.json.write_text(text + "\n")
@@ -57,29 +89,62 @@ def main() -> int:
     return 0
 
 
-def case(name: str) -> dict[str, Any]:
+def compared(name: str, case: Case) -> dict[str, Any]:
     """Every policy on one case; rows go to stderr as they come."""
-    workload, servers = CASES[name]
-    sessions = make_sessions(workload)
-    results = {}
-    for policy in POLICIES:
-        made = Random(seed=1) if policy == "random" else make_policy(policy, servers.kv_tokens)
-        results[policy] = figures(replay(sessions, made, servers))
+    oracle, results = oracle_tokens(case), {}
+    for policy in COMPARED:
+        results[policy] = figures(run(case, policy), oracle)
         print(f"{name:18} {policy:13} {results[policy]}", file=sys.stderr)
-    return {"workload": asdict(workload), "servers": asdict(servers), "policies": results}
+    return {"case": asdict(case), "policies": results}
 
 
-def figures(outcome: Outcome) -> dict[str, Any]:
-    waits = sorted(outcome.waits_s)
+def make_sessions(case: Case) -> Iterator[Session]:
+    """All sessions in order of arrival, the same each time."""
+    rng = random.Random(1)
+    systems = [rng.randint(*case.system) for _ in range(case.agents)]
+    start_s = 0.0
+    for number in range(case.sessions):
+        start_s += rng.expovariate(case.sessions_per_s)
+        kind, task = rng.randrange(case.agents), rng.randint(*case.task)
+        calls = [Call(module, rng.randint(*case.step)) for _ in range(rng.randint(*case.turns)) for module in MODULES]
+        first, *others = calls
+        steps = (Step(task, (first,)), *(Step(0, (call,), rng.expovariate(1 / case.pause_s)) for call in others))
+        yield Session(f"session-{number}", f"system-{kind}", systems[kind], steps, start_s)
+
+
+def run(case: Case, policy: PolicyName, servers: int = SERVERS, costs: Costs = COSTS) -> Outcome:
+    """One policy on one case."""
+    setup = Setup(
+        system="shared",
+        modules=MODULES,
+        prefill=servers,
+        decode=len(MODULES),
+        costs=costs,
+        kv_tokens=case.kv_tokens,
+        chunk=CHUNK,
+        decode_kv_tokens=ROOM,
+        prefill_policy=policy,
+    )
+    return simulate(setup, make_sessions(case))
+
+
+def oracle_tokens(case: Case) -> int:
+    """What an oracle finds that knows all that any server ever computed, forgets nothing and never waits."""
+    return run(replace(case, kv_tokens=ROOM), "prefix", servers=1, costs=FREE).counters.cached_tokens
+
+
+def figures(outcome: Outcome, oracle: int) -> dict[str, Any]:
+    """Of one run. Imbalance is the largest busy time over the mean: 1 is even."""
+    counters, busy_s = outcome.counters, outcome.busy_s[:SERVERS]
+    waits_s = [record.spans["prefill"][1] - record.sent_s for record in outcome.records]
     return {
-        "requests": outcome.requests,
-        "hit_ratio": round(outcome.hit_tokens / outcome.prompt_tokens, 4),
-        "share_of_oracle": round(outcome.oracle_share, 4),
-        "imbalance": round(outcome.imbalance, 3),
-        "utilization": round(sum(outcome.busy_s) / len(outcome.busy_s) / outcome.makespan_s, 3),
-        "prefill_p50_s": round(median(waits), 3),
-        "prefill_p95_s": round(percentile(waits, 95), 3),
-        "outcomes": outcome.outcomes,
+        "requests": counters.requests,
+        "hit_ratio": round(counters.cached_tokens / counters.prompt_tokens, 4),
+        "share_of_oracle": round(counters.cached_tokens / oracle, 4),
+        "imbalance": round(max(busy_s) / fmean(busy_s), 3),
+        "utilization": round(fmean(busy_s) / outcome.duration_s, 3),
+        "prefill_p50_s": round(median(waits_s), 3),
+        "prefill_p95_s": round(float(np.percentile(waits_s, 95)), 3),
     }
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.simulator.pool import Context, Lease, Pool
-from scripts.routing_sim.cache import PageCache
+from tests.bench.simulator.page_cache import PageCache
 
 SIZES = (2, 1)
 SHARED = sum(SIZES)
@@ -79,3 +79,31 @@ def test_what_a_request_uses_is_not_evicted() -> None:
 def test_more_than_the_pool_is_an_error() -> None:
     with pytest.raises(ValueError, match="11 pages in a pool of 10"):
         Pool(10).take(Context((("system", 2),), "session"), 11, 11)
+
+
+def pages_of_prompt(prompt: tuple[int, ...]) -> list[int]:
+    return [hash(prompt[: end + 1]) for end in range(len(prompt))]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 1), max_size=8).map(tuple), max_size=20), st.integers(1, 12))
+def test_the_tree_of_pages_is_a_tree_within_its_capacity(history: list[tuple[int, ...]], capacity: int) -> None:
+    cache = PageCache(capacity)
+    for prompt in history:
+        pages = pages_of_prompt(prompt)
+        cache.insert(pages)
+        assert len(cache) <= capacity
+        assert cache.match(pages) == min(len(pages), capacity)
+    for prompt in history:
+        pages = pages_of_prompt(prompt)
+        held = cache.match(pages)
+        assert not any(cache.match([page]) for page in pages[held:])
+
+
+def test_the_tree_of_pages_evicts_the_least_recently_used_leaf_first() -> None:
+    cache = PageCache(6)
+    a, b, c = pages_of_prompt((0, 0, 0)), pages_of_prompt((1, 1, 1)), pages_of_prompt((2, 2))
+    for pages in (a, b, a, c):
+        cache.insert(pages)
+    assert [cache.match(pages) for pages in (a, b, c)] == [3, 1, 2]
+    assert cache.evicted == 2

@@ -1,4 +1,4 @@
-"""A radix cache as SGLang's prefill server keeps one: whole pages, least recently used leaves evicted first."""
+"""A radix cache page by page, as SGLang keeps one: what the simulator's pool of runs must do the same as."""
 
 from __future__ import annotations
 
