@@ -1,51 +1,132 @@
-"""Trains and compares base, full fine-tuning, naive sharing and PrefillShare on the demo tasks; writes the table."""
+"""Trains and compares base, full fine-tuning, naive sharing and PrefillShare on the demo tasks; writes the table.
+
+    python scripts/accuracy.py                   over the base of a zoo: docs/results/accuracy.json (.md, .png, .svg)
+    python scripts/accuracy.py --base large      over one of 24 million parameters, trained first: accuracy-GPU.json
+    python scripts/accuracy.py --base tiny --seeds 0 --out /tmp/accuracy     a dry run of that: two steps of everything
+
+Everything is kept in --work: a run that is cut short is repeated, and goes on after what it finished.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from long_training import exit_status, note
+
+if TYPE_CHECKING:
+    from psserve.demo.demo_zoo import DemoConfig
+
+SHAPE = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "initializer_range": 0.02,
+}
+TINY = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Options; those left out are the committed table's."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--zoo", type=Path, default=Path("model_zoo"), help="whose base is fine-tuned")
-    parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="data and modules; can be resumed")
+    parser.add_argument("--base", choices=list(CONFIGURATIONS), default="zoo", help="another base, trained first")
+    parser.add_argument("--work", type=Path, help="data and modules [default: build/accuracy, or build/BASE-accuracy]")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=["math", "code", "tools"], default=["math", "code", "tools"])
     parser.add_argument("--steps", type=int, help="of each fine-tuning [default: the demo zoo's]")
     parser.add_argument("--learning-rate", type=float, help="of each fine-tuning [default: the demo zoo's]")
-    parser.add_argument("--processes", type=int, help="trainings at a time [default: one a core]")
-    return parser.parse_args(arguments)
+    parser.add_argument("--processes", type=int, help="trainings at a time [default: one a core, or one for a GPU]")
+    options = parser.parse_args(arguments)
+    options.work = options.work or Path("build") / ("accuracy" if options.base == "zoo" else f"{options.base}-accuracy")
+    return options
 
 
 def compare(options: argparse.Namespace) -> None:
     """Make the table, write it and print it."""
+    from psserve.bench.machine import gpus, slug
     from psserve.demo.accuracy import about, accuracy_runs
-    from psserve.demo.demo_zoo import DemoConfig
     from psserve.demo.pool import all_cores
     from psserve.demo.tasks import TASKS
     from psserve.training.accuracy_report import markdown, write_report
     from psserve.training.compare import summary
     from psserve.zoo import Zoo
 
-    config = DemoConfig(tasks=tuple(options.tasks))
     chosen = {
         "finetuning_steps": options.steps and dict.fromkeys(TASKS, options.steps),
         "learning_rate": options.learning_rate,
     }
+    config = replace(CONFIGURATIONS[options.base](), tasks=tuple(options.tasks))
     config = replace(config, **{name: value for name, value in chosen.items() if value})
-    base = Zoo.open(options.zoo).base
-    processes = options.processes or all_cores()
-    table = summary(accuracy_runs(base.path, options.work, config, options.seeds, note, processes))
-    write_report(table | about(config, base.fingerprint), options.out)
+    processes = options.processes or (all_cores() if options.base == "zoo" else 1)
+    if options.base == "zoo":
+        base = Zoo.open(options.zoo).base
+        path, name, told = base.path, "accuracy", about(config, base.fingerprint)
+    else:
+        machine = slug(found[0].split(",")[0]) if (found := gpus()) else "cpu"
+        path, name = trained_base(options.work, config), f"accuracy-{machine}"
+        told = {"machine": machine, "base": config.shape}
+    table = summary(accuracy_runs(path, options.work, config, options.seeds, note, processes))
+    write_report(table | told, options.out, name)
     print(markdown(table))
+
+
+def committed() -> DemoConfig:
+    """The demo zoo's."""
+    from psserve.demo.demo_zoo import DemoConfig
+
+    return DemoConfig()
+
+
+def large() -> DemoConfig:
+    """Sixteen times the tokens a step of the demo zoo's base, twice the steps of its modules: for a GPU."""
+    from psserve.demo.pretrain import PretrainConfig
+
+    return replace(
+        committed(),
+        copying=PretrainConfig(steps=2000, batch_size=64, learning_rate=1e-3),
+        pretraining=PretrainConfig(steps=10_000, batch_size=32, learning_rate=1e-3),
+        reading=PretrainConfig(steps=5000, batch_size=32, learning_rate=5e-4),
+        finetuning_steps={"math": 8000, "code": 2000, "tools": 5000},
+        finetuning_batch=16,
+        learning_rate=5e-4,
+        training_items=100_000,
+        shape=SHAPE,
+    )
+
+
+def tiny() -> DemoConfig:
+    """For a dry run."""
+    few = replace(committed().pretraining, steps=2)
+    steps = {"math": 2, "code": 2, "tools": 2}
+    sizes = {"training_items": 8, "test_items": 4, "tokenizer_texts": 1000}
+    return replace(committed(), copying=few, pretraining=few, reading=few, finetuning_steps=steps, shape=TINY, **sizes)
+
+
+CONFIGURATIONS: dict[str, Callable[[], DemoConfig]] = {"zoo": committed, "large": large, "tiny": tiny}
+
+
+def trained_base(work: Path, config: DemoConfig) -> Path:
+    """The base's checkpoint, trained unless it was before."""
+    from psserve.demo.demo_zoo import make_base
+
+    made = work / "base"
+    if not made.exists():
+        making = work / ".base"
+        shutil.rmtree(making, ignore_errors=True)
+        make_base(making, config, note, work)
+        making.rename(made)
+    return made
 
 
 if __name__ == "__main__":

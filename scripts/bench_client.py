@@ -1,7 +1,7 @@
 """What the load generator of `psserve bench` can do: `python scripts/bench_client.py --json FILE`.
 
-Many streams at a time from one core, against a trivial server on another one: whether all answers came whole, whether
-the client kept the server's pace, and its own CPU time per request and per chunk.
+Many streams at a time from one core, against the canned worker of bench_router.py on another one: whether all answers
+came whole, whether the client kept the worker's pace, and its own CPU time per request and per chunk.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import uvloop
 from measuring import report
 from measuring.report import Figure
+from router_bench.routers import Cores, upstream
 
 from psserve.bench import machine
 from psserve.bench.load.options import LoadOptions
@@ -28,13 +28,14 @@ from psserve.bench.load.run import run_load
 from psserve.bench.metrics import summarise
 from psserve.bench.record import RequestRecord
 from psserve.bench.session import Call, Session, Step
+from psserve.zoo.synthetic.tokenizer import write_tokenizer
 
-MODULE = "trivial"
+MODULE = "math"
 WORDS = 64
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the load generator against a trivial server.")
+    parser = argparse.ArgumentParser(description="Measure the load generator against a canned worker.")
     parser.add_argument("--streams", type=int, default=2000, help="at a time")
     parser.add_argument("--tokens", type=int, default=100, help="of each answer, one a chunk")
     parser.add_argument("--tokens-per-s", type=float, default=10.0, help="of each stream")
@@ -45,9 +46,12 @@ def main() -> int:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
         os.sched_setaffinity(0, cores[:1])
-    with trivial_server(options.tokens_per_s, cores[-1]) as url:
-        few = uvloop.run(measure(url, options.streams, 2, options.rounds))
-        many = uvloop.run(measure(url, options.streams, options.tokens, options.rounds))
+    others = Cores(None, cores[-1])
+    with upstream(1 / options.tokens_per_s, others) as workers, tempfile.TemporaryDirectory() as folder:
+        write_tokenizer(Path(folder), 4096)
+        url = f"http://127.0.0.1:{workers.decode}"
+        few = uvloop.run(measure(url, Path(folder), options.streams, 2, options.rounds))
+        many = uvloop.run(measure(url, Path(folder), options.streams, options.tokens, options.rounds))
     figures = figures_of(few, many, options)
     print(report.heading(found), report.table(figures), sep="\n\n")
     document = {"machine": found, "options": vars(options) | {"json": None}, "runs": {"few": few, "many": many}}
@@ -57,26 +61,12 @@ def main() -> int:
     return 0 if many["completed"] == options.streams * options.rounds else 1
 
 
-@contextmanager
-def trivial_server(tokens_per_s: float, core: int) -> Iterator[str]:
-    """The server's URL."""
-    script = Path(__file__).parent / "measuring" / "trivial_server.py"
-    command = [sys.executable, str(script), str(tokens_per_s)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        os.sched_setaffinity(process.pid, [core])
-        yield f"http://127.0.0.1:{port}"
-        process.stdin.close()
-
-
-async def measure(url: str, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
+async def measure(url: str, tokenizer: Path, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
     """All streams begin at once and answer `rounds` times."""
     step = Step(WORDS, (Call(MODULE, tokens),))
     sessions = [Session(f"s{n}", "", 0, (step,) * rounds) for n in range(streams)]
     cpu, wall = time.process_time(), time.perf_counter()
-    records = await run_load(sessions, {MODULE: url}, LoadOptions(concurrency=streams))
+    records = await run_load(sessions, {MODULE: url}, LoadOptions(concurrency=streams, tokenizer=tokenizer))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     summary = summarise(records)
     return {
@@ -109,7 +99,7 @@ def figures_of(few: dict[str, Any], many: dict[str, Any], options: argparse.Name
         Figure("client's CPU", round(100 * many["cpu_s"] / many["seconds"], 1), "% of a core", 100),
         Figure("CPU per request", round(1e6 * per_request), "us"),
         Figure("CPU per chunk", round(1e6 * per_chunk, 1), "us"),
-        Figure("median time per token over the server's pace", round(many["tpot_ms"]["median"] - pace, 2), "ms"),
+        Figure("median time per token over the worker's pace", round(many["tpot_ms"]["median"] - pace, 2), "ms"),
     ]
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from psserve.bench.session import Call, Session, Step
@@ -30,6 +31,7 @@ from psserve.bench.simulator.simulation import Outcome, simulate
 from psserve.contracts.router_config import POLICIES, PolicyName
 from psserve.router.placement.prompt_key import TextKeys
 from psserve.router.policies import Request, make_policy
+from scripts.measuring.report import percentile
 
 MODULES = ("m0", "m1", "m2", "m3")
 SERVERS, TOKENS_PER_S, BATCH_S = 4, 8_000, 0.01
@@ -144,7 +146,7 @@ def figures(outcome: Outcome, oracle: int) -> dict[str, Any]:
         "imbalance": round(max(busy_s) / fmean(busy_s), 3),
         "utilization": round(fmean(busy_s) / outcome.duration_s, 3),
         "prefill_p50_s": round(median(waits_s), 3),
-        "prefill_p95_s": round(float(np.percentile(waits_s, 95)), 3),
+        "prefill_p95_s": round(percentile(waits_s, 95), 3),
     }
 
 

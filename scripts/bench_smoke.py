@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from measuring import report
 from measuring.client import Client, completion, completion_pair
 from measuring.prompts import ChatPrompts, random_ids
-from measuring.report import Figure
-from measuring.statistics import in_ms, median, percentile
+from measuring.report import Figure, in_ms, percentile
 
 from psserve.bench import machine
 from psserve.bench.systems.fleet import RunningFleet, launched
@@ -105,7 +105,7 @@ async def turns(client: Client, prompts: ChatPrompts) -> list[Figure]:
         whole.append((await client.post("/v1/chat/completions", body)).seconds)
     for i in range(TURNS):
         body = chat(MODULES[i % 3], prompts.message(PROMPT_TOKENS))
-        first.append((await client.stream("/v1/chat/completions", body)).first_s)
+        first.append((await client.stream("/v1/chat/completions", body))[0])
     return [
         Figure(f"chat turn, {PROMPT_TOKENS} + {ANSWER_TOKENS} tokens: median", in_ms(median(whole)), "ms", 150),
         Figure("chat turn: p95", in_ms(percentile(whole, 95)), "ms"),

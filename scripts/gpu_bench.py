@@ -14,38 +14,15 @@ need not be installed. docs/benchmarks.md tells the method. Exit status 0 if eve
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from measuring.bench_zoo import adapter_of, bench_zoo
+from measuring.comparison import ROOT, adapter_of, add_options, bench_zoo, compare, comparison, keep, module_names
 from measuring.installation import importable
+from measuring.shapes import SHAPES
 
-ROOT = Path(__file__).resolve().parent.parent
-PSSERVE = "import sys; from psserve.cli.main import main; sys.argv[0] = 'psserve'; main()"
 SMALLEST_POOL = 20_480
 """Tokens of a server's pool: one context, and what decode servers keep free."""
-QWEN3 = {
-    "vocab_size": 151_936,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 40_960,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
-    "rms_norm_eps": 1e-6,
-    "dtype": "bfloat16",
-}
-SMALL = QWEN3 | {"num_hidden_layers": 28, "num_attention_heads": 16, "tie_word_embeddings": True}
-SHAPES: dict[str, dict[str, Any]] = {
-    "qwen3-0.6b": SMALL | {"hidden_size": 1_024, "intermediate_size": 3_072},
-    "qwen3-1.7b": SMALL | {"hidden_size": 2_048, "intermediate_size": 6_144},
-    "qwen3-8b": QWEN3
-    | {"num_hidden_layers": 36, "num_attention_heads": 32, "hidden_size": 4_096, "intermediate_size": 12_288},
-    "tiny": {"vocab_size": 1_024, "tie_word_embeddings": True, "rope_parameters": QWEN3["rope_parameters"]},
-}
 REACT = ("--workload", "react", "--think-secs", "0")
 LONGEST = 16_384
 """Longest context, at the preset's own lengths: a session ends at 7,000 tokens on average."""
@@ -65,17 +42,17 @@ def main() -> int:
             note("error: nvidia-smi lists no GPU: --device cpu --shape tiny tries the script without one")
             return 2
         name = slug(found[0].split(",")[0]) if found else "dry-run"
-        modules = [f"m{number}" for number in range(options.modules)]
         note(f"building a base and {options.modules} modules of the shape {options.shape}")
         started = f"{options.shape}-{options.modules}"
         try:
-            zoo = bench_zoo(options.work / f"zoo-{started}", modules, SHAPES[options.shape], options.device)
+            zoo = bench_zoo(options.work / f"zoo-{started}", options.modules, SHAPES[options.shape], options.device)
             tokens = options.kv_tokens or kv_tokens(zoo, options)
         except PsserveError as error:
             note(f"error: {error}")
             return error.exit_code
         folder = options.work / f"comparison-{started}"
-        status = compare(options, zoo, folder, tokens)
+        systems = options.systems.split(",")
+        status = compare(new_comparison(options, zoo, folder, tokens), 60 * options.minutes * len(systems))
         if (folder / "report.json").exists():
             keep(folder, options.out or ROOT / "docs" / "results" / f"bench-{name}.json")
     return status
@@ -83,21 +60,35 @@ def main() -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="psserve and its alternatives on one CUDA GPU.")
+    add_options(
+        parser,
+        systems="shared,disaggregated,colocated",
+        concurrency="8,32",
+        sessions=64,
+        repeats=2,
+        work=ROOT / "build" / "gpu-bench",
+    )
     add = parser.add_argument
-    add("--shape", choices=list(SHAPES), default="qwen3-0.6b", help="[default: %(default)s]")
-    add("--modules", type=int, default=4, help="[default: %(default)s]; qwen3-8b: 2 on 141 GB")
-    add("--systems", default="shared,disaggregated,colocated", help="also lora, single [default: %(default)s]")
-    add("--concurrency", default="8,32", help="sessions at a time [default: %(default)s]")
-    add("--sessions", type=int, default=64, help="of each run [default: %(default)s]")
-    add("--repeats", type=int, default=2, help="[default: %(default)s]")
+    add("--shape", choices=list(SHAPES), default="qwen3-0.6b", help="[default: %(default)s]; qwen3-8b: --modules 2")
     add("--scale", type=float, default=1.0, help="of the preset's lengths [default: %(default)s]")
     add("--kv-tokens", type=int, help="of each system [default: what the GPU has room for]")
     add("--minutes", type=float, default=9.0, help="most that a system may take in all [default: %(default)s]")
     add("--device", choices=["cuda", "cpu"], default="cuda")
-    add("--work", type=Path, default=ROOT / "build" / "gpu-bench", help="for zoo and results [default: %(default)s]")
-    add("--out", type=Path, help="result file [default: docs/results/bench-NAME.json]")
-    add("--resume", action="store_true", help="go on with what was interrupted")
     return parser.parse_args(arguments)
+
+
+def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, tokens: int) -> list[str]:
+    """The arguments of `psserve bench compare`."""
+    lora = "lora" in options.systems.split(",") and not options.resume
+    adapters = [f"{module}={adapter_of(zoo, module)}" for module in module_names(options.modules) if lora]
+    return comparison(
+        options,
+        zoo,
+        folder,
+        *("--device", options.device, *REACT, "--kv-tokens", str(tokens)),
+        *("--scale", str(options.scale), "--context-length", str(int(LONGEST * options.scale))),
+        *(part for adapter in adapters for part in ("--adapter", adapter)),
+    )
 
 
 def kv_tokens(zoo: Path, options: argparse.Namespace) -> int:
@@ -120,46 +111,6 @@ def kv_tokens(zoo: Path, options: argparse.Namespace) -> int:
             "choose a smaller --shape or fewer --modules"
         )
     return int(tokens)
-
-
-def compare(options: argparse.Namespace, zoo: Path, folder: Path, tokens: int) -> int:
-    """Run `psserve bench compare` within the time there is. Returns its exit status, 1 if it ran out of time."""
-    systems = options.systems.split(",")
-    modules = [f"m{number}" for number in range(options.modules)]
-    adapters = [f"{module}={adapter_of(zoo, module)}" for module in modules] if "lora" in systems else []
-    arguments = ["--resume", str(folder)]
-    if not options.resume:
-        arguments = [
-            *("--zoo", str(zoo), "--out", str(folder), "--device", options.device, *REACT),
-            *("--kv-tokens", str(tokens), "--scale", str(options.scale)),
-            *("--context-length", str(int(LONGEST * options.scale))),
-            *("--concurrency", options.concurrency, "--sessions", str(options.sessions)),
-            *("--repeats", str(options.repeats)),
-            *(part for system in systems for part in ("--system", system)),
-            *(part for adapter in adapters for part in ("--adapter", adapter)),
-        ]
-    # -P: the current folder may be a checkout, whose psserve/ has no cli in it.
-    command = [sys.executable, "-P", "-c", PSSERVE, "bench", "compare", *arguments]
-    process = subprocess.Popen(command, stdout=sys.stderr)
-    try:
-        return process.wait(timeout=60 * options.minutes * len(systems))
-    except subprocess.TimeoutExpired:
-        note("out of time: what was done is kept; go on with --resume")
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        return 1
-
-
-def keep(folder: Path, out: Path) -> None:
-    """The report's data as a result file, in one step."""
-    report = json.loads((folder / "report.json").read_text())
-    report["command"] = "python scripts/gpu_bench.py " + " ".join(sys.argv[1:])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = out.with_suffix(".building")
-    building.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(building, out)
-    note(f"wrote {out}")
-    print(json.dumps(report["ratios"]))
 
 
 def note(text: str) -> None:

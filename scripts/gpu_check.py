@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from measuring.installation import importable
+from measuring.shapes import SHAPES
 
 if TYPE_CHECKING:
     from psserve.bench.systems.fleet import RunningFleet
@@ -35,24 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
-QWEN3 = {
-    "vocab_size": 151_936,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 40_960,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True,
-    "dtype": "bfloat16",
-}
-SHAPES: dict[str, dict[str, Any]] = {
-    "qwen3-0.6b": QWEN3 | {"hidden_size": 1_024, "intermediate_size": 3_072},
-    "qwen3-1.7b": QWEN3 | {"hidden_size": 2_048, "intermediate_size": 6_144},
-    # A vocabulary larger than the synthetic tokenizer's, as the real shapes have it.
-    "tiny": {"vocab_size": 1_024, "tie_word_embeddings": True, "rope_parameters": QWEN3["rope_parameters"]},
-}
 LENGTHS = (1_024, 4_096, 16_384)
 ROUNDS = 5
 GPU_KV_TOKENS = 65_536

@@ -6,20 +6,16 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
+from psserve.bench.load.stream import RequestFailed, Streamed, stream
 from psserve.bench.systems.fleet import RunningFleet
-from psserve.contracts.sse import EventReader
 
 Body = dict[str, Any]
-
-
-class RequestFailed(Exception):
-    """A request that had to succeed did not."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +29,6 @@ class Answer:
     @property
     def prompt_tokens(self) -> int:
         return int(self.body["usage"]["prompt_tokens"])
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """A streamed answer: seconds until its first event, which the first token makes, and until its end."""
-
-    first_s: float
-    seconds: float
-    cached_tokens: int
 
 
 class Client:
@@ -62,22 +49,12 @@ class Client:
         """One request through the router."""
         return await self._post(self._fleet.url + path, body, {})
 
-    async def stream(self, path: str, body: Body) -> Streamed:
-        """One streamed request through the router, with the usage that its end tells."""
-        started = time.perf_counter()
-        first, cached = None, 0
+    async def stream(self, path: str, body: Body) -> tuple[float, int]:
+        """One streamed request through the router: seconds until its first token, and its cached tokens."""
+        streamed, sent = Streamed(), time.perf_counter()
         body = body | {"stream": True, "stream_options": {"include_usage": True}}
-        async with self._session.post(self._fleet.url + path, json=body) as response:
-            if response.status != 200:
-                raise RequestFailed(f"{path}: {response.status}: {await response.text()}")
-            async for event in _events(response):
-                if first is None and event.get("choices"):
-                    first = time.perf_counter()
-                usage = event.get("usage") or {}
-                cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or cached)
-        if first is None:
-            raise RequestFailed(f"{path}: the stream ended without output")
-        return Streamed(first - started, time.perf_counter() - started, cached)
+        await stream(self._session, self._fleet.url + path, body, {"Content-Type": "application/json"}, streamed)
+        return streamed.moments[0] - sent, streamed.counts.cached
 
     async def pair(self, path: str, module: str, prefill: Body, decode: Body) -> tuple[Answer, Answer]:
         """One request on both of its servers, past the router: (prefill answer, decode answer)."""
@@ -122,12 +99,3 @@ def completion(module: str, prompt: Sequence[int], max_tokens: int) -> Body:
         "temperature": 0,
         "ignore_eos": True,
     }
-
-
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any]]:
-    reader = EventReader()
-    async for piece in response.content.iter_any():
-        for event in reader.feed(piece):
-            if "error" in event:
-                raise RequestFailed(str(event["error"]))
-            yield event

@@ -14,6 +14,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from psserve.bench.systems.counters import HistogramDelta, Reading, delta, scrape
@@ -21,7 +22,7 @@ from psserve.bench.systems.fleet import RunningFleet
 
 from .client import Client, completion
 from .prompts import random_ids
-from .statistics import in_ms, median, percentile
+from .report import in_ms, percentile
 
 _LATENCY_MS = "sglang:kv_transfer_latency_ms"
 _SIZE_MB = "sglang:kv_transfer_total_mb"
@@ -43,11 +44,11 @@ async def measure(
             prompt = random_ids(rng, length, vocab_size)
             for kind, module in (("miss", first), ("shared_hit", second), ("local_hit", second)):
                 before = _prefill_metrics(fleet)
-                answer = await client.stream("/v1/completions", completion(module, prompt, 1))
+                first_s, cached_tokens = await client.stream("/v1/completions", completion(module, prompt, 1))
                 if number == 0:
                     continue
-                times[kind].append(answer.first_s)
-                cached[kind] = answer.cached_tokens
+                times[kind].append(first_s)
+                cached[kind] = cached_tokens
                 if kind == "shared_hit":
                     latency, size = await _transfer(fleet, before)
                     latency_ms.append(latency.total)

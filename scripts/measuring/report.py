@@ -1,10 +1,12 @@
-"""Figures beside their targets: as a table for people, as JSON for programs."""
+"""Figures, from measurements, beside their targets: as a table for people, as JSON for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,16 @@ class Figure:
 
     def as_json(self) -> dict[str, Any]:
         return {"name": self.name, "value": self.value, "unit": self.unit, "target": self.target, "met": self.met}
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Linear between the two nearest ranks."""
+    return float(np.percentile(values, percent))
+
+
+def in_ms(seconds: float) -> float:
+    """Seconds as milliseconds, to the microsecond."""
+    return round(seconds * 1000, 3)
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from statistics import median
 from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
@@ -15,8 +16,7 @@ from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.task_routing.training import train
 from psserve.router.workers.workers import WorkerTable
 
-from .report import Figure
-from .statistics import in_ms, median, percentile
+from .report import Figure, in_ms, percentile
 from .task_sets import TaskSet
 
 MOST_ADDED_MS = 1.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
-from measuring.statistics import median, percentile
+from measuring.report import percentile
 
 from router_bench.measures import Throughput
 

@@ -26,6 +26,7 @@ STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
 )
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 IDENTITY = {"id": "0" * 32, "created": 1764000000, "model": "math"}
 
 
@@ -55,8 +56,9 @@ class Worker(asyncio.Protocol):
             end = head + 4 + (int(found[1]) if found else 0)
             if len(self._buffer) < end:
                 return
+            is_post = self._buffer.startswith(b"POST")
             body, self._buffer = self._buffer[head + 4 : end], self._buffer[end:]
-            self._answer(body)
+            self._answer(body) if is_post else self._write(NOT_FOUND)
 
     def _answer(self, body: bytes) -> None:
         found = MAX_TOKENS.search(body)

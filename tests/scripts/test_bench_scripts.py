@@ -22,11 +22,18 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("workload", ["reflexion", "react"])
 def test_the_cpu_table(workload: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bench_cpu = script("bench_cpu", monkeypatch)
-    options = bench_cpu.parse(["--workload", workload])
-    given = command.make_context("compare", bench_cpu.new_comparison(options, tmp_path, tmp_path, ["m0", "m1"])).params
+    options = bench_cpu.parse(["--workload", workload, "--modules", "2"])
+    given = command.make_context("compare", bench_cpu.new_comparison(options, tmp_path, tmp_path)).params
     assert given["systems"] == ("shared", "disaggregated", "colocated", "single")
     assert given["kv_tokens"] == 4 * bench_cpu.POOL
     assert given["workload"] == workload
+
+
+def test_the_gpu_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu_bench = script("gpu_bench", monkeypatch)
+    given = command.make_context("compare", gpu_bench.new_comparison(gpu_bench.parse([]), tmp_path, tmp_path, 4096))
+    assert given.params["systems"] == ("shared", "disaggregated", "colocated")
+    assert given.params["kv_tokens"] == 4096
 
 
 def test_an_earlier_comparison_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
