@@ -14,18 +14,24 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from measuring import report
-from measuring.client import Client, completion, completion_pair
-from measuring.prompts import ChatPrompts, random_ids
+from measuring.client import Client, completion, completion_pair, random_ids
 from measuring.report import Figure, in_ms, percentile
 
 from psserve.bench import machine
+from psserve.bench.load.options import LoadOptions
+from psserve.bench.load.run import run_load
+from psserve.bench.record import RequestRecord
+from psserve.bench.session import Call, Session, Step
 from psserve.bench.systems.fleet import RunningFleet, launched
 from psserve.bench.systems.processes import CpuMeter, pss_bytes
+from psserve.errors import BenchError
 
 MODULES = ("alpha", "beta", "gamma")
 PROMPT_TOKENS = 200
@@ -76,36 +82,33 @@ def measure(zoo: Path) -> dict[str, Any]:
 
 async def requests(fleet: RunningFleet, tokenizer: Path, vocab_size: int) -> list[Figure]:
     """Everything that is measured by sending requests."""
-    rng = random.Random(0)
-    prompts = ChatPrompts(tokenizer, rng)
+    load = partial(run_load, endpoints=dict.fromkeys(MODULES, fleet.url))
+    note(f"{TURNS} chat turns, one after the other")
+    alone = LoadOptions(concurrency=1, warmup=3 * len(MODULES), tokenizer=tokenizer, salt="alone")
+    figures = turns([record for record in await load(chats(alone.warmup + TURNS), options=alone) if not record.warmup])
     async with Client(fleet) as client:
-        await warm_up(client, prompts)
-        return [
-            *await turns(client, prompts),
-            *await router_overhead(client, rng, vocab_size),
-            *await concurrency(client, prompts),
-        ]
+        figures += await router_overhead(client, random.Random(0), vocab_size)
+    note(f"{ROUNDS} rounds of {CONCURRENT} chat turns at once")
+    options = [LoadOptions(concurrency=CONCURRENT, tokenizer=tokenizer, salt=str(n)) for n in range(ROUNDS)]
+    return figures + at_once([seconds(await load(chats(CONCURRENT), options=one)) for one in options])
 
 
-async def warm_up(client: Client, prompts: ChatPrompts) -> None:
-    """Let every server compute once, and learn how many tokens the chat template adds."""
-    for module in MODULES:
-        for _ in range(3):
-            text = prompts.message(PROMPT_TOKENS)
-            answer = await client.post("/v1/chat/completions", chat(module, text))
-            prompts.template_tokens = answer.prompt_tokens - prompts.count(text)
+def chats(count: int) -> list[Session]:
+    """New chats of one turn, over the modules in turn."""
+    calls = (Call(MODULES[number % 3], ANSWER_TOKENS) for number in range(count))
+    return [Session(f"chat-{number}", "", 0, (Step(PROMPT_TOKENS, (call,)),)) for number, call in enumerate(calls)]
 
 
-async def turns(client: Client, prompts: ChatPrompts) -> list[Figure]:
-    """New chats one after the other, over the modules in turn: whole answers, then streamed ones."""
-    note(f"{TURNS} chat turns, then {TURNS} streamed ones")
-    whole, first = [], []
-    for i in range(TURNS):
-        body = chat(MODULES[i % 3], prompts.message(PROMPT_TOKENS))
-        whole.append((await client.post("/v1/chat/completions", body)).seconds)
-    for i in range(TURNS):
-        body = chat(MODULES[i % 3], prompts.message(PROMPT_TOKENS))
-        first.append((await client.stream("/v1/chat/completions", body))[0])
+def seconds(records: Sequence[RequestRecord]) -> list[float]:
+    """How long the answers took. Raises BenchError if one failed."""
+    if failed := [record.error for record in records if record.error is not None]:
+        raise BenchError(f"a request failed: {failed[0]}")
+    return [record.done_s - record.sent_s for record in records]
+
+
+def turns(records: Sequence[RequestRecord]) -> list[Figure]:
+    """What one chat turn takes."""
+    whole, first = seconds(records), [(record.first_s or 0) - record.sent_s for record in records]
     return [
         Figure(f"chat turn, {PROMPT_TOKENS} + {ANSWER_TOKENS} tokens: median", in_ms(median(whole)), "ms", 150),
         Figure("chat turn: p95", in_ms(percentile(whole, 95)), "ms"),
@@ -137,26 +140,13 @@ async def router_overhead(client: Client, rng: random.Random, vocab_size: int) -
     ]
 
 
-async def concurrency(client: Client, prompts: ChatPrompts) -> list[Figure]:
-    """Rounds of chat turns that start at the same time."""
-    note(f"{ROUNDS} rounds of {CONCURRENT} chat turns at once")
-    medians, ratios = [], []
-    for _ in range(ROUNDS):
-        bodies = [chat(MODULES[i % 3], prompts.message(PROMPT_TOKENS)) for i in range(CONCURRENT)]
-        answers = await asyncio.gather(*(client.post("/v1/chat/completions", body) for body in bodies))
-        seconds = [answer.seconds for answer in answers]
-        medians.append(median(seconds))
-        ratios.append(max(seconds) / median(seconds))
+def at_once(rounds: Sequence[Sequence[float]]) -> list[Figure]:
+    """What chat turns take that start at the same time."""
+    ratios = [max(one) / median(one) for one in rounds]
     return [
-        Figure(f"{CONCURRENT} at once: median", in_ms(median(medians)), "ms"),
+        Figure(f"{CONCURRENT} at once: median", in_ms(median(map(median, rounds))), "ms"),
         Figure(f"{CONCURRENT} at once: slowest / median, worst round", round(max(ratios), 2), "times", 3),
     ]
-
-
-def chat(module: str, text: str) -> dict[str, Any]:
-    message = {"role": "user", "content": text}
-    body = {"model": module, "messages": [message], "max_tokens": ANSWER_TOKENS}
-    return body | {"temperature": 0, "ignore_eos": True}
 
 
 def document(figures: list[Figure], others: float, models: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -99,3 +100,8 @@ def completion(module: str, prompt: Sequence[int], max_tokens: int) -> Body:
         "temperature": 0,
         "ignore_eos": True,
     }
+
+
+def random_ids(rng: random.Random, count: int, vocab_size: int) -> list[int]:
+    """`count` token ids, none of the first few, which tokenizers use for special tokens."""
+    return [rng.randrange(16, vocab_size) for _ in range(count)]

@@ -20,8 +20,7 @@ from typing import Any
 from psserve.bench.systems.counters import HistogramDelta, Reading, delta, scrape
 from psserve.bench.systems.fleet import RunningFleet
 
-from .client import Client, completion
-from .prompts import random_ids
+from .client import Client, completion, random_ids
 from .report import in_ms, percentile
 
 _LATENCY_MS = "sglang:kv_transfer_latency_ms"

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from psserve.bench.systems.fleet import RunningFleet
 from psserve.rule import prefill_len
 
-from .client import Client, RequestFailed
+from .client import Client, RequestFailed, random_ids
 from .exactness import Judgement, Served, forced_logits, judge, summary
-from .prompts import random_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
