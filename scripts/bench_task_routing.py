@@ -28,7 +28,7 @@ from psserve.bench import machine
 from psserve.contracts.router_config import TaskRoutingConfig
 from psserve.router.task_routing.classifier import Decision, TaskRequest
 from psserve.router.task_routing.tfidf import TfidfClassifier
-from psserve.router.task_routing.training import train
+from psserve.router.task_routing.training import train_classifier
 
 THRESHOLD = TaskRoutingConfig().threshold
 MOST_WRONG_PERCENT = 3.0
@@ -62,7 +62,7 @@ def main() -> int:
 def accuracy(tasks: TaskSet) -> list[Figure]:
     """What becomes of the requests of a set, in percent."""
     print(f"task-routing: {tasks.name}", file=sys.stderr, flush=True)
-    classifier = TfidfClassifier(train(tasks.modules))
+    classifier = TfidfClassifier(train_classifier(tasks.modules))
     figures: list[Figure] = []
     for part, asked in tasks.parts.items():
         name = f"{tasks.name}: {part} ({len(asked)})"

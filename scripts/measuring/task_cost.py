@@ -13,7 +13,7 @@ from psserve.demo.tasks import TASKS, held_out_items
 from psserve.router.observability.metrics import Metrics
 from psserve.router.task_routing.classifier import TaskModule
 from psserve.router.task_routing.routing import TaskRouter, task_modules
-from psserve.router.task_routing.training import train
+from psserve.router.task_routing.training import train_classifier
 from psserve.router.workers.workers import WorkerTable
 
 from .report import Figure, in_ms, percentile
@@ -75,7 +75,7 @@ def trainings() -> list[Figure]:
             for name, task in TASKS.items()
         ]
         start = time.process_time()
-        train(modules)
+        train_classifier(modules)
         figures.append(Figure(f"training on {count} examples", round(time.process_time() - start, 2), "s CPU", target))
     return figures
 

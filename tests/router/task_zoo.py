@@ -9,7 +9,7 @@ from pathlib import Path
 
 from psserve.router.task_routing.classifier import TaskModule
 from psserve.router.task_routing.tfidf import TfidfClassifier
-from psserve.router.task_routing.training import train
+from psserve.router.task_routing.training import train_classifier
 
 FILE = Path(__file__).with_name("twenty_two_modules.json")
 
@@ -39,4 +39,4 @@ def twenty_two_modules() -> TaskZoo:
 @cache
 def trained(modules: tuple[TaskModule, ...]) -> TfidfClassifier:
     """A classifier of these modules, trained in this process."""
-    return TfidfClassifier(train(modules))
+    return TfidfClassifier(train_classifier(modules))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.router.dashboard.routes import FILES
+from psserve.router.dashboard.routes import PAGE_FILES
 from psserve.router.dashboard.view import phases, quantile
 from psserve.router.observability.activity import BUCKET_S, BUCKETS, KEPT_REQUESTS, KEPT_TTFTS, Activity, Timeline
 from psserve.router.observability.exchange import Exchange, SequenceRecord
@@ -91,7 +91,7 @@ async def test_the_data_needs_the_key_and_the_page_does_not(make_fleet: MakeFlee
 
 
 async def test_every_file_forbids_what_the_page_does_not_need(fleet: Fleet) -> None:
-    for path in FILES:
+    for path in PAGE_FILES:
         async with fleet.http.get(fleet.url + path) as response:
             assert response.status == 200
             policy = response.headers["Content-Security-Policy"]
@@ -103,7 +103,7 @@ async def test_every_file_forbids_what_the_page_does_not_need(fleet: Fleet) -> N
 
 def test_every_file_of_the_page_is_served() -> None:
     page = files("psserve.router.dashboard").joinpath("page")
-    assert {file.name for file in page.iterdir()} == {name for name, _ in FILES.values()}
+    assert {file.name for file in page.iterdir()} == {name for name, _ in PAGE_FILES.values()}
 
 
 @pytest.mark.parametrize(

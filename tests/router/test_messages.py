@@ -9,7 +9,7 @@ import anthropic
 import pytest
 
 from psserve.errors import RequestError
-from psserve.router.apis.messages_request import chat_body
+from psserve.router.apis.messages_request import messages_to_chat
 from tests.router.conftest import Fleet
 from tests.router.fake_worker import prompt_tokens
 
@@ -100,7 +100,7 @@ def test_a_tools_round_becomes_chat_messages() -> None:
         {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}, call]},
         {"role": "user", "content": [result, {"type": "text", "text": "and now?"}]},
     ]
-    assert chat_body(REQUEST | {"messages": messages})["messages"] == [
+    assert messages_to_chat(REQUEST | {"messages": messages})["messages"] == [
         {
             "role": "assistant",
             "content": None,
@@ -114,8 +114,8 @@ def test_a_tools_round_becomes_chat_messages() -> None:
 
 def test_an_answer_that_was_begun_is_continued() -> None:
     begun = [*HELLO, {"role": "assistant", "content": "It is"}]
-    assert chat_body(REQUEST | {"messages": begun})["continue_final_message"]
-    assert "continue_final_message" not in chat_body(REQUEST)
+    assert messages_to_chat(REQUEST | {"messages": begun})["continue_final_message"]
+    assert "continue_final_message" not in messages_to_chat(REQUEST)
 
 
 def _block(kind: str, **fields: Any) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def _block(kind: str, **fields: Any) -> list[dict[str, Any]]:
 def test_refused(fields: dict[str, Any], param: str, code: str) -> None:
     body = {name: value for name, value in (REQUEST | fields).items() if value is not None}
     with pytest.raises(RequestError) as caught:
-        chat_body(body)
+        messages_to_chat(body)
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)
 
 

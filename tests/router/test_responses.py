@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from psserve.errors import RequestError
-from psserve.router.apis.responses_request import chat_body
+from psserve.router.apis.responses_request import responses_to_chat
 from tests.router.conftest import Fleet
 
 ADD = {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": True}
@@ -98,7 +98,7 @@ def test_a_tools_round_becomes_chat_messages() -> None:
         {"type": "function_call_output", "call_id": "c1", "output": "5"},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Five."}]},
     ]
-    assert chat_body(REQUEST | {"instructions": "be brief", "input": items})["messages"] == [
+    assert responses_to_chat(REQUEST | {"instructions": "be brief", "input": items})["messages"] == [
         {"role": "system", "content": "be brief\n\nbe kind"},
         {"role": "user", "content": "2 + 3"},
         {
@@ -114,7 +114,7 @@ def test_a_tools_round_becomes_chat_messages() -> None:
 
 def test_a_schema_for_the_answer() -> None:
     form = {"type": "json_schema", "name": "sum", "schema": {"type": "object"}, "strict": True}
-    chat = chat_body(REQUEST | {"text": {"format": form}})
+    chat = responses_to_chat(REQUEST | {"text": {"format": form}})
     nested = {"name": "sum", "schema": {"type": "object"}, "strict": True}
     assert chat["response_format"] == {"type": "json_schema", "json_schema": nested}
 
@@ -147,7 +147,7 @@ def _part(kind: str) -> list[dict[str, Any]]:
 def test_refused(fields: dict[str, Any], param: str, code: str) -> None:
     body = {name: value for name, value in (REQUEST | fields).items() if value is not None}
     with pytest.raises(RequestError) as caught:
-        chat_body(body)
+        responses_to_chat(body)
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)
 
 

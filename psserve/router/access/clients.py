@@ -18,7 +18,7 @@ MINUTE_S = 60.0
 
 
 class TokenBucket:
-    """So much a minute, all of which may be taken at once. It can be overdrawn, and is then empty for longer."""
+    """An amount a minute, all of which may be taken at once. It can be overdrawn, and is then empty for longer."""
 
     def __init__(self, per_minute: int) -> None:
         self.size = per_minute

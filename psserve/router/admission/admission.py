@@ -29,6 +29,9 @@ from psserve.router.placement.routing import RETRY_AFTER_S, Place, Routing
 from psserve.router.policies import Prompt, Request
 from psserve.router.workers.workers import Worker
 
+REQUEST_COST = 16
+"""What a sequence costs beside the tokens of its prompt, in tokens: none is free."""
+
 
 @dataclass(eq=False)
 class Grant:
@@ -78,10 +81,6 @@ class Grant:
             self.window.remove(self.module, self.place.prefill_tokens)
 
 
-REQUEST_COST = 16
-"""What a sequence costs beside the tokens of its prompt, in tokens: none is free."""
-
-
 @dataclass(eq=False)
 class Ticket:
     """One attempt of a sequence to get workers."""
@@ -94,7 +93,7 @@ class Ticket:
 
 
 class Admission:
-    """Of one router. Use it inside the event loop."""
+    """The admission of one router. Use it inside the event loop."""
 
     def __init__(self, routing: Routing, limits: QueueLimits, metrics: LoadMetrics, kv_tokens: int | None) -> None:
         """`kv_tokens`: pool of a worker of which nothing else is known; None: no limit."""

@@ -45,7 +45,7 @@ class PrefillWindow:
     limits: QueueLimits
     requests: int = 0
     tokens: int = 0
-    """Not cached there, as far as the policy knows."""
+    """Tokens that are not cached there, as far as the policy knows."""
     by_module: Counter[str] = field(default_factory=Counter)
 
     def takes(self, module: str) -> bool:

@@ -22,7 +22,7 @@ class Entry(Generic[Item]):
     rank: tuple[int, int]
     item: Item = field(compare=False)
     cost: float = field(compare=False)
-    """Of what the groups share."""
+    """How much it takes of what the groups share."""
     gone: bool = field(default=False, compare=False)
     """Taken or removed; still in the heap until it comes to the top."""
 

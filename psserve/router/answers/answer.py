@@ -15,6 +15,45 @@ from psserve.router.workers.tasks import together
 from psserve.router.workers.workers import WorkerTable
 
 
+async def generate_answer(dispatcher: Dispatcher, generation: Generation, exchange: Exchange) -> Document:
+    """The whole answer to `generation`. Raises RequestError; then no sequence of it is running any more."""
+    answers = await together(
+        *(run_sequence(dispatcher, generation, sequence, exchange) for sequence in generation.sequences)
+    )
+    document = merge_answers(answers)
+    exchange.usage = document["usage"]
+    return document | {"usage": exchange.usage | exchange.usage_note()}
+
+
+@dataclass(frozen=True)
+class SequenceAnswer:
+    """One sequence's answer, checked."""
+
+    sequence: Sequence
+    document: Document
+    """OpenAI's object, with one choice and `usage`."""
+
+
+async def run_sequence(
+    dispatcher: Dispatcher, generation: Generation, sequence: Sequence, exchange: Exchange
+) -> SequenceAnswer:
+    """Run one sequence to its end."""
+    async with dispatcher.open(generation.module, sequence) as legs:
+        exchange.paired(legs.record)
+        payload = await legs.read()
+        exchange.answered()
+        return SequenceAnswer(sequence, check_answer(legs, payload))
+
+
+def merge_answers(answers: list[SequenceAnswer]) -> Document:
+    """One answer of all choices, in the order of their sequences, under the first one's id."""
+    if len(answers) == 1:
+        return answers[0].document
+    choices = [answer.document["choices"][0] | {"index": answer.sequence.index} for answer in answers]
+    usage = add_usage((answer.sequence, answer.document["usage"]) for answer in answers)
+    return answers[0].document | {"choices": choices, "usage": usage}
+
+
 class BaseModel:
     """The base, where it is served as a module (`--serve-base`)."""
 
@@ -30,40 +69,3 @@ class BaseModel:
         with self._table.hold(generation.module):
             async with self._dispatcher.open(generation.module, generation.sequences[0]) as legs:
                 return check_answer(legs, await legs.read())
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One sequence's answer, checked."""
-
-    sequence: Sequence
-    document: Document
-    """OpenAI's object, with one choice and `usage`."""
-
-
-async def generate_answer(dispatcher: Dispatcher, generation: Generation, exchange: Exchange) -> Document:
-    """The whole answer to `generation`. Raises RequestError; then no sequence of it is running any more."""
-    answers = await together(
-        *(complete(dispatcher, generation, sequence, exchange) for sequence in generation.sequences)
-    )
-    document = merge(answers)
-    exchange.usage = document["usage"]
-    return document | {"usage": exchange.usage | exchange.usage_note()}
-
-
-async def complete(dispatcher: Dispatcher, generation: Generation, sequence: Sequence, exchange: Exchange) -> Answer:
-    """Run one sequence to its end."""
-    async with dispatcher.open(generation.module, sequence) as legs:
-        exchange.paired(legs.record)
-        payload = await legs.read()
-        exchange.answered()
-        return Answer(sequence, check_answer(legs, payload))
-
-
-def merge(answers: list[Answer]) -> Document:
-    """One answer of all choices, in the order of their sequences, under the first one's id."""
-    if len(answers) == 1:
-        return answers[0].document
-    choices = [answer.document["choices"][0] | {"index": answer.sequence.index} for answer in answers]
-    usage = add_usage((answer.sequence, answer.document["usage"]) for answer in answers)
-    return answers[0].document | {"choices": choices, "usage": usage}

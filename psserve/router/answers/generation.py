@@ -9,7 +9,7 @@ from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.errors import RequestError
 from psserve.router.body.checks import Body, invalid, missing
 from psserve.router.body.completion import prompts_of
-from psserve.router.body.fields import PATHS, Route, check_fields, decode_fields, prefill_fields
+from psserve.router.body.fields import ROUTE_PATHS, Route, check_body, decode_fields, prefill_fields
 from psserve.router.body.headers import AS_USUAL, Handling
 from psserve.router.pairs.pair import Sequence
 from psserve.router.placement.routing import Affinity
@@ -41,7 +41,7 @@ def parse_generation(
     Raises RequestError: 400, or 404 for a model that is not served.
     """
     module = served_module(body.get("model"), table)
-    check_fields(route, body, config)
+    check_body(route, body, config)
     prefills, decodes = _legs(route, body, config)
     count = body.get("n", 1)
     if count * len(decodes) > config.limits.choices:
@@ -53,7 +53,7 @@ def parse_generation(
     sequences: list[Sequence] = []
     for prompt, (prefill, decode) in enumerate(zip(prefills, decodes, strict=True)):
         first = Sequence(
-            PATHS[route],
+            ROUTE_PATHS[route],
             prefill,
             decode,
             index=prompt * count,

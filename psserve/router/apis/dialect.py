@@ -24,7 +24,7 @@ class TranslatedEvents(Events, ABC):
     """A chat stream of one choice in another form: named events."""
 
     def feed(self, data: bytes) -> bytes:
-        return b"".join(encode(event) for event in self._translate(data))
+        return b"".join(encode_event(event) for event in self._translate(data))
 
     def _translate(self, data: bytes) -> Iterator[Document]:
         for event in data.split(SEPARATOR)[:-1]:
@@ -55,7 +55,7 @@ class Translation(Protocol):
         """The same for a stream."""
 
 
-def encode(event: Document) -> bytes:
+def encode_event(event: Document) -> bytes:
     """A server-sent event that is named by its own `type`."""
     name: str = event["type"]
     return b"event: " + name.encode() + b"\n" + DATA + orjson.dumps(event) + SEPARATOR

@@ -10,24 +10,9 @@ import orjson
 
 from psserve.errors import RequestError
 from psserve.router.answers.streaming import Events
-from psserve.router.apis.dialect import Document, TranslatedEvents, encode, notes_in
-from psserve.router.apis.messages_request import chat_body
+from psserve.router.apis.dialect import Document, TranslatedEvents, encode_event, notes_in
+from psserve.router.apis.messages_request import messages_to_chat
 from psserve.router.body.checks import Body
-
-
-class MessagesTranslation:
-    """See dialect.Translation."""
-
-    def __init__(self, body: Body) -> None:
-        """Raises RequestError (400) where `body` is not of Anthropic's form."""
-        self.chat = chat_body(body)
-
-    def answer(self, document: Document) -> Document:
-        return message_of(document)
-
-    def events(self) -> Events:
-        return MessageEvents()
-
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 ERROR_TYPES = {
@@ -40,6 +25,21 @@ ERROR_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+EMPTY = {"text": {"type": "text", "text": ""}, "thinking": {"type": "thinking", "thinking": "", "signature": ""}}
+
+
+class MessagesTranslation:
+    """See dialect.Translation."""
+
+    def __init__(self, body: Body) -> None:
+        """Raises RequestError (400) where `body` is not of Anthropic's form."""
+        self.chat = messages_to_chat(body)
+
+    def answer(self, document: Document) -> Document:
+        return message_of(document)
+
+    def events(self) -> Events:
+        return MessageEvents()
 
 
 def message_of(document: Document) -> Document:
@@ -53,7 +53,7 @@ def message_of(document: Document) -> Document:
         "model": document["model"],
         "content": content or [{"type": "text", "text": ""}],
         **stop_of(choice),
-        "usage": usage_of(document["usage"]),
+        "usage": messages_usage(document["usage"]),
     }
 
 
@@ -65,7 +65,7 @@ def stop_of(choice: Document) -> Document:
     return {"stop_reason": STOP_REASONS.get(choice["finish_reason"], "end_turn"), "stop_sequence": None}
 
 
-def usage_of(usage: Document) -> Document:
+def messages_usage(usage: Document) -> Document:
     """Anthropic counts tokens read from a cache apart from those that were computed."""
     cached = usage["prompt_tokens_details"]["cached_tokens"]
     counts = prompt_usage(usage["prompt_tokens"], cached) | {"output_tokens": usage["completion_tokens"]}
@@ -87,12 +87,6 @@ def tool_use(call: Document) -> Document:
     return {"type": "tool_use", "id": call.get("id") or f"toolu_{uuid.uuid4().hex}", "name": name, "input": {}}
 
 
-def error_body(error: RequestError) -> Document:
-    """Anthropic's error body."""
-    fallback = "invalid_request_error" if error.status < 500 else "api_error"
-    return {"type": "error", "error": {"type": ERROR_TYPES.get(error.status, fallback), "message": str(error)}}
-
-
 def _blocks(message: Document) -> list[Document]:
     blocks: list[Document] = []
     if thoughts := message.get("reasoning_content"):
@@ -112,7 +106,10 @@ def _input(arguments: Any) -> Document:
     return value if isinstance(value, dict) else {"psserve_invalid_arguments": arguments}
 
 
-EMPTY = {"text": {"type": "text", "text": ""}, "thinking": {"type": "thinking", "thinking": "", "signature": ""}}
+def error_body(error: RequestError) -> Document:
+    """Anthropic's error body."""
+    fallback = "invalid_request_error" if error.status < 500 else "api_error"
+    return {"type": "error", "error": {"type": ERROR_TYPES.get(error.status, fallback), "message": str(error)}}
 
 
 class MessageEvents(TranslatedEvents):
@@ -139,7 +136,7 @@ class MessageEvents(TranslatedEvents):
             if choice.get("finish_reason") is not None:
                 self._stop = stop_of(choice)
         if chunk.get("usage") and not chunk["choices"]:
-            self._usage = usage_of(chunk["usage"])
+            self._usage = messages_usage(chunk["usage"])
 
     def end(self) -> Iterator[Document]:
         if self._index < 0:
@@ -149,7 +146,7 @@ class MessageEvents(TranslatedEvents):
         yield {"type": "message_stop"}
 
     def fail(self, error: RequestError) -> bytes:
-        return encode(error_body(error))
+        return encode_event(error_body(error))
 
     def _message_start(self, chunk: Document) -> Document:
         message = {

@@ -10,55 +10,75 @@ from psserve.errors import RequestError
 from psserve.router.apis.dialect import Document, kept, list_of, object_of, refuse_unknown, string_of
 from psserve.router.body.checks import Body, invalid, missing
 
-CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_PROMPT_FIELDS = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
+_FIELDS = (
+    *_PROMPT_FIELDS, "max_tokens", "stop_sequences", "top_k", "stream", "temperature", "top_p", "metadata",
+    "cache_salt", "extra_key", "priority", "prompt_cache_key",
+)  # fmt: skip
+_HINTS = ("service_tier", "betas", "context_management", "inference_geo", "cache_control")
+"""Say how Anthropic should serve, not what: nothing here depends on them."""
+_WHY = {
+    "container": "there are no containers here",
+    "mcp_servers": "this server calls no others",
+}
 
 
-def chat_tools(tools: list[Any]) -> list[Document]:
-    """Raises RequestError (400)."""
-    return [_tool(object_of(tool, f"tools[{index}]"), f"tools[{index}]") for index, tool in enumerate(tools)]
-
-
-def chat_tool_choice(choice: Document) -> Body:
-    """`tool_choice`, and `parallel_tool_calls` when it says so. Raises RequestError (400)."""
-    kind = string_of(choice, "type", "tool_choice")
-    if kind == "tool":
-        function = {"name": string_of(choice, "name", "tool_choice")}
-        chat: Body = {"tool_choice": {"type": "function", "function": function}}
-    elif kind in CHOICES:
-        chat = {"tool_choice": CHOICES[kind]}
-    else:
-        raise invalid("tool_choice.type", "tool_choice.type must be auto, any, tool or none")
-    if choice.get("disable_parallel_tool_use"):
-        chat["parallel_tool_calls"] = False
+def messages_to_chat(body: Body) -> Body:
+    """Raises RequestError (400), naming Anthropic's field, where `body` is not of the form."""
+    refuse_unknown(body, (*_FIELDS, *_HINTS), _WHY)
+    if "max_tokens" not in body:
+        raise missing("max_tokens")
+    chat = kept(body) | {"max_tokens": body["max_tokens"]} | _prompt(body)
+    if "top_k" in body:
+        chat["top_k"] = body["top_k"]
+    if "stop_sequences" in body:
+        chat["stop"] = list_of(body["stop_sequences"], "stop_sequences")
+    if "user_id" in (metadata := object_of(body.get("metadata", {}), "metadata")):
+        chat["user"] = metadata["user_id"]
+    chat |= _output(object_of(body.get("output_config", {}), "output_config"))
+    if body.get("stream"):
+        chat["stream_options"] = {"include_usage": True}
     return chat
 
 
-def _tool(tool: Document, where: str) -> Document:
-    if tool.get("type") not in (None, "custom"):
-        message = f"{where}: tools that Anthropic's servers run are not supported; give it a name and an input_schema"
-        raise invalid(where, message, "unsupported_parameter")
-    schema = object_of(tool.get("input_schema"), f"{where}.input_schema")
-    function = {
-        "name": string_of(tool, "name", where),
-        "description": tool.get("description") or "",
-        "parameters": {"type": "object"} | schema,
-    }
-    return {"type": "function", "function": function}
+def count_body(body: Body) -> Body:
+    """The chat fields that make up the prompt of a body of `/v1/messages/count_tokens`. Raises RequestError (400)."""
+    refuse_unknown(body, (*_PROMPT_FIELDS, *_HINTS), _WHY)
+    return {"model": body.get("model")} | _prompt(body)
 
 
-def chat_messages(messages: list[Any]) -> list[Document]:
+def _prompt(body: Body) -> Body:
+    """The chat fields for the prompt."""
+    if "messages" not in body:
+        raise missing("messages")
+    messages = _messages(list_of(body["messages"], "messages"))
+    if body.get("system"):
+        messages.insert(0, {"role": "system", "content": _joined_text(body["system"], "system")})
+    chat: Body = {"messages": messages}
+    if _is_begun(messages):
+        chat["continue_final_message"] = True
+    tools = _tools(list_of(body.get("tools", []), "tools"))
+    if tools:
+        chat["tools"] = tools
+    if "tool_choice" in body:
+        chat |= _tool_choice(object_of(body["tool_choice"], "tool_choice"))
+    if "thinking" in body:
+        chat["chat_template_kwargs"] = _thinking(object_of(body["thinking"], "thinking"))
+    return chat
+
+
+def _is_begun(messages: list[Document]) -> bool:
+    """A last message of the assistant's is the beginning of the answer."""
+    return bool(messages) and messages[-1]["role"] == "assistant" and isinstance(messages[-1].get("content"), str)
+
+
+def _messages(messages: list[Any]) -> list[Document]:
     """Raises RequestError (400), naming the block, for what has no form in a chat."""
     chat: list[Document] = []
     for index, message in enumerate(messages):
         chat += _message(object_of(message, f"messages[{index}]"), f"messages[{index}]")
     return chat
-
-
-def text_of(content: Any, where: str) -> str:
-    """A string, or text blocks joined by line ends as SGLang does it. Raises RequestError (400)."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(_text(block, name) for block, name in _blocks(content, where))
 
 
 def _message(message: Document, where: str) -> list[Document]:
@@ -71,7 +91,7 @@ def _message(message: Document, where: str) -> list[Document]:
     if role == "assistant":
         return [_assistant(_blocks(content, f"{where}.content"))]
     if role == "system":
-        return [{"role": role, "content": text_of(content, f"{where}.content")}]
+        return [{"role": role, "content": _joined_text(content, f"{where}.content")}]
     return _user(_blocks(content, f"{where}.content"))
 
 
@@ -101,7 +121,7 @@ def _plain(message: Document) -> Document:
 
 def _tool_result(block: Document, where: str) -> Document:
     content = block.get("content")
-    text = "" if content is None else text_of(content, f"{where}.content")
+    text = "" if content is None else _joined_text(content, f"{where}.content")
     return {"role": "tool", "tool_call_id": string_of(block, "tool_use_id", where), "content": text}
 
 
@@ -144,71 +164,49 @@ def _text(block: Document, where: str) -> str:
     return string_of(block, "text", where)
 
 
+def _joined_text(content: Any, where: str) -> str:
+    """A string, or text blocks joined by line ends as SGLang does it. Raises RequestError (400)."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(_text(block, name) for block, name in _blocks(content, where))
+
+
 def _unsupported(kind: str, where: str) -> RequestError:
     message = f"{where}: a block of type {kind[:64]!r} is not supported here; this server reads text"
     return invalid(where, message, "unsupported_content_type")
 
 
-PROMPT_FIELDS = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
-FIELDS = (
-    *PROMPT_FIELDS, "max_tokens", "stop_sequences", "top_k", "stream", "temperature", "top_p", "metadata",
-    "cache_salt", "extra_key", "priority", "prompt_cache_key",
-)  # fmt: skip
-HINTS = ("service_tier", "betas", "context_management", "inference_geo", "cache_control")
-"""Say how Anthropic should serve, not what: nothing here depends on them."""
-WHY = {
-    "container": "there are no containers here",
-    "mcp_servers": "this server calls no others",
-}
+def _tools(tools: list[Any]) -> list[Document]:
+    """Raises RequestError (400)."""
+    return [_tool(object_of(tool, f"tools[{index}]"), f"tools[{index}]") for index, tool in enumerate(tools)]
 
 
-def chat_body(body: Body) -> Body:
-    """Raises RequestError (400), naming Anthropic's field, where `body` is not of the form."""
-    refuse_unknown(body, (*FIELDS, *HINTS), WHY)
-    if "max_tokens" not in body:
-        raise missing("max_tokens")
-    chat = kept(body) | {"max_tokens": body["max_tokens"]} | prompt_of(body)
-    if "top_k" in body:
-        chat["top_k"] = body["top_k"]
-    if "stop_sequences" in body:
-        chat["stop"] = list_of(body["stop_sequences"], "stop_sequences")
-    if "user_id" in (metadata := object_of(body.get("metadata", {}), "metadata")):
-        chat["user"] = metadata["user_id"]
-    chat |= _output(object_of(body.get("output_config", {}), "output_config"))
-    if body.get("stream"):
-        chat["stream_options"] = {"include_usage": True}
+def _tool(tool: Document, where: str) -> Document:
+    if tool.get("type") not in (None, "custom"):
+        message = f"{where}: tools that Anthropic's servers run are not supported; give it a name and an input_schema"
+        raise invalid(where, message, "unsupported_parameter")
+    schema = object_of(tool.get("input_schema"), f"{where}.input_schema")
+    function = {
+        "name": string_of(tool, "name", where),
+        "description": tool.get("description") or "",
+        "parameters": {"type": "object"} | schema,
+    }
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: Document) -> Body:
+    """`tool_choice`, and `parallel_tool_calls` when it says so. Raises RequestError (400)."""
+    kind = string_of(choice, "type", "tool_choice")
+    if kind == "tool":
+        function = {"name": string_of(choice, "name", "tool_choice")}
+        chat: Body = {"tool_choice": {"type": "function", "function": function}}
+    elif kind in _TOOL_CHOICES:
+        chat = {"tool_choice": _TOOL_CHOICES[kind]}
+    else:
+        raise invalid("tool_choice.type", "tool_choice.type must be auto, any, tool or none")
+    if choice.get("disable_parallel_tool_use"):
+        chat["parallel_tool_calls"] = False
     return chat
-
-
-def count_body(body: Body) -> Body:
-    """The chat fields that make up the prompt of a body of `/v1/messages/count_tokens`. Raises RequestError (400)."""
-    refuse_unknown(body, (*PROMPT_FIELDS, *HINTS), WHY)
-    return {"model": body.get("model")} | prompt_of(body)
-
-
-def prompt_of(body: Body) -> Body:
-    """The chat fields for the prompt."""
-    if "messages" not in body:
-        raise missing("messages")
-    messages = chat_messages(list_of(body["messages"], "messages"))
-    if body.get("system"):
-        messages.insert(0, {"role": "system", "content": text_of(body["system"], "system")})
-    chat: Body = {"messages": messages}
-    if _is_begun(messages):
-        chat["continue_final_message"] = True
-    tools = chat_tools(list_of(body.get("tools", []), "tools"))
-    if tools:
-        chat["tools"] = tools
-    if "tool_choice" in body:
-        chat |= chat_tool_choice(object_of(body["tool_choice"], "tool_choice"))
-    if "thinking" in body:
-        chat["chat_template_kwargs"] = _thinking(object_of(body["thinking"], "thinking"))
-    return chat
-
-
-def _is_begun(messages: list[Document]) -> bool:
-    """A last message of the assistant's is the beginning of the answer."""
-    return bool(messages) and messages[-1]["role"] == "assistant" and isinstance(messages[-1].get("content"), str)
 
 
 def _thinking(thinking: Document) -> Body:

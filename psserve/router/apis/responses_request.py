@@ -7,11 +7,65 @@ from typing import Any
 from psserve.router.apis.dialect import Document, kept, list_of, object_of, refuse_unknown, string_of
 from psserve.router.body.checks import Body, check_bool, invalid, missing
 
-ROLES = ("user", "assistant", "system", "developer")
-TEXT_PARTS = ("input_text", "output_text", "text")
+_FIELDS = (
+    "model", "input", "instructions", "max_output_tokens", "stream", "temperature", "top_p", "text", "tools",
+    "tool_choice", "parallel_tool_calls", "reasoning", "include", "top_logprobs", "metadata", "user", "store",
+    "background", "truncation", "prompt_cache_key", "cache_salt", "extra_key", "priority",
+)  # fmt: skip
+_SAMPLING = ("top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "stop")
+"""SGLang's additions to the API."""
+_HINTS = ("service_tier", "safety_identifier", "prompt_cache_retention", "stream_options", "max_tool_calls")
+"""Say how OpenAI should serve, or limit tools that run at OpenAI: nothing here depends on them."""
+_WHY = {
+    "previous_response_id": "responses are not stored; send the whole conversation as input",
+    "conversation": "conversations are not stored; send the whole one as input",
+    "prompt": "there are no stored prompts",
+}
+_ROLES = ("user", "assistant", "system", "developer")
+_TEXT_PARTS = ("input_text", "output_text", "text")
+_LOGPROBS = "message.output_text.logprobs"
+_INCLUDES = (_LOGPROBS, "reasoning.encrypted_content")
+"""Reasoning is returned as plain text, so clients that ask for its encrypted form lose nothing."""
+_TOOL_CHOICES = ("none", "auto", "required")
 
 
-def chat_messages(instructions: str, items: list[Any]) -> list[Document]:
+def responses_to_chat(body: Body) -> Body:
+    """Raises RequestError (400), naming the field, where `body` is not of the form or needs a memory."""
+    refuse_unknown(body, (*_FIELDS, *_SAMPLING, *_HINTS), _WHY)
+    _check_stateless(body)
+    chat = kept(body) | {name: body[name] for name in _SAMPLING if name in body} | _prompt(body)
+    for name, chat_name in (("max_output_tokens", "max_completion_tokens"), ("user", "user")):
+        if name in body:
+            chat[chat_name] = body[name]
+    chat |= _tools(body) | _reasoning(body) | _logprobs(body)
+    if (form := object_of(body.get("text", {}), "text").get("format")) is not None:
+        chat["response_format"] = _format(object_of(form, "text.format"))
+    if body.get("stream"):
+        chat["stream_options"] = {"include_usage": True}
+    return chat
+
+
+def _check_stateless(body: Body) -> None:
+    check_bool(body, "background")
+    if body.get("background"):
+        message = "background is not supported: responses are not stored, the answer to this request is all there is"
+        raise invalid("background", message, "unsupported_parameter")
+    if body.get("truncation", "disabled") != "disabled":
+        message = "truncation is not supported: a prompt that is too long is refused"
+        raise invalid("truncation", message, "unsupported_parameter")
+    object_of(body.get("metadata", {}), "metadata")
+
+
+def _prompt(body: Body) -> Body:
+    if "input" not in body:
+        raise missing("input")
+    instructions = string_of({"instructions": ""} | body, "instructions", "")
+    given = body["input"]
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else list_of(given, "input")
+    return {"messages": _messages(instructions, items)}
+
+
+def _messages(instructions: str, items: list[Any]) -> list[Document]:
     """Raises RequestError (400), naming the item.
 
     What the assistant did in one turn are several items but one message. Instructions go to the front, as one
@@ -54,8 +108,8 @@ def _message(item: Document, where: str) -> Document:
 
 def _spoken(item: Document, where: str) -> Document:
     role = item.get("role")
-    if role not in ROLES:
-        raise invalid(f"{where}.role", f"{where}.role must be one of {', '.join(ROLES)}")
+    if role not in _ROLES:
+        raise invalid(f"{where}.role", f"{where}.role must be one of {', '.join(_ROLES)}")
     role = "system" if role == "developer" else role
     return {"role": role, "content": _text(item.get("content"), f"{where}.content")}
 
@@ -71,7 +125,7 @@ def _text(content: Any, where: str) -> str:
 def _part(given: Any, where: str) -> str:
     part = object_of(given, where)
     kind = string_of(part, "type", where)
-    if kind not in TEXT_PARTS:
+    if kind not in _TEXT_PARTS:
         message = f"{where}: a part of type {kind[:64]!r} is not supported here; this server reads text"
         raise invalid(where, message, "unsupported_content_type")
     return string_of(part, "text", where)
@@ -96,62 +150,6 @@ def _join(message: Document, more: Document) -> None:
         message["tool_calls"] = message.get("tool_calls", []) + calls
 
 
-FIELDS = (
-    "model", "input", "instructions", "max_output_tokens", "stream", "temperature", "top_p", "text", "tools",
-    "tool_choice", "parallel_tool_calls", "reasoning", "include", "top_logprobs", "metadata", "user", "store",
-    "background", "truncation", "prompt_cache_key", "cache_salt", "extra_key", "priority",
-)  # fmt: skip
-SAMPLING = ("top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "stop")
-"""SGLang's additions to the API."""
-HINTS = ("service_tier", "safety_identifier", "prompt_cache_retention", "stream_options", "max_tool_calls")
-"""Say how OpenAI should serve, or limit tools that run at OpenAI: nothing here depends on them."""
-WHY = {
-    "previous_response_id": "responses are not stored; send the whole conversation as input",
-    "conversation": "conversations are not stored; send the whole one as input",
-    "prompt": "there are no stored prompts",
-}
-LOGPROBS = "message.output_text.logprobs"
-INCLUDES = (LOGPROBS, "reasoning.encrypted_content")
-"""Reasoning is returned as plain text, so clients that ask for its encrypted form lose nothing."""
-CHOICES = ("none", "auto", "required")
-
-
-def chat_body(body: Body) -> Body:
-    """Raises RequestError (400), naming the field, where `body` is not of the form or needs a memory."""
-    refuse_unknown(body, (*FIELDS, *SAMPLING, *HINTS), WHY)
-    _check_stateless(body)
-    chat = kept(body) | {name: body[name] for name in SAMPLING if name in body} | _prompt(body)
-    for name, chat_name in (("max_output_tokens", "max_completion_tokens"), ("user", "user")):
-        if name in body:
-            chat[chat_name] = body[name]
-    chat |= _tools(body) | _reasoning(body) | _logprobs(body)
-    if (form := object_of(body.get("text", {}), "text").get("format")) is not None:
-        chat["response_format"] = _format(object_of(form, "text.format"))
-    if body.get("stream"):
-        chat["stream_options"] = {"include_usage": True}
-    return chat
-
-
-def _check_stateless(body: Body) -> None:
-    check_bool(body, "background")
-    if body.get("background"):
-        message = "background is not supported: responses are not stored, the answer to this request is all there is"
-        raise invalid("background", message, "unsupported_parameter")
-    if body.get("truncation", "disabled") != "disabled":
-        message = "truncation is not supported: a prompt that is too long is refused"
-        raise invalid("truncation", message, "unsupported_parameter")
-    object_of(body.get("metadata", {}), "metadata")
-
-
-def _prompt(body: Body) -> Body:
-    if "input" not in body:
-        raise missing("input")
-    instructions = string_of({"instructions": ""} | body, "instructions", "")
-    given = body["input"]
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else list_of(given, "input")
-    return {"messages": chat_messages(instructions, items)}
-
-
 def _tools(body: Body) -> Body:
     chat: Body = {}
     if tools := list_of(body.get("tools", []), "tools"):
@@ -164,7 +162,7 @@ def _tools(body: Body) -> Body:
             raise invalid("tool_choice", "tool_choice must be none, auto, required or a function")
         chat["tool_choice"] = {"type": "function", "function": {"name": string_of(choice, "name", "tool_choice")}}
     elif choice is not None:
-        if choice not in CHOICES:
+        if choice not in _TOOL_CHOICES:
             raise invalid("tool_choice", "tool_choice must be none, auto, required or a function")
         chat["tool_choice"] = choice
     return chat
@@ -187,9 +185,9 @@ def _reasoning(body: Body) -> Body:
 def _logprobs(body: Body) -> Body:
     include = list_of(body.get("include", []), "include")
     for name in include:
-        if name not in INCLUDES:
-            raise invalid("include", f"include may hold {' and '.join(INCLUDES)} alone", "unsupported_parameter")
-    if LOGPROBS not in include and not body.get("top_logprobs"):
+        if name not in _INCLUDES:
+            raise invalid("include", f"include may hold {' and '.join(_INCLUDES)} alone", "unsupported_parameter")
+    if _LOGPROBS not in include and not body.get("top_logprobs"):
         return {}
     return {"logprobs": True, "top_logprobs": body.get("top_logprobs", 0)}
 

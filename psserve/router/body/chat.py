@@ -132,7 +132,7 @@ def _refuse_json_schema(body: Body, name: str, config: RouterConfig) -> None:
     raise invalid(name, f"{name} is not supported for chats: use response_format", "unsupported_parameter")
 
 
-MESSAGES = Check("1 to {messages} messages of text: nothing is fetched, no file is opened", _check_messages)
+CHAT_MESSAGES = Check("1 to {messages} messages of text: nothing is fetched, no file is opened", _check_messages)
 TOOLS = Check("at most {tools} functions", _check_tools)
 TOOL_CHOICE = Check("none, auto, required or one of the tools", _check_tool_choice)
 EFFORT = Check(f"one of {', '.join(EFFORTS)}, or a number from 0 to {MAX_EFFORT}", _check_effort)

@@ -30,7 +30,7 @@ class Check:
     """What a field must be."""
 
     says: str
-    """In words, for the docs; `{stops}` and the like stand for the limits of the configuration."""
+    """The same in words, for the docs; `{stops}` and the like stand for the limits of the configuration."""
     run: Callable[[Body, str, RouterConfig], None]
     """Given a body, the name of a field that is in it (not null), and the configuration. Raises RequestError (400)."""
 

@@ -84,4 +84,4 @@ PROMPTS = Check("a string, token ids, or several of either; prompts times n: {ch
 ECHO = Check("true or false; not with logprobs: those of the prompt would be the base's", _check_echo)
 NO_SUFFIX = Check("refused, unless empty", _check_suffix)
 BEST_OF = Check("the same as n", _check_best_of)
-TEXTS = Check("a string, or at most {choices}", _check_texts)
+TOKENIZE_TEXTS = Check("a string, or at most {choices}", _check_texts)

@@ -12,10 +12,10 @@ from typing import Literal
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.body.chat import (
+    CHAT_MESSAGES,
     COMPLETION_TOKENS,
     EFFORT,
     MAX_TOP_LOGPROBS,
-    MESSAGES,
     MODALITIES,
     NO_JSON_SCHEMA,
     TEMPLATE_SWITCHES,
@@ -37,9 +37,9 @@ from psserve.router.body.checks import (
     number,
     string,
 )
-from psserve.router.body.completion import BEST_OF, ECHO, NO_SUFFIX, PROMPTS, TEXTS
+from psserve.router.body.completion import BEST_OF, ECHO, NO_SUFFIX, PROMPTS, TOKENIZE_TEXTS
 from psserve.router.body.output import (
-    COUNT,
+    ANSWER_COUNT,
     GRAMMAR,
     JSON_SCHEMA,
     LOGIT_BIAS,
@@ -55,7 +55,7 @@ Route = Literal["chat", "completions"]
 """An endpoint whose bodies the servers understand."""
 Endpoint = Literal["chat", "completions", "tokenize"]
 Receiver = Literal["prefill", "decode"]
-PATHS: dict[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+ROUTE_PATHS: dict[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
 CHAT: frozenset[Endpoint] = frozenset({"chat"})
 COMPLETIONS: frozenset[Endpoint] = frozenset({"completions"})
@@ -80,7 +80,7 @@ class Field:
     """Which of the two servers get it; of `/tokenize`, the decode server gets all."""
     check: Check
     of: Literal["OpenAI", "SGLang"] = "OpenAI"
-    """Whose API has it."""
+    """The API that has it."""
     is_required: bool = False
     to_prefill: Callable[[Body], Body] | None = None
     """Makes the prefill leg's fields where they are not the value itself."""
@@ -96,7 +96,7 @@ FIELDS = (
     # Admission counts on it, whatever the endpoint.
     Field("max_completion_tokens", COMPLETIONS, DECODE, integer(1, INT32_MAX)),
     Field("min_tokens", GENERATION, DECODE, MIN_TOKENS, of="SGLang"),
-    Field("n", GENERATION, ROUTER, COUNT),
+    Field("n", GENERATION, ROUTER, ANSWER_COUNT),
     Field("best_of", COMPLETIONS, ROUTER, BEST_OF),
     Field("stop", GENERATION, DECODE, STOP),
     Field("stop_token_ids", GENERATION, DECODE, STOP_TOKENS, of="SGLang"),
@@ -135,7 +135,7 @@ FIELDS = (
     Field("return_prompt_token_ids", CHAT, DECODE, anything("true or false"), of="SGLang"),
     Field("routed_experts_start_len", GENERATION, DECODE, anything("anything; changes nothing"), of="SGLang"),
     # The prompt of a chat: whatever changes its tokens goes to both (SGLang's serving_chat.py, _process_messages).
-    Field("messages", PROMPT_OF_CHAT, BOTH, MESSAGES, is_required=True),
+    Field("messages", PROMPT_OF_CHAT, BOTH, CHAT_MESSAGES, is_required=True),
     Field("tools", PROMPT_OF_CHAT, BOTH, TOOLS),
     Field("tool_choice", PROMPT_OF_CHAT, BOTH, TOOL_CHOICE, to_prefill=forced_tool),
     Field("parallel_tool_calls", CHAT, DECODE, boolean()),
@@ -146,7 +146,7 @@ FIELDS = (
     Field("task", CHAT, BOTH, anything("anything"), of="SGLang"),
     # The prompt of a completion, and of /tokenize. After max_tokens, which it is measured with.
     Field("prompt", COMPLETIONS, BOTH, PROMPTS, is_required=True),
-    Field("prompt", TOKENIZE, ROUTER, TEXTS, of="SGLang"),
+    Field("prompt", TOKENIZE, ROUTER, TOKENIZE_TEXTS, of="SGLang"),
     Field("add_special_tokens", TOKENIZE, ROUTER, boolean(), of="SGLang"),
     # Whose request it is, and what it shares.
     Field("cache_salt", GENERATION, BOTH, string(256), of="SGLang"),
@@ -225,7 +225,7 @@ def check_refused(body: Body) -> None:
             raise invalid(name, f"{name} is not supported: {REFUSED[name]}", "unsupported_parameter")
 
 
-def check_fields(endpoint: Endpoint, body: Body, config: RouterConfig) -> None:
+def check_body(endpoint: Endpoint, body: Body, config: RouterConfig) -> None:
     """Check all fields of `body` but `model`, in the table's order. Raises RequestError (400)."""
     for field in _ROWS[endpoint]:
         if body.get(field.name) is not None:

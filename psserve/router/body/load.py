@@ -55,5 +55,5 @@ def _within(text: bytes, limits: RequestLimits) -> bool:
 
 
 def _without_strings(raw: bytes) -> bytes:
-    """In three passes, each linear: with escapes gone, every quotation mark begins or ends a string."""
+    """Drop strings, in three linear passes: with escapes gone, every quotation mark begins or ends a string."""
     return _TEXT.sub(b"", raw.replace(b"\\\\", b"").replace(b'\\"', b""))

@@ -90,7 +90,7 @@ def _is_plain_text(value: Any) -> bool:
 
 
 def _check_grammar(body: Body, name: str, config: RouterConfig) -> None:
-    """Of bounded size, and the only one. Whether it compiles is the decode server's to say."""
+    """Check that a grammar is of bounded size, and the only one. Whether it compiles is the decode server's to say."""
     check_string(body, name, config.limits.grammar_bytes)
     _check_alone(body, name)
 
@@ -139,7 +139,7 @@ def _check_stream_options(body: Body, name: str, config: RouterConfig) -> None:
             raise invalid(name, f"{name}.{option} must be true or false")
 
 
-COUNT = Check(
+ANSWER_COUNT = Check(
     "an integer from 1 to {choices}; each answer is a sequence of its own, one prefill serves all", _check_count
 )
 TOP_K = Check("an integer of 1 or more, or -1", _check_top_k)

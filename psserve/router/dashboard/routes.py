@@ -17,7 +17,7 @@ from psserve.router.state import STATE
 
 PAGE = "/dashboard"
 SCRIPTS = ("app", "charts", "connection", "dom", "figures", "fleet", "format", "links", "requests")
-FILES = {
+PAGE_FILES = {
     PAGE: ("index.html", "text/html"),
     f"{PAGE}/style.css": ("style.css", "text/css"),
     **{f"{PAGE}/{name}.js": (f"{name}.js", "text/javascript") for name in SCRIPTS},
@@ -37,7 +37,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "require-trusted-types-for 'script'",
     )
 )
-HEADERS = {
+PAGE_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -55,14 +55,14 @@ async def data(request: web.Request) -> web.Response:
     return response
 
 
-async def page(request: web.Request) -> web.Response:
+async def send_file(request: web.Request) -> web.Response:
     """A file of the page."""
-    name, content_type = FILES[request.path]
-    return web.Response(body=_read(name), content_type=content_type, charset="utf-8", headers=HEADERS)
+    name, content_type = PAGE_FILES[request.path]
+    return web.Response(body=_read(name), content_type=content_type, charset="utf-8", headers=PAGE_HEADERS)
 
 
-for _path in FILES:
-    routes.get(_path)(page)
+for _path in PAGE_FILES:
+    routes.get(_path)(send_file)
 
 
 @cache

@@ -9,50 +9,19 @@ from typing import Any
 
 import psserve
 from psserve.contracts.loads import ServerLoad
-from psserve.router.observability.activity import BUCKET_S, Activity, Bucket, Flow, Pair
+from psserve.router.observability.activity import BUCKET_S, Activity, Bucket, Flow, WorkerPair
 from psserve.router.observability.exchange import Exchange
 from psserve.router.state import RouterState
 
 Phase = tuple[str, float]
 """Name and seconds."""
-
-
-def phases(exchange: Exchange, now: float) -> list[Phase]:
-    """What the request did, one thing after the other, until `now`.
-
-    route: the body read and checked, and the module chosen; queue: until workers took it; prefill: until the base had
-    computed the prompt and handed its KV over; first: the module's first step; decode: the rest of the answer.
-    Of an answer that is not streamed nobody sees its first step: `answer` is both. `open`: no worker has answered.
-    A request of several sequences is shown by the one that was answered first.
-    """
-    found: list[Phase] = []
-    since = exchange.started
-    for name, end in _ends(exchange, now):
-        end = max(end, since)
-        found.append((name, end - since))
-        since = end
-    return found
-
-
-def _ends(exchange: Exchange, now: float) -> list[tuple[str, float]]:
-    if exchange.accepted is None:
-        return [("route", now)]
-    if exchange.sent is None:
-        return [("route", exchange.accepted), ("open", now)]
-    begun = [("route", exchange.accepted), ("queue", exchange.sent), ("prefill", exchange.sequences[0].prefilled)]
-    if exchange.first_byte is None:
-        return [*begun, ("answer", now)]
-    return [*begun, ("first", exchange.first_byte), ("decode", now)]
-
-
+Json = dict[str, Any]
 SHOWN_RUNNING = 10
 SHOWN_OF_WORKERS = ("name", "role", "module", "state", "error", "running", "breaker")
 SUMS = ("requests", "prompt_tokens", "cached_tokens", "shared_tokens", "decode_cached_tokens")
 
-Document = dict[str, Any]
 
-
-async def view(state: RouterState) -> Document:
+async def view(state: RouterState) -> Json:
     """The fleet, what it does now, and what it did in the last five minutes."""
     loads = await state.loads.read()
     now = monotonic()
@@ -77,13 +46,13 @@ async def view(state: RouterState) -> Document:
     }
 
 
-def _servers(state: RouterState) -> Iterable[Document]:
+def _servers(state: RouterState) -> Iterable[Json]:
     """What `/workers` says, but for addresses."""
     for worker in state.table.describe():
         yield {name: worker[name] for name in SHOWN_OF_WORKERS if name in worker}
 
 
-def _load(load: ServerLoad | None) -> Document:
+def _load(load: ServerLoad | None) -> Json:
     return {"load": None if load is None else load.model_dump()}
 
 
@@ -92,15 +61,15 @@ def _recent(buckets: list[Bucket], now: float) -> tuple[list[Bucket], float]:
     return buckets[-2:], BUCKET_S + now % BUCKET_S
 
 
-def _rates(buckets: list[Bucket], now: float) -> Document:
+def _rates(buckets: list[Bucket], now: float) -> Json:
     recent, span = _recent(buckets, now)
     names = ("requests", "prompt_tokens", "output_tokens")
     return {name: sum(getattr(bucket, name) for bucket in recent) / span for name in names}
 
 
-def _flows(buckets: list[Bucket], now: float) -> list[Document]:
+def _flows(buckets: list[Bucket], now: float) -> list[Json]:
     recent, span = _recent(buckets, now)
-    sums: defaultdict[Pair, Flow] = defaultdict(Flow)
+    sums: defaultdict[WorkerPair, Flow] = defaultdict(Flow)
     for bucket in recent:
         for pair, flow in bucket.flows.items():
             sums[pair].prompt_tokens += flow.prompt_tokens
@@ -132,7 +101,7 @@ def _series(buckets: list[Bucket]) -> dict[str, list[float | None]]:
     }
 
 
-def _totals(buckets: list[Bucket]) -> Document:
+def _totals(buckets: list[Bucket]) -> Json:
     ttfts = [ttft for bucket in buckets for ttft in bucket.ttfts]
     sums = {name: sum(getattr(bucket, name) for bucket in buckets) for name in SUMS}
     return sums | {"ttft_p50": quantile(ttfts, 0.5), "ttft_p95": quantile(ttfts, 0.95)}
@@ -145,13 +114,13 @@ def quantile(values: list[float], share: float) -> float | None:
     return sorted(values)[max(0, round(share * len(values) + 0.5) - 1)]
 
 
-def _errors(buckets: list[Bucket]) -> list[Document]:
+def _errors(buckets: list[Bucket]) -> list[Json]:
     counts: Counter[str] = sum((bucket.errors for bucket in buckets), Counter())
     return [{"code": code, "count": count} for code, count in counts.most_common()]
 
 
-def _requests(activity: Activity, now: float) -> list[Document]:
-    """Those in flight, as far as they are shown, then those that ended, the newest first."""
+def _requests(activity: Activity, now: float) -> list[Json]:
+    """Requests in flight, as far as they are shown, then those that ended, the newest first."""
     running = [_request(exchange, now) | {"age_s": None, "code": None} for exchange in activity.running[:SHOWN_RUNNING]]
     ended = [
         _request(end.exchange, end.when) | {"age_s": now - end.when, "code": end.code}
@@ -160,7 +129,7 @@ def _requests(activity: Activity, now: float) -> list[Document]:
     return running + ended
 
 
-def _request(exchange: Exchange, end: float) -> Document:
+def _request(exchange: Exchange, end: float) -> Json:
     usage: Mapping[str, Any] = exchange.usage or {}
     return {
         "key": f"{exchange.started:.6f} {exchange.request_id}",
@@ -177,3 +146,31 @@ def _request(exchange: Exchange, end: float) -> Document:
         "ttft_s": None if exchange.first_byte is None else exchange.first_byte - exchange.started,
         "phases": phases(exchange, end),
     }
+
+
+def phases(exchange: Exchange, now: float) -> list[Phase]:
+    """What the request did, one thing after the other, until `now`.
+
+    route: the body read and checked, and the module chosen; queue: until workers took it; prefill: until the base had
+    computed the prompt and handed its KV over; first: the module's first step; decode: the rest of the answer.
+    Of an answer that is not streamed nobody sees its first step: `answer` is both. `open`: no worker has answered.
+    A request of several sequences is shown by the one that was answered first.
+    """
+    found: list[Phase] = []
+    since = exchange.started
+    for name, end in _ends(exchange, now):
+        end = max(end, since)
+        found.append((name, end - since))
+        since = end
+    return found
+
+
+def _ends(exchange: Exchange, now: float) -> list[tuple[str, float]]:
+    if exchange.accepted is None:
+        return [("route", now)]
+    if exchange.sent is None:
+        return [("route", exchange.accepted), ("open", now)]
+    begun = [("route", exchange.accepted), ("queue", exchange.sent), ("prefill", exchange.sequences[0].prefilled)]
+    if exchange.first_byte is None:
+        return [*begun, ("answer", now)]
+    return [*begun, ("first", exchange.first_byte), ("decode", now)]

@@ -11,11 +11,11 @@ from psserve.contracts.addresses import is_address
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 from psserve.router.access.clients import CLIENT
-from psserve.router.dashboard.routes import FILES
+from psserve.router.dashboard.routes import PAGE_FILES
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 
-OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", "/engine_metrics", *FILES})
+OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", "/engine_metrics", *PAGE_FILES})
 """Need no key, and answer while the router drains."""
 ADMIN_PATHS = frozenset({"/workers", "/server_info", "/dashboard/data"})
 """About the fleet, not about answers: for keys with `admin`."""
@@ -80,7 +80,7 @@ def _check_host(request: web.Request, config: RouterConfig) -> None:
 
 
 def _host_name(header: str) -> str:
-    """Without the port."""
+    """The host of a Host header, without the port."""
     if header.startswith("["):
         return header[1:].partition("]")[0]
     return header.partition(":")[0].lower()

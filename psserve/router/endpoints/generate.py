@@ -15,7 +15,7 @@ from psserve.router.apis.dialect import Translation
 from psserve.router.apis.messages_answer import MessagesTranslation
 from psserve.router.apis.responses_answer import ResponsesTranslation
 from psserve.router.body.checks import Body
-from psserve.router.body.fields import PATHS, Route, check_fields
+from psserve.router.body.fields import ROUTE_PATHS, Route, check_body
 from psserve.router.body.headers import handling_of
 from psserve.router.body.load import load_body
 from psserve.router.observability.exchange import EXCHANGE
@@ -25,12 +25,12 @@ from psserve.router.task_routing.routing import AUTO
 routes = web.RouteTableDef()
 
 
-@routes.post(PATHS["chat"])
+@routes.post(ROUTE_PATHS["chat"])
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     return await _generate(request, "chat")
 
 
-@routes.post(PATHS["completions"])
+@routes.post(ROUTE_PATHS["completions"])
 async def completions(request: web.Request) -> web.StreamResponse:
     return await _generate(request, "completions")
 
@@ -57,7 +57,7 @@ async def _generate(
     if translation is not None:
         body = translation.chat
     if state.tasks is not None and body.get("model") == AUTO:
-        check_fields(route, body, state.config)
+        check_body(route, body, state.config)
         exchange.task = await state.tasks.choose(body, request.headers)
         body["model"] = exchange.task.module
     longest = state.config.request_timeout_s, state.config.first_byte_timeout_s

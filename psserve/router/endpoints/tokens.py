@@ -18,7 +18,7 @@ from psserve.router.answers.generation import served_module
 from psserve.router.apis.dialect import Document, refuse_unknown
 from psserve.router.apis.messages_request import count_body
 from psserve.router.body.checks import Body, check_bool, check_token_ids, invalid, missing
-from psserve.router.body.fields import TOKENIZE_FIELDS, check_fields
+from psserve.router.body.fields import TOKENIZE_FIELDS, check_body
 from psserve.router.body.load import load_body
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
@@ -52,7 +52,7 @@ async def detokenize(request: web.Request) -> web.Response:
 @routes.post("/v1/messages/count_tokens")
 async def count_tokens(request: web.Request) -> web.Response:
     body = count_body(await _begin(request, "count_tokens"))
-    check_fields("tokenize", body, request.app[STATE].config)
+    check_body("tokenize", body, request.app[STATE].config)
     answer = await _ask(request, "/v1/tokenize", body)
     return json_response({"input_tokens": answer["count"]})
 
@@ -67,7 +67,7 @@ def _check_tokenize(body: Body, config: RouterConfig) -> None:
     refuse_unknown(body, TOKENIZE_FIELDS, {})
     if ("prompt" in body) == ("messages" in body):
         raise invalid("prompt", "give either prompt or messages")
-    check_fields("tokenize", body, config)
+    check_body("tokenize", body, config)
 
 
 def _check_detokenize(body: Body, vocab_size: int) -> None:

@@ -18,9 +18,9 @@ from psserve.router.observability.exchange import Exchange
 BUCKET_S = 5
 BUCKETS = 60
 KEPT_TTFTS = 64
-"""Of one bucket; with more requests, a random choice of them."""
+"""Most that are kept of one bucket; with more requests, a random choice of them."""
 
-Pair = tuple[str, str]
+WorkerPair = tuple[str, str]
 """Names of a prefill and a decode worker."""
 
 
@@ -39,13 +39,13 @@ class Bucket:
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Of these, prompt tokens whose KV the base had."""
+    """Those of the prompt tokens whose KV the base had."""
     shared_tokens: int = 0
-    """Of these again, those that it had computed for another module."""
+    """Those of the cached ones that it had computed for another module."""
     decode_cached_tokens: int = 0
-    """Of the prompt tokens, those that the decode worker had itself, so that they needed no transfer."""
+    """Those of the prompt tokens that the decode worker had itself, so that they needed no transfer."""
     errors: Counter[str] = field(default_factory=Counter)
-    flows: defaultdict[Pair, Flow] = field(default_factory=lambda: defaultdict(Flow))
+    flows: defaultdict[WorkerPair, Flow] = field(default_factory=lambda: defaultdict(Flow))
     ttfts: list[float] = field(default_factory=list)
     """Seconds, in no order."""
     _ttfts_seen: int = 0
@@ -78,7 +78,7 @@ class Timeline:
             self._buckets[number] = Bucket()
         return self._buckets[number]
 
-    def spread_output(self, pair: Pair, tokens: float, since: float, until: float) -> None:
+    def spread_output(self, pair: WorkerPair, tokens: float, since: float, until: float) -> None:
         """Count output tokens that were generated evenly from `since` to `until`, as far back as buckets go."""
         if tokens <= 0:
             return
@@ -118,11 +118,11 @@ class Ended:
 
 
 class Activity:
-    """Of one router."""
+    """The activity of one router."""
 
     def __init__(self) -> None:
         self.boot = uuid.uuid4().hex
-        """Another one after each start: who sees it change knows that counting began anew."""
+        """A name that each start makes anew: who sees it change knows that counting began again."""
         self.since = monotonic()
         self.timeline = Timeline()
         self.ended: deque[Ended] = deque(maxlen=KEPT_REQUESTS)
@@ -174,7 +174,7 @@ class Activity:
         running.counted, running.until = tokens, now
 
 
-def pair_of(exchange: Exchange) -> Pair | None:
+def pair_of(exchange: Exchange) -> WorkerPair | None:
     """The workers of a request; None before they have answered."""
     if exchange.prefill is None or exchange.decode is None:
         return None
@@ -182,5 +182,5 @@ def pair_of(exchange: Exchange) -> Pair | None:
 
 
 def _output_tokens(exchange: Exchange) -> int:
-    """Of an answer that is over; one that broke off has no usage, but as many tokens as events."""
+    """The output of an answer that is over; one that broke off has no usage, but as many tokens as events."""
     return exchange.usage["completion_tokens"] if exchange.usage is not None else exchange.streamed_events

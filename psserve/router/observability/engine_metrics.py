@@ -10,12 +10,11 @@ from psserve.router.workers.tasks import Fresh
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
 
-PATH = "/metrics"
+METRICS_PATH = "/metrics"
 FRESH_S = 1.0
 ANSWER_S = 5.0
 """A worker that is silent for so long is left out."""
 UP = "psserve_engine_metrics_up"
-
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
@@ -36,16 +35,16 @@ class EngineMetrics:
         answers = await asyncio.gather(*(self._ask(worker) for worker in workers))
         named = [(worker.name, answer) for worker, answer in zip(workers, answers, strict=True)]
         # Some thousand lines a worker: not in the event loop.
-        return await asyncio.to_thread(merged, named)
+        return await asyncio.to_thread(merged_pages, named)
 
     async def _ask(self, worker: Worker) -> str | None:
         if not worker.is_ready:
             return None
-        answer = await self._upstream.get(worker, PATH, ANSWER_S)
+        answer = await self._upstream.get(worker, METRICS_PATH, ANSWER_S)
         return None if answer is None else answer.decode(errors="replace")
 
 
-def merged(pages: Iterable[tuple[str, str | None]]) -> bytes:
+def merged_pages(pages: Iterable[tuple[str, str | None]]) -> bytes:
     """One page of the pages of workers, given by name; None: it gave none, as `psserve_engine_metrics_up` then says."""
     families: dict[str, _Family] = {UP: _Family([f"# HELP {UP} Whether its metrics are here.", f"# TYPE {UP} gauge"])}
     for worker, page in pages:

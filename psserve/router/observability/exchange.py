@@ -16,14 +16,14 @@ from psserve.router.access.server import SERVER
 from psserve.router.task_routing.choice import ModuleChoice
 
 UNFINISHED = b'"finish_reason":null'
-"""Is in every event that carries output and is not the last; in none of those that close a stream."""
+"""What is in every event that carries output and is not the last; in none of those that close a stream."""
 
 
 class LegSpan:
     """The span of one leg. This one: of a request that is not traced."""
 
     headers: Mapping[str, str] = {}
-    """For the worker, so that its own spans become children."""
+    """Headers for the worker, so that its own spans become children."""
 
     def end(self, error: BaseException | None = None, events: Mapping[str, float | None] | None = None) -> None:
         """The leg is over. `events`: name -> when (monotonic seconds), None: did not happen. Later calls do nothing."""
@@ -53,18 +53,18 @@ class SequenceRecord:
     prefilled: float = 0.0
     """The prefill leg had answered: the base has computed the prompt and its KV is delivered."""
     prompt_tokens: int = 0
-    """That the base computed or had cached: all but the prompt's last."""
+    """Tokens that the base computed or had cached: all but the prompt's last."""
     shared_tokens: int = 0
-    """Of these, cached ones that the base had computed for another module (see shared_prefix.py)."""
+    """Cached tokens that the base had computed for another module (see shared_prefix.py)."""
     decode_cached_tokens: int = 0
-    """Of these, ones whose KV the decode worker had itself."""
+    """Tokens whose KV the decode worker had itself."""
     output_tokens: int = 0
     first_output: float | None = None
     """When the first output of a stream came, or the whole of an answer that is not streamed."""
     last_output: float | None = None
     decode_span: LegSpan = UNTRACED
     on_gap: Callable[[float], object] | None = None
-    """Is told the seconds between one arrival of a stream's output and the next."""
+    """A function that is told the seconds between one arrival of a stream's output and the next."""
 
     def whole(self) -> None:
         """The answer, which is not streamed, came."""
@@ -90,7 +90,7 @@ class SequenceRecord:
 
     @property
     def seconds_per_token(self) -> float | None:
-        """Of the output after its first token; None where that is not known, or there is no second token."""
+        """Seconds a token, after the first; None where that is not known, or there is no second token."""
         if self.first_output is None or self.last_output is None or self.last_output == self.first_output:
             return None
         return (self.last_output - self.first_output) / (self.output_tokens - 1) if self.output_tokens > 1 else None
@@ -108,7 +108,7 @@ class Exchange:
     route: str = "-"
     module: str = "-"
     version: int | None = None
-    """Of the module: counts replacements of its weights."""
+    """The module's: it counts replacements of its weights."""
     task: ModuleChoice | None = None
     """How the module was chosen, when the client left that to us."""
     prefill: str | None = None
@@ -118,13 +118,13 @@ class Exchange:
     accepted: float | None = None
     """When its body had been read and checked."""
     key_name: str | None = None
-    """Of the key that the client has."""
+    """Name of the client's key."""
     retries: int = 0
     """Attempts that failed before those of `sequences`."""
     sequences: list[SequenceRecord] = field(default_factory=list)
-    """Those whose workers have answered."""
+    """The sequences whose workers have answered."""
     on_gap: Callable[[float], object] | None = None
-    """Is told the seconds between arrivals of output, for metrics."""
+    """A function that is told the seconds between arrivals of output, for metrics."""
     usage: dict[str, Any] | None = None
     """`usage` of the answer, once it is complete."""
     first_byte: float | None = None

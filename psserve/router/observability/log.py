@@ -80,7 +80,7 @@ def request_line(exchange: Exchange, status: int, code: str, now: float) -> LogL
 
 
 def _time_per_token(exchange: Exchange) -> float | None:
-    """Of a stream of one sequence."""
+    """Seconds for a token, of a stream of one sequence."""
     if exchange.first_byte is None or len(exchange.sequences) != 1:
         return None
     seconds = exchange.sequences[0].seconds_per_token

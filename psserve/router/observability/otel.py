@@ -30,7 +30,7 @@ from psserve.contracts.router_config import WorkerRole
 from psserve.router.observability.exchange import Exchange, LegSpan
 from psserve.router.observability.tracing import CURRENT, Tracing
 
-PATH = "/v1/traces"
+TRACES_PATH = "/v1/traces"
 CLOSE_S = 2.0
 
 _propagator = TraceContextTextMapPropagator()
@@ -48,7 +48,7 @@ def otlp_tracing(endpoint: str | None) -> Tracing:
 def traces_url(endpoint: str) -> str:
     """The URL for spans at `endpoint`: host:port, as SGLang's flag has it, or a URL, whose path (if any) is kept."""
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
-    return url if urlsplit(url).path not in ("", "/") else url.rstrip("/") + PATH
+    return url if urlsplit(url).path not in ("", "/") else url.rstrip("/") + TRACES_PATH
 
 
 class OtelTracing(Tracing):

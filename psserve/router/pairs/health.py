@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 from psserve.router.admission.admission import Admission
-from psserve.router.body.fields import PATHS
+from psserve.router.body.fields import ROUTE_PATHS
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.pair import Pair, Sequence, check_answer
 from psserve.router.workers.failures import LegFailure
@@ -111,7 +111,7 @@ class Prober:
             self._table.doubt(worker, "has requests, and answers neither them nor any question")
 
     def _partner(self, worker: Worker) -> Worker | None:
-        """Whom to probe `worker` with: a ready worker of the other role, else any."""
+        """The partner to probe `worker` with: a ready worker of the other role, else any."""
         others = self._table.decodes if worker.config.role == "prefill" else self._table.prefills
         ready = [other for other in others if other.is_ready]
         return secrets.choice(ready or others) if others else None
@@ -149,4 +149,4 @@ class Prober:
             "temperature": 0,
             "stream": False,
         }
-        return Sequence(PATHS["completions"], prefill=body, decode=body)
+        return Sequence(ROUTE_PATHS["completions"], prefill=body, decode=body)

@@ -17,7 +17,7 @@ SHARE = 0.1
 FLOOR = 5
 WINDOW_S = 10.0
 BACKOFF_S = 0.05
-"""Before the first retry; doubled for the second. Half of it to one and a half, by chance."""
+"""Wait before the first retry; doubled for the second. Half of it to one and a half, by chance."""
 
 RETRIED: frozenset[Reason] = frozenset({"connect", "stale", "overloaded", "error", "aborted"})
 """Failures that say nothing against the request.

@@ -20,11 +20,11 @@ from psserve.router.policies.events import EventTree, FollowedHoldings
 from psserve.router.workers.workers import WorkerTable
 
 REPLAY_TIMEOUT_S = 5.0
-QUIET_S = 1.0  # after so long without a batch, ask whether one was missed
+SILENCE_S = 1.0  # after so long without a batch, ask whether one was missed
 END = (-1).to_bytes(8, "big", signed=True)
 
-Batch = list[Any]
-"""As published: time (seconds), events, rank."""
+EventBatch = list[Any]
+"""What is published: time (seconds), events, rank."""
 
 log = logging.getLogger("psserve.router")
 
@@ -43,7 +43,7 @@ class Follower:
         """When the last applied batch was made, by the worker's clock."""
 
     async def run(self) -> None:
-        """Until cancelled. Whatever happens here, the policy can go on predicting."""
+        """Follow the worker until cancelled. Whatever happens here, the policy can go on predicting."""
         try:
             await self._follow()
         except Exception:  # events are another program's: none of them may end the router
@@ -58,7 +58,7 @@ class Follower:
             while True:
                 if not self._is_current():
                     await self._begin_anew()
-                elif await socket.poll(QUIET_S * 1000):
+                elif await socket.poll(SILENCE_S * 1000):
                     _, number, payload = await socket.recv_multipart()
                     await self._take(int.from_bytes(number, "big"), msgspec.msgpack.decode(payload))
                 else:
@@ -70,7 +70,7 @@ class Follower:
     def _is_current(self) -> bool:
         return self._tree is not None and self._holdings.is_current(self._name, self._tree)
 
-    async def _take(self, number: int, batch: Batch) -> None:
+    async def _take(self, number: int, batch: EventBatch) -> None:
         """Apply a batch that was published just now. An old one was in the past that we asked for."""
         if number == self._next:
             self._apply(number, batch)
@@ -107,10 +107,10 @@ class Follower:
         state = "complete" if self._tree.is_complete else "incomplete"
         log.info("worker=%s kv_events=%s batches=%d pages=%d", self._name, state, self._next, len(self._tree))
 
-    async def _ask(self, start: int) -> list[tuple[int, Batch]] | None:
+    async def _ask(self, start: int) -> list[tuple[int, EventBatch]] | None:
         """What the worker keeps from number `start` on; None when it does not answer (not up, or hung)."""
         socket = self._context.socket(zmq.DEALER)
-        past: list[tuple[int, Batch]] = []
+        past: list[tuple[int, EventBatch]] = []
         try:
             socket.connect(self._addresses.replay_endpoint)
             async with asyncio.timeout(REPLAY_TIMEOUT_S):
@@ -125,7 +125,7 @@ class Follower:
         finally:
             socket.close(linger=0)
 
-    def _apply(self, number: int, batch: Batch) -> None:
+    def _apply(self, number: int, batch: EventBatch) -> None:
         assert self._tree is not None
         self._time, events = batch[0], batch[1]
         for event in events:

@@ -25,7 +25,7 @@ class PromptKeys(Protocol):
     """Makes the policies' view of prompts."""
 
     async def prompt(self, body: Body) -> Prompt:
-        """Of a checked prefill body."""
+        """The view of the prompt of a checked prefill body."""
 
     def learn(self, body: Body, prompt: Prompt, tokens: int) -> None:
         """The base read `tokens` tokens for `body`, whose view was `prompt`."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RETRY_AFTER_S = 2
 UNKNOWN_POOL_TOKENS = 2**18
 DEFAULT_OUTPUT_TOKENS = 512
-"""Of a request that names no limit."""
+"""What a request that names no limit is taken to ask for."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Place:
             self._routing.keys.learn(body, self._prefill_choice.request.prompt, prompt_tokens)
 
     def shared_tokens(self, prompt_tokens: int, cached_tokens: int) -> int:
-        """Of the cached tokens that the prefill worker reported, those that it had computed for other modules."""
+        """How many of the cached tokens that the prefill worker reported it had computed for other modules."""
         prompt, module = self._prefill_choice.request.prompt, self.decode.config.module or "-"
         return self._routing.owners.computed(self.prefill.name, module, prompt, prompt_tokens, cached_tokens)
 
@@ -92,7 +92,7 @@ class Routing:
 
     @classmethod
     def create(cls, config: RouterConfig, table: WorkerTable, metrics: Metrics) -> Routing:
-        """Inside the event loop. Raises UsageError when KV events cannot be followed."""
+        """Make what `config` asks for, inside the event loop. Raises UsageError when KV events cannot be followed."""
         pool = config.kv_pool_tokens or UNKNOWN_POOL_TOKENS
         decode = make_policy(config.decode_policy, pool)
         published = any(worker.kv_events is not None for worker in config.workers)

@@ -8,7 +8,8 @@ How exact it is: the server's own count decides how much was cached, so an answe
 token ids are whole tokens. Blocks of text are laid over the tokens evenly, which can move the border between two
 modules' parts by the unevenness of the text; where the cached prefix came from other modules altogether, or from the
 module itself, the count is exact all the same. Prompts of less than one block (64 bytes), prefixes older than the
-MAX_BLOCKS blocks last used of a server, and those from before the router's start count as nobody's: it errs downwards.
+MAX_OWNED_BLOCKS blocks last used of a server, and those from before the router's start count as nobody's: it errs
+downwards.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from collections.abc import Sequence
 from psserve.router.policies import Prompt
 from psserve.router.policies.index import RecentBlocks
 
-MAX_BLOCKS = 2**17
-"""Of one server: some 15 MB."""
+MAX_OWNED_BLOCKS = 2**17
+"""Most blocks that are remembered of one server: some 15 MB."""
 
 
 class PrefixOwners:
-    """Who had which block of a prompt computed, on each prefill server."""
+    """The modules that had each block of a prompt computed, on each prefill server."""
 
-    def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
+    def __init__(self, max_blocks: int = MAX_OWNED_BLOCKS) -> None:
         self._max_blocks = max_blocks
         self._servers: defaultdict[str, RecentBlocks[str]] = defaultdict(lambda: RecentBlocks(max_blocks))
 

@@ -92,7 +92,7 @@ class ChatTemplate:
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
-    """As templates see it: no nulls, content as one string, arguments of earlier calls as objects."""
+    """A message as templates see it: no nulls, content as one string, arguments of earlier calls as objects."""
     shown = {name: value for name, value in message.items() if value is not None}
     content = shown.get("content", "")
     shown["content"] = content if isinstance(content, str) else " ".join(part["text"] for part in content)

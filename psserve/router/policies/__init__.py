@@ -8,12 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from psserve.contracts.router_config import PolicyName
-from psserve.router.policies.base import Choice, Outcome, Policy, Prompt, Request
+from psserve.router.policies.base import Choice, ChoiceOutcome, Policy, Prompt, Request
 from psserve.router.policies.index import Holdings, PredictedHoldings
 from psserve.router.policies.prefix import PrefixAware
 from psserve.router.policies.simple import LeastLoaded, Random, RoundRobin, SessionAffinity
 
-__all__ = ["POLICIES", "Choice", "Holdings", "Outcome", "Policy", "PolicyName", "Prompt", "Request", "make_policy"]
+__all__ = [
+    "Choice",
+    "ChoiceOutcome",
+    "Holdings",
+    "Policy",
+    "PolicyName",
+    "Prompt",
+    "Request",
+    "make_policy",
+]
 
 
 FLOOR_SHARE = 4

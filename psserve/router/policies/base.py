@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-Outcome = Literal["hit", "balanced", "new", "affinity", "overloaded", "picked"]
+ChoiceOutcome = Literal["hit", "balanced", "new", "affinity", "overloaded", "picked"]
 """Why a server was chosen, as a metric's label has it.
 
 hit: no server holds more of the prompt; balanced: one does, but is too busy; new: none holds any of it;
@@ -25,7 +25,7 @@ class Prompt:
     blocks: tuple[int, ...]
     """Two prompts begin alike as far as these are equal. A last block that is not full has no name."""
     tokens: int
-    """Of the whole prompt; an estimate where the prompt is text."""
+    """Tokens of the whole prompt; an estimate where the prompt is text."""
     block_tokens: float
     """Tokens of one block."""
 
@@ -40,7 +40,7 @@ class Request:
 
     prompt: Prompt
     session: str
-    """Whose conversation it belongs to; equal names should meet the same decode server."""
+    """Name of the conversation that it belongs to; equal names should meet the same decode server."""
     output_tokens: int = 0
     """At most so many will be generated."""
 
@@ -56,7 +56,7 @@ class Choice:
 
     request: Request
     server: str
-    outcome: Outcome
+    outcome: ChoiceOutcome
     tokens: int
     """Work that it puts on the server until it is given back."""
     matched: int = 0

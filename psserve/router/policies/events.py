@@ -17,7 +17,7 @@ from psserve.router.policies.index import Holdings
 
 GPU = "GPU"
 STORED_FIELDS = 7
-"""Of a BlockStored event; those of salted prompts have one more, and are not followed."""
+"""Fields of a BlockStored event; those of salted prompts have one more, and are not followed."""
 UNTOLD_LIMIT = 256
 
 

@@ -10,12 +10,58 @@ from typing import Generic, Protocol, TypeVar
 from psserve.router.policies.base import Choice, Prompt
 
 Value = TypeVar("Value")
-
+MAX_BLOCKS = 2**18
+"""Most blocks of one server's index, about 30 MB: whatever the size of its cache, the router's memory is bounded."""
 PART = 2**12
 """Blocks of one part. An OrderedDict that grows copies itself, and the router waits: 40 ms if all 2**18 were in one."""
 SLOTS = 4093
 """Blocks spread over them evenly, and each belongs to a part. A prime: with a power of two, a part's blocks would all
 end in the same bits, and by these a dict finds its keys."""
+
+
+class Holdings(Protocol):
+    """Knows which leading blocks of a prompt a server holds or is about to hold."""
+
+    def match(self, server: str, prompt: Prompt) -> int:
+        """How many leading blocks of `prompt`."""
+
+    def assigned(self, choice: Choice) -> None:
+        """The chosen server will hold the whole prompt."""
+
+    def finished(self, choice: Choice, served: bool) -> None:
+        """The server holds the prompt now; not `served`: perhaps not."""
+
+    def forget(self, server: str) -> None:
+        """The server holds nothing."""
+
+
+class PredictedHoldings:
+    """Each server holds the prompts it was sent last, as many as its KV pool can (`capacity` tokens)."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._servers: dict[str, RecentBlocks[None]] = {}
+
+    def match(self, server: str, prompt: Prompt) -> int:
+        held = self._servers.get(server)
+        return 0 if held is None else held.leading(prompt.blocks)
+
+    def assigned(self, choice: Choice) -> None:
+        prompt = choice.request.prompt
+        limit = min(MAX_BLOCKS, int(self._capacity / prompt.block_tokens))
+        held = self._servers.get(choice.server)
+        if held is None:
+            held = self._servers[choice.server] = RecentBlocks(limit)
+        held.use(prompt.blocks, None)
+        held.trim(limit)
+
+    def finished(self, choice: Choice, served: bool) -> None:
+        """What it was not known to hold before is in doubt after a failure."""
+        if not served and (held := self._servers.get(choice.server)) is not None:
+            held.remove(choice.request.prompt.blocks[choice.matched :])
+
+    def forget(self, server: str) -> None:
+        self._servers.pop(server, None)
 
 
 class RecentBlocks(Generic[Value]):
@@ -72,52 +118,3 @@ class RecentBlocks(Generic[Value]):
     def remove(self, blocks: Sequence[int]) -> None:
         for block in blocks:
             self._part_of[block % SLOTS].pop(block, None)
-
-
-MAX_BLOCKS = 2**18
-"""Of one server's index, about 30 MB: whatever the size of its cache, the router's memory is bounded."""
-
-
-class Holdings(Protocol):
-    """Knows which leading blocks of a prompt a server holds or is about to hold."""
-
-    def match(self, server: str, prompt: Prompt) -> int:
-        """How many leading blocks of `prompt`."""
-
-    def assigned(self, choice: Choice) -> None:
-        """The chosen server will hold the whole prompt."""
-
-    def finished(self, choice: Choice, served: bool) -> None:
-        """It holds the prompt now; not `served`: perhaps not."""
-
-    def forget(self, server: str) -> None:
-        """The server holds nothing."""
-
-
-class PredictedHoldings:
-    """Each server holds the prompts it was sent last, as many as its KV pool can (`capacity` tokens)."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._servers: dict[str, RecentBlocks[None]] = {}
-
-    def match(self, server: str, prompt: Prompt) -> int:
-        held = self._servers.get(server)
-        return 0 if held is None else held.leading(prompt.blocks)
-
-    def assigned(self, choice: Choice) -> None:
-        prompt = choice.request.prompt
-        limit = min(MAX_BLOCKS, int(self._capacity / prompt.block_tokens))
-        held = self._servers.get(choice.server)
-        if held is None:
-            held = self._servers[choice.server] = RecentBlocks(limit)
-        held.use(prompt.blocks, None)
-        held.trim(limit)
-
-    def finished(self, choice: Choice, served: bool) -> None:
-        """What it was not known to hold before is in doubt after a failure."""
-        if not served and (held := self._servers.get(choice.server)) is not None:
-            held.remove(choice.request.prompt.blocks[choice.matched :])
-
-    def forget(self, server: str) -> None:
-        self._servers.pop(server, None)

@@ -4,39 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from psserve.router.policies.base import Choice, Outcome, Policy, Request
+from psserve.router.policies.base import Choice, ChoiceOutcome, Policy, Request
 from psserve.router.policies.index import Holdings
-
-
-class RecentWork:
-    """Tokens of work given to each server; all are halved whenever they add up to `window` tokens a server.
-
-    So it needs no clock, and remembers about as much as the servers' caches hold, if `window` is one's capacity.
-    """
-
-    def __init__(self, window: int) -> None:
-        self._window = window
-        self._work: dict[str, float] = {}
-
-    def leads(self, servers: Sequence[str]) -> dict[str, float]:
-        """Tokens that each of `servers` is ahead of their mean; 0 if it is behind.
-
-        Servers that are new here begin with the mean of the others: they have nothing to catch up on.
-        """
-        known = [self._work[name] for name in servers if name in self._work]
-        mean = sum(known) / len(known) if known else 0.0
-        return {name: max(0.0, self._work.setdefault(name, mean) - mean) for name in servers}
-
-    def add(self, server: str, tokens: int) -> None:
-        """`server`, whose lead was asked for, is given `tokens` of work."""
-        self._work[server] += tokens
-        if sum(self._work.values()) > self._window * len(self._work):
-            for name in self._work:
-                self._work[name] /= 2
-
-    def forget(self, server: str) -> None:
-        self._work.pop(server, None)
-
 
 LEAD_WEIGHT = 0.25
 """What a token of lead costs. Without it all sessions that share a long system prompt stay on one idle server."""
@@ -90,7 +59,37 @@ class PrefixAware(Policy):
         self._holdings.forget(server)
 
 
-def _outcome(matched: int, longest: int) -> Outcome:
+def _outcome(matched: int, longest: int) -> ChoiceOutcome:
     if longest == 0:
         return "new"
     return "hit" if matched == longest else "balanced"
+
+
+class RecentWork:
+    """Tokens of work given to each server; all are halved whenever they add up to `window` tokens a server.
+
+    So it needs no clock, and remembers about as much as the servers' caches hold, if `window` is one's capacity.
+    """
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._work: dict[str, float] = {}
+
+    def leads(self, servers: Sequence[str]) -> dict[str, float]:
+        """Tokens that each of `servers` is ahead of their mean; 0 if it is behind.
+
+        Servers that are new here begin with the mean of the others: they have nothing to catch up on.
+        """
+        known = [self._work[name] for name in servers if name in self._work]
+        mean = sum(known) / len(known) if known else 0.0
+        return {name: max(0.0, self._work.setdefault(name, mean) - mean) for name in servers}
+
+    def add(self, server: str, tokens: int) -> None:
+        """`server`, whose lead was asked for, is given `tokens` of work."""
+        self._work[server] += tokens
+        if sum(self._work.values()) > self._window * len(self._work):
+            for name in self._work:
+                self._work[name] /= 2
+
+    def forget(self, server: str) -> None:
+        self._work.pop(server, None)

@@ -15,7 +15,7 @@ from psserve.router.task_routing.classifier import AskBase, Decision, TaskModule
 
 NONE = "NONE"  # no module can be called that: names have small letters
 LONGEST_ANSWER = 48  # tokens; enough for a name of 64 characters in any vocabulary we know, and the end token
-TIMEOUT_S = 10.0
+CLASSIFY_TIMEOUT_S = 10.0
 SHOWN_EXAMPLES = 3
 
 
@@ -31,10 +31,10 @@ class BaseModelClassifier:
     async def classify(self, request: TaskRequest) -> Decision:
         """The score is the probability that the base gives to its answer, among the answers allowed.
 
-        Raises RequestError: the base could not be asked, or took longer than TIMEOUT_S.
+        Raises RequestError: the base could not be asked, or took longer than CLASSIFY_TIMEOUT_S.
         """
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(CLASSIFY_TIMEOUT_S):
                 answer = await self._ask(self._question(request))
         except TimeoutError:
             message = "the base model did not classify the request in time; name a module, or retry"

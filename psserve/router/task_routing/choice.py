@@ -1,4 +1,4 @@
-"""From a classifier's decision to the module that answers, or to the refusal of a request that fits none."""
+"""The choice of a module for a request: what is classified of it, whose session it is, and what the decision means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def task_request(body: Body) -> TaskRequest:
 
 
 def _prompt_end(prompt: Any) -> str:
-    """Of a batch the first prompt: a request goes to one module."""
+    """The end of a prompt; of a batch, of the first one: a request goes to one module."""
     if isinstance(prompt, list):
         prompt = prompt[0]
     return prompt[-MAX_TEXT:] if isinstance(prompt, str) else ""
@@ -102,7 +102,7 @@ class ModuleChoice:
 
 
 def choose_module(decision: Decision, threshold: float, own: str | None, default: str | None) -> ModuleChoice | None:
-    """Who answers, `own` being the session's module; None if the request is nobody's task and there is no default."""
+    """The module that answers; `own`: the session's. None if the request is nobody's task and there is no default."""
     if own is not None and stays(own, decision, threshold):
         return ModuleChoice(own, decision.scores.get(own, 0.0), "kept")
     if decision.module is not None and decision.confidence >= threshold:

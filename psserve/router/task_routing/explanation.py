@@ -37,7 +37,7 @@ class Explanation:
     choice: ModuleChoice | None
     """None: the request would be refused."""
     evidence: tuple[Evidence, ...]
-    """Of the likeliest module; empty if the classifier does not explain itself."""
+    """What spoke for and against the likeliest module; empty if the classifier does not explain itself."""
 
     @property
     def none(self) -> float:

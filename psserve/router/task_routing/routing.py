@@ -113,7 +113,7 @@ class TaskRouter:
         return await self._classifier.classify(request)
 
     def _served(self, decision: Decision) -> Decision:
-        """Without modules that went away since the classifier was made."""
+        """The decision without modules that went away since the classifier was made."""
         return Decision({name: score for name, score in decision.scores.items() if self._served_name(name)})
 
     def _served_name(self, name: str | None) -> str | None:

@@ -23,47 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class LinearModel:
-    """Softmax regression on TF-IDF (sublinear, L2-normalised). F features; K modules, and the class "none of them"."""
-
-    modules: tuple[str, ...]
-    tool_modules: tuple[int, ...]
-    """Which of `modules` are for calling tools."""
-    index: dict[str, int]
-    """Feature -> its row."""
-    idf: NDArray[np.float32]
-    """[F]"""
-    weights: NDArray[np.float32]
-    """[F, K + 1], the last column for "none of them"."""
-    intercept: NDArray[np.float32]
-    """[K + 1]"""
-
-    def contributions(self, text: str) -> tuple[list[str], NDArray[np.float32]]:
-        """The known features of `text`, and what each adds to the classes' logits: [features, K + 1]."""
-        import numpy as np
-
-        counts = Counter(feature for feature in ngrams(text) if feature in self.index)
-        rows = np.fromiter((self.index[feature] for feature in counts), dtype=np.int64, count=len(counts))
-        often = np.fromiter(counts.values(), dtype=np.float32, count=len(counts))
-        values = (1 + np.log(often)) * self.idf[rows]
-        values /= max(float(np.linalg.norm(values)), 1e-12)
-        parts: NDArray[np.float32] = values[:, None] * self.weights[rows]
-        return list(counts), parts
-
-    def probabilities(self, text: str) -> NDArray[np.float32]:
-        """Of the classes: [K + 1]. A text without any known feature is none of the modules' task."""
-        import numpy as np
-
-        features, parts = self.contributions(text)
-        logits = self.intercept + parts.sum(axis=0)
-        if not features:
-            logits[:-1] = -np.inf
-        powers = np.exp(logits - logits.max())
-        return np.asarray(powers / powers.sum())
-
-
 RUN = 4
 """Characters. Longer and shorter runs as well made the demo zoo's and CLINC's figures no better, and cost three times
 as much (docs/task-routing.md)."""
@@ -71,27 +30,21 @@ _NUMBER = re.compile(r"\d+")
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-def ngrams(text: str) -> list[str]:
-    """The features of `text`, repeated as often as they occur, in order of kind and place.
-
-    Case is ignored, and every number is the same number. `"To be"` has `to`, `be`, `to be`, `[ to ]`, `[ be ]`.
-    """
-    words = words_of(text)
-    pairs = [f"{first} {second}" for first, second in pairwise(words)]
-    return words + pairs + [run for word in words for run in runs_of(word)]
-
-
-def words_of(text: str) -> list[str]:
-    """Words and punctuation marks in order."""
-    return _WORD.findall(_NUMBER.sub("0", text.lower()))
-
-
-def runs_of(word: str) -> list[str]:
-    """The runs in a word with a space on both sides; numbers and punctuation have none."""
-    if not word[0].isalpha():
-        return []
-    padded = f" {word} "
-    return [f"[{padded[i : i + RUN]}]" for i in range(max(1, len(padded) - RUN + 1))]
+async def make(modules: Sequence[TaskModule], ask: AskBase) -> TfidfClassifier:
+    """Train in a process of its own (see training.py). Raises StartError."""
+    command = (sys.executable, "-m", "psserve.router.task_routing.training")
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    try:
+        out, err = await process.communicate(orjson.dumps([asdict(module) for module in modules]))
+    finally:
+        if process.returncode is None:  # cancelled
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        last = err.decode(errors="replace").strip().rpartition("\n")[2]
+        raise StartError(f"training the task classifier failed (exit status {process.returncode}): {last}")
+    # Our own child wrote this. Reading it imports numpy, which takes a moment.
+    return TfidfClassifier(await asyncio.to_thread(pickle.loads, out))
 
 
 class TfidfClassifier:
@@ -140,18 +93,64 @@ def _by_word(text: str, weights: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-async def make(modules: Sequence[TaskModule], ask: AskBase) -> TfidfClassifier:
-    """Train in a process of its own (see training.py). Raises StartError."""
-    command = (sys.executable, "-m", "psserve.router.task_routing.training")
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
-    try:
-        out, err = await process.communicate(orjson.dumps([asdict(module) for module in modules]))
-    finally:
-        if process.returncode is None:  # cancelled
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        last = err.decode(errors="replace").strip().rpartition("\n")[2]
-        raise StartError(f"training the task classifier failed (exit status {process.returncode}): {last}")
-    # Our own child wrote this. Reading it imports numpy, which takes a moment.
-    return TfidfClassifier(await asyncio.to_thread(pickle.loads, out))
+@dataclass(frozen=True)
+class LinearModel:
+    """Softmax regression on TF-IDF (sublinear, L2-normalised). F features; K modules, and the class "none of them"."""
+
+    modules: tuple[str, ...]
+    tool_modules: tuple[int, ...]
+    """Which of `modules` are for calling tools."""
+    index: dict[str, int]
+    """Feature -> its row."""
+    idf: NDArray[np.float32]
+    """[F]"""
+    weights: NDArray[np.float32]
+    """[F, K + 1], the last column for "none of them"."""
+    intercept: NDArray[np.float32]
+    """[K + 1]"""
+
+    def contributions(self, text: str) -> tuple[list[str], NDArray[np.float32]]:
+        """The known features of `text`, and what each adds to the classes' logits: [features, K + 1]."""
+        import numpy as np
+
+        counts = Counter(feature for feature in ngrams(text) if feature in self.index)
+        rows = np.fromiter((self.index[feature] for feature in counts), dtype=np.int64, count=len(counts))
+        often = np.fromiter(counts.values(), dtype=np.float32, count=len(counts))
+        values = (1 + np.log(often)) * self.idf[rows]
+        values /= max(float(np.linalg.norm(values)), 1e-12)
+        parts: NDArray[np.float32] = values[:, None] * self.weights[rows]
+        return list(counts), parts
+
+    def probabilities(self, text: str) -> NDArray[np.float32]:
+        """Probabilities of the classes: [K + 1]. A text without any known feature is none of the modules' task."""
+        import numpy as np
+
+        features, parts = self.contributions(text)
+        logits = self.intercept + parts.sum(axis=0)
+        if not features:
+            logits[:-1] = -np.inf
+        powers = np.exp(logits - logits.max())
+        return np.asarray(powers / powers.sum())
+
+
+def ngrams(text: str) -> list[str]:
+    """The features of `text`, repeated as often as they occur, in order of kind and place.
+
+    Case is ignored, and every number is the same number. `"To be"` has `to`, `be`, `to be`, `[ to ]`, `[ be ]`.
+    """
+    words = words_of(text)
+    pairs = [f"{first} {second}" for first, second in pairwise(words)]
+    return words + pairs + [run for word in words for run in runs_of(word)]
+
+
+def words_of(text: str) -> list[str]:
+    """Words and punctuation marks in order."""
+    return _WORD.findall(_NUMBER.sub("0", text.lower()))
+
+
+def runs_of(word: str) -> list[str]:
+    """The runs in a word with a space on both sides; numbers and punctuation have none."""
+    if not word[0].isalpha():
+        return []
+    padded = f" {word} "
+    return [f"[{padded[i : i + RUN]}]" for i in range(max(1, len(padded) - RUN + 1))]

@@ -36,7 +36,7 @@ def documents(module: TaskModule) -> list[str]:
     return [f"{names}: {module.task}", *module.examples]
 
 
-def train(modules: Sequence[TaskModule]) -> LinearModel:
+def train_classifier(modules: Sequence[TaskModule]) -> LinearModel:
     """The model of these modules. The same modules give the same model."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -90,7 +90,7 @@ def _regression(matrix: Any, classes: NDArray[np.int64]) -> tuple[NDArray[np.flo
 def main() -> None:
     """Serve one training to the router that started us."""
     modules = [TaskModule(**fields) for fields in orjson.loads(sys.stdin.buffer.read())]
-    sys.stdout.buffer.write(pickle.dumps(train(modules)))
+    sys.stdout.buffer.write(pickle.dumps(train_classifier(modules)))
 
 
 if __name__ == "__main__":

@@ -74,10 +74,10 @@ def split_mismatch(worker: Worker, prefill_tokens: int, decode_tokens: int) -> L
 
 def bad_status(worker: Worker, status: int, payload: bytes) -> LegFailure:
     """The worker answered the leg with an error status."""
-    return reported(worker, status, message_in(payload))
+    return reported_error(worker, status, message_in(payload))
 
 
-def reported(worker: Worker, status: int, message: str) -> LegFailure:
+def reported_error(worker: Worker, status: int, message: str) -> LegFailure:
     """The worker reported an error of this HTTP status, in an answer or in a stream."""
     detail = f"status {status}: {message}"
     if status in (400, 413, 422):
@@ -108,7 +108,7 @@ def error_in_stream(worker: Worker, error: Any) -> LegFailure:
     """What an error event's `{"message", "code": HTTP status}` means."""
     fields = error if isinstance(error, dict) else {"message": str(error)}
     status = fields.get("code")
-    return reported(worker, status if type(status) is int else 500, str(fields.get("message")))
+    return reported_error(worker, status if type(status) is int else 500, str(fields.get("message")))
 
 
 def message_in(payload: bytes) -> str:

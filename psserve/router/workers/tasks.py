@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from psserve.errors import RequestError
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 log = logging.getLogger("psserve.router")
 
 
@@ -44,7 +44,7 @@ class Deadline:
             raise Timeout from None
 
 
-async def by(when: float, coroutine: Coroutine[Any, Any, Result]) -> Result:
+async def by(when: float, coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
     """The result of `coroutine`, which is cancelled at `when` (monotonic seconds). Raises Timeout."""
     async with Deadline(when):
         return await coroutine
@@ -88,18 +88,18 @@ class Background:
             await asyncio.gather(*late, return_exceptions=True)  # their clean-up may still need our connections
 
 
-class Fresh(Generic[Result]):
+class Fresh(Generic[ResultT]):
     """The last answer of `ask`, at most `seconds` old. However many read it at a time, `ask` is called once."""
 
-    _answer: Result
+    _answer: ResultT
 
-    def __init__(self, ask: Callable[[], Awaitable[Result]], seconds: float) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[ResultT]], seconds: float) -> None:
         self._ask = ask
         self._seconds = seconds
         self._asking = asyncio.Lock()
         self._asked = float("-inf")
 
-    async def read(self) -> Result:
+    async def read(self) -> ResultT:
         """What `ask` says, or said a moment ago."""
         async with self._asking:
             if monotonic() - self._asked >= self._seconds:

@@ -20,11 +20,11 @@ from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerCo
 
 BreakerState = Literal["closed", "half-open", "open"]
 BREAKER_STATES: tuple[BreakerState, ...] = ("closed", "half-open", "open")
-"""In the order of their numbers in metrics."""
+"""The states in the order of their numbers in metrics."""
 
 
 class Breaker:
-    """Of one worker. Times are monotonic seconds."""
+    """The breaker of one worker. Times are monotonic seconds."""
 
     def __init__(self, limits: BreakerLimits | None = None) -> None:
         self._limits = limits or BreakerLimits()
@@ -111,7 +111,7 @@ class Worker:
         return self.state == "ready"
 
     def begin(self) -> None:
-        """It is sent a leg; whoever sends it lowers `running` again."""
+        """Note that it is sent a leg; whoever sends it lowers `running` again."""
         if not self.running:
             self.last_sign = monotonic()
         self.running += 1

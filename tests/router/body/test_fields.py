@@ -23,7 +23,7 @@ from psserve.router.body.fields import (
     TOKENIZE_FIELDS,
     Field,
     Route,
-    check_fields,
+    check_body,
     check_refused,
     decode_fields,
 )
@@ -182,7 +182,7 @@ def test_no_field_has_two_rows_for_one_endpoint() -> None:
 def test_tokenize_takes_a_field_or_refuses_it_by_name(name: str, value: Any) -> None:
     refused = None
     try:
-        check_fields("tokenize", {name: value}, CONFIG)
+        check_body("tokenize", {name: value}, CONFIG)
     except RequestError as error:
         refused = error
     assert refused is None or (refused.status, (refused.param or "")[: len(name)]) == (400, name)

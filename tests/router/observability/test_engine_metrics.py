@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from psserve.router.observability.engine_metrics import merged
+from psserve.router.observability.engine_metrics import merged_pages
 from tests.router.conftest import Fleet
 
 PAGE = """\
@@ -24,7 +24,7 @@ t_seconds_sum{} 0.5
 
 
 def test_samples_get_the_workers_name_and_families_one_header() -> None:
-    page = merged([("a", PAGE), ("b", None), ("c", PAGE)]).decode()
+    page = merged_pages([("a", PAGE), ("b", None), ("c", PAGE)]).decode()
     families = {family.name: family for family in text_string_to_metric_families(page)}
     assert page.count("# TYPE t_seconds") == 1
     assert {sample.labels["worker"] for sample in families["t_seconds"].samples} == {"a", "c"}
@@ -37,7 +37,7 @@ def test_samples_get_the_workers_name_and_families_one_header() -> None:
 
 
 def test_lines_that_are_no_samples_are_left_out() -> None:
-    page = merged([("a", "<html>\n\x00\n# EOF\nfine 1\n")]).decode()
+    page = merged_pages([("a", "<html>\n\x00\n# EOF\nfine 1\n")]).decode()
     assert page.splitlines()[2:] == ['psserve_engine_metrics_up{worker="a"} 1', 'fine{worker="a"} 1']
 
 

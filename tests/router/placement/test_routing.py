@@ -12,7 +12,7 @@ from psserve.contracts.router_config import POLICIES, ModuleConfig, RouterConfig
 from psserve.errors import RequestError
 from psserve.router.observability.metrics import Metrics
 from psserve.router.placement.routing import Affinity, Place, Routing
-from psserve.router.policies import Outcome
+from psserve.router.policies import ChoiceOutcome
 from psserve.router.workers.workers import Worker, WorkerTable
 from tests.router.conftest import Fleet, eventually, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
@@ -145,7 +145,7 @@ async def test_every_policy_serves_both_roles(policy: str) -> None:
     with ExitStack() as stack:
         for number in range(6):
             await place(routing, stack, f"{number} {LONG}")
-    total = sum(counted(routing, "prefill", policy, outcome) for outcome in get_args(Outcome))
+    total = sum(counted(routing, "prefill", policy, outcome) for outcome in get_args(ChoiceOutcome))
     assert total == 6
 
 
