@@ -115,8 +115,8 @@ def command(
 
     from psserve.bench.load.options import LoadOptions
     from psserve.bench.measure.one_run import OneRun, RunProgress, run_once
+    from psserve.bench.metrics import Slo
     from psserve.bench.result import show_line, warnings_of
-    from psserve.bench.slo import Slo
     from psserve.errors import UsageError
 
     if concurrency is not None and "sessions_per_s" in workload.changes:

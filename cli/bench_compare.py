@@ -67,8 +67,8 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
     psserve bench compare --system shared --against vllm=http://127.0.0.1:8000 --rate 0.1,0.2
     psserve bench compare --resume results
     """
-    from psserve.bench.compare.run import CompareProgress, compare
-    from psserve.bench.compare.store import Store
+    from psserve.bench.compare.run import CompareProgress, run_comparison
+    from psserve.bench.compare.store import ComparisonFolder
     from psserve.bench.report.summary import read_points
     from psserve.bench.report.write import write_report
 
@@ -79,9 +79,13 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
     command_line = shlex.join(["psserve", "bench", "compare", *ctx.meta["arguments"]])
     asked = _comparison(command_line, **options)
     resumed: Path | None = ctx.meta.get("resumed")
-    store = Store(resumed) if resumed else Store.create(out or Path("comparison"), ctx.meta["arguments"])
+    store = (
+        ComparisonFolder(resumed)
+        if resumed
+        else ComparisonFolder.create(out or Path("comparison"), ctx.meta["arguments"])
+    )
     with CompareProgress(sys.stderr, len(asked.plan.runs), len(store.done())) as progress:
-        outcome = compare(asked, store, progress)
+        outcome = run_comparison(asked, store, progress)
     if outcome.interrupted:
         click.echo(f"psserve: interrupted; go on with: psserve bench compare --resume {store.folder}", err=True)
     if not store.done():
@@ -119,7 +123,7 @@ def _comparison(
     from psserve.bench.compare.run import Comparison
     from psserve.bench.compare.systems import started_names, systems_of
     from psserve.bench.load.options import LoadOptions
-    from psserve.bench.slo import Slo
+    from psserve.bench.metrics import Slo
 
     key = os.environ.get("PSSERVE_API_KEY")
     names = started_names(systems, against)

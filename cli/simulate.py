@@ -77,22 +77,22 @@ def command(
     import json
     import shlex
 
+    from psserve.bench.metrics import Slo
     from psserve.bench.result import append_result
     from psserve.bench.simulator.asked import (
         Asked,
         SimulationProgress,
+        fleet_loads,
         gpus_of,
-        loads_of,
         measured,
-        modules_of,
+        module_lists,
         published,
         run_all,
     )
     from psserve.bench.simulator.line import show_calibration, show_lines
-    from psserve.bench.slo import Slo
     from psserve.console import console
 
-    names = modules_of(modules)
+    names = module_lists(modules)
     prefill, decode = gpus_of(gpus)
     if calibrate is None:
         basis = published(model, hardware, kv_tokens, decode_kv_tokens, link_gb_s)
@@ -105,7 +105,7 @@ def command(
         decode=decode,
         modules=names,
         cells=cells,
-        loads=loads_of(workload, concurrency, rates, warmup, names[0]),
+        loads=fleet_loads(workload, concurrency, rates, warmup, names[0]),
         prefill_policy=prefill_policy,
         decode_policy=decode_policy,
         cores=cores,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from psserve.bench.compare.store import Store, saved_arguments
+from psserve.bench.compare.store import ComparisonFolder, saved_arguments
 from psserve.bench.simulator.setup import SYSTEMS
 from psserve.bench.simulator.validation import FIGURES, Resources, validate
 from psserve.console import console, show, table
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--prefill-servers", type=int, default=1, help="of shared")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE too")
     options = parser.parse_args()
-    store = Store(options.folder)
+    store = ComparisonFolder(options.folder)
     try:
         resources = Resources(
             kv_tokens=options.kv_tokens or told_kv_tokens(options.folder),

@@ -16,7 +16,7 @@ import psutil
 import psserve
 from psserve.versions import installed
 
-PACKAGES = ("sglang", "torch", "transformers", "sgl-kernel", "flashinfer-python", "nixl", "mooncake-transfer-engine")
+_PACKAGES = ("sglang", "torch", "transformers", "sgl-kernel", "flashinfer-python", "nixl", "mooncake-transfer-engine")
 
 
 def describe() -> dict[str, Any]:
@@ -29,7 +29,7 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "psserve": psserve.__version__,
-        "versions": {package: found for package in PACKAGES if (found := installed(package))},
+        "versions": {package: found for package in _PACKAGES if (found := installed(package))},
         "gpus": gpus(),
     }
 

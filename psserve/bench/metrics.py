@@ -1,8 +1,8 @@
 """From what became of the requests of a run to the measured part of its result line.
 
 Pure: the load generator and the simulator are summarised alike. Requests, by the names and definitions of SGLang's
-`bench_serving` (sglang/benchmark/serving.py); whole sessions, which is what an agent's user waits for; and whether the
-load generator kept up: how late it sent what was due.
+`bench_serving` (sglang/benchmark/serving.py); whole sessions, which is what an agent's user waits for; how many kept a
+service level objective; and whether the load generator kept up: how late it sent what was due.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from psserve.bench.record import INTERRUPTED, RequestRecord, seconds_per_token
-from psserve.bench.slo import Slo
+from psserve.errors import UsageError
 
-MESSAGES = 20
+_MESSAGES = 20
 """Different errors that a result line tells; it counts all."""
 PERCENTILES = (90, 95, 99)
 LATE_MS = 100.0
@@ -70,7 +71,7 @@ def _errors(counted: Sequence[RequestRecord]) -> dict[str, Any]:
     return {
         "requests": messages.total(),
         "interrupted": interrupted,
-        "by_message": dict(messages.most_common(MESSAGES)),
+        "by_message": dict(messages.most_common(_MESSAGES)),
     }
 
 
@@ -178,6 +179,54 @@ def _waiting(made: Sequence[RequestRecord]) -> float:
     for record in made:
         steps[record.step].append(record)
     return sum(map(_latency, steps.values()))
+
+
+@dataclass(frozen=True)
+class Slo:
+    """Limits in milliseconds, each by its definition in the result line; None where nothing is asked."""
+
+    ttft: float | None = None
+    tpot: float | None = None
+    e2e: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Slo:
+        """`ttft=2000,tpot=50,e2e=30000`, any of the three. Raises UsageError."""
+        known = [field.name for field in fields(cls)]
+        limits: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, value = part.strip().partition("=")
+            if name not in known or name in limits:
+                raise UsageError(f"--slo {text}: give each of {', '.join(known)} at most once, as in ttft=2000,tpot=50")
+            try:
+                limits[name] = float(value)
+            except ValueError:
+                raise UsageError(f"--slo {text}: {name} must be milliseconds, not {value!r}") from None
+            if not 0 < limits[name] < float("inf"):
+                raise UsageError(f"--slo {text}: {name} must be above 0")
+        return cls(**limits)
+
+    def met(self, record: RequestRecord) -> bool:
+        """Whether a request kept all limits; a failed one never does."""
+        if record.error is not None or record.first_s is None:
+            return False
+        took = {
+            "ttft": record.first_s - record.sent_s,
+            "tpot": seconds_per_token(record) or 0.0,  # an answer of one token has none to wait for
+            "e2e": record.done_s - record.sent_s,
+        }
+        limits = {field.name: getattr(self, field.name) for field in fields(self)}
+        return all(limit is None or took[name] * 1000 <= limit for name, limit in limits.items())
+
+    def report(self, records: Sequence[RequestRecord], duration_s: float) -> dict[str, object]:
+        """Goodput: good requests a second, and their share of all that were sent."""
+        good = sum(map(self.met, records))
+        return {
+            "slo_ms": {field.name: getattr(self, field.name) for field in fields(self)},
+            "good_requests": good,
+            "goodput": good / duration_s if duration_s else 0.0,
+            "good_request_fraction": good / len(records) if records else 0.0,
+        }
 
 
 def client_metrics(records: Sequence[RequestRecord]) -> dict[str, Any]:

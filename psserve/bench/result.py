@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 from typing import Literal
 
-Line = dict[str, Any]
-Kind = Literal["concurrency", "rate"]
+ResultLine = dict[str, Any]
+LoadKind = Literal["concurrency", "rate"]
 
 
 @dataclass(frozen=True, order=True)
-class Load:
+class LoadLevel:
     """How much was asked at once: sessions at a time, or sessions that arrive a second."""
 
-    kind: Kind
+    kind: LoadKind
     value: float
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Cell:
     """Runs that may be compared: so many modules under such a load."""
 
     modules: int
-    load: Load
+    load: LoadLevel
 
     @property
     def title(self) -> str:
@@ -77,7 +77,7 @@ class RunFacts:
     """More keys for `psserve`: counters of servers, memory, CPU."""
 
 
-def result_line(summary: Mapping[str, Any], facts: RunFacts) -> Line:
+def result_line(summary: Mapping[str, Any], facts: RunFacts) -> ResultLine:
     """The line of a run. `summary`: what `psserve.bench.metrics.summarise` made of its requests."""
     measured = {name: value for name, value in summary.items() if name != "psserve"}
     workload, load = dict(facts.workload), dict(facts.load)
@@ -119,7 +119,7 @@ def append_result(path: Path, line: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_results(path: Path) -> list[Line]:
+def read_results(path: Path) -> list[ResultLine]:
     """The lines of a result file. Raises BenchError for one that is no result of ours, naming file and line."""
     lines = []
     for number, text in enumerate(path.read_text(errors="replace").splitlines(), start=1):

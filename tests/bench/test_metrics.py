@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from psserve.bench.metrics import summarise
+from psserve.bench.metrics import Slo, summarise
 from psserve.bench.record import INTERRUPTED
 from psserve.bench.result import RunFacts, result_line
-from psserve.bench.slo import Slo
 from psserve.errors import UsageError
 
 from .records import record

@@ -13,7 +13,7 @@ import requests
 from psserve.bench.record import PHASES
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import running_system
-from psserve.bench.trace.spans import FILES, with_spans
+from psserve.bench.trace.spans import EXPORT_FILES, with_spans
 from psserve.training.reference import generate
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
@@ -52,4 +52,4 @@ def test_a_plain_pair_of_servers_answers_as_the_module_alone(
     assert set(used["cpu_s"]) == {"prefill-alpha", "decode-alpha", "front"}
     assert [list(phases) for phases in spans] == [list(PHASES)] * 2
     assert all(begin < end for phases in spans for begin, end in phases.values())
-    assert "input_ids" not in "".join(path.read_text() for path in tmp_path.glob(FILES))
+    assert "input_ids" not in "".join(path.read_text() for path in tmp_path.glob(EXPORT_FILES))

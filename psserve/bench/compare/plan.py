@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from psserve.bench.result import Cell, Load
+from psserve.bench.result import Cell, LoadLevel
 from psserve.errors import UsageError
 
 DEFAULT_CONCURRENCY = "4"
@@ -43,7 +43,7 @@ class Plan:
     systems: tuple[str, ...]
     sizes: tuple[int, ...]
     """Numbers of modules."""
-    loads: tuple[Load, ...]
+    loads: tuple[LoadLevel, ...]
     repeats: int
 
     def visits(self) -> Iterator[Visit]:
@@ -60,13 +60,15 @@ class Plan:
         return [run for visit in self.visits() for run in visit.runs]
 
 
-def loads_of(concurrency: str | None, rate: str | None) -> tuple[Load, ...]:
+def loads_of(concurrency: str | None, rate: str | None) -> tuple[LoadLevel, ...]:
     """The loads that `--concurrency` or `--rate` name. Raises UsageError."""
     if concurrency and rate:
         raise UsageError("give --concurrency (closed loop) or --rate (open loop), not both")
     if rate:
-        return tuple(Load("rate", value) for value in numbers("--rate", rate, float))
-    return tuple(Load("concurrency", at) for at in numbers("--concurrency", concurrency or DEFAULT_CONCURRENCY, int))
+        return tuple(LoadLevel("rate", value) for value in numbers("--rate", rate, float))
+    return tuple(
+        LoadLevel("concurrency", at) for at in numbers("--concurrency", concurrency or DEFAULT_CONCURRENCY, int)
+    )
 
 
 def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:

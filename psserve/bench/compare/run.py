@@ -12,13 +12,13 @@ from typing import TextIO
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from psserve.bench.compare.plan import Plan, Run, Visit
-from psserve.bench.compare.store import Store
+from psserve.bench.compare.store import ComparisonFolder
 from psserve.bench.compare.systems import Started, Systems
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.measure.one_run import OneRun, run_once
+from psserve.bench.metrics import Slo
 from psserve.bench.record import RequestRecord
-from psserve.bench.result import Line, Load
-from psserve.bench.slo import Slo
+from psserve.bench.result import LoadLevel, ResultLine
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import BenchError, StartError
 from psserve.progress import Bars
@@ -40,7 +40,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ComparisonOutcome:
     """How a comparison ended."""
 
     interrupted: bool
@@ -48,7 +48,7 @@ class Outcome:
     """What kept runs from being done, once each."""
 
 
-def compare(asked: Comparison, store: Store, progress: CompareProgress) -> Outcome:
+def run_comparison(asked: Comparison, store: ComparisonFolder, progress: CompareProgress) -> ComparisonOutcome:
     """Run all that is not done yet. Ctrl-C and SIGTERM end it; what was done is in `store` then.
 
     A system that does not start, or is not to be reached any more, costs its own runs only. Raises UsageError, ZooError
@@ -69,10 +69,12 @@ def compare(asked: Comparison, store: Store, progress: CompareProgress) -> Outco
                     break
     except KeyboardInterrupt:
         interrupted = True
-    return Outcome(interrupted, tuple(dict.fromkeys(failures)))
+    return ComparisonOutcome(interrupted, tuple(dict.fromkeys(failures)))
 
 
-def _visit(asked: Comparison, visit: Visit, holder: _Holder, store: Store, progress: CompareProgress) -> bool:
+def _visit(
+    asked: Comparison, visit: Visit, holder: _Holder, store: ComparisonFolder, progress: CompareProgress
+) -> bool:
     """Do what is missing of a visit; False if the user wants no more."""
     done = store.done()
     missing = [run for run in visit.runs if run.name not in done]
@@ -89,7 +91,7 @@ def _visit(asked: Comparison, visit: Visit, holder: _Holder, store: Store, progr
     return True
 
 
-def _one_run(asked: Comparison, run: Run, started: Started, store: Store) -> OneRun:
+def _one_run(asked: Comparison, run: Run, started: Started, store: ComparisonFolder) -> OneRun:
     closed = run.cell.load.kind == "concurrency"
     return OneRun(
         target=started.target,
@@ -112,7 +114,7 @@ def _one_run(asked: Comparison, run: Run, started: Started, store: Store) -> One
     )
 
 
-def _paced(workload: WorkloadChoice, load: Load) -> WorkloadChoice:
+def _paced(workload: WorkloadChoice, load: LoadLevel) -> WorkloadChoice:
     """With arrivals as in `load`: in a closed loop there are none."""
     changes = {name: value for name, value in workload.changes.items() if name != "arrival"}
     if load.kind == "rate":
@@ -171,7 +173,7 @@ class CompareProgress(Bars):
         """The next run begins."""
         self.reset(self._sessions, description=_title(run), total=None, visible=True)
 
-    def ended(self, run: Run, line: Line) -> None:
+    def ended(self, run: Run, line: ResultLine) -> None:
         """A run is over, and its line is in the file."""
         self._done += 1
         self.update(self._all, completed=self._done)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psserve.bench.compare.plan import Run
-from psserve.bench.result import Line, read_results
+from psserve.bench.result import ResultLine, read_results
 from psserve.errors import BenchError, UsageError
 
 SETTINGS = "compare.json"
@@ -22,13 +22,13 @@ RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
-class Store:
+class ComparisonFolder:
     """A comparison's folder."""
 
     folder: Path
 
     @classmethod
-    def create(cls, folder: Path, arguments: Sequence[str]) -> Store:
+    def create(cls, folder: Path, arguments: Sequence[str]) -> ComparisonFolder:
         """A new one. Raises UsageError if the folder holds a comparison already."""
         store = cls(folder)
         if store.results.exists():
@@ -45,7 +45,7 @@ class Store:
         """Where the requests of `run` are kept."""
         return self.folder / "records" / f"{run.name}.jsonl"
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ResultLine]:
         """The result lines so far. Raises BenchError for a file that is damaged."""
         return read_results(self.results) if self.results.exists() else []
 

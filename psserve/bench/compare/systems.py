@@ -21,7 +21,6 @@ from psserve.errors import UsageError
 from psserve.zoo import Zoo, find_zoo
 
 DEFAULT_SYSTEMS = ("shared", "disaggregated")
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Systems:
                 await check_endpoints(http, target.endpoints(self.modules), self.modules)
 
     @contextlib.contextmanager
-    def started(self, name: str, modules: int, note: Note) -> Iterator[Started]:
+    def started(self, name: str, modules: int, note: Callable[[str], None]) -> Iterator[Started]:
         """Have the system up, with the first so many modules. Raises as `running_system` does."""
         if name in self.urls:
             yield Started(self.urls[name], {}, None)

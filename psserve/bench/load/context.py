@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from psserve.bench.load.endpoints import Caller
+from psserve.bench.load.endpoints import Sender
 from psserve.bench.load.texts import CalibratedTexts, Texts, TokenizedTexts, words
 from psserve.bench.session import Session, Step
 from psserve.errors import BenchError
@@ -115,32 +115,32 @@ FEW, MANY = 50, 250
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ChatSizes:
     """What is needed to write chat messages of a wanted length."""
 
     texts: Texts
     template: Template
 
 
-async def calibrate(caller: Caller, module: str, tokenizer: TokenizedTexts | None, salt: str) -> Calibration:
+async def measure_chat_sizes(sender: Sender, module: str, tokenizer: TokenizedTexts | None, salt: str) -> ChatSizes:
     """Three short requests tell what words and messages take. With a tokenizer, words are known without them.
 
     Raises BenchError when the server refuses or does not count.
     """
     name = f"{salt}/calibration"
     few, many = (" ".join(words(name, count)) for count in (FEW, MANY))
-    short = await _prompt_tokens(caller, module, _messages(few, few))
-    longer = await _prompt_tokens(caller, module, _messages(few, many))
-    further = await _prompt_tokens(caller, module, _messages(few, few, few, few))
+    short = await _prompt_tokens(sender, module, _messages(few, few))
+    longer = await _prompt_tokens(sender, module, _messages(few, many))
+    further = await _prompt_tokens(sender, module, _messages(few, few, few, few))
     if tokenizer is not None:
         in_text = len(tokenizer.encode(few))
-        return Calibration(tokenizer, _template(short, further, in_text))
+        return ChatSizes(tokenizer, _template(short, further, in_text))
     per_word = (longer - short) / (MANY - FEW)
     if per_word <= 0:
         raise BenchError(
             f"{module}: {MANY} words are no more tokens than {FEW} by the server's usage: give --tokenizer"
         )
-    return Calibration(CalibratedTexts(per_word), _template(short, further, FEW * per_word))
+    return ChatSizes(CalibratedTexts(per_word), _template(short, further, FEW * per_word))
 
 
 def _template(short: int, further: int, in_text: float) -> Template:
@@ -152,8 +152,8 @@ def _messages(*texts: str) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
-async def _prompt_tokens(caller: Caller, module: str, messages: list[dict[str, Any]]) -> int:
-    answer = await caller.call(module, {"messages": messages}, 1, {})
+async def _prompt_tokens(sender: Sender, module: str, messages: list[dict[str, Any]]) -> int:
+    answer = await sender.call(module, {"messages": messages}, 1, {})
     if answer.error is not None:
-        raise BenchError(f"{caller.url_of(module)} did not answer a first request to {module}: {answer.error}")
+        raise BenchError(f"{sender.url_of(module)} did not answer a first request to {module}: {answer.error}")
     return answer.streamed.counts.prompt

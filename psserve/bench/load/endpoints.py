@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 
 from psserve.bench.load.options import LoadOptions
-from psserve.bench.load.stream import RequestFailed, Streamed, refusal, stream
+from psserve.bench.load.stream import RequestFailed, Streamed, refusal_text, stream
 from psserve.bench.session import Session
 from psserve.contracts.tls import client_context
 from psserve.errors import BenchError
@@ -24,7 +24,7 @@ CONNECT_S = 30.0
 LIST_CONNECT_S = 10.0
 LIST_ANSWER_S = 30.0
 """The list of models comes sooner than an answer, or not at all."""
-PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+_PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
 
 def open_http(options: LoadOptions) -> aiohttp.ClientSession:
@@ -74,9 +74,9 @@ async def served_models(http: aiohttp.ClientSession, url: str) -> dict[str, Any]
             if response.status == 404:
                 return None
             if response.status in (401, 403):
-                raise BenchError(f"{url} refuses: {refusal(response.status, payload)}: give its key by --api-key")
+                raise BenchError(f"{url} refuses: {refusal_text(response.status, payload)}: give its key by --api-key")
             if response.status != 200:
-                raise BenchError(f"{url}/v1/models: {refusal(response.status, payload)}")
+                raise BenchError(f"{url}/v1/models: {refusal_text(response.status, payload)}")
             return {str(entry["id"]): entry for entry in orjson.loads(payload)["data"]}
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         if isinstance(error, orjson.JSONDecodeError):
@@ -103,12 +103,12 @@ class Called:
     error: str | None
 
 
-class Caller:
+class Sender:
     """Sends greedy requests of a fixed number of output tokens."""
 
     def __init__(self, http: aiohttp.ClientSession, endpoints: Mapping[str, str], options: LoadOptions) -> None:
         self._http = http
-        self._urls = {module: base_url(url) + PATHS[options.api] for module, url in endpoints.items()}
+        self._urls = {module: base_url(url) + _PATHS[options.api] for module, url in endpoints.items()}
 
     def url_of(self, module: str) -> str:
         return self._urls[module]

@@ -12,8 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from psserve.bench.load.context import Calibration, ChatContext, Context, IdsContext, calibrate
-from psserve.bench.load.endpoints import Caller, check_endpoints, open_http
+from psserve.bench.load.context import ChatContext, ChatSizes, Context, IdsContext, measure_chat_sizes
+from psserve.bench.load.endpoints import Sender, check_endpoints, open_http
 from psserve.bench.load.options import LoadOptions, LoadProgress
 from psserve.bench.load.session_run import SessionRun
 from psserve.bench.load.texts import TokenizedTexts
@@ -52,11 +52,11 @@ async def run_load(
     async with open_http(options) as http:
 
         async def work() -> None:
-            calibration = await _prepare(http, first, endpoints, options, tokenizer)
+            sizes = await _prepare(http, first, endpoints, options, tokenizer)
             if progress is not None:
                 progress.begin(count)
-            caller = Caller(http, endpoints, options)
-            run = _Run(caller, options, progress, tokenizer, calibration, records, start)
+            sender = Sender(http, endpoints, options)
+            run = _Run(sender, options, progress, tokenizer, sizes, records, start)
             await run.warm_up(list(islice(in_turn, options.warmup)))
             if on_warm is not None:
                 on_warm()
@@ -88,12 +88,14 @@ async def _prepare(
     endpoints: Mapping[str, str],
     options: LoadOptions,
     tokenizer: TokenizedTexts | None,
-) -> Calibration | None:
-    """Check what can be checked before; None where lengths need no calibration."""
+) -> ChatSizes | None:
+    """Check what can be checked before; None where lengths need no sizes."""
     await check_endpoints(http, endpoints, endpoints)
     if options.api == "completions":
         return None
-    return await calibrate(Caller(http, endpoints, options), first.steps[0].calls[0].module, tokenizer, options.salt)
+    return await measure_chat_sizes(
+        Sender(http, endpoints, options), first.steps[0].calls[0].module, tokenizer, options.salt
+    )
 
 
 class _Run:
@@ -101,17 +103,17 @@ class _Run:
 
     def __init__(
         self,
-        caller: Caller,
+        sender: Sender,
         options: LoadOptions,
         progress: LoadProgress | None,
         tokenizer: TokenizedTexts | None,
-        calibration: Calibration | None,
+        sizes: ChatSizes | None,
         records: list[RequestRecord],
         start: float,
     ) -> None:
         self._records = records
-        self._caller, self._options, self._progress = caller, options, progress
-        self._tokenizer, self._calibration = tokenizer, calibration
+        self._sender, self._options, self._progress = sender, options, progress
+        self._tokenizer, self._sizes = tokenizer, sizes
         self._start = start
         self._shift = 0.0
         """What is taken off the starts of an open loop's sessions: the start of the last one that was warm-up."""
@@ -155,7 +157,7 @@ class _Run:
         run = SessionRun(
             session,
             self._context(session),
-            self._caller,
+            self._sender,
             self._ended,
             salt=self._options.salt,
             start=self._start,
@@ -166,8 +168,8 @@ class _Run:
             self._progress.session_ended()
 
     def _context(self, session: Session) -> Context:
-        if self._calibration is not None:
-            return ChatContext(session, self._calibration.texts, self._calibration.template, self._options.salt)
+        if self._sizes is not None:
+            return ChatContext(session, self._sizes.texts, self._sizes.template, self._options.salt)
         assert self._tokenizer is not None, "completions are refused without one"
         return IdsContext(session, self._tokenizer, self._options.salt)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from psserve.bench.load.context import Context
-from psserve.bench.load.endpoints import Called, Caller
+from psserve.bench.load.endpoints import Called, Sender
 from psserve.bench.load.stream import Streamed
 from psserve.bench.record import INTERRUPTED, RequestRecord
 from psserve.bench.session import Call, Session, Step
@@ -31,7 +31,7 @@ class SessionRun:
         self,
         session: Session,
         context: Context,
-        caller: Caller,
+        sender: Sender,
         sink: Callable[[RequestRecord], None],
         *,
         salt: str = "",
@@ -39,7 +39,7 @@ class SessionRun:
         warmup: bool = False,
     ) -> None:
         """`start`: the moment (`time.perf_counter`) that the records' times count from."""
-        self._session, self._context, self._caller, self._sink = session, context, caller, sink
+        self._session, self._context, self._sender, self._sink = session, context, sender, sink
         self._name = f"{salt}-{session.id}" if salt else session.id
         self._start, self._warmup = start, warmup
 
@@ -83,7 +83,7 @@ class SessionRun:
         called = _interrupted(time.perf_counter())
         try:
             asked = due.asked
-            called = await self._caller.call(
+            called = await self._sender.call(
                 asked.module, self._context.prompt(), asked.output_tokens, headers, called.streamed
             )
         finally:  # cancelled, too

@@ -17,7 +17,7 @@ class RequestFailed(Exception):
     """Why a request has no whole answer, in words that are the same for all requests that fail so."""
 
 
-class Usage(NamedTuple):
+class TokenCounts(NamedTuple):
     """Counts of tokens, as the server says them."""
 
     prompt: int
@@ -37,7 +37,7 @@ class Streamed:
     """When the last byte came, or the failure."""
     id: str | None = None
     """The answer's own name."""
-    usage: Usage | None = None
+    usage: TokenCounts | None = None
     _reader: EventReader = field(default_factory=EventReader)
 
     @property
@@ -50,9 +50,9 @@ class Streamed:
         return "".join(self.pieces)
 
     @property
-    def counts(self) -> Usage:
+    def counts(self) -> TokenCounts:
         """The server's counts; zeros where it did not come to say them."""
-        return self.usage or Usage(0, 0, 0)
+        return self.usage or TokenCounts(0, 0, 0)
 
     def feed(self, data: bytes, now: float) -> None:
         """Take in bytes, wherever they begin and end. Raises RequestFailed for an error and for what is no event."""
@@ -81,7 +81,7 @@ async def stream(
     try:
         async with http.post(url, data=orjson.dumps(body), headers=headers) as response:
             if response.status != 200:
-                raise RequestFailed(refusal(response.status, await response.read()))
+                raise RequestFailed(refusal_text(response.status, await response.read()))
             async for piece in response.content.iter_any():
                 into.feed(piece, time.perf_counter())
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -96,13 +96,13 @@ async def stream(
         into.moments.append(into.done)
 
 
-def _usage(said: Mapping[str, Any]) -> Usage:
+def _usage(said: Mapping[str, Any]) -> TokenCounts:
     details = said.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens") or 0
-    return Usage(int(said["prompt_tokens"]), int(cached), int(said["completion_tokens"]))
+    return TokenCounts(int(said["prompt_tokens"]), int(cached), int(said["completion_tokens"]))
 
 
-def refusal(status: int, payload: bytes) -> str:
+def refusal_text(status: int, payload: bytes) -> str:
     """What an error's body says, in OpenAI's form or SGLang's; its status where it says nothing."""
     try:
         document = orjson.loads(payload)

@@ -38,7 +38,7 @@ class TokenizedTexts:
     def __init__(self, path: Path) -> None:
         """`path`: a tokenizer.json, or a directory with one. Raises BenchError."""
         self._tokenizer = load_tokenizer(path)
-        self._length = {word: len(self.encode(f" {word}")) for word in WORDS}
+        self._length = {word: len(self.encode(f" {word}")) for word in COMMON_WORDS}
         self._shortest = sorted(self._length, key=lambda word: (self._length[word], word))[0]
 
     def encode(self, text: str) -> list[int]:
@@ -91,9 +91,9 @@ finish fire first fish fit five flat floor flow flower fly follow food foot for 
 four free fresh friend from front fruit full fun game garden gas gather gave general gentle get girl give glad
 glass go gold good grand grass gray great green ground group grow guess guide hair half hand happen happy hard
 """
-WORDS = tuple(_COMMON.split())
+COMMON_WORDS = tuple(_COMMON.split())
 
 
 def words(name: str, count: int) -> list[str]:
     """The first `count` words of the text called `name`: a longer text of one name begins with each shorter one."""
-    return random.Random(name).choices(WORDS, k=count)
+    return random.Random(name).choices(COMMON_WORDS, k=count)

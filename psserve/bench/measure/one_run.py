@@ -18,11 +18,10 @@ from psserve.bench.load.endpoints import context_limits, open_http, too_long
 from psserve.bench.load.options import LoadOptions, LoadProgress
 from psserve.bench.load.run import run_load
 from psserve.bench.measure.target import Target, served_modules
-from psserve.bench.metrics import summarise
+from psserve.bench.metrics import Slo, summarise
 from psserve.bench.record import RequestRecord, RunHeader, mean_seconds, write_records
-from psserve.bench.result import Line, RunFacts, append_result, result_line
+from psserve.bench.result import ResultLine, RunFacts, append_result, result_line
 from psserve.bench.session import Session
-from psserve.bench.slo import Slo
 from psserve.bench.systems.counters import Counters
 from psserve.bench.trace.spans import with_spans
 from psserve.bench.workloads.choice import WorkloadChoice
@@ -59,7 +58,7 @@ class OneRun:
     """More keys for `psserve` in the result line."""
 
 
-async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], None]) -> Line:
+async def run_once(asked: OneRun, progress: LoadProgress, note: Callable[[str], None]) -> ResultLine:
     """Run, and return the result line, which is in the file by then. Ctrl-C and SIGTERM end the load, not this.
 
     Raises UsageError, BenchError and TraceError before anything was measured, OSError where a file cannot be written.
@@ -157,7 +156,7 @@ def _load_json(load: LoadOptions, workload: dict[str, Any]) -> dict[str, Any]:
     return values | {"arrival": workload.get("arrival"), "sessions_per_s": workload.get("sessions_per_s")}
 
 
-def _keep(asked: OneRun, facts: RunFacts, line: Line, records: Sequence[RequestRecord]) -> None:
+def _keep(asked: OneRun, facts: RunFacts, line: ResultLine, records: Sequence[RequestRecord]) -> None:
     if asked.out is not None:
         append_result(asked.out, line)
     if asked.records is not None:

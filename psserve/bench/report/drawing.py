@@ -130,7 +130,7 @@ def steps(axes: Any, values: Sequence[float], title: str) -> None:
     axes.set_xlabel(title)
 
 
-def save(figure: Any, png: Path, svg: Path) -> None:
+def save_figure(figure: Any, png: Path, svg: Path) -> None:
     """Write a figure as two files; the same figure gives the same files."""
     from matplotlib import rc_context
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from psserve.bench.result import Line
+from psserve.bench.result import ResultLine
 
 
 @dataclass(frozen=True)
@@ -16,28 +16,28 @@ class Metric:
     name: str
     label: str
     unit: str
-    read: Callable[[Line], float | None]
+    read: Callable[[ResultLine], float | None]
     """From a result line; None where the run does not tell. May raise KeyError or TypeError where a key is missing."""
     higher_is_better: bool | None = None
     """None: neither, it explains."""
 
 
-def _key(name: str, scale: float = 1.0) -> Callable[[Line], float | None]:
-    def read(line: Line) -> float | None:
+def _key(name: str, scale: float = 1.0) -> Callable[[ResultLine], float | None]:
+    def read(line: ResultLine) -> float | None:
         return float(line[name]) * scale
 
     return read
 
 
-def _session(name: str, scale: float = 1.0) -> Callable[[Line], float | None]:
-    def read(line: Line) -> float | None:
+def _session(name: str, scale: float = 1.0) -> Callable[[ResultLine], float | None]:
+    def read(line: ResultLine) -> float | None:
         return float(line["psserve"]["sessions"][name]) * scale
 
     return read
 
 
-def _ours(*path: str, scale: float = 1.0) -> Callable[[Line], float | None]:
-    def read(line: Line) -> float | None:
+def _ours(*path: str, scale: float = 1.0) -> Callable[[ResultLine], float | None]:
+    def read(line: ResultLine) -> float | None:
         found: Any = line["psserve"]
         for part in path:
             found = found[part]
@@ -46,27 +46,27 @@ def _ours(*path: str, scale: float = 1.0) -> Callable[[Line], float | None]:
     return read
 
 
-def _errors(line: Line) -> float | None:
+def _errors(line: ResultLine) -> float | None:
     failed = line["psserve"]["errors"]["requests"]
     return failed / (failed + line["completed"]) if failed + line["completed"] else None
 
 
-def _prefill_hit(line: Line) -> float | None:
+def _prefill_hit(line: ResultLine) -> float | None:
     report = line["cache_report"]
     return report["total_cached_tokens"] / report["total_prompt_tokens"] if report["total_prompt_tokens"] else None
 
 
-def _counted(name: str, scale: float) -> Callable[[Line], float | None]:
+def _counted(name: str, scale: float) -> Callable[[ResultLine], float | None]:
     """A count of the servers' for each request."""
 
-    def read(line: Line) -> float | None:
+    def read(line: ResultLine) -> float | None:
         requests = line["psserve"]["counters"]["prefill"]["requests"]
         return line["psserve"]["counters"][name] * scale / requests if requests else None
 
     return read
 
 
-def _cpu(line: Line) -> float | None:
+def _cpu(line: ResultLine) -> float | None:
     requests = line["psserve"]["counters"]["prefill"]["requests"]
     return sum(line["psserve"]["counters"]["cpu_s"].values()) / requests if requests else None
 
@@ -82,8 +82,8 @@ P50_TTFT = Metric("p50_ttft", "time to first token, median", "s", _key("median_t
 P95_TTFT = Metric("p95_ttft", "time to first token, p95", "s", _key("p95_ttft_ms", 1e-3), False)
 P50_TPOT = Metric("p50_tpot", "time per output token, median", "ms", _key("median_tpot_ms"), False)
 P95_TPOT = Metric("p95_tpot", "time per output token, p95", "ms", _key("p95_tpot_ms"), False)
-SESSIONS = Metric("sessions", "sessions", "sessions/s", _session("session_throughput"), True)
-OUTPUT = Metric("output", "output tokens", "tokens/s", _key("output_throughput"), True)
+SESSION_THROUGHPUT = Metric("sessions", "sessions", "sessions/s", _session("session_throughput"), True)
+OUTPUT_THROUGHPUT = Metric("output", "output tokens", "tokens/s", _key("output_throughput"), True)
 GOODPUT = Metric("goodput", "goodput", "requests/s", _ours("goodput", "goodput"), True)
 PREFILL_HIT = Metric("prefill_hit", "prompt tokens that the prefill side had", "share", _prefill_hit, True)
 DECODE_HIT = Metric(
@@ -99,7 +99,7 @@ METRICS = {
     metric.name: metric
     for metric in (
         *(THROUGHPUT, P95_SESSION, P50_SESSION, P99_SESSION, P95_WAITING, P50_REQUEST, P95_REQUEST, P50_TTFT, P95_TTFT),
-        *(P50_TPOT, P95_TPOT, SESSIONS, OUTPUT, GOODPUT, PREFILL_HIT, DECODE_HIT),
+        *(P50_TPOT, P95_TPOT, SESSION_THROUGHPUT, OUTPUT_THROUGHPUT, GOODPUT, PREFILL_HIT, DECODE_HIT),
         *(KV_MOVED, CPU, HOST_MEMORY, DEVICE_MEMORY, ERRORS),
     )
 }

@@ -14,15 +14,15 @@ from psserve.bench.record import PHASES, RunHeader
 from psserve.bench.report.drawing import ALL_COLOURS, PHASE_COLOURS, colours, inline
 from psserve.bench.report.panels import Panel, figure
 from psserve.bench.report.summary import Summary
-from psserve.bench.report.tables import compared_table, figure_table, headline, notes, number, ratio_table
+from psserve.bench.report.tables import compared_table, figure_table, headline, notes, number_text, ratio_table
 from psserve.bench.trace.waterfall import Row, Waterfall
 
 FOLDER = Path(__file__).with_name("page")
 
 
-def page(summary: Summary, shown: Sequence[Panel], facts: dict[str, str], settings: dict[str, str]) -> str:
+def report_page(summary: Summary, shown: Sequence[Panel], facts: dict[str, str], settings: dict[str, str]) -> str:
     """The page. `facts`: what it was measured on, by label; `settings`: how each system was started."""
-    return render(
+    return render_page(
         "report.html",
         palette=ALL_COLOURS,
         ours=summary.ours,
@@ -41,7 +41,7 @@ def page(summary: Summary, shown: Sequence[Panel], facts: dict[str, str], settin
     )
 
 
-def render(template: str, **values: Any) -> str:
+def render_page(template: str, **values: Any) -> str:
     """A page from its template; `style` is added, and every value is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -66,7 +66,7 @@ def _spread(cell: str) -> str:
 
 
 @dataclass(frozen=True)
-class Part:
+class BarPart:
     """A piece of a bar. Places are percent of the session."""
 
     colour: str
@@ -80,26 +80,26 @@ def session_page(header: RunHeader, shown: Waterfall) -> str:
     """The page."""
     whole = shown.seconds or 1.0
     known = [phase for phase in PHASES if any(phase in row.spans for row in shown.rows)]
-    return render(
+    return render_page(
         "session.html",
         palette=ALL_COLOURS,
         header=header,
         session=shown.session,
-        seconds=number(shown.seconds),
+        seconds=number_text(shown.seconds),
         legend=[(PHASE_COLOURS[phase].name, phase.replace("_", " "), PHASES[phase]) for phase in known],
-        rows=[(row, number(row.end - row.begin), _parts(row, whole)) for row in shown.rows],
-        ticks=[(place, number(whole * place / 100)) for place in (0, 25, 50, 75, 100)],
+        rows=[(row, number_text(row.end - row.begin), _parts(row, whole)) for row in shown.rows],
+        ticks=[(place, number_text(whole * place / 100)) for place in (0, 25, 50, 75, 100)],
     )
 
 
-def _parts(row: Row, whole: float) -> list[Part]:
+def _parts(row: Row, whole: float) -> list[BarPart]:
     if not row.spans:
         return [_part("", "the servers told nothing of it", row.begin, row.end, whole)]
     return [
-        _part(PHASE_COLOURS[phase].name, f"{phase.replace('_', ' ')}: {number(end - begin)} s", begin, end, whole)
+        _part(PHASE_COLOURS[phase].name, f"{phase.replace('_', ' ')}: {number_text(end - begin)} s", begin, end, whole)
         for phase, (begin, end) in row.spans.items()
     ]
 
 
-def _part(colour: str, says: str, begin: float, end: float, whole: float) -> Part:
-    return Part(colour, round(100 * begin / whole, 3), round(100 * (end - begin) / whole, 3), says)
+def _part(colour: str, says: str, begin: float, end: float, whole: float) -> BarPart:
+    return BarPart(colour, round(100 * begin / whole, 3), round(100 * (end - begin) / whole, 3), says)

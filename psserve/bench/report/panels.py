@@ -20,7 +20,7 @@ from psserve.bench.report.metric import (
     Metric,
 )
 from psserve.bench.report.summary import Spread, Summary
-from psserve.bench.report.tables import number
+from psserve.bench.report.tables import number_text
 from psserve.bench.result import Cell
 
 AXES = {"concurrency": "sessions at a time", "rate": "sessions that arrive a second"}
@@ -113,7 +113,7 @@ def _load_panel(summary: Summary, name: str, title: str, says: str, metrics: Seq
 
     def draw_bars(axes: Any) -> None:
         spreads = {system: summary.values(system, cells[0], shown[0]) for system in summary.systems}
-        bars(axes, spreads, paint, "{:.0%}".format if shown[0].unit == "share" else number)
+        bars(axes, spreads, paint, "{:.0%}".format if shown[0].unit == "share" else number_text)
         _from_zero(axes, shown[0])
 
     if len(cells) > 1:
@@ -170,7 +170,7 @@ def _phase_panel(summary: Summary) -> Panel | None:
 
 def _told(phases: dict[str, float]) -> str:
     share = handoff_share(phases) or 0.0
-    return f"{number(sum(phases.values()))} s" + (f", hand-off {share:.0%}" if share >= 0.005 else "")
+    return f"{number_text(sum(phases.values()))} s" + (f", hand-off {share:.0%}" if share >= 0.005 else "")
 
 
 def _values(summary: Summary, cells: Sequence[Cell], metric: Metric, system: str) -> list[Spread]:

@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Any
 
 from psserve.bench.report.metric import COMPARED, METRICS, Metric
-from psserve.bench.result import Cell, Line, Load, read_results
+from psserve.bench.result import Cell, LoadLevel, ResultLine, read_results
 from psserve.errors import BenchError, UsageError
 
 ORDER = ("shared", "disaggregated", "colocated", "lora")
@@ -34,7 +34,7 @@ class Point:
     """Mean seconds that a request spent in each; empty where servers told nothing."""
     simulated: bool
     partial: bool
-    line: Line
+    line: ResultLine
     """The whole result line."""
 
 
@@ -47,7 +47,7 @@ def read_points(paths: Iterable[Path]) -> list[Point]:
     return points
 
 
-def points_of(lines: Iterable[Line]) -> list[Point]:
+def points_of(lines: Iterable[ResultLine]) -> list[Point]:
     """Result lines as runs. Those that do not say which repeat they are count as the next one of their kind."""
     points: list[Point] = []
     seen: dict[tuple[str, Cell], int] = {}
@@ -70,13 +70,13 @@ def points_of(lines: Iterable[Line]) -> list[Point]:
     return points
 
 
-def _load(told: Mapping[str, Any]) -> Load:
+def _load(told: Mapping[str, Any]) -> LoadLevel:
     if told.get("concurrency") is not None:
-        return Load("concurrency", float(told["concurrency"]))
-    return Load("rate", float(told.get("sessions_per_s") or 0.0))
+        return LoadLevel("concurrency", float(told["concurrency"]))
+    return LoadLevel("rate", float(told.get("sessions_per_s") or 0.0))
 
 
-def _values(line: Line) -> dict[str, float]:
+def _values(line: ResultLine) -> dict[str, float]:
     values = {}
     for name, metric in METRICS.items():
         try:

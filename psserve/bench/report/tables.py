@@ -1,14 +1,20 @@
 """The report's words and tables, as text: the page and the Markdown file say the same.
 
-`notes` are what a reader must know before believing the figures: what was not whole, not clean, or not measured at all.
+`notes` are what a reader must know before believing the figures: what was not whole, not clean, or not measured at all;
+`facts` and `server_settings` are on what and how the runs were made.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+import tomli_w
 
 from psserve.bench.report.metric import COMPARED, P95_SESSION, THROUGHPUT, Metric
 from psserve.bench.report.summary import Spread, Summary
@@ -28,7 +34,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Cells as text; the first column names the row."""
 
     title: str
@@ -45,7 +51,7 @@ def headline(summary: Summary) -> dict[str, list[Claim]]:
     return claims
 
 
-def ratio_table(summary: Summary) -> Table:
+def ratio_table(summary: Summary) -> TextTable:
     """How much better ours is, cell by cell."""
     others = [system for system in summary.systems if system != summary.ours]
     pairs = [(system, metric) for system in others for metric in CLAIMS]
@@ -55,10 +61,10 @@ def ratio_table(summary: Summary) -> Table:
         if any(ratios):
             rows.append((cell.title, *(_with_range(ratio, times) for ratio in ratios)))
     columns = ("", *(f"{system}: {metric.label}" for system, metric in pairs))
-    return Table(f"How much better {summary.ours} is", columns, tuple(rows))
+    return TextTable(f"How much better {summary.ours} is", columns, tuple(rows))
 
 
-def compared_table(summary: Summary) -> Table:
+def compared_table(summary: Summary) -> TextTable:
     """All ratios of the headline's cell."""
     others = [system for system in summary.systems if system != summary.ours]
     rows = []
@@ -66,18 +72,18 @@ def compared_table(summary: Summary) -> Table:
         ratios = [summary.ratio(system, summary.head, metric) for system in others]
         if any(ratios):
             rows.append((metric.label, *(_with_range(ratio, times) for ratio in ratios)))
-    return Table(f"{summary.head.title}: how much better {summary.ours} is", ("", *others), tuple(rows))
+    return TextTable(f"{summary.head.title}: how much better {summary.ours} is", ("", *others), tuple(rows))
 
 
-def figure_table(summary: Summary, cell: Cell) -> Table:
+def figure_table(summary: Summary, cell: Cell) -> TextTable:
     """The absolute figures of a cell."""
     rows = []
     for metric in summary.told:
         spreads = [summary.values(system, cell, metric) for system in summary.systems]
         if any(spreads):
             label = metric.label if metric.unit == "share" else f"{metric.label} ({metric.unit})"
-            rows.append((label, *(_with_range(spread, partial(figure, metric)) for spread in spreads)))
-    return Table(cell.title, ("", *summary.systems), tuple(rows))
+            rows.append((label, *(_with_range(spread, partial(figure_text, metric)) for spread in spreads)))
+    return TextTable(cell.title, ("", *summary.systems), tuple(rows))
 
 
 def times(ratio: float) -> str:
@@ -85,12 +91,12 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
 
 
-def figure(metric: Metric, value: float) -> str:
+def figure_text(metric: Metric, value: float) -> str:
     """A figure as text."""
-    return f"{value:.1%}" if metric.unit == "share" else number(value)
+    return f"{value:.1%}" if metric.unit == "share" else number_text(value)
 
 
-def number(value: float) -> str:
+def number_text(value: float) -> str:
     """Three digits that mean something: 0.0123, 1.23, 123, 12300."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
@@ -140,3 +146,69 @@ def _few(summary: Summary) -> Iterator[str]:
     repeats = min(counts, default=3)
     if repeats < 3 and not all(point.simulated for point in summary.points):
         yield f"Some figures rest on {repeats} repeat{'s' if repeats > 1 else ''}: take their spread as unknown."
+
+
+def run_facts(summary: Summary) -> dict[str, str]:
+    """Machine, versions, workload, dates and commands; runs that differ are told as a list."""
+    told = [point.line["psserve"] for point in summary.points]
+    simulated = [line for line in told if line.get("simulated")]
+    machines = [line.get("machine") or {} for line in told]
+    found = {
+        "machine": _each(_machine(machine) for machine in machines),
+        "software": _each(_software(machine) for machine in machines),
+        "workload": _each(_pairs(line.get("workload") or {}) for line in told),
+        "simulated": _each(f"{line['system']}: {_pairs(line.get('settings') or {})}" for line in simulated),
+        "runs": _runs(summary),
+        "when": _when([float(line["started"]) for line in told if line.get("started")]),
+        "command": _each(str(line.get("command") or "") for line in told),
+    }
+    return {label: text for label, text in found.items() if text}
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    if not machine:
+        return ""
+    gpus = ", ".join(machine.get("gpus") or ()) or "no GPU"
+    return f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gib')} GiB, {gpus}"
+
+
+def _software(machine: Mapping[str, Any]) -> str:
+    versions = {"psserve": machine.get("psserve"), **(machine.get("versions") or {}), "Python": machine.get("python")}
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+
+def _runs(summary: Summary) -> str:
+    repeats = max(point.repeat for point in summary.points) + 1
+    requests = sum(int(point.line.get("completed") or 0) for point in summary.points)
+    return f"{len(summary.points)}, up to {repeats} of each kind; {requests} requests answered"
+
+
+def _when(started: list[float]) -> str:
+    if not started:
+        return ""
+    first, last = (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(when)) for when in (min(started), max(started)))
+    return first if first == last else f"{first} to {last}"
+
+
+def _each(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
+
+
+def server_settings(summary: Summary) -> dict[str, str]:
+    """System -> its servers' commands or its fleet.toml, of its first run. Ports and folders differ in the others."""
+    found: dict[str, str] = {}
+    for point in summary.points:
+        told = point.line["psserve"]
+        if text := _text(told.get("settings") or {}):
+            found.setdefault(told["system"], text)
+    return found
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    if commands := settings.get("commands"):
+        return "\n".join(f"{name}: {shlex.join(command)}" for name, command in commands.items())
+    return tomli_w.dumps(settings["fleet"]).strip() if "fleet" in settings else ""

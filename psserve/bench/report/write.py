@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from psserve.bench.record import handoff_share
-from psserve.bench.report.drawing import save
-from psserve.bench.report.facts import facts, server_settings
-from psserve.bench.report.page import page
+from psserve.bench.report.drawing import save_figure
+from psserve.bench.report.page import report_page
 from psserve.bench.report.panels import overview, panels
 from psserve.bench.report.summary import Point, Spread, Summary, summarise_points
-from psserve.bench.report.tables import Table, compared_table, figure_table, headline, notes, ratio_table
+from psserve.bench.report.tables import (
+    TextTable,
+    compared_table,
+    figure_table,
+    headline,
+    notes,
+    ratio_table,
+    run_facts,
+    server_settings,
+)
 from psserve.bench.result import Cell
 
 
@@ -30,14 +38,14 @@ def write_report(
     """
     summary = summarise_points(points, modules, load)
     shown = panels(summary)
-    told, settings = facts(summary), server_settings(summary)
+    told, settings = run_facts(summary), server_settings(summary)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"report.{kind}" for kind in ("html", "md", "json", "png", "svg")]
     html, text, data, png, svg = paths
-    html.write_text(page(summary, shown, told, settings))
-    text.write_text(markdown(summary, told, settings, png.name))
+    html.write_text(report_page(summary, shown, told, settings))
+    text.write_text(report_markdown(summary, told, settings, png.name))
     data.write_text(json.dumps(document(summary), indent=1) + "\n")
-    save(overview(shown, f"{summary.ours} side by side"), png, svg)
+    save_figure(overview(shown, f"{summary.ours} side by side"), png, svg)
     return paths
 
 
@@ -100,7 +108,7 @@ def _range(spread: Spread) -> list[float]:
     return [round(spread.low, 3), round(spread.high, 3)]
 
 
-def markdown(summary: Summary, facts: dict[str, str], settings: dict[str, str], picture: str) -> str:
+def report_markdown(summary: Summary, facts: dict[str, str], settings: dict[str, str], picture: str) -> str:
     """The document. `settings`: how each system was started; `picture`: the overview's path, seen from the file."""
     return "\n".join(_lines(summary, facts, settings, picture)) + "\n"
 
@@ -133,7 +141,7 @@ def _lines(summary: Summary, facts: dict[str, str], settings: dict[str, str], pi
         yield from ("", f"### {system}, as it was started first", "", "```text", text, "```")
 
 
-def _table(table: Table) -> Iterator[str]:
+def _table(table: TextTable) -> Iterator[str]:
     if not table.rows:
         return
     yield f"## {table.title}"

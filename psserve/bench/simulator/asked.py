@@ -15,13 +15,13 @@ from typing import Any, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from psserve.bench.result import Line
+from psserve.bench.metrics import Slo
+from psserve.bench.result import ResultLine
 from psserve.bench.simulator.calibration import Calibration, calibrate
 from psserve.bench.simulator.costs import Costs, TransferCosts, costs_of, find_card, find_shape, pool_tokens
 from psserve.bench.simulator.line import line_of
 from psserve.bench.simulator.setup import Setup, SystemName
 from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
-from psserve.bench.slo import Slo
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.contracts.router_config import PolicyName
 from psserve.errors import UsageError
@@ -29,8 +29,8 @@ from psserve.progress import Bars
 
 SHOW_EVERY = 50
 """The bar moves after so many sessions."""
-CONCURRENCY = "16"
-SESSIONS = 200
+DEFAULT_CONCURRENCY = "16"
+DEFAULT_SESSIONS = 200
 """Of a run, where the user says nothing; TURNOVER for each that goes on at a time if that is more."""
 TURNOVER = 10
 
@@ -74,7 +74,7 @@ class Asked:
         )
 
 
-def run_all(asked: Asked, progress: SimulationProgress) -> Iterator[Line]:
+def run_all(asked: Asked, progress: SimulationProgress) -> Iterator[ResultLine]:
     """One run after another, each as its result line. Raises UsageError before the first for what cannot be built."""
     setups = [asked.setup(system, modules) for modules in asked.modules for system in asked.systems]
     for setup in setups:
@@ -82,7 +82,7 @@ def run_all(asked: Asked, progress: SimulationProgress) -> Iterator[Line]:
             yield _run(asked, setup, load, progress)
 
 
-def _run(asked: Asked, setup: Setup, load: FleetLoad, progress: SimulationProgress) -> Line:
+def _run(asked: Asked, setup: Setup, load: FleetLoad, progress: SimulationProgress) -> ResultLine:
     title = f"{setup.system}, {len(setup.modules)} modules, {load}"
     progress.begin(title, load.sessions)
     began = time.perf_counter()
@@ -148,7 +148,7 @@ def measured(path: Path, kv_tokens: int | None, decode_kv_tokens: int | None) ->
     return Basis(calibration.costs, kv_tokens, decode_kv_tokens, told, calibration)
 
 
-def loads_of(
+def fleet_loads(
     workload: WorkloadChoice, concurrency: str | None, rates: str | None, warmup: int, modules: tuple[str, ...]
 ) -> tuple[FleetLoad, ...]:
     """A load for each number of `8,16,32`; of a trace without numbers, one: as its sessions start.
@@ -172,18 +172,21 @@ def loads_of(
         if concurrency is None:
             return (FleetLoad(workload=plain, sessions=sessions, warmup=warmup),)
     if rates is not None:
-        open_loop = FleetLoad(workload=plain, sessions=sessions or SESSIONS, warmup=warmup)
+        open_loop = FleetLoad(workload=plain, sessions=sessions or DEFAULT_SESSIONS, warmup=warmup)
         return tuple(replace(open_loop, rate=rate) for rate in _rates(rates))
-    counts = [count_of("--concurrency", text) for text in (concurrency or CONCURRENCY).split(",")]
+    counts = [count_of("--concurrency", text) for text in (concurrency or DEFAULT_CONCURRENCY).split(",")]
     return tuple(
         FleetLoad(
-            workload=plain, sessions=sessions or max(SESSIONS, TURNOVER * count), concurrency=count, warmup=warmup
+            workload=plain,
+            sessions=sessions or max(DEFAULT_SESSIONS, TURNOVER * count),
+            concurrency=count,
+            warmup=warmup,
         )
         for count in counts
     )
 
 
-def modules_of(text: str) -> tuple[tuple[str, ...], ...]:
+def module_lists(text: str) -> tuple[tuple[str, ...], ...]:
     """`1,4,16`: so many modules, named m1, m2, ..., for a run each. `math,code`: these. Raises UsageError."""
     parts = [part.strip() for part in text.split(",")]
     if all(part.isdecimal() for part in parts):

@@ -14,7 +14,7 @@ import simpy
 from psserve.bench.session import Call, Session
 from psserve.bench.simulator.device import after
 from psserve.bench.simulator.job import Job
-from psserve.bench.simulator.pool import Context
+from psserve.bench.simulator.pool import Prefix
 from psserve.bench.simulator.setup import Setup
 from psserve.errors import UsageError
 
@@ -29,7 +29,7 @@ class _Agent:
     context: int = 0
     """Tokens."""
     open_calls: int = 0
-    texts: dict[str, Text] = field(default_factory=dict)
+    texts: dict[str, SharedText] = field(default_factory=dict)
     """By the namespace of caches."""
 
 
@@ -46,7 +46,7 @@ class Agents:
     ) -> None:
         self._clock = clock
         self._setup = setup
-        self._texts = Texts(setup.page_size, block_tokens)
+        self._texts = SharedTexts(setup.page_size, block_tokens)
         self._submit = submit
         self._ended = ended
         self._modules = frozenset(setup.modules)
@@ -163,10 +163,10 @@ BLOCK_BITS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class SharedText:
     """All text of a session, as the caches of one namespace know it."""
 
-    context: Context
+    context: Prefix
     own: int
     """Number of what no other session has."""
     shared_blocks: tuple[int, ...]
@@ -179,7 +179,7 @@ class Text:
         return shared[:count] + tuple((self.own << BLOCK_BITS) + place for place in range(len(shared), count))
 
 
-class Texts:
+class SharedTexts:
     """Knows the texts of all sessions so far."""
 
     def __init__(self, page_size: int, block_tokens: int) -> None:
@@ -188,7 +188,7 @@ class Texts:
         self._numbers: dict[Hashable, int] = {}
         self._last = 0
 
-    def of(self, session: Session, namespace: str) -> Text:
+    def of(self, session: Session, namespace: str) -> SharedText:
         """The text of a session that begins now. Texts of two namespaces are never the same."""
         runs: list[tuple[int, int]] = []
         blocks: list[int] = []
@@ -201,7 +201,7 @@ class Texts:
                 runs.append((number, pages))
             blocks += ((number << BLOCK_BITS) + place for place in range(len(blocks), end // self._block_tokens))
         self._last += 1
-        return Text(Context(tuple(runs), self._last), self._last, tuple(blocks), self._block_tokens)
+        return SharedText(Prefix(tuple(runs), self._last), self._last, tuple(blocks), self._block_tokens)
 
     def _number(self, key: Hashable) -> int:
         number = self._numbers.get(key)

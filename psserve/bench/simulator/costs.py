@@ -87,7 +87,7 @@ class Costs:
     """From the last step to the client, and as long from the first: detokenizing, router, network."""
 
 
-def costs_of(shape: Shape, card: Card) -> Costs:
+def costs_of(shape: ModelShape, card: Card) -> Costs:
     """From published figures. The smallest prefill batch still reads all weights, hence that term in its constant."""
     flops, memory = card.flops * COMPUTE_SHARE, card.bytes_per_s * MEMORY_SHARE
     weights_s = shape.read_bytes / memory
@@ -99,7 +99,7 @@ def costs_of(shape: Shape, card: Card) -> Costs:
     )
 
 
-def pool_tokens(shape: Shape, card: Card) -> int:
+def pool_tokens(shape: ModelShape, card: Card) -> int:
     """Tokens of KV that fit beside one model's weights on one card. Raises UsageError if the weights leave no room."""
     tokens = int((card.memory_bytes * POOL_SHARE - shape.weight_bytes) / shape.kv_bytes)
     if tokens < 1:
@@ -112,7 +112,7 @@ ELEMENT_BYTES = 2
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A decoder-only Transformer with grouped-query attention and a gated feed-forward, from its config.json."""
 
     layers: int
@@ -158,16 +158,16 @@ class Shape:
         return 4 * self.layers * self.heads * self.head_dim
 
 
-SHAPES: dict[str, Shape] = {
-    "Llama-3.1-8B": Shape(32, 4096, 32, 8, 128, 14336, 128_256, tied=False),
-    "Qwen3-0.6B": Shape(28, 1024, 16, 8, 128, 3072, 151_936, tied=True),
-    "Qwen3-1.7B": Shape(28, 2048, 16, 8, 128, 6144, 151_936, tied=True),
-    "Qwen3-8B": Shape(36, 4096, 32, 8, 128, 12288, 151_936, tied=False),
-    "Qwen3-14B": Shape(40, 5120, 40, 8, 128, 17408, 151_936, tied=False),
+SHAPES: dict[str, ModelShape] = {
+    "Llama-3.1-8B": ModelShape(32, 4096, 32, 8, 128, 14336, 128_256, tied=False),
+    "Qwen3-0.6B": ModelShape(28, 1024, 16, 8, 128, 3072, 151_936, tied=True),
+    "Qwen3-1.7B": ModelShape(28, 2048, 16, 8, 128, 6144, 151_936, tied=True),
+    "Qwen3-8B": ModelShape(36, 4096, 32, 8, 128, 12288, 151_936, tied=False),
+    "Qwen3-14B": ModelShape(40, 5120, 40, 8, 128, 17408, 151_936, tied=False),
 }
 
 
-def find_shape(name: str) -> Shape:
+def find_shape(name: str) -> ModelShape:
     """Raises UsageError for a model that is not in SHAPES."""
     if name not in SHAPES:
         raise UsageError(f"model {name!r} is not known: give one of {', '.join(SHAPES)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from psserve.bench.record import RequestRecord
-from psserve.bench.simulator.pool import Context, Lease
+from psserve.bench.simulator.pool import Lease, Prefix
 
 
 @dataclass(eq=False, slots=True)
@@ -18,7 +18,7 @@ class Job:
     step: int
     call: int
     module: str
-    context: Context
+    context: Prefix
     blocks: tuple[int, ...]
     """Names of the prompt's blocks, for policies."""
     prompt_tokens: int

@@ -10,7 +10,7 @@ import simpy
 
 from psserve.bench.simulator.device import after
 from psserve.bench.simulator.job import Job
-from psserve.bench.simulator.server import Server
+from psserve.bench.simulator.server import SimulatedServer
 from psserve.bench.simulator.setup import Setup
 from psserve.bench.simulator.system import Group, System, dealt
 from psserve.router.policies import Choice
@@ -21,9 +21,9 @@ from psserve.rule import prefill_len
 class _Way:
     """The servers of one job."""
 
-    prefill: Server
+    prefill: SimulatedServer
     prefill_choice: Choice | None
-    decode: Server
+    decode: SimulatedServer
     decode_choice: Choice | None
 
 
@@ -56,7 +56,7 @@ class Paired(System):
             module: self._group(names, setup.decode_policy, decode_kv_tokens)
             for module, names in dealt(decode, setup.modules).items()
         }
-        self._sides: dict[Server, _Side] = {server: _Side() for server in self.servers.values()}
+        self._sides: dict[SimulatedServer, _Side] = {server: _Side() for server in self.servers.values()}
         self._ways: dict[Job, _Way] = {}
 
     def _held_tokens(self, job: Job) -> int:
@@ -70,7 +70,7 @@ class Paired(System):
         self._sides[way.decode].waiting.append(job)
         self._admit(way.decode)
 
-    def _admit(self, decode: Server) -> None:
+    def _admit(self, decode: SimulatedServer) -> None:
         """Give room on a decode server to as many as there is room for, in order."""
         waiting, page = self._sides[decode].waiting, self._setup.page_size
         while waiting:
@@ -134,7 +134,7 @@ class Unified(System):
         served = dealt(names, modules) if setup.system == "colocated" else dict.fromkeys(modules, names)
         groups = {tuple(each): self._group(each, setup.prefill_policy, setup.kv_tokens) for each in served.values()}
         self._groups: dict[str, Group] = {module: groups[tuple(each)] for module, each in served.items()}
-        self._placed: dict[Job, tuple[Server, Choice | None]] = {}
+        self._placed: dict[Job, tuple[SimulatedServer, Choice | None]] = {}
 
     def _held_tokens(self, job: Job) -> int:
         return job.prompt_tokens + self._answer_tokens(job)

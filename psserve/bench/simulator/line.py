@@ -11,18 +11,17 @@ from typing import Any
 
 from rich.console import Console
 
-from psserve.bench.metrics import summarise
+from psserve.bench.metrics import Slo, summarise
 from psserve.bench.record import mean_seconds
-from psserve.bench.result import Line, RunFacts, result_line
+from psserve.bench.result import ResultLine, RunFacts, result_line
 from psserve.bench.simulator.calibration import Calibration
 from psserve.bench.simulator.setup import Setup
-from psserve.bench.simulator.simulation import FleetLoad, Outcome
-from psserve.bench.slo import Slo
+from psserve.bench.simulator.simulation import FleetLoad, SimulatedRun
 from psserve.console import show, table
 
 
 def line_of(
-    outcome: Outcome,
+    outcome: SimulatedRun,
     setup: Setup,
     load: FleetLoad,
     *,
@@ -30,7 +29,7 @@ def line_of(
     basis: Mapping[str, Any],
     command: str,
     slo: Slo | None = None,
-) -> Line:
+) -> ResultLine:
     """`basis`: what the costs are from. No clock and no machine is in it: the same command writes the same bytes."""
     asked = {"concurrency": load.concurrency, "sessions_per_s": load.rate, "warmup": load.warmup}
     facts = RunFacts(
@@ -65,7 +64,7 @@ def _settings(setup: Setup) -> dict[str, Any]:
     return {name: value for name, value in asdict(setup).items() if name not in left_out and value is not None}
 
 
-def _counters(outcome: Outcome) -> dict[str, Any]:
+def _counters(outcome: SimulatedRun) -> dict[str, Any]:
     """Of the whole run, warm-up included, by the names of a measured run's."""
     counted, duration = outcome.counters, outcome.duration_s
     prompts = counted.prompt_tokens or 1
@@ -88,7 +87,7 @@ def _counters(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _whole(line: Line, outcome: Outcome) -> Line:
+def _whole(line: ResultLine, outcome: SimulatedRun) -> ResultLine:
     """Where only some sessions were kept: percentiles are theirs, totals and rates are of all."""
     counted, duration = outcome.counters, outcome.duration_s
     totals = {
@@ -113,19 +112,19 @@ def _whole(line: Line, outcome: Outcome) -> Line:
     return line | totals | {"psserve": ours | {"sessions": sessions, "client": client, "kept_one_in": outcome.every}}
 
 
-COLUMNS = (
+_COLUMNS = (
     *("system", ">modules", ">load", ">sessions/s", ">requests/s", ">p50 session s", ">p95 session s"),
     *(">p95 TTFT s", ">p50 TPOT ms", ">prefill hits", ">busy"),
 )
 
 
-def show_lines(lines: Sequence[Line], out: Console) -> None:
+def show_lines(lines: Sequence[ResultLine], out: Console) -> None:
     """One line a run, under a title that says what these figures are."""
     out.print("simulated, not measured")
-    show(table(COLUMNS, _rows(lines)), out)
+    show(table(_COLUMNS, _rows(lines)), out)
 
 
-def _rows(lines: Iterable[Line]) -> Iterable[tuple[str, ...]]:
+def _rows(lines: Iterable[ResultLine]) -> Iterable[tuple[str, ...]]:
     for line in lines:
         ours = line["psserve"]
         sessions = ours["sessions"]

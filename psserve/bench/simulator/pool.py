@@ -18,7 +18,7 @@ SPARE_ENTRIES = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class Prefix:
     """What a session's prompts begin with: runs that other sessions may begin with too, then the session's own."""
 
     shared: tuple[tuple[Hashable, int], ...]
@@ -41,7 +41,7 @@ class _Run:
 class Lease:
     """Room for one request: `hit` pages found in the tree and kept there, `owned` pages of its own."""
 
-    context: Context
+    context: Prefix
     runs: list[_Run]
     """Of the context, in order; in use by the request."""
     hit: int
@@ -68,7 +68,7 @@ class Pool:
         """By requests."""
         return self.capacity - self.free - self.cached
 
-    def match(self, context: Context, pages: int) -> int:
+    def match(self, context: Prefix, pages: int) -> int:
         """How many of the first `pages` of `context` are in the tree."""
         held = 0
         for key, size in context.shared:
@@ -79,7 +79,7 @@ class Pool:
         branch = self._runs.get(context.branch)
         return min(held + (branch.pages if branch else 0), pages)
 
-    def take(self, context: Context, pages: int, needed: int) -> Lease | None:
+    def take(self, context: Prefix, pages: int, needed: int) -> Lease | None:
         """Room for `needed` pages, as many as possible of the first `pages` from the tree. None: not now.
 
         Raises ValueError for more than there can ever be.
@@ -118,7 +118,7 @@ class Pool:
         lease.owned = 0
         self._unlock(lease.runs, used=True)
 
-    def _lock(self, context: Context) -> list[_Run]:
+    def _lock(self, context: Prefix) -> list[_Run]:
         runs: list[_Run] = []
         for key in (*(key for key, _ in context.shared), context.branch):
             run = self._runs.get(key) or self._add(key, runs[-1] if runs else None)
@@ -178,7 +178,7 @@ class Pool:
             self._settle(run.parent)
 
 
-def _sizes(context: Context, pages: int) -> Iterator[int]:
+def _sizes(context: Prefix, pages: int) -> Iterator[int]:
     """Of the first `pages` pages, how many each run has."""
     for _, size in context.shared:
         yield min(size, pages)

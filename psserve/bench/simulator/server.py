@@ -23,7 +23,7 @@ from psserve.bench.simulator.pool import Pool
 Told = Callable[[Job], None]
 
 
-class Server:
+class SimulatedServer:
     """`prefilled` is called for a prompt that is computed, `answered` for an answer that is complete."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Server:
         else:
             self._work = None
 
-    def _computed(self, parts: list[Part]) -> None:
+    def _computed(self, parts: list[PromptPart]) -> None:
         for job in self._queue.computed(parts, self._clock.now):
             self._prefilled(job)
         self._next()
@@ -103,7 +103,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PromptPart:
     """What one batch computes of one prompt: `new` tokens after the first `before`."""
 
     job: Job
@@ -128,16 +128,16 @@ class PrefillQueue:
     def add(self, job: Job) -> None:
         self._waiting.append(job)
 
-    def next_batch(self, now: float) -> list[Part]:
+    def next_batch(self, now: float) -> list[PromptPart]:
         """As many prompts as fit; none if nothing waits or the pool has no room for the first one yet."""
-        parts: list[Part] = []
+        parts: list[PromptPart] = []
         budget = self._chunk
         while self._waiting and budget > 0:
             job = self._waiting[0]
             if job.lease is None and not self._begin(job, now):
                 break
             new = min(job.read_tokens - job.done_tokens, budget)
-            parts.append(Part(job, new, job.done_tokens))
+            parts.append(PromptPart(job, new, job.done_tokens))
             budget -= new
             if job.done_tokens + new < job.read_tokens:
                 break
@@ -155,7 +155,7 @@ class PrefillQueue:
         job.spans["prefill_queue"] = (job.spans["router_queue"][1], now)
         return True
 
-    def computed(self, parts: list[Part], now: float) -> list[Job]:
+    def computed(self, parts: list[PromptPart], now: float) -> list[Job]:
         """The batch is done: the jobs whose prompts are complete, which are in the cache now."""
         complete = []
         for part in parts:

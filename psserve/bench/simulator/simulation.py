@@ -21,24 +21,24 @@ from psserve.bench.simulator.client import Agents
 from psserve.bench.simulator.job import Job
 from psserve.bench.simulator.kinds import Paired, Unified
 from psserve.bench.simulator.setup import Setup
-from psserve.bench.simulator.system import Counters, System
+from psserve.bench.simulator.system import System, Totals
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import UsageError
 
 POOL_BLOCKS = 1024
 """The router sees prompts in blocks of such a length that about so many fill a server's KV pool."""
-Progress = Callable[[int], None]
-"""Is told how many sessions have ended."""
+OnEnded = Callable[[int], None]
+"""Is called with the number of sessions that have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SimulatedRun:
     """What came of a run."""
 
     records: list[RequestRecord]
     """Of one session in `every`, in order of completion."""
     every: int
-    counters: Counters
+    counters: Totals
     duration_s: float
     """Until the last answer."""
     busy_s: list[float]
@@ -46,7 +46,7 @@ class Outcome:
     evicted_pages: list[int]
     """Of each server."""
 
-    def with_cell(self, other: Outcome) -> Outcome:
+    def with_cell(self, other: SimulatedRun) -> SimulatedRun:
         """This and another part of the same fleet, which shares nothing with it."""
         self.counters.add(other.counters)
         return replace(
@@ -65,8 +65,8 @@ def simulate(
     *,
     every: int = 1,
     warmup: int = 0,
-    progress: Progress = lambda ended: None,
-) -> Outcome:
+    progress: OnEnded = lambda ended: None,
+) -> SimulatedRun:
     """Run all sessions to their end: each when it is due, or `concurrency` of them at any time.
 
     Sessions may be made while they are asked for. Only requests of one in `every` are kept as records; all are counted.
@@ -77,7 +77,7 @@ def simulate(
 
 
 class _Simulation:
-    def __init__(self, setup: Setup, every: int, warmup: int, progress: Progress) -> None:
+    def __init__(self, setup: Setup, every: int, warmup: int, progress: OnEnded) -> None:
         block_tokens = max(setup.page_size, setup.kv_tokens // POOL_BLOCKS)
         kind = Paired if setup.system in ("shared", "disaggregated") else Unified
         self._clock = simpy.Environment()
@@ -88,7 +88,7 @@ class _Simulation:
         self._progress = progress
         self._records: list[RequestRecord] = []
 
-    def run(self, sessions: Iterator[Session], concurrency: int | None) -> Outcome:
+    def run(self, sessions: Iterator[Session], concurrency: int | None) -> SimulatedRun:
         if concurrency is None:
             self._agents.open_loop(sessions)
         else:
@@ -106,9 +106,9 @@ class _Simulation:
         counters.sessions += 1
         self._progress(counters.sessions)
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> SimulatedRun:
         system, duration = self._system, self._clock.now
-        return Outcome(
+        return SimulatedRun(
             records=self._records,
             every=self._every,
             counters=system.counters,
@@ -138,8 +138,13 @@ class FleetLoad:
 
 
 def simulate_cells(
-    setup: Setup, load: FleetLoad, cells: int, every: int = 1, progress: Progress = lambda ended: None, jobs: int = 1
-) -> tuple[Outcome, dict[str, Any]]:
+    setup: Setup,
+    load: FleetLoad,
+    cells: int,
+    every: int = 1,
+    progress: OnEnded = lambda ended: None,
+    jobs: int = 1,
+) -> tuple[SimulatedRun, dict[str, Any]]:
     """`cells` times `setup`, each with its share of the load and a seed of its own. And the workload, for the result.
 
     Only one session in `every` is kept as records. With several `jobs`, so many processes simulate a cell each, and
@@ -149,7 +154,7 @@ def simulate_cells(
         raise UsageError("a trace is for one cell: its sessions are not made anew for each")
     if load.sessions < cells or (load.concurrency is not None and load.concurrency < cells):
         raise UsageError(f"{cells} cells need at least as many sessions, and as many at a time")
-    whole: Outcome | None = None
+    whole: SimulatedRun | None = None
     described: dict[str, Any] = {}
     for outcome, told in _outcomes(setup, [_share(load, cell, cells) for cell in range(cells)], every, progress, jobs):
         described = described or told | {"sessions": load.sessions, "sessions_per_s": load.rate}
@@ -159,8 +164,8 @@ def simulate_cells(
 
 
 def _outcomes(
-    setup: Setup, shares: Sequence[FleetLoad], every: int, progress: Progress, jobs: int
-) -> Iterator[tuple[Outcome, dict[str, Any]]]:
+    setup: Setup, shares: Sequence[FleetLoad], every: int, progress: OnEnded, jobs: int
+) -> Iterator[tuple[SimulatedRun, dict[str, Any]]]:
     """Of each cell, in order."""
     done = 0
     if jobs == 1 or len(shares) == 1:
@@ -175,7 +180,7 @@ def _outcomes(
             yield result
 
 
-def _after(done: int, progress: Progress) -> Progress:
+def _after(done: int, progress: OnEnded) -> OnEnded:
     return lambda ended: progress(done + ended)
 
 
@@ -198,8 +203,8 @@ def _share(load: FleetLoad, cell: int, cells: int) -> FleetLoad:
 
 
 def _simulate_cell(
-    setup: Setup, load: FleetLoad, every: int, progress: Progress = lambda ended: None
-) -> tuple[Outcome, dict[str, Any]]:
+    setup: Setup, load: FleetLoad, every: int, progress: OnEnded = lambda ended: None
+) -> tuple[SimulatedRun, dict[str, Any]]:
     changes: dict[str, Any] = {"sessions": None}
     if load.rate is not None:
         changes |= {"sessions_per_s": load.rate, "arrival": load.workload.changes.get("arrival", "poisson")}

@@ -18,7 +18,7 @@ import simpy
 from psserve.bench.simulator.device import Device, after
 from psserve.bench.simulator.job import Job
 from psserve.bench.simulator.pool import Pool
-from psserve.bench.simulator.server import PrefillQueue, Server
+from psserve.bench.simulator.server import PrefillQueue, SimulatedServer
 from psserve.bench.simulator.setup import Setup
 from psserve.contracts.router_config import PolicyName
 from psserve.router.policies import Choice, Policy, Prompt, Request, make_policy
@@ -28,8 +28,8 @@ class System(ABC):
     """Takes jobs, and gives each to `answered` when its answer is complete."""
 
     def __init__(self, clock: simpy.Environment, setup: Setup, block_tokens: int, answered: Callable[[Job], None]):
-        self.counters = Counters()
-        self.servers: dict[str, Server] = {}
+        self.counters = Totals()
+        self.servers: dict[str, SimulatedServer] = {}
         self.devices: list[Device] = []
         self._clock = clock
         self._setup = setup
@@ -88,7 +88,7 @@ class System(ABC):
         for name in names:
             pool = Pool(kv_tokens // setup.page_size)
             queue = PrefillQueue(pool, setup.page_size, setup.chunk, self._held_tokens)
-            self.servers[name] = Server(
+            self.servers[name] = SimulatedServer(
                 self._clock, self._device(), setup.costs, pool, queue, self._prefilled, self._generated
             )
         return names
@@ -108,7 +108,7 @@ class System(ABC):
 
 
 @dataclass
-class Counters:
+class Totals:
     """Totals of a run; tokens and bytes of all requests, whether their records are kept or not."""
 
     requests: int = 0
@@ -123,7 +123,7 @@ class Counters:
     kv_bytes: int = 0
     """Sent from prefill to decode servers."""
 
-    def add(self, other: Counters) -> None:
+    def add(self, other: Totals) -> None:
         """Add the totals of another run."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
@@ -132,13 +132,13 @@ class Counters:
 class Group:
     """`block_tokens`: of the blocks that jobs name."""
 
-    def __init__(self, servers: Mapping[str, Server], policy: Policy, block_tokens: int) -> None:
+    def __init__(self, servers: Mapping[str, SimulatedServer], policy: Policy, block_tokens: int) -> None:
         self._servers = servers
         self._names = list(servers)
         self._policy = policy
         self._block_tokens = block_tokens
 
-    def pick(self, job: Job) -> tuple[Server, Choice | None]:
+    def pick(self, job: Job) -> tuple[SimulatedServer, Choice | None]:
         """A server for the job. Give the choice back when the server is done with it; one server needs no choice."""
         if len(self._names) == 1:
             return self._servers[self._names[0]], None

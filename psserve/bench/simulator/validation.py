@@ -14,7 +14,7 @@ from typing import Any
 
 from psserve.bench.metrics import summarise
 from psserve.bench.record import RequestRecord, read_records
-from psserve.bench.result import Line
+from psserve.bench.result import ResultLine
 from psserve.bench.session import Call, Session, Step
 from psserve.bench.simulator.calibration import calibrate
 from psserve.bench.simulator.costs import Costs
@@ -39,14 +39,14 @@ class Resources:
     """Of `shared`."""
 
 
-def validate(lines: Sequence[Line], records: Path, resources: Resources) -> list[dict[str, Any]]:
+def validate(lines: Sequence[ResultLine], records: Path, resources: Resources) -> list[dict[str, Any]]:
     """A row for each system and number of sessions at a time, with the middle of the repeats and the simulation.
 
     Costs are calibrated for each system by its runs with one session at a time; rows of other loads are predicted.
     `records`: folder with the requests of each run, by the run's name. Raises BenchError where a system has no run with
     one session at a time, or a file is damaged.
     """
-    runs: dict[tuple[str, int, int], list[Line]] = defaultdict(list)
+    runs: dict[tuple[str, int, int], list[ResultLine]] = defaultdict(list)
     for line in lines:
         told = line["psserve"]
         if told["system"] in SYSTEMS and not told["partial"] and told["load"]["concurrency"] is not None:
@@ -61,7 +61,7 @@ def validate(lines: Sequence[Line], records: Path, resources: Resources) -> list
     return rows
 
 
-def _row(lines: Sequence[Line], records: Path, costs: Costs, resources: Resources) -> dict[str, Any]:
+def _row(lines: Sequence[ResultLine], records: Path, costs: Costs, resources: Resources) -> dict[str, Any]:
     first = lines[0]["psserve"]
     measured = [_figures(read_records(_records(records, line))[1]) for line in lines]
     simulated = [_figures(_simulated(line, records, costs, resources)) for line in lines]
@@ -73,7 +73,7 @@ def _row(lines: Sequence[Line], records: Path, costs: Costs, resources: Resource
     return row
 
 
-def _simulated(line: Line, records: Path, costs: Costs, resources: Resources) -> list[RequestRecord]:
+def _simulated(line: ResultLine, records: Path, costs: Costs, resources: Resources) -> list[RequestRecord]:
     told = line["psserve"]
     setup = _setup(told["system"], tuple(told["modules"]), costs, resources)
     counted = [record for record in read_records(_records(records, line))[1] if not record.warmup]
@@ -116,7 +116,7 @@ def _figures(records: Sequence[RequestRecord]) -> dict[str, float]:
     }
 
 
-def _records(folder: Path, line: Line) -> Path:
+def _records(folder: Path, line: ResultLine) -> Path:
     return folder / f"{line['psserve']['run']}.jsonl"
 
 

@@ -147,10 +147,10 @@ def scrape(url: str, key: str | None = None) -> dict[str, float]:
     request = urllib.request.Request(f"{url}/metrics", headers=headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=10) as answer:
-        return parse(answer.read().decode())
+        return parse_samples(answer.read().decode())
 
 
-def parse(text: str) -> dict[str, float]:
+def parse_samples(text: str) -> dict[str, float]:
     """All samples of a scrape but the buckets of histograms, which cannot be summed over their labels.
 
     Raises ValueError when `text` is not in Prometheus' format.

@@ -31,7 +31,7 @@ _JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
-class Route:
+class ModuleRoute:
     """Where the requests of one module go."""
 
     url: str
@@ -48,7 +48,7 @@ class Route:
 class Front:
     """Relays requests; `connected` surrounds its life."""
 
-    def __init__(self, routes: Mapping[str, Route]) -> None:
+    def __init__(self, routes: Mapping[str, ModuleRoute]) -> None:
         self._routes = routes
         self._client: aiohttp.ClientSession
 
@@ -77,7 +77,7 @@ class Front:
         except ExceptionGroup as failed:
             raise web.HTTPBadGateway(text=f"prefill server: {failed.exceptions[0]}") from failed
 
-    async def _answer(self, request: web.Request, route: Route, body: dict[str, Any]) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, route: ModuleRoute, body: dict[str, Any]) -> web.StreamResponse:
         async with self._client.post(route.url + request.path, data=orjson.dumps(body), headers=_JSON) as answer:
             response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
             await response.prepare(request)
@@ -87,7 +87,7 @@ class Front:
             return response
 
     @contextlib.asynccontextmanager
-    async def _paired(self, route: Route, path: str, body: dict[str, Any]) -> AsyncIterator[None]:
+    async def _paired(self, route: ModuleRoute, path: str, body: dict[str, Any]) -> AsyncIterator[None]:
         """Pairs `body` with a prefill server, which works on it meanwhile. If that fails, so does the request, at once:
         the decode server would wait for KV that never comes."""
         body["bootstrap_host"], body["bootstrap_port"] = route.bootstrap_host, route.bootstrap_port
@@ -102,7 +102,7 @@ class Front:
             await answer.read()
 
 
-def application(routes: Mapping[str, Route]) -> web.Application:
+def application(routes: Mapping[str, ModuleRoute]) -> web.Application:
     """The front as an aiohttp application."""
     app, front = web.Application(client_max_size=_LARGEST_BODY), Front(routes)
     app.cleanup_ctx.append(front.connected)
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> None:
     """Serve until SIGTERM. `arguments`: a file of module -> Route as JSON, and the port on the loopback interface."""
     import uvloop
 
-    routes = {name: Route(**route) for name, route in json.loads(Path(arguments[0]).read_text()).items()}
+    routes = {name: ModuleRoute(**route) for name, route in json.loads(Path(arguments[0]).read_text()).items()}
     uvloop.install()
     web.run_app(application(routes), host="127.0.0.1", port=int(arguments[1]), print=None, access_log=None)
 

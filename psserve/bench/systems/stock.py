@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from psserve.bench.systems.front import Route
+from psserve.bench.systems.front import ModuleRoute
 from psserve.bench.systems.running import RunningSystem, warm_up
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner
@@ -96,7 +96,7 @@ def _folders(zoo: Path, name: str) -> Iterator[tuple[Path, Path]]:
         remove_checkpoints(folder)
 
 
-def _front(routes: Mapping[str, Route], port: int, folder: Path, tmp: Path) -> FrontProcess:
+def _front(routes: Mapping[str, ModuleRoute], port: int, folder: Path, tmp: Path) -> FrontProcess:
     path = tmp / "routes.json"
     path.write_text(json.dumps({module: asdict(route) for module, route in routes.items()}))
     command = (sys.executable, "-m", "psserve.bench.systems.front", str(path), str(port))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from psserve.bench.systems.counters import Server
-from psserve.bench.systems.front import Route
+from psserve.bench.systems.front import ModuleRoute
 from psserve.bench.systems.spec import SystemSpec
 from psserve.engine.settings import ROLE, Role
 from psserve.errors import PlanError
@@ -25,7 +25,7 @@ from psserve.fleet.plan.settings import engine_settings, within_pool
 from psserve.fleet.plan.sglang_args import LOOPBACK, EngineSettings, server_args, server_env
 from psserve.zoo import Base
 
-Kind = Literal["prefill", "decode", "whole"]
+ServerKind = Literal["prefill", "decode", "whole"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class StockServer:
     """One plain SGLang server to be started."""
 
     name: str
-    kind: Kind
+    kind: ServerKind
     port: int
     bootstrap_port: int | None
     """Where decode servers find this prefill server."""
@@ -70,7 +70,7 @@ class StockPlanner:
     def add(
         self,
         name: str,
-        kind: Kind,
+        kind: ServerKind,
         checkpoint: Path,
         served_name: str,
         kv_tokens: int,
@@ -129,7 +129,7 @@ class StockPlanner:
 class StockKind:
     """One such system."""
 
-    plan: Callable[[Base, SystemSpec, StockPlanner, Callable[[str], Path]], Mapping[str, Route]]
+    plan: Callable[[Base, SystemSpec, StockPlanner, Callable[[str], Path]], Mapping[str, ModuleRoute]]
     """Adds its servers to the planner, given the checkpoint of each module; returns module -> where its requests go."""
     share: Callable[[int], int]
     """Number of modules -> into how many equal pools its KV cache is cut."""
@@ -139,7 +139,7 @@ class StockKind:
 
 def _disaggregated(
     base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
-) -> dict[str, Route]:
+) -> dict[str, ModuleRoute]:
     """The paper's baseline: each module has a prefill and a decode server of its own."""
     routes = {}
     count = len(spec.modules)
@@ -147,37 +147,41 @@ def _disaggregated(
     for module in spec.modules:
         prefill = planner.add(f"prefill-{module}", "prefill", checkpoint(module), module, pool, sharers=count)
         decode = planner.add(f"decode-{module}", "decode", checkpoint(module), module, pool, sharers=count)
-        routes[module] = Route(decode.url, None, prefill.url, LOOPBACK, prefill.bootstrap_port)
+        routes[module] = ModuleRoute(decode.url, None, prefill.url, LOOPBACK, prefill.bootstrap_port)
     return routes
 
 
 def _colocated(
     base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
-) -> dict[str, Route]:
+) -> dict[str, ModuleRoute]:
     """Each module has one ordinary server, whose radix cache keeps what its own module has read and written.
 
     On a CPU each computes on all cores, which was measured to be faster than sharing them out: seldom are all busy.
     """
     pool = spec.kv_tokens // len(spec.modules)
     return {
-        module: Route(planner.add(f"server-{module}", "whole", checkpoint(module), module, pool, sharers=1).url)
+        module: ModuleRoute(planner.add(f"server-{module}", "whole", checkpoint(module), module, pool, sharers=1).url)
         for module in spec.modules
     }
 
 
-def _single(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
+def _single(
+    base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
+) -> dict[str, ModuleRoute]:
     """One model in all roles: an ordinary server of the base, which every module's requests go to."""
     server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, sharers=1)
-    return {module: Route(server.url, model=base.name) for module in spec.modules}
+    return {module: ModuleRoute(server.url, model=base.name) for module in spec.modules}
 
 
-def _lora(base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]) -> dict[str, Route]:
+def _lora(
+    base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
+) -> dict[str, ModuleRoute]:
     """One ordinary server of the base with every module's LoRA adapter: weights are shared, KV is not."""
     check_lora(spec.modules, spec.adapters, planner.settings.device)
     adapters = {module: spec.adapters[module] for module in spec.modules}
     extra = lora_arguments(adapters)
     server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, extra, sharers=1)
-    return {module: Route(server.url, model=f"{base.name}:{module}") for module in spec.modules}
+    return {module: ModuleRoute(server.url, model=f"{base.name}:{module}") for module in spec.modules}
 
 
 def check_lora(modules: Sequence[str], adapters: Mapping[str, Path], device: str) -> None:

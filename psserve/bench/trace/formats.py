@@ -62,9 +62,9 @@ def _arguments(record: RequestRecord) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-CLIENT, INTERNAL = 3, 1
+SPAN_CLIENT, SPAN_INTERNAL = 3, 1
 """SpanKind of the protocol."""
-ERROR = 2
+STATUS_ERROR = 2
 """StatusCode of the protocol."""
 
 
@@ -106,7 +106,7 @@ def _span(
         "spanId": identity,
         "parentSpanId": parent,
         "name": name,
-        "kind": INTERNAL,
+        "kind": SPAN_INTERNAL,
         "startTimeUnixNano": _nanoseconds(header, times[0]),
         "endTimeUnixNano": _nanoseconds(header, times[1]),
     }
@@ -121,11 +121,11 @@ def _told(header: RunHeader, record: RequestRecord) -> dict[str, Any]:
         "gen_ai.usage.input_tokens": record.prompt_tokens,
         "gen_ai.usage.output_tokens": record.output_tokens,
     }
-    told: dict[str, Any] = {"kind": CLIENT, "attributes": _attributes(known)}
+    told: dict[str, Any] = {"kind": SPAN_CLIENT, "attributes": _attributes(known)}
     if record.first_s is not None:
         told["events"] = [{"name": "first token", "timeUnixNano": _nanoseconds(header, record.first_s)}]
     if record.error is not None:
-        told["status"] = {"code": ERROR, "message": record.error}
+        told["status"] = {"code": STATUS_ERROR, "message": record.error}
     return told
 
 

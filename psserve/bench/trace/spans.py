@@ -76,7 +76,7 @@ def _between(phases: Sequence[str], record: RequestRecord, ends: Sequence[float]
     return dict(zip(phases, pairwise(edges), strict=True))
 
 
-FILES = "sglang-request-metrics-*.log"
+EXPORT_FILES = "sglang-request-metrics-*.log"
 
 
 def export_args(directory: Path) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class ServerNote:
 
 def read_exports(directory: Path, since: float = 0.0) -> list[ServerNote]:
     """The requests that finished after `since` (seconds since 1970), as far as they are whole."""
-    notes = (note for path in sorted(directory.rglob(FILES)) for note in _notes(path))
+    notes = (note for path in sorted(directory.rglob(EXPORT_FILES)) for note in _notes(path))
     return [note for note in notes if note.finished >= since]
 
 

@@ -14,8 +14,8 @@ from psserve.bench.session import BLOCK_TOKENS, Call, Session, Step
 from psserve.bench.workloads.workload import Order
 from psserve.errors import TraceError
 
-TEXTS = ("messages", "text_input", "payload", "tools")
-Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+_TEXTS = ("messages", "text_input", "payload", "tools")
+TokenCount = Annotated[int, Field(ge=1, le=10_000_000)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -45,7 +45,7 @@ def read_trace(path: Path, options: TraceOptions) -> list[Session]:
     rows = list(read_rows(path))
     if not rows:
         raise TraceError(f"{path} has no request")
-    sessions: dict[str, list[Row]] = {}
+    sessions: dict[str, list[TraceRow]] = {}
     for row in rows:
         sessions.setdefault(row.session_id or f"line-{row.line}", []).append(row)
     starts = _starts(path, sessions)
@@ -61,7 +61,7 @@ def modules_of(sessions: Iterable[Session]) -> tuple[str, ...]:
     return tuple(sorted({call.module for session in sessions for step in session.steps for call in step.calls}))
 
 
-def _starts(path: Path, sessions: Mapping[str, Sequence[Row]]) -> dict[str, float]:
+def _starts(path: Path, sessions: Mapping[str, Sequence[TraceRow]]) -> dict[str, float]:
     """Seconds after the first start; empty for a trace without timestamps."""
     firsts = {name: lines[0] for name, lines in sessions.items()}
     stamped = {name: row.timestamp for name, row in firsts.items() if row.timestamp is not None}
@@ -84,14 +84,14 @@ class _Reading:
         self._context = 0
         """Tokens of prompt and answer so far, unscaled."""
 
-    def session(self, lines: Sequence[Row], start_s: float | None) -> Session:
+    def session(self, lines: Sequence[TraceRow], start_s: float | None) -> Session:
         steps = []
         for place, row in enumerate(lines):
             before = lines[place - 1] if place else None
             steps.append(self._scaled(self._step(row, before)))
         return Session(id=self._name, system="", system_tokens=0, steps=tuple(steps), start_s=start_s)
 
-    def _step(self, row: Row, before: Row | None) -> Step:
+    def _step(self, row: TraceRow, before: TraceRow | None) -> Step:
         new_tokens = row.input_length - (self._context if row.hash_ids else 0)
         if new_tokens <= 0:
             raise self._error(
@@ -107,13 +107,13 @@ class _Reading:
         call = Call(self._module(row), row.output_length)
         return Step(new_tokens, (call,), self._delay_s(row, before), blocks, self._options.block_tokens)
 
-    def _module(self, row: Row) -> str:
+    def _module(self, row: TraceRow) -> str:
         module = row.model or next(self._turns, None)
         if module is None:
             raise self._error(row, "extra.model: missing, and no --models are given for such lines")
         return module
 
-    def _delay_s(self, row: Row, before: Row | None) -> float:
+    def _delay_s(self, row: TraceRow, before: TraceRow | None) -> float:
         if row.delay is not None or before is None:
             return (row.delay or 0.0) / 1000
         if row.timestamp is None or before.timestamp is None:
@@ -129,7 +129,7 @@ class _Reading:
         calls = tuple(Call(call.module, times(call.output_tokens)) for call in step.calls)
         return replace(step, new_tokens=times(step.new_tokens), calls=calls, block_tokens=times(step.block_tokens))
 
-    def _error(self, row: Row, what: str) -> TraceError:
+    def _error(self, row: TraceRow, what: str) -> TraceError:
         return TraceError(f"{self._path}, line {row.line}: {what}")
 
 
@@ -140,13 +140,13 @@ class Extra(BaseModel):
     model: Annotated[str, Field(min_length=1)] | None = None
 
 
-class Row(BaseModel):
+class TraceRow(BaseModel):
     """A request. Fields that say nothing about when, where and how long are passed over."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
     line: int = 0
-    input_length: Tokens
-    output_length: Tokens
+    input_length: TokenCount
+    output_length: TokenCount
     timestamp: Milliseconds | None = None
     delay: Milliseconds | None = None
     hash_ids: tuple[int, ...] = ()
@@ -157,7 +157,7 @@ class Row(BaseModel):
     payload: Any = None
     tools: Any = None
 
-    @field_validator(*TEXTS)
+    @field_validator(*_TEXTS)
     @classmethod
     def refuse_texts(cls, value: object) -> object:
         """Texts cannot be sent: sessions are lengths."""
@@ -170,7 +170,7 @@ class Row(BaseModel):
         return self.extra.model
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[TraceRow]:
     """The lines of a file but the empty ones. Raises TraceError for the first that is broken, OSError."""
     with path.open("rb") as file:
         for number, text in enumerate(file, start=1):
@@ -178,9 +178,9 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield _row(path, number, text)
 
 
-def _row(path: Path, number: int, text: bytes) -> Row:
+def _row(path: Path, number: int, text: bytes) -> TraceRow:
     try:
-        row = Row.model_validate_json(text)
+        row = TraceRow.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))

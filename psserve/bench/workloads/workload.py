@@ -57,7 +57,7 @@ class Length:
         return f"{self.low:g}" if self.low == self.high else f"{self.low:g}-{self.high:g}"
 
 
-KINDS = ("round-robin", "random", "zipf")
+_KINDS = ("round-robin", "random", "zipf")
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Order:
             if not 0 <= exponent <= 10:
                 raise UsageError(f"--order {text}: the exponent must be a number from 0 to 10")
             return cls("zipf", exponent)
-        if text in KINDS:
+        if text in _KINDS:
             return cls(text)  # type: ignore[arg-type] # it is one of them
         names = tuple(name.strip() for name in text.split(","))
         if not all(names):
-            raise UsageError(f"--order {text}: give {', '.join(KINDS)}, or modules, as in math,code,math")
+            raise UsageError(f"--order {text}: give {', '.join(_KINDS)}, or modules, as in math,code,math")
         return cls("list", names=names)
 
     def check(self, modules: Sequence[str]) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from psserve.bench.compare.plan import Plan, loads_of, numbers
-from psserve.bench.compare.store import Store, saved_arguments
+from psserve.bench.compare.store import ComparisonFolder, saved_arguments
 from psserve.bench.compare.systems import started_names, systems_of
-from psserve.bench.result import Load, append_result
+from psserve.bench.result import LoadLevel, append_result
 from psserve.errors import BenchError, UsageError
 from tests.bench.report.results import line
 
-LOADS = (Load("concurrency", 1), Load("concurrency", 8))
+LOADS = (LoadLevel("concurrency", 1), LoadLevel("concurrency", 8))
 
 
 def test_every_system_has_its_turn_before_the_next_repeat() -> None:
@@ -26,14 +26,14 @@ def test_every_system_has_its_turn_before_the_next_repeat() -> None:
 
 
 def test_a_folder_with_results_is_not_begun_anew(tmp_path: Path) -> None:
-    store = Store.create(tmp_path / "out", ["--repeats", "2"])
+    store = ComparisonFolder.create(tmp_path / "out", ["--repeats", "2"])
     assert store.done() == set()
     append_result(store.results, line("shared", 1, repeat=0))
     append_result(store.results, line("shared", 1, repeat=1, partial=True))
     assert store.done() == {"shared-0"}
     assert saved_arguments(tmp_path / "out") == ["--repeats", "2"]
     with pytest.raises(UsageError, match="--resume"):
-        Store.create(tmp_path / "out", [])
+        ComparisonFolder.create(tmp_path / "out", [])
 
 
 def test_a_folder_without_a_comparison_cannot_be_resumed(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_a_folder_without_a_comparison_cannot_be_resumed(tmp_path: Path) -> None
 
 def test_loads_are_sessions_at_a_time_or_a_rate() -> None:
     assert loads_of("8,1,1", None) == LOADS
-    assert loads_of(None, "0.5") == (Load("rate", 0.5),)
-    assert loads_of(None, None) == (Load("concurrency", 4),)
+    assert loads_of(None, "0.5") == (LoadLevel("rate", 0.5),)
+    assert loads_of(None, None) == (LoadLevel("concurrency", 4),)
     with pytest.raises(UsageError, match="not both"):
         loads_of("1", "1")
 

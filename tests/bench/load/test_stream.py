@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.bench.load.stream import RequestFailed, Streamed, Usage, refusal
+from psserve.bench.load.stream import RequestFailed, Streamed, TokenCounts, refusal_text
 
 
 def event(document: Any) -> bytes:
@@ -47,7 +47,7 @@ def test_borders_of_bytes_do_not_matter(borders: list[int]) -> None:
         streamed.feed(STREAM[begin:end], float(end))
     assert streamed.text == "Zwölf hm apples"
     assert len(streamed.moments) == 3  # the first chunk has no text yet, the last ones no more
-    assert streamed.usage == Usage(prompt=9, cached=4, output=3)
+    assert streamed.usage == TokenCounts(prompt=9, cached=4, output=3)
     assert streamed.ended
 
 
@@ -72,4 +72,4 @@ def test_an_error_event_fails_the_request() -> None:
     ],
 )
 def test_refusals_in_every_form(payload: bytes, said: str) -> None:
-    assert refusal(404, payload) == said
+    assert refusal_text(404, payload) == said

@@ -7,7 +7,7 @@ from typing import Any
 
 from psserve.bench.metrics import summarise
 from psserve.bench.record import RequestRecord, mean_seconds
-from psserve.bench.result import Line, RunFacts, result_line
+from psserve.bench.result import ResultLine, RunFacts, result_line
 from tests.bench.records import record
 
 SPANS = {"prefill": (0.1, 0.4), "transfer": (0.4, 0.5), "decode": (0.5, 1.0)}
@@ -29,7 +29,7 @@ def line(
     concurrency: int = 4,
     modules: Sequence[str] = ("math",),
     **facts: Any,
-) -> Line:
+) -> ResultLine:
     """The line of a run whose sessions take `seconds` each, one after the other."""
     made = requests(seconds)
     told = RunFacts(

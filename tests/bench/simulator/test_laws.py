@@ -14,7 +14,7 @@ from psserve.bench.record import RequestRecord
 from psserve.bench.session import Session
 from psserve.bench.simulator.costs import DecodeCosts, PrefillCosts, TransferCosts
 from psserve.bench.simulator.setup import SYSTEMS, SystemName
-from psserve.bench.simulator.simulation import Outcome, simulate
+from psserve.bench.simulator.simulation import SimulatedRun, simulate
 from tests.bench.simulator.sessions import COSTS, MODULES, agents, one_call, setup
 
 systems = pytest.mark.parametrize("system", SYSTEMS)
@@ -107,7 +107,7 @@ def test_littles_law(system: SystemName) -> None:
     assert mean_number(outcome) == pytest.approx(rate * sum(times) / len(times))
 
 
-def mean_number(outcome: Outcome) -> float:
+def mean_number(outcome: SimulatedRun) -> float:
     changes = [(record.sent_s, 1) for record in outcome.records] + [(record.done_s, -1) for record in outcome.records]
     area, number, before = 0.0, 0, 0.0
     for when, change in sorted(changes):

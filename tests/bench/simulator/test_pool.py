@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psserve.bench.simulator.pool import Context, Lease, Pool
+from psserve.bench.simulator.pool import Lease, Pool, Prefix
 from tests.bench.simulator.page_cache import PageCache
 
 SIZES = (2, 1)
 SHARED = sum(SIZES)
 contexts = st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 4)).map(
-    lambda names: Context(tuple((names[: end + 1], SIZES[end]) for end in range(2)), f"session {names}")
+    lambda names: Prefix(tuple((names[: end + 1], SIZES[end]) for end in range(2)), f"session {names}")
 )
 
 
-def pages_of(context: Context, pages: int) -> list[int]:
+def pages_of(context: Prefix, pages: int) -> list[int]:
     named: list[object] = [(key, index) for key, size in context.shared for index in range(size)]
     named += [(context.branch, index) for index in range(pages - len(named))]
     return [hash(name) for name in named]
@@ -24,9 +24,9 @@ def pages_of(context: Context, pages: int) -> list[int]:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(contexts, st.integers(1, 3)), max_size=60), st.integers(12, 40))
-def test_it_hits_and_evicts_page_for_page_as_a_tree_of_pages(history: list[tuple[Context, int]], capacity: int) -> None:
+def test_it_hits_and_evicts_page_for_page_as_a_tree_of_pages(history: list[tuple[Prefix, int]], capacity: int) -> None:
     pool, tree = Pool(capacity), PageCache(capacity)
-    lengths: dict[Context, int] = {}
+    lengths: dict[Prefix, int] = {}
     for context, more in history:
         pages = lengths[context] = min(12, lengths.get(context, SHARED) + more)
         lease = pool.take(context, pages, pages)
@@ -44,7 +44,7 @@ requests = st.tuples(contexts, st.integers(1, 20), st.integers(0, 3), st.integer
 @settings(deadline=None)
 @given(st.lists(requests, max_size=60), st.integers(24, 48))
 def test_pages_are_free_cached_or_owned_and_none_is_lost(
-    history: list[tuple[Context, int, int, int]], capacity: int
+    history: list[tuple[Prefix, int, int, int]], capacity: int
 ) -> None:
     pool = Pool(capacity)
     running: list[tuple[Lease, int]] = []
@@ -68,17 +68,17 @@ def test_pages_are_free_cached_or_owned_and_none_is_lost(
 
 def test_what_a_request_uses_is_not_evicted() -> None:
     pool = Pool(10)
-    context = Context((("system", 2),), "session")
+    context = Prefix((("system", 2),), "session")
     first = pool.take(context, 6, 6)
     assert first is not None
     pool.store(first, 6)
-    assert pool.take(Context((), "another"), 5, 5) is None
+    assert pool.take(Prefix((), "another"), 5, 5) is None
     assert pool.match(context, 6) == 6
 
 
 def test_more_than_the_pool_is_an_error() -> None:
     with pytest.raises(ValueError, match="11 pages in a pool of 10"):
-        Pool(10).take(Context((("system", 2),), "session"), 11, 11)
+        Pool(10).take(Prefix((("system", 2),), "session"), 11, 11)
 
 
 def pages_of_prompt(prompt: tuple[int, ...]) -> list[int]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.record import RunHeader, write_records
-from psserve.bench.result import Line
+from psserve.bench.result import ResultLine
 from psserve.bench.session import Session
 from psserve.bench.simulator.line import line_of
 from psserve.bench.simulator.simulation import FleetLoad, simulate, simulate_cells
@@ -40,12 +40,12 @@ def lengths(session: Session) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Line]]:
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ResultLine]]:
     folder = tmp_path_factory.mktemp("comparison")
     return folder, list(runs(folder))
 
 
-def runs(folder: Path) -> Iterator[Line]:
+def runs(folder: Path) -> Iterator[ResultLine]:
     made = setup("disaggregated", kv_tokens=12_500, reserved_tokens=512, chunk=2_048, cores=2)
     for concurrency in (1, 3):
         choice = WorkloadChoice(preset="react", changes={"scale": 0.2})
@@ -59,7 +59,7 @@ def runs(folder: Path) -> Iterator[Line]:
 RESOURCES = Resources(kv_tokens=100_000, cores={"disaggregated": 2}, chunk=2_048)
 
 
-def test_a_run_that_is_simulated_again_has_nearly_the_same_figures(comparison: tuple[Path, list[Line]]) -> None:
+def test_a_run_that_is_simulated_again_has_nearly_the_same_figures(comparison: tuple[Path, list[ResultLine]]) -> None:
     folder, lines = comparison
     rows = validate(lines, folder, RESOURCES)
     assert [row["concurrency"] for row in rows] == [1, 3]
@@ -67,7 +67,7 @@ def test_a_run_that_is_simulated_again_has_nearly_the_same_figures(comparison: t
         assert all(abs(row[name]["error_pct"]) < 5 for name in ("sessions_per_s", "p50_session_s", "p95_session_s"))
 
 
-def test_without_a_quiet_run_there_is_nothing_to_calibrate_by(comparison: tuple[Path, list[Line]]) -> None:
+def test_without_a_quiet_run_there_is_nothing_to_calibrate_by(comparison: tuple[Path, list[ResultLine]]) -> None:
     folder, lines = comparison
     with pytest.raises(BenchError, match="no run with one session at a time"):
         validate(lines[1:], folder, RESOURCES)

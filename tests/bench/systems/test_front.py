@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from psserve.bench.systems.front import Route, application
+from psserve.bench.systems.front import ModuleRoute, application
 
 
 class Worker:
@@ -43,8 +43,8 @@ async def front(prefill: Worker, decode: Worker) -> AsyncIterator[TestClient[Any
     """A client of the front: `math` is a pair, `code` is served by the second server alone."""
     async with prefill.served() as prefill_url, decode.served() as url:
         routes = {
-            "math": Route(url, None, prefill_url, "127.0.0.1", 4321),
-            "code": Route(url, model="base:code"),
+            "math": ModuleRoute(url, None, prefill_url, "127.0.0.1", 4321),
+            "code": ModuleRoute(url, model="base:code"),
         }
         async with TestClient(TestServer(application(routes))) as client:
             yield client

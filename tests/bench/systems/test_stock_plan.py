@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from psserve.bench.systems.fleet import fleet_settings
-from psserve.bench.systems.front import Route
+from psserve.bench.systems.front import ModuleRoute
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import running_system
 from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner
@@ -27,7 +27,9 @@ def spec_of(tmp_path: Path, **changes: object) -> SystemSpec:
     return SystemSpec(**given)  # type: ignore[arg-type]
 
 
-def planned(name: str, spec: SystemSpec, machine: Machine | None = None) -> tuple[StockPlanner, Mapping[str, Route]]:
+def planned(
+    name: str, spec: SystemSpec, machine: Machine | None = None
+) -> tuple[StockPlanner, Mapping[str, ModuleRoute]]:
     kind = STOCK_KINDS[name]
     machine = machine or (TWO_GPUS if name == "lora" else CPU)
     base, folder = FakeBase(spec.zoo / "base"), spec.zoo
