@@ -1,6 +1,6 @@
 """The context of one session as it is sent: chat messages, or token ids.
 
-For messages one must know how long texts and the chat template are in tokens: `calibrate` asks what the server counts.
+How long texts and the chat template are in tokens, which messages need, `measure_chat_sizes` learns from the server.
 """
 
 from __future__ import annotations

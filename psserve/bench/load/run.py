@@ -89,7 +89,7 @@ async def _prepare(
     options: LoadOptions,
     tokenizer: TokenizedTexts | None,
 ) -> ChatSizes | None:
-    """Check what can be checked before; None where lengths need no sizes."""
+    """Check what can be checked before; None where lengths need no measuring."""
     await check_endpoints(http, endpoints, endpoints)
     if options.api == "completions":
         return None

@@ -1,7 +1,7 @@
 """The report's words and tables, as text: the page and the Markdown file say the same.
 
 `notes` are what a reader must know before believing the figures: what was not whole, not clean, or not measured at all;
-`facts` and `server_settings` are on what and how the runs were made.
+`run_facts` and `server_settings` are on what and how the runs were made.
 """
 
 from __future__ import annotations
