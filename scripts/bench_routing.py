@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from psserve.bench.session import Call, Session, Step
 from psserve.bench.simulator.costs import Costs, DecodeCosts, PrefillCosts, TransferCosts
 from psserve.bench.simulator.setup import Setup
-from psserve.bench.simulator.simulation import Outcome, simulate
+from psserve.bench.simulator.simulation import SimulatedRun, simulate
 from psserve.contracts.router_config import POLICIES, PolicyName
 from psserve.router.placement.prompt_key import TextKeys
 from psserve.router.policies import Request, make_policy
@@ -114,7 +114,7 @@ def make_sessions(case: Case) -> Iterator[Session]:
         yield Session(f"session-{number}", f"system-{kind}", systems[kind], steps, start_s)
 
 
-def run(case: Case, policy: PolicyName, servers: int = SERVERS, costs: Costs = COSTS) -> Outcome:
+def run(case: Case, policy: PolicyName, servers: int = SERVERS, costs: Costs = COSTS) -> SimulatedRun:
     """One policy on one case."""
     setup = Setup(
         system="shared",
@@ -135,7 +135,7 @@ def oracle_tokens(case: Case) -> int:
     return run(replace(case, kv_tokens=ROOM), "prefix", servers=1, costs=FREE).counters.cached_tokens
 
 
-def figures(outcome: Outcome, oracle: int) -> dict[str, Any]:
+def figures(outcome: SimulatedRun, oracle: int) -> dict[str, Any]:
     """Of one run. Imbalance is the largest busy time over the mean: 1 is even."""
     counters, busy_s = outcome.counters, outcome.busy_s[:SERVERS]
     waits_s = [record.spans["prefill"][1] - record.sent_s for record in outcome.records]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from psserve.bench.simulator.simulation import Outcome
+from psserve.bench.simulator.simulation import SimulatedRun
 from psserve.contracts.router_config import PolicyName
 from scripts.bench_routing import SERVERS, Case, figures, make_sessions, oracle_tokens, run
 
@@ -17,29 +17,29 @@ def oracle() -> int:
 
 
 @pytest.fixture(scope="module")
-def prefix() -> Outcome:
+def prefix() -> SimulatedRun:
     return run(QUICK, "prefix")
 
 
-def busy_s(outcome: Outcome) -> float:
+def busy_s(outcome: SimulatedRun) -> float:
     return sum(outcome.busy_s[:SERVERS])
 
 
-def test_prefix_routing_gets_nearly_all_hits_that_an_oracle_gets(prefix: Outcome, oracle: int) -> None:
+def test_prefix_routing_gets_nearly_all_hits_that_an_oracle_gets(prefix: SimulatedRun, oracle: int) -> None:
     assert prefix.counters.cached_tokens / oracle >= 0.95
 
 
-def test_prefix_routing_keeps_servers_evenly_busy(prefix: Outcome, oracle: int) -> None:
+def test_prefix_routing_keeps_servers_evenly_busy(prefix: SimulatedRun, oracle: int) -> None:
     assert figures(prefix, oracle)["imbalance"] <= 1.3
 
 
-def test_prefix_routing_beats_policies_that_do_not_look(prefix: Outcome) -> None:
+def test_prefix_routing_beats_policies_that_do_not_look(prefix: SimulatedRun) -> None:
     blind = run(QUICK, "round-robin")
     assert prefix.counters.cached_tokens > 1.05 * blind.counters.cached_tokens
     assert busy_s(prefix) < 0.6 * busy_s(blind)
 
 
-def test_a_replay_is_the_same_every_time(prefix: Outcome) -> None:
+def test_a_replay_is_the_same_every_time(prefix: SimulatedRun) -> None:
     assert run(QUICK, "prefix") == prefix
 
 
