@@ -128,7 +128,10 @@ class FakeSupply:
         )
 
     def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
-        if reason := self._read()[checkpoint.module].get("unmade"):
+        offer = self._read()[checkpoint.module]
+        if "takes_s" in offer:
+            return ("sleep", str(offer["takes_s"]))
+        if reason := offer.get("unmade"):
             return ("sh", "-c", f"mkdir -p {checkpoint.path}; echo start >&2; echo '{reason}' >&2; exit 1")
         return ("mkdir", "-p", str(checkpoint.path))
 

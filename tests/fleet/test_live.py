@@ -260,6 +260,22 @@ def test_fleet_that_is_stopped_in_a_change_ends_the_newcomer_too(
     fleet.until_all_gone()
 
 
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_checkpoint_in_the_making_ends_with_the_supervisor(
+    running: FakeFleet, helper: ThreadPoolExecutor, end: signal.Signals
+) -> None:
+    fleet = running
+    before = fleet.processes()
+    fleet.offer(a=A, b=B, c=C | {"takes_s": 600})
+    change = helper.submit(fleet.ask, "add", "c")
+    fleet.until(lambda: len(fleet.processes() - before) == 1)
+    assert fleet.supervisor is not None
+    fleet.supervisor.send_signal(end)
+    with pytest.raises(FleetError, match=r"the fleet is being stopped|ended before the change was made"):
+        change.result(WAIT_S)
+    fleet.until_all_gone()
+
+
 def test_what_a_killed_supervisor_left_goes_with_the_next_command(running: FakeFleet) -> None:
     fleet = running
     assert fleet.supervisor is not None

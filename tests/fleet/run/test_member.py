@@ -119,3 +119,27 @@ async def test_dead_process_is_not_ready_whatever_the_router_says(member: Member
     member.plan_restart()
     await member.observe("ready", None)
     assert member.state == "restarting"
+
+
+async def test_what_gets_no_new_requests_is_not_ready_again(member: Member) -> None:
+    member.start("k")
+    member.state = "draining"
+    with socket.create_server((member.spec.host, member.spec.port)):
+        await member.observe("ready", None)
+    assert member.state == "draining"
+
+
+async def test_a_process_that_ends_while_its_port_is_tried_is_not_ready(
+    member: Member, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member.start("k")
+
+    def ends(host: str, port: int) -> bool:
+        scripted.code = 1
+        assert member.ended()
+        member.plan_restart()
+        return True
+
+    monkeypatch.setattr("psserve.fleet.run.member.listens", ends)
+    await member.observe("ready", None)
+    assert member.state == "restarting"
