@@ -18,15 +18,9 @@ from psserve.contracts.tables import Metavar, SettingsTable
 from psserve.errors import UsageError
 
 PolicyName = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
-
-
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
-
-
 WorkerRole = Literal["prefill", "decode"]
 LogFormat = Literal["text", "json"]
-
-
 Version = Annotated[int, Field(ge=1, validation_alias=AliasChoices("version", "edition"))]
 """Of a module's weights. Files may also call it `edition`, as older ones do."""
 
