@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from psserve.engine import plugin
+from psserve.engine.handover import sglang
 from psserve.engine.settings import NegativeControl, Role, Settings
 
 
@@ -36,3 +38,10 @@ def test_a_tree_is_checked_where_that_is_asked_for(role: Role) -> None:
 
 def test_a_stock_server_is_not_checked() -> None:
     assert targets(Role.STOCK, check_purity=True) == targets(Role.STOCK)
+
+
+def test_functions_that_are_called_are_built_on_too_but_not_by_a_stock_server() -> None:
+    for role in Role:
+        built_on = plugin.targets(Settings(role, False, NegativeControl.NONE), ())
+        assert (set(sglang.CALLED) <= built_on) is (role is not Role.STOCK)
+        assert set(sglang.CALLED_ON_CPU) <= built_on or torch.cuda.is_available()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from psserve import torchvision_ops
+from psserve.engine import plugin, worker
 from psserve.engine.worker import main, with_key
+from psserve.errors import UsageError
 
 
 def test_a_users_mistake_gives_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,3 +47,16 @@ def test_the_key_is_taken_out_of_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PSSERVE_WORKER_KEY", "secret")
     assert with_key(["--port", "1"]) == ["--port", "1", "--api-key", "secret"]
     assert with_key(["--port", "1"]) == ["--port", "1"]
+
+
+def test_what_sglang_made_of_the_line_is_checked_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torchvision_ops.declare_missing()
+    from sglang.srt import plugins, server_args
+
+    read = SimpleNamespace(disaggregation_mode="prefill")
+    monkeypatch.setattr(plugins, "load_plugins", lambda: None)
+    monkeypatch.setattr(server_args, "prepare_server_args", lambda arguments: read)
+    monkeypatch.setattr(plugin, "loaded", True)
+    monkeypatch.setenv("PSSERVE_ROLE", "decode")
+    with pytest.raises(UsageError, match="as those of a prefill server"):
+        worker.serve([])
