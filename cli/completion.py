@@ -32,14 +32,14 @@ def complete_module(ctx: click.Context, parameter: click.Parameter, incomplete: 
     """Names of the zoo's modules that start with `incomplete`."""
     given = ctx.params.get(parameter.name or "") or ()
     already = given if isinstance(given, tuple) else ()
-    return [name for name in module_names(zoo_of(ctx)) if name.startswith(incomplete) and name not in already]
+    return [name for name in zoo_module_names(zoo_of(ctx)) if name.startswith(incomplete) and name not in already]
 
 
 def complete_log(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names that `psserve logs` takes: of processes that have a log, and of modules."""
     zoo = zoo_of(ctx)
     processes = sorted(path.name.removesuffix(".log") for path in zoo.glob(".run/logs/*.log"))
-    return [name for name in (*processes, *module_names(zoo)) if name.startswith(incomplete)]
+    return [name for name in (*processes, *zoo_module_names(zoo)) if name.startswith(incomplete)]
 
 
 def zoo_of(ctx: click.Context) -> Path:
@@ -47,6 +47,6 @@ def zoo_of(ctx: click.Context) -> Path:
     return Path(ctx.params.get("zoo_dir") or os.environ.get("PSSERVE_ZOO") or "model_zoo")
 
 
-def module_names(zoo: Path) -> list[str]:
+def zoo_module_names(zoo: Path) -> list[str]:
     """Directories that hold a module; no manifest is opened."""
     return sorted(path.parent.name for path in zoo.glob("modules/*/module.toml"))

@@ -128,9 +128,9 @@ def show_scores(results: list[dict[str, Any]], scorer_name: str, as_json: bool) 
 
 def show_comparison(table: dict[str, Any], out: Path | None, as_json: bool) -> None:
     """Markdown or JSON on stdout; with `out`, files too."""
-    from psserve.training.accuracy_report import markdown, write_report
+    from psserve.training.accuracy_report import accuracy_markdown, write_accuracy
 
     if out:
-        for path in write_report(table, out):
+        for path in write_accuracy(table, out):
             click.echo(f"wrote {path}", err=True)
-    click.echo(json.dumps(table, indent=2) if as_json else markdown(table))
+    click.echo(json.dumps(table, indent=2) if as_json else accuracy_markdown(table))

@@ -58,7 +58,7 @@ def compare(options: argparse.Namespace) -> None:
     from psserve.demo.accuracy import about, accuracy_runs
     from psserve.demo.pool import all_cores
     from psserve.demo.tasks import TASKS
-    from psserve.training.accuracy_report import markdown, write_report
+    from psserve.training.accuracy_report import accuracy_markdown, write_accuracy
     from psserve.training.compare import summary
     from psserve.zoo import Zoo
 
@@ -77,8 +77,8 @@ def compare(options: argparse.Namespace) -> None:
         path, name = trained_base(options.work, config), f"accuracy-{machine}"
         told = {"machine": machine, "base": config.shape}
     table = summary(accuracy_runs(path, options.work, config, options.seeds, note, processes))
-    write_report(table | told, options.out, name)
-    print(markdown(table))
+    write_accuracy(table | told, options.out, name)
+    print(accuracy_markdown(table))
 
 
 def committed() -> DemoConfig:

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     from psserve.demo.tasks.corpus import described_code, retold_problem, told_call
     from psserve.training.answers import zoo_answerer
     from psserve.training.batched_reference import generate_batch
-    from psserve.training.tokenization import encode
+    from psserve.training.tokenization import token_ids
     from psserve.zoo import Zoo
 
     try:
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     for make in (retold_problem, told_call, described_code):
         rng = random.Random(f"reading test {make.__name__}")  # not the corpus's seed: its texts are others
         texts = [make(rng).rpartition(REPLY) for _ in range(options.items)]
-        prompts = [encode(base.tokenizer, before + REPLY) for before, _, _ in texts]
+        prompts = [token_ids(base.tokenizer, before + REPLY) for before, _, _ in texts]
         answers = generate_batch(*base.pair, prompts, LONGEST, stop_ids=base.stop_ids)
         told = [base.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
         right = sum(text == wanted.partition(END)[0] for text, (_, _, wanted) in zip(told, texts, strict=True))

@@ -11,7 +11,7 @@ import pytest
 from psserve.demo.accuracy import about
 from psserve.demo.demo_zoo import DemoConfig
 from psserve.demo.tasks import TASKS, held_out_items
-from psserve.training.accuracy_report import markdown
+from psserve.training.accuracy_report import accuracy_markdown
 from psserve.training.answers import zoo_answerer
 from psserve.training.evaluate import evaluate
 from psserve.training.scorers import SCORERS
@@ -63,7 +63,7 @@ def test_the_accuracy_table_is_of_this_zoo(zoo: Zoo) -> None:
     table = json.loads((RESULTS / "accuracy.json").read_text())
     assert (table["seeds"], set(table["tasks"])) == (3, set(TASKS))
     assert table | about(DemoConfig(), zoo.base.fingerprint) == table
-    assert (RESULTS / "accuracy.md").read_text() == markdown(table)
+    assert (RESULTS / "accuracy.md").read_text() == accuracy_markdown(table)
     for name in TASKS:
         (evaluation,) = zoo.module(name).evaluations
         assert table["tasks"][name]["runs"][0]["prefillshare"] == evaluation.right / evaluation.items

@@ -13,11 +13,11 @@ from psserve.demo.pool import progress_in, side_by_side
 from psserve.demo.tasks import TASKS, Task, held_out_items, training_items
 from psserve.errors import TrainingError
 from psserve.training.answers import Answerer, pair_answerer
-from psserve.training.compare import ENDS, SHARES, TRAINED, Contest, TaskAccuracy, compare
+from psserve.training.compare import ENDS, SHARES, TRAINED, Contest, TaskAccuracy, compare_fine_tunes
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.data import write_conversations
 from psserve.training.finetune import finetune
-from psserve.training.reference import Pair, load_pair
+from psserve.training.reference import ModelPair, load_pair
 from psserve.training.run_folder import RunFolder
 from psserve.training.scorers import SCORERS
 from psserve.zoo import Zoo
@@ -32,7 +32,7 @@ _RESULT = TypeAdapter(TaskAccuracy)
 
 
 @dataclass(frozen=True)
-class Job:
+class TaskRun:
     """One cell of the table: a task with a seed. All its files are in `work`."""
 
     base: Path
@@ -68,7 +68,7 @@ def accuracy_runs(
     `processes` share the machine's cores.
     """
     jobs = [
-        Job(base, task, work / f"seed-{seed}" / task, replace(config, seed=seed), seed == seeds[0])
+        TaskRun(base, task, work / f"seed-{seed}" / task, replace(config, seed=seed), seed == seeds[0])
         for seed in seeds
         for task in config.tasks
     ]
@@ -103,7 +103,7 @@ def check_work(work: Path, made_of: str) -> None:
     write_atomically(path, made_of.encode())
 
 
-def run_job(job: Job) -> TaskAccuracy:
+def run_job(job: TaskRun) -> TaskAccuracy:
     """Train and compare, unless it was done before."""
     if job.result.exists():
         return _RESULT.validate_json(job.result.read_bytes())
@@ -114,7 +114,7 @@ def run_job(job: Job) -> TaskAccuracy:
     return result
 
 
-def train_and_compare(job: Job) -> TaskAccuracy:
+def train_and_compare(job: TaskRun) -> TaskAccuracy:
     """One cell of the table."""
     path = job.work / "zoo"
     zoo = Zoo.open(path) if path.exists() else Zoo.create(path, job.base.resolve(), BASE_NAME)
@@ -123,7 +123,7 @@ def train_and_compare(job: Job) -> TaskAccuracy:
     return compare_task(zoo, task, job)
 
 
-def train_all(zoo: Zoo, task: Task, job: Job) -> None:
+def train_all(zoo: Zoo, task: Task, job: TaskRun) -> None:
     """Train what is not there yet: one module in each way."""
     trained = {module.name for module in zoo.modules()}
     write_conversations(
@@ -134,7 +134,7 @@ def train_all(zoo: Zoo, task: Task, job: Job) -> None:
             finetune(zoo, run_config(row, task, job))
 
 
-def run_config(row: str, task: Task, job: Job) -> FinetuneConfig:
+def run_config(row: str, task: Task, job: TaskRun) -> FinetuneConfig:
     """The run that makes the module of a row: data, seed, steps and batch are the same for all rows."""
     folder = RunFolder(job.work / "runs" / row)
     options = replace(
@@ -151,17 +151,17 @@ def run_config(row: str, task: Task, job: Job) -> FinetuneConfig:
     return options
 
 
-def compare_task(zoo: Zoo, task: Task, job: Job) -> TaskAccuracy:
+def compare_task(zoo: Zoo, task: Task, job: TaskRun) -> TaskAccuracy:
     """The held-out items are the same for every seed."""
     base = load_pair(zoo, "full").base
     models = {row: load_pair(zoo, row).module for row in job.rows}
     items = held_out_items(task.name, job.config.test_items)
 
-    def make(pair: Pair, share: float) -> Answerer:
+    def make(pair: ModelPair, share: float) -> Answerer:
         return pair_answerer(zoo, pair, base_share=share)
 
     scorer = SCORERS[task.scorer]
     contest = Contest(
         base, models["full"], models["prefillshare"], items, scorer, task.longest_answer, models.get("lora")
     )
-    return compare(contest, make, job.shares)
+    return compare_fine_tunes(contest, make, job.shares)

@@ -17,14 +17,14 @@ import torch
 
 from psserve import torchvision_ops
 from psserve.demo.pool import all_cores, progress_in, side_by_side
-from psserve.demo.pretrain import PretrainConfig, Progress, fast_dtype, pretrain
+from psserve.demo.pretrain import PretrainConfig, StepStats, fast_dtype, pretrain
 from psserve.demo.pretrain_state import StateFile
 from psserve.demo.tasks import TASKS, Task, conversations, example_requests, held_out_items, training_items
 from psserve.demo.tasks.corpus import corpus, reading, repetitions
-from psserve.demo.tasks.tokenizer import render, write_tokenizer
+from psserve.demo.tasks.tokenizer import render_text, write_demo_tokenizer
 from psserve.errors import ZooError
 from psserve.training.data import write_conversations
-from psserve.training.tokenization import pack
+from psserve.training.tokenization import pretraining_blocks
 from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import hash_bytes
 
@@ -111,7 +111,7 @@ def make_base(directory: Path, config: DemoConfig, note: Note, work: Path) -> No
     """
     directory.mkdir(parents=True)
     note("tokenizer: training")
-    write_tokenizer(directory, tokenizer_texts(config), CONTEXT_LENGTH)
+    write_demo_tokenizer(directory, tokenizer_texts(config), CONTEXT_LENGTH)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     torch.manual_seed(config.seed)
     model = Qwen3ForCausalLM(model_config(tokenizer, config.shape)).float()
@@ -127,13 +127,15 @@ def make_base(directory: Path, config: DemoConfig, note: Note, work: Path) -> No
         note(f"base: {texts.__name__}, {phase.steps} steps")
         made_of = hash_bytes(repr([made_of, list(islice(texts(config.seed), 1000)), block, phase]).encode())
         state = StateFile(work / f"base-{texts.__name__}.pt", made_of)
-        pretrain(model, pack(texts(config.seed), tokenizer, block), phase, reporter(note), state)
+        pretrain(model, pretraining_blocks(texts(config.seed), tokenizer, block), phase, reporter(note), state)
     save_base(model, directory)
 
 
 def tokenizer_texts(config: DemoConfig) -> Iterator[str]:
     """The corpus, and for a tenth as many texts each task's answers, whose forms the corpus does not show."""
-    answers = (render(item) for name in TASKS for item in islice(conversations(name), config.tokenizer_texts // 10))
+    answers = (
+        render_text(item) for name in TASKS for item in islice(conversations(name), config.tokenizer_texts // 10)
+    )
     return chain(islice(corpus(config.seed), config.tokenizer_texts), answers)
 
 
@@ -158,10 +160,10 @@ def save_base(model: PreTrainedModel, directory: Path) -> None:
     model.to(torch.float16).save_pretrained(directory)
 
 
-def reporter(note: Note) -> Callable[[Progress], None]:
+def reporter(note: Note) -> Callable[[StepStats], None]:
     """Passes on every two hundredth step."""
 
-    def report(progress: Progress) -> None:
+    def report(progress: StepStats) -> None:
         if progress.step % 200 == 0:
             note(
                 f"base: step {progress.step}, loss {progress.loss:.3f}, {progress.tokens_per_s:,.0f} tokens/s, "

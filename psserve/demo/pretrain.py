@@ -49,7 +49,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepStats:
     """What a step did: `loss` in nats a token, speed since the beginning."""
 
     step: int
@@ -62,7 +62,7 @@ def pretrain(
     model: PreTrainedModel,
     blocks: Blocks,
     config: PretrainConfig,
-    report: Callable[[Progress], None],
+    report: Callable[[StepStats], None],
     state: StateFile | None = None,
 ) -> list[float]:
     """Train `model` (float32) in place on blocks of equal length, and return each step's loss.
@@ -92,7 +92,7 @@ def pretrain(
         losses.append(loss.item())
         tokens += batch.numel()
         passed = time.monotonic() - begin
-        report(Progress(step, losses[-1], tokens / passed, passed / (step - done) * (config.steps - step)))
+        report(StepStats(step, losses[-1], tokens / passed, passed / (step - done) * (config.steps - step)))
         if state and (step % SAVE_EVERY == 0 or step == config.steps):
             state.save(model, optimizer, schedule, losses)
     model.eval()

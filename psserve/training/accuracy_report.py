@@ -18,18 +18,18 @@ LABELS = {
 }
 
 
-def write_report(table: dict[str, Any], directory: Path, name: str = "accuracy") -> list[Path]:
+def write_accuracy(table: dict[str, Any], directory: Path, name: str = "accuracy") -> list[Path]:
     """Write NAME.json, NAME.md, NAME.png and NAME.svg; UsageError if matplotlib is missing (before anything else)."""
     figure = draw(table)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.{kind}" for kind in ("json", "md", "png", "svg")]
     paths[0].write_text(json.dumps(table, indent=2) + "\n")
-    paths[1].write_text(markdown(table))
-    save(figure, paths[2], paths[3])
+    paths[1].write_text(accuracy_markdown(table))
+    save_figure(figure, paths[2], paths[3])
     return paths
 
 
-def save(figure: Any, png: Path, svg: Path) -> None:
+def save_figure(figure: Any, png: Path, svg: Path) -> None:
     """Write the figure; the same table gives the same files."""
     from matplotlib import rc_context
 
@@ -38,7 +38,7 @@ def save(figure: Any, png: Path, svg: Path) -> None:
         figure.savefig(svg, metadata={"Date": None})
 
 
-def markdown(table: dict[str, Any]) -> str:
+def accuracy_markdown(table: dict[str, Any]) -> str:
     """Two tables: the rows, and the curves. Percent, with the spread where there is one."""
     tasks = table["tasks"]
     spread = ", ± sample standard deviation; a row without it: one seed" if table["seeds"] > 1 else ""

@@ -12,7 +12,7 @@ from psserve.errors import DataError
 from psserve.training.batched_reference import generate_batch
 from psserve.training.conversation import Conversation
 from psserve.training.hf import AutoTokenizer
-from psserve.training.reference import Pair, in_format, load_pair
+from psserve.training.reference import ModelPair, in_format, load_pair
 from psserve.training.tokenization import prompt_ids
 from psserve.zoo import Zoo
 
@@ -32,7 +32,7 @@ class Answerer(Protocol):
 class ReferenceAnswerer:
     """The reference in batches. `base_share` as in `generate_batch`."""
 
-    pair: Pair
+    pair: ModelPair
     tokenizer: PreTrainedTokenizerBase
     stop_ids: frozenset[int]
     context_length: int
@@ -72,13 +72,13 @@ def zoo_answerer(zoo: Zoo, module_name: str, *, batch_size: int = 64) -> Referen
     return pair_answerer(zoo, load_pair(zoo, module_name), batch_size=batch_size)
 
 
-def pair_answerer(zoo: Zoo, pair: Pair, *, batch_size: int = 64, base_share: float = 1.0) -> ReferenceAnswerer:
+def pair_answerer(zoo: Zoo, pair: ModelPair, *, batch_size: int = 64, base_share: float = 1.0) -> ReferenceAnswerer:
     """The reference for any two models of the zoo's architecture: float32 on CPU, bfloat16 on a GPU."""
     tokenizer = AutoTokenizer.from_pretrained(zoo.base.path, local_files_only=True)
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     stops = {*zoo.base.eos_token_ids, tokenizer.eos_token_id} - {None}
     return ReferenceAnswerer(
-        Pair(*(in_format(model, dtype).to(device) for model in pair)),
+        ModelPair(*(in_format(model, dtype).to(device) for model in pair)),
         tokenizer,
         frozenset(stops),
         zoo.base.context_length,

@@ -22,7 +22,7 @@ STATE_BYTES = 12
 """What a checkpoint holds for each parameter that trains: the weight and two moments, in float32."""
 
 
-def check_base(base: Base) -> None:
+def check_base_unchanged(base: Base) -> None:
     """Raise TrainingError unless the base's files are those that the zoo recorded, to the byte."""
     for file in base.files:
         if hash_file(base.path / file.name) != file.blake3:
@@ -56,7 +56,7 @@ def compact(conversation: Tokenized) -> Tokenized:
     return replace(conversation, input_ids=array("i", conversation.input_ids))
 
 
-def check_space(folder: Path, zoo: Zoo, config: FinetuneConfig) -> None:
+def check_disk_space(folder: Path, zoo: Zoo, config: FinetuneConfig) -> None:
     """Raise TrainingError if the disk of `folder` cannot take the run, or that of the zoo the module.
 
     A run is two checkpoints (the older one goes when the newer one is complete), and the module.

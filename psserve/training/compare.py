@@ -24,7 +24,7 @@ from psserve.training.answers import Answerer, pair_answerer
 from psserve.training.conversation import Conversation
 from psserve.training.evaluate import evaluate
 from psserve.training.hf import PreTrainedModel
-from psserve.training.reference import Pair, load_model, load_pair
+from psserve.training.reference import ModelPair, load_model, load_pair
 from psserve.training.scorers import Scorer
 from psserve.zoo import Zoo
 from psserve.zoo.adding.incoming import read_training
@@ -41,7 +41,7 @@ TRAINED = ("full", "prefillshare")
 
 Key = TypeVar("Key", str, int)
 
-MakeAnswerer = Callable[[Pair, float], Answerer]
+MakeAnswerer = Callable[[ModelPair, float], Answerer]
 """(the two models, share of the base's KV from 0 to 1) -> what answers."""
 
 
@@ -74,11 +74,11 @@ class TaskAccuracy:
         return rows if self.lora is None else rows | {"lora": self.lora}
 
 
-def compare(contest: Contest, make: MakeAnswerer, shares: Sequence[int] = SHARES) -> TaskAccuracy:
+def compare_fine_tunes(contest: Contest, make: MakeAnswerer, shares: Sequence[int] = SHARES) -> TaskAccuracy:
     """Evaluate the base and both fine-tunes. `shares` must have 0 and 100 in it."""
 
     def accuracy(module: PreTrainedModel, percent: int) -> float:
-        answerer = make(Pair(contest.base, module), percent / 100)
+        answerer = make(ModelPair(contest.base, module), percent / 100)
         return evaluate(answerer, contest.items, contest.scorer, contest.max_tokens).share
 
     curves = {
@@ -107,10 +107,10 @@ def compare_in_zoo(
     base, module = load_pair(zoo, module_name)
     contest = Contest(base, load_model(full), module, items, scorer, max_tokens)
 
-    def make(pair: Pair, share: float) -> Answerer:
+    def make(pair: ModelPair, share: float) -> Answerer:
         return pair_answerer(zoo, pair, batch_size=batch_size, base_share=share)
 
-    return summary([{module_name: compare(contest, make)}])
+    return summary([{module_name: compare_fine_tunes(contest, make)}])
 
 
 def check_same_budget(module: TrainingRecord | None, full: TrainingRecord | None, where: Path) -> None:

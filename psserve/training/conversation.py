@@ -83,7 +83,7 @@ class Message(Strict):
         return self
 
 
-class Function(Strict):
+class ToolFunction(Strict):
     name: Text
     description: Text | None = None
     parameters: JsonObject | None = None
@@ -92,7 +92,7 @@ class Function(Strict):
 
 class Tool(Strict):
     type: Literal["function"] = "function"
-    function: Function
+    function: ToolFunction
 
 
 class Line(Strict):

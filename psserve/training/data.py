@@ -11,9 +11,8 @@ from pydantic import ValidationError
 
 from psserve.errors import DataError
 from psserve.training.conversation import Conversation, Line
-from psserve.training.tokenization import tokenize
 
-__all__ = ["Conversation", "read_conversations", "tokenize", "write_conversations"]
+__all__ = ["Conversation", "read_conversations", "write_conversations"]
 
 
 def read_conversations(paths: Sequence[Path]) -> list[Conversation]:
@@ -30,10 +29,10 @@ def read_conversations(paths: Sequence[Path]) -> list[Conversation]:
 def read_file(path: Path) -> list[Conversation]:
     """The conversations of one file; DataError."""
     rows = parquet_rows(path) if path.suffix == ".parquet" else json_lines(path)
-    return [parse(row, where) for where, row in rows]
+    return [parse_row(row, where) for where, row in rows]
 
 
-def parse(row: object, where: str) -> Conversation:
+def parse_row(row: object, where: str) -> Conversation:
     """One row as a conversation; DataError names its place and the first field that is wrong."""
     try:
         return Line.model_validate(row).conversation(where)

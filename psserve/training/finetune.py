@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError
 
 from psserve.errors import TrainingError
-from psserve.training.checks import check_base, check_parallelism, check_space, load_data
+from psserve.training.checks import check_base_unchanged, check_disk_space, check_parallelism, load_data
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
 from psserve.training.models import load_base, new_lora_module, new_module, write_checkpoint
 from psserve.training.progress import RunLog, StopOnSignal, read_metrics
 from psserve.training.record import data_hash, training_record, write_record
-from psserve.training.run_folder import RunFolder, describe
+from psserve.training.run_folder import RunFolder, run_description
 from psserve.training.tokenized import Tokenized
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
@@ -51,16 +51,16 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     complete. An interrupted run (TrainingError) goes on with `resume`, and ends as it would have without interruption.
     Under `accelerate launch` every process calls this; the first one writes.
     """
-    config = replace(config, dtype=arithmetic(config))
+    config = replace(config, dtype=compute_dtype(config))
     folder = RunFolder(config.out or zoo.path / ".training" / config.name)
     replacing = config.overwrite or (config.resume and folder.replaces())
     zoo.check_new(config.name, config.aliases, replacing)
-    check_base(zoo.base)
+    check_base_unchanged(zoo.base)
     check_parallelism()
     conversations = load_data(zoo.base, config)
-    description = describe(config, zoo.base.fingerprint, data_hash(config.data))
+    description = run_description(config, zoo.base.fingerprint, data_hash(config.data))
     folder.check(config, description)
-    check_space(folder.path, zoo, config)
+    check_disk_space(folder.path, zoo, config)
     dtype = getattr(torch, config.dtype)
     base, module = load_models(zoo.base, config, dtype)
 
@@ -71,14 +71,14 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
         folder.prepare(config, description)
     processes.wait_for_everyone()
     if not folder.finished():
-        train(arguments, folder, base if config.method == "cache-conditioned" else None, module, conversations)
+        train_to_end(arguments, folder, base if config.method == "cache-conditioned" else None, module, conversations)
     if processes.is_main_process:
-        publish(zoo, config, folder, str(description["data_hash"]), replacing)
+        add_trained_module(zoo, config, folder, str(description["data_hash"]), replacing)
     processes.wait_for_everyone()
     return result(zoo, config, folder)
 
 
-def arithmetic(config: FinetuneConfig) -> Literal["float32", "bfloat16"]:
+def compute_dtype(config: FinetuneConfig) -> Literal["float32", "bfloat16"]:
     """The type to compute in."""
     if config.dtype != "auto":
         return config.dtype
@@ -95,7 +95,7 @@ def load_models(base: Base, config: FinetuneConfig, dtype: torch.dtype) -> tuple
     return frozen, new_lora_module(frozen, config.lora, share=not split)
 
 
-def train(
+def train_to_end(
     arguments: TrainingArguments,
     folder: RunFolder,
     base: PreTrainedModel | None,
@@ -127,7 +127,7 @@ def disk_full_explained(*directories: Path) -> Iterator[None]:
         raise TrainingError(f"{full[0]}: disk full: make room, then go on with --resume") from error
 
 
-def publish(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, data: str, replacing: bool) -> None:
+def add_trained_module(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, data: str, replacing: bool) -> None:
     """Make the module of the last checkpoint, and add it to the zoo with its training record."""
     steps, loss = outcome(folder)
     if not math.isfinite(loss):

@@ -29,7 +29,7 @@ ProcessLogits = Callable[[Sequence[int], Sequence[int], torch.Tensor], torch.Ten
 
 
 @dataclass(frozen=True)
-class Generation:
+class ReferenceAnswer:
     """The tokens of an answer, each with its log-probability under the unprocessed logits (log_softmax in float32)."""
 
     tokens: list[int]
@@ -43,20 +43,20 @@ class LayerKV(NamedTuple):
     values: torch.Tensor
 
 
-class Pair(NamedTuple):
+class ModelPair(NamedTuple):
     """The two models that answer a request."""
 
     base: PreTrainedModel
     module: PreTrainedModel
 
 
-def load_pair(zoo: Zoo, module_name: str) -> Pair:
+def load_pair(zoo: Zoo, module_name: str) -> ModelPair:
     """Base and module of a zoo, with the types their weights have on disk. The base's own name gives it twice."""
     base = load_model(zoo.base.path)
     if module_name == zoo.base.name:
-        return Pair(base, base)
+        return ModelPair(base, base)
     with tempfile.TemporaryDirectory() as directory:
-        return Pair(base, load_model(materialise(zoo, zoo.module(module_name), Path(directory))))
+        return ModelPair(base, load_model(materialise(zoo, zoo.module(module_name), Path(directory))))
 
 
 def load_model(checkpoint: Path) -> PreTrainedModel:
@@ -78,7 +78,7 @@ def in_format(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @torch.inference_mode()
-def generate(
+def reference_answer(
     base: PreTrainedModel,
     module: PreTrainedModel,
     input_ids: Sequence[int],
@@ -86,7 +86,7 @@ def generate(
     *,
     process_logits: ProcessLogits | None = None,
     stop_ids: Collection[int] = (),
-) -> Generation:
+) -> ReferenceAnswer:
     """The greedy answer of `module` over the KV cache of `base`.
 
     Ends after `max_new_tokens`, or with the first token of `stop_ids`, which is part of the result. ValueError for an
@@ -96,7 +96,7 @@ def generate(
         raise ValueError("an empty prompt has no answer")
     cache = prefill(base, base_part(input_ids))
     (last,) = module_part(input_ids)
-    answer = Generation([], [])
+    answer = ReferenceAnswer([], [])
     while len(answer.tokens) < max_new_tokens:
         logits = module(as_batch(module, [last]), past_key_values=cache, use_cache=True).logits[0, -1].float()
         wanted = process_logits(input_ids, answer.tokens, logits.clone()) if process_logits else logits

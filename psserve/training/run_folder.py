@@ -91,7 +91,7 @@ class RunFolder:
         """Make the folder, empty but for run.json; to resume, drop what a killed run left half-written."""
         if config.resume:
             for checkpoint in self.checkpoints.glob("checkpoint-*"):
-                if not complete(checkpoint):
+                if not is_complete(checkpoint):
                     shutil.rmtree(checkpoint)
             return
         shutil.rmtree(self.path, ignore_errors=True)
@@ -100,7 +100,7 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
-        found = [path for path in self.checkpoints.glob("checkpoint-*") if complete(path)]
+        found = [path for path in self.checkpoints.glob("checkpoint-*") if is_complete(path)]
         return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
     def finished(self) -> bool:
@@ -122,12 +122,12 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def complete(checkpoint: Path) -> bool:
+def is_complete(checkpoint: Path) -> bool:
     """Whether the Trainer wrote all of it."""
     return (checkpoint / TRAINER_STATE).exists()
 
 
-def describe(config: FinetuneConfig, base_fingerprint: str, data_hash: str) -> Description:
+def run_description(config: FinetuneConfig, base_fingerprint: str, data_hash: str) -> Description:
     """All that decides the weights of a run; `config` with its type of arithmetic chosen."""
     return {
         "name": config.name,

@@ -69,7 +69,7 @@ def exact(item: Conversation, answer: str) -> bool:
     return answer.strip() == reference_text(item).strip()
 
 
-def number(item: Conversation, answer: str) -> bool:
+def same_number(item: Conversation, answer: str) -> bool:
     """The same final number. Where the reference marks it with `####`, the answer must too."""
     reference = reference_text(item)
     marked = MARKED_NUMBER.search(reference) is not None
@@ -110,7 +110,7 @@ def parse_calls(text: str) -> list[str] | None:
 
 SCORERS = {
     "exact": Scorer(exact, reference_text, "a reference answer"),
-    "number": Scorer(number, lambda item: NUMBER.search(reference_text(item)), "a number in the reference answer"),
+    "number": Scorer(same_number, lambda item: NUMBER.search(reference_text(item)), "a number in the reference answer"),
     "python": Scorer(python, lambda item: item.tests, "unit tests (the field `tests`)"),
     "tool-call": Scorer(tool_call, lambda item: item.messages[-1].get("tool_calls"), "a tool call as reference answer"),
 }

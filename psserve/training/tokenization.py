@@ -32,16 +32,16 @@ class TurnsRewritten(DataError):
 def tokenize_parts(
     conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Iterator[Tokenized]:
-    """The conversation as `tokenize` has it; one part for each assistant turn where the template asks for that.
+    """As `tokenize_conversation`; in one part for each assistant turn where the template asks for that.
 
     A server that is sent the next request renders the earlier turns anew, so each turn has a prompt of its own then.
     """
     try:
-        yield tokenize(conversation, tokenizer, max_length)
+        yield tokenize_conversation(conversation, tokenizer, max_length)
     except TurnsRewritten:
         for turn in assistant_turns(conversation):
             until = replace(conversation, messages=conversation.messages[: turn + 1])
-            yield tokenize(until, tokenizer, max_length, [turn])
+            yield tokenize_conversation(until, tokenizer, max_length, [turn])
 
 
 def assistant_turns(conversation: Conversation) -> list[int]:
@@ -49,7 +49,7 @@ def assistant_turns(conversation: Conversation) -> list[int]:
     return [turn for turn, message in enumerate(conversation.messages) if message["role"] == "assistant"]
 
 
-def tokenize(
+def tokenize_conversation(
     conversation: Conversation,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
@@ -65,20 +65,20 @@ def tokenize(
     text = ""
     answers: list[tuple[int, int]] = []
     for turn in assistant_turns(conversation) if turns is None else turns:
-        prompt = render(conversation, tokenizer, turn, generate=True)
-        through = render(conversation, tokenizer, turn + 1)
+        prompt = render_messages(conversation, tokenizer, turn, generate=True)
+        through = render_messages(conversation, tokenizer, turn + 1)
         if not through.startswith(prompt):
             raise DataError(f"{where}: messages.{turn}: the chat template does not put the answer after its prompt")
         if not prompt.startswith(text):
             raise TurnsRewritten(f"{where}: messages.{turn}: the chat template renders earlier turns differently here")
-        ids += encode(tokenizer, prompt[len(text) :])
-        if ids != encode(tokenizer, prompt):
+        ids += token_ids(tokenizer, prompt[len(text) :])
+        if ids != token_ids(tokenizer, prompt):
             raise DataError(
                 f"{where}: messages.{turn}: the turn before it ends in characters that the tokenizer joins with the "
                 "template's: strip white space from the answers, or give each turn as a conversation of its own"
             )
         start = len(ids)
-        rest = encode(tokenizer, through[len(prompt) :])
+        rest = token_ids(tokenizer, through[len(prompt) :])
         ids += rest
         answers.append((start, start + length_to_end_of_turn(rest, tokenizer, f"{where}: messages.{turn}")))
         text = through
@@ -92,10 +92,10 @@ def tokenize(
 
 def prompt_ids(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The prompt that asks for the last message: what a server would be sent."""
-    return encode(tokenizer, render(conversation, tokenizer, len(conversation.messages) - 1, generate=True))
+    return token_ids(tokenizer, render_messages(conversation, tokenizer, len(conversation.messages) - 1, generate=True))
 
 
-def render(
+def render_messages(
     conversation: Conversation, tokenizer: PreTrainedTokenizerBase, turns: int, *, generate: bool = False
 ) -> str:
     """The first `turns` messages as text; DataError if there is no chat template or it refuses them."""
@@ -111,7 +111,7 @@ def render(
         raise DataError(f"{conversation.where}: the chat template refuses it: {error}") from None
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of rendered text, which has its special tokens already."""
     return list(tokenizer.encode(text, add_special_tokens=False))
 
@@ -127,11 +127,11 @@ def length_to_end_of_turn(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
     return len(ids) - list(reversed(ids)).index(end)
 
 
-def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[list[int]]:
+def pretraining_blocks(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[list[int]]:
     """Pretraining blocks of exactly `length` tokens: the texts one after another, each ended by the padding token.
 
     The loss is on all tokens. What is left over at the end is dropped.
     """
-    stream = chain.from_iterable([*encode(tokenizer, text), tokenizer.pad_token_id] for text in texts)
+    stream = chain.from_iterable([*token_ids(tokenizer, text), tokenizer.pad_token_id] for text in texts)
     while len(block := list(islice(stream, length))) == length:
         yield block

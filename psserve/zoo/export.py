@@ -14,7 +14,7 @@ from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.adding.storing import write
 from psserve.zoo.disk.manifest import CHUNK, FileRecord
 from psserve.zoo.disk.model import Module, check_files
-from psserve.zoo.disk.progress import SILENT, Progress, reported
+from psserve.zoo.disk.progress import SILENT, Progress, with_progress
 from psserve.zoo.disk.storage import check_space, sync_directory
 from psserve.zoo.stores import checkpoint_files
 from psserve.zoo.zoo import Zoo
@@ -42,7 +42,7 @@ def export_module(zoo: Zoo, module: Module, destination: Path, progress: Progres
             if source.is_relative_to(staging):
                 source.rename(staging / file.name)  # just rebuilt there, and compared
             else:
-                copy(source, staging / file.name, file, progress)
+                copy_verified(source, staging / file.name, file, progress)
         if module.training:
             record = module.training.model_dump_json(indent=2, exclude_none=True).encode()
             write(staging / TRAINING_RECORD, [record])
@@ -62,9 +62,9 @@ def check_destination(zoo: Zoo, destination: Path) -> None:
         raise ZooError(f"{destination}: {what}: choose a directory that is new or empty")
 
 
-def copy(source: Path, destination: Path, file: FileRecord, progress: Progress) -> None:
+def copy_verified(source: Path, destination: Path, file: FileRecord, progress: Progress) -> None:
     """Copy a file, synced to disk; ManifestError if its content is not what was recorded."""
-    if write(destination, reported(blocks(source), progress)).blake3 != file.blake3:
+    if write(destination, with_progress(blocks(source), progress)).blake3 != file.blake3:
         raise ManifestError(f"{source}: changed since it was recorded: restore it (psserve verify checks all files)")
 
 
@@ -90,7 +90,7 @@ def staging_for(destination: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise ZooError(f"{destination}: another command is exporting to it: choose another directory") from None
         try:
-            empty(staging)
+            empty_folder(staging)
             yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -98,7 +98,7 @@ def staging_for(destination: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def empty(directory: Path) -> None:
+def empty_folder(directory: Path) -> None:
     """Delete what is in `directory`."""
     for entry in directory.iterdir():
         if entry.is_dir() and not entry.is_symlink():

@@ -10,7 +10,7 @@ from psserve.errors import ManifestError
 from psserve.zoo.checkpoints.safetensors import Weights
 from psserve.zoo.disk.manifest import FileRecord, hash_bytes, hash_file, new_hash
 from psserve.zoo.disk.model import Base, Module, check_stored
-from psserve.zoo.disk.progress import SILENT, Progress, reported
+from psserve.zoo.disk.progress import SILENT, Progress, with_progress
 from psserve.zoo.disk.storage import check_space, lock, sync_directory
 
 
@@ -49,7 +49,7 @@ def rebuilt_files(base: Base, module: Module, cache: Path, progress: Progress) -
         cache.mkdir(parents=True, exist_ok=True)
         with lock(cache / ".lock"):
             if not has_files(complete, module):
-                empty(cache)
+                remove_rebuilt(cache)
                 rebuild(base, module, complete, progress)
     return files
 
@@ -65,7 +65,7 @@ def has_files(complete: Path, module: Module) -> bool:
     return all(path.is_file() and path.stat().st_size == file.size for file, path in paths.items())
 
 
-def empty(cache: Path) -> None:
+def remove_rebuilt(cache: Path) -> None:
     """Remove what an older version of the module, or a rebuild that was killed, left."""
     for entry in cache.iterdir():
         if entry.is_dir():
@@ -97,7 +97,7 @@ def rebuild_file(module: Module, file: FileRecord, base: Weights, destination: P
     digest = new_hash()
     with stored.open("rb") as reader, destination.open("xb") as writer:
         try:
-            for block in reported(delta.decode(reader, base), progress):
+            for block in with_progress(delta.decode(reader, base), progress):
                 digest.update(block)
                 writer.write(block)
         except delta.DamagedDelta as error:

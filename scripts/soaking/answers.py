@@ -27,7 +27,7 @@ def make_questions(zoo: Zoo, modules: Sequence[str], rng: random.Random) -> list
     """Every prompt for every module. Computes the answers by the reference, in this process."""
     import torch
 
-    from psserve.training.reference import generate, load_pair
+    from psserve.training.reference import load_pair, reference_answer
 
     torch.set_num_threads(1)
     beginnings = [_ids(rng, rng.randrange(20, 160)) for _ in range(BEGINNINGS)]
@@ -36,7 +36,7 @@ def make_questions(zoo: Zoo, modules: Sequence[str], rng: random.Random) -> list
     for module in modules:
         base, decoder = load_pair(zoo, module)
         for prompt in prompts:
-            right = generate(base, decoder, prompt, ANSWER_TOKENS, stop_ids=zoo.base.eos_token_ids)
+            right = reference_answer(base, decoder, prompt, ANSWER_TOKENS, stop_ids=zoo.base.eos_token_ids)
             questions.append(Question(module, prompt, list(right.tokens)))
     return questions
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("accelerate")
 
 import psserve.training.finetune as finetuning
-from psserve.demo.accuracy import Job, accuracy_runs, train_all
+from psserve.demo.accuracy import TaskRun, accuracy_runs, train_all
 from psserve.demo.demo_zoo import BASE_NAME, make_base
 from psserve.demo.tasks import TASKS
 from psserve.errors import TrainingError
@@ -54,7 +54,7 @@ def test_what_an_interrupted_call_has_trained_is_not_trained_again(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zoo = Zoo.create(tmp_path / "zoo", base, BASE_NAME)
-    job = Job(base, "math", tmp_path, CONFIG)
+    job = TaskRun(base, "math", tmp_path, CONFIG)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

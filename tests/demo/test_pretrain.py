@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from psserve.demo.pretrain import PretrainConfig, Progress, fast_dtype, pretrain, rate
+from psserve.demo.pretrain import PretrainConfig, StepStats, fast_dtype, pretrain, rate
 from psserve.demo.pretrain_state import StateFile
 from psserve.zoo.synthetic.zoo import SHAPE, new_model
 
@@ -24,14 +24,14 @@ def blocks() -> Iterator[list[int]]:
 
 
 def run(
-    steps: int, state: StateFile | None = None, report: Callable[[Progress], None] = lambda _: None
-) -> tuple[torch.nn.Module, list[float], list[Progress]]:
+    steps: int, state: StateFile | None = None, report: Callable[[StepStats], None] = lambda _: None
+) -> tuple[torch.nn.Module, list[float], list[StepStats]]:
     """The model, its losses and what was reported; `report` is told, too."""
     torch.manual_seed(0)
     model = copy.deepcopy(new_model("qwen3", SMALL))
-    seen: list[Progress] = []
+    seen: list[StepStats] = []
 
-    def note(progress: Progress) -> None:
+    def note(progress: StepStats) -> None:
         seen.append(progress)
         report(progress)
 
@@ -53,8 +53,8 @@ class Interrupted(Exception):
     """In place of Ctrl-C."""
 
 
-def interrupted_at(step: int) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
+def interrupted_at(step: int) -> Callable[[StepStats], None]:
+    def report(progress: StepStats) -> None:
         if progress.step == step:
             raise Interrupted
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from psserve.training.reference import Generation, ProcessLogits, generate, load_model, load_pair
+from psserve.training.reference import ProcessLogits, ReferenceAnswer, load_model, load_pair, reference_answer
 from psserve.zoo import Zoo
 
 LOGPROB_TOLERANCE = 1e-4
@@ -23,7 +23,7 @@ class Oracle:
         self.zoo = zoo
         self.base = load_model(zoo.base.path)
         self.modules = {module.name: load_pair(zoo, module.name).module for module in zoo.modules()}
-        self._known: dict[tuple[str, tuple[int, ...], int], Generation] = {}
+        self._known: dict[tuple[str, tuple[int, ...], int], ReferenceAnswer] = {}
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -31,7 +31,7 @@ class Oracle:
 
         return AutoTokenizer.from_pretrained(self.zoo.base.path)
 
-    def answer(self, module: str, prompt: Sequence[int], max_tokens: int) -> Generation:
+    def answer(self, module: str, prompt: Sequence[int], max_tokens: int) -> ReferenceAnswer:
         """The greedy answer up to and with the end-of-turn token."""
         key = (module, tuple(prompt), max_tokens)
         if key not in self._known:
@@ -40,9 +40,9 @@ class Oracle:
 
     def processed_answer(
         self, module: str, prompt: Sequence[int], max_tokens: int, process_logits: ProcessLogits | None
-    ) -> Generation:
+    ) -> ReferenceAnswer:
         """Like `answer`, with penalties or a grammar."""
-        return generate(
+        return reference_answer(
             self.base,
             self.modules[module],
             prompt,
@@ -56,19 +56,19 @@ class Oracle:
         ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         return list(ids["input_ids"] if isinstance(ids, Mapping) else ids)
 
-    def check_tokens(self, expected: Generation, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
+    def check_tokens(self, expected: ReferenceAnswer, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
         """Fail unless the very tokens were served, with the reference's log-probabilities."""
         assert list(tokens) == expected.tokens
         assert list(logprobs) == pytest.approx(expected.logprobs, abs=LOGPROB_TOLERANCE)
 
-    def check_choice(self, expected: Generation, choice: Mapping[str, Any]) -> None:
+    def check_choice(self, expected: ReferenceAnswer, choice: Mapping[str, Any]) -> None:
         """The same for a choice of `/v1/completions` with `logprobs` and `return_token_ids`, and for its text."""
         served = choice["logprobs"]
         self.check_tokens(expected, choice["token_ids"], served["token_logprobs"])
         assert served["tokens"] == [self.tokenizer.decode([token]) for token in expected.tokens]
         assert readable(choice["text"]) == self.text(expected)
 
-    def text(self, expected: Generation) -> str:
+    def text(self, expected: ReferenceAnswer) -> str:
         """The answer as a client sees it: without the end-of-turn token, and only what `readable` leaves."""
         return readable(self.tokenizer.decode(expected.tokens, skip_special_tokens=True))
 

@@ -14,7 +14,7 @@ from psserve.bench.record import PHASES
 from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.start import running_system
 from psserve.bench.trace.spans import EXPORT_FILES, with_spans
-from psserve.training.reference import generate
+from psserve.training.reference import reference_answer
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
 from tests.bench.records import record
@@ -30,7 +30,7 @@ def test_a_plain_pair_of_servers_answers_as_the_module_alone(
 ) -> None:
     oracle, zoo = oracle_of("qwen3"), zoo_of("qwen3")
     module, prompt = oracle.modules["alpha"], random_ids(random.Random(3), 200)
-    expected = generate(module, module, prompt, 8, stop_ids=zoo.base.eos_token_ids)
+    expected = reference_answer(module, module, prompt, 8, stop_ids=zoo.base.eos_token_ids)
     spec = SystemSpec(zoo=zoo.path, modules=("alpha",), kv_tokens=16_384, device="cpu", exports=tmp_path)
     body = {"model": "alpha", "prompt": prompt, "max_tokens": 8, "temperature": 0, "logprobs": 1}
     started = time.time()

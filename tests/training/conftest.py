@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from psserve.training.reference import Pair, load_pair
+from psserve.training.reference import ModelPair, load_pair
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
 
@@ -18,12 +18,12 @@ def zoo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def alpha(zoo: Zoo) -> Pair:
+def alpha(zoo: Zoo) -> ModelPair:
     return load_pair(zoo, "alpha")
 
 
 @pytest.fixture(scope="session")
-def beta(zoo: Zoo) -> Pair:
+def beta(zoo: Zoo) -> ModelPair:
     return load_pair(zoo, "beta")
 
 

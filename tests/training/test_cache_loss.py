@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from psserve.training.batch import IGNORED, cache_batch, full_batch
 from psserve.training.cache_loss import OVER_BASE_KV, answer_loss, cache_logits, full_logits, visible
-from psserve.training.reference import Pair
+from psserve.training.reference import ModelPair
 from psserve.training.tokenized import Tokenized
 from tests.training.plain import plain_loss
 
@@ -53,7 +53,7 @@ def fast_loss(base: PreTrainedModel, module: PreTrainedModel, batch: list[Tokeni
     return answer_loss(cache_logits(base, module, packed), packed["labels"]) / packed["labels"].ne(IGNORED).sum()
 
 
-def assert_equal(pair: Pair, batch: list[Tokenized]) -> None:
+def assert_equal(pair: ModelPair, batch: list[Tokenized]) -> None:
     module = trainable(pair.module)
     plain, fast = plain_loss(pair.base, module, batch), fast_loss(pair.base, module, batch)
     assert fast.item() == pytest.approx(plain.item(), abs=1e-5)
@@ -64,7 +64,7 @@ def assert_equal(pair: Pair, batch: list[Tokenized]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_pass_equals_the_plain_path_in_loss_and_gradients(alpha: Pair, case: str) -> None:
+def test_one_pass_equals_the_plain_path_in_loss_and_gradients(alpha: ModelPair, case: str) -> None:
     assert_equal(alpha, conversations(case))
 
 
@@ -77,11 +77,11 @@ def any_conversation(draw: st.DrawFn) -> Tokenized:
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.lists(any_conversation(), min_size=1, max_size=3))
-def test_any_batch_equals_the_plain_path(alpha: Pair, batch: list[Tokenized]) -> None:
+def test_any_batch_equals_the_plain_path(alpha: ModelPair, batch: list[Tokenized]) -> None:
     assert_equal(alpha, batch)
 
 
-def test_gradient_checkpointing_changes_nothing(alpha: Pair) -> None:
+def test_gradient_checkpointing_changes_nothing(alpha: ModelPair) -> None:
     batch = conversations("padded batch")
     module = trainable(alpha.module)
     wanted = gradients(module, fast_loss(alpha.base, module, batch))
@@ -90,7 +90,7 @@ def test_gradient_checkpointing_changes_nothing(alpha: Pair) -> None:
     assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
 
 
-def test_padding_changes_no_gradient_of_the_others(alpha: Pair) -> None:
+def test_padding_changes_no_gradient_of_the_others(alpha: ModelPair) -> None:
     short, long = conversations("one turn")[0], conversation(50, [(30, 50)], seed=9)
     module = trainable(alpha.module)
     labels = cache_batch([short, long])["labels"]
@@ -101,13 +101,13 @@ def test_padding_changes_no_gradient_of_the_others(alpha: Pair) -> None:
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-5)
 
 
-def test_the_base_gets_no_gradient(alpha: Pair) -> None:
+def test_the_base_gets_no_gradient(alpha: ModelPair) -> None:
     base = copy.deepcopy(alpha.base).requires_grad_(True)
     fast_loss(base, trainable(alpha.module), conversations("one turn")).backward()
     assert all(parameter.grad is None for parameter in base.parameters())
 
 
-def test_the_base_matters(alpha: Pair) -> None:
+def test_the_base_matters(alpha: ModelPair) -> None:
     batch = conversations("one turn")
     module = trainable(alpha.module)
     assert fast_loss(alpha.base, module, batch).item() != pytest.approx(
@@ -115,7 +115,7 @@ def test_the_base_matters(alpha: Pair) -> None:
     )
 
 
-def test_over_its_own_cache_a_module_trains_as_in_full_fine_tuning(alpha: Pair) -> None:
+def test_over_its_own_cache_a_module_trains_as_in_full_fine_tuning(alpha: ModelPair) -> None:
     batch = conversations("padded batch")
     module = trainable(alpha.module)
     packed = full_batch(batch)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.training.accuracy_report import markdown, write_report
+from psserve.training.accuracy_report import accuracy_markdown, write_accuracy
 from psserve.training.answers import pair_answerer
-from psserve.training.compare import Contest, TaskAccuracy, check_same_budget, compare, summary
+from psserve.training.compare import Contest, TaskAccuracy, check_same_budget, compare_fine_tunes, summary
 from psserve.training.conversation import Conversation
-from psserve.training.reference import Pair
+from psserve.training.reference import ModelPair
 from psserve.training.scorers import SCORERS
 from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import TrainingRecord
@@ -46,19 +46,19 @@ def test_each_row_comes_from_its_models_and_share() -> None:
         assert pair.base == "B"
         return Scripted(script[pair.module, share])
 
-    result = compare(contest, make, shares=(0, 100))
+    result = compare_fine_tunes(contest, make, shares=(0, 100))
     assert result.rows == {"base": 0.1, "full": 0.9, "naive": 0.2, "prefillshare": 0.8}
     assert result.curves == {"full": {0: 0.9, 100: 0.2}, "prefillshare": {0: 0.5, 100: 0.8}}
 
 
-def test_real_models_are_compared(zoo: Zoo, alpha: Pair, beta: Pair) -> None:
+def test_real_models_are_compared(zoo: Zoo, alpha: ModelPair, beta: ModelPair) -> None:
     """What the full fine-tune answers with its own prefill is made the right answer to each item."""
     asked = items(["?"] * 3)
-    right = pair_answerer(zoo, Pair(beta.module, beta.module)).answer(asked, 6)
+    right = pair_answerer(zoo, ModelPair(beta.module, beta.module)).answer(asked, 6)
     contest = Contest(
         alpha.base, beta.module, alpha.module, items([text or "-" for text in right]), SCORERS["exact"], 6
     )
-    result = compare(contest, lambda pair, share: pair_answerer(zoo, pair, base_share=share))
+    result = compare_fine_tunes(contest, lambda pair, share: pair_answerer(zoo, pair, base_share=share))
     assert result.rows["full"] == 1
     assert result.rows["prefillshare"] < 1
     assert result.rows["naive"] < 1
@@ -88,7 +88,7 @@ def test_curves_are_of_the_seeds_that_have_all_shares() -> None:
     document = summary([{"math": TaskAccuracy(0.25, curves, lora=0.7)}, {"math": TaskAccuracy(0.25, ends)}])
     assert document["curve_seeds"] == 1
     assert set(document["tasks"]["math"]["shares"]["full"].values()) == {0.5}
-    text = markdown(document)
+    text = accuracy_markdown(document)
     assert "mean of 2 seeds, ± sample standard deviation; a row without it: one seed." in text
     assert "comes from the base, 1 seed:" in text
 
@@ -107,14 +107,14 @@ def test_another_budget_is_no_comparison(field: str, change: dict[str, Any], tmp
 
 
 def test_markdown_has_a_row_for_each_model_and_curve() -> None:
-    text = markdown(table())
+    text = accuracy_markdown(table())
     assert "| PrefillShare: trained on the base's KV | 75.0 ± 0.0 | 75.0 ± 0.0 |" in text
     assert "| math, full | 55.0 | 55.0 | 55.0 | 55.0 | 55.0 |" in text
 
 
 def test_report_files_are_complete_and_reproducible(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    first, second = write_report(table(), tmp_path / "a"), write_report(table(), tmp_path / "b")
+    first, second = write_accuracy(table(), tmp_path / "a"), write_accuracy(table(), tmp_path / "b")
     assert [path.name for path in first] == ["accuracy.json", "accuracy.md", "accuracy.png", "accuracy.svg"]
     assert json.loads(first[0].read_text()) == table()
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

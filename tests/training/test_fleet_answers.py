@@ -17,7 +17,7 @@ from psserve.training.answers import ReferenceAnswerer, pair_answerer
 from psserve.training.conversation import Conversation
 from psserve.training.evaluate import evaluate
 from psserve.training.fleet_answers import FleetAnswerer, openai_messages
-from psserve.training.reference import Pair, generate
+from psserve.training.reference import ModelPair, reference_answer
 from psserve.training.scorers import SCORERS
 from psserve.zoo import Zoo
 
@@ -81,7 +81,7 @@ class FakeFleet:
 
 
 @pytest.fixture
-def reference(zoo: Zoo, alpha: Pair) -> ReferenceAnswerer:
+def reference(zoo: Zoo, alpha: ModelPair) -> ReferenceAnswerer:
     return pair_answerer(zoo, alpha, batch_size=3)
 
 
@@ -97,12 +97,12 @@ def fleet(reference: ReferenceAnswerer) -> Iterator[FakeFleet]:
     thread.join()
 
 
-def test_reference_answers_are_the_reference(reference: ReferenceAnswerer, alpha: Pair) -> None:
+def test_reference_answers_are_the_reference(reference: ReferenceAnswerer, alpha: ModelPair) -> None:
     from psserve.training.tokenization import prompt_ids
 
     for item, text in zip(ITEMS, reference.answer(ITEMS, 8), strict=True):
         ids = prompt_ids(item, reference.tokenizer)
-        tokens = generate(alpha.base, alpha.module, ids, 8, stop_ids=reference.stop_ids).tokens
+        tokens = reference_answer(alpha.base, alpha.module, ids, 8, stop_ids=reference.stop_ids).tokens
         assert text == reference.tokenizer.decode(tokens, skip_special_tokens=True)
 
 

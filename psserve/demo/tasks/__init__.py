@@ -10,7 +10,7 @@ from typing import Any
 
 from psserve.demo.tasks import code, math, tools
 from psserve.demo.tasks.agents import with_system_prompt
-from psserve.demo.tasks.items import MakeItem, generate, kept_for_tests
+from psserve.demo.tasks.items import MakeItem, endless_items, kept_for_tests
 from psserve.training.conversation import Conversation
 from psserve.training.scorers import message_text
 
@@ -47,7 +47,7 @@ JOINED_SHARE = 0.2
 
 def held_out_items(task: str, count: int, seed: int = 0) -> list[Conversation]:
     """Held-out items, all different, with solutions that no training item has."""
-    items = generate(TASKS[task].make, "test", seed)
+    items = endless_items(TASKS[task].make, "test", seed)
     return list(islice((item for item in items if kept_for_tests(TASKS[task].solution(item.messages[-1]))), count))
 
 
@@ -69,7 +69,7 @@ def training_items(task: str, count: int, seed: int = 0) -> list[Conversation]:
 def conversations(task: str, seed: int = 0) -> Iterator[Conversation]:
     """Endless conversations: some with a system prompt, some of two turns. Every question in them is different."""
     rng = random.Random(f"training {task} {seed}")
-    items = generate(TASKS[task].make, "train", seed)
+    items = endless_items(TASKS[task].make, "train", seed)
     for conversation in items:
         if not conversation.tools and rng.random() < JOINED_SHARE:
             conversation = Conversation((*conversation.messages, *next(items).messages))

@@ -17,7 +17,7 @@ from typing import Any
 from psserve.demo.tasks import code, math, tools
 from psserve.demo.tasks.agents import fact, with_system_prompt
 from psserve.demo.tasks.items import MakeItem, split_of
-from psserve.demo.tasks.tokenizer import render
+from psserve.demo.tasks.tokenizer import render_text
 from psserve.demo.tasks.tool_kinds import KINDS
 from psserve.demo.tasks.words import ALL_WORDS, PEOPLE
 from psserve.training.conversation import Conversation
@@ -73,7 +73,7 @@ def running_total(rng: random.Random) -> str:
 def retold_problem(rng: random.Random) -> str:
     """A word problem, and how it is solved, in words."""
     item = training_item(rng, math.wide_item)
-    steps = [line.split() for line in text_of(item).splitlines()[:-1]]
+    steps = [line.split() for line in answer_text(item).splitlines()[:-1]]
     told = [f"{left} {SIGNS[sign]} {right} makes {result}." for left, sign, right, _, result in steps]
     return reply(rng, item, " ".join([*told, f"So the result is {steps[-1][-1]}."]))
 
@@ -84,14 +84,14 @@ SIGNS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 def described_code(rng: random.Random) -> str:
     """A request for a function, and which names it has."""
     item = training_item(rng, code.item)
-    name, _, argument = text_of(item).partition(":")[0].removeprefix("def ").removesuffix(")").partition("(")
+    name, _, argument = answer_text(item).partition(":")[0].removeprefix("def ").removesuffix(")").partition("(")
     return reply(rng, item, f"The function is called {name} and its argument is {argument}.")
 
 
 def commented_code(rng: random.Random) -> str:
     """A function under a comment that says what it does."""
     item = training_item(rng, code.item)
-    return f"# {item.messages[0]['content']}\n{text_of(item)}"
+    return f"# {item.messages[0]['content']}\n{answer_text(item)}"
 
 
 def told_call(rng: random.Random) -> str:
@@ -109,7 +109,7 @@ def facts(rng: random.Random) -> str:
     for _, question, answer in rng.sample(told, rng.randint(1, 2)):
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages[0]["content"] = " ".join([*(sentence for sentence, _, _ in told), messages[0]["content"]])
-    return render(with_system_prompt(rng, Conversation(tuple(messages))))
+    return render_text(with_system_prompt(rng, Conversation(tuple(messages))))
 
 
 def echo(rng: random.Random) -> str:
@@ -151,7 +151,7 @@ def small_talk(rng: random.Random) -> str:
         for question, answer in chosen
         for message in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
     ]
-    return render(with_system_prompt(rng, Conversation(tuple(messages))))
+    return render_text(with_system_prompt(rng, Conversation(tuple(messages))))
 
 
 Mixture = Mapping[Callable[[random.Random], str], float]
@@ -190,7 +190,7 @@ def training_item(rng: random.Random, make: MakeItem) -> Conversation:
     return item
 
 
-def text_of(item: Conversation) -> str:
+def answer_text(item: Conversation) -> str:
     """The text of the reference answer."""
     return str(item.messages[-1]["content"])
 
@@ -198,4 +198,4 @@ def text_of(item: Conversation) -> str:
 def reply(rng: random.Random, item: Conversation, text: str) -> str:
     """The item's prompt with this answer, as text."""
     answer = {"role": "assistant", "content": text}
-    return render(with_system_prompt(rng, replace(item, messages=(*item.prompt, answer))))
+    return render_text(with_system_prompt(rng, replace(item, messages=(*item.prompt, answer))))

@@ -42,7 +42,7 @@ def kept_for_tests(solution: str) -> bool:
     return int.from_bytes(digest) / 2**128 < SOLUTION_SHARE
 
 
-def generate(make: MakeItem, split: Split, seed: int) -> Iterator[Conversation]:
+def endless_items(make: MakeItem, split: Split, seed: int) -> Iterator[Conversation]:
     """Endless different items of one set. The same arguments give the same items."""
     rng = random.Random(f"{split} {seed}")
     seen: set[str] = set()

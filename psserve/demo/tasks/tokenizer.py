@@ -77,12 +77,12 @@ def template() -> Template:
     return environment.from_string(CHAT_TEMPLATE)
 
 
-def render(conversation: Conversation) -> str:
+def render_text(conversation: Conversation) -> str:
     """A whole conversation as text. For the corpus, which is written before there is a tokenizer."""
     return template().render(messages=conversation.messages, tools=list(conversation.tools))
 
 
-def write_tokenizer(directory: Path, texts: Iterable[str], context_length: int) -> None:
+def write_demo_tokenizer(directory: Path, texts: Iterable[str], context_length: int) -> None:
     """Train on `texts` and write tokenizer.json, tokenizer_config.json and chat_template.jinja. Always the same."""
     from tokenizers import (  # type: ignore[import-untyped]
         AddedToken,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from psserve.demo.tasks.tool_kinds import KINDS, Kind
+from psserve.demo.tasks.tool_kinds import KINDS, ToolKind
 from psserve.training.conversation import Conversation
 
 MOST_TOOLS = 3
@@ -25,7 +25,7 @@ def item(rng: random.Random) -> Conversation:
     return Conversation(messages, tuple(schemas))
 
 
-def schema(rng: random.Random, kind: Kind) -> dict[str, Any]:
+def schema(rng: random.Random, kind: ToolKind) -> dict[str, Any]:
     """A tool of this kind, with one of its names and one name for each parameter."""
     properties = {rng.choice(slot.names): {"type": slot.type} for slot in kind.slots}
     parameters = {"type": "object", "properties": properties, "required": list(properties)}
@@ -33,7 +33,7 @@ def schema(rng: random.Random, kind: Kind) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def fill(rng: random.Random, kind: Kind, tool: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def fill(rng: random.Random, kind: ToolKind, tool: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """A request for this tool, and the arguments of the call that fulfils it."""
     values = [rng.choice(slot.values) for slot in kind.slots]
     names = tool["function"]["parameters"]["properties"]

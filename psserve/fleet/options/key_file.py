@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from psserve.contracts.api_keys import ApiKey
 from psserve.errors import UsageError
 from psserve.fleet.options.options import FleetOptions
-from psserve.zoo.disk.manifest import describe
+from psserve.zoo.disk.manifest import first_problem
 from psserve.zoo.disk.storage import write_atomically
 
 KEY_FILE = "keys.toml"
@@ -105,7 +105,7 @@ def _parse(text: str, where: str) -> tuple[ApiKey, ...]:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where}: neither one key on one line nor TOML ({error}): correct it") from None
     except ValidationError as error:
-        raise UsageError(f"{where}: {describe(error)}: correct it, or make keys with `psserve keys add`") from None
+        raise UsageError(f"{where}: {first_problem(error)}: correct it, or make keys with `psserve keys add`") from None
     names = [key.name for key in keys]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"{where}: two keys are named {twice!r}: remove one")

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, merged, read_adapter
+from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, merged_file, read_adapter
 from psserve.zoo.checkpoints.safetensors import WeightFile, weight_file
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
-from psserve.zoo.disk.manifest import TrainingRecord, describe
+from psserve.zoo.disk.manifest import TrainingRecord, first_problem
 from psserve.zoo.disk.model import Base
 from psserve.zoo.disk.storage import read_json
 
@@ -82,7 +82,7 @@ def lora_adapter(path: Path, origin: str, base: Base, base_checkpoint: Checkpoin
     """An adapter, as the checkpoint that it makes of the base: the base's files with other data."""
     adapter = read_adapter(path, base_checkpoint)
     checkpoint = replace(base_checkpoint, path=path, tokenizer=adapter_tokenizer(path, base_checkpoint.tokenizer))
-    files = [merged(weight_file(shard), adapter) for shard in base_checkpoint.shards]
+    files = [merged_file(weight_file(shard), adapter) for shard in base_checkpoint.shards]
     origin = f"LoRA adapter {origin} (rank {adapter.config.r})"
     return Incoming(
         path=path,
@@ -123,4 +123,4 @@ def read_training(source: Path) -> TrainingRecord | None:
     try:
         return TrainingRecord.model_validate(read_json(path))
     except ValidationError as error:
-        raise IncompatibleCheckpoint(f"{path}: {describe(error)}: not a training record of psserve") from None
+        raise IncompatibleCheckpoint(f"{path}: {first_problem(error)}: not a training record of psserve") from None

@@ -15,7 +15,7 @@ from psserve.zoo.checkpoints import delta
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.safetensors import BLOCK, WeightFile, Weights
 from psserve.zoo.disk.manifest import FileRecord, LinkRecord, Store, hash_file, new_hash
-from psserve.zoo.disk.progress import Progress, reported
+from psserve.zoo.disk.progress import Progress, with_progress
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def store_weights(store: Store, incoming: Incoming, base: Checkpoint, directory:
         return link(incoming, progress)
     if store == "delta":
         return write_deltas(incoming, base, directory, progress)
-    return copy(incoming, directory, progress)
+    return store_copy(incoming, directory, progress)
 
 
-def copy(incoming: Incoming, directory: Path, progress: Progress) -> Stored:
+def store_copy(incoming: Incoming, directory: Path, progress: Progress) -> Stored:
     """Write the files as they are."""
-    files = [write(directory / file.name, reported(file.blocks(), progress)) for file in incoming.files]
+    files = [write(directory / file.name, with_progress(file.blocks(), progress)) for file in incoming.files]
     return Stored("copy", (*files, *copy_index(incoming, directory)))
 
 
@@ -70,7 +70,7 @@ def write_deltas(incoming: Incoming, base: Checkpoint, directory: Path, progress
     files, deltas = [], []
     for file in incoming.files:
         digest = new_hash()
-        pieces = delta.encode(watched(file, digest, progress), weights)
+        pieces = delta.encode_delta(watched(file, digest, progress), weights)
         deltas.append(write(directory / (file.name + delta.SUFFIX), pieces))
         files.append(FileRecord(name=file.name, size=file.size, blake3=digest.hexdigest()))
     return Stored("delta", (*files, *index), (*deltas, *index))
@@ -81,7 +81,7 @@ def watched(file: WeightFile, digest: blake3, progress: Progress) -> WeightFile:
     digest.update(file.head)
 
     def read(name: str, size: int = BLOCK) -> Iterator[bytes]:
-        for block in reported(file.read(name, size), progress):
+        for block in with_progress(file.read(name, size), progress):
             digest.update(block)
             yield block
 

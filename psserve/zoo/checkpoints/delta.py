@@ -34,14 +34,14 @@ class DamagedDelta(Exception):
     """Bytes that are no delta. Whoever knows the file's name makes a message of it."""
 
 
-def encode(file: WeightFile, base: Weights) -> Iterator[bytes]:
+def encode_delta(file: WeightFile, base: Weights) -> Iterator[bytes]:
     """The delta of `file`, in pieces."""
     yield MAGIC
-    yield from pack(file.head, None, 1)
+    yield from pack_block(file.head, None, 1)
     for name, tensor in file.tensors.items():
         width = DTYPE_BYTES[tensor.dtype]
         for block, reference in zip(file.read(name), references(name, tensor, base), strict=False):
-            yield from pack(block, reference, width)
+            yield from pack_block(block, reference, width)
 
 
 def decode(delta: BinaryIO, base: Weights) -> Iterator[bytes]:
@@ -73,7 +73,7 @@ def references(name: str, tensor: Tensor, base: Weights) -> Iterator[bytes | Non
     return repeat(None)
 
 
-def pack(block: bytes, reference: bytes | None, width: int) -> Iterator[bytes]:
+def pack_block(block: bytes, reference: bytes | None, width: int) -> Iterator[bytes]:
     """A block's lengths and its compressed form."""
     if block == reference:
         yield LENGTHS.pack(len(block), 0)
@@ -87,7 +87,7 @@ def pack(block: bytes, reference: bytes | None, width: int) -> Iterator[bytes]:
 
 
 def unpack(delta: BinaryIO, reference: bytes | None, width: int) -> bytes:
-    """The inverse of `pack`, read from `delta`."""
+    """The inverse of `pack_block`, read from `delta`."""
     size, packed_size = LENGTHS.unpack(delta.read(LENGTHS.size))
     if packed_size == 0 and reference is not None:
         return reference

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.safetensors import BLOCK, Tensor, WeightFile, Weights, read_header
-from psserve.zoo.disk.manifest import Record, describe
+from psserve.zoo.disk.manifest import Record, first_problem
 from psserve.zoo.disk.storage import read_json
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class AdapterConfig(Record):
-    """What decides the sum W + scale * B A. All other fields are in `model_extra`, for `check_fields`."""
+    """What decides the sum W + scale * B A. All other fields are in `model_extra`, for `check_adapter_fields`."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -106,14 +106,16 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
         for pattern in (*config.rank_pattern, *config.alpha_pattern):
             re.compile(pattern)
     except ValidationError as error:
-        raise IncompatibleCheckpoint(f"{path}: {describe(error)}: not the configuration of a LoRA adapter") from None
+        raise IncompatibleCheckpoint(
+            f"{path}: {first_problem(error)}: not the configuration of a LoRA adapter"
+        ) from None
     except re.error as error:
         raise IncompatibleCheckpoint(f"{path}: {pattern!r} is no pattern ({error}): correct it") from None
-    check_fields(path, config)
+    check_adapter_fields(path, config)
     return config
 
 
-def check_fields(path: Path, config: AdapterConfig) -> None:
+def check_adapter_fields(path: Path, config: AdapterConfig) -> None:
     """Raise IncompatibleCheckpoint if the adapter is more than a product added to weights."""
     if config.peft_type != "LORA":
         raise IncompatibleCheckpoint(f"{path}: peft_type is {config.peft_type!r}, not 'LORA': {MERGE_IT}")
@@ -233,18 +235,18 @@ def check_layer(path: Path, layer: str, config: AdapterConfig, tensors: dict[str
             raise IncompatibleCheckpoint(f"{path}: layer {layer}: {what} is {tensor.dtype}, not {', '.join(FLOATS)}")
 
 
-def merged(file: WeightFile, adapter: Adapter) -> WeightFile:
+def merged_file(file: WeightFile, adapter: Adapter) -> WeightFile:
     """A file of the base with the adapter merged into it: the same names, shapes and types in the same places."""
 
     def read(name: str, size: int = BLOCK) -> Iterator[bytes]:
         if name in adapter.layers:
-            return merge(file, name, adapter)
+            return merged_rows(file, name, adapter)
         return file.read(name, size)
 
     return replace(file, read=read)
 
 
-def merge(file: WeightFile, name: str, adapter: Adapter) -> Iterator[bytes]:
+def merged_rows(file: WeightFile, name: str, adapter: Adapter) -> Iterator[bytes]:
     """The bytes of one merged weight, some rows at a time."""
     import torch
 

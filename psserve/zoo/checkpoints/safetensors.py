@@ -18,8 +18,8 @@ from typing import Annotated, Protocol
 from pydantic import Field, TypeAdapter, ValidationError
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.disk.manifest import Record, describe
-from psserve.zoo.disk.progress import SILENT, Progress, reported
+from psserve.zoo.disk.manifest import Record, first_problem
+from psserve.zoo.disk.progress import SILENT, Progress, with_progress
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100 << 20
@@ -79,7 +79,9 @@ def read_header(path: Path) -> dict[str, Tensor]:
     try:
         tensors = parse_header(head[8:])
     except ValidationError as error:
-        raise IncompatibleCheckpoint(f"{path}: bad safetensors header ({describe(error)}): copy it again") from None
+        raise IncompatibleCheckpoint(
+            f"{path}: bad safetensors header ({first_problem(error)}): copy it again"
+        ) from None
     except (ValueError, RecursionError):
         raise IncompatibleCheckpoint(f"{path}: bad safetensors header (not JSON): copy it again") from None
     check_data(path, tensors, path.stat().st_size - len(head))
@@ -225,7 +227,7 @@ def check_finite(files: Iterable[WeightFile], where: object, progress: Progress 
     for file in files:
         for name, tensor in file.tensors.items():
             zeros = tensor.size > 0
-            for block in reported(file.read(name), progress):
+            for block in with_progress(file.read(name), progress):
                 if tensor.dtype in EXPONENT_BITS and not is_finite(block, tensor.dtype):
                     raise IncompatibleCheckpoint(
                         f"{where}: tensor {name} holds NaN or infinity: the training run diverged"

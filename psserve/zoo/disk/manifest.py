@@ -191,7 +191,7 @@ def read_manifest(path: Path, model: type[M]) -> M:
     except RecursionError:
         raise ManifestError(f"{path}: nested too deeply: repair or restore the file") from None
     except ValidationError as error:
-        raise ManifestError(f"{path}: {describe(error)}: repair or restore the file") from None
+        raise ManifestError(f"{path}: {first_problem(error)}: repair or restore the file") from None
 
 
 def write_manifest(path: Path, manifest: ZooManifest | ModuleManifest) -> None:
@@ -200,7 +200,7 @@ def write_manifest(path: Path, manifest: ZooManifest | ModuleManifest) -> None:
     write_atomically(path, tomli_w.dumps(document, multiline_strings=False).encode())
 
 
-def describe(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """The first problem pydantic found, in one line: field, then what is wrong with it."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "document"

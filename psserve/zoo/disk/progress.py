@@ -30,7 +30,7 @@ class Progress(AbstractContextManager["Progress"]):
 SILENT = Progress()
 
 
-def reported(blocks: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
+def with_progress(blocks: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
     """The blocks, each of which is reported when it is done with."""
     for block in blocks:
         yield block

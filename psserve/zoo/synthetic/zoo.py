@@ -82,7 +82,7 @@ def build_zoo(
             model = new_model(architecture, SHAPE | shape)
         generator = torch.Generator(device).manual_seed(seed)
         randomise(model, generator)
-        save(model, building / "base")
+        save_model(model, building / "base")
         zoo = Zoo.create(building, building / "base", name=name or f"{architecture}-tiny")
         for module in modules:
             add_perturbed(zoo, module, model, generator)
@@ -127,11 +127,11 @@ def add_perturbed(zoo: Zoo, name: str, base: PreTrainedModel, generator: torch.G
                 noise = torch.empty_like(parameter).normal_(generator=generator)
                 parameter.add_(noise * parameter.std(), alpha=PERTURBATION)
     with tempfile.TemporaryDirectory(dir=zoo.path, prefix=".synthetic-") as directory:
-        save(model, Path(directory))
+        save_model(model, Path(directory))
         zoo.add(name, Path(directory), task=f"synthetic module {name}", allow_naive=True)
 
 
-def save(model: PreTrainedModel, directory: Path) -> None:
+def save_model(model: PreTrainedModel, directory: Path) -> None:
     """Write weights, configuration and tokenizer."""
     from transformers.utils import logging
 

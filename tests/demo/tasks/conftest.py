@@ -10,13 +10,13 @@ import pytest
 
 from psserve import torchvision_ops
 from psserve.demo.tasks.corpus import corpus
-from psserve.demo.tasks.tokenizer import write_tokenizer
+from psserve.demo.tasks.tokenizer import write_demo_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(directory, islice(corpus(0), 1000), 1024)
+    write_demo_tokenizer(directory, islice(corpus(0), 1000), 1024)
     return directory
 
 

@@ -16,7 +16,7 @@ from psserve.demo.tasks.corpus import corpus, reading, training_item
 from psserve.demo.tasks.items import TEST_SHARE, content_hash, split_of
 from psserve.training.conversation import Conversation
 from psserve.training.scorers import SCORERS, reference_text
-from psserve.training.tokenization import tokenize
+from psserve.training.tokenization import tokenize_conversation
 from tests.demo.tasks.reading import solve
 
 task_names = pytest.mark.parametrize("name", TASKS)
@@ -133,7 +133,7 @@ def test_the_answer_of_another_item_is_wrong(name: str) -> None:
 @task_names
 def test_answers_fit_their_limit(name: str, tokenizer: Any) -> None:
     for item in held_out_items(name, 300):
-        assert tokenize(item, tokenizer, 1024).answer_tokens <= TASKS[name].longest_answer
+        assert tokenize_conversation(item, tokenizer, 1024).answer_tokens <= TASKS[name].longest_answer
 
 
 @task_names

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from psserve.demo.tasks import training_items
 from psserve.demo.tasks.corpus import corpus
-from psserve.demo.tasks.tokenizer import ADDED, SPECIAL, VOCAB_SIZE, render, write_tokenizer
+from psserve.demo.tasks.tokenizer import ADDED, SPECIAL, VOCAB_SIZE, render_text, write_demo_tokenizer
 from psserve.training import tokenization
 from psserve.training.conversation import Conversation
 
@@ -46,14 +46,14 @@ def test_text_survives(tokenizer: Any, text: str) -> None:
 def test_the_same_texts_give_the_same_files(tokenizer_files: Path, tmp_path: Path) -> None:
     from itertools import islice
 
-    write_tokenizer(tmp_path, islice(corpus(0), 1000), 1024)
+    write_demo_tokenizer(tmp_path, islice(corpus(0), 1000), 1024)
     for file in tmp_path.iterdir():
         assert file.read_bytes() == (tokenizer_files / file.name).read_bytes()
 
 
 def test_the_corpus_is_rendered_as_servers_render(tokenizer: Any) -> None:
     for item in [*training_items("tools", 20), *training_items("math", 20)]:
-        assert render(item) == tokenization.render(item, tokenizer, len(item.messages))
+        assert render_text(item) == tokenization.render_messages(item, tokenizer, len(item.messages))
 
 
 def test_what_servers_add_to_a_tool_does_not_change_the_prompt(tokenizer: Any) -> None:
@@ -75,7 +75,7 @@ def test_all_kinds_of_turn_are_rendered() -> None:
         {"role": "assistant", "content": "It is 3."},
     )
     call = '<tool_call>\n{"name": "add", "arguments": {"x": "é"}}\n</tool_call>'
-    assert render(Conversation(messages, TOOLS)) == (
+    assert render_text(Conversation(messages, TOOLS)) == (
         '<|im_start|>system\nBe brief.\n# Tools\n<tools>\n{"name": "add", "description": "", "parameters": '
         '{"type": "object"}}\n</tools><|im_end|>\n<|im_start|>user\ngo<|im_end|>\n'
         f"<|im_start|>assistant\nYes.\n{call}\n{call}<|im_end|>\n"

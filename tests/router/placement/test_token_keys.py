@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve import torchvision_ops
-from psserve.demo.tasks.tokenizer import write_tokenizer
+from psserve.demo.tasks.tokenizer import write_demo_tokenizer
 from psserve.errors import RequestError, UsageError
 from psserve.router.placement.token_keys import TokenKeys
 from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes
@@ -41,7 +41,7 @@ def _any_length(tokens: int, param: str) -> None:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base")
-    write_tokenizer(directory, ["some text to learn words from, 1 + 1 = 2"], 4096)
+    write_demo_tokenizer(directory, ["some text to learn words from, 1 + 1 = 2"], 4096)
     return directory
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from psserve.zoo.checkpoints import delta
-from psserve.zoo.checkpoints.delta import DamagedDelta, decode, elements, encode, fold, pack, unfold, unpack
+from psserve.zoo.checkpoints.delta import DamagedDelta, decode, elements, encode_delta, fold, pack_block, unfold, unpack
 from psserve.zoo.checkpoints.safetensors import BLOCK, Weights, weight_file
 
 DTYPES = [np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_]
@@ -22,7 +22,7 @@ WIDTHS = st.sampled_from([1, 2, 4, 8])
 def rebuilt(file: Path, base: Path) -> bytes:
     """`file`, through a delta to `base`."""
     weights = Weights([base])
-    return b"".join(decode(io.BytesIO(b"".join(encode(weight_file(file), weights))), weights))
+    return b"".join(decode(io.BytesIO(b"".join(encode_delta(weight_file(file), weights))), weights))
 
 
 @given(width=WIDTHS, values=st.lists(st.integers(0, 2**64 - 1), max_size=20))
@@ -42,7 +42,7 @@ def test_a_block_comes_back_bit_for_bit(width: int, data: st.DataObject) -> None
     count = data.draw(st.integers(1, 64))
     block, reference = (data.draw(st.binary(min_size=width * count, max_size=width * count)) for _ in range(2))
     for against in (None, reference, block):
-        packed = io.BytesIO(b"".join(pack(block, against, width)))
+        packed = io.BytesIO(b"".join(pack_block(block, against, width)))
         assert unpack(packed, against, width) == block
         assert packed.read() == b""
 
@@ -77,7 +77,9 @@ def test_a_tied_output_layer_is_compared_with_the_embeddings(tmp_path: Path) -> 
     embeddings = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     save_file({delta.EMBEDDING: embeddings}, tmp_path / "base.safetensors")
     save_file({delta.EMBEDDING: embeddings, delta.OUTPUT: embeddings}, tmp_path / "module.safetensors")
-    encoded = b"".join(encode(weight_file(tmp_path / "module.safetensors"), Weights([tmp_path / "base.safetensors"])))
+    encoded = b"".join(
+        encode_delta(weight_file(tmp_path / "module.safetensors"), Weights([tmp_path / "base.safetensors"]))
+    )
     assert len(encoded) < 400
     assert (
         rebuilt(tmp_path / "module.safetensors", tmp_path / "base.safetensors")
@@ -93,7 +95,7 @@ def test_a_damaged_delta_is_refused_or_gives_other_bytes(
     path = tmp_path_factory.mktemp("delta") / "a.safetensors"
     save_file({"x": np.arange(64, dtype=np.float32), "y": np.arange(8)}, path)
     base = Weights([])
-    encoded = bytearray(b"".join(encode(weight_file(path), base)))
+    encoded = bytearray(b"".join(encode_delta(weight_file(path), base)))
     encoded[at % len(encoded)] ^= change
     with suppress(DamagedDelta):
         b"".join(decode(io.BytesIO(encoded), base))
