@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -11,6 +11,14 @@ from psserve.zoo.synthetic.zoo import Architecture, build_zoo
 from tests.e2e.oracle import Oracle
 
 MODULES = ("alpha", "beta", "gamma")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checked_trees() -> Iterator[None]:
+    """Every server of every fleet ends, and with it a test, when its radix tree holds what it must not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PSSERVE_CHECK_PURITY", "1")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
+import psutil
 import pytest
 import torch
 
@@ -16,8 +19,9 @@ from psserve.training.reference import prefill_kv
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
 from tests.e2e.client import agent_sessions, client_of
-from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
+from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, wait_idle
 from tests.e2e.oracle import Oracle
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -90,8 +94,20 @@ async def test_kept_generated_kv_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     oracle = oracle_of("qwen3")
-    env = {"PSSERVE_NEGATIVE_CONTROL": "keep-generated-kv"}
+    env = {"PSSERVE_NEGATIVE_CONTROL": "keep-generated-kv", "PSSERVE_CHECK_PURITY": "0"}
     with watched(zoo_of("qwen3").path, monkeypatch, env) as fleet:
         async with client_of(fleet.url) as client:
             await asyncio.gather(*(client.complete("alpha", [100 + i, 50, 60], 20) for i in range(4)))
         assert max(impurity(path, oracle) for path in tree(fleet, "decode-alpha-0")) > 0.01
+
+
+async def test_a_server_that_keeps_generated_kv_ends_and_says_why(zoo_of: Callable[[Architecture], Zoo]) -> None:
+    env = {"PSSERVE_NEGATIVE_CONTROL": "keep-generated-kv"}
+    with launched(zoo_of("qwen3").path, "--modules", "alpha", "--page-size", "16", env=env) as fleet:
+        server = psutil.Process(fleet.pid("decode-alpha-0"))
+        with contextlib.suppress(aiohttp.ClientError):  # the server may end before the answer is out
+            await direct_pair(fleet, "alpha", list(range(100, 140)), 20)  # 59 tokens have KV, the base's are 39
+        until(lambda: "ImpureTree: the radix tree of an idle server" in fleet.log("decode-alpha-0"))
+        assert ": 9 slots hold KV that did not come from the base: [" in fleet.log("decode-alpha-0")
+        until(lambda: not server.is_running())
+        assert "ImpureTree" not in fleet.log("prefill-0")

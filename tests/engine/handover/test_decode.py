@@ -195,11 +195,12 @@ def test_a_batch_of_all_kinds_is_answered_exactly(server: DecodeServer) -> None:
         assert list(req.output_ids) == expected(prompt, 8 - row)
 
 
-def test_one_token_asks_for_some_kv_since_no_prompt_is_empty(server: DecodeServer) -> None:
-    server.submit([7])
+def test_one_token_asks_for_kv_that_it_drops_since_no_prompt_may_be_empty(server: DecodeServer) -> None:
+    req = server.submit([7])
     server.preallocate()
     assert len(server.transfer_queue.queue[0].kv_receiver.pages) == 1
     server.transfer()
+    assert req.kv_committed_len == req.kv.kv_allocated_len == req.extend_range.end == 0  # and drops it
     server.prebuild()
 
 
