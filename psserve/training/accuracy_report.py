@@ -25,11 +25,11 @@ def write_accuracy(table: dict[str, Any], directory: Path, name: str = "accuracy
     paths = [directory / f"{name}.{kind}" for kind in ("json", "md", "png", "svg")]
     paths[0].write_text(json.dumps(table, indent=2) + "\n")
     paths[1].write_text(accuracy_markdown(table))
-    save_figure(figure, paths[2], paths[3])
+    save_curves(figure, paths[2], paths[3])
     return paths
 
 
-def save_figure(figure: Any, png: Path, svg: Path) -> None:
+def save_curves(figure: Any, png: Path, svg: Path) -> None:
     """Write the figure; the same table gives the same files."""
     from matplotlib import rc_context
 

@@ -73,14 +73,14 @@ def cache_logits(base: PreTrainedModel, module: torch.nn.Module, batch: Batch) -
         input_ids=batch["query_ids"],
         position_ids=batch["positions"],
         attention_mask=mask,
-        base_kv=prefill(base, batch["context_ids"]),
+        base_kv=prefill_contexts(base, batch["context_ids"]),
         use_cache=False,
     ).logits
     return logits
 
 
 @torch.no_grad()
-def prefill(base: PreTrainedModel, context_ids: torch.Tensor) -> BaseKV:
+def prefill_contexts(base: PreTrainedModel, context_ids: torch.Tensor) -> BaseKV:
     """The base's KV of contexts [B, T]. Padding on the right needs no mask: attention is causal."""
     cache = DynamicCache()
     base.base_model(context_ids, past_key_values=cache, use_cache=True)  # without the output layer: no logits

@@ -58,7 +58,7 @@ class FleetAnswerer:
             async with session.post(f"{self.url.rstrip('/')}/v1/chat/completions", json=body) as response:
                 document = await response.json(content_type=None)
                 if response.status != 200:
-                    raise TrainingError(f"{item.where}: {self.url}: {refusal(response.status, document)}")
+                    raise TrainingError(f"{item.where}: {self.url}: {error_message(response.status, document)}")
                 return message_text(document["choices"][0]["message"])
         except (aiohttp.ClientError, TimeoutError) as error:
             raise TrainingError(f"{item.where}: no answer from {self.url}: {error or type(error).__name__}") from None
@@ -66,7 +66,7 @@ class FleetAnswerer:
             raise TrainingError(f"{item.where}: {self.url} did not answer in OpenAI's form") from error
 
 
-def refusal(status: int, document: Any) -> str:
+def error_message(status: int, document: Any) -> str:
     """What an error body says."""
     error = document.get("error") if isinstance(document, dict) else None
     return str(error["message"]) if isinstance(error, dict) and "message" in error else f"status {status}"

@@ -91,7 +91,7 @@ class RunFolder:
         """Make the folder, empty but for run.json; to resume, drop what a killed run left half-written."""
         if config.resume:
             for checkpoint in self.checkpoints.glob("checkpoint-*"):
-                if not is_complete(checkpoint):
+                if not is_complete_checkpoint(checkpoint):
                     shutil.rmtree(checkpoint)
             return
         shutil.rmtree(self.path, ignore_errors=True)
@@ -100,7 +100,7 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
-        found = [path for path in self.checkpoints.glob("checkpoint-*") if is_complete(path)]
+        found = [path for path in self.checkpoints.glob("checkpoint-*") if is_complete_checkpoint(path)]
         return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
     def finished(self) -> bool:
@@ -122,7 +122,7 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def is_complete(checkpoint: Path) -> bool:
+def is_complete_checkpoint(checkpoint: Path) -> bool:
     """Whether the Trainer wrote all of it."""
     return (checkpoint / TRAINER_STATE).exists()
 
