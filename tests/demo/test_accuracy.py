@@ -60,13 +60,13 @@ def test_what_an_interrupted_call_has_trained_is_not_trained_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning, "publish", interrupt)
+        patch.setattr(finetuning, "add_trained_module", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_all(zoo, TASKS["math"], job)
 
     trained = []
-    train = finetuning.train
-    monkeypatch.setattr(finetuning, "train", lambda *args: (trained.append(args[1].path.name), train(*args)))
+    train = finetuning.train_to_end
+    monkeypatch.setattr(finetuning, "train_to_end", lambda *args: (trained.append(args[1].path.name), train(*args)))
     train_all(zoo, TASKS["math"], job)
     assert trained == ["prefillshare"]
     assert [module.name for module in zoo.modules()] == ["full", "prefillshare"]

@@ -173,12 +173,12 @@ def test_a_run_whose_import_failed_is_resumed_without_training(
         with pytest.raises(OSError, match="No space left"):
             finetune(zoo, config(data))
     assert [module.name for module in zoo.modules()] == ["alpha"]
-    monkeypatch.setattr(finetuning, "train", None)
+    monkeypatch.setattr(finetuning, "train_to_end", None)
     assert finetune(zoo, config(data, resume=True)).steps == 8
 
 
 def test_a_run_cannot_be_resumed_as_another(zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetuning, "publish", lambda *_: None)
+    monkeypatch.setattr(finetuning, "add_trained_module", lambda *_: None)
     monkeypatch.setattr(finetuning, "result", lambda *_: None)
     finetune(zoo, config(data))
     with pytest.raises(TrainingError, match=r"cannot resume: learning_rate was 0\.002 and is now 0\.001"):
@@ -276,7 +276,7 @@ def test_a_replacing_run_that_was_stopped_is_resumed(zoo: Zoo, data: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning, "publish", interrupt)
+        patch.setattr(finetuning, "add_trained_module", interrupt)
         with pytest.raises(KeyboardInterrupt):
             finetune(zoo, config(data, seed=1, overwrite=True))
     assert same(weights(zoo), first)
