@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.contracts.sse import EventReader
@@ -15,6 +15,7 @@ STREAM = (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=20))
 def test_borders_of_bytes_do_not_matter_and_nothing_counts_after_the_end(borders: list[int]) -> None:
     reader, places = EventReader(), [0, *sorted(borders), len(STREAM)]

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.load.stream import RequestFailed, Streamed, TokenCounts, refusal_text
@@ -40,6 +40,7 @@ STREAM = b"".join(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=20))
 def test_borders_of_bytes_do_not_matter(borders: list[int]) -> None:
     streamed, places = Streamed(), [0, *sorted(borders), len(STREAM)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.record import PHASES, handoff_share, mean_seconds
@@ -55,6 +55,7 @@ def test_a_request_that_is_not_wholly_noted_has_no_spans(notes: list[ServerNote]
     assert joined.spans == {}
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=9, max_size=9))
 def test_spans_are_never_negative_and_fill_the_request_whatever_the_clocks_say(times: list[float]) -> None:
     notes = [note("p", *times[:4], prefilled=times[4] or 0.1), note("d", *times[5:])]

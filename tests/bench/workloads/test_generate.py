@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.session import Session
@@ -24,6 +24,7 @@ def modules_of(session: Session) -> list[str]:
     return [call.module for step in session.steps for call in step.calls]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(PRESETS),
     st.integers(),
@@ -129,6 +130,7 @@ def test_scale_multiplies_lengths_alone() -> None:
     assert tokens[1] == pytest.approx(tokens[0] / 2, rel=0.01)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1000), st.integers(0, 1000), st.randoms())
 def test_lengths_stay_in_their_range(low: int, more: int, rng: Any) -> None:
     length = Length.parse(f"{low}-{low + more}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.session import Call, Step
@@ -103,6 +103,7 @@ def test_an_empty_trace_is_refused(tmp_path: Path) -> None:
         read_trace(write(tmp_path, ""), TraceOptions())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_sessions_or_a_trace_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "any.jsonl"
