@@ -119,8 +119,13 @@ def test_a_transfer_that_is_another_requests_ends_its_request_alone(server: Deco
 def test_a_grammar_accepts_what_the_module_emits_and_no_prompt(server: DecodeServer) -> None:
     accepted: list[int] = []
     req = server.submit(PROMPT, 4)
+
+    def is_terminated() -> bool:
+        assert req.output_ids, "SGLang looks whether a request without output has finished"
+        return False
+
     req.grammar = SimpleNamespace(
-        accept_token=accepted.append, current_token=None, is_terminated=lambda: False, finished=False
+        accept_token=accepted.append, current_token=None, is_terminated=is_terminated, finished=False
     )
     server.run()
     assert accepted == list(req.output_ids) == expected(PROMPT, 4)
