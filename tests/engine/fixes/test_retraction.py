@@ -22,3 +22,11 @@ def test_a_request_without_output_says_only_that_it_ended(output: list[int], fin
     streamer = object()
     given = stream.function(streamer, [req, other], True, skip_req=None)
     assert given == ((streamer, [req, other] if streamed else [other], True), {"skip_req": None})
+
+
+def test_a_resumed_request_owns_all_its_slots_and_holds_no_lock() -> None:
+    resume, _ = retraction.hooks()
+    req = SimpleNamespace(last_node=None, cache_protected_len=8)
+    queue = SimpleNamespace(tree_cache=SimpleNamespace(root_node=object()))
+    assert resume.function(lambda queue, rids: [req], queue, ["1"]) == [req]
+    assert req == SimpleNamespace(last_node=queue.tree_cache.root_node, cache_protected_len=0)
