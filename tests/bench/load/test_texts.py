@@ -22,9 +22,8 @@ def tokenized(tmp_path_factory: pytest.TempPathFactory) -> TokenizedTexts:
     return TokenizedTexts(folder)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(tokens=st.integers(20, 3000), name=st.text(max_size=5))
-@settings(max_examples=30)
 def test_a_text_is_as_long_as_wanted_but_for_a_word(tokenized: TokenizedTexts, tokens: int, name: str) -> None:
     assert abs(len(tokenized.encode(tokenized.text(name, tokens))) - tokens) <= 3
 
