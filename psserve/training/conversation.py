@@ -68,6 +68,8 @@ class ToolCall(Strict):
 
 
 class Message(Strict):
+    """One turn. What is said to the assistant may be empty, as servers take it: a tool that answered nothing."""
+
     role: Literal["system", "user", "assistant", "tool"]
     content: Text | None = None
     name: Text | None = None
@@ -78,8 +80,10 @@ class Message(Strict):
     def says_something(self) -> Message:
         if self.tool_calls and self.role != "assistant":
             raise ValueError(f"tool_calls in a message of role {self.role!r}")
-        if not self.content and not self.tool_calls:
+        if self.role == "assistant" and not self.content and not self.tool_calls:
             raise ValueError("neither content nor tool_calls")
+        if self.content is None and self.role != "assistant":
+            raise ValueError("content is missing (it may be empty)")
         return self
 
 

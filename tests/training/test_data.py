@@ -42,6 +42,12 @@ def test_arguments_of_a_call_may_be_text(tmp_path: Path) -> None:
     assert read[0].messages[1]["tool_calls"][0]["function"]["arguments"] == {"x": 1}
 
 
+@pytest.mark.parametrize("role", ["system", "user", "tool"])
+def test_what_the_assistant_is_told_may_be_empty(tmp_path: Path, role: str) -> None:
+    line = {"messages": [*GOOD["messages"], {"role": role, "content": ""}, {"role": "assistant", "content": "done"}]}
+    assert read_conversations([write(tmp_path / "a.jsonl", line)])[0].messages == tuple(line["messages"])
+
+
 def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n\n" + json.dumps(GOOD).encode())
@@ -61,6 +67,9 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> No
         ({"messages": [{"role": "user", "content": "hi"}]}, "no assistant turn"),
         ({"messages": []}, "no assistant turn"),
         ({"messages": [{"role": "assistant", "content": ""}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": []}]}, "messages.1"),
+        ({"messages": [{"role": "tool"}, {"role": "assistant", "content": "hi"}]}, "messages.0: content is missing"),
+        ({"messages": [{"role": "user", "content": None}, GOOD["messages"][1]]}, "messages.0: content is missing"),
         ({"messages": [{"role": "boss", "content": "hi"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": 4}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "hi", "tool_calls": [{"function": {}}]}]}, "tool_calls.0"),
