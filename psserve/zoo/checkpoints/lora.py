@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ MERGE_IT = "merge it with PEFT's merge_and_unload, save the model, and add that"
 SAME_SUM = {
     "auto_mapping",
     "corda_config",
+    "ensure_weight_tying",
     "eva_config",
     "exclude_modules",
     "inference_mode",
@@ -46,23 +47,32 @@ SAME_SUM = {
     "runtime_config",
     "target_modules",
     "task_type",
+    "velora_config",
 }
 """Fields that say how an adapter is trained or placed, but nothing of the sum."""
 REASONS = {
     "alora_invocation_tokens": "it acts from certain tokens on only",
     "bias": "biases were trained too",
     "fan_in_fan_out": "weights are stored transposed",
+    "kasa_config": "KaSA takes a part out of the base's weights",
     "layer_replication": "layers are repeated",
+    "lora_bias": "biases were trained too",
     "modules_to_save": "whole layers were trained beside the adapter",
     "trainable_token_indices": "embeddings were trained beside the adapter",
     "use_dora": "DoRA also rescales the weights",
 }
 """Why a field that is set makes an adapter something else than a sum. Fields that are in no list are refused too."""
-INITIALISATIONS = (True, False, None, "gaussian", "eva")
+INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Those that leave the base's own weights alone; PiSSA, OLoRA and others take a part out of them."""
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|^module\.")
+"""What torch.compile, FSDP, activation checkpointing and DDP put into the names of a model that is saved in them."""
+ADAPTER_NAME = re.compile(r"(?<=\.lora_[AB])\.default(?=\.weight$)")
+"""PEFT's name for the first adapter of a model, which its own files leave out, and a plain state dict has."""
 KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 COPY = re.compile(r"base_model\.model\.(?P<layer>lm_head|model\.embed_tokens)(\.base_layer)?\.weight")
 """The base's own output layer or embeddings, which PEFT may save with an adapter."""
+EMBEDDINGS = "model.embed_tokens.weight"
+"""What the output layer of a base with tied embeddings is, too."""
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Element types of weights that can be added to -> PyTorch's name."""
 
@@ -131,11 +141,16 @@ def check_adapter_fields(path: Path, config: AdapterConfig) -> None:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that fits the base. `layers`: name of a weight that it changes -> what the adapter calls its layer."""
+    """An adapter that fits the base.
+
+    `layers`: name of a weight that it changes -> what the adapter calls its layer; `names`: what PEFT calls a tensor ->
+    what the file calls it.
+    """
 
     path: Path
     config: AdapterConfig
     layers: dict[str, str]
+    names: dict[str, str]
 
     def product(self, weight: str) -> tuple[torch.Tensor, torch.Tensor]:
         """B times the scale, and A: float32, [out, rank] and [rank, in]."""
@@ -143,7 +158,7 @@ class Adapter:
 
         layer = self.layers[weight]
         with safe_open(self.path / ADAPTER_WEIGHTS, framework="pt") as file:
-            a, b = (file.get_tensor(key(layer, side)).float() for side in "AB")
+            a, b = (file.get_tensor(self.names[key(layer, side)]).float() for side in "AB")
         return b * self.config.scale(layer), a
 
 
@@ -158,13 +173,26 @@ def read_adapter(directory: Path, base: Checkpoint) -> Adapter:
     path = directory / ADAPTER_WEIGHTS
     if not path.is_file():
         raise IncompatibleCheckpoint(f"{path}: not there: pickled weights are refused, save the adapter as safetensors")
-    tensors = read_header(path)
-    copies = {name: f"{match['layer']}.weight" for name in tensors if (match := COPY.fullmatch(name))}
-    check_copies(path, copies, base)
-    layers = adapted_layers(path, [name for name in tensors if name not in copies])
+    header = read_header(path)
+    names = plain_names(path, header)
+    tensors = {plain: header[name] for plain, name in names.items()}
+    copies = {plain: f"{match['layer']}.weight" for plain in names if (match := COPY.fullmatch(plain))}
+    check_copies(path, {names[plain]: original for plain, original in copies.items()}, base)
+    layers = adapted_layers(path, [plain for plain in names if plain not in copies])
     for layer in layers:
         check_layer(path, layer, config, tensors, base)
-    return Adapter(directory, config, {f"{layer}.weight": layer for layer in layers})
+    return Adapter(directory, config, {f"{layer}.weight": layer for layer in layers}, names)
+
+
+def plain_names(path: Path, names: Iterable[str]) -> dict[str, str]:
+    """What PEFT calls each tensor -> its name in the file, which may tell what the model was wrapped in."""
+    plain: dict[str, str] = {}
+    for name in names:
+        own = ADAPTER_NAME.sub("", WRAPPERS.sub("", name))
+        if own in plain:
+            raise IncompatibleCheckpoint(f"{path}: tensors {plain[own]} and {name} are one and the same: remove one")
+        plain[own] = name
+    return plain
 
 
 def check_copies(path: Path, copies: dict[str, str], base: Checkpoint) -> None:
@@ -175,7 +203,9 @@ def check_copies(path: Path, copies: dict[str, str], base: Checkpoint) -> None:
     from safetensors import safe_open
 
     weights = Weights(base.shards)
-    for name, original in copies.items():
+    tied = base.config.get("tie_word_embeddings")
+    for name, copied in copies.items():
+        original = EMBEDDINGS if tied and copied not in weights else copied
         if original not in weights:
             raise IncompatibleCheckpoint(f"{path}: tensor {name}: the base has no {original}: is it another base?")
         with (

@@ -137,6 +137,8 @@ def test_an_adapter_that_does_nothing_is_noted(zoo: Zoo, adapter: Path) -> None:
         ({"fan_in_fan_out": True}, "fan_in_fan_out is True .*transposed"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save is \['lm_head'\] .*whole layers"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes the base's weights"),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights is 'lora_ga', which changes the base's weights"),
+        ({"lora_bias": True}, "lora_bias is True .*biases were trained"),
         ({"invented_next_year": 3}, "invented_next_year is 3 .*does not know"),
         ({"r": 8}, r"A is \[4, 128\].*rank 8 need \[8, 128\]"),
         ({"r": 0}, "r: Input should be greater than 0"),
@@ -187,6 +189,80 @@ def test_a_copy_of_the_base_that_is_none_is_refused(zoo: Zoo, tmp_path: Path) ->
     adapter = make_adapter(zoo.base.path, tmp_path / "adapter", target_modules=["lm_head"])
     change_tensors(adapter, lambda tensors: tensors["base_model.model.lm_head.base_layer.weight"].add_(1e-3))
     with pytest.raises(IncompatibleCheckpoint, match=r"lm_head\.base_layer\.weight is not the base's lm_head\.weight"):
+        zoo.add("math", adapter, allow_naive=True)
+
+
+def save_embeddings(base: Path, adapter: Path) -> Path:
+    """An adapter that PEFT saves with copies of the embeddings, as it does for a vocabulary that changed."""
+    model = get_peft_model(load(base), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    model.save_pretrained(adapter, save_embedding_layers=True)
+    return adapter
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_copies_of_the_embeddings_are_accepted(tmp_path: Path, tied: bool) -> None:
+    zoo = build_zoo(tmp_path / "zoo", modules=(), tie_word_embeddings=tied)
+    adapter = save_embeddings(zoo.base.path, tmp_path / "adapter")
+    assert "base_model.model.lm_head.weight" in load_file(adapter / "adapter_model.safetensors")
+    found = load_file(zoo.add("math", adapter, allow_naive=True).path / "model.safetensors")
+    wanted = merged_by_peft(zoo.base.path, adapter)
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("copy", ["lm_head", "model.embed_tokens"])
+def test_a_trained_copy_of_tied_embeddings_is_refused(tmp_path: Path, copy: str) -> None:
+    zoo = build_zoo(tmp_path / "zoo", modules=(), tie_word_embeddings=True)
+    adapter = save_embeddings(zoo.base.path, tmp_path / "adapter")
+    change_tensors(adapter, lambda tensors: tensors[f"base_model.model.{copy}.weight"].add_(1e-3))
+    with pytest.raises(IncompatibleCheckpoint, match=rf"{copy}\.weight is not the base's model\.embed_tokens\.weight"):
+        zoo.add("math", adapter, allow_naive=True)
+
+
+@pytest.mark.parametrize("initialisation", ["orthogonal", "mica", "gaussian"])
+def test_initialisations_that_leave_the_base_alone_are_accepted(zoo: Zoo, tmp_path: Path, initialisation: str) -> None:
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter", init_lora_weights=initialisation)
+    change_tensors(adapter, lambda tensors: [tensor.add_(0.01) for tensor in tensors.values()])  # training
+    found = load_file(zoo.add("math", adapter, allow_naive=True).path / "model.safetensors")
+    wanted = merged_by_peft(zoo.base.path, adapter)
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-6, atol=1e-6)
+
+
+def rename_tensors(tensors: dict[str, torch.Tensor], rename: Callable[[str], str]) -> None:
+    renamed = {rename(name): tensor for name, tensor in tensors.items()}
+    tensors.clear()
+    tensors.update(renamed)
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("base_model.model.", "base_model.model._orig_mod."),
+        lambda name: "_fsdp_wrapped_module." + name.replace(".self_attn", "._fsdp_wrapped_module.self_attn"),
+        lambda name: name.replace(".mlp.", "._checkpoint_wrapped_module.mlp."),
+        lambda name: name.replace(".weight", ".default.weight"),
+    ],
+)
+def test_names_of_a_wrapped_model_mean_the_same(zoo: Zoo, adapter: Path, rename: Callable[[str], str]) -> None:
+    wanted = zoo.add("plain", adapter, allow_naive=True)
+    change_tensors(adapter, lambda tensors: rename_tensors(tensors, rename))
+    assert zoo.add("wrapped", adapter, allow_naive=True).files == wanted.files
+
+
+def test_one_matrix_under_two_names_is_refused(zoo: Zoo, adapter: Path) -> None:
+    name = Q_PROJ + "A.weight"
+    change_tensors(adapter, lambda tensors: tensors.update({f"_orig_mod.{name}": tensors[name] + 1}))
+    with pytest.raises(IncompatibleCheckpoint, match=r"_orig_mod.* are one and the same: remove one"):
+        zoo.add("math", adapter, allow_naive=True)
+
+
+def test_another_adapters_name_is_refused(zoo: Zoo, adapter: Path) -> None:
+    change_tensors(adapter, lambda tensors: rename_tensors(tensors, lambda n: n.replace(".weight", ".second.weight")))
+    with pytest.raises(IncompatibleCheckpoint, match=r"second\.weight is no LoRA matrix"):
         zoo.add("math", adapter, allow_naive=True)
 
 
