@@ -30,6 +30,7 @@ Fault = Literal[
     "reset",  # closes the connection instead of answering
     "reset_mid_stream",  # one event, then closes the connection
     "status_500",
+    "unhandled",  # 500 too: SGLang's front met an exception over this body
     "overloaded",  # 503
     "status_400",
     "too_long",
@@ -70,7 +71,8 @@ class FakeWorker:
     headers: list[dict[str, str]] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
-    fail_probes: bool = False
+    fail_probes: Fault | None = None
+    probes: int = 0
     asked_loads: int = 0
     metrics_page: str = ""
     proceed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -166,8 +168,9 @@ class FakeWorker:
             self.bodies.append(body)
             self.headers.append(dict(request.headers))
         fault = self.faults.popleft() if self.faults and not is_probe else None
-        if is_probe and self.fail_probes:
-            fault = "status_500"
+        if is_probe:
+            fault = self.fail_probes
+        self.probes += is_probe
         rid = body["rid"]
         assert len(rid) == 32
         self.running.add(rid)
@@ -200,6 +203,8 @@ class FakeWorker:
             request.transport.abort()
         if fault == "status_500":
             return sglang_error(500, "KVTransferError: /internal/path secret stack")
+        if fault == "unhandled":
+            return sglang_error(500, "Internal server error: 'bool' object has no attribute 'get'")
         if fault == "overloaded":
             return sglang_error(503, "The request queue is full.")
         if fault == "status_400":

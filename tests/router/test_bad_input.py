@@ -150,6 +150,16 @@ def test_refused_completion(fields: dict[str, Any], status: int, param: str | No
     _check_refused("completions", {"model": "math", "prompt": "p"} | fields, status, param, code)
 
 
+def tool_with(**fields: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f"} | fields}
+
+
+def calling(calls: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": "", "tool_calls": calls}
+
+
+CUSTOM_CALL = {"id": "x", "type": "custom", "custom": {"name": "c", "input": "y"}}
+PROPERTIES = "tools[0].function.parameters.properties"
 NO_TEXT = ("messages[0].content[0]", "unsupported_content_type")
 CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": None}, "messages", "missing_required_parameter"),
@@ -175,6 +185,25 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": {}}, "tools", "invalid_value"),
     ({"tools": [TOOL] * 10000}, "tools", "invalid_value"),
     ({"tools": [{"type": "function"}]}, "tools", "invalid_value"),
+    ({"tools": [tool_with(parameters=True)]}, "tools[0].function.parameters", "invalid_type"),
+    ({"tools": [TOOL, tool_with(parameters="{}")]}, "tools[1].function.parameters", "invalid_type"),
+    ({"tools": [tool_with(parameters=[])]}, "tools[0].function.parameters", "invalid_type"),
+    ({"tools": [tool_with(parameters=0)]}, "tools[0].function.parameters", "invalid_type"),
+    ({"tools": [tool_with(parameters={"$defs": []})]}, "tools[0].function.parameters.$defs", "invalid_type"),
+    ({"tools": [tool_with(parameters={"properties": ["a"]})]}, PROPERTIES, "invalid_type"),
+    ({"tools": [tool_with(parameters={"properties": {"a": "string"}})]}, f"{PROPERTIES}.a", "invalid_type"),
+    ({"tools": [tool_with(description={})]}, "tools[0].function.description", "invalid_type"),
+    ({"tools": [tool_with(strict="yes")]}, "tools[0].function.strict", "invalid_type"),
+    ({"messages": [USER, calling("f")]}, "messages[1].tool_calls", "invalid_type"),
+    ({"messages": [USER, calling([5])]}, "messages[1].tool_calls[0]", "invalid_type"),
+    ({"messages": [USER, calling([CUSTOM_CALL])]}, "messages[1].tool_calls[0].type", "invalid_value"),
+    ({"messages": [USER, calling([{"id": "x"}])]}, "messages[1].tool_calls[0].function", "invalid_type"),
+    ({"messages": [USER, calling([{"function": {}}])]}, "messages[1].tool_calls[0].function.name", "invalid_type"),
+    (
+        {"messages": [USER, calling([{"function": {"name": "f", "arguments": 5}}])]},
+        "messages[1].tool_calls[0].function.arguments",
+        "invalid_type",
+    ),
     ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "invalid_value"),
     ({"tools": [TOOL], "tool_choice": "required", "min_tokens": 2}, "min_tokens", "invalid_value"),
@@ -216,6 +245,9 @@ def test_refused_field_says_why(name: str) -> None:
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]},
         {"max_tokens": 5, "max_completion_tokens": 5},
         {"tools": [TOOL], "tool_choice": "required"},
+        {"tools": [tool_with(parameters=None, description=None, strict=None)]},
+        {"tools": [tool_with(parameters={"properties": {"a": True}, "$defs": {}})]},
+        {"messages": [USER, calling([{"id": "x", "function": {"name": "f", "arguments": ""}}]), USER]},
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"response_format": {"type": "text"}, "regex": "a"},
         {"response_format": {"type": "text"}, "tools": [TOOL], "tool_choice": "auto", "min_tokens": 2},

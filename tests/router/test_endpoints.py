@@ -161,7 +161,7 @@ async def test_decode_before_prefill(make_fleet) -> None:
 
 async def test_worker_that_fails_its_probe_is_not_ready_and_says_why(make_fleet) -> None:
     fleet = await make_fleet(start=False)
-    fleet.math.fail_probes = True
+    fleet.math.fail_probes = "status_500"
     for worker in fleet.workers:
         await worker.start()
     math, code = fleet.state.table.decodes

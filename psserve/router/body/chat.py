@@ -40,6 +40,27 @@ def _check_message(where: str, message: Any) -> None:
         raise invalid(f"{where}.content", f"{where}.content must be a string or a list of text parts", "invalid_type")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise missing(f"{where}.tool_call_id")
+    if (calls := message.get("tool_calls")) is not None:
+        if not isinstance(calls, list):
+            raise invalid(f"{where}.tool_calls", f"{where}.tool_calls must be a list", "invalid_type")
+        for index, call in enumerate(calls):
+            _check_call(f"{where}.tool_calls[{index}]", call)
+
+
+def _check_call(where: str, call: Any) -> None:
+    """A call in a message of the assistant's. What its arguments say is the template's business."""
+    if not isinstance(call, dict):
+        raise invalid(where, f"{where} must be an object", "invalid_type")
+    if call.get("type") not in (None, "function"):
+        raise invalid(f"{where}.type", f"{where}.type must be function: calls of other kinds are not supported")
+    function = call.get("function")
+    if not isinstance(function, dict):
+        raise invalid(f"{where}.function", f"{where}.function must be an object", "invalid_type")
+    if not isinstance(function.get("name"), str):
+        raise invalid(f"{where}.function.name", f"{where}.function.name must be a string", "invalid_type")
+    if not isinstance(function.get("arguments"), (str, dict, type(None))):
+        name = f"{where}.function.arguments"
+        raise invalid(name, f"{name} must be JSON text", "invalid_type")
 
 
 def _check_part(where: str, part: Any) -> None:
@@ -59,6 +80,26 @@ def _check_tools(body: Body, name: str, config: RouterConfig) -> None:
     for index, tool in enumerate(tools):
         if _function_name(tool) is None:
             raise invalid(name, f"{name}[{index}] must be a function with a name")
+        _check_function(f"{name}[{index}].function", tool["function"])
+
+
+def _check_function(where: str, function: dict[str, Any]) -> None:
+    """What SGLang takes as it comes, and stumbles over when it renders the prompt or makes a grammar."""
+    _check_kind(where, function, "description", str, "a string")
+    _check_kind(where, function, "strict", bool, "true or false")
+    _check_kind(where, function, "parameters", dict, "an object: a JSON schema")
+    schema = function.get("parameters") or {}
+    for part in ("$defs", "definitions", "properties"):
+        _check_kind(f"{where}.parameters", schema, part, dict, "an object")
+    for name, value in (schema.get("properties") or {}).items():
+        if not isinstance(value, (dict, bool)):
+            where = f"{where}.parameters.properties.{name[:64]}"
+            raise invalid(where, f"{where} must be a JSON schema", "invalid_type")
+
+
+def _check_kind(where: str, parent: dict[str, Any], name: str, kind: type, says: str) -> None:
+    if not isinstance(parent.get(name), (kind, type(None))):
+        raise invalid(f"{where}.{name}", f"{where}.{name} must be {says}", "invalid_type")
 
 
 def _check_tool_choice(body: Body, name: str, config: RouterConfig) -> None:

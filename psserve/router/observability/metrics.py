@@ -98,8 +98,9 @@ class Metrics:
         self.leg_failures.labels(failure.role, failure.reason).inc()
         if failure.reason == "split":
             self.split_mismatch.inc()
-        # A refusal quotes the client's request: its text stays out of the log.
-        detail = "refused the request" if failure.reason == "refused" else failure.detail[:500]
+        # What is said of the client's request quotes it: its text stays out of the log.
+        said = {"refused": "refused the request", "unhandled": "cannot handle the request"}
+        detail = said.get(failure.reason) or failure.detail[:500]
         level = logging.ERROR if failure.reason == "split" else logging.WARNING
         log.log(
             level,

@@ -34,7 +34,10 @@ from psserve.router.workers.workers import Worker, WorkerTable
 
 ERROR_EVENT = b'data: {"error"'
 HELD_AGAINST: frozenset[Reason] = frozenset({"error", "aborted", "malformed", "split"})
-"""Failures that count for a worker's breaker. Connections that break mark it down at once (see upstream.py)."""
+"""Failures that count for a worker's breaker. Connections that break mark it down at once (see upstream.py).
+
+Not `unhandled`: one client's mistake must not take the worker from the others. A probe tells which it was (health.py).
+"""
 
 
 class Dispatcher:
@@ -212,6 +215,8 @@ class Dispatcher:
         self._upstream.abort(pair.decode, pair.rid)
         if isinstance(error, LegFailure):
             self._metrics.leg_failed(error, pair.rid)
+            if error.reason == "unhandled":
+                error.worker.is_suspect = True
             if pair.grant is not None and error.reason in HELD_AGAINST:
                 self._table.failed(error.worker, pair.decode if error.worker is pair.prefill else pair.prefill)
         elif isinstance(error, Timeout) and self._tells(pair, started):

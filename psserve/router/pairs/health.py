@@ -96,6 +96,8 @@ class Prober:
         if not await self._upstream.accepts(worker):
             if worker.is_ready:
                 self._table.mark_down(worker, "does not accept connections")
+        elif worker.is_suspect and (partner := self._partner(worker)):
+            await self._clear(worker, partner)
         elif worker.running and monotonic() - worker.last_sign >= QUIET_S:
             await self._question(worker)
 
@@ -117,24 +119,37 @@ class Prober:
         return secrets.choice(ready or others) if others else None
 
     async def _probe(self, worker: Worker, partner: Worker) -> None:
-        """One request through the two; success makes both ready, failure is noted on `worker`."""
+        """One request through the two; failure is noted on `worker`."""
         for one in (worker, partner):
             if not await self._upstream.accepts(one):
                 worker.error = f"{one.name} does not accept connections"
                 return
+        failure = await self._try(worker, partner)
+        if isinstance(failure, LegFailure):
+            worker.error = f"{failure.worker.name}: {failure.detail[:200]}"
+        elif failure is not None:
+            worker.error = str(failure)
+
+    async def _clear(self, worker: Worker, partner: Worker) -> None:
+        """A body was too much for a ready `worker`: the body's fault, unless it cannot handle ours either."""
+        worker.is_suspect = False
+        failure = await self._try(worker, partner)
+        if isinstance(failure, LegFailure) and failure.worker is worker and failure.reason == "unhandled":
+            self._table.doubt(worker, f"{worker.name}: {failure.detail[:200]}")
+
+    async def _try(self, worker: Worker, partner: Worker) -> RequestError | None:
+        """What became of one request through the two; success makes both ready."""
         prefill, decode = (worker, partner) if worker.config.role == "prefill" else (partner, worker)
         try:
             async with self._dispatcher.open_on(
                 Pair(prefill, decode, fresh=True), self._sequence(), self._patience(prefill, decode)
             ) as legs:
                 check_answer(legs, await legs.read())
-        except LegFailure as failure:
-            worker.error = f"{failure.worker.name}: {failure.detail[:200]}"
         except RequestError as error:
-            worker.error = str(error)
-        else:
-            prefill.mark_ready()
-            decode.mark_ready()
+            return error
+        prefill.mark_ready()
+        decode.mark_ready()
+        return None
 
     def _patience(self, *pair: Worker) -> float:
         """Seconds for a probe: it queues behind the requests that its workers have."""

@@ -22,8 +22,8 @@ BACKOFF_S = 0.05
 RETRIED: frozenset[Reason] = frozenset({"connect", "stale", "overloaded", "error", "aborted"})
 """Failures that say nothing against the request.
 
-Not `refused` (the client's fault), `malformed` and `split` (a fault that does not pass), nor `reset`: a worker that
-breaks a fresh connection was perhaps killed by this very request, which must not be carried to the next one.
+Not `refused` and `unhandled` (the client's fault), `malformed` and `split` (a fault that does not pass), nor `reset`: a
+worker that breaks a fresh connection was perhaps killed by this very request, which must not go to the next one.
 """
 
 

@@ -14,16 +14,24 @@ from psserve.contracts.router_config import WorkerRole
 from psserve.errors import RequestError
 from psserve.router.workers.workers import Worker
 
-Reason = Literal["connect", "stale", "reset", "refused", "overloaded", "error", "aborted", "malformed", "split"]
+Reason = Literal[
+    "connect", "stale", "reset", "refused", "unhandled", "overloaded", "error", "aborted", "malformed", "split"
+]
 """Why a leg failed: the `reason` label of psserve_leg_failures_total.
 
 connect: no connection; stale: a pooled connection was dead; reset: the connection broke while the leg was in flight;
-refused: the worker answered 4xx; overloaded: 429 or 503; error: another bad status; aborted: it gave up after
-accepting; malformed: its answer is not what the protocol says; split: the legs disagree about the prompt's length.
+refused: the worker answered 4xx; unhandled: its code has no answer for something in the body; overloaded: 429 or 503;
+error: another bad status; aborted: it gave up after accepting; malformed: its answer is not what the protocol says;
+split: the legs disagree about the prompt's length.
 """
 
 TOO_LONG = re.compile(r"context length|too long|longer than|token count exceeds|exceeds the max", re.I)
 VALIDATION = re.compile(r"'loc': \('body',? ?(?P<where>[^)]*)\), 'msg': (?P<quote>['\"])(?P<what>.*?)(?P=quote)")
+UNHANDLED = re.compile(r"\s*(internal server error|grammar accept_token failed)\b[:.]?\s*(?P<what>.*)", re.I | re.S)
+"""Of 500s: SGLang's words for an exception over one body, before or beside its computing. Failures of computing and of
+transfers read otherwise."""
+INSIDE = re.compile(r"[/\\]|bootstrap|Traceback|\bat 0x|\breq(uest)? [0-9a-f]{32}")
+"""What a sentence holds that tells of the server's inside."""
 MAX_MESSAGE = 1000  # characters of a worker's message that a client gets to see
 
 
@@ -91,6 +99,8 @@ def reported_error(worker: Worker, status: int, message: str) -> LegFailure:
             retry_after=2,
         )
         return LegFailure(worker, "overloaded", detail, answer)
+    if status == 500 and (found := UNHANDLED.match(message)):
+        return LegFailure(worker, "unhandled", detail, _unhandled(found["what"]))
     return broken(worker, "error", detail)
 
 
@@ -140,6 +150,12 @@ def _clients_fault(message: str) -> RequestError:
     if "'loc'" in message or "bootstrap" in message:
         return RequestError(400, "the server refused the request's fields", code="invalid_value")
     return RequestError(400, _one_line(message), code="invalid_value")
+
+
+def _unhandled(what: str) -> RequestError:
+    message = "the server cannot handle a field of this request: compare its fields with docs/api.md"
+    what = "" if INSIDE.search(what) else _one_line(what)
+    return RequestError(400, f"{message} ({what})" if what else message, code="invalid_value")
 
 
 def _one_line(message: str) -> str:

@@ -93,6 +93,8 @@ class Worker:
     """When it last completed a sequence (monotonic seconds)."""
     last_sign: float = float("-inf")
     """When it last gave a sign of work, or was sent a leg while it had none (monotonic seconds)."""
+    is_suspect: bool = False
+    """It could not handle somebody's body: a probe is to tell whether it handles others."""
     breaker: Breaker = field(default_factory=Breaker)
     starts: int = 0
     """How often it became ready; each time it may be a new process, with nothing in its cache."""

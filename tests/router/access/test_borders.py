@@ -62,6 +62,7 @@ async def test_nothing_that_a_client_wrote_is_logged(fleet: Fleet, caplog: pytes
         None,
         "status_500",
         "status_400",
+        "unhandled",
         "validation",
         "abort",
         "not_json",

@@ -8,6 +8,9 @@ from time import monotonic
 import orjson
 import pytest
 
+from psserve.contracts.router_config import WorkerConfig
+from psserve.router.workers.failures import reported_error
+from psserve.router.workers.workers import Worker
 from tests.router.conftest import Fleet, eventually
 from tests.router.fake_worker import Fault
 
@@ -132,11 +135,11 @@ async def test_an_answer_that_has_begun_may_take_longer_than_its_first_byte(make
 async def test_decode_that_answered_nothing_by_the_deadline_is_proven_again(make_fleet) -> None:
     fleet = await make_fleet(request_timeout_s=0.5)
     fleet.math.faults.append("hang")
-    fleet.math.fail_probes = True
+    fleet.math.fail_probes = "status_500"
     await fleet.complete("math")
     status, answer, _ = await fleet.complete("math")
     assert (status, answer["error"]["code"]) == (503, "module_unavailable")
-    fleet.math.fail_probes = False
+    fleet.math.fail_probes = None
     await fleet.ready()
 
 
@@ -315,3 +318,40 @@ async def test_refused_requests_do_not_count_against_a_worker(fleet: Fleet) -> N
     for _ in range(20):
         assert (await fleet.complete("math"))[0] == 400
     assert (await fleet.complete("math"))[0] == 200
+
+
+@pytest.mark.parametrize("leg", LEGS)
+async def test_a_body_that_the_server_cannot_handle_is_its_clients_fault(fleet: Fleet, leg: str) -> None:
+    worker = getattr(fleet, leg)
+    worker.faults.extend(["unhandled"] * 20)
+    for _ in range(20):
+        status, answer, _ = await fleet.complete("math")
+        assert status == 400
+        check_error(answer, "invalid_value")
+        assert "'bool' object has no attribute 'get'" in answer["error"]["message"]
+    assert len(worker.bodies) == 20  # none was tried again
+    before = worker.probes
+    await eventually(lambda: worker.probes > before)  # whether it serves others
+    await eventually(lambda: not any(worker.is_suspect for worker in fleet.state.table.workers))
+    assert all(worker.is_ready and worker.breaker.state == "closed" for worker in fleet.state.table.workers)
+    assert (await fleet.complete("math"))[0] == 200
+
+
+async def test_a_server_that_handles_no_body_is_left_alone(fleet: Fleet) -> None:
+    fleet.math.faults.append("unhandled")
+    fleet.math.fail_probes = "unhandled"
+    await fleet.complete("math")
+    await eventually(lambda: not fleet.state.table.decodes[0].is_ready)
+    assert (await fleet.complete("math"))[0] == 503
+    assert (await fleet.complete("code"))[0] == 200
+    fleet.math.fail_probes = None
+    await fleet.ready()
+
+
+@pytest.mark.parametrize("message", ["Internal Server Error", "Internal server error: /zoo/base is not there"])
+def test_of_a_bodys_fault_nothing_of_the_inside_is_told(message: str) -> None:
+    worker = Worker(WorkerConfig(name="d", role="decode", module="math", port=1))
+    failure = reported_error(worker, 500, message)
+    assert (failure.status, failure.reason) == (400, "unhandled")
+    assert str(failure).endswith("docs/api.md")
+    assert reported_error(worker, 500, "KVTransferError: Internal server error").status == 502
