@@ -15,6 +15,7 @@ It ends, and with it every server, when its standard input closes or its parent 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -57,7 +58,7 @@ def main() -> int:
     # Standard output is for events: what a package prints on import goes to standard error.
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    _import_sglang()
+    import_sglang()
     _tell(events, event="loaded")
     pending = b""
     while True:
@@ -73,17 +74,22 @@ def main() -> int:
             _tell(events, event="started", name=request.name, pid=_fork(request))
 
 
-def _import_sglang() -> None:
+def import_sglang() -> None:
+    """Import what every server imports, part of it late: a server's processes then share it."""
     setproctitle.getproctitle()  # finds the title's place by the environment, which a server replaces by its own
     import sglang.launch_server
     import sglang.srt.disaggregation.decode
     import sglang.srt.disaggregation.nixl.conn
     import sglang.srt.disaggregation.prefill
     import sglang.srt.entrypoints.http_server
+    import sglang.srt.entrypoints.openai.serving_responses
     import sglang.srt.managers.detokenizer_manager
     import sglang.srt.managers.scheduler
-    import sglang.srt.models.llama
-    import sglang.srt.models.qwen3  # noqa: F401
+    import sglang.srt.model_executor.model_runner
+    import sglang.srt.models.registry  # noqa: F401 - imports all models
+
+    gc.collect()
+    gc.freeze()  # no server's collector need look at, and so copy, what is here for good
 
 
 def _fork(request: StartRequest) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture, build_zoo
+from tests.e2e.forked_launch import start_importing
 from tests.e2e.oracle import Oracle
 
 MODULES = ("alpha", "beta", "gamma")
@@ -19,6 +20,11 @@ def checked_trees() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PSSERVE_CHECK_PURITY", "1")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _importing(checked_trees: None) -> None:
+    start_importing()
 
 
 @pytest.fixture(scope="session")

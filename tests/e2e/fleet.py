@@ -9,7 +9,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,8 @@ import psutil
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.forked_launch import Launch, launching
+
 READY_WITHIN_S = 240  # patience, not a verdict on speed
 IDLE_WITHIN_S = 60
 PSSERVE = str(Path(sys.executable).with_name("psserve"))
@@ -34,7 +35,8 @@ class RunningFleet:
 
     zoo: Path
     url: str
-    process: subprocess.Popen[str]
+    supervisor: int
+    """Its process id."""
     config: Mapping[str, Any]
 
     @property
@@ -76,76 +78,55 @@ def launched(
     `env` goes to every SGLang server. With `wait_ready=False` the fleet is handed over as soon as its servers answer
     `/health`, whatever the router says of them.
     """
-    command = [PSSERVE, "launch", "--zoo", str(zoo), "--port", "0", *arguments]
-    for name, value in (env or {}).items():
-        command[2:2] = ["--env", f"{name}={value}"]
-    with one_fleet_at_a_time(), tempfile.TemporaryFile("w+") as notes:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=notes, text=True)
-        try:
-            config = _router_config(zoo, process)
-            _await_ready(process, notes) if wait_ready else _await_health(config, process)
-            yield RunningFleet(zoo, f"http://{config['host']}:{config['port']}", process, config)
-        finally:
-            left = stop(process)
-    assert not left, f"processes left behind: {left}"
+    variables = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
+    with contextlib.ExitStack() as ends:
+        with one_start_at_a_time():
+            launch = ends.enter_context(launching(zoo, *variables, *arguments))
+            ends.callback(_stop, launch)
+            config = _router_config(zoo, launch)
+            launch.await_ready(READY_WITHIN_S) if wait_ready else _await_health(config, launch)
+        yield RunningFleet(zoo, f"http://{config['host']}:{config['port']}", launch.pid, config)
 
 
-def stop(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """End a fleet as Ctrl-C does. Returns the processes that outlived it."""
+def _stop(launch: Launch) -> None:
+    """End a fleet as two Ctrl-C do: servers that hold no request need not be waited for. No process may outlive it."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=60)
-        finally:
-            process.kill()
-        return psutil.wait_procs(family, timeout=10)[1]
-    return []
+        family = psutil.Process(launch.pid).children(recursive=True)
+        os.kill(launch.pid, signal.SIGINT)
+        os.kill(launch.pid, signal.SIGTERM)  # another number: two of one may arrive as one
+        launch.end(within_s=60)
+        left = psutil.wait_procs(family, timeout=10)[1]
+        assert not left, f"processes left behind: {left}"
 
 
 @contextlib.contextmanager
-def one_fleet_at_a_time() -> Iterator[None]:
-    """Hold the machine: two fleets at once on a few cores starve each other."""
+def one_start_at_a_time() -> Iterator[None]:
+    """Hold the machine: fleets that start at once on a few cores starve each other, and may choose the same ports."""
     path = Path(tempfile.gettempdir()) / f"psserve-e2e-{os.getuid()}.lock"
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _router_config(zoo: Path, process: subprocess.Popen[str]) -> Mapping[str, Any]:
+def _router_config(zoo: Path, launch: Launch) -> Mapping[str, Any]:
     path = zoo / ".run" / "router.json"
-    for _ in _until(READY_WITHIN_S, process):
+    for _ in launch.runs_within(READY_WITHIN_S):
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             return dict(json.loads(path.read_text()))
-    raise AssertionError(f"psserve launch ended with status {process.wait()} before it planned anything")
+    raise AssertionError(f"psserve launch planned nothing: {launch.notes.read_text()}")
 
 
-def _await_ready(process: subprocess.Popen[str], notes: Any) -> None:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if "ready at" not in line:
-        notes.seek(0)
-        raise AssertionError(f"psserve launch did not become ready: {line!r}\n{notes.read()}")
-
-
-def _await_health(config: Mapping[str, Any], process: subprocess.Popen[str]) -> None:
+def _await_health(config: Mapping[str, Any], launch: Launch) -> None:
     def healthy(port: int) -> bool:
         with contextlib.suppress(requests.ConnectionError):
             return requests.get(f"http://127.0.0.1:{port}/health", timeout=30).status_code == 200
         return False
 
     ports = [worker["port"] for worker in config["workers"]]
-    for _ in _until(READY_WITHIN_S, process):
+    for _ in launch.runs_within(READY_WITHIN_S):
         if all(map(healthy, ports)):
             return
-    raise AssertionError(f"psserve launch ended with status {process.wait()}")
-
-
-def _until(seconds: float, process: subprocess.Popen[str]) -> Iterator[None]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        yield
-        time.sleep(0.1)
+    raise AssertionError(f"the servers do not answer: {launch.notes.read_text()}")
 
 
 @dataclass(frozen=True)

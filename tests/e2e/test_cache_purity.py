@@ -18,6 +18,7 @@ import torch
 from psserve.training.reference import prefill_kv
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
+from tests.e2e import tree_dump
 from tests.e2e.client import agent_sessions, client_of
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, wait_idle
 from tests.e2e.oracle import Oracle
@@ -38,11 +39,10 @@ class TreePath(NamedTuple):
 
 
 @contextmanager
-def watched(zoo: Path, monkeypatch: pytest.MonkeyPatch, env: Mapping[str, str]) -> Iterator[RunningFleet]:
+def watched(zoo: Path, env: Mapping[str, str]) -> Iterator[RunningFleet]:
     """A fleet of one module whose servers show their trees on request."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).with_name("tree_dump")))
     arguments = ("--modules", "alpha", "--page-size", "1")
-    with launched(zoo, *arguments, env={"PSSERVE_TEST_TREE_DUMP": "1", **env}) as fleet:
+    with launched(zoo, *arguments, env={tree_dump.ASKED_BY: "1", **env}) as fleet:
         yield fleet
 
 
@@ -75,10 +75,9 @@ async def test_trees_hold_only_the_bases_kv(
     env: dict[str, str],
     zoo_of: Callable[[Architecture], Zoo],
     oracle_of: Callable[[Architecture], Oracle],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     oracle = oracle_of("qwen3")
-    with watched(zoo_of("qwen3").path, monkeypatch, env) as fleet:
+    with watched(zoo_of("qwen3").path, env) as fleet:
         await mixed_load(fleet, oracle)
         retracted = counter(fleet, "decode-alpha-0", "sglang:num_retracted_requests_total")
         assert (retracted > 0) == bool(env)
@@ -91,11 +90,10 @@ async def test_trees_hold_only_the_bases_kv(
 async def test_kept_generated_kv_is_found(
     zoo_of: Callable[[Architecture], Zoo],
     oracle_of: Callable[[Architecture], Oracle],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     oracle = oracle_of("qwen3")
     env = {"PSSERVE_NEGATIVE_CONTROL": "keep-generated-kv", "PSSERVE_CHECK_PURITY": "0"}
-    with watched(zoo_of("qwen3").path, monkeypatch, env) as fleet:
+    with watched(zoo_of("qwen3").path, env) as fleet:
         async with client_of(fleet.url) as client:
             await asyncio.gather(*(client.complete("alpha", [100 + i, 50, 60], 20) for i in range(4)))
         assert max(impurity(path, oracle) for path in tree(fleet, "decode-alpha-0")) > 0.01

@@ -16,7 +16,7 @@ import pytest
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
-from tests.e2e.fleet import PSSERVE, one_fleet_at_a_time
+from tests.e2e.fleet import PSSERVE, one_start_at_a_time
 from tests.e2e.watching import family, listening
 
 pytestmark = pytest.mark.e2e
@@ -51,12 +51,12 @@ class Detached:
 @pytest.fixture(scope="module")
 def fleet(zoo_of: Callable[[Architecture], Zoo]) -> Iterator[Detached]:
     zoo = zoo_of("qwen3").path
-    with one_fleet_at_a_time():
+    with one_start_at_a_time():
         launch = psserve("launch", "--zoo", zoo, "--modules", ",".join(MODULES), "--port", "0", "--detach")
-        try:
-            yield Detached(zoo, launch)
-        finally:
-            psserve("stop", "--zoo", zoo)  # the last test has stopped it, if all went well
+    try:
+        yield Detached(zoo, launch)
+    finally:
+        psserve("stop", "--zoo", zoo)  # the last test has stopped it, if all went well
 
 
 def test_launch_detached_says_where_it_serves(fleet: Detached) -> None:

@@ -81,7 +81,7 @@ def before(fleet: RunningFleet) -> dict[str, int | None]:
 
 def zombies(fleet: RunningFleet) -> list[psutil.Process]:
     """What ended and was never reaped."""
-    return [process for process in family(fleet.process.pid) if process.status() == psutil.STATUS_ZOMBIE]
+    return [process for process in family(fleet.supervisor) if process.status() == psutil.STATUS_ZOMBIE]
 
 
 def kill(fleet: RunningFleet, server: str) -> None:

@@ -16,7 +16,8 @@ import requests
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
-from tests.e2e.fleet import PSSERVE, one_fleet_at_a_time
+from tests.e2e.fleet import PSSERVE, READY_WITHIN_S, one_start_at_a_time
+from tests.e2e.forked_launch import Launch, launching
 from tests.e2e.watching import family, listening
 from tests.waiting import PATIENCE_S, until
 
@@ -31,24 +32,15 @@ def zoo(zoo_of: Callable[[Architecture], Zoo]) -> Path:
 
 
 @contextmanager
-def launching(zoo: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+def launching_alpha(zoo: Path, *flags: str) -> Iterator[Launch]:
     """`psserve launch` of one module, as it starts."""
-    command = [PSSERVE, "launch", "--zoo", str(zoo), "--modules", "alpha", "--port", "0", *flags]
-    with one_fleet_at_a_time():
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
+    with one_start_at_a_time(), launching(zoo, "--modules", "alpha", *flags) as launch:
+        yield launch
 
 
-def url_of(process: subprocess.Popen[str]) -> str:
+def url_of(launch: Launch) -> str:
     """Where a starting fleet serves, once it does."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("psserve: ready at "), line
-    return line.split()[3]
+    return launch.await_ready(READY_WITHIN_S).split()[3]
 
 
 def is_draining(url: str) -> bool:
@@ -64,42 +56,44 @@ def assert_gone(processes: list[psutil.Process]) -> None:
 
 
 def test_killing_the_supervisor_ends_all_and_the_next_launch_works(zoo: Path) -> None:
-    with launching(zoo) as process:
-        url_of(process)
-        processes = family(process.pid)
+    with launching_alpha(zoo) as launch:
+        url_of(launch)
+        processes = family(launch.pid)
         assert len(processes) > 6
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(launch.pid, signal.SIGKILL)
         assert_gone(processes)
-    with launching(zoo, "--host", "0.0.0.0", "--api-key", "k") as process:
-        url = url_of(process)
+    with launching_alpha(zoo, "--host", "0.0.0.0", "--api-key", "k") as launch:
+        url = url_of(launch)
         assert requests.get(f"{url}/readiness", timeout=30).status_code == 200
         assert requests.get(f"{url}/v1/models", timeout=30).status_code == 401
-        processes = family(process.pid)
+        processes = family(launch.pid)
         reachable = {(host, title) for host, title in listening(processes) if host not in ("127.0.0.1", "::1")}
         assert [(host, "psserve.router" in title) for host, title in reachable] == [("0.0.0.0", True)], reachable
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=PATIENCE_S) == 0
+        os.kill(launch.pid, signal.SIGTERM)
+        assert launch.end(PATIENCE_S) == 0
         assert_gone(processes)
 
 
 def test_a_second_interrupt_does_not_wait_for_answers(zoo: Path) -> None:
-    with launching(zoo) as process:
+    with launching_alpha(zoo) as launch:
         body = {"model": "alpha", "prompt": [5, 6, 7], "max_tokens": 4000, "ignore_eos": True, "stream": True}
-        url = url_of(process)
+        url = url_of(launch)
         stream = requests.post(f"{url}/v1/completions", json=body, stream=True, timeout=GONE_WITHIN_S)
         lines = stream.iter_lines()
         next(lines)
-        processes = family(process.pid)
-        process.send_signal(signal.SIGINT)
+        processes = family(launch.pid)
+        os.kill(launch.pid, signal.SIGINT)
         until(lambda: is_draining(url))
         next(lines)  # it goes on after the first
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=GONE_WITHIN_S)
+        os.kill(launch.pid, signal.SIGINT)
+        assert launch.end(GONE_WITHIN_S) == 0
         assert_gone(processes)
 
 
 def test_ending_a_fleet_that_is_still_starting(zoo: Path) -> None:
-    with launching(zoo) as process:
+    """As a process of its own, which first has to import SGLang."""
+    command = [PSSERVE, "launch", "--zoo", str(zoo), "--modules", "alpha", "--port", "0"]
+    with one_start_at_a_time(), subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: len(family(process.pid)) > 2)
         processes = family(process.pid)
         process.send_signal(signal.SIGTERM)
@@ -119,11 +113,12 @@ def copy_with_alpha(zoo: Path, to: Path, change: Callable[[Path], None]) -> Path
 
 def failed_launch(zoo: Path) -> str:
     """The last line that a launch says, which must fail."""
-    with launching(zoo) as process:
-        said, notes = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, said) == (1, "")
-    assert "Traceback" not in notes.splitlines()[-1]
-    return notes.splitlines()[-1]
+    with launching_alpha(zoo) as launch:
+        assert launch.end(PATIENCE_S) == 1
+        assert launch.output.read_text() == ""
+        last = launch.notes.read_text().splitlines()[-1]
+    assert "Traceback" not in last
+    return last
 
 
 def test_a_truncated_checkpoint_is_refused_by_name(zoo: Path, tmp_path: Path) -> None:

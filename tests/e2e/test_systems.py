@@ -19,7 +19,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
 from tests.bench.records import record
 from tests.e2e.client import random_ids
-from tests.e2e.fleet import one_fleet_at_a_time
+from tests.e2e.fleet import one_start_at_a_time
 from tests.e2e.oracle import Oracle
 
 pytestmark = pytest.mark.e2e
@@ -34,7 +34,7 @@ def test_a_plain_pair_of_servers_answers_as_the_module_alone(
     spec = SystemSpec(zoo=zoo.path, modules=("alpha",), kv_tokens=16_384, device="cpu", exports=tmp_path)
     body = {"model": "alpha", "prompt": prompt, "max_tokens": 8, "temperature": 0, "logprobs": 1}
     started = time.time()
-    with one_fleet_at_a_time(), running_system("disaggregated", spec, lambda text: None) as system:
+    with one_start_at_a_time(), running_system("disaggregated", spec, lambda text: None) as system:
         before = system.counters()
         answers = []
         for _ in range(2):

@@ -64,7 +64,7 @@ def run_main(before: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_packages_print_on_import_is_no_event() -> None:
-    done = run_main("preload._import_sglang = lambda: (print('hello'), preload.os.system('echo world'))")
+    done = run_main("preload.import_sglang = lambda: (print('hello'), preload.os.system('echo world'))")
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"event": "loaded"}]
     assert sorted(done.stderr.split()) == ["hello", "world"]
 
@@ -79,7 +79,7 @@ def test_an_unsupported_release_is_said_before_anything_of_it_is_imported(tmp_pa
 
 def test_a_server_is_forked_and_its_end_is_told(tmp_path: Path) -> None:
     request = {"name": "decode-a-0", "arguments": [], "env": {"PATH": "/bin"}, "log": str(tmp_path / "log")}
-    code = "from psserve.engine import preload\npreload._import_sglang = lambda: None\nraise SystemExit(preload.main())"
+    code = "from psserve.engine import preload\npreload.import_sglang = lambda: None\nraise SystemExit(preload.main())"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as running:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from psserve.engine.process import die_with_parent
 from psserve.errors import StartError
@@ -75,6 +76,20 @@ def _read_at_import(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name not in _READ_LATER}
 
 
+def start_preloading(env: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A new preloaded process in this environment, spoken with over its standard input and output. Raises OSError."""
+    return subprocess.Popen(
+        _COMMAND,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+        umask=0o077,
+        preexec_fn=partial(die_with_parent, os.getpid()),  # see Starter.start
+    )
+
+
 class _Preloaded:
     """One preloaded process and what it has said of the servers it forked."""
 
@@ -88,16 +103,8 @@ class _Preloaded:
         self._unread = b""
         try:
             with open(log, "ab", opener=private) as out:
-                self._process = subprocess.Popen(
-                    _COMMAND,
-                    env={name: value for name, value in env.items() if name != "PSSERVE_WORKER_KEY"},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=out,
-                    start_new_session=True,
-                    umask=0o077,
-                    preexec_fn=partial(die_with_parent, os.getpid()),  # see Starter.start
-                )
+                secret = {"PSSERVE_WORKER_KEY"}
+                self._process = start_preloading({name: env[name] for name in env.keys() - secret}, out)
         except OSError as error:
             raise StartError(f"SGLang cannot be preloaded: {error}") from error
         assert self._process.stdin is not None  # both are pipes

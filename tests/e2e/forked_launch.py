@@ -1,0 +1,199 @@
+"""`psserve launch`, and the servers of its fleet, as forks of one process that has imported SGLang for the whole run.
+
+Importing SGLang is most of a small fleet's start. psserve pays it once a fleet (psserve/engine/preload.py); here it is
+paid once for all fleets of a test run: their preloaded processes are forks too. All else is as a user's fleet has it,
+and fleets whose servers must import in another environment are started the plain way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import IO, Any
+
+from tests.e2e import tree_dump
+
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(["tests.e2e.sglang_imported"])
+_READ_AGAIN = frozenset(
+    (
+        *("TMPDIR", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "PSSERVE_NEGATIVE_CONTROL", tree_dump.ASKED_BY),
+        *("SGLANG_TEST_RETRACT", "SGLANG_TEST_RETRACT_INTERVAL", "SGLANG_TEST_DISAGG_FAILURE_PROB"),
+        *("SGLANG_DEBUG_MEMORY_POOL", "PSSERVE_CHECK_PURITY"),
+    )
+)
+"""Variables that a forked process looks at after its fork, by itself or by `_read_again`."""
+
+
+def start_importing() -> None:
+    """Start the process that launches are forked from, with this environment."""
+    forkserver.ensure_running()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A `psserve launch` that was started."""
+
+    process: BaseProcess
+    output: Path
+    notes: Path
+    """What it writes on standard error."""
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def runs_within(self, seconds: float) -> Iterator[None]:
+        """So many moments until the time is over or it has ended."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.is_alive():
+            yield
+            time.sleep(0.1)
+
+    def await_ready(self, within_s: float) -> str:
+        """The line that it prints when the fleet is ready; fails if it says something else."""
+        for _ in self.runs_within(within_s):
+            if (line := self.output.read_text()).endswith("\n"):
+                break
+        else:
+            line = self.output.read_text()
+        assert line.startswith("psserve: ready at "), (line, self.notes.read_text())
+        return line
+
+    def end(self, within_s: float) -> int | None:
+        """Wait for its end, and kill it if that does not come. Returns the exit status."""
+        self.process.join(within_s)
+        self.process.kill()
+        self.process.join()
+        return self.process.exitcode
+
+
+@contextlib.contextmanager
+def launching(zoo: Path, *arguments: str) -> Iterator[Launch]:
+    """`psserve launch` with these arguments in this process's environment; killed at the end if it still runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, notes = Path(folder, "output"), Path(folder, "notes")
+        for file in (output, notes):
+            file.touch()
+        command = ["--zoo", str(zoo), "--port", "0", *arguments]
+        process = _FORKING.Process(target=_launch, args=(command, dict(os.environ), output, notes))
+        process.start()
+        launch = Launch(process, output, notes)
+        try:
+            yield launch
+        finally:
+            launch.end(within_s=0)
+
+
+def _launch(arguments: Sequence[str], environment: Mapping[str, str], output: Path, notes: Path) -> None:
+    from psserve.cli.main import main
+    from psserve.fleet.run import preload
+
+    _environment_is(environment)
+    for path, number in ((output, 1), (notes, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    _start_plainly = preload.start_preloading
+
+    def start_preloading(env: Mapping[str, str], log: IO[bytes]) -> Any:
+        return ForkedPreload(env, log) if _imports_alike(env) else _start_plainly(env, log)
+
+    preload.start_preloading = start_preloading
+    sys.argv = ["psserve", "launch", *arguments]
+    main()
+
+
+def _imports_alike(env: Mapping[str, str]) -> bool:
+    from tests.e2e.sglang_imported import ENVIRONMENT
+
+    wanted, had = (
+        {name: value for name, value in one.items() if name not in _READ_AGAIN} for one in (env, ENVIRONMENT)
+    )
+    return wanted == had
+
+
+class ForkedPreload:
+    """A preloaded process (psserve/engine/preload.py) with the part of `subprocess.Popen` that its starter uses."""
+
+    def __init__(self, env: Mapping[str, str], log: IO[bytes]) -> None:
+        requests, self_requests = os.pipe()
+        self_events, events = os.pipe()
+        parent = os.getpid()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become_preloaded(env, (requests, events, log.fileno()), parent)
+        os.close(requests)
+        os.close(events)
+        self.stdin = open(self_requests, "wb")  # noqa: SIM115 - closed by the starter
+        self.stdout = open(self_events, "rb")  # noqa: SIM115
+
+    def poll(self) -> int | None:
+        return self._reap(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        return self._reap(0)
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _reap(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+def _become_preloaded(env: Mapping[str, str], streams: tuple[int, int, int], parent: int) -> None:
+    """The fork's whole life; never returns."""
+    from psserve.engine import preload, process
+
+    code = 1
+    try:
+        process.die_with_parent(parent)
+        os.setsid()
+        os.umask(0o077)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - multiprocessing had closed it
+        resource_tracker._resource_tracker._fd = None  # its pipe was closed
+        _environment_is(env)
+        _read_again(env)
+        code = preload.main()
+    except BaseException:  # noqa: BLE001 - a bug: its traceback belongs into the log
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _environment_is(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+
+
+def _read_again(env: Mapping[str, str]) -> None:
+    """Do what would have been done at import in this environment."""
+    from sglang.srt.environ import envs
+    from sglang.srt.managers import scheduler
+
+    scheduler.TEST_RETRACT = envs.SGLANG_TEST_RETRACT.get()
+    scheduler.TEST_RETRACT_INTERVAL = envs.SGLANG_TEST_RETRACT_INTERVAL.get()
+    if env.get(tree_dump.ASKED_BY) == "1":
+        tree_dump.install()
