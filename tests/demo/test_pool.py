@@ -20,8 +20,8 @@ from tests.waiting import until
 PATIENCE_S = 300
 
 
-def threads(_: int) -> int:
-    return torch.get_num_threads()
+def with_threads(text: str) -> tuple[str, int]:
+    return text.upper(), torch.get_num_threads()
 
 
 def begin(directory: Path, name: str) -> str:
@@ -35,13 +35,9 @@ def begin(directory: Path, name: str) -> str:
     return name.upper()
 
 
-def test_processes_share_this_ones_threads() -> None:
+def test_each_argument_comes_with_its_result_from_processes_that_share_this_ones_threads() -> None:
     torch.set_num_threads(4)
-    assert list(side_by_side(threads, [1], 2)) == [(1, 2)]
-
-
-def test_each_argument_comes_with_its_result(tmp_path: Path) -> None:
-    assert dict(side_by_side(partial(begin, tmp_path), "abc", 2)) == {"a": "A", "b": "B", "c": "C"}
+    assert dict(side_by_side(with_threads, "abc", 2)) == {"a": ("A", 2), "b": ("B", 2), "c": ("C", 2)}
 
 
 def test_an_error_ends_the_other_jobs_and_begins_no_more(tmp_path: Path) -> None:
