@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from psserve.contracts.api_keys import digest_of
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import UsageError
 from psserve.router.task_routing.classifier import classifier_names, find_classifier
@@ -104,6 +105,20 @@ async def test_unclear_request_is_refused_with_the_modules(auto: Fleet) -> None:
     status, answer, _ = await ask(auto, {"math": 0.3, "code": 0.2})
     assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, "task_unclear", "model")
     assert "math, code" in answer["error"]["message"]
+
+
+async def test_a_key_is_given_and_told_its_own_modules_alone(make_fleet: MakeFleet, told: str) -> None:
+    keys = [{"name": "ci", "digest": digest_of("psk_ci"), "modules": ["math"]}]
+    routing = {"classifier": told, "threshold": 0.5, "default_module": "code"}
+    fleet = await make_fleet(keys=keys, operator_key="operator-secret", task_routing=routing)
+    headers = {"Authorization": "Bearer psk_ci"}
+    for scores, status in (({"code": 0.9, "math": 0.1}, 400), ({"code": 0.9, "math": 0.6}, 200)):
+        body = {"model": "auto", "prompt": json.dumps(scores), "max_tokens": 2}
+        got, answer, told_headers = await fleet.post("/v1/completions", body, headers=headers)
+        assert got == status
+        assert "code" not in json.dumps(answer).replace('"code": "task_unclear"', "")
+    assert told_headers["x-psserve-module"] == "math"
+    assert not fleet.code.bodies
 
 
 async def test_unclear_request_goes_to_the_default_module(make_fleet: MakeFleet, told: str) -> None:

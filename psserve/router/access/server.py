@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -18,6 +20,7 @@ from psserve.contracts.limits import RequestLimits
 from psserve.contracts.tls import ServerCertificate
 from psserve.errors import RequestError, UsageError
 
+RequestHandling = Callable[[Any], Awaitable[web.StreamResponse]]
 LOOK_S = 1.0
 SERVER = "psserve"
 """What the header `Server` says: aiohttp would name its version, and Python's."""
@@ -58,7 +61,7 @@ class _Server(Server):
 
     def __init__(self, connections: int, like: Server) -> None:
         super().__init__(
-            like.request_handler,
+            partial(_handle, like.request_handler),
             request_factory=like.request_factory,
             handler_cancellation=like.handler_cancellation,
             loop=like._loop,
@@ -111,15 +114,29 @@ class _Handler(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun: cut it")
         error = _refusal(status, message or "")
-        log.info("refused status=%d remote=%s error=%s", error.status, request.remote, type(exc).__name__)
-        response = web.Response(
-            body=orjson.dumps(error.body()),
-            status=error.status,
-            headers={"Server": SERVER},
-            content_type="application/json",
-        )
-        response.force_close()
-        return response
+        return _refuse(request, error, type(exc).__name__)
+
+
+async def _handle(handler: RequestHandling, request: web.BaseRequest) -> web.StreamResponse:
+    """aiohttp looks at `Expect` before any code of ours does, and has a page of its own for what it does not know."""
+    try:
+        return await handler(request)
+    except web.HTTPExpectationFailed as failed:
+        message = "the header Expect may say 100-continue alone"
+        return _refuse(request, RequestError(417, message, code="expectation_failed"), type(failed).__name__)
+
+
+def _refuse(request: web.BaseRequest, error: RequestError, kind: str) -> web.Response:
+    """The answer to a request that goes no further; the connection is closed after it."""
+    log.info("refused status=%d remote=%s error=%s", error.status, request.remote, kind)
+    response = web.Response(
+        body=orjson.dumps(error.body()),
+        status=error.status,
+        headers={"Server": SERVER},
+        content_type="application/json",
+    )
+    response.force_close()
+    return response
 
 
 def _refusal(status: int, message: str) -> RequestError:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from psserve.errors import RequestError
 from psserve.router.answers.generation import Generation
@@ -124,6 +124,8 @@ class ClientStream:
     async def send(self, data: bytes) -> None:
         if self.response is None:
             self.response = web.StreamResponse(headers=STREAM_HEADERS | self._exchange.headers())
+            if self._request.version < HttpVersion11:
+                self.response.force_close()  # the end of the connection is all that ends a body without chunks
             await self.response.prepare(self._request)
             self._exchange.first_byte = monotonic()
         self._exchange.streamed_events += data.count(SEPARATOR)

@@ -72,7 +72,9 @@ def _check_host(request: web.Request, config: RouterConfig) -> None:
     """Refuse foreign names: a web page can point a name of its own at this machine (DNS rebinding), no address."""
     if config.needs_key and not config.allowed_hosts:
         return  # such a page has no key
-    host = _host_name(request.headers.get("Host", ""))
+    if "Host" not in request.headers:
+        return  # no browser leaves it out; HTTP/1.0 clients do, health checks of load balancers among them
+    host = _host_name(request.headers["Host"])
     if host == "localhost" or host in config.allowed_hosts or is_address(host):
         return
     message = "this server is not known by that name: use localhost or its address, or add it to allowed_hosts"

@@ -58,7 +58,7 @@ async def _generate(
         body = translation.chat
     if state.tasks is not None and body.get("model") == AUTO:
         check_body(route, body, state.config)
-        exchange.task = await state.tasks.choose(body, request.headers)
+        exchange.task = await state.tasks.choose(body, request.headers, request[CLIENT].may_use)
         body["model"] = exchange.task.module
     longest = state.config.request_timeout_s, state.config.first_byte_timeout_s
     handling = handling_of(request.headers, body, *longest)

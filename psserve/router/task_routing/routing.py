@@ -65,19 +65,27 @@ class TaskRouter:
         if tuple(modules) != self._modules:
             self.learn(modules)
 
-    async def choose(self, body: Body, headers: Mapping[str, str]) -> ModuleChoice:
-        """The module for `body`, a checked body of either endpoint.
+    async def choose(
+        self, body: Body, headers: Mapping[str, str], may_use: Callable[[str], bool] = lambda name: True
+    ) -> ModuleChoice:
+        """The module for `body`, a checked body of either endpoint, among those that its client `may_use`.
 
         Raises RequestError: 400 task_unclear, or 503 when there is no classifier, or what the classifier raises.
         """
         started = monotonic()
         session = session_of(headers, body)
-        decision = self._served(await self._decide(task_request(body)))
-        own = self._served_name(self._sessions.get(session))
-        choice = choose_module(decision, self._config.threshold, own, self._served_name(self._config.default_module))
+
+        def served(name: str | None) -> str | None:
+            name = self._served_name(name)
+            return name if name is not None and may_use(name) else None
+
+        decision = await self._decide(task_request(body))
+        decision = Decision({name: score for name, score in decision.scores.items() if served(name)})
+        own, default = served(self._sessions.get(session)), served(self._config.default_module)
+        choice = choose_module(decision, self._config.threshold, own, default)
         self._decided(choice, monotonic() - started)
         if choice is None:
-            raise task_unclear(module.name for module in self._modules)
+            raise task_unclear(module.name for module in self._modules if may_use(module.name))
         if choice.outcome != "default":
             self._sessions.put(session, choice.module)
         return choice
@@ -112,11 +120,8 @@ class TaskRouter:
                 raise _unavailable()
         return await self._classifier.classify(request)
 
-    def _served(self, decision: Decision) -> Decision:
-        """The decision without modules that went away since the classifier was made."""
-        return Decision({name: score for name, score in decision.scores.items() if self._served_name(name)})
-
     def _served_name(self, name: str | None) -> str | None:
+        """The module of that name, unless it went away since the classifier was made."""
         module = None if name is None else self._table.module(name)
         return None if module is None else module.name
 

@@ -26,7 +26,9 @@ split: the legs disagree about the prompt's length.
 """
 
 TOO_LONG = re.compile(r"context length|too long|longer than|token count exceeds|exceeds the max", re.I)
-VALIDATION = re.compile(r"'loc': \('body',? ?(?P<where>[^)]*)\), 'msg': (?P<quote>['\"])(?P<what>.*?)(?P=quote)")
+VALIDATION = re.compile(r"'loc': \('body',? ?(?P<where>.*?)\), 'msg': (?P<quote>['\"])(?P<what>.*?)(?P=quote)")
+FIELD = re.compile(r"(?!(?:str|int|float|bool|list|dict)\b)[a-z_$][a-z0-9_$]*|[0-9]+")
+"""Of a path of pydantic's: a field or an index. The rest names kinds of values, which are the server's."""
 UNHANDLED = re.compile(r"\s*(internal server error|grammar accept_token failed)\b[:.]?\s*(?P<what>.*)", re.I | re.S)
 """Of 500s: SGLang's words for an exception over one body, before or beside its computing. Failures of computing and of
 transfers read otherwise."""
@@ -143,7 +145,8 @@ def _clients_fault(message: str) -> RequestError:
         return RequestError(400, _one_line(message), code="context_length_exceeded")
     if found := VALIDATION.search(message):
         # FastAPI's own text quotes the whole body it was sent, our pairing fields included.
-        where = ".".join(part.strip(" '") for part in found["where"].split(",") if part.strip())
+        parts = (part.strip(" '\"") for part in found["where"].split(","))
+        where = ".".join(part for part in parts if FIELD.fullmatch(part))
         return RequestError(
             400, _one_line(f"{where or 'body'}: {found['what']}"), param=where or None, code="invalid_value"
         )

@@ -44,6 +44,61 @@ async def test_host_names(make_fleet, fields: dict[str, Any], host: str, status:
     assert (await fleet.get("/health", headers={"Host": host}))[0] == status
 
 
+async def raw(fleet: Fleet, request: bytes) -> bytes:
+    """All that comes back until the router closes the connection."""
+    host, port = fleet.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    async with asyncio.timeout(PATIENCE_S):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize("path", ["/health", "/readiness", "/v1/models"])
+async def test_a_health_check_need_not_name_its_host(fleet: Fleet, path: str) -> None:
+    """HTTP/1.0 lets it be left out, and HAProxy does; HTTP/1.1 does not."""
+    request = f"GET {path} HTTP/1.0\r\n\r\n".encode()
+    assert (await raw(fleet, request)).split()[1] == b"200"
+    assert (await raw(fleet, request.replace(b"\r\n\r\n", b"\r\nHost:\r\n\r\n"))).split()[1] == b"403"
+    answer = await raw(fleet, request.replace(b"1.0", b"1.1"))
+    assert answer.split()[1] == b"400"
+    assert b'"code":"bad_request"' in answer
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses"])
+async def test_a_stream_to_an_http_1_0_client_ends_with_its_connection(fleet: Fleet, path: str) -> None:
+    body = {"model": "math", "stream": True, "max_tokens": 3}
+    chat = [{"role": "user", "content": "hi"}]
+    if path == "/v1/responses":
+        body = {"model": "math", "stream": True, "input": "hi"}
+    else:
+        body |= {"prompt": "p"} if path == "/v1/completions" else {"messages": chat}
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n"
+    answer = await raw(fleet, f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    head, _, stream = answer.decode().partition("\r\n\r\n")
+    assert head.split()[1] == "200"
+    assert "keep-alive" not in head
+    assert "[DONE]" in stream or "message_stop" in stream or "response.incomplete" in stream
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/nowhere", "/health"])
+async def test_an_expectation_that_nobody_knows_is_refused_in_our_form(fleet: Fleet, path: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 200-ok\r\n"
+    head, _, body = (await raw(fleet, f"{head}Content-Length: 2\r\n\r\n{{}}".encode())).decode().partition("\r\n\r\n")
+    assert head.split()[1] == "417"
+    assert "Server: psserve" in head.split("\r\n")
+    assert json.loads(body)["error"]["code"] == "expectation_failed"
+
+
+async def test_who_waits_for_100_continue_gets_it(fleet: Fleet) -> None:
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    data = b'{"model": "math", "prompt": "p"}'
+    answer = await raw(fleet, f"{head}Expect: 100-Continue\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+
+
 async def test_no_other_origin_is_allowed_in(fleet: Fleet) -> None:
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     async with fleet.http.options(fleet.url + "/v1/chat/completions", headers=preflight) as response:

@@ -355,3 +355,13 @@ def test_of_a_bodys_fault_nothing_of_the_inside_is_told(message: str) -> None:
     assert (failure.status, failure.reason) == (400, "unhandled")
     assert str(failure).endswith("docs/api.md")
     assert reported_error(worker, 500, "KVTransferError: Internal server error").status == 502
+
+
+def test_a_refusal_by_kinds_of_values_names_the_field() -> None:
+    kind = "function-after[check(), ChatCompletionMessageGenericParam]"
+    detail = [{"loc": ("body", "messages", 1, kind, "tool_calls", 0, "str"), "msg": "Input should be 'function'"}]
+    failure = reported_error(Worker(WorkerConfig(name="d", role="decode", module="math", port=1)), 400, str(detail))
+    assert (failure.param, str(failure)) == (
+        "messages.1.tool_calls.0",
+        "messages.1.tool_calls.0: Input should be 'function'",
+    )
