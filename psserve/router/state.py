@@ -22,6 +22,7 @@ from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.health import Prober
 from psserve.router.placement.routing import Routing
 from psserve.router.task_routing.routing import TaskRouter, task_modules
+from psserve.router.workers.startup import Startup
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import WorkerTable
 
@@ -52,11 +53,13 @@ class RouterState:
     tracing: Tracing = field(init=False)
     clients: Clients = field(init=False)
     engine_metrics: EngineMetrics = field(init=False)
+    startup: Startup = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine_metrics = EngineMetrics(self.table, self.upstream)
         self.tracing = _make_tracing(self.config)
         self.clients = Clients(self.config)
+        self.startup = Startup(self.table)
 
     @classmethod
     def create(cls, config: RouterConfig) -> RouterState:

@@ -148,6 +148,36 @@ async def test_nothing_is_ready_before_the_workers_are(make_fleet) -> None:
     assert (status, answer["error"]["code"]) == (503, "module_unavailable")
 
 
+async def test_the_first_start_is_ready_when_every_module_is_and_a_later_death_changes_nothing(make_fleet) -> None:
+    fleet = await make_fleet(start=False)
+    await fleet.prefill.start()
+    await fleet.math.start()
+    await eventually(fleet.state.table.is_usable)
+    status, answer = await fleet.get("/readiness")
+    assert (status, answer) == (503, {"status": "not ready", "waiting_for": ["code"], "failed": []})
+    await fleet.code.start()
+    await eventually(lambda: fleet.state.table.decodes[1].is_ready)
+    assert await fleet.get("/readiness") == (200, {"status": "ready"})
+    await fleet.code.stop()
+    await eventually(lambda: not fleet.state.table.decodes[1].is_ready)
+    assert await fleet.get("/readiness") == (200, {"status": "ready"})
+    await fleet.math.stop()
+    await eventually(lambda: not fleet.state.table.is_usable())
+    assert await fleet.get("/readiness") == (503, {"status": "not ready", "waiting_for": [], "failed": []})
+
+
+async def test_a_module_that_never_answers_is_told_and_holds_nobody_up_for_ever(make_fleet, monkeypatch) -> None:
+    monkeypatch.setattr("psserve.router.workers.startup.PATIENCE_S", 0.0)
+    fleet = await make_fleet(start=False)
+    await fleet.prefill.start()
+    await fleet.math.start()
+    await eventually(fleet.state.table.is_usable)
+    assert await fleet.get("/readiness") == (200, {"status": "ready", "failed": ["code"]})
+    await fleet.code.start()
+    await eventually(lambda: fleet.state.table.decodes[1].is_ready)
+    assert await fleet.get("/readiness") == (200, {"status": "ready"})
+
+
 async def test_decode_before_prefill(make_fleet) -> None:
     fleet = await make_fleet(start=False)
     await fleet.math.start()

@@ -73,13 +73,17 @@ async def health(request: web.Request) -> web.Response:
 
 @routes.get("/readiness")
 async def readiness(request: web.Request) -> web.Response:
-    """200 when a request could be served now: at least one prefill and one decode worker, and no shutdown begun."""
+    """200 when requests can be served: at first those to any module, from then on those to one at least.
+
+    503 before, and once a shutdown has begun.
+    """
     state = request.app[STATE]
     if state.draining:
         return json_response({"status": "draining"}, status=503)
-    if not state.table.is_usable():
-        return json_response({"status": "not ready"}, status=503)
-    return json_response({"status": "ready"})
+    waiting, failed = state.startup.look()
+    if waiting or not state.table.is_usable():
+        return json_response({"status": "not ready", "waiting_for": waiting, "failed": failed}, status=503)
+    return json_response({"status": "ready"} | ({"failed": failed} if failed else {}))
 
 
 @routes.get("/workers")

@@ -203,6 +203,14 @@ class WorkerTable:
             for worker in self.workers
         ]
 
+    def unanswered(self) -> list[str]:
+        """Listed modules of which no worker has ever answered."""
+        return [
+            module.name
+            for module in {id(module): module for module in self._modules.values()}.values()
+            if not any(worker.starts for worker in self.decodes_of(module))
+        ]
+
     def is_usable(self) -> bool:
         """At least one prefill and one decode worker would take a request now."""
         return any(worker.is_ready for worker in self.prefills) and any(worker.is_ready for worker in self.decodes)
