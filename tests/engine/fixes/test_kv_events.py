@@ -60,6 +60,11 @@ def test_pages_have_the_names_that_sglang_gives_them(radix_cache: Any, kind: Any
     assert _hash_pages(None, kind([]), None, 16) == []
 
 
+def test_pairs_of_tokens_are_named_by_sglang(radix_cache: Any) -> None:
+    pairs = radix_cache.RadixKey(array("q", TOKENS), is_bigram=True)
+    assert _hash_pages(lambda *given: [given], pairs, None, 16) == [(pairs, None, 16)]
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions, st.lists(prompts, max_size=4))
 def test_a_tree_rebuilt_from_events_matches_as_the_cache_does(radix_cache: Any, history: Any, asked: Any) -> None:

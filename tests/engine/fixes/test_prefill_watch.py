@@ -80,6 +80,7 @@ def test_what_was_kept_of_a_replaced_process_is_forgotten(
     bootstrap: Bootstrap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefill_watch, "_EVERY_S", 0.01)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody's: no proxy stands between two servers
     forgotten, done = [], threading.Event()
     pool = {key_of(bootstrap): [{"rank_ip": "127.0.0.1", "rank_port": 4000, "pp_rank": 0}]}
 
