@@ -74,16 +74,16 @@ def cpu_hooks() -> tuple[hooking.Hook, ...]:
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     """What makes a server psserve's, on any machine."""
-    from psserve.engine.fixes import disconnect, grammar, kv_events, prefill_watch, retraction
+    from psserve.engine.fixes import disconnect, grammar, kv_events, last_message, prefill_watch, retraction, tool_calls
     from psserve.engine.handover import decode, prefill, purity
 
-    chosen = disconnect.hooks()
+    chosen = disconnect.hooks() + last_message.hooks()
     if settings.negative_control is not NegativeControl.NO_HOOKS:
         chosen += prefill.hooks() if settings.role is Role.PREFILL else decode.hooks(settings.negative_control)
     if settings.role is Role.PREFILL:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
-        chosen += prefill_watch.hooks() + grammar.hooks() + retraction.hooks()
+        chosen += prefill_watch.hooks() + grammar.hooks() + retraction.hooks() + tool_calls.hooks()
     if settings.check_purity:
         chosen += purity.hooks(settings.role)
     return chosen

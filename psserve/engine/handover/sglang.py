@@ -205,6 +205,32 @@ class GrammarBackend(Protocol):
     vocab_size: int
 
 
+class ToolCallDetector(Protocol):
+    """Reads calls of tools in one model family's form, of one answer."""
+
+    bot_token: str
+    eot_token: str
+    _buffer: str
+    """Text that was not given out."""
+    current_tool_id: int
+    current_tool_name_sent: bool
+    prev_tool_call_arr: list[dict[str, Any]]
+    streamed_args_for_tool: list[str]
+
+    def has_tool_call(self, text: str) -> bool: ...
+
+    def parse_streaming_increment(self, new_text: str, tools: Any) -> Any: ...
+
+
+class ToolCallParser(Protocol):
+    """A detector and the tools that were offered."""
+
+    tools: list[Any]
+    detector: ToolCallDetector
+
+    def parse_stream_chunk(self, chunk_text: str) -> tuple[str, list[Any]]: ...
+
+
 class KVManager(Protocol):
     """What a decode server knows of the prefill servers' processes."""
 
@@ -251,6 +277,8 @@ CLASSES: Mapping[type, str] = {
     TokenizerManager: "sglang.srt.managers.tokenizer_manager.TokenizerManager",
     Grammar: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar",
     GrammarBackend: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammarBackend",
+    ToolCallDetector: "sglang.srt.function_call.base_format_detector.BaseFormatDetector",
+    ToolCallParser: "sglang.srt.function_call.function_call_parser.FunctionCallParser",
     KVManager: "sglang.srt.disaggregation.common.conn.CommonKVManager",
     KVArgs: "sglang.srt.disaggregation.base.conn.KVArgs",
 }

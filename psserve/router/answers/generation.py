@@ -7,10 +7,12 @@ from typing import Any
 
 from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.errors import RequestError
+from psserve.router.body.chat import offered_tools
 from psserve.router.body.checks import Body, invalid, missing
 from psserve.router.body.completion import prompts_of
 from psserve.router.body.fields import ROUTE_PATHS, Route, check_body, decode_fields, prefill_fields
 from psserve.router.body.headers import AS_USUAL, Handling
+from psserve.router.body.messages import with_readable_calls
 from psserve.router.pairs.pair import Sequence
 from psserve.router.placement.routing import Affinity
 from psserve.router.workers.workers import WorkerTable
@@ -42,6 +44,8 @@ def parse_generation(
     """
     module = served_module(body.get("model"), table)
     check_body(route, body, config)
+    if route == "chat":
+        body = body | {"messages": with_readable_calls(body["messages"])}
     prefills, decodes = _legs(route, body, config)
     count = body.get("n", 1)
     if count * len(decodes) > config.limits.choices:
@@ -76,7 +80,7 @@ def _legs(route: Route, body: Body, config: RouterConfig) -> tuple[list[Body], l
     prefill = {"model": config.base.name} | prefill_fields(route, body)
     decode = decode_fields(body)
     if route == "chat":
-        return [prefill], [decode]
+        return [prefill], [decode | offered_tools(body)]
     prompts = prompts_of(body)
     return [prefill | {"prompt": prompt} for prompt in prompts], [decode | {"prompt": prompt} for prompt in prompts]
 

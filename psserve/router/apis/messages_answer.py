@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import Any
-
-import orjson
 
 from psserve.errors import RequestError
 from psserve.router.answers.streaming import Events
 from psserve.router.apis.dialect import Document, TranslatedEvents, encode_event, notes_in
 from psserve.router.apis.messages_request import messages_to_chat
 from psserve.router.body.checks import Body
+from psserve.router.body.messages import arguments_of
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 ERROR_TYPES = {
@@ -94,16 +92,7 @@ def _blocks(message: Document) -> list[Document]:
     if text := message.get("content"):
         blocks.append({"type": "text", "text": text})
     calls = message.get("tool_calls") or ()
-    return blocks + [tool_use(call) | {"input": _input(call["function"].get("arguments"))} for call in calls]
-
-
-def _input(arguments: Any) -> Document:
-    """A model may write arguments that are no JSON object; the form has no place for them but a field of our own."""
-    try:
-        value = orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError:
-        value = None
-    return value if isinstance(value, dict) else {"psserve_invalid_arguments": arguments}
+    return blocks + [tool_use(call) | {"input": arguments_of(call["function"].get("arguments"))} for call in calls]
 
 
 def error_body(error: RequestError) -> Document:

@@ -70,7 +70,8 @@ def _prompt(body: Body) -> Body:
 
 def _is_begun(messages: list[Document]) -> bool:
     """A last message of the assistant's is the beginning of the answer."""
-    return bool(messages) and messages[-1]["role"] == "assistant" and isinstance(messages[-1].get("content"), str)
+    last = messages[-1] if messages else {"role": "user"}
+    return last["role"] == "assistant" and isinstance(last.get("content"), str) and "tool_calls" not in last
 
 
 def _messages(messages: list[Any]) -> list[Document]:
@@ -186,11 +187,13 @@ def _tool(tool: Document, where: str) -> Document:
         message = f"{where}: tools that Anthropic's servers run are not supported; give it a name and an input_schema"
         raise invalid(where, message, "unsupported_parameter")
     schema = object_of(tool.get("input_schema"), f"{where}.input_schema")
-    function = {
+    function: Document = {
         "name": string_of(tool, "name", where),
         "description": tool.get("description") or "",
         "parameters": {"type": "object"} | schema,
     }
+    if tool.get("strict") is not None:
+        function["strict"] = tool["strict"]
     return {"type": "function", "function": function}
 
 

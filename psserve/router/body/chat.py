@@ -5,72 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.body.checks import INT32_MAX, Body, Check, check_int, invalid, missing
+from psserve.router.body.checks import INT32_MAX, Body, Check, check_int, invalid
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MAX_EFFORT = 0.99
 MAX_TOP_LOGPROBS = 20
-
-
-def _check_messages(body: Body, name: str, config: RouterConfig) -> None:
-    messages, limit = body[name], config.limits.messages
-    if not isinstance(messages, list):
-        raise invalid("messages", "messages must be a list", "invalid_type")
-    if not messages:
-        raise invalid("messages", "messages must not be empty", "empty_array")
-    if len(messages) > limit:
-        raise invalid("messages", f"messages must be at most {limit}")
-    for index, message in enumerate(messages):
-        _check_message(f"messages[{index}]", message)
-
-
-def _check_message(where: str, message: Any) -> None:
-    if not isinstance(message, dict):
-        raise invalid(where, f"{where} must be an object", "invalid_type")
-    role = message.get("role")
-    if role not in ROLES:
-        raise invalid(f"{where}.role", f"{where}.role must be one of {', '.join(ROLES)}")
-    content = message.get("content")
-    if isinstance(content, list):
-        for index, part in enumerate(content):
-            _check_part(f"{where}.content[{index}]", part)
-    elif not isinstance(content, str) and not (content is None and role == "assistant"):
-        raise invalid(f"{where}.content", f"{where}.content must be a string or a list of text parts", "invalid_type")
-    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-        raise missing(f"{where}.tool_call_id")
-    if (calls := message.get("tool_calls")) is not None:
-        if not isinstance(calls, list):
-            raise invalid(f"{where}.tool_calls", f"{where}.tool_calls must be a list", "invalid_type")
-        for index, call in enumerate(calls):
-            _check_call(f"{where}.tool_calls[{index}]", call)
-
-
-def _check_call(where: str, call: Any) -> None:
-    """A call in a message of the assistant's. What its arguments say is the template's business."""
-    if not isinstance(call, dict):
-        raise invalid(where, f"{where} must be an object", "invalid_type")
-    if call.get("type") not in (None, "function"):
-        raise invalid(f"{where}.type", f"{where}.type must be function: calls of other kinds are not supported")
-    function = call.get("function")
-    if not isinstance(function, dict):
-        raise invalid(f"{where}.function", f"{where}.function must be an object", "invalid_type")
-    if not isinstance(function.get("name"), str):
-        raise invalid(f"{where}.function.name", f"{where}.function.name must be a string", "invalid_type")
-    if not isinstance(function.get("arguments"), (str, dict, type(None))):
-        name = f"{where}.function.arguments"
-        raise invalid(name, f"{name} must be JSON text", "invalid_type")
-
-
-def _check_part(where: str, part: Any) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(kind, str):
-        raise invalid(where, f"{where} must be an object with a type", "invalid_type")
-    if kind != "text":
-        raise invalid(where, f"{where}: only text is supported, not {kind[:64]!r}", "unsupported_content_type")
-    if not isinstance(part.get("text"), str):
-        raise invalid(where, f"{where}.text must be a string", "invalid_type")
 
 
 def _check_tools(body: Body, name: str, config: RouterConfig) -> None:
@@ -89,6 +29,9 @@ def _check_function(where: str, function: dict[str, Any]) -> None:
     _check_kind(where, function, "strict", bool, "true or false")
     _check_kind(where, function, "parameters", dict, "an object: a JSON schema")
     schema = function.get("parameters") or {}
+    if schema.get("type", "object") != "object":
+        message = f"{where}.parameters.type must be object: a call's arguments are one"
+        raise invalid(f"{where}.parameters.type", message)
     for part in ("$defs", "definitions", "properties"):
         _check_kind(f"{where}.parameters", schema, part, dict, "an object")
     for name, value in (schema.get("properties") or {}).items():
@@ -120,16 +63,24 @@ def _function_name(tool: Any) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
+def offered_tools(body: Body) -> Body:
+    """`tools` where a checked body names the tool to call: that one alone, on both legs.
+
+    SGLang renders no other, but its grammar would allow calls of all that it is given.
+    """
+    choice = body.get("tool_choice")
+    if not isinstance(choice, dict):
+        return {}
+    name = _function_name(choice)
+    return {"tools": [next(tool for tool in body["tools"] if _function_name(tool) == name)]}
+
+
 def forced_tool(body: Body) -> Body:
     """What the prefill leg gets of `tool_choice`.
 
     A forced tool becomes the only tool offered: SGLang renders the same prompt, and compiles no grammar for it.
     """
-    choice = body["tool_choice"]
-    if isinstance(choice, dict):
-        name = choice["function"]["name"]
-        return {"tools": [tool for tool in body["tools"] if tool["function"]["name"] == name]}
-    return {"tool_choice": "none"} if choice == "none" else {}
+    return {"tool_choice": "none"} if body["tool_choice"] == "none" else offered_tools(body)
 
 
 def _check_effort(body: Body, name: str, config: RouterConfig) -> None:
@@ -173,7 +124,6 @@ def _refuse_json_schema(body: Body, name: str, config: RouterConfig) -> None:
     raise invalid(name, f"{name} is not supported for chats: use response_format", "unsupported_parameter")
 
 
-CHAT_MESSAGES = Check("1 to {messages} messages of text: nothing is fetched, no file is opened", _check_messages)
 TOOLS = Check("at most {tools} functions", _check_tools)
 TOOL_CHOICE = Check("none, auto, required or one of the tools", _check_tool_choice)
 EFFORT = Check(f"one of {', '.join(EFFORTS)}, or a number from 0 to {MAX_EFFORT}", _check_effort)

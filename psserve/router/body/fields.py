@@ -12,7 +12,6 @@ from typing import Literal
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.body.chat import (
-    CHAT_MESSAGES,
     COMPLETION_TOKENS,
     EFFORT,
     MAX_TOP_LOGPROBS,
@@ -38,6 +37,7 @@ from psserve.router.body.checks import (
     string,
 )
 from psserve.router.body.completion import BEST_OF, ECHO, NO_SUFFIX, PROMPTS, TOKENIZE_TEXTS
+from psserve.router.body.messages import CHAT_MESSAGES
 from psserve.router.body.output import (
     ANSWER_COUNT,
     GRAMMAR,

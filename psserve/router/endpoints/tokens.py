@@ -17,9 +17,11 @@ from psserve.router.access.clients import CLIENT
 from psserve.router.answers.generation import served_module
 from psserve.router.apis.dialect import Document, refuse_unknown
 from psserve.router.apis.messages_request import count_body
+from psserve.router.body.chat import offered_tools
 from psserve.router.body.checks import Body, check_bool, check_token_ids, invalid, missing
 from psserve.router.body.fields import TOKENIZE_FIELDS, check_body
 from psserve.router.body.load import load_body
+from psserve.router.body.messages import with_readable_calls
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 from psserve.router.workers.failures import broken
@@ -36,7 +38,7 @@ async def tokenize(request: web.Request) -> web.Response:
     """Token ids of a prompt, of each of several, or of a chat as the template renders it."""
     body = await _begin(request, "tokenize")
     _check_tokenize(body, request.app[STATE].config)
-    answer = await _ask(request, "/v1/tokenize", body)
+    answer = await _ask(request, "/v1/tokenize", _rendered_alike(body))
     return json_response(answer | {"max_model_len": request.app[STATE].config.base.context_length})
 
 
@@ -53,7 +55,7 @@ async def detokenize(request: web.Request) -> web.Response:
 async def count_tokens(request: web.Request) -> web.Response:
     body = count_body(await _begin(request, "count_tokens"))
     check_body("tokenize", body, request.app[STATE].config)
-    answer = await _ask(request, "/v1/tokenize", body)
+    answer = await _ask(request, "/v1/tokenize", _rendered_alike(body))
     return json_response({"input_tokens": answer["count"]})
 
 
@@ -68,6 +70,13 @@ def _check_tokenize(body: Body, config: RouterConfig) -> None:
     if ("prompt" in body) == ("messages" in body):
         raise invalid("prompt", "give either prompt or messages")
     check_body("tokenize", body, config)
+
+
+def _rendered_alike(body: Body) -> Body:
+    """A checked body's messages and tools as the two legs get them."""
+    if "messages" not in body:
+        return body
+    return body | {"messages": with_readable_calls(body["messages"])} | offered_tools(body)
 
 
 def _check_detokenize(body: Body, vocab_size: int) -> None:

@@ -31,7 +31,8 @@ def edited(tmp_path: Path) -> Edited:
     """Makes a tree that is SGLang 0.5.18 but for one file, in which a text is another."""
 
     def edit(file: str, old: str, new: str) -> SourceTree:
-        for path in ("disaggregation", "managers", "mem_cache", "sampling", "constrained", "observability"):
+        packages = ("disaggregation", "managers", "mem_cache", "sampling", "constrained", "observability")
+        for path in (*packages, "function_call", "entrypoints/openai"):
             source = TREES["0.5.18"].root / "sglang/srt" / path
             shutil.copytree(source, tmp_path / "sglang/srt" / path, ignore=shutil.ignore_patterns("*.pyc", "*.so"))
         place = tmp_path / "sglang/srt" / file

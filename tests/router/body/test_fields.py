@@ -151,12 +151,13 @@ def test_the_decode_server_gets_all_but_how_many_answers_there_are() -> None:
     assert kept == {"n", "best_of"}
 
 
-def test_a_forced_tool_is_the_only_one_that_the_base_is_shown() -> None:
+def test_a_forced_tool_is_the_only_one_that_is_offered() -> None:
     choice = {"type": "function", "function": {"name": "add"}}
     (sequence,) = parse("chat", MINIMAL["chat"] | {"tools": [TOOL, OTHER], "tool_choice": choice}).sequences
     assert sequence.prefill["tools"] == [TOOL]
     assert "tool_choice" not in sequence.prefill
-    assert sequence.decode["tools"] == [TOOL, OTHER]
+    assert sequence.decode["tools"] == [TOOL]
+    assert sequence.decode["tool_choice"] == choice
 
 
 def test_a_tool_choice_that_changes_no_prompt_stays_from_the_base() -> None:
