@@ -205,6 +205,17 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
         "invalid_type",
     ),
     ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]},
+        "tools[0].function.parameters.type",
+        "invalid_value",
+    ),
+    ({"messages": [USER | {"name": 5}]}, "messages[0].name", "invalid_type"),
+    (
+        {"messages": [USER, {"role": "assistant", "reasoning_content": {}}]},
+        "messages[1].reasoning_content",
+        "invalid_type",
+    ),
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "invalid_value"),
     ({"tools": [TOOL], "tool_choice": "required", "min_tokens": 2}, "min_tokens", "invalid_value"),
     ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "invalid_value"),

@@ -157,3 +157,15 @@ async def _ask(client: anthropic.AsyncAnthropic, streams: bool, fields: dict[str
         return await client.messages.create(**fields)
     async with client.messages.stream(**fields) as stream:
         return await stream.get_final_message()
+
+
+def test_a_strict_tool_stays_strict() -> None:
+    chat = messages_to_chat(REQUEST | {"tools": [ADD | {"strict": True}, ADD | {"name": "sub"}]})
+    assert [tool["function"].get("strict") for tool in chat["tools"]] == [True, None]
+
+
+def test_a_last_message_that_calls_a_tool_is_not_gone_on_with() -> None:
+    content = [{"type": "text", "text": "Let me"}, {"type": "tool_use", "id": "t1", "name": "add", "input": {}}]
+    chat = messages_to_chat(REQUEST | {"messages": [*HELLO, {"role": "assistant", "content": content}]})
+    assert "continue_final_message" not in chat
+    assert chat["messages"][-1]["tool_calls"]
