@@ -13,6 +13,7 @@ from psserve.errors import UsageError
 from psserve.router.access.clients import Clients
 from psserve.router.admission.admission import Admission
 from psserve.router.answers.answer import BaseModel
+from psserve.router.answers.roles import Roles
 from psserve.router.observability.activity import Activity
 from psserve.router.observability.engine_metrics import EngineMetrics
 from psserve.router.observability.loads import Loads
@@ -50,12 +51,14 @@ class RouterState:
     loads: Loads
     draining: bool = False
     """SIGTERM came: finish what runs, refuse what comes."""
+    roles: Roles = field(init=False)
     tracing: Tracing = field(init=False)
     clients: Clients = field(init=False)
     engine_metrics: EngineMetrics = field(init=False)
     startup: Startup = field(init=False)
 
     def __post_init__(self) -> None:
+        self.roles = Roles(self.config, self.table, self.upstream)
         self.engine_metrics = EngineMetrics(self.table, self.upstream)
         self.tracing = _make_tracing(self.config)
         self.clients = Clients(self.config)

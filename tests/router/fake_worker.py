@@ -77,6 +77,8 @@ class FakeWorker:
     metrics_page: str = ""
     proceed: asyncio.Event = field(default_factory=asyncio.Event)
     """A stream with a fault waits for this after its first event."""
+    later_system: Literal["in_place", "leaves_out", "refuses"] = "in_place"
+    """What its template does with a system message after the first message."""
     questions: int = 0
     """How often it was asked for a sign of life."""
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -128,6 +130,12 @@ class FakeWorker:
         if isinstance(prompt := body.get("prompt"), list):
             ids = [list(text.encode()) for text in prompt]
             return web.json_response({"tokens": ids, "count": [*map(len, ids)], "max_model_len": 10**30})
+        messages = body.get("messages") or ()
+        later = [message for message in messages[1:] if message["role"] == "system"]
+        if later and self.later_system == "refuses":
+            return sglang_error(400, "System message must be at the beginning.")
+        if later and self.later_system == "leaves_out":
+            body = body | {"messages": [message for message in messages if message not in later]}
         count = prompt_tokens(body)
         tokens = list(prompt.encode()) if prompt is not None else [0] * count
         return web.json_response({"tokens": tokens, "count": count, "max_model_len": 10**30})

@@ -68,21 +68,15 @@ def _prompt(body: Body) -> Body:
 def _messages(instructions: str, items: list[Any]) -> list[Document]:
     """Raises RequestError (400), naming the item.
 
-    What the assistant did in one turn are several items but one message. Instructions go to the front, as one
-    message, for most chat templates take a system message there alone.
+    What the assistant did in one turn are several items but one message.
     """
-    system = [instructions] if instructions else []
-    messages: list[Document] = []
+    messages: list[Document] = [{"role": "system", "content": instructions}] if instructions else []
     for index, item in enumerate(items):
         message = _message(object_of(item, f"input[{index}]"), f"input[{index}]")
-        if message["role"] == "system":
-            system.append(message["content"])
-        elif message["role"] == "assistant" and messages and messages[-1]["role"] == "assistant":
+        if message["role"] == "assistant" and messages and messages[-1]["role"] == "assistant":
             _join(messages[-1], message)
         else:
             messages.append(message)
-    if system:
-        messages.insert(0, {"role": "system", "content": "\n\n".join(system)})
     return messages
 
 
@@ -110,7 +104,6 @@ def _spoken(item: Document, where: str) -> Document:
     role = item.get("role")
     if role not in _ROLES:
         raise invalid(f"{where}.role", f"{where}.role must be one of {', '.join(_ROLES)}")
-    role = "system" if role == "developer" else role
     return {"role": role, "content": _text(item.get("content"), f"{where}.content")}
 
 

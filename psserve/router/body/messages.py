@@ -107,4 +107,42 @@ def _readable(message: Message) -> Message:
     return message | {"tool_calls": calls}
 
 
+def has_instructions_to_fit(messages: Any) -> bool:
+    """Whether `with_roles` would change messages, checked or not, for some template."""
+    if not isinstance(messages, list) or not messages:
+        return False
+    first = messages[0]
+    return has_instructions_between(messages) or (isinstance(first, dict) and first.get("role") == "developer")
+
+
+def has_instructions_between(messages: list[Any]) -> bool:
+    """Whether there are instructions after the first message: whether a template renders them must be tried."""
+    return any(map(_instructs, messages[1:]))
+
+
+def with_roles(messages: list[Message], *, in_place: bool) -> list[Message]:
+    """Messages in roles that the base's template renders, for all APIs.
+
+    The developer's instructions are the system's: OpenAI's word for the same thing, which most templates leave out in
+    silence. Where a template takes no system message between others (not `in_place`), all become one, at the front.
+    """
+    renamed = [message | {"role": "system"} if message["role"] == "developer" else message for message in messages]
+    if in_place or not has_instructions_between(renamed):
+        return renamed
+    instructions = [message for message in renamed if message["role"] == "system"]
+    text = "\n\n".join(_text_of(message) for message in instructions)
+    others = [message for message in renamed if message["role"] != "system"]
+    return [instructions[0] | {"content": text}, *others]
+
+
+def _instructs(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") in ("system", "developer")
+
+
+def _text_of(message: Message) -> str:
+    """Parts are joined as SGLang joins them for templates that take strings."""
+    content = message["content"]
+    return content if isinstance(content, str) else " ".join(part["text"] for part in content)
+
+
 CHAT_MESSAGES = Check("1 to {messages} messages of text: nothing is fetched, no file is opened", _check_messages)

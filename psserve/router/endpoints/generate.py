@@ -56,6 +56,7 @@ async def _generate(
     translation = translate(body) if translate is not None else None
     if translation is not None:
         body = translation.chat
+    body = await state.roles.fit(route, body)
     if state.tasks is not None and body.get("model") == AUTO:
         check_body(route, body, state.config)
         exchange.task = await state.tasks.choose(body, request.headers, request[CLIENT].may_use)

@@ -1,0 +1,65 @@
+"""Whose words a chat's messages are, in the roles that the base's template renders: found out once, by trying it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+
+from psserve.contracts.router_config import RouterConfig
+from psserve.errors import RequestError
+from psserve.router.body.checks import Body
+from psserve.router.body.fields import Endpoint, check_body
+from psserve.router.body.messages import Message, has_instructions_between, has_instructions_to_fit, with_roles
+from psserve.router.workers.upstream import Upstream
+from psserve.router.workers.workers import WorkerTable
+
+PATIENCE_S = 10.0
+WITHOUT: list[Message] = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hello."},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "Who are you?"},
+]
+WITH: list[Message] = [*WITHOUT[:3], {"role": "system", "content": "Be brief."}, *WITHOUT[3:]]
+
+
+class Roles:
+    """The messages of chats as the base's template takes them."""
+
+    def __init__(self, config: RouterConfig, table: WorkerTable, upstream: Upstream) -> None:
+        self._config = config
+        self._table = table
+        self._upstream = upstream
+        self._in_place: bool | None = None
+        """Whether the template renders a system message between others; None until that was tried."""
+
+    async def fit(self, endpoint: Endpoint, body: Body) -> Body:
+        """A chat's body with its messages in roles that are rendered. Raises RequestError (400) for a wrong body."""
+        if endpoint == "completions" or not has_instructions_to_fit(body.get("messages")):
+            return body
+        check_body(endpoint, body, self._config)
+        messages = body["messages"]
+        in_place = not has_instructions_between(messages) or await self._takes_system_between()
+        return body | {"messages": with_roles(messages, in_place=in_place)}
+
+    async def _takes_system_between(self) -> bool:
+        if self._in_place is None:
+            without = await self._tokens(WITHOUT)
+            if without is None:
+                return False  # no server could tell now: at the front is right for every template
+            self._in_place = (await self._tokens(WITH) or 0) > without
+        return self._in_place
+
+    async def _tokens(self, messages: list[Message]) -> int | None:
+        """How many tokens a prefill server makes of messages; None where it refuses them or cannot answer."""
+        worker = next((worker for worker in self._table.prefills if worker.is_ready), None)
+        if worker is None:
+            return None
+        data = orjson.dumps({"model": self._config.base.name, "messages": messages})
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                response = await self._upstream.post(worker, "/v1/tokenize", data, {}, fresh=True)
+                return int(orjson.loads(await self._upstream.read(worker, response))["count"])
+        except (RequestError, TimeoutError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            return None

@@ -1,0 +1,60 @@
+"""Instructions in chats, by templates that take them anywhere, or at the front alone: alike in all APIs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.router.conftest import Fleet
+
+TALK = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "hello"},
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "ho"},
+]
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": [{"role": "developer", "content": "be kind"}, *TALK]}),
+    ("/v1/responses", {"instructions": "be kind", "input": TALK}),
+    ("/v1/messages", {"system": "be kind", "messages": TALK, "max_tokens": 5}),
+]
+
+
+@pytest.mark.parametrize(("path", "fields"), REQUESTS)
+async def test_instructions_stay_in_their_place_where_the_template_renders_them(
+    fleet: Fleet, path: str, fields: dict[str, Any]
+) -> None:
+    status, _, _ = await fleet.post(path, {"model": "math", **fields})
+    assert status == 200
+    shown = [{"role": "system", "content": "be kind"}, *TALK]
+    assert fleet.math.bodies[-1]["messages"] == fleet.prefill.bodies[-1]["messages"] == shown
+
+
+@pytest.mark.parametrize("strict", ["leaves_out", "refuses"])
+@pytest.mark.parametrize(("path", "fields"), REQUESTS)
+async def test_instructions_go_to_the_front_where_it_does_not(
+    fleet: Fleet, path: str, fields: dict[str, Any], strict: str
+) -> None:
+    fleet.prefill.later_system = strict
+    status, _, _ = await fleet.post(path, {"model": "math", **fields})
+    assert status == 200
+    others = [message for message in TALK if message["role"] != "system"]
+    shown = [{"role": "system", "content": "be kind\n\nbe brief"}, *others]
+    assert fleet.math.bodies[-1]["messages"] == fleet.prefill.bodies[-1]["messages"] == shown
+
+
+async def test_the_template_is_tried_once_and_only_where_it_matters(fleet: Fleet) -> None:
+    def tried() -> int:
+        return len([body for body in fleet.prefill.bodies if "bootstrap_room" not in body])
+
+    await fleet.chat("math", messages=[{"role": "developer", "content": "be kind"}, TALK[0]])
+    assert tried() == 0
+    for _ in range(3):
+        await fleet.chat("math", messages=TALK)
+    assert tried() == 2
+
+
+async def test_a_wrong_message_among_instructions_is_refused_by_name(fleet: Fleet) -> None:
+    status, answer, _ = await fleet.chat("math", messages=[*TALK, {"role": "system", "content": None}])
+    assert (status, answer["error"]["param"]) == (400, "messages[4].content")
