@@ -22,6 +22,7 @@ from psserve.router.observability.tracing import Tracing
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.health import Prober
 from psserve.router.placement.routing import Routing
+from psserve.router.placement.text_length import TextLengths
 from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.workers.startup import Startup
 from psserve.router.workers.upstream import Upstream
@@ -56,6 +57,7 @@ class RouterState:
     clients: Clients = field(init=False)
     engine_metrics: EngineMetrics = field(init=False)
     startup: Startup = field(init=False)
+    lengths: TextLengths = field(init=False)
 
     def __post_init__(self) -> None:
         self.roles = Roles(self.config, self.table, self.upstream)
@@ -63,6 +65,7 @@ class RouterState:
         self.tracing = _make_tracing(self.config)
         self.clients = Clients(self.config)
         self.startup = Startup(self.table)
+        self.lengths = TextLengths(self.config.base)
 
     @classmethod
     def create(cls, config: RouterConfig) -> RouterState:

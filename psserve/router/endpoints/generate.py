@@ -59,6 +59,7 @@ async def _generate(
     body = await state.roles.fit(route, body)
     if state.tasks is not None and body.get("model") == AUTO:
         check_body(route, body, state.config)
+        await state.lengths.check(body)
         exchange.task = await state.tasks.choose(body, request.headers, request[CLIENT].may_use)
         body["model"] = exchange.task.module
     longest = state.config.request_timeout_s, state.config.first_byte_timeout_s
@@ -72,6 +73,7 @@ async def _generate(
         state.metrics.inflight.track_inprogress(),
         state.activity.follow(exchange),
     ):
+        await state.lengths.check(body)
         if generation.stream:
             events = translation.events() if translation is not None else Events()
             response = await stream_answer(state.dispatcher, generation, exchange, request, events)

@@ -98,6 +98,7 @@ async def _ask(request: web.Request, path: str, body: Body) -> Document:
     module = served_module(body.get("model"), state.table)
     request[CLIENT].require(module.name)
     request[EXCHANGE].module = module.name
+    await state.lengths.check(body, at_once=True)
     _, decodes = state.routing.candidates(module)
     worker = min(decodes, key=lambda worker: worker.running)
     try:
