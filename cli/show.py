@@ -80,7 +80,7 @@ def lines(module: Module, base: Base, served: str | None) -> Lines:
         yield from training_lines(module.training)
     for evaluation in module.evaluations:
         yield "evaluation", evaluation_line(evaluation)
-    for file in module.files:
+    for file in (*module.files, *module.settings):
         yield "file", f"{file.name}, {file.size} bytes, blake3 {file.blake3}"
 
 

@@ -11,7 +11,7 @@ import torch
 from psserve.errors import DataError
 from psserve.training.batched_reference import generate_batch
 from psserve.training.conversation import Conversation
-from psserve.training.hf import AutoTokenizer
+from psserve.training.hf import AutoTokenizer, PreTrainedModel
 from psserve.training.reference import ModelPair, in_format, load_pair
 from psserve.training.tokenization import prompt_ids
 from psserve.zoo import Zoo
@@ -76,7 +76,7 @@ def pair_answerer(zoo: Zoo, pair: ModelPair, *, batch_size: int = 64, base_share
     """The reference for any two models of the zoo's architecture: float32 on CPU, bfloat16 on a GPU."""
     tokenizer = AutoTokenizer.from_pretrained(zoo.base.path, local_files_only=True)
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    stops = {*zoo.base.eos_token_ids, tokenizer.eos_token_id} - {None}
+    stops = {*end_tokens(pair.module), tokenizer.eos_token_id} - {None}
     return ReferenceAnswerer(
         ModelPair(*(in_format(model, dtype).to(device) for model in pair)),
         tokenizer,
@@ -85,3 +85,12 @@ def pair_answerer(zoo: Zoo, pair: ModelPair, *, batch_size: int = 64, base_share
         batch_size,
         base_share,
     )
+
+
+def end_tokens(model: PreTrainedModel) -> set[int]:
+    """The tokens that its checkpoint says end an answer, in either configuration: those that a server takes."""
+    found: set[int] = set()
+    for config in (model.config, model.generation_config):
+        tokens = config.eos_token_id
+        found |= set() if tokens is None else {tokens} if isinstance(tokens, int) else set(tokens)
+    return found

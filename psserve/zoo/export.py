@@ -32,7 +32,9 @@ def export_module(zoo: Zoo, module: Module, destination: Path, progress: Progres
     destination = destination.expanduser().resolve()
     check_destination(zoo, destination)
     check_files(zoo.base.path, zoo.base.files, f"base {zoo.base.name!r}")
-    auxiliary = {file: zoo.base.path / file.name for file in zoo.base.files if file.name in zoo.base.auxiliary_files}
+    own = {file: path for path, file in module.settings_on_disk}
+    shared = zoo.base.auxiliary_files.keys() - module.settings_files.keys()
+    auxiliary = own | {file: zoo.base.path / file.name for file in zoo.base.files if file.name in shared}
     size = sum(file.size for file in (*module.files, *auxiliary))
     check_space(destination.parent, size)
     with staging_for(destination) as staging:

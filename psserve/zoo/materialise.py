@@ -15,12 +15,14 @@ from psserve.zoo.zoo import Zoo
 def materialise(zoo: Zoo, module: Module, dest: Path, progress: Progress = SILENT) -> Path:
     """Make `dest` a directory of links to the module's weights and to the base's configuration, tokenizer and template.
 
+    Where the module has a configuration of its own (`ModuleManifest.settings`), the link is to that one.
+
     Weights that are stored as a delta are rebuilt first, and kept in the zoo for the next time. Doing it again repairs
     what is missing and removes links that no longer belong. Raises ManifestError if a file of the module changed,
     ZooError if `dest` holds something that is not a link, or there is no room.
     """
     weights = checkpoint_files(zoo.base, module, zoo.path / REBUILT / module.name, progress)
-    make_links(dest, zoo.base.auxiliary_files | weights)
+    make_links(dest, zoo.base.auxiliary_files | module.settings_files | weights)
     return dest
 
 

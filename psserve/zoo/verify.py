@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psserve.errors import ManifestError, ZooError
-from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, fingerprint
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, hash_file
@@ -63,6 +63,7 @@ def check_base(base: Base, progress: Progress) -> Iterator[str]:
         checkpoint = read_checkpoint(base.path)
         if fingerprint(checkpoint, base.files) != base.fingerprint:
             yield f"{base.path}: its files are as recorded, but not its fingerprint: restore zoo.toml"
+        check_head(checkpoint)
         check_numbers(checkpoint, base.path, base.name, progress)
     except ZooError as error:
         yield str(error)
@@ -110,7 +111,7 @@ def check_module(zoo: Zoo, scan: Scan, base: Checkpoint | None, directory: Path,
         return
     if module.kind == "cache-conditioned" and module.training_for(zoo.base) != "on cache":
         yield f"{directory / MODULE_MANIFEST}: kind is {module.kind!r}, but no record says so: import it again"
-    wrong = list(check_contents(module.on_disk, f"module {module.name!r}", progress))
+    wrong = list(check_contents([*module.on_disk, *module.settings_on_disk], f"module {module.name!r}", progress))
     yield from wrong
     yield from check_rebuilt(zoo, module, progress)
     if base and not wrong:
@@ -147,9 +148,10 @@ def check_served(zoo: Zoo, base: Checkpoint, module: Module, progress: Progress)
         served = Path(temporary) / "checkpoint"
         try:
             weights = checkpoint_files(zoo.base, module, Path(temporary) / "rebuilt", progress)
-            make_links(served, zoo.base.auxiliary_files | weights)
+            make_links(served, zoo.base.auxiliary_files | module.settings_files | weights)
             checkpoint = read_checkpoint(served)
             check_compatible(zoo.base.name, base, checkpoint)
+            check_head(checkpoint)
             check_numbers(checkpoint, served, module.name, progress)
         except ZooError as error:
             yield str(error).replace(str(served), str(module.path))

@@ -39,8 +39,9 @@ def make_command(zoo: Path, module: str, destination: Path) -> tuple[str, ...]:
 
 
 def weights_of(module: Module) -> str:
-    """A name for the module's weights: a hash over the hashes of its files."""
-    listing = "\n".join(f"{file.name} {file.blake3}" for file in sorted(module.files, key=lambda file: file.name))
+    """A name for the module's weights, and what they are served with: a hash over the hashes of its files."""
+    files = sorted((*module.files, *module.settings), key=lambda file: file.name)
+    listing = "\n".join(f"{file.name} {file.blake3}" for file in files)
     return blake3(listing.encode()).hexdigest()
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from psserve.errors import IncompatibleCheckpoint, ZooError
 from psserve.zoo.adding.source import Source, find_source
 from psserve.zoo.checkpoints.architectures import check_tensors
-from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import fingerprint
+from psserve.zoo.checkpoints.generation import check_generation
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
 from psserve.zoo.disk.manifest import (
     ZOO_MANIFEST,
@@ -32,7 +33,9 @@ def create_zoo(path: Path, base: str | Path, name: str | None, revision: str | N
     checkpoint = read_checkpoint(source.path)
     if checkpoint.tokenizer.parts is None:
         raise IncompatibleCheckpoint(f"{source.path}: no tokenizer.json: save the base with its fast tokenizer")
+    check_generation(source.path / "generation_config.json", checkpoint.generation_config)
     check_tensors(checkpoint)
+    check_head(checkpoint)
     files = [weight_file(shard) for shard in checkpoint.shards]
     progress.stage("checking the base", sum(file.size for file in files))
     check_finite(files, source.path, progress)

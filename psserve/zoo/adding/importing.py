@@ -12,10 +12,11 @@ from pathlib import Path
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.adding.incoming import TRAINING_RECORD, Incoming, find_incoming
 from psserve.zoo.adding.source import Source
-from psserve.zoo.adding.storing import check_store, store_weights
+from psserve.zoo.adding.storing import check_store, store_weights, write
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, warnings
 from psserve.zoo.checkpoints.safetensors import check_finite
+from psserve.zoo.checkpoints.settings import module_settings
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, ModuleManifest, Store, write_manifest
 from psserve.zoo.disk.model import Base
 from psserve.zoo.disk.progress import SILENT, Progress
@@ -53,6 +54,7 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
     check_space(zoo, 0 if new.store == "link" else incoming.size)
 
     with staging(zoo) as directory:
+        settings = module_settings(base_checkpoint, incoming.checkpoint)
         stored = store_weights(new.store, incoming, base_checkpoint, directory, progress)
         manifest = ModuleManifest(
             name=new.name,
@@ -65,6 +67,7 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
             notes=(
                 *incoming.notes,
                 *warnings(base_checkpoint, incoming.checkpoint),
+                *settings.notes,
                 *ownership_warnings(incoming.path),
                 *(f"tensor {name} holds nothing but zeros" for name in zero),
                 *same_weights(zoo, base, new.name, stored.files),
@@ -74,6 +77,7 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
             store=new.store,
             files=stored.files,
             stored=stored.stored,
+            settings=tuple(write(directory / name, [content]) for name, content in settings.files.items()),
             links=stored.links,
         )
         write_manifest(directory / MODULE_MANIFEST, manifest)

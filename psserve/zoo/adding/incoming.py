@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from psserve.zoo.checkpoints.checkpoint import Checkpoint, head_differs, read_checkpoint
+from psserve.zoo.checkpoints.generation import read_as_module
 from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, merged_file, read_adapter
 from psserve.zoo.checkpoints.safetensors import WeightFile, weight_file
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
@@ -74,14 +75,21 @@ def finished_module(run: Path) -> Path:
 def full_checkpoint(path: Path, origin: str) -> Incoming:
     """A checkpoint of all weights."""
     checkpoint = read_checkpoint(path)
+    checkpoint = replace(checkpoint, generation_config=read_as_module(checkpoint.generation_config))
+    notes: tuple[str, ...] = ()
+    if checkpoint.tied and head_differs(checkpoint):  # which Transformers does not tie either
+        checkpoint = replace(checkpoint, config=checkpoint.config | {"tie_word_embeddings": False})
+        notes = ("lm_head.weight is not the embeddings, to which config.json ties it: it is not tied",)
     files = [weight_file(shard) for shard in checkpoint.shards]
-    return Incoming(path, origin, checkpoint, files, checkpoint.index, read_training(path))
+    return Incoming(path, origin, checkpoint, files, checkpoint.index, read_training(path), notes=notes)
 
 
 def lora_adapter(path: Path, origin: str, base: Base, base_checkpoint: Checkpoint) -> Incoming:
     """An adapter, as the checkpoint that it makes of the base: the base's files with other data."""
     adapter = read_adapter(path, base_checkpoint)
-    checkpoint = replace(base_checkpoint, path=path, tokenizer=adapter_tokenizer(path, base_checkpoint.tokenizer))
+    generation = read_as_module(read_json(path / "generation_config.json")) or base_checkpoint.generation_config
+    tokenizer = adapter_tokenizer(path, base_checkpoint.tokenizer)
+    checkpoint = replace(base_checkpoint, path=path, generation_config=generation, tokenizer=tokenizer)
     files = [merged_file(weight_file(shard), adapter) for shard in base_checkpoint.shards]
     origin = f"LoRA adapter {origin} (rank {adapter.config.r})"
     return Incoming(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.checkpoints.safetensors import INDEX, Tensor, read_tensors
+from psserve.zoo.checkpoints.safetensors import EMBEDDINGS, HEAD, INDEX, Tensor, Weights, read_tensors
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
 from psserve.zoo.disk.manifest import FILE_NAME
 from psserve.zoo.disk.storage import read_json
@@ -38,14 +36,6 @@ COUNTS = (
     "max_position_embeddings",
 )
 """Fields of config.json that must be whole numbers from 1 on."""
-RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "temperature": ("0 or more", lambda value: value >= 0),
-    "top_k": ("-1 (all tokens), or 1 or more", lambda value: (value == -1 or value >= 1) and value == int(value)),
-    "top_p": ("above 0, at most 1", lambda value: 0 < value <= 1),
-    "min_p": ("0 to 1", lambda value: 0 <= value <= 1),
-    "repetition_penalty": ("0.01 to 2", lambda value: 0.01 <= value <= 2),
-}
-"""Field -> what a value must be. Outside, every request that leaves the field out would fail, or end the server."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +88,21 @@ class Checkpoint:
         return int(self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"])
 
     @property
+    def tied(self) -> bool:
+        """Whether the output layer is the embeddings."""
+        return bool(self.config.get("tie_word_embeddings"))
+
+    @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """The tokens that end an answer: the generation configuration's, else the configuration's."""
-        eos = self.generation_config.get("eos_token_id", self.config.get("eos_token_id"))
-        ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        if not all(type(token) is int for token in ids):
-            raise IncompatibleCheckpoint(f"{self.path}: eos_token_id: expected token ids, found {eos!r}")
-        return tuple(ids)
+        """The tokens that end an answer: the generation configuration's and the configuration's, as servers do."""
+        ids: list[int] = []
+        for config in (self.generation_config, self.config):
+            eos = config.get("eos_token_id")
+            found = eos if isinstance(eos, list) else [] if eos is None else [eos]
+            if not all(type(token) is int for token in found):
+                raise IncompatibleCheckpoint(f"{self.path}: eos_token_id: expected token ids, found {eos!r}")
+            ids += found
+        return tuple(dict.fromkeys(ids))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -122,7 +120,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors=read_tensors(path),
         tokenizer=read_tokenizer(path),
     )
-    check_generation(path / "generation_config.json", checkpoint.generation_config)
     check_end_tokens(path, config["vocab_size"], checkpoint.eos_token_ids)
     return checkpoint
 
@@ -203,15 +200,19 @@ def check_counts(path: Path, config: dict[str, Any]) -> None:
         raise IncompatibleCheckpoint(f"{path}: head_dim is {config['head_dim']!r}, not a number: correct it")
 
 
-def check_generation(path: Path, config: dict[str, Any]) -> None:
-    """Raise IncompatibleCheckpoint if a default in the file at `path` is none that a request may ask for."""
-    for field, (wanted, allows) in RANGES.items():
-        value = config.get(field)
-        if value is None:
-            continue
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not allows(value):
-            raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, and must be {wanted}: correct or remove it")
+def head_differs(checkpoint: Checkpoint) -> bool:
+    """Whether the files hold an output layer and embeddings that are not equal. Both are read."""
+    weights = Weights(checkpoint.shards)
+    return HEAD in weights and EMBEDDINGS in weights and not weights.equal(HEAD, EMBEDDINGS)
+
+
+def check_head(checkpoint: Checkpoint) -> None:
+    """Raise IncompatibleCheckpoint if servers would drop an output layer that Transformers uses."""
+    if checkpoint.tied and head_differs(checkpoint):
+        raise IncompatibleCheckpoint(
+            f"{checkpoint.path}: config.json says tie_word_embeddings, and {HEAD} is not {EMBEDDINGS}: servers would "
+            "drop it: set tie_word_embeddings to false there, or remove the tensor if it should be the embeddings"
+        )
 
 
 def check_end_tokens(directory: Path, vocab_size: int, tokens: tuple[int, ...]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
+from psserve.zoo.checkpoints.safetensors import EMBEDDINGS, HEAD, Tensor
+from psserve.zoo.checkpoints.tokenizer import SWITCHES, Tokenizer
 from psserve.zoo.disk.manifest import FileRecord, hash_bytes
 
 KV_FIELDS = (
@@ -30,10 +33,9 @@ KV_FIELDS = (
 )
 """The fields of config.json that decide a KV cache's layout or content (head_dim, derived in some, is added below)."""
 
-SERVED_FIELDS = ("tie_word_embeddings", "bos_token_id", "eos_token_id")
-"""Fields that must agree because a module is served with the base's config.json."""
-
 SHOWN = 5
+WRAPPER = re.compile(r"(?<=^tensor )module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
+"""What a tensor's name has that was saved inside DDP, torch.compile, FSDP or activation checkpointing."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def check_compatible(base_name: str, base: Checkpoint, module: Checkpoint) -> No
 
 def advice(found: list[Difference], base: Checkpoint) -> str:
     """What to do about the differences."""
+    if wrapper := next((match[0] for difference in found if (match := WRAPPER.search(difference.field))), None):
+        return f"{wrapper} is of the model's wrapper: unwrap it (accelerator.unwrap_model), save it, and add that"
     if all(difference.is_dtype for difference in found):
         return f"convert it (model.to(torch.{base.dtype}).save_pretrained(DIR)) and add that"
     if all(difference.field.startswith("tokenizer.") for difference in found):
@@ -94,12 +98,46 @@ def advice(found: list[Difference], base: Checkpoint) -> str:
 def differences(base: Checkpoint, module: Checkpoint) -> Iterator[Difference]:
     """All that makes `module` unfit, the most telling first."""
     yield from mapping_differences("", kv_config(base), kv_config(module))
-    for field in SERVED_FIELDS:
-        if base.config.get(field) != module.config.get(field):
-            yield Difference(field, base.config.get(field), module.config.get(field))
-    yield from mapping_differences("tokenizer.", base.tokenizer.parts, module.tokenizer.parts)
-    yield from mapping_differences("tokenizer.", base.tokenizer.specials, module.tokenizer.specials)
+    yield from tokenizer_differences(base.tokenizer, module.tokenizer)
+    yield from head_differences(base, module)
     yield from mapping_differences("tensor ", layout(base), layout(module))
+
+
+def tokenizer_differences(base: Tokenizer, module: Tokenizer) -> Iterator[Difference]:
+    """What makes texts other tokens, or lets no token end them.
+
+    Another end token is none: it is the module's own. Nor is a token that was added to fill up batches: no text has it.
+    Where a text begins with no token, and no template asks for one, it does not matter which it would be.
+    """
+    padding = (module.specials or {}).get("pad_token")
+    yield from mapping_differences("tokenizer.", base.parts, without_padding(base.parts, module.parts, padding))
+    if base.specials is None or module.specials is None:
+        return
+    fields = list(SWITCHES)
+    if base.specials["add_bos_token"] or "bos_token" in (base.chat_template or ""):
+        fields.append("bos_token")
+    if module.specials["eos_token"] and module.end_token is None and module.parts is not None:
+        fields.append("eos_token")
+    for field in fields:
+        if base.specials[field] != module.specials[field]:
+            yield Difference(f"tokenizer.{field}", base.specials[field], module.specials[field])
+
+
+def without_padding(
+    base: dict[str, Any] | None, module: dict[str, Any] | None, padding: str | None
+) -> dict[str, Any] | None:
+    """The parts of a module's tokenizer without a padding token that the base's does not know."""
+    if base is None or module is None or padding in [token["content"] for token in base["added_tokens"]]:
+        return module
+    return module | {"added_tokens": [token for token in module["added_tokens"] if token["content"] != padding]}
+
+
+def head_differences(base: Checkpoint, module: Checkpoint) -> Iterator[Difference]:
+    """What is wrong with an output layer that is not tied to the embeddings: the module's own, or one that is not."""
+    wanted = describe_tensor(base.tensors[HEAD if HEAD in base.tensors else EMBEDDINGS])
+    found = describe_tensor(module.tensors[HEAD]) if HEAD in module.tensors else None
+    if not module.tied and found != wanted:
+        yield Difference(f"tensor {HEAD}", wanted, found)
 
 
 def warnings(base: Checkpoint, module: Checkpoint) -> Iterator[str]:
@@ -122,17 +160,20 @@ def mapping_differences(
 
 
 def layout(checkpoint: Checkpoint) -> dict[str, str]:
-    """Element type and shape of each tensor that matters.
+    """Element type and shape of each tensor but those that a checkpoint may have or not.
 
-    Left out are tensors that some writers save and others do not: an output layer tied to the embeddings, and the
-    rotary frequencies, which follow from the configuration.
+    These are the output layer, which may be the embeddings, and rotary frequencies, which the configuration decides.
     """
-    tied = bool(checkpoint.config.get("tie_word_embeddings"))
     return {
-        name: f"{tensor.dtype}{list(tensor.shape)}"
+        name: describe_tensor(tensor)
         for name, tensor in checkpoint.tensors.items()
-        if not (tied and name == "lm_head.weight") and not name.endswith("rotary_emb.inv_freq")
+        if name != HEAD and not name.endswith("rotary_emb.inv_freq")
     }
+
+
+def describe_tensor(tensor: Tensor) -> str:
+    """Element type and shape."""
+    return f"{tensor.dtype}{list(tensor.shape)}"
 
 
 def shorten(value: object) -> str:

@@ -21,13 +21,20 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from psserve.zoo.checkpoints.safetensors import DTYPE_BYTES, Tensor, WeightFile, Weights, parse_header
+from psserve.zoo.checkpoints.safetensors import (
+    DTYPE_BYTES,
+    EMBEDDINGS,
+    HEAD,
+    Tensor,
+    WeightFile,
+    Weights,
+    parse_header,
+)
 
 MAGIC = b"psserve delta 1\n"
 LENGTHS = struct.Struct("<II")
 LEVEL = 3
 SUFFIX = ".delta"
-EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class DamagedDelta(Exception):
@@ -67,7 +74,7 @@ def references(name: str, tensor: Tensor, base: Weights) -> Iterator[bytes | Non
 
     An output layer that the base has not is tied to the embeddings: some tools store both.
     """
-    known = EMBEDDING if name == OUTPUT and name not in base else name
+    known = EMBEDDINGS if name == HEAD and name not in base else name
     if known in base and (base[known].dtype, base[known].shape) == (tensor.dtype, tensor.shape):
         return base.read(known)
     return repeat(None)

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
-from psserve.zoo.checkpoints.safetensors import BLOCK, Tensor, WeightFile, Weights, read_header
+from psserve.zoo.checkpoints.safetensors import BLOCK, EMBEDDINGS, Tensor, WeightFile, Weights, read_header
 from psserve.zoo.disk.manifest import Record, first_problem
 from psserve.zoo.disk.storage import read_json
 
@@ -71,8 +71,6 @@ ADAPTER_NAME = re.compile(r"(?<=\.lora_[AB])\.default(?=\.weight$)")
 KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 COPY = re.compile(r"base_model\.model\.(?P<layer>lm_head|model\.embed_tokens)(\.base_layer)?\.weight")
 """The base's own output layer or embeddings, which PEFT may save with an adapter."""
-EMBEDDINGS = "model.embed_tokens.weight"
-"""What the output layer of a base with tied embeddings is, too."""
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Element types of weights that can be added to -> PyTorch's name."""
 
@@ -203,9 +201,8 @@ def check_copies(path: Path, copies: dict[str, str], base: Checkpoint) -> None:
     from safetensors import safe_open
 
     weights = Weights(base.shards)
-    tied = base.config.get("tie_word_embeddings")
     for name, copied in copies.items():
-        original = EMBEDDINGS if tied and copied not in weights else copied
+        original = EMBEDDINGS if base.tied and copied not in weights else copied
         if original not in weights:
             raise IncompatibleCheckpoint(f"{path}: tensor {name}: the base has no {original}: is it another base?")
         with (

@@ -35,6 +35,8 @@ EXPONENT_BITS: dict[str, tuple[str, int]] = {
 On bits, because NumPy has no bfloat16."""
 BLOCK = 4 << 20
 """Bytes of a tensor that are in memory at a time; a multiple of every element's size."""
+EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""The two weights that a configuration may tie: input embeddings, and output layer."""
 METADATA = TypeAdapter(dict[str, str])
 
 
@@ -216,6 +218,12 @@ class Weights:
     def read(self, name: str, size: int = BLOCK) -> Iterator[bytes]:
         """See `ReadTensor`."""
         return self.places[name].read(name, size)
+
+    def equal(self, one: str, other: str) -> bool:
+        """Whether two tensors hold the same bytes, of the same type and shape."""
+        if (self[one].dtype, self[one].shape) != (self[other].dtype, self[other].shape):
+            return False
+        return all(a == b for a, b in zip(self.read(one), self.read(other), strict=True))
 
 
 def check_finite(files: Iterable[WeightFile], where: object, progress: Progress = SILENT) -> list[str]:

@@ -17,9 +17,9 @@ from psserve.zoo.disk.storage import read_json
 PARTS = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens")
 """The parts of tokenizer.json that decide which ids a text becomes, and back."""
 
-TOKENS = ("bos_token", "eos_token")
+TOKENS = ("bos_token", "eos_token", "pad_token")
 SWITCHES = ("add_bos_token", "add_eos_token")
-"""The fields of tokenizer_config.json that decide where a text begins and ends (padding does not matter)."""
+"""The fields of tokenizer_config.json that say where a text begins and ends, and what fills up a batch."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class Tokenizer:
     parts: dict[str, Any] | None
     specials: dict[str, Any] | None
     chat_template: str | None
+
+    @property
+    def end_token(self) -> int | None:
+        """The id of `eos_token`; None if there is none, or it is not in the vocabulary."""
+        text = (self.specials or {}).get("eos_token")
+        parts = self.parts or {"added_tokens": [], "model": {}}
+        added = {token["content"]: token["id"] for token in parts["added_tokens"]}
+        vocabulary = parts["model"].get("vocab")
+        found = added.get(text, vocabulary.get(text) if isinstance(vocabulary, dict) else None)
+        return found if isinstance(found, int) else None
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:

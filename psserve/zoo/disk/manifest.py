@@ -155,6 +155,8 @@ class ModuleManifest(Record):
     """The complete checkpoint as it is served, whether its files are stored as such or not."""
     stored: tuple[FileRecord, ...] = ()
     """The files in the module's directory that are not such a file itself (store "delta")."""
+    settings: tuple[FileRecord, ...] = ()
+    """The files in the module's directory that are served in place of the base's of that name."""
     links: dict[FileName, LinkRecord] = {}
     """File of `files` -> where it is (store "link")."""
 

@@ -30,7 +30,10 @@ class Base(BaseRecord):
 
 
 class Module(ModuleManifest):
-    """A decode module: weights in the directory `path`, served with the base's tokenizer and configuration."""
+    """A decode module: weights in the directory `path`, served with the base's tokenizer and configuration.
+
+    Where its configuration says otherwise, it has `settings` of its own.
+    """
 
     path: Path
 
@@ -47,9 +50,20 @@ class Module(ModuleManifest):
         return [(self.path / file.name, file) for file in (self.stored if self.store == "delta" else self.files)]
 
     @property
+    def settings_files(self) -> dict[str, Path]:
+        """Name -> path of each file that is served in place of the base's."""
+        return {file.name: self.path / file.name for file in self.settings}
+
+    @property
+    def settings_on_disk(self) -> list[tuple[Path, FileRecord]]:
+        """Where these files are, and what each must be."""
+        return [(self.settings_files[file.name], file) for file in self.settings]
+
+    @property
     def disk_bytes(self) -> int:
         """Size of its files in the zoo's directory."""
-        return 0 if self.store == "link" else sum(file.size for _, file in self.on_disk)
+        weights = 0 if self.store == "link" else sum(file.size for _, file in self.on_disk)
+        return weights + sum(file.size for file in self.settings)
 
     @property
     def manifest(self) -> ModuleManifest:
@@ -77,7 +91,7 @@ def weight_bytes(files: tuple[FileRecord, ...]) -> int:
 
 def check_stored(module: Module) -> None:
     """Raise ManifestError if a file of `module` is gone or has another size than was recorded."""
-    for path, file in module.on_disk:
+    for path, file in (*module.on_disk, *module.settings_on_disk):
         check_file(path, file, f"module {module.name!r}")
 
 

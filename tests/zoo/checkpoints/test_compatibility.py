@@ -37,8 +37,6 @@ def test_the_base_fits_itself(zoo: Zoo, checkpoint: Path) -> None:
         ({"hidden_act": "gelu"}, "hidden_act: base silu, module gelu"),
         ({"attention_bias": True}, "attention_bias: base false, module true"),
         ({"use_sliding_window": True, "sliding_window": 128}, "sliding_window: base none, module 128"),
-        ({"tie_word_embeddings": True}, "tie_word_embeddings: base false, module true"),
-        ({"eos_token_id": 3}, "eos_token_id: base 2, module 3"),
         ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, "architecture: base Qwen3.*, module Llama"),
     ],
 )
@@ -80,11 +78,60 @@ def test_another_tokenizer_is_refused(zoo: Zoo, checkpoint: Path, edit: Edit, ch
         check(zoo, checkpoint)
 
 
-def test_another_end_token_is_refused(zoo: Zoo, checkpoint: Path, edit: Edit) -> None:
+@pytest.mark.parametrize("eos", [3, [3, 2], None])
+def test_other_end_tokens_fit(zoo: Zoo, checkpoint: Path, edit: Edit, eos: object) -> None:
+    edit("config.json", lambda config: config.update(eos_token_id=eos))
     edit("tokenizer_config.json", lambda config: config.update(eos_token={"content": "<|endoftext|>"}))
-    with pytest.raises(
-        IncompatibleCheckpoint, match=r"tokenizer\.eos_token: base <\|im_end\|>, module <\|endoftext\|>"
-    ):
+    check(zoo, checkpoint)
+
+
+def test_an_end_token_that_is_no_token_is_refused(zoo: Zoo, checkpoint: Path, edit: Edit) -> None:
+    edit("tokenizer_config.json", lambda config: config.update(eos_token={"content": "<|end|>"}))
+    with pytest.raises(IncompatibleCheckpoint, match=r"tokenizer\.eos_token: base <\|im_end\|>, module <\|end\|>"):
+        check(zoo, checkpoint)
+
+
+@pytest.mark.parametrize("fields", [{"bos_token_id": 1}, {"pad_token_id": 2}, {"bos_token_id": 1, "use_cache": False}])
+def test_first_and_padding_tokens_of_the_configuration_do_not_matter(
+    zoo: Zoo, checkpoint: Path, edit: Edit, fields: dict[str, Any]
+) -> None:
+    edit("config.json", lambda config: config.update(fields))
+    check(zoo, checkpoint)
+
+
+def test_a_first_token_that_nothing_asks_for_does_not_matter(zoo: Zoo, checkpoint: Path, edit: Edit) -> None:
+    edit("tokenizer_config.json", lambda config: config.update(bos_token="<|endoftext|>"))
+    check(zoo, checkpoint)
+
+
+def test_a_first_token_that_the_template_writes_matters(zoo: Zoo, checkpoint: Path, edit: Edit) -> None:
+    template = zoo.base.path / "chat_template.jinja"
+    template.write_text("{{ bos_token }}" + template.read_text())
+    edit("tokenizer_config.json", lambda config: config.update(bos_token="<|endoftext|>"))
+    with pytest.raises(IncompatibleCheckpoint, match=r"tokenizer\.bos_token: base none, module <\|endoftext\|>"):
+        check(zoo, checkpoint)
+
+
+def add_token(document: dict[str, Any]) -> None:
+    document["added_tokens"].append({**document["added_tokens"][0], "id": 511, "content": "[PAD]"})
+
+
+def test_a_padding_token_that_was_added_does_not_matter(zoo: Zoo, checkpoint: Path, edit: Edit) -> None:
+    edit("tokenizer.json", add_token)
+    edit("tokenizer_config.json", lambda config: config.update(pad_token="[PAD]"))
+    check(zoo, checkpoint)
+
+
+def test_any_other_token_that_was_added_matters(zoo: Zoo, checkpoint: Path, edit: Edit) -> None:
+    edit("tokenizer.json", add_token)
+    with pytest.raises(IncompatibleCheckpoint, match=r"tokenizer\.added_tokens: base"):
+        check(zoo, checkpoint)
+
+
+def test_weights_of_a_wrapped_model_are_told_what_to_do(zoo: Zoo, checkpoint: Path) -> None:
+    tensors = {f"_orig_mod.{name}": tensor for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    save_file(tensors, checkpoint / "model.safetensors")
+    with pytest.raises(IncompatibleCheckpoint, match=r"_orig_mod\. is of the model's wrapper: unwrap it"):
         check(zoo, checkpoint)
 
 

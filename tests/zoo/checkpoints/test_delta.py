@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from psserve.zoo.checkpoints import delta
 from psserve.zoo.checkpoints.delta import DamagedDelta, decode, elements, encode_delta, fold, pack_block, unfold, unpack
-from psserve.zoo.checkpoints.safetensors import BLOCK, Weights, weight_file
+from psserve.zoo.checkpoints.safetensors import BLOCK, EMBEDDINGS, HEAD, Weights, weight_file
 
 DTYPES = [np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_]
 WIDTHS = st.sampled_from([1, 2, 4, 8])
@@ -75,8 +75,8 @@ def test_tensors_of_several_blocks_come_back_bit_for_bit(tmp_path: Path) -> None
 def test_a_tied_output_layer_is_compared_with_the_embeddings(tmp_path: Path) -> None:
     """The base has none, but some tools store it with the module."""
     embeddings = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
-    save_file({delta.EMBEDDING: embeddings}, tmp_path / "base.safetensors")
-    save_file({delta.EMBEDDING: embeddings, delta.OUTPUT: embeddings}, tmp_path / "module.safetensors")
+    save_file({EMBEDDINGS: embeddings}, tmp_path / "base.safetensors")
+    save_file({EMBEDDINGS: embeddings, HEAD: embeddings}, tmp_path / "module.safetensors")
     encoded = b"".join(
         encode_delta(weight_file(tmp_path / "module.safetensors"), Weights([tmp_path / "base.safetensors"]))
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo import Zoo
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 from tests.zoo.conftest import Edit
 
@@ -24,10 +25,12 @@ from tests.zoo.conftest import Edit
         ("repetition_penalty", True),
     ],
 )
-def test_a_default_that_no_request_may_have_is_refused(checkpoint: Path, edit: Edit, field: str, value: object) -> None:
+def test_a_default_that_no_request_may_have_is_refused_of_a_base(
+    checkpoint: Path, edit: Edit, tmp_path: Path, field: str, value: object
+) -> None:
     edit("generation_config.json", lambda config: config.update({field: value}))
     with pytest.raises(IncompatibleCheckpoint, match=rf"generation_config\.json: {field} is .*: correct or remove it"):
-        read_checkpoint(checkpoint)
+        Zoo.create(tmp_path / "new", checkpoint)
 
 
 def test_usual_defaults_are_accepted(checkpoint: Path, edit: Edit) -> None:
