@@ -3,9 +3,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
+# A file of tests stays in one process. They wait more than they compute: three processes keep two cores busy.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export DEVICE PYTHON
 
-.PHONY: help setup run test check lint type fmt bench bench-smoke demo-zoo accuracy docs lock clean
+.PHONY: help setup run test test-fast check lint type fmt bench bench-smoke demo-zoo accuracy docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,8 +19,10 @@ run: setup ## serve the demo zoo, ./model_zoo, on http://127.0.0.1:30000
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not e2e" --numprocesses 2 --dist loadfile
-	$(PY) -m pytest -m e2e
+	$(PYTEST)
+
+test-fast: setup ## what needs no server and trains nothing: some two minutes
+	$(PYTEST) -m "not e2e and not slow"
 
 check: lint type ## lint and types, without tests
 

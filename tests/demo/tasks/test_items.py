@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import islice, pairwise
 from typing import Any
 
@@ -22,6 +23,12 @@ from tests.demo.tasks.reading import solve
 task_names = pytest.mark.parametrize("name", TASKS)
 
 
+@cache
+def thousand(name: str) -> list[Conversation]:
+    """A task's first held-out items: making them costs more than most laws about them."""
+    return held_out_items(name, 1000)
+
+
 @task_names
 def test_a_seed_gives_the_same_items_and_another_seed_others(name: str) -> None:
     assert training_items(name, 50, 1) == training_items(name, 50, 1)
@@ -30,7 +37,7 @@ def test_a_seed_gives_the_same_items_and_another_seed_others(name: str) -> None:
 
 @task_names
 def test_held_out_items_are_all_different(name: str) -> None:
-    assert len({content_hash(item) for item in held_out_items(name, 1000)}) == 1000
+    assert len({content_hash(item) for item in thousand(name)}) == 1000
 
 
 def asked(conversation: Conversation) -> set[tuple[str, bytes]]:
@@ -46,7 +53,7 @@ def solutions(conversation: Conversation, name: str) -> set[str]:
 
 @task_names
 def test_no_question_and_no_solution_is_in_both_sets(name: str) -> None:
-    tested, trained = held_out_items(name, 300), training_items(name, 3000)
+    tested, trained = thousand(name)[:300], training_items(name, 3000)
     for part in (asked, lambda conversation: solutions(conversation, name)):
         held_out, seen = (set().union(*map(part, conversations)) for conversations in (tested, trained))
         assert len(held_out) > 200
@@ -77,17 +84,17 @@ def test_the_test_set_has_its_share() -> None:
 def test_reference_answers_are_right(name: str) -> None:
     task = TASKS[name]
     scorer = SCORERS[task.scorer]
-    for item in held_out_items(name, 12):
+    for item in thousand(name)[:12]:
         assert scorer.judge(item, reference_text(item))
 
 
 def test_problems_have_the_answer_that_their_english_has() -> None:
-    for item in held_out_items("math", 500):
+    for item in thousand("math")[:500]:
         assert reference_text(item).endswith(f"#### {solve(item.messages[0]['content'])}"), item
 
 
 def test_unit_tests_refuse_programs_that_miss_a_part() -> None:
-    items = held_out_items("code", 300)
+    items = thousand("code")[:300]
     sources = [reference_text(item) for item in items]
     for wrong, most in ((without_body, 0), (with_another_number, 0.05), (without_condition, 0.03)):
         changed = [(wrong(source), item.tests) for source, item in zip(sources, items, strict=True)]
@@ -125,14 +132,14 @@ def passes_here(source: str, tests: str) -> bool:
 def test_the_answer_of_another_item_is_wrong(name: str) -> None:
     task = TASKS[name]
     scorer = SCORERS[task.scorer]
-    items = held_out_items(name, 12)
+    items = thousand(name)[:12]
     wrong = [scorer.judge(item, reference_text(other)) for item, other in pairwise(items)]
     assert sum(wrong) <= 2  # two problems may have the same result by chance
 
 
 @task_names
 def test_answers_fit_their_limit(name: str, tokenizer: Any) -> None:
-    for item in held_out_items(name, 300):
+    for item in thousand(name)[:300]:
         assert tokenize_conversation(item, tokenizer, 1024).answer_tokens <= TASKS[name].longest_answer
 
 
@@ -144,7 +151,7 @@ def test_the_base_reads_no_test_question(name: str) -> None:
 
 @pytest.mark.parametrize("texts_of", [corpus, reading])
 def test_the_corpus_has_no_test_question(texts_of: Callable[[int], Iterator[str]]) -> None:
-    asked = {item.messages[0]["content"] for name in ("math", "code") for item in held_out_items(name, 500)}
+    asked = {item.messages[0]["content"] for name in ("math", "code") for item in thousand(name)[:500]}
     texts = "\n".join(islice(texts_of(3), 3000))
     written = set(re.findall(r"<\|im_start\|>user\n(.*)<\|im_end\|>", texts)) | set(
         re.findall(r"^# (.*)$", texts, re.M)

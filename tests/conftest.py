@@ -1,0 +1,47 @@
+"""The whole run: Ctrl-C works in what tests start, slow files begin first, those that train are marked."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+FIRST = (
+    "e2e/test_faults.py",
+    "e2e/test_demo_zoo.py",
+    "e2e/test_live.py",
+    "e2e/test_exactness.py",
+    "e2e/test_transfer_faults.py",
+    "e2e/test_engine_modes.py",
+    "e2e/test_cli.py",
+    "training/test_finetune.py",
+)
+"""What takes longest, or waits most: beside it the others run (a process of pytest-xdist takes file after file)."""
+
+
+SLOW = ("demo/", "training/test_distributed.py", "training/test_finetune.py", "training/test_reference.py")
+"""What trains, or computes with whole models; `make test-fast` leaves it out."""
+
+
+def pytest_configure() -> None:
+    # A shell that starts pytest in the background has it ignore SIGINT, and all that tests start would ignore it, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _rank(_name(item)))
+    for item in items:
+        if _name(item).startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
+def _name(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).as_posix()
+
+
+def _rank(name: str) -> int:
+    """Files of `FIRST`, other files with real servers, all else; within these as they were."""
+    return FIRST.index(name) if name in FIRST else len(FIRST) + (not name.startswith("e2e/"))
