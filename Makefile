@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
-# A file of tests stays in one process. They wait more than they compute: three processes keep two cores busy.
+# A file of tests stays in one process. They wait as much as they compute: three processes keep two cores busy.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export DEVICE PYTHON
 
@@ -19,7 +19,8 @@ run: setup ## serve the demo zoo, ./model_zoo, on http://127.0.0.1:30000
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
-	$(PYTEST)
+	$(PYTEST) -m "not e2e"
+	$(PY) -m pytest -m e2e
 
 test-fast: setup ## what needs no server and trains nothing: some two minutes
 	$(PYTEST) -m "not e2e and not slow"

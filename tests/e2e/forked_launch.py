@@ -24,7 +24,6 @@ from typing import IO, Any
 from tests.e2e import tree_dump
 
 _FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["tests.e2e.sglang_imported"])
 _READ_AGAIN = frozenset(
     (
         *("TMPDIR", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "PSSERVE_NEGATIVE_CONTROL", tree_dump.ASKED_BY),
@@ -36,7 +35,11 @@ _READ_AGAIN = frozenset(
 
 
 def start_importing() -> None:
-    """Start the process that launches are forked from, with this environment."""
+    """Start the process that launches are forked from, with this environment.
+
+    A pytest process has one such process for all its tests, and tests with servers come first (tests/conftest.py).
+    """
+    _FORKING.set_forkserver_preload(["tests.e2e.sglang_imported"])
     forkserver.ensure_running()
 
 

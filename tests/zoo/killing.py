@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")  # a fork of this process would inherit PyTorch's threads
-CONTEXT.set_forkserver_preload(
-    [
-        "psserve.zoo.adding.importing",
-        "transformers.models.auto.configuration_auto",
-        "transformers.models.qwen3.configuration_qwen3",
-    ]
-)
+IMPORTED = [
+    "psserve.zoo.adding.importing",
+    "transformers.models.auto.configuration_auto",
+    "transformers.models.qwen3.configuration_qwen3",
+]
+"""What the process that is forked from imports first, if it does not run yet: one serves all tests of a process."""
 STEPS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate"}
 """Audit events that precede a change on disk; beside them, files that are opened to be written."""
 
@@ -27,6 +26,7 @@ def kill_at(step: int, change: Callable[[Path], object], zoo: Path) -> bool:
 
     Returns whether it got that far: False means that the change was made completely.
     """
+    CONTEXT.set_forkserver_preload(IMPORTED)
     process = CONTEXT.Process(target=run_until, args=(step, change, zoo))
     process.start()
     process.join()
