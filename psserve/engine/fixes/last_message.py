@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from psserve.engine.handover.sglang import ChatRequest
 from psserve.engine.hooks import Hook, Kind
 
 Split = tuple[list[dict[str, Any]], str | None]
 """Messages to render, and what follows them unrendered."""
 
 
-def _keep_role(original: Callable[..., Split], serving: object, messages: list[dict[str, Any]], request: Any) -> Split:
+def _keep_role(
+    original: Callable[..., Split], serving: object, messages: list[dict[str, Any]], request: ChatRequest
+) -> Split:
     """AROUND `OpenAIServingChat._handle_last_assistant_message`."""
     return original(serving, messages, request) if request.continue_final_message else (messages, None)
 

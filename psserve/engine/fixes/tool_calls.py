@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from psserve.engine.handover.sglang import ToolCallDetector, ToolCallParser
+from psserve.engine.handover.sglang import ChatRequest, Tool, ToolCallDetector, ToolCallParser
 from psserve.engine.hooks import Hook, Kind
 
 Parsed = tuple[str, list[Any]]
@@ -28,7 +28,9 @@ _unread: WeakKeyDictionary[ToolCallDetector, str] = WeakKeyDictionary()
 """Of each stream that came to a call that cannot be read: the text from there on, at that time."""
 
 
-def _tools_as_constrained(original: Callable[..., Any], parser: ToolCallParser, tool_choice: Any, **rest: Any) -> Any:
+def _tools_as_constrained(
+    original: Callable[..., Any], parser: ToolCallParser, tool_choice: object, **rest: Any
+) -> Any:
     """AROUND `FunctionCallParser.get_structure_constraint`: arguments are objects, of a forced call the schema's."""
     is_forced = tool_choice == "required" or not isinstance(tool_choice, str)
     constrained = copy.copy(parser)
@@ -36,14 +38,17 @@ def _tools_as_constrained(original: Callable[..., Any], parser: ToolCallParser, 
     return original(constrained, tool_choice, **rest)
 
 
-def _of_object(tool: Any, is_forced: bool) -> Any:
-    function = tool.function
-    schema = {"type": "object"} | (function.parameters or {})
-    changed = {"parameters": schema, "strict": is_forced or function.strict}
-    return tool.model_copy(update={"function": function.model_copy(update=changed)})
+def _of_object(tool: Tool, is_forced: bool) -> Tool:
+    tool, function = copy.copy(tool), copy.copy(tool.function)
+    function.parameters = {"type": "object"} | (function.parameters or {})
+    function.strict = is_forced or function.strict
+    tool.function = function
+    return tool
 
 
-def _note_what_is_unread(original: Callable[..., Any], detector: ToolCallDetector, new_text: str, tools: Any) -> Any:
+def _note_what_is_unread(
+    original: Callable[..., Any], detector: ToolCallDetector, new_text: str, tools: list[Tool]
+) -> Any:
     """AROUND `BaseFormatDetector.parse_streaming_increment`, which clears its buffer when a call names no tool."""
     held = detector._buffer + new_text
     before, mark, call = held.partition(detector.bot_token)
@@ -141,7 +146,12 @@ def _held(detector: ToolCallDetector) -> str:
 
 
 def _send_what_is_held(
-    original: Callable[..., str | None], serving: Any, parser: Any, content: Any, request: Any, index: int
+    original: Callable[..., str | None],
+    serving: object,
+    parser: object,
+    content: dict[str, Any],
+    request: ChatRequest,
+    index: int,
 ) -> str | None:
     """AROUND `OpenAIServingChat._check_for_unstreamed_tool_args`, which every stream with tools ends with."""
     chunk = original(serving, parser, content, request, index)

@@ -205,6 +205,27 @@ class GrammarBackend(Protocol):
     vocab_size: int
 
 
+class ToolFunction(Protocol):
+    """A function that may be called."""
+
+    parameters: Any
+    """The JSON schema of its arguments, or None."""
+    strict: bool
+
+
+class Tool(Protocol):
+    """A tool as a client offers it."""
+
+    function: ToolFunction
+
+
+class ChatRequest(Protocol):
+    """The body of a chat request."""
+
+    model: str
+    continue_final_message: bool
+
+
 class ToolCallDetector(Protocol):
     """Reads calls of tools in one model family's form, of one answer."""
 
@@ -219,13 +240,13 @@ class ToolCallDetector(Protocol):
 
     def has_tool_call(self, text: str) -> bool: ...
 
-    def parse_streaming_increment(self, new_text: str, tools: Any) -> Any: ...
+    def parse_streaming_increment(self, new_text: str, tools: list[Tool]) -> Any: ...
 
 
 class ToolCallParser(Protocol):
     """A detector and the tools that were offered."""
 
-    tools: list[Any]
+    tools: list[Tool]
     detector: ToolCallDetector
 
     def parse_stream_chunk(self, chunk_text: str) -> tuple[str, list[Any]]: ...
@@ -277,6 +298,9 @@ CLASSES: Mapping[type, str] = {
     TokenizerManager: "sglang.srt.managers.tokenizer_manager.TokenizerManager",
     Grammar: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar",
     GrammarBackend: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammarBackend",
+    Tool: "sglang.srt.entrypoints.openai.protocol.Tool",
+    ToolFunction: "sglang.srt.entrypoints.openai.protocol.Function",
+    ChatRequest: "sglang.srt.entrypoints.openai.protocol.ChatCompletionRequest",
     ToolCallDetector: "sglang.srt.function_call.base_format_detector.BaseFormatDetector",
     ToolCallParser: "sglang.srt.function_call.function_call_parser.FunctionCallParser",
     KVManager: "sglang.srt.disaggregation.common.conn.CommonKVManager",
