@@ -141,6 +141,9 @@ class Admission:
         """Take one out of the queue, with workers or an error; False if nobody can go."""
         for name in self._queue.turns():
             entry = self._queue.head(name)
+            if entry.item.granted.cancelled():  # whoever waited has just left, and has yet to leave the queue
+                self._queue.remove(name, entry)
+                return True
             try:
                 grant = self._try(entry.item)
             except RequestError as error:

@@ -44,3 +44,16 @@ async def test_each_prefill_server_that_serves_lets_so_many_wait(prefills: int) 
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_whoever_leaves_in_the_moment_of_its_turn_is_passed_over() -> None:
+    _, asking = await crowd(1)
+    let_in, (leaving, following, *others) = asking[:WINDOW], asking[WINDOW:]
+    leaving.cancel()
+    let_in[0].result().end()  # before the one that leaves has run again
+    await asyncio.wait([following])
+    assert following.result().module == MATH.name
+    for task in (leaving, *others):
+        task.cancel()
+    await asyncio.gather(leaving, *others, return_exceptions=True)
+    assert leaving.cancelled()
