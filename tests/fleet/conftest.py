@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ class FakeFleet:
 
     def processes(self) -> set[int]:
         """Note and return every process of the fleet but the supervisor."""
-        supervisor = psutil.Process(self.state().supervisor.pid)
+        return self.note_children(psutil.Process(self.state().supervisor.pid))
+
+    def note_children(self, supervisor: psutil.Process) -> set[int]:
         now = {process.pid for process in supervisor.children(recursive=True)}
         self.seen |= now
         return now
@@ -136,13 +139,16 @@ def _runs(pid: int) -> bool:
 def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
     fleet = FakeFleet(tmp_path)
     yield fleet
+    # A supervisor that was told to stop may end, and remove its state file, between any two of these lines.
     state = read_state(fleet.run) if fleet.run.exists() else None
     if state is not None and state.supervisor.alive:
-        fleet.processes()
-        psutil.Process(state.supervisor.pid).kill()
+        with suppress(psutil.NoSuchProcess):
+            supervisor = psutil.Process(state.supervisor.pid)
+            fleet.note_children(supervisor)
+            supervisor.kill()
     if fleet.supervisor is not None:
         fleet.supervisor.kill()
         fleet.supervisor.communicate()
     for pid in fleet.seen:
-        if _runs(pid):
+        with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).kill()
