@@ -74,7 +74,17 @@ def cpu_hooks() -> tuple[hooking.Hook, ...]:
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     """What makes a server psserve's, on any machine."""
-    from psserve.engine.fixes import disconnect, grammar, kv_events, last_message, prefill_watch, retraction, tool_calls
+    from psserve.engine.fixes import (
+        disconnect,
+        grammar,
+        kv_events,
+        last_message,
+        logprobs,
+        prefill_watch,
+        retraction,
+        seeds,
+        tool_calls,
+    )
     from psserve.engine.handover import decode, prefill, purity
 
     chosen = disconnect.hooks() + last_message.hooks()
@@ -83,7 +93,8 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     if settings.role is Role.PREFILL:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
-        chosen += prefill_watch.hooks() + grammar.hooks() + retraction.hooks() + tool_calls.hooks()
+        fixes = (prefill_watch, grammar, retraction, tool_calls, seeds, logprobs)
+        chosen += tuple(hook for fix in fixes for hook in fix.hooks())
     if settings.check_purity:
         chosen += purity.hooks(settings.role)
     return chosen

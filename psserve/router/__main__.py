@@ -58,7 +58,8 @@ async def serve(config: RouterConfig, path: Path) -> None:
     loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
         tls = None if certificate is None else certificate.context
-        site = web.TCPSite(runner, config.host, config.port, ssl_context=tls)
+        # Connections that wait to be accepted while others are served: with a short queue Linux resets some of them.
+        site = web.TCPSite(runner, config.host, config.port, ssl_context=tls, backlog=config.limits.connections)
         try:
             await site.start()
         except OSError as error:

@@ -18,7 +18,7 @@ import pytest
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
-from tests.e2e.client import agent_sessions, client_of, random_ids
+from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import LOGPROB_TOLERANCE, Oracle, readable
@@ -172,6 +172,50 @@ async def test_top_logprobs_are_the_modules(served: Served) -> None:
     for top, logprob in zip(tops, expected.logprobs, strict=True):
         assert max(top.values()) == pytest.approx(logprob, abs=LOGPROB_TOLERANCE)
         assert len(top) <= 5  # tokens that read the same share an entry
+
+
+async def test_log_probabilities_say_where_each_token_begins(served: Served) -> None:
+    prompt = random_ids(random.Random(6), 40)
+    async with client_of(served.url) as client:
+        choice = (await client.complete("alpha", prompt, 40))["choices"][0]
+    tokens, offsets = choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"]
+    assert len(set(offsets)) > 10
+    for token, offset in zip(tokens, offsets, strict=True):
+        assert "\ufffd" in token or token.startswith("<|") or choice["text"].startswith(token, offset)
+
+
+async def test_streamed_log_probabilities_are_those_of_the_whole_answer(served: Served) -> None:
+    async with openai.AsyncOpenAI(base_url=served.url + "/v1", api_key="none") as client:
+        asked: dict[str, Any] = {"model": "alpha", "input": "w1 w2 w3", "max_output_tokens": 40, "temperature": 0}
+        asked |= {"top_logprobs": 2, "include": ["message.output_text.logprobs"]}
+        whole = await client.responses.create(**asked)
+        async for event in await client.responses.create(**asked, stream=True):
+            streamed = getattr(event, "response", None)
+    first, second = (answer.output[0].content[0].logprobs for answer in (whole, streamed))
+    assert len(first) == whole.usage.output_tokens
+    assert [(one.token, one.bytes, len(one.top_logprobs)) for one in first] == [
+        (one.token, one.bytes, len(one.top_logprobs)) for one in second
+    ]
+    for one in first:
+        assert "\ufffd" in one.token or bytes(one.bytes) == one.token.encode()
+    shown = b"".join(bytes(one.bytes) for one in first if not one.token.startswith("<|"))
+    assert shown.decode(errors="replace").startswith(whole.output_text.rstrip("\ufffd"))
+
+
+async def test_a_seed_decides_an_answer_whoever_shares_its_batch(served: Served) -> None:
+    prompt = random_ids(random.Random(8), 40)
+    sampled: dict[str, Any] = {"temperature": 1.5, "top_p": 0.95}
+
+    async def answers(client: Client, **fields: Any) -> list[list[int]]:
+        answer = await client.complete("alpha", prompt, 24, **sampled, **fields)
+        return [choice["token_ids"] for choice in answer["choices"]]
+
+    async with client_of(served.url) as client:
+        alone = await answers(client, seed=7, n=2)
+        crowd = await asyncio.gather(*(answers(client, **({"seed": seed} if seed else {})) for seed in (0, 1, 7, 0, 2)))
+    assert alone[0] != alone[1]
+    assert crowd[2] == [alone[0]]
+    assert len({tuple(one) for (one,) in crowd}) == len(crowd)
 
 
 async def test_chat_renders_the_bases_template(served: Served) -> None:

@@ -38,11 +38,18 @@ class ReqTimeStats(Protocol):
     def set_decode_prebuilt_finish_time(self) -> None: ...
 
 
+class SamplingParams(Protocol):
+    """How a request wants to be sampled."""
+
+    sampling_seed: int | None
+
+
 class Req(Protocol):
     """A request in a scheduler."""
 
     origin_input_ids: array[int]
     output_ids: array[int]
+    sampling_params: SamplingParams
     grammar: object | None
     return_logprob: bool
     logprob: ReqLogprob
@@ -155,6 +162,19 @@ class SamplingInfo(Protocol):
     """What sampling a batch needs."""
 
     penalizer_orchestrator: Penalizers
+    sampling_seed: torch.Tensor | None
+    """[requests], or None where no request has one. So are the others, of floats and ints."""
+    temperatures: torch.Tensor
+    top_ks: torch.Tensor
+    top_ps: torch.Tensor
+    min_ps: torch.Tensor
+
+
+class Sampler(Protocol):
+    """What chooses tokens."""
+
+    enable_deterministic: bool
+    """Whether it follows seeds itself."""
 
 
 class Batch(Protocol):
@@ -179,8 +199,46 @@ class ClientRequest(Protocol):
     rid: str | list[str] | None
 
 
+class Tokenizer(Protocol):
+    """Transformers', not SGLang's."""
+
+    added_tokens_decoder: Mapping[int, AddedToken]
+
+    def convert_ids_to_tokens(self, ids: int) -> str: ...
+
+
+class AddedToken(Protocol):
+    """A token that a tokenizer knows beside those of its vocabulary: Transformers', not SGLang's."""
+
+    special: bool
+    """Texts leave it out, unless the request asks for such tokens."""
+
+
+class GenerateRequest(Protocol):
+    """What a request asks a server for."""
+
+    sampling_params: Mapping[str, Any]
+
+
+class RequestState(Protocol):
+    """A request in the HTTP process."""
+
+    obj: GenerateRequest
+    output_token_logprobs: list[tuple[float, int, str]]
+    """Log-probability, id and text of each token so far."""
+
+
+class LogProbs(Protocol):
+    """Log-probabilities as completions give them."""
+
+    tokens: list[str]
+    text_offset: list[int]
+
+
 class TokenizerManager(Protocol):
     """What takes requests in the HTTP process."""
+
+    tokenizer: Tokenizer
 
     def abort_request(self, rid: str) -> None: ...
 
@@ -281,6 +339,8 @@ CLASSES: Mapping[type, str] = {
     ReqLogprob: "sglang.srt.managers.schedule_batch.ReqLogprob",
     ReqTimeStats: "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats",
     Batch: "sglang.srt.managers.schedule_batch.ScheduleBatch",
+    SamplingParams: "sglang.srt.sampling.sampling_params.SamplingParams",
+    Sampler: "sglang.srt.layers.sampler.Sampler",
     SamplingInfo: "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo",
     Penalizers: "sglang.srt.sampling.penaltylib.orchestrator.BatchedPenalizerOrchestrator",
     Scheduler: "sglang.srt.managers.scheduler.Scheduler",
@@ -295,6 +355,9 @@ CLASSES: Mapping[type, str] = {
     DecodeRequest: "sglang.srt.disaggregation.decode.DecodeRequest",
     TokenizedRequest: "sglang.srt.managers.io_struct.TokenizedGenerateReqInput",
     ClientRequest: "sglang.srt.managers.io_struct.BaseReq",
+    GenerateRequest: "sglang.srt.managers.io_struct.GenerateReqInput",
+    RequestState: "sglang.srt.managers.tokenizer_manager.ReqState",
+    LogProbs: "sglang.srt.entrypoints.openai.protocol.LogProbs",
     TokenizerManager: "sglang.srt.managers.tokenizer_manager.TokenizerManager",
     Grammar: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar",
     GrammarBackend: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammarBackend",
@@ -333,6 +396,7 @@ CALLED = (
     "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache.is_tree_cache",
     "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats.set_decode_prebuilt_finish_time",
     "sglang.srt.disaggregation.common.conn.CommonKVManager._handle_node_failure",
+    "sglang.srt.entrypoints.openai.sse_utils.build_sse_content",
     "sglang.srt.constrained.base_grammar_backend.InvalidGrammarObject.__init__",
     "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.allocate_vocab_mask",
     "sglang.srt.mem_cache.allocator.token.TokenToKVPoolAllocator.free",
@@ -344,7 +408,6 @@ CALLED = (
     "sglang.srt.mem_cache.common.maybe_cache_unfinished_req",
     "sglang.srt.mem_cache.radix_cache.RadixCache.cache_finished_req",
     "sglang.srt.mem_cache.radix_cache.RadixCache.cache_unfinished_req",
-    "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo.from_schedule_batch",
 )
 """Functions that are not hooked, but that psserve's own servers lean on."""
 

@@ -108,6 +108,8 @@ class ResponseEvents(TranslatedEvents):
         self._response: Document | None = None
         self._writer: Writer | None = None
         self._output: list[Document] = []
+        self._logprobs: list[Document] = []
+        """Of tokens that came without text: parts of a character, calls of tools, the end token."""
         self._ending = response_ending("stop")
         self._usage: Document = {}
 
@@ -141,16 +143,20 @@ class ResponseEvents(TranslatedEvents):
 
     def _last_events(self) -> Iterator[Document]:
         yield from self._close(self._ending["status"])
+        for item in self._output:
+            if item["type"] == "message" and item["content"]:
+                item["content"][0]["logprobs"] += self._logprobs  # unstreamed, a message has those of all tokens
         assert self._response is not None, "a stream that ends well has at least its usage chunk"
         response = self._response | self._ending | {"output": self._output, "usage": self._usage}
         yield {"type": f"response.{response['status']}", "response": response}
 
     def _delta(self, choice: Document) -> Iterator[Document]:
         delta = choice["delta"]
-        logprobs = (choice.get("logprobs") or {}).get("content") or []
+        self._logprobs += (choice.get("logprobs") or {}).get("content") or []
         if thoughts := delta.get("reasoning_content"):
             yield from self._write(ReasoningWriter, thoughts, [])
         if text := delta.get("content"):
+            logprobs, self._logprobs = self._logprobs, []
             yield from self._write(MessageWriter, text, logprobs)
         for call in delta.get("tool_calls") or ():
             if call["function"].get("name"):

@@ -31,10 +31,13 @@ def edited(tmp_path: Path) -> Edited:
     """Makes a tree that is SGLang 0.5.18 but for one file, in which a text is another."""
 
     def edit(file: str, old: str, new: str) -> SourceTree:
-        packages = ("disaggregation", "managers", "mem_cache", "sampling", "constrained", "observability")
-        for path in (*packages, "function_call", "entrypoints/openai"):
-            source = TREES["0.5.18"].root / "sglang/srt" / path
-            shutil.copytree(source, tmp_path / "sglang/srt" / path, ignore=shutil.ignore_patterns("*.pyc", "*.so"))
+        for source in (TREES["0.5.18"].root / "sglang/srt").iterdir():
+            copy = tmp_path / "sglang/srt" / source.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if source.name == Path(file).parts[0]:
+                shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.pyc", "*.so"))
+            else:
+                copy.symlink_to(source)
         place = tmp_path / "sglang/srt" / file
         text = place.read_text()
         assert old in text
