@@ -206,6 +206,8 @@ class Tokenizer(Protocol):
 
     def convert_ids_to_tokens(self, ids: int) -> str: ...
 
+    def __hash__(self) -> int: ...
+
 
 class AddedToken(Protocol):
     """A token that a tokenizer knows beside those of its vocabulary: Transformers', not SGLang's."""
