@@ -14,7 +14,7 @@ from .output import one_line
 from .workload_options import workload_options
 
 if TYPE_CHECKING:
-    from psserve.bench.measure.target import Target
+    from psserve.bench.measured_run import Target
     from psserve.bench.workloads.choice import WorkloadChoice
 
 SUBCOMMANDS = {
@@ -114,7 +114,7 @@ def command(
     import uvloop
 
     from psserve.bench.load.options import LoadOptions
-    from psserve.bench.measure.one_run import OneRun, RunProgress, run_once
+    from psserve.bench.measured_run import OneRun, RunProgress, run_once
     from psserve.bench.metrics import Slo
     from psserve.bench.result import show_line, warnings_of
     from psserve.errors import UsageError
@@ -186,7 +186,7 @@ def _command_line(arguments: list[str]) -> str:
 
 
 def _target(urls: tuple[str, ...], api_key: str | None, zoo_dir: Path | None) -> Target:
-    from psserve.bench.measure.target import target_of_urls, target_of_zoo
+    from psserve.bench.measured_run import target_of_urls, target_of_zoo
     from psserve.zoo import find_zoo
 
     return target_of_urls(urls, api_key) if urls else target_of_zoo(find_zoo(zoo_dir), api_key)

@@ -18,7 +18,7 @@ from .workload_options import workload_options
 
 if TYPE_CHECKING:
     from psserve.bench.compare.run import Comparison
-    from psserve.bench.systems.spec import SystemSpec
+    from psserve.bench.systems.system import SystemSpec
 
 
 class Resumable(click.Command):
@@ -28,7 +28,7 @@ class Resumable(click.Command):
         ctx.meta["arguments"] = list(args)
         option, *folder = args[0].split("=", 1) if len(args) == 1 else args or [""]
         if option == "--resume" and len(folder) == 1:
-            from psserve.bench.compare.store import saved_arguments
+            from psserve.bench.compare.plan import saved_arguments
 
             ctx.meta["resumed"] = Path(folder[0])
             args = saved_arguments(Path(folder[0]))
@@ -67,8 +67,8 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
     psserve bench compare --system shared --against vllm=http://127.0.0.1:8000 --rate 0.1,0.2
     psserve bench compare --resume results
     """
+    from psserve.bench.compare.plan import ComparisonFolder
     from psserve.bench.compare.run import CompareProgress, run_comparison
-    from psserve.bench.compare.store import ComparisonFolder
     from psserve.bench.report.summary import read_points
     from psserve.bench.report.write import write_report
 

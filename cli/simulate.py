@@ -14,7 +14,7 @@ from .options import json_option
 from .workload_options import workload_options
 
 if TYPE_CHECKING:
-    from psserve.bench.simulator.setup import SystemName
+    from psserve.bench.simulator.system import SystemName
     from psserve.bench.workloads.choice import WorkloadChoice
 
 SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora", "single")

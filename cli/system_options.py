@@ -15,7 +15,7 @@ from psserve.fleet.options.options import FleetOptions
 from .model_options import field_option
 
 if TYPE_CHECKING:
-    from psserve.bench.systems.spec import SystemSpec
+    from psserve.bench.systems.system import SystemSpec
 
 _NAMES = (
     *("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size"),
@@ -53,7 +53,7 @@ def system_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _spec(values: dict[str, Any], zoo: Path, modules: tuple[str, ...]) -> SystemSpec:
-    from psserve.bench.systems.spec import SystemSpec
+    from psserve.bench.systems.system import SystemSpec
 
     taken = {name: values[name] for name in ("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size")}
     return SystemSpec(

@@ -26,8 +26,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from psserve.bench.session import Call, Session, Step
 from psserve.bench.simulator.costs import Costs, DecodeCosts, PrefillCosts, TransferCosts
-from psserve.bench.simulator.setup import Setup
 from psserve.bench.simulator.simulation import SimulatedRun, simulate
+from psserve.bench.simulator.system import Setup
 from psserve.contracts.router_config import POLICIES, PolicyName
 from psserve.router.placement.prompt_key import TextKeys
 from psserve.router.policies import Request, make_policy

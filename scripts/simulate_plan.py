@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from psserve.bench.simulator.asked import Basis, module_names, published
 from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.setup import Setup, SystemName
 from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
+from psserve.bench.simulator.system import Setup, SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.workload import Length
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from psserve.bench.compare.store import ComparisonFolder, saved_arguments
-from psserve.bench.simulator.setup import SYSTEMS
+from psserve.bench.compare.plan import ComparisonFolder, saved_arguments
+from psserve.bench.simulator.system import SYSTEMS
 from psserve.bench.simulator.validation import FIGURES, Resources, validate
 from psserve.console import console, show, table
 from psserve.errors import PsserveError

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from psserve.bench.compare.systems import running_system
 from psserve.bench.record import PHASES
-from psserve.bench.systems.spec import SystemSpec
-from psserve.bench.systems.start import running_system
+from psserve.bench.systems.system import SystemSpec
 from psserve.bench.trace.spans import EXPORT_FILES, with_spans
 from psserve.training.reference import reference_answer
 from psserve.zoo import Zoo

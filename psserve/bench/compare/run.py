@@ -11,11 +11,10 @@ from typing import TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from psserve.bench.compare.plan import Plan, Run, Visit
-from psserve.bench.compare.store import ComparisonFolder
+from psserve.bench.compare.plan import ComparisonFolder, Plan, Run, Visit
 from psserve.bench.compare.systems import Started, Systems
 from psserve.bench.load.options import LoadOptions
-from psserve.bench.measure.one_run import OneRun, run_once
+from psserve.bench.measured_run import OneRun, run_once
 from psserve.bench.metrics import Slo
 from psserve.bench.record import RequestRecord
 from psserve.bench.result import LoadLevel, ResultLine

@@ -8,7 +8,7 @@ from typing import Any
 
 from psserve.bench.record import HANDOFF, handoff_share
 from psserve.bench.report.drawing import PHASE_COLOURS, STYLE, bars, colours, curve, steps
-from psserve.bench.report.metric import (
+from psserve.bench.report.summary import (
     DECODE_HIT,
     P50_REQUEST,
     P95_REQUEST,
@@ -18,8 +18,9 @@ from psserve.bench.report.metric import (
     PREFILL_HIT,
     THROUGHPUT,
     Metric,
+    Spread,
+    Summary,
 )
-from psserve.bench.report.summary import Spread, Summary
 from psserve.bench.report.tables import number_text
 from psserve.bench.result import Cell
 

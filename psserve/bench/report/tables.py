@@ -16,8 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from psserve.bench.report.metric import COMPARED, P95_SESSION, THROUGHPUT, Metric
-from psserve.bench.report.summary import Spread, Summary
+from psserve.bench.report.summary import COMPARED, P95_SESSION, THROUGHPUT, Metric, Spread, Summary
 from psserve.bench.result import Cell, warnings_of
 
 CLAIMS = {THROUGHPUT: "more requests a second", P95_SESSION: "lower session latency, p95"}

@@ -20,8 +20,8 @@ from psserve.bench.result import ResultLine
 from psserve.bench.simulator.calibration import Calibration, calibrate
 from psserve.bench.simulator.costs import Costs, TransferCosts, costs_of, find_card, find_shape, pool_tokens
 from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.setup import Setup, SystemName
 from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
+from psserve.bench.simulator.system import Setup, SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.contracts.router_config import PolicyName
 from psserve.errors import UsageError

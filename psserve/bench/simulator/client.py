@@ -13,9 +13,9 @@ import simpy
 
 from psserve.bench.session import Call, Session
 from psserve.bench.simulator.device import after
-from psserve.bench.simulator.job import Job
 from psserve.bench.simulator.pool import Prefix
-from psserve.bench.simulator.setup import Setup
+from psserve.bench.simulator.server import Job
+from psserve.bench.simulator.system import Setup
 from psserve.errors import UsageError
 
 

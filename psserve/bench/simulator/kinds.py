@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 import simpy
 
 from psserve.bench.simulator.device import after
-from psserve.bench.simulator.job import Job
-from psserve.bench.simulator.server import SimulatedServer
-from psserve.bench.simulator.setup import Setup
-from psserve.bench.simulator.system import Group, System, dealt
+from psserve.bench.simulator.server import Job, SimulatedServer
+from psserve.bench.simulator.system import Group, Setup, System, dealt
 from psserve.router.policies import Choice
 from psserve.rule import prefill_len
 

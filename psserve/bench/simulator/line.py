@@ -15,8 +15,8 @@ from psserve.bench.metrics import Slo, summarise
 from psserve.bench.record import mean_seconds
 from psserve.bench.result import ResultLine, RunFacts, result_line
 from psserve.bench.simulator.calibration import Calibration
-from psserve.bench.simulator.setup import Setup
 from psserve.bench.simulator.simulation import FleetLoad, SimulatedRun
+from psserve.bench.simulator.system import Setup
 from psserve.console import show, table
 
 

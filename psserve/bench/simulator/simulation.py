@@ -18,10 +18,9 @@ import simpy
 from psserve.bench.record import RequestRecord
 from psserve.bench.session import Session
 from psserve.bench.simulator.client import Agents
-from psserve.bench.simulator.job import Job
 from psserve.bench.simulator.kinds import Paired, Unified
-from psserve.bench.simulator.setup import Setup
-from psserve.bench.simulator.system import System, Totals
+from psserve.bench.simulator.server import Job
+from psserve.bench.simulator.system import Setup, System, Totals
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import UsageError
 

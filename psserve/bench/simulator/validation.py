@@ -18,8 +18,8 @@ from psserve.bench.result import ResultLine
 from psserve.bench.session import Call, Session, Step
 from psserve.bench.simulator.calibration import calibrate
 from psserve.bench.simulator.costs import Costs
-from psserve.bench.simulator.setup import SYSTEMS, Setup
 from psserve.bench.simulator.simulation import simulate
+from psserve.bench.simulator.system import SYSTEMS, Setup
 from psserve.errors import BenchError
 from psserve.fleet.plan.sglang_args import reserved_tokens
 

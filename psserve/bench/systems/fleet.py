@@ -17,8 +17,7 @@ from typing import Any
 import tomli_w
 
 from psserve.bench.systems.counters import Server
-from psserve.bench.systems.running import RunningSystem, warm_up
-from psserve.bench.systems.spec import SystemSpec
+from psserve.bench.systems.system import RunningSystem, SystemSpec, warm_up
 from psserve.errors import StartError
 from psserve.fleet.plan.devices import choose, detect
 

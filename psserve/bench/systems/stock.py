@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from psserve.bench.systems.front import ModuleRoute
-from psserve.bench.systems.running import RunningSystem, warm_up
-from psserve.bench.systems.spec import SystemSpec
 from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner
+from psserve.bench.systems.system import RunningSystem, SystemSpec, warm_up
 from psserve.errors import StartError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import detect

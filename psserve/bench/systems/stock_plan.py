@@ -15,7 +15,7 @@ from typing import Literal
 
 from psserve.bench.systems.counters import Server
 from psserve.bench.systems.front import ModuleRoute
-from psserve.bench.systems.spec import SystemSpec
+from psserve.bench.systems.system import SystemSpec
 from psserve.engine.settings import ROLE, Role
 from psserve.errors import PlanError
 from psserve.fleet.plan import layout

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from psserve.bench.compare.plan import Plan, loads_of, numbers
-from psserve.bench.compare.store import ComparisonFolder, saved_arguments
+from psserve.bench.compare.plan import ComparisonFolder, Plan, loads_of, numbers, saved_arguments
 from psserve.bench.compare.systems import started_names, systems_of
 from psserve.bench.result import LoadLevel, append_result
 from psserve.errors import BenchError, UsageError

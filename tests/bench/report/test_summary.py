@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from psserve.bench.report.metric import P95_SESSION, THROUGHPUT
-from psserve.bench.report.summary import Spread, Summary, points_of, read_points, summarise_points
+from psserve.bench.report.summary import (
+    P95_SESSION,
+    THROUGHPUT,
+    Spread,
+    Summary,
+    points_of,
+    read_points,
+    summarise_points,
+)
 from psserve.bench.report.tables import notes
 from psserve.bench.report.write import document
 from psserve.bench.result import append_result

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from psserve.bench.session import Call, Session, Step
 from psserve.bench.simulator.costs import Costs, DecodeCosts, PrefillCosts, TransferCosts
-from psserve.bench.simulator.setup import Setup, SystemName
+from psserve.bench.simulator.system import Setup, SystemName
 
 MODULES = ("a", "b", "c", "d")
 COSTS = Costs(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from psserve.bench.record import RequestRecord
 from psserve.bench.session import Session
 from psserve.bench.simulator.costs import DecodeCosts, PrefillCosts, TransferCosts
-from psserve.bench.simulator.setup import SYSTEMS, SystemName
 from psserve.bench.simulator.simulation import SimulatedRun, simulate
+from psserve.bench.simulator.system import SYSTEMS, SystemName
 from tests.bench.simulator.sessions import COSTS, MODULES, agents, one_call, setup
 
 systems = pytest.mark.parametrize("system", SYSTEMS)

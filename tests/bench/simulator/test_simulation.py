@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.setup import Setup
 from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
+from psserve.bench.simulator.system import Setup
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import UsageError
 from tests.bench.simulator.sessions import setup

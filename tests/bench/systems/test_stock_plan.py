@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from psserve.bench.compare.systems import running_system
 from psserve.bench.systems.fleet import fleet_settings
 from psserve.bench.systems.front import ModuleRoute
-from psserve.bench.systems.spec import SystemSpec
-from psserve.bench.systems.start import running_system
 from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner
+from psserve.bench.systems.system import SystemSpec
 from psserve.errors import PlanError, UsageError
 from psserve.fleet.plan.devices import Machine, detect
 from tests.fleet.fake_zoo import FakeBase

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.session import Session
-from psserve.bench.workloads.generate import iterate_sessions, make_sessions, with_single_module
+from psserve.bench.workloads.choice import iterate_sessions, make_sessions, with_single_module
 from psserve.bench.workloads.workload import PRESETS, Length, Order, Preset, preset_workload
 from psserve.errors import UsageError
 
@@ -47,7 +47,7 @@ def test_the_same_parameters_make_the_same_sessions(
 
 def test_two_processes_make_equal_sessions() -> None:
     code = (
-        "from psserve.bench.workloads.generate import make_sessions;"
+        "from psserve.bench.workloads.choice import make_sessions;"
         "from psserve.bench.workloads.workload import preset_workload;"
         "rate = {'arrival': 'poisson', 'sessions_per_s': 1.0};"
         "print(make_sessions(preset_workload('reflexion', ('a', 'b'), sessions=3, **rate)))"

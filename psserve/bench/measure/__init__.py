@@ -1,1 +1,0 @@
-"""One measured run, and what it is sent to."""

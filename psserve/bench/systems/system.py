@@ -1,0 +1,128 @@
+"""A system of a comparison: the models and resources that it gets as a whole, and what is known of it once it serves.
+
+Its first requests are sent here, too: each of its servers has computed once before anything is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psserve.bench.systems.counters import Counters, Server, read_counters
+from psserve.bench.trace.spans import export_args
+from psserve.errors import StartError
+from psserve.fleet.options.options import DeviceChoice, DtypeChoice, FleetOptions, TransferChoice
+from psserve.fleet.plan.devices import Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemSpec:
+    """One comparison's side conditions. Every system gets the same modules, KV tokens, cores and GPUs."""
+
+    zoo: Path
+    modules: tuple[str, ...]
+    """Names of modules of the zoo."""
+    kv_tokens: int
+    """KV cache of all servers of a system together, in tokens. Where some of them prefill and others decode, half of it
+    is the former's."""
+    context_length: int | None = None
+    """Longest prompt and answer together, in tokens; None: the base's."""
+    device: DeviceChoice = "auto"
+    dtype: DtypeChoice = "auto"
+    transfer: TransferChoice = "auto"
+    page_size: int = 16
+    prefill_servers: int = 1
+    """Of `shared`, which share its half of the KV cache. The others have one for each module."""
+    threads: int | None = None
+    """CPU threads that a server computes with, where it runs on CPU; None: all cores, shared out among the servers of
+    its kind (`colocated`: all cores each). Which cores they run on is left to the system."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """For `lora`: module -> folder of its LoRA adapter in PEFT's layout."""
+    start_timeout_s: float = 300.0
+    exports: Path | None = None
+    """Folder where all servers write down when they did what for each request; None: they do not."""
+
+    def export_args(self) -> tuple[str, ...]:
+        """SGLang's arguments for `exports`."""
+        return () if self.exports is None else export_args(self.exports)
+
+    def server_env(self, device: str, machine: Machine, sharers: int) -> dict[str, str]:
+        """What a server of any system has in its environment beside the usual; `sharers` share out a CPU's cores."""
+        if device != "cpu":
+            return {}
+        threads = self.threads or max(1, machine.cores // sharers)
+        return {"OMP_NUM_THREADS": str(threads)}
+
+    def fleet_options(self) -> FleetOptions:
+        """What a fleet of psserve is told of it, and what the servers of the other systems are planned by, too."""
+        return FleetOptions(
+            modules=self.modules,
+            device=self.device,
+            dtype=self.dtype,
+            transfer=self.transfer,
+            page_size=self.page_size,
+            context_length=self.context_length,
+            start_timeout_secs=self.start_timeout_s,
+        )
+
+
+_ROUNDS = 2
+_RETRY_S = 0.5
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningSystem:
+    """A system of which every module has answered a request."""
+
+    name: str
+    endpoints: Mapping[str, str]
+    """Module -> base URL of an OpenAI-compatible server that answers to the module's name."""
+    servers: tuple[Server, ...]
+    pids: Mapping[str, int]
+    """Processes by name whose trees are the system, its router or front included; no two trees overlap."""
+    ready_s: float
+    """Seconds from its start until it was ready."""
+    settings: Mapping[str, Any]
+    """How it was started, as JSON, for the record."""
+    key: str | None = field(default=None, repr=False)
+    """What its servers (not its endpoints) require."""
+
+    def counters(self) -> Counters:
+        """What its servers have done since their start. Raises OSError when one does not answer."""
+        return read_counters(self.servers, self.pids, self.key)
+
+
+def warm_up(endpoints: Mapping[str, str], within_s: float, note: Callable[[str], None]) -> None:
+    """Have every module answer a short chat. Raises StartError for one that does not in time."""
+    deadline = time.monotonic() + within_s
+    for _ in range(_ROUNDS):
+        for module, url in endpoints.items():
+            note(f"warming up {module}")
+            _ask(module, url, deadline)
+
+
+def _ask(module: str, url: str, deadline: float) -> None:
+    body = {"model": module, "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 4, "temperature": 0}
+    data = json.dumps(body).encode()
+    while True:
+        request = urllib.request.Request(f"{url}/v1/chat/completions", data, {"Content-Type": "application/json"})
+        try:
+            with _OPENER.open(request, timeout=max(1.0, deadline - time.monotonic())):
+                return
+        except OSError as error:  # HTTP errors are among them
+            if time.monotonic() > deadline:
+                raise StartError(f"module {module} does not answer at {url}: {_reason(error)}") from error
+        time.sleep(_RETRY_S)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"status {error.code}: {error.read(300).decode(errors='replace')}"
+    return str(error)
