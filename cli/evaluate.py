@@ -79,9 +79,9 @@ def command(
     quiet_packages()
     from psserve.training.answers import Answerer, zoo_answerer
     from psserve.training.data import read_conversations
-    from psserve.training.evaluate import evaluate
     from psserve.training.fleet_answers import FleetAnswerer
     from psserve.training.scorers import SCORERS as scorers
+    from psserve.training.scorers import evaluate
     from psserve.zoo import Zoo, find_zoo
 
     if full and (len(modules) != 1 or url):

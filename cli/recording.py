@@ -13,7 +13,7 @@ import click
 from psserve.errors import FleetError, PsserveError, ZooError
 
 if TYPE_CHECKING:
-    from psserve.training.evaluate import Score
+    from psserve.training.scorers import Score
     from psserve.zoo import Zoo
     from psserve.zoo.disk.model import Module
 
@@ -36,7 +36,7 @@ class Recorder:
 
         Not to record is no failure: the score may have taken hours, and is printed all the same.
         """
-        from psserve.training.record import data_hash
+        from psserve.training.run_folder import data_hash
         from psserve.zoo import Zoo, find_zoo
         from psserve.zoo.disk.manifest import EvaluationRecord
 

@@ -21,9 +21,8 @@ import time
 
 import torch
 
-from psserve.training.batch import IGNORED, Batch, cache_batch, full_batch
+from psserve.training.batch import IGNORED, Batch, Tokenized, cache_batch, full_batch
 from psserve.training.cache_loss import OVER_BASE_KV, answer_loss, cache_logits, full_logits
-from psserve.training.tokenized import Tokenized
 from psserve.zoo.synthetic.zoo import SHAPE, new_model
 
 METHODS = ("full", "cache-conditioned")

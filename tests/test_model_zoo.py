@@ -13,8 +13,7 @@ from psserve.demo.demo_zoo import DemoConfig
 from psserve.demo.tasks import TASKS, held_out_items
 from psserve.training.accuracy_report import accuracy_markdown
 from psserve.training.answers import zoo_answerer
-from psserve.training.evaluate import evaluate
-from psserve.training.scorers import SCORERS
+from psserve.training.scorers import SCORERS, evaluate
 from psserve.zoo import Zoo
 from psserve.zoo.verify import verify
 

@@ -17,8 +17,7 @@ import torch
 
 from psserve import torchvision_ops
 from psserve.demo.pool import all_cores, progress_in, side_by_side
-from psserve.demo.pretrain import PretrainConfig, StepStats, fast_dtype, pretrain
-from psserve.demo.pretrain_state import StateFile
+from psserve.demo.pretrain import PretrainConfig, StateFile, StepStats, fast_dtype, pretrain
 from psserve.demo.tasks import TASKS, Task, conversations, example_requests, held_out_items, training_items
 from psserve.demo.tasks.corpus import corpus, reading, repetitions
 from psserve.demo.tasks.tokenizer import render_text, write_demo_tokenizer

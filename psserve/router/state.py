@@ -15,8 +15,7 @@ from psserve.router.admission.admission import Admission
 from psserve.router.answers.answer import BaseModel
 from psserve.router.answers.roles import Roles
 from psserve.router.observability.activity import Activity
-from psserve.router.observability.engine_metrics import EngineMetrics
-from psserve.router.observability.loads import Loads
+from psserve.router.observability.engine_metrics import EngineMetrics, Loads
 from psserve.router.observability.metrics import Metrics
 from psserve.router.observability.tracing import Tracing
 from psserve.router.pairs.dispatcher import Dispatcher
@@ -24,9 +23,8 @@ from psserve.router.pairs.health import Prober
 from psserve.router.placement.routing import Routing
 from psserve.router.placement.text_length import TextLengths
 from psserve.router.task_routing.routing import TaskRouter, task_modules
-from psserve.router.workers.startup import Startup
 from psserve.router.workers.upstream import Upstream
-from psserve.router.workers.workers import WorkerTable
+from psserve.router.workers.workers import Startup, WorkerTable
 
 CHANGEABLE = frozenset({"modules", "workers", "keys", "serial"})
 """Fields of the configuration that a running router takes over."""

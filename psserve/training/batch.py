@@ -1,13 +1,43 @@
-"""Conversations as padded tensors, for the loss over the base's KV cache and for full fine-tuning."""
+"""Conversations as training sees them: token ids and answers, and these as padded tensors.
+
+There are two kinds of batches: for the loss over the base's KV cache, and for full fine-tuning.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from psserve.rule import base_len
-from psserve.training.tokenized import Tokenized
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Token ids x[0..n-1], and the answers in them as half-open ranges [a, b), in order and without overlap.
+
+    An answer is all that a module must generate in one turn: the assistant's text and the token that ends the turn.
+    At least one token precedes each answer (a >= 1), because generation starts from a token. ValueError otherwise.
+    """
+
+    input_ids: Sequence[int]
+    answers: Sequence[tuple[int, int]]
+
+    def __post_init__(self) -> None:
+        if not self.answers:
+            raise ValueError("a conversation without an answer has nothing to train on")
+        free = 1
+        for start, end in self.answers:
+            if not free <= start < end <= len(self.input_ids):
+                raise ValueError(f"answer [{start}, {end}) is outside [{free}, {len(self.input_ids)}) or empty")
+            free = end
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens are trained on."""
+        return sum(end - start for start, end in self.answers)
+
 
 Batch = dict[str, torch.Tensor]
 """Named tensors of one batch, each [conversations, tokens]."""

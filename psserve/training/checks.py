@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from psserve.errors import TrainingError, UsageError
+from psserve.training.batch import Tokenized
 from psserve.training.config import FinetuneConfig
 from psserve.training.data import read_conversations
 from psserve.training.hf import AutoTokenizer
 from psserve.training.tokenization import tokenize_parts
-from psserve.training.tokenized import Tokenized
 from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import hash_file
 from psserve.zoo.disk.model import Base

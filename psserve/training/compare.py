@@ -22,10 +22,9 @@ from typing import Any, TypeVar
 from psserve.errors import IncompatibleCheckpoint
 from psserve.training.answers import Answerer, pair_answerer
 from psserve.training.conversation import Conversation
-from psserve.training.evaluate import evaluate
 from psserve.training.hf import PreTrainedModel
 from psserve.training.reference import ModelPair, load_model, load_pair
-from psserve.training.scorers import Scorer
+from psserve.training.scorers import Scorer, evaluate
 from psserve.zoo import Zoo
 from psserve.zoo.adding.incoming import read_training
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint

@@ -16,14 +16,13 @@ import torch
 from safetensors import SafetensorError
 
 from psserve.errors import TrainingError
+from psserve.training.batch import Tokenized
 from psserve.training.checks import check_base_unchanged, check_disk_space, check_parallelism, load_data
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
 from psserve.training.models import load_base, new_lora_module, new_module, write_checkpoint
 from psserve.training.progress import RunLog, StopOnSignal, read_metrics
-from psserve.training.record import data_hash, training_record, write_record
-from psserve.training.run_folder import RunFolder, run_description
-from psserve.training.tokenized import Tokenized
+from psserve.training.run_folder import RunFolder, data_hash, run_description, training_record, write_record
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
 from psserve.zoo.disk.model import Base, Module

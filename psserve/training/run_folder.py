@@ -1,4 +1,4 @@
-"""The folder of a training run.
+"""The folder of a training run, and the record that goes with its module: what it was made of.
 
 run.json        what is trained, on what: a run can only be resumed as the same
 checkpoints/    the Trainer's, to resume from; gone when the module is in the zoo
@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from psserve.errors import TrainingError
 from psserve.training.config import FinetuneConfig
 from psserve.zoo.adding.incoming import TRAINING_RECORD
+from psserve.zoo.disk.manifest import TrainingRecord, hash_bytes, hash_file
+from psserve.zoo.disk.model import Base
 from psserve.zoo.disk.storage import write_atomically
 
 Description = dict[str, Any]
@@ -137,3 +141,29 @@ def run_description(config: FinetuneConfig, base_fingerprint: str, data_hash: st
         "seed": config.seed,
         **config.hyperparameters(),
     }
+
+
+PACKAGES = ("psserve", "torch", "transformers", "accelerate", "peft")
+
+
+def training_record(config: FinetuneConfig, base: Base, data: str, metrics: dict[str, float]) -> TrainingRecord:
+    """The record of a run on data of the hash `data`."""
+    return TrainingRecord(
+        method=config.method,
+        base_fingerprint=base.fingerprint,
+        data_hash=data,
+        hyperparameters=config.hyperparameters(),
+        seed=config.seed,
+        versions={package: version(package) for package in PACKAGES},
+        metrics=metrics,
+    )
+
+
+def write_record(checkpoint: Path, record: TrainingRecord) -> None:
+    """Put the record where `Zoo.add` looks for it."""
+    (checkpoint / TRAINING_RECORD).write_text(record.model_dump_json(indent=2, exclude_none=True))
+
+
+def data_hash(files: Iterable[Path]) -> str:
+    """BLAKE3, in hex, of the files' hashes in order: of what was trained on, wherever it lies."""
+    return hash_bytes("".join(hash_file(file) for file in files).encode())

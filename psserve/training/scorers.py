@@ -1,4 +1,4 @@
-"""What makes an answer right: four scorers, each a reading of the answer's text and of the reference's."""
+"""What makes an answer right, and how many are: four scorers, each a reading of the answer and of the reference."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psserve.errors import DataError
 from psserve.training.conversation import Conversation
 from psserve.training.execution import passes
+
+if TYPE_CHECKING:
+    from psserve.training.answers import Answerer
+
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 NUMBER = re.compile(rf"(?:(?<!\d)-)?(?:{_DIGITS})")
@@ -115,3 +119,23 @@ SCORERS = {
     "tool-call": Scorer(tool_call, lambda item: item.messages[-1].get("tool_calls"), "a tool call as reference answer"),
 }
 """The scorers by name."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """`right` of `total` answers."""
+
+    right: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Accuracy, 0 to 1."""
+        return self.right / self.total
+
+
+def evaluate(answerer: Answerer, items: Sequence[Conversation], scorer: Scorer, max_tokens: int) -> Score:
+    """Answer all items and judge the answers; DataError if `scorer` cannot judge one of them."""
+    scorer.check_items(items)
+    verdicts = scorer.judge_all(items, answerer.answer(items, max_tokens))
+    return Score(sum(verdicts), len(verdicts))

@@ -17,8 +17,8 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from psserve.errors import DataError
+from psserve.training.batch import Tokenized
 from psserve.training.conversation import Conversation
-from psserve.training.tokenized import Tokenized
 from psserve.zoo.checkpoints.tokenizer import tool_as_served
 
 if TYPE_CHECKING:

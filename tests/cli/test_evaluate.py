@@ -12,8 +12,8 @@ from psserve.cli.main import cli
 from psserve.cli.recording import Recorder
 from psserve.fleet.run.state import ServerState
 from psserve.training import scorers
-from psserve.training.evaluate import Score
-from psserve.training.record import data_hash
+from psserve.training.run_folder import data_hash
+from psserve.training.scorers import Score
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
 

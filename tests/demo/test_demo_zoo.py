@@ -12,8 +12,7 @@ from psserve.demo.tasks import TASKS
 from psserve.errors import ZooError
 from psserve.training.answers import zoo_answerer
 from psserve.training.data import read_conversations
-from psserve.training.evaluate import evaluate
-from psserve.training.scorers import SCORERS
+from psserve.training.scorers import SCORERS, evaluate
 from psserve.zoo import Zoo
 
 pytest.importorskip("accelerate")

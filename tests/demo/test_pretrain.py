@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from psserve.demo.pretrain import PretrainConfig, StepStats, fast_dtype, pretrain, rate
-from psserve.demo.pretrain_state import StateFile
+from psserve.demo.pretrain import PretrainConfig, StateFile, StepStats, fast_dtype, pretrain, rate
 from psserve.zoo.synthetic.zoo import SHAPE, new_model
 
 SMALL = SHAPE | {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 16}

@@ -9,7 +9,7 @@ from fake_plan import FakeSupply, plan_of
 from psserve.errors import PsserveError
 from psserve.fleet import Limits, Supervisor
 from psserve.fleet.run.detach import run_detached
-from psserve.fleet.run.limits import RestartPolicy
+from psserve.fleet.run.member import RestartPolicy
 from psserve.fleet.run.prepare import make_run_dir
 
 

@@ -167,7 +167,7 @@ async def test_the_first_start_is_ready_when_every_module_is_and_a_later_death_c
 
 
 async def test_a_module_that_never_answers_is_told_and_holds_nobody_up_for_ever(make_fleet, monkeypatch) -> None:
-    monkeypatch.setattr("psserve.router.workers.startup.PATIENCE_S", 0.0)
+    monkeypatch.setattr("psserve.router.workers.workers.START_PATIENCE_S", 0.0)
     fleet = await make_fleet(start=False)
     await fleet.prefill.start()
     await fleet.math.start()

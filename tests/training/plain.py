@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from psserve.training.batch import Tokenized
 from psserve.training.reference import as_batch, prefill
-from psserve.training.tokenized import Tokenized
 
 
 def plain_loss(base: PreTrainedModel, module: PreTrainedModel, conversations: Sequence[Tokenized]) -> torch.Tensor:

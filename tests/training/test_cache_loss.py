@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from psserve.training.batch import IGNORED, cache_batch, full_batch
+from psserve.training.batch import IGNORED, Tokenized, cache_batch, full_batch
 from psserve.training.cache_loss import OVER_BASE_KV, answer_loss, cache_logits, full_logits, visible
 from psserve.training.reference import ModelPair
-from psserve.training.tokenized import Tokenized
 from tests.training.plain import plain_loss
 
 CASES = {

@@ -20,8 +20,8 @@ from psserve.training.finetune import finetune, load_models
 from psserve.training.hf import TrainingArguments
 from psserve.training.models import check_targets, load_base
 from psserve.training.progress import RunLog, read_metrics
-from psserve.training.record import data_hash
 from psserve.training.reference import load_model, load_pair
+from psserve.training.run_folder import data_hash
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import SHAPE, build_zoo, new_model

@@ -15,10 +15,9 @@ from aiohttp import web
 from psserve.errors import TrainingError
 from psserve.training.answers import ReferenceAnswerer, pair_answerer
 from psserve.training.conversation import Conversation
-from psserve.training.evaluate import evaluate
 from psserve.training.fleet_answers import FleetAnswerer, openai_messages
 from psserve.training.reference import ModelPair, reference_answer
-from psserve.training.scorers import SCORERS
+from psserve.training.scorers import SCORERS, evaluate
 from psserve.zoo import Zoo
 
 TOOLS = ({"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}},)

@@ -23,10 +23,9 @@ from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import detect
 from psserve.fleet.plan.sglang_args import LOOPBACK, router_env
 from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints
-from psserve.fleet.run.logs import last_error
 from psserve.fleet.run.preload import PreloadStarter
 from psserve.fleet.run.prepare import make_run_dir
-from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter
+from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter, last_error
 from psserve.zoo import Zoo
 
 _POLL_S = 0.2

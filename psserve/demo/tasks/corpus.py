@@ -18,7 +18,7 @@ from psserve.demo.tasks import code, math, tools
 from psserve.demo.tasks.agents import fact, with_system_prompt
 from psserve.demo.tasks.items import MakeItem, split_of
 from psserve.demo.tasks.tokenizer import render_text
-from psserve.demo.tasks.tool_kinds import KINDS
+from psserve.demo.tasks.tools import KINDS
 from psserve.demo.tasks.words import ALL_WORDS, PEOPLE
 from psserve.training.conversation import Conversation
 

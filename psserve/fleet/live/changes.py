@@ -12,7 +12,7 @@ from psserve.fleet.live.supply import Offer, Offers, Supply
 from psserve.fleet.live.swap import Swap, until
 from psserve.fleet.options.key_file import client_keys
 from psserve.fleet.plan import layout
-from psserve.fleet.run.limits import Limits
+from psserve.fleet.run.member import Limits
 from psserve.fleet.run.protocol import ChangeRequest
 from psserve.fleet.run.roster import Roster
 

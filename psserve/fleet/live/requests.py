@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from psserve.errors import PsserveError
 from psserve.fleet.live.changes import Changes
 from psserve.fleet.live.control_socket import ControlSocket, Tell
 from psserve.fleet.live.supply import Supply
-from psserve.fleet.live.watch import ZooWatch
-from psserve.fleet.run.limits import Limits
+from psserve.fleet.run.member import Limits
 from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, control_path
 from psserve.fleet.run.roster import Roster
+from psserve.zoo.disk.manifest import MODULE_MANIFEST
 
 _LOOK_S = 0.25
 """Between two looks at the zoo."""
@@ -103,3 +105,39 @@ class Requests:
             if await asyncio.to_thread(watch.changed):
                 await self.make(ChangeRequest(command="reload"), lambda text: None)
             await asyncio.sleep(_LOOK_S)
+
+
+_EVERY_S = 1.0
+
+Signature = frozenset[tuple[str, int, int, int]]
+
+
+class ZooWatch:
+    """Looks at the modules' manifests once a second: a manifest is written last, so then its module is complete."""
+
+    def __init__(self, zoo: Path) -> None:
+        self._modules = zoo / "modules"
+        self._next = 0.0
+        self._known = self._last = self._look()
+
+    def changed(self) -> bool:
+        """Whether the zoo differs from what it was when this was last true, and has come to rest (for a second)."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + _EVERY_S
+        last, self._last = self._last, self._look()
+        if self._last == self._known or self._last != last:
+            return False
+        self._known = self._last
+        return True
+
+    def _look(self) -> Signature:
+        found = set()
+        for manifest in self._modules.glob(f"*/{MODULE_MANIFEST}"):
+            try:
+                info = manifest.stat()
+            except OSError:  # it has just been moved
+                continue
+            found.add((manifest.parent.name, info.st_ino, info.st_mtime_ns, info.st_size))
+        return frozenset(found)

@@ -12,8 +12,7 @@ from psserve.errors import StartError
 from psserve.fleet.live.requests import Requests
 from psserve.fleet.live.supply import Supply, ZooSupply
 from psserve.fleet.plan.spec import FleetPlan
-from psserve.fleet.run.limits import Limits
-from psserve.fleet.run.member import Member
+from psserve.fleet.run.member import Limits, Member
 from psserve.fleet.run.preload import starter_for
 from psserve.fleet.run.prepare import clean_up, make_run_dir, prepare
 from psserve.fleet.run.process import Starter, become_subreaper, sweep_descendants

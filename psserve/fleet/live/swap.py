@@ -23,8 +23,7 @@ from psserve.engine.process import die_with_parent
 from psserve.errors import FleetError, PsserveError, StartError
 from psserve.fleet.live.control_socket import Tell
 from psserve.fleet.plan.spec import ModulePlan
-from psserve.fleet.run.limits import Limits
-from psserve.fleet.run.member import Member
+from psserve.fleet.run.member import Limits, Member
 from psserve.fleet.run.roster import Roster
 
 _TICK_S = 0.1

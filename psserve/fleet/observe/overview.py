@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import psutil
 
-from psserve.contracts.loads import LOADS_PATH, ServerLoad, parse_server_load
+from psserve.contracts.servers import LOADS_PATH, ServerLoad, parse_server_load
 from psserve.errors import FleetError
 from psserve.fleet.observe.control import client_of, live_state, router_config_of
 from psserve.fleet.run.router_client import HttpClient

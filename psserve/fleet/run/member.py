@@ -1,4 +1,4 @@
-"""One process of a running fleet: its state, its ends and its restarts."""
+"""One process of a running fleet: its state, its ends and its restarts, and how patient its supervisor is."""
 
 from __future__ import annotations
 
@@ -7,14 +7,56 @@ import contextlib
 import os
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from psserve.fleet.plan.ports import listens
 from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
-from psserve.fleet.run.limits import RestartPolicy, Restarts
-from psserve.fleet.run.logs import last_error, tail
-from psserve.fleet.run.process import Handle, Starter, start_ticks
+from psserve.fleet.run.process import Handle, Starter, last_error, start_ticks, tail
 from psserve.fleet.run.state import ServerState, ServerStatus
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """Wait 1, 2, 4 ... s (at most `longest_s`); give up beyond `limit` ends within `window_s`."""
+
+    limit: int = 5
+    window_s: float = 600.0
+    first_s: float = 1.0
+    longest_s: float = 30.0
+    stuck_s: float = 300.0
+    """A server that lives, and has not served for so long though others could work with it, is started anew."""
+
+
+@dataclass
+class Restarts:
+    """The ends of one server. Times are monotonic seconds."""
+
+    policy: RestartPolicy
+    total: int = 0
+    """Restarts granted so far."""
+    _ends: list[float] = field(default_factory=list)
+
+    def delay(self, now: float) -> float | None:
+        """Note that the server ended now. Returns seconds to wait before the restart, None to give up."""
+        self._ends = [end for end in self._ends if now - end < self.policy.window_s]
+        if len(self._ends) >= self.policy.limit:
+            return None
+        self._ends.append(now)
+        self.total += 1
+        return min(self.policy.first_s * 2.0 ** (len(self._ends) - 1), self.policy.longest_s)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The patience of one supervisor."""
+
+    start_timeout_s: float = 300.0
+    """For the fleet to become ready, and for the servers of a live change."""
+    drain_s: float = 30.0
+    """For the router to finish what it serves, and for a server that is replaced or removed."""
+    grace_s: float = 5.0
+    """For servers after that. They hold nothing worth waiting for, and SGLang may take 20 s to follow a SIGTERM."""
+    restarts: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 class Member:

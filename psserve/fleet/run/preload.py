@@ -20,13 +20,13 @@ from typing import IO
 from psserve.engine.process import die_with_parent
 from psserve.errors import StartError
 from psserve.fleet.plan.spec import FleetPlan
-from psserve.fleet.run.logs import last_error
 from psserve.fleet.run.process import (
     Handle,
     Runnable,
     Starter,
     SubprocessStarter,
     kill_tree,
+    last_error,
     private,
     reap_group,
     signal_group,

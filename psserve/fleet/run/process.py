@@ -2,7 +2,7 @@
 
 Every process leads its own session: the terminal's Ctrl-C reaches only the supervisor, and one signal to the group ends
 a server with the children that SGLang spawns. The kernel kills it when the supervisor dies (PR_SET_PDEATHSIG), and
-orphans fall back to the supervisor (PR_SET_CHILD_SUBREAPER), which sweeps them.
+orphans fall back to the supervisor (PR_SET_CHILD_SUBREAPER), which sweeps them. Why a process ended, its log tells.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -182,3 +183,29 @@ def reap_group(group: int) -> bool:
 def signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+_TAIL_BYTES = 64 * 1024
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ERROR = re.compile(
+    r"^(psserve: error: |[\w.]*(Error|Exception|Exit|Missing|Unsupported\w+)\b(: |$))|: error: | ERROR "
+)
+
+
+def tail(log: Path, lines: int = 12, since: int = 0) -> list[str]:
+    """The last lines from byte `since` on that say something; none if the log cannot be read."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(since, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode(errors="replace").replace("\0", "")  # NULs: holes
+    except OSError:
+        return []
+    said = [_ANSI.sub("", line).rstrip() for line in text.splitlines()]
+    return [line for line in said if line][-lines:]
+
+
+def last_error(log: Path, since: int = 0) -> str:
+    """The last line from byte `since` on that names an error, or else the last line."""
+    lines = tail(log, 400, since)
+    errors = [line for line in lines if _ERROR.search(line)]
+    return (errors or lines or ["it wrote no log"])[-1].strip()

@@ -11,11 +11,10 @@ from pydantic import ValidationError
 
 from psserve.contracts.api_keys import ApiKey
 from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerConfig
-from psserve.contracts.router_view import WorkerView
+from psserve.contracts.servers import WorkerView
 from psserve.errors import FleetError, StartError
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
-from psserve.fleet.run.limits import RestartPolicy
-from psserve.fleet.run.member import Member
+from psserve.fleet.run.member import Member, RestartPolicy
 from psserve.fleet.run.prepare import set_aside, write_router_config
 from psserve.fleet.run.process import Starter
 from psserve.fleet.run.router_client import RouterClient

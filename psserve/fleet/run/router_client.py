@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from psserve.contracts.router_view import RouterView, WorkerView
+from psserve.contracts.servers import RouterView, WorkerView
 from psserve.contracts.sse import EventReader
 from psserve.contracts.tls import client_context
 from psserve.errors import FleetError

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 import psserve
-from psserve.contracts.loads import ServerLoad
+from psserve.contracts.servers import ServerLoad
 from psserve.router.observability.activity import BUCKET_S, Activity, Bucket, Flow, WorkerPair
 from psserve.router.observability.exchange import Exchange
 from psserve.router.state import RouterState

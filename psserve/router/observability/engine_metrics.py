@@ -1,11 +1,15 @@
-"""The metrics of all SGLang servers as one page: every sample gets a `worker` label, every family one header."""
+"""What the SGLang servers say of themselves, asked only when somebody looks, and at most once a second however many do.
+
+Their metrics become one page: every sample gets a `worker` label, every family one header.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from psserve.contracts.servers import LOADS_PATH, ServerLoad, parse_server_load
 from psserve.router.workers.tasks import Fresh
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
@@ -19,7 +23,7 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 class EngineMetrics:
-    """Asks the workers only when somebody looks, and at most once a second however many do."""
+    """The page with the last answers of all workers."""
 
     def __init__(self, table: WorkerTable, upstream: Upstream) -> None:
         self._table = table
@@ -88,3 +92,33 @@ def _labelled(line: str, worker: str) -> str | None:
         separator = "" if rest.startswith("{}") else ","
         return f'{found[0]}{{worker="{worker}"{separator}{rest[1:]}'
     return f'{found[0]}{{worker="{worker}"}}{rest}'
+
+
+LOADS_FRESH_S = 0.9
+LOADS_ANSWER_S = 0.5
+"""A worker that is silent for so long is shown without."""
+
+
+class Loads:
+    """What workers said last of their queues and KV pools."""
+
+    def __init__(self, table: WorkerTable, upstream: Upstream) -> None:
+        self._table = table
+        self._upstream = upstream
+        self._loads = Fresh(self._ask_all, LOADS_FRESH_S)
+
+    async def read(self) -> Mapping[str, ServerLoad]:
+        """Worker -> load, not older than a second. Workers that are not ready, or did not answer, are not in it."""
+        return await self._loads.read()
+
+    async def _ask_all(self) -> Mapping[str, ServerLoad]:
+        workers = [worker for worker in self._table.workers if worker.is_ready]
+        answers = await asyncio.gather(*(self._ask(worker) for worker in workers))
+        return {worker.name: load for worker, load in zip(workers, answers, strict=True) if load is not None}
+
+    async def _ask(self, worker: Worker) -> ServerLoad | None:
+        body = await self._upstream.get(worker, LOADS_PATH, LOADS_ANSWER_S)
+        try:
+            return None if body is None else parse_server_load(body)
+        except ValueError:  # another form than SGLang's: nothing to show
+            return None

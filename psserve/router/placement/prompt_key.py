@@ -13,7 +13,7 @@ import orjson
 
 from psserve.router.body.checks import Body
 from psserve.router.policies import Prompt
-from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, root_of, token_bytes
+from psserve.router.policies.base import TOKEN_BYTES, blocks_of, root_of, token_bytes
 
 BLOCK_BYTES = 64
 OPENING_BYTES = 1024

@@ -20,7 +20,7 @@ from psserve.errors import UsageError
 from psserve.router.body.checks import Body
 from psserve.router.placement.prompt_key import TextKeys, namespace_of
 from psserve.router.policies import Prompt
-from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes
+from psserve.router.policies.base import TOKEN_BYTES, blocks_of, token_bytes
 from psserve.rule import base_part
 from psserve.zoo.checkpoints.tokenizer import read_chat_template, tool_as_served
 

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from psserve.router.policies.base import Choice, Prompt
-from psserve.router.policies.blocks import chain, token_bytes
+from psserve.router.policies.base import Choice, Prompt, chain, token_bytes
 from psserve.router.policies.index import Holdings
 
 GPU = "GPU"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -240,3 +240,23 @@ class WorkerTable:
         """`worker` accepts requests but may not answer any: have a probe find out before it gets more."""
         log.warning("worker=%s state=starting error=%r", worker.name, error)
         worker.state, worker.error = "starting", error
+
+
+START_PATIENCE_S = 600.0
+"""What has not answered by then has failed for good."""
+
+
+class Startup:
+    """Tells which modules a router that has just begun still waits for. What happens later does not begin it anew."""
+
+    def __init__(self, table: WorkerTable, clock: Callable[[], float] = monotonic) -> None:
+        self._table = table
+        self._clock = clock
+        self._ends = clock() + START_PATIENCE_S
+        self._is_over = False
+
+    def look(self) -> tuple[list[str], list[str]]:
+        """The modules that it waits for, and those that have failed for good: have never answered, and had the time."""
+        unanswered = self._table.unanswered()
+        self._is_over = self._is_over or not unanswered or self._clock() >= self._ends
+        return ([], unanswered) if self._is_over else (unanswered, [])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from psserve import torchvision_ops
 from psserve.engine.fixes.kv_events import _hash_pages
-from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes
+from psserve.router.policies.base import TOKEN_BYTES, blocks_of, token_bytes
 from psserve.router.policies.events import EventTree
 
 PAGE = 2

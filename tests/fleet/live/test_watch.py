@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.live import watch
-from psserve.fleet.live.watch import ZooWatch
+from psserve.fleet.live import requests as watch
+from psserve.fleet.live.requests import ZooWatch
 
 
 @pytest.fixture

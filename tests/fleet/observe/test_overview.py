@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from psserve.contracts.loads import ServerLoad
+from psserve.contracts.servers import ServerLoad
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet.observe import overview
 from psserve.fleet.observe.overview import family, main_memory, parse_gpu_memory, read_load, read_totals, survey

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.run.logs import last_error, tail
+from psserve.fleet.run.process import last_error, tail
 
 
 @pytest.mark.parametrize(

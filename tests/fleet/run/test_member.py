@@ -11,8 +11,7 @@ import pytest
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
-from psserve.fleet.run.limits import RestartPolicy
-from psserve.fleet.run.member import Member
+from psserve.fleet.run.member import Member, RestartPolicy
 from psserve.fleet.run.process import Handle
 
 

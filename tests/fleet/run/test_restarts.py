@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psserve.fleet.run.limits import RestartPolicy, Restarts
+from psserve.fleet.run.member import RestartPolicy, Restarts
 
 
 def test_waits_double_up_to_the_longest() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from psserve.fleet.plan.spec import ProcessSpec
-from psserve.fleet.run.limits import RestartPolicy
+from psserve.fleet.run.member import RestartPolicy
 from psserve.fleet.run.process import Handle
 from psserve.fleet.run.roster import Roster
 from tests.fleet.fake_plan import plan_of

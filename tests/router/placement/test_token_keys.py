@@ -14,7 +14,7 @@ from psserve import torchvision_ops
 from psserve.demo.tasks.tokenizer import write_demo_tokenizer
 from psserve.errors import RequestError, UsageError
 from psserve.router.placement.token_keys import TokenKeys
-from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes
+from psserve.router.policies.base import TOKEN_BYTES, blocks_of, token_bytes
 
 PAGE = 4
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}

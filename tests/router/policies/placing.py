@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psserve.router.policies import Prompt, Request
-from psserve.router.policies.blocks import TOKEN_BYTES, blocks_of, token_bytes
+from psserve.router.policies.base import TOKEN_BYTES, blocks_of, token_bytes
 
 BLOCK = 4  # tokens
 SERVERS = ("a", "b", "c")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psserve.router.policies.blocks import blocks_of, chain, root_of, token_bytes
+from psserve.router.policies.base import blocks_of, chain, root_of, token_bytes
 
 BLOCK = 8
 

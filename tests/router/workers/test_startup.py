@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from psserve.router.workers.startup import PATIENCE_S, Startup
-from psserve.router.workers.workers import WorkerTable
+from psserve.router.workers.workers import START_PATIENCE_S, Startup, WorkerTable
 from tests.router.test_bad_input import CONFIG
 
 
@@ -14,7 +13,7 @@ def test_the_first_start_ends_with_the_patience_and_does_not_begin_anew() -> Non
     math, code = table.decodes
     math.mark_ready()
     assert startup.look() == (["code"], [])
-    now += PATIENCE_S - 1
+    now += START_PATIENCE_S - 1
     assert startup.look() == (["code"], [])
     now += 1
     assert startup.look() == ([], ["code"])

@@ -1,11 +1,35 @@
-"""What an SGLang server says of its requests and KV slots under `/v1/loads` (SGLang 0.5.17 and 0.5.18).
+"""What is said of servers: by the router under `/workers`, and by SGLang under `/v1/loads` (0.5.17 and 0.5.18).
 
-It is answered from shared memory, also while the scheduler computes.
+The latter tells of requests and KV slots, from shared memory, also while the scheduler computes.
 """
 
 from __future__ import annotations
 
 from pydantic import BaseModel
+
+
+class WorkerView(BaseModel):
+    """One server as the router sees it. Fields that a newer router adds are passed over."""
+
+    name: str
+    state: str
+    running: int = 0
+    held: int = 0
+    """Requests in flight that may still need it."""
+    error: str | None = None
+
+
+class RouterView(BaseModel):
+    """The answer of `/workers`."""
+
+    workers: list[WorkerView]
+    serial: int = 0
+    """Of the configuration that the router follows."""
+
+    @property
+    def by_name(self) -> dict[str, WorkerView]:
+        return {worker.name: worker for worker in self.workers}
+
 
 LOADS_PATH = "/v1/loads?include=core,disagg"
 
