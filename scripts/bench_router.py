@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import uvloop
 from router_bench import report
 from router_bench.bodies import LONG_WORDS, SHORT_WORDS

@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from measuring.simulated import figures, published_setup
 
-from psserve.bench.simulator.asked import module_names, published
-from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
-from psserve.bench.simulator.system import Setup, SystemName
+from psserve.bench.simulator.asked import published
+from psserve.bench.simulator.system import SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.workload import Length
 
@@ -66,34 +64,10 @@ def workload(name: str, loads: Sequence[int]) -> dict[str, Any]:
 def point(system: SystemName, name: str, concurrency: int) -> dict[str, Any]:
     """One run; its figures go to stderr as they come."""
     basis = published(MODEL, HARDWARE, None, None, None)
-    setup = Setup(
-        system=system,
-        modules=module_names(MODULES),
-        prefill=PREFILL,
-        decode=DECODE,
-        costs=basis.costs,
-        kv_tokens=basis.kv_tokens,
-    )
     choice = WorkloadChoice(preset=name, changes=WORKLOADS[name])  # type: ignore[arg-type] # it is a preset
-    load = FleetLoad(workload=choice, sessions=TURNOVER * concurrency, concurrency=concurrency, warmup=concurrency)
-    outcome, described = simulate_cells(setup, load, cells=1)
-    line = line_of(outcome, setup, load, workload=described, basis=basis.told, command="")
-    made = figures(line, concurrency)
+    made = figures(published_setup(system, MODULES, PREFILL, DECODE, basis), basis, choice, concurrency, TURNOVER)
     print(f"{name:10} {system:14} {made}", file=sys.stderr, flush=True)
     return made
-
-
-def figures(line: dict[str, Any], concurrency: int) -> dict[str, Any]:
-    sessions = line["psserve"]["sessions"]
-    return {
-        "concurrency": concurrency,
-        "sessions_per_s": round(sessions["session_throughput"], 4),
-        "p50_session_s": round(sessions["median_session_latency_ms"] / 1000, 2),
-        "p95_session_s": round(sessions["p95_session_latency_ms"] / 1000, 2),
-        "p95_ttft_s": round(line["p95_ttft_ms"] / 1000, 3),
-        "hit_ratio": round(line["cache_report"]["cache_hit_rate_pct"] / 100, 4),
-        "busy_share": line["psserve"]["counters"]["busy_share"],
-    }
 
 
 def compared(curves: dict[SystemName, list[dict[str, Any]]]) -> dict[str, Any]:

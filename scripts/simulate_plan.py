@@ -14,11 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from measuring.simulated import figures, published_setup
 
-from psserve.bench.simulator.asked import Basis, module_names, published
-from psserve.bench.simulator.line import line_of
-from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
+from psserve.bench.simulator.asked import Basis, published
 from psserve.bench.simulator.system import Setup, SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.workload import Length
@@ -32,6 +30,7 @@ CHANGES: dict[str, Any] = {"turns": Length(24, 24)}
 """To the preset `react`, as in simulate_paper.py."""
 OBJECTIVE_S = 120.0
 """95% of the sessions, tools included."""
+TOLD = ("concurrency", "sessions_per_s", "p95_session_s", "hit_ratio")
 MILLION = 1_000_000
 PRICE = 2.0
 """Dollars for a GPU and hour: a figure to be replaced by one's own."""
@@ -63,20 +62,14 @@ def arrangements(modules: int, basis: Basis) -> Iterator[Setup]:
     kinds: list[tuple[SystemName, int, int]] = [("disaggregated", modules, modules), ("colocated", modules, 0)]
     kinds += [("shared", prefill, modules) for prefill in sorted({modules, -(-modules // 2), -(-modules // 4)})]
     for system, prefill, decode in kinds:
-        yield Setup(
-            system=system,
-            modules=module_names(modules),
-            prefill=prefill,
-            decode=decode,
-            costs=basis.costs,
-            kv_tokens=basis.kv_tokens,
-        )
+        yield published_setup(system, modules, prefill, decode, basis)
 
 
 def row(setup: Setup, basis: Basis, price: float) -> dict[str, Any]:
     """The best load of one arrangement, and what a million sessions cost at it."""
-    runs = [run(setup, basis, per_module * len(setup.modules)) for per_module in PER_MODULE]
-    good = [each for each in runs if each["p95_session_s"] <= OBJECTIVE_S]
+    choice = WorkloadChoice(preset="react", changes=CHANGES)
+    runs = [figures(setup, basis, choice, count * len(setup.modules), TURNOVER) for count in PER_MODULE]
+    good = [{name: each[name] for name in TOLD} for each in runs if each["p95_session_s"] <= OBJECTIVE_S]
     best = max(good, key=lambda each: each["sessions_per_s"], default=None)
     made: dict[str, Any] = {"modules": len(setup.modules), "system": setup.system}
     made |= {"prefill": setup.prefill, "decode": setup.decode, "best": best}
@@ -84,20 +77,6 @@ def row(setup: Setup, basis: Basis, price: float) -> dict[str, Any]:
         hours = MILLION / best["sessions_per_s"] / 3600 * setup.servers
         made |= {"gpu_hours_per_million": round(hours), "dollars_per_million": round(hours * price)}
     return made
-
-
-def run(setup: Setup, basis: Basis, concurrency: int) -> dict[str, float]:
-    choice = WorkloadChoice(preset="react", changes=CHANGES)
-    load = FleetLoad(workload=choice, sessions=TURNOVER * concurrency, concurrency=concurrency, warmup=concurrency)
-    outcome, described = simulate_cells(setup, load, cells=1)
-    line = line_of(outcome, setup, load, workload=described, basis=basis.told, command="")
-    sessions = line["psserve"]["sessions"]
-    return {
-        "concurrency": concurrency,
-        "sessions_per_s": round(sessions["session_throughput"], 4),
-        "p95_session_s": round(sessions["p95_session_latency_ms"] / 1000, 2),
-        "hit_ratio": round(line["cache_report"]["cache_hit_rate_pct"] / 100, 4),
-    }
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from psserve.bench.compare.plan import ComparisonFolder, saved_arguments
 from psserve.bench.simulator.system import SYSTEMS
 from psserve.bench.simulator.validation import FIGURES, Resources, validate
