@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop
 from router_bench import report
-from router_bench.bodies import LONG_WORDS, SHORT_WORDS
+from router_bench.client import LONG_WORDS, SHORT_WORDS
 from router_bench.measures import CONNECTIONS, RATE, STREAMS, Load, Streams, Throughput, latency, streams, throughput
 from router_bench.routers import PEERS, Cores, missing_peer, peer_version, router, two_cores, upstream
 

@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 import click
-import fields_list
 import fleet_example
 
 from psserve.cli.main import COMMANDS
+from psserve.contracts.limits import DEFAULT_LIMITS
 from psserve.fleet import FleetOptions
+from psserve.router.body.fields import FIELDS, REFUSED, Field
 
 ROOT = Path(__file__).resolve().parent.parent
 PART = r"(<!-- {}: .*? -->\n).*?(<!-- end -->)"
@@ -39,7 +40,7 @@ def wanted() -> dict[Path, str]:
     docs = ROOT / "docs"
     return {
         docs / "cli.md": cli_reference(),
-        docs / "api.md": with_part((docs / "api.md").read_text(), "fields", fields_list.fields_list()),
+        docs / "api.md": with_part((docs / "api.md").read_text(), "fields", fields_list()),
         docs / "fleet.md": with_part((docs / "fleet.md").read_text(), "example", fleet_example.example()),
         docs / "fleet.schema.json": fleet_schema(),
         docs / "demo-zoo.md": with_part((docs / "demo-zoo.md").read_text(), "accuracy", accuracy_table()),
@@ -62,6 +63,26 @@ def fleet_schema() -> str:
 
 def accuracy_table() -> str:
     return "\n" + (ROOT / "docs" / "results" / "accuracy.md").read_text() + "\n"
+
+
+SERVERS = {frozenset({"prefill", "decode"}): "both", frozenset({"decode"}): "the module's", frozenset(): "none"}
+ENDPOINTS = ("chat", "completions", "tokenize")
+
+
+def fields_list() -> str:
+    """Two tables in Markdown: every field that is taken, and every one that is refused."""
+    lines = ["", "| field | of | endpoints | servers | value |", "|---|---|---|---|---|"]
+    lines += [_row(field) for field in FIELDS]
+    lines += ["", "| refused | why |", "|---|---|"]
+    lines += [f"| `{name}` | {why} |" for name, why in REFUSED.items()]
+    return "\n".join(lines) + "\n\n"
+
+
+def _row(field: Field) -> str:
+    on = "all" if len(field.on) == len(ENDPOINTS) else ", ".join(name for name in ENDPOINTS if name in field.on)
+    limits = {name: f"{value:,}" for name, value in DEFAULT_LIMITS.model_dump().items()}
+    servers = "the module's" if field.on == {"tokenize"} else SERVERS[field.to]
+    return f"| `{field.name}` | {field.of} | {on} | {servers} | {field.check.says.format(**limits)} |"
 
 
 def cli_reference() -> str:

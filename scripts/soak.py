@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from soaking.answers import make_questions
 from soaking.kills import FREEZES, Killer, NotWhole
 from soaking.leaks import SPARE, Sample, as_json, await_idle, growth, look, router_at_rest, too_much
-from soaking.traffic import Traffic
+from soaking.traffic import Traffic, make_questions
 
 from psserve.bench import machine
 from psserve.bench.systems.fleet import RunningFleet, launched

@@ -10,8 +10,7 @@ from typing import Any
 import psutil
 
 from psserve.bench.systems.processes import pss_bytes
-from router_bench.bodies import SHORT_WORDS, requests
-from router_bench.client import Answered, Connection, closed_loop, open_loop
+from router_bench.client import SHORT_WORDS, Answered, Connection, closed_loop, open_loop, requests
 from router_bench.routers import Router
 
 RATE = 200.0

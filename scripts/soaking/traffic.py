@@ -1,4 +1,8 @@
-"""Clients of all kinds: those that wait, stream, want several answers, have no time, leave, and send nonsense."""
+"""What a soak asks and must hear, and clients of all kinds.
+
+Prompts share beginnings, and are answered by the reference. Clients wait, stream, want several answers, have no time,
+leave, and send nonsense.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,44 @@ from typing import Any
 import aiohttp
 
 from psserve.contracts.sse import EventReader
+from psserve.zoo import Zoo
 
-from .answers import ANSWER_TOKENS, Question
+WORDS = range(10, 500)  # token ids of ordinary text in the synthetic vocabulary
+ANSWER_TOKENS = 24
+BEGINNINGS = 6
+PROMPTS = 24
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt for one module, and the tokens of the right answer."""
+
+    module: str
+    prompt: list[int]
+    answer: list[int]
+
+
+def make_questions(zoo: Zoo, modules: Sequence[str], rng: random.Random) -> list[Question]:
+    """Every prompt for every module. Computes the answers by the reference, in this process."""
+    import torch
+
+    from psserve.training.reference import load_pair, reference_answer
+
+    torch.set_num_threads(1)
+    beginnings = [_ids(rng, rng.randrange(20, 160)) for _ in range(BEGINNINGS)]
+    prompts = [beginnings[number % BEGINNINGS] + _ids(rng, rng.randrange(1, 60)) for number in range(PROMPTS)]
+    questions = []
+    for module in modules:
+        base, decoder = load_pair(zoo, module)
+        for prompt in prompts:
+            right = reference_answer(base, decoder, prompt, ANSWER_TOKENS, stop_ids=zoo.base.eos_token_ids)
+            questions.append(Question(module, prompt, list(right.tokens)))
+    return questions
+
+
+def _ids(rng: random.Random, count: int) -> list[int]:
+    return [rng.choice(WORDS) for _ in range(count)]
+
 
 URL = "/v1/completions"
 TOLERATED = {408, 429, 502, 503, 504}

@@ -64,3 +64,10 @@ def test_the_gpus_kv_cache_is_what_the_servers_leave(
     else:
         with pytest.raises(PlanError, match=r"8 servers of the shape .* do not fit into 8 GiB"):
             gpu_bench.kv_tokens(zoo.path, options)
+
+
+def test_processes_of_one_kind_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_kind = script("bench_cpu", monkeypatch).by_kind
+    seconds = {"prefill-0": 2.0, "decode-math-0": 1.0, "decode-code-0": 0.5, "router": 0.25}
+    assert by_kind(seconds) == {"prefill": 2.0, "decode": 1.5, "front": 0.25}
+    assert by_kind({"server-math": 1.0, "front": 0.5}) == {"prefill_and_decode": 1.0, "front": 0.5}

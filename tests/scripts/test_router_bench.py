@@ -14,7 +14,6 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The package, imported as the script does."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import router_bench.bodies
     import router_bench.client
     import router_bench.report
     import router_bench.routers
@@ -29,7 +28,7 @@ def test_the_router_passes_on_all_that_the_canned_workers_answer(bench: ModuleTy
         bench.routers.router("psserve", workers, anywhere, tmp_path, tmp_path) as router,
     ):
         for stream in (False, True):
-            made = bench.bodies.requests(router.port, words=40, max_tokens=3, stream=stream, seed=0)
+            made = bench.client.requests(router.port, words=40, max_tokens=3, stream=stream, seed=0)
             answers = asyncio.run(bench.client.open_loop(router.port, made, rate=100, seconds=0.05))
             assert len(answers) == 5
             assert all(0 < answered.first_s <= answered.total_s for answered in answers)
@@ -57,7 +56,7 @@ async def test_the_client_takes_no_failure_for_an_answer(bench: ModuleType, answ
 
 
 def test_no_two_requests_are_alike(bench: ModuleType) -> None:
-    made = bench.bodies.requests(80, words=40, max_tokens=3, stream=False, seed=0)
+    made = bench.client.requests(80, words=40, max_tokens=3, stream=False, seed=0)
     assert len(set(islice(made, 100))) == 100
 
 
