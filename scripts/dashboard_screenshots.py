@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import shutil
 import sys
 import tempfile
@@ -17,14 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from playwright.async_api import Browser, async_playwright
 
+from psserve.bench.load.options import LoadOptions
+from psserve.bench.load.run import run_load
 from psserve.bench.systems.fleet import launched
+from psserve.bench.workloads.choice import WorkloadChoice
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("math", "code", "tools")
 AGENTS = 4
+WORK = {"sessions": None, "scale": 0.1, "think_s": 0.6}
+"""Contexts that grow turn by turn, sent to one module after the other: the preset at a tenth of its lengths."""
 WORK_S = 120
 DESKTOP, PHONE = {"width": 1280, "height": 1240}, {"width": 375, "height": 812}
 PICTURES: dict[str, dict[str, Any]] = {
@@ -32,7 +35,6 @@ PICTURES: dict[str, dict[str, Any]] = {
     "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
     "phone": {"viewport": PHONE, "device_scale_factor": 2, "color_scheme": "dark"},
 }
-WORDS = ("the", "agent", "reads", "a", "plan", "and", "calls", "tools", "then", "sums", "numbers", "of", "files")
 
 
 def main() -> int:
@@ -63,14 +65,15 @@ def fleet() -> Iterator[str]:
 
 async def picture(url: str, chromium: str, folder: Path) -> None:
     """Let agents work, then take every picture while they do."""
-    async with aiohttp.ClientSession() as http, async_playwright() as playwright:
+    sessions, _ = WorkloadChoice(preset="react", changes=WORK).sessions(MODULES)
+    load = run_load(sessions, dict.fromkeys(MODULES, url), LoadOptions(concurrency=AGENTS))
+    async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        agents = [asyncio.create_task(agent(http, url, random.Random(number))) for number in range(AGENTS)]
+        agents = asyncio.create_task(load)
         await asyncio.sleep(WORK_S)
         for name, options in PICTURES.items():
             await take(browser, url, folder / f"{name}.png", options)
-        for task in agents:
-            task.cancel()
+        agents.cancel()
         await browser.close()
 
 
@@ -81,29 +84,6 @@ async def take(browser: Browser, url: str, path: Path, options: dict[str, Any]) 
     await page.wait_for_timeout(3000)  # for the second answer, and lines that grow
     await page.screenshot(path=path)
     await page.close()
-
-
-async def agent(http: aiohttp.ClientSession, url: str, rng: random.Random) -> None:
-    """A context that grows turn by turn, sent to one module after the other; then another one."""
-    while True:
-        messages = [{"role": "user", "content": text(rng, 60)}]
-        for turn in range(rng.randint(4, 8)):
-            module = MODULES[turn % len(MODULES)]
-            await ask(http, url, module, messages, rng)
-            messages.append({"role": "assistant", "content": text(rng, 12)})
-            messages.append({"role": "user", "content": text(rng, 20)})
-            await asyncio.sleep(rng.uniform(0.1, 1.2))
-
-
-async def ask(http: aiohttp.ClientSession, url: str, module: str, messages: list[Any], rng: random.Random) -> None:
-    body = {"model": module, "messages": messages, "max_tokens": rng.randint(12, 60), "ignore_eos": True}
-    body["stream"] = rng.random() < 0.9
-    async with http.post(f"{url}/v1/chat/completions", json=body) as response:
-        await response.read()
-
-
-def text(rng: random.Random, words: int) -> str:
-    return " ".join(rng.choice(WORDS) for _ in range(words))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import psutil
+
+from psserve.fleet.plan.ports import free_ports
 
 START_S = 120.0
 UPSTREAM = Path(__file__).parent / "upstream.py"
@@ -86,11 +86,11 @@ def router(name: str, workers: Upstream, cores: Cores, directory: Path, peer_pat
     if name == "direct":
         yield Router(name, workers.decode, None)
         return
-    port = _free_port()
+    (port,) = free_ports(1)
     command = _psserve(port, workers, directory) if name == "psserve" else _peer(name, port, workers, peer_path)
     path = directory / f"{name}.log"
     with path.open("wb") as log:
-        process = _start(command, log)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         _pin(process.pid, cores.router)
         _await_ready(name, process, port, path)
@@ -134,24 +134,13 @@ def _peer(name: str, port: int, workers: Upstream, peer_path: Path) -> list[str]
         *(sys.executable, "-c", PEER_START, str(peer_path), "--pd-disaggregation", *options),
         *("--prefill", f"http://127.0.0.1:{workers.prefill}", str(BOOTSTRAP_PORT)),
         *("--decode", f"http://127.0.0.1:{workers.decode}", "--policy", "random"),
-        *("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(_free_port())),
+        *("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_ports(1)[0])),
     ]
-
-
-def _start(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _pin(pid: int, core: int | None) -> None:
     if core is not None:
         psutil.Process(pid).cpu_affinity([core])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _await_ready(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
