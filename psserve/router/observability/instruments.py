@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
 LOW = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08)
@@ -41,3 +43,17 @@ class Counter(_Labelled, prometheus_client.Counter):
 
 class Histogram(_Labelled, prometheus_client.Histogram):
     """prometheus_client's, with children looked up fast."""
+
+
+class Instruments(CollectorRegistry):
+    """A registry, and what makes the metrics that are in it. `labels`: names of a metric's labels."""
+
+    def counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(name, help, labels, registry=self)
+
+    def gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        return Gauge(name, help, labels, registry=self)
+
+    def histogram(self, name: str, help: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        """`buckets`: their upper bounds, in rising order."""
+        return Histogram(name, help, labels, buckets=buckets, registry=self)

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import generate_latest
 
 from psserve.router.observability.exchange import Exchange, SequenceRecord
-from psserve.router.observability.instruments import LATENCY, PER_TOKEN, Counter, Histogram
+from psserve.router.observability.instruments import LATENCY, PER_TOKEN, Counter, Histogram, Instruments
 from psserve.router.task_routing.choice import ModuleChoice
 from psserve.router.workers.failures import LegFailure
 from psserve.router.workers.workers import BREAKER_STATES, Worker, WorkerTable
@@ -27,70 +27,42 @@ class Metrics:
     def __init__(self, table: WorkerTable, kv_token_bytes: int | None = None) -> None:
         """`kv_token_bytes`: size of one token's KV; None: not known."""
         self._table = table
-        self._registry = registry = CollectorRegistry()
-        by_module = ["module"]
-        self.requests = Counter(
-            "psserve_requests_total", "Requests answered.", ["module", "route", "code"], registry=registry
+        self._registry = registry = Instruments()
+        self.requests = registry.counter("psserve_requests_total", "Requests answered.", "module", "route", "code")
+        self.duration = registry.histogram(
+            "psserve_request_duration_seconds", "Arrival to last byte.", LATENCY, "module", "route"
         )
-        self.duration = Histogram(
-            "psserve_request_duration_seconds",
-            "Arrival to last byte.",
-            ["module", "route"],
-            buckets=LATENCY,
-            registry=registry,
-        )
-        self.ttft = Histogram(
-            "psserve_ttft_seconds",
-            "Arrival to first streamed byte.",
-            by_module,
-            buckets=LATENCY,
-            registry=registry,
-        )
-        self.overhead = Histogram(
-            "psserve_router_overhead_seconds",
-            "Time added to the slower leg.",
-            by_module,
-            buckets=OVERHEAD_BUCKETS,
-            registry=registry,
+        self.ttft = registry.histogram("psserve_ttft_seconds", "Arrival to first streamed byte.", LATENCY, "module")
+        self.overhead = registry.histogram(
+            "psserve_router_overhead_seconds", "Time added to the slower leg.", OVERHEAD_BUCKETS, "module"
         )
         self.sequences = SequenceMetrics(registry, kv_token_bytes)
-        self.inflight = Gauge("psserve_inflight_requests", "Generations in flight.", registry=registry)
+        self.inflight = registry.gauge("psserve_inflight_requests", "Generations in flight.")
         # The loop is asked while a page is rendered, which happens in it.
-        tasks = Gauge("psserve_router_tasks", "Coroutines under way in the router.", registry=registry)
+        tasks = registry.gauge("psserve_router_tasks", "Coroutines under way in the router.")
         tasks.set_function(lambda: len(asyncio.all_tasks()))
-        self.split_mismatch = Counter(
-            "psserve_split_mismatch_total", "Answers discarded: the legs disagreed about the prompt.", registry=registry
+        self.split_mismatch = registry.counter(
+            "psserve_split_mismatch_total", "Answers discarded: the legs disagreed about the prompt."
         )
-        self.leg_failures = Counter(
-            "psserve_leg_failures_total", "Legs that failed.", ["role", "reason"], registry=registry
+        self.leg_failures = registry.counter("psserve_leg_failures_total", "Legs that failed.", "role", "reason")
+        self.prompt_tokens = registry.counter(
+            "psserve_prompt_tokens_total", "Prompt tokens of answered requests.", "module"
         )
-        self.prompt_tokens = Counter(
-            "psserve_prompt_tokens_total", "Prompt tokens of answered requests.", by_module, registry=registry
+        self.cached_tokens = registry.counter(
+            "psserve_cached_tokens_total", "Of these, tokens the base had cached.", "module"
         )
-        self.cached_tokens = Counter(
-            "psserve_cached_tokens_total", "Of these, tokens the base had cached.", by_module, registry=registry
+        self.routing_decisions = registry.counter(
+            "psserve_routing_decisions_total", "Workers chosen, and why.", "role", "policy", "outcome"
         )
-        self.routing_decisions = Counter(
-            "psserve_routing_decisions_total",
-            "Workers chosen, and why.",
-            ["role", "policy", "outcome"],
-            registry=registry,
+        self.task_seconds = registry.histogram(
+            "psserve_task_decision_seconds", "Time to choose a module for `auto`.", OVERHEAD_BUCKETS
         )
-        self.task_seconds = Histogram(
-            "psserve_task_decision_seconds",
-            "Time to choose a module for `auto`.",
-            buckets=OVERHEAD_BUCKETS,
-            registry=registry,
-        )
-        self.task_decisions = Counter(
-            "psserve_task_decisions_total",
-            "Requests for `auto`, by the module chosen and why.",
-            ["module", "outcome"],
-            registry=registry,
+        self.task_decisions = registry.counter(
+            "psserve_task_decisions_total", "Requests for `auto`, by the module chosen and why.", "module", "outcome"
         )
         self.load = LoadMetrics(registry)
-        self._worker_state = Gauge(
-            "psserve_worker_state", "1 for a worker's present state.", ["worker", "role", "state"], registry=registry
+        self._worker_state = registry.gauge(
+            "psserve_worker_state", "1 for a worker's present state.", "worker", "role", "state"
         )
 
     def leg_failed(self, failure: LegFailure, rid: str) -> None:
@@ -157,15 +129,15 @@ class Metrics:
 class SequenceMetrics:
     """Metrics of sequences, each labelled by module."""
 
-    def __init__(self, registry: CollectorRegistry, kv_token_bytes: int | None) -> None:
+    def __init__(self, registry: Instruments, kv_token_bytes: int | None) -> None:
         """`kv_token_bytes`: size of one token's KV; None: not known, and no bytes are counted."""
         self._kv_token_bytes = kv_token_bytes
 
         def counter(name: str, help: str) -> Counter:
-            return Counter(name, help, ["module"], registry=registry)
+            return registry.counter(name, help, "module")
 
         def histogram(name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, help, ["module"], buckets=buckets, registry=registry)
+            return registry.histogram(name, help, buckets, "module")
 
         self._prefill = histogram(
             "psserve_prefill_seconds",
@@ -233,38 +205,26 @@ class SequenceMetrics:
 class LoadMetrics:
     """Metrics of what waits, what is tried again, and what is left alone."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.queued = Gauge("psserve_queued_sequences", "Waiting to be sent to workers.", ["module"], registry=registry)
-        self.wait = Histogram(
-            "psserve_queue_seconds",
-            "From a sequence's arrival to its being sent.",
-            ["module"],
-            buckets=WAIT_BUCKETS,
-            registry=registry,
+    def __init__(self, registry: Instruments) -> None:
+        self.queued = registry.gauge("psserve_queued_sequences", "Waiting to be sent to workers.", "module")
+        self.wait = registry.histogram(
+            "psserve_queue_seconds", "From a sequence's arrival to its being sent.", WAIT_BUCKETS, "module"
         )
-        self.rejected = Counter(
+        self.rejected = registry.counter(
             "psserve_queue_rejections_total",
             "Sequences that got no turn (full: 429; timeout: 408; unavailable: 503).",
-            ["module", "reason"],
-            registry=registry,
+            "module",
+            "reason",
         )
-        self.retries = Counter(
-            "psserve_retries_total",
-            "Failed attempts that were followed by another.",
-            ["role", "reason"],
-            registry=registry,
+        self.retries = registry.counter(
+            "psserve_retries_total", "Failed attempts that were followed by another.", "role", "reason"
         )
-        self.retries_denied = Counter(
-            "psserve_retries_denied_total", "Retries that were beyond the budget.", registry=registry
+        self.retries_denied = registry.counter("psserve_retries_denied_total", "Retries that were beyond the budget.")
+        self._breaker_state = registry.gauge(
+            "psserve_worker_breaker_state", "0 closed, 1 half-open, 2 open.", "worker", "role"
         )
-        self._breaker_state = Gauge(
-            "psserve_worker_breaker_state",
-            "0 closed, 1 half-open, 2 open.",
-            ["worker", "role"],
-            registry=registry,
-        )
-        self._breaker_opened = Gauge(
-            "psserve_worker_breaker_opened", "How often the breaker opened.", ["worker", "role"], registry=registry
+        self._breaker_opened = registry.gauge(
+            "psserve_worker_breaker_opened", "How often the breaker opened.", "worker", "role"
         )
         self.by_module = (self.queued, self.wait, self.rejected)
 
