@@ -129,6 +129,26 @@ async def test_one_connection_too_many_is_told_so(tmp_path: Path, workers) -> No
     assert await process.wait() == 0
 
 
+async def test_a_router_that_is_held_up_loses_no_connection(tmp_path: Path, workers) -> None:
+    process = await start(tmp_path, workers)
+    url = await listening(process)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            host, port = url.removeprefix("http://").split(":")
+            clients = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(600)))
+    finally:
+        process.send_signal(signal.SIGCONT)
+    for _, writer in clients:
+        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answers = await asyncio.gather(*(reader.read() for reader, _ in clients))
+    assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+    for _, writer in clients:
+        writer.close()
+    process.terminate()
+    await process.wait()
+
+
 async def test_port_in_use_is_one_line(tmp_path: Path, workers) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = await start(tmp_path, workers, port=taken.getsockname()[1])
