@@ -27,8 +27,8 @@ from psserve.fleet.run.member import Limits, Member
 from psserve.fleet.run.roster import Roster
 
 _TICK_S = 0.1
-_FOLLOW_S = 30.0
-"""For the router to read a small file; it may be restarting."""
+_FOLLOW_S = 120.0
+"""For the router to read a small file; it may be restarting, or have more to do than its machine can."""
 _KILLED_S = 10.0
 
 

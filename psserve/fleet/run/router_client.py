@@ -19,6 +19,9 @@ from psserve.contracts.sse import EventReader
 from psserve.contracts.tls import client_context
 from psserve.errors import FleetError
 
+BUSY_S = 10.0
+"""How long a router that has much to do may take to describe its servers."""
+
 
 @dataclass(frozen=True)
 class ChatUsage:
@@ -119,11 +122,11 @@ def _refusal(error: urllib.error.HTTPError) -> str:
 class RouterClient(HttpClient):
     """Blocking calls to one router."""
 
-    def workers(self, timeout_s: float = 2.0) -> dict[str, WorkerView]:
+    def workers(self, timeout_s: float = BUSY_S) -> dict[str, WorkerView]:
         """The servers by name. Raises as `view` does."""
         return self.view(timeout_s).by_name
 
-    def view(self, timeout_s: float = 2.0) -> RouterView:
+    def view(self, timeout_s: float = BUSY_S) -> RouterView:
         """The servers as the router sees them.
 
         Raises:
