@@ -27,6 +27,8 @@ from psserve.router.app import make_app
 from psserve.router.observability.log import write_logs
 from psserve.router.state import STATE, RouterState
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted while others are served: where it is short, Linux resets some of them."""
 log = logging.getLogger("psserve.router")
 
 
@@ -58,8 +60,7 @@ async def serve(config: RouterConfig, path: Path) -> None:
     loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
         tls = None if certificate is None else certificate.context
-        # Connections that wait to be accepted while others are served: with a short queue Linux resets some of them.
-        site = web.TCPSite(runner, config.host, config.port, ssl_context=tls, backlog=config.limits.connections)
+        site = web.TCPSite(runner, config.host, config.port, ssl_context=tls, backlog=BACKLOG)
         try:
             await site.start()
         except OSError as error:

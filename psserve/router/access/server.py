@@ -97,9 +97,10 @@ class _Handler(RequestHandler):
         if server.is_full:
             ours = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
             ours.write(_TOO_MANY)
-            ours.close()
             self._force_close = True  # read nothing
             self._manager = None  # never was one of the server's
+            # Closed at once, with the client's request unread, Linux would reset it, and the answer be lost.
+            self._loop.call_later(LOOK_S, ours.close)
             return
         super().connection_made(transport)
 

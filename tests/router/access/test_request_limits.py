@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -149,6 +150,19 @@ async def test_connections_beyond_the_limit_are_refused_and_counted_off(make_fle
         return bool((await fleet.get("/health"))[0] == 200)
 
     await eventually(free_again)
+
+
+async def test_a_client_that_has_sent_its_request_reads_that_there_are_too_many(make_fleet) -> None:
+    fleet = await make_fleet(limits={"connections": 1})
+    host, port = fleet.url.removeprefix("http://").split(":")
+    _, held = await asyncio.open_connection(host, int(port))
+    late = socket.create_connection((host, int(port)))
+    late.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n" + b" " * 20_000)
+    reader, writer = await asyncio.open_connection(sock=late)
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+    writer.close()
+    held.close()
 
 
 async def test_the_refusal_of_what_is_no_http_does_not_name_the_server_s_library(small: Fleet) -> None:
