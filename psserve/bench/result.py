@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from psserve.bench.machine import describe
 from psserve.console import show, table
@@ -18,7 +18,6 @@ from psserve.errors import BenchError
 
 if TYPE_CHECKING:
     from rich.console import Console
-from typing import Literal
 
 ResultLine = dict[str, Any]
 LoadKind = Literal["concurrency", "rate"]

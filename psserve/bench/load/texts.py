@@ -5,6 +5,7 @@ A text has no end and is the same for its name; different names differ within a 
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,7 +13,6 @@ from psserve.errors import BenchError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped]
-import random
 
 
 class Texts(Protocol):

@@ -10,18 +10,17 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 from psserve.bench.systems.front import ModuleRoute
-from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner
+from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner, StockProcess
 from psserve.bench.systems.system import RunningSystem, SystemSpec, warm_up
 from psserve.errors import StartError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import detect
-from psserve.fleet.plan.sglang_args import LOOPBACK, router_env
+from psserve.fleet.plan.sglang_args import router_env
 from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints
 from psserve.fleet.run.preload import PreloadStarter
 from psserve.fleet.run.prepare import make_run_dir
@@ -31,21 +30,6 @@ from psserve.zoo import Zoo
 _POLL_S = 0.2
 _END_WITHIN_S = 20.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-@dataclass(frozen=True)
-class FrontProcess:
-    """The front as a process."""
-
-    name: str
-    port: int
-    command: tuple[str, ...]
-    env: Mapping[str, str] = field(repr=False)
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
 
 
 @contextlib.contextmanager
@@ -66,7 +50,7 @@ def stock_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> It
         routes = kind.plan(zoo.base, spec, planner, checkpoint)
         front = [_front(routes, planner.free_ports(1)[0], folder, tmp)] if kind.needs_front else []
         endpoints = {module: front[0].url if front else route.url for module, route in routes.items()}
-        processes: list[Listening] = [*planner.servers, *front]
+        processes: list[StockProcess] = [*planner.servers, *front]
         with started(processes, on_cpu=planner.settings.device == "cpu", folder=folder) as handles:
             await_healthy(processes, handles, spec.start_timeout_s, note)
             warm_up(endpoints, spec.start_timeout_s, note)
@@ -94,19 +78,13 @@ def _folders(zoo: Path, name: str) -> Iterator[tuple[Path, Path]]:
         remove_checkpoints(folder)
 
 
-def _front(routes: Mapping[str, ModuleRoute], port: int, folder: Path, tmp: Path) -> FrontProcess:
+def _front(routes: Mapping[str, ModuleRoute], port: int, folder: Path, tmp: Path) -> StockProcess:
     path = tmp / "routes.json"
     path.write_text(json.dumps({module: asdict(route) for module, route in routes.items()}))
     command = (sys.executable, "-m", "psserve.bench.systems.front", str(path), str(port))
     env = router_env(os.environ, tmp_dir=tmp)
-    return FrontProcess("front", port, command, env, layout.log_path(folder, "front"))
-
-
-class Listening(Runnable, Protocol):
-    """A process that answers HTTP."""
-
-    @property
-    def url(self) -> str: ...
+    log = layout.log_path(folder, "front")
+    return StockProcess(name="front", port=port, command=command, env=env, log=log)
 
 
 @contextlib.contextmanager
@@ -130,7 +108,7 @@ def started(processes: Sequence[Runnable], *, on_cpu: bool, folder: Path) -> Ite
 
 
 def await_healthy(
-    servers: Sequence[Listening], handles: dict[str, Handle], within_s: float, note: Callable[[str], None]
+    servers: Sequence[StockProcess], handles: dict[str, Handle], within_s: float, note: Callable[[str], None]
 ) -> None:
     """Wait until every server answers its health check. Raises StartError, naming the server that does not and why."""
     deadline = time.monotonic() + within_s
@@ -147,7 +125,7 @@ def await_healthy(
         time.sleep(_POLL_S if waiting else 0)
 
 
-def _failure(server: Listening, what: str) -> StartError:
+def _failure(server: StockProcess, what: str) -> StartError:
     return StartError(f"{server.name} {what}: {last_error(server.log)} (log: {server.log})")
 
 

@@ -29,14 +29,11 @@ ServerKind = Literal["prefill", "decode", "whole"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StockServer:
-    """One plain SGLang server to be started."""
+class StockProcess:
+    """A process to be started, which answers HTTP: a server, or the front."""
 
     name: str
-    kind: ServerKind
     port: int
-    bootstrap_port: int | None
-    """Where decode servers find this prefill server."""
     command: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     log: Path
@@ -44,6 +41,15 @@ class StockServer:
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockServer(StockProcess):
+    """One plain SGLang server."""
+
+    kind: ServerKind
+    bootstrap_port: int | None
+    """Where decode servers find this prefill server."""
 
     @property
     def server(self) -> Server:
