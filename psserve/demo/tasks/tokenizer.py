@@ -9,18 +9,15 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psserve.training.conversation import Conversation
+from psserve.zoo.synthetic.tokenizer import SPECIAL, TOOL_CALL, train_tokenizer
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 VOCAB_SIZE = 1024
-PAD, START, END = SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-ADDED = ("<tool_call>", "</tool_call>")
-"""Single tokens that stay in the text of an answer, as tool-call parsers expect."""
-
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 """How text is split before BPE: words (with what stands before them), single digits, punctuation, white space."""
 
@@ -83,53 +80,17 @@ def render_text(conversation: Conversation) -> str:
 
 
 def write_demo_tokenizer(directory: Path, texts: Iterable[str], context_length: int) -> None:
-    """Train on `texts` and write tokenizer.json, tokenizer_config.json and chat_template.jinja. Always the same."""
-    from tokenizers import (  # type: ignore[import-untyped]
-        AddedToken,
-        Regex,
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-        trainers,
-    )
+    """Train on `texts` and write the tokenizer's files. Always the same."""
+    from tokenizers import Regex, pre_tokenizers  # type: ignore[import-untyped]
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - len(ADDED),
-        special_tokens=[AddedToken(text, special=True) for text in SPECIAL],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(without_added(texts), trainer)
-    tokenizer.add_tokens([AddedToken(text) for text in ADDED])
-    tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(context_length), indent=2) + "\n")
-    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    words = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+    cut = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    train_tokenizer(directory, without_added(texts), cut, VOCAB_SIZE, CHAT_TEMPLATE, context_length)
 
 
 def without_added(texts: Iterable[str]) -> Iterable[str]:
     """The texts without the tokens that are whole by definition: no merges are to be spent on them."""
     for text in texts:
-        for token in (*SPECIAL, *ADDED):
+        for token in (*SPECIAL, *TOOL_CALL):
             text = text.replace(token, "\n")
         yield text
-
-
-def tokenizer_config(context_length: int) -> dict[str, Any]:
-    """tokenizer_config.json; `context_length` in tokens."""
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": None,
-        "eos_token": END,
-        "pad_token": PAD,
-        "model_max_length": context_length,
-        "clean_up_tokenization_spaces": False,
-    }

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer  # type: ignore[import-untyped]
 
 VOCAB_SIZE = 512
-START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+PAD, START, END = SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TOOL_CALL = ("<tool_call>", "</tool_call>")
+"""Single tokens that stay in the text of an answer, as tool-call parsers expect."""
 
 CORPUS = """
 You are a helpful assistant. Answer the question of the user, step by step, and use the tools when they help.
@@ -56,30 +62,35 @@ CHAT_TEMPLATE = """\
 
 
 def write_tokenizer(directory: Path, context_length: int) -> None:
-    """Train the tokenizer and write tokenizer.json, tokenizer_config.json and chat_template.jinja. Always the same."""
-    from tokenizers import (  # type: ignore[import-untyped]
-        AddedToken,
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-        trainers,
-    )
+    """Train the tokenizer and write its files. Always the same."""
+    from tokenizers import pre_tokenizers  # type: ignore[import-untyped]
+
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    size = train_tokenizer(directory, CORPUS.splitlines(), cut, VOCAB_SIZE, CHAT_TEMPLATE, context_length)
+    if size != VOCAB_SIZE:
+        raise AssertionError(f"the corpus gives {size} tokens, not {VOCAB_SIZE}: it is too short")
+
+
+def train_tokenizer(
+    directory: Path, texts: Iterable[str], cut: PreTokenizer, vocab_size: int, chat_template: str, context_length: int
+) -> int:
+    """Train byte-level BPE on `texts`, which `cut` splits into words.
+
+    Writes tokenizer.json, tokenizer_config.json and chat_template.jinja, and returns how many tokens there are.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = cut
     tokenizer.decoder = decoders.ByteLevel()
-    added = [*(AddedToken(text, special=True) for text in (PAD, START, END)), *(AddedToken(text) for text in TOOL_CALL)]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - len(TOOL_CALL),
-        special_tokens=added[:3],
+        vocab_size=vocab_size - len(TOOL_CALL),
+        special_tokens=[AddedToken(text, special=True) for text in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS.splitlines(), trainer)
-    tokenizer.add_tokens(added[3:])
-    if tokenizer.get_vocab_size() != VOCAB_SIZE:
-        raise AssertionError(f"the corpus gives {tokenizer.get_vocab_size()} tokens, not {VOCAB_SIZE}: it is too short")
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(text) for text in TOOL_CALL])
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -89,5 +100,6 @@ def write_tokenizer(directory: Path, context_length: int) -> None:
         "model_max_length": context_length,
         "clean_up_tokenization_spaces": False,
     }
-    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
-    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (directory / "chat_template.jinja").write_text(chat_template)
+    return int(tokenizer.get_vocab_size())

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from psserve.demo.tasks import training_items
 from psserve.demo.tasks.corpus import corpus
-from psserve.demo.tasks.tokenizer import ADDED, SPECIAL, VOCAB_SIZE, render_text, write_demo_tokenizer
+from psserve.demo.tasks.tokenizer import VOCAB_SIZE, render_text, write_demo_tokenizer
 from psserve.training import tokenization
 from psserve.training.conversation import Conversation
+from psserve.zoo.synthetic.tokenizer import SPECIAL, TOOL_CALL
 
 TOOLS = ({"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}},)
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"x": "é"}}}
@@ -23,7 +24,7 @@ def test_it_is_as_large_as_it_says(tokenizer: Any) -> None:
 
 
 def test_special_tokens_are_one_token_each(tokenizer: Any) -> None:
-    assert all(len(tokenizer.encode(token)) == 1 for token in (*SPECIAL, *ADDED))
+    assert all(len(tokenizer.encode(token)) == 1 for token in (*SPECIAL, *TOOL_CALL))
 
 
 def test_tool_tags_stay_in_an_answer(tokenizer: Any) -> None:
