@@ -8,33 +8,32 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from functools import partial
 from pathlib import Path
 
-from psserve.errors import PsserveError
-from psserve.training.packages import quiet_packages
+from long_training import exit_status
 
 REPLY = "<|im_start|>assistant\n"
 END = "<|im_end|>"
 LONGEST = 128
 
 
-def main(arguments: list[str]) -> int:
+def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure how well the base of a demo zoo reads.")
     parser.add_argument("--zoo", type=Path, default=Path("model_zoo"))
     parser.add_argument("--items", type=int, default=200, help="of each kind")
-    options = parser.parse_args(arguments)
-    quiet_packages()
+    return parser.parse_args(arguments)
+
+
+def read(options: argparse.Namespace) -> None:
+    """Print a line for each kind of text."""
     from psserve.demo.tasks.corpus import described_code, retold_problem, told_call
     from psserve.training.answers import zoo_answerer
     from psserve.training.batched_reference import generate_batch
     from psserve.training.tokenization import token_ids
     from psserve.zoo import Zoo
 
-    try:
-        zoo = Zoo.open(options.zoo)
-    except PsserveError as error:
-        print(f"psserve: error: {error}", file=sys.stderr)
-        return error.exit_code
+    zoo = Zoo.open(options.zoo)
     base = zoo_answerer(zoo, zoo.base.name)
     for make in (retold_problem, told_call, described_code):
         rng = random.Random(f"reading test {make.__name__}")  # not the corpus's seed: its texts are others
@@ -44,8 +43,7 @@ def main(arguments: list[str]) -> int:
         told = [base.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
         right = sum(text == wanted.partition(END)[0] for text, (_, _, wanted) in zip(told, texts, strict=True))
         print(f"{make.__name__}\t{right}/{options.items}", flush=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_status(partial(read, parse(sys.argv[1:]))))
