@@ -9,8 +9,8 @@ from psserve.zoo.adding.source import Source, find_source
 from psserve.zoo.checkpoints.architectures import check_tensors
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import fingerprint
-from psserve.zoo.checkpoints.generation import check_generation
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
+from psserve.zoo.checkpoints.settings import check_generation
 from psserve.zoo.disk.manifest import (
     ZOO_MANIFEST,
     BaseRecord,
