@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.live import requests as watch
 from psserve.fleet.live.requests import ZooWatch
 
 
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(watch, "_EVERY_S", 0.0)
+    monkeypatch.setattr("psserve.fleet.live.requests._EVERY_S", 0.0)
     write(tmp_path, "math", "1")
     return tmp_path
 
