@@ -57,7 +57,7 @@ def test_what_is_undone_at_once_is_no_change(zoo: Path) -> None:
 
 
 def test_looks_once_a_second(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_EVERY_S", 3600.0)
+    monkeypatch.setattr("psserve.fleet.live.requests._EVERY_S", 3600.0)
     seen = ZooWatch(zoo)
     seen.changed()
     write(zoo, "code", "1")
