@@ -10,8 +10,9 @@ from pathlib import Path
 
 from psserve.fleet import FleetPlan, make_plan
 from psserve.fleet.options.config_file import validated
-from psserve.fleet.plan.devices import Gpu, Machine
+from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import Budget, amount, usable_bytes
+from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.show import PLAN_COLUMNS, plan_rows
 from psserve.zoo import Base, Module, Zoo
 from psserve.zoo.disk.manifest import FileRecord

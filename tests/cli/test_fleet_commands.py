@@ -12,9 +12,12 @@ from click.testing import CliRunner, Result
 from psserve import __version__
 from psserve.cli.launch import command
 from psserve.cli.main import cli
+from psserve.fleet.plan import devices
+from psserve.fleet.plan.nvidia import Torch
 from psserve.fleet.run.state import FleetState, ProcessId, ServerState, read_state, write_state
 from psserve.zoo import Zoo
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
+from tests.fleet.nvidia_smi import H100, put_on_path
 
 
 @pytest.fixture
@@ -208,3 +211,32 @@ def test_logs_of_nothing_is_an_error(zoo: Path) -> None:
     result = psserve("logs")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "was not served yet" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (H100.replace("580.65.06", "535.183.01"), "the NVIDIA driver is 535.183.01"),
+        (H100.replace("81559, 81000", "[N/A], [N/A]"), "nvidia-smi does not tell its memory"),
+        (H100.replace("9.0", "6.1"), "GPU 0 (NVIDIA H100 80GB HBM3) is sm_61, and SGLang needs sm_75"),
+    ],
+)
+def test_gpus_on_which_nothing_could_start_are_refused_before_anything_starts(
+    zoo: Path, monkeypatch: pytest.MonkeyPatch, row: str, message: str
+) -> None:
+    monkeypatch.setattr(devices, "torch_build", lambda: Torch("2.13.0+cu130", "13.0"))
+    put_on_path(monkeypatch, zoo / "bin", row)
+    result = psserve("launch", "--port", "0")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "--device cpu" in result.stderr
+    assert list((zoo / ".run").iterdir()) == []
+
+
+def test_a_cpu_build_of_torch_beside_a_gpu_is_refused(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "torch_build", lambda: Torch("2.13.0+cpu", None))
+    put_on_path(monkeypatch, zoo / "bin", H100)
+    result = psserve("launch", "--port", "0")
+    assert result.exit_code == 1
+    assert "torch 2.13.0+cpu is a build for CPU" in result.stderr
+    assert "make setup DEVICE=gpu" in result.stderr

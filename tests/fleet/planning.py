@@ -8,7 +8,8 @@ from typing import Any
 from psserve.fleet import FleetPlan, make_plan
 from psserve.fleet.options.config_file import Flags, overlaid, validated
 from psserve.fleet.options.key_file import ClientKeys
-from psserve.fleet.plan.devices import Gpu, Machine
+from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.nvidia import Gpu
 
 GIB = 1024**3
 TOKEN_BYTES = 2 * 4 * 2 * 16 * 2

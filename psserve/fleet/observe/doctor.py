@@ -12,16 +12,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import psserve
 from psserve.engine.versions import SUPPORTED
 from psserve.errors import FleetError, NotRunning, PsserveError, UsageError, ZooError, ZooNotFound
 from psserve.fleet.observe.control import client_of
+from psserve.fleet.observe.diagnosis import Diagnosis
+from psserve.fleet.observe.gpu_checks import check_gpus, check_sharing, mps_runs
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview, survey
 from psserve.fleet.options.config_file import FLEET_FILE, Flags, load_options
 from psserve.fleet.options.key_file import client_keys
@@ -34,20 +34,6 @@ from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, running_fleet
 from psserve.versions import installed
 from psserve.zoo import Zoo, find_zoo
-
-Level = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """The finding of one check."""
-
-    name: str
-    level: Level
-    found: str
-    advice: str = ""
-    """What to do; empty when all is well, or when `found` is an error message that says it."""
-
 
 CPU_SERVER_BYTES = 2 * GIB
 """What one SGLang server on CPU takes beside weights and KV: its three processes, measured."""
@@ -93,6 +79,7 @@ def check_machine(machine: Machine) -> list[Diagnosis]:
         check_torch(installed("torch"), machine),
         check_transfer(lambda name: find_spec(name) is not None),
         check_device(machine),
+        *check_gpus(machine),
         check_shared_memory(_free_shm()),
         check_open_files(soft_files),
     ]
@@ -137,11 +124,14 @@ def check_torch(found: str | None, machine: Machine) -> Diagnosis:
     if found is None:
         return Diagnosis("torch", "fail", "not installed", "run make setup")
     if machine.gpus and found.endswith("+cpu"):
-        return Diagnosis("torch", "warn", f"{found} cannot use the GPU", "run make clean, then make setup DEVICE=gpu")
+        return Diagnosis("torch", "fail", f"{found} cannot use the GPU", "run make clean, then make setup DEVICE=gpu")
     return Diagnosis("torch", "ok", found)
 
 
 def check_device(machine: Machine) -> Diagnosis:
+    if machine.unusable:
+        advice = "choose others with CUDA_VISIBLE_DEVICES, or launch with --device cpu"
+        return Diagnosis("device", "fail", "; ".join(machine.unusable), advice)
     if machine.gpus:
         listing = ", ".join(f"{g.name} ({amount(g.free_bytes)} of {amount(g.total_bytes)} free)" for g in machine.gpus)
         return Diagnosis("device", "ok", f"{len(machine.gpus)} NVIDIA GPU: {listing}")
@@ -259,7 +249,8 @@ def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list
         return [Diagnosis("plan", "fail", str(error))]
     devices = ", ".join(sorted({server.device for server in plan.servers}))
     total = amount(sum(server.memory.total_bytes for server in plan.servers))
-    return [Diagnosis("plan", "ok", f"{len(plan.servers)} servers on {devices}, {total} for weights and KV cache")]
+    found = f"{len(plan.servers)} servers on {devices}, {total} for weights and KV cache"
+    return [Diagnosis("plan", "ok", found), *check_sharing(plan, mps_runs())]
 
 
 # --- the fleet

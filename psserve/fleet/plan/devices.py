@@ -1,11 +1,9 @@
-"""Which devices this machine has and how much memory is free, without importing torch."""
+"""Which devices this machine has, how much memory is free, and whether servers could run there at all."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,19 +11,13 @@ import psutil
 
 from psserve.errors import PlanError
 from psserve.fleet.options.options import DeviceChoice
+from psserve.fleet.plan.nvidia import Gpu, Torch, list_gpus, torch_build
 
-_QUERY = "index,uuid,name,memory.total,memory.free"
-_MIB = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU as servers see it: `index` counts visible GPUs only (CUDA_VISIBLE_DEVICES)."""
-
-    index: int
-    name: str
-    total_bytes: int
-    free_bytes: int
+LEAST_DRIVER = {"12": 525, "13": 580}
+"""CUDA's major release -> the oldest driver for what is built with it (NVIDIA's CUDA compatibility table)."""
+LEAST_CAPABILITY = (7, 5)
+"""SGLang's kernels and flashinfer's are built from this architecture on, and CUDA 13 compiles for no older one."""
+ON_CPU = "or serve on the CPU: --device cpu"
 
 
 @dataclass(frozen=True)
@@ -37,54 +29,93 @@ class Machine:
     """Main memory."""
     available_bytes: int
     gpus: tuple[Gpu, ...]
+    unusable: tuple[str, ...] = ()
+    """GPUs that are there and that no server can be planned on: which, and why."""
+    driver: str | None = None
+    """Version of the NVIDIA driver; None: unknown, as where it is not this machine that is planned for."""
+    torch: Torch | None = None
+    """The installed torch; None: none, or it is not this machine that is planned for."""
 
 
 def detect(environ: Mapping[str, str] = os.environ) -> Machine:
     """This machine, with GPUs asked from `nvidia-smi` when it is there."""
     memory = psutil.virtual_memory()
-    cores = len(os.sched_getaffinity(0))
-    return Machine(cores, memory.total, memory.available, _gpus(environ.get("CUDA_VISIBLE_DEVICES")))
+    found = list_gpus(environ.get("CUDA_VISIBLE_DEVICES"))
+    return Machine(
+        cores=len(os.sched_getaffinity(0)),
+        total_bytes=memory.total,
+        available_bytes=memory.available,
+        gpus=found.gpus,
+        unusable=found.unusable,
+        driver=found.driver,
+        torch=torch_build(),
+    )
 
 
 def choose(machine: Machine, wanted: DeviceChoice) -> Literal["cuda", "cpu"]:
-    """The device kind to serve on.
+    """The device kind to serve on. GPUs that are there and cannot be used are never passed over in silence.
 
     Raises:
-        PlanError: `cuda` was asked for and no GPU is visible.
+        PlanError: `cuda` was asked for and no GPU is visible, or servers could not run on those that are.
     """
-    if wanted == "cuda" and not machine.gpus:
-        raise PlanError("--device cuda: no NVIDIA GPU is visible here (nvidia-smi lists none); use --device cpu")
-    if wanted == "auto":
-        return "cuda" if machine.gpus else "cpu"
-    return wanted
+    if wanted == "cpu":
+        return "cpu"
+    if machine.unusable:
+        raise PlanError(f"{'; '.join(machine.unusable)}: choose others with CUDA_VISIBLE_DEVICES, {ON_CPU}")
+    if not machine.gpus:
+        if wanted == "cuda":
+            raise PlanError("--device cuda: no NVIDIA GPU is visible here (nvidia-smi lists none); use --device cpu")
+        return "cpu"
+    for found, advice in why_no_cuda(machine):
+        raise PlanError(f"{found}: {advice}, {ON_CPU}")
+    return "cuda"
 
 
-def parse_gpus(listing: str, visible: str | None) -> tuple[Gpu, ...]:
-    """GPUs from nvidia-smi's CSV, in CUDA's order: `visible` is CUDA_VISIBLE_DEVICES (None: all)."""
-    rows = [[cell.strip() for cell in line.split(",")] for line in listing.splitlines() if line.strip()]
-    rows = [row for row in rows if len(row) == 5 and row[3].isdigit() and row[4].isdigit()]
-    if visible is not None:
-        rows = _visible(rows, visible)
-    return tuple(Gpu(i, row[2], int(row[3]) * _MIB, int(row[4]) * _MIB) for i, row in enumerate(rows))
+def why_no_cuda(machine: Machine) -> list[tuple[str, str]]:
+    """Why no server could start on this machine's GPUs: what was found, and what to do. Empty: nothing is known."""
+    return [*_driver_too_old(machine), *_torch_without_cuda(machine), *_gpus_too_old(machine), *_prohibited(machine)]
 
 
-def _visible(rows: Sequence[list[str]], visible: str) -> list[list[str]]:
-    chosen: list[list[str]] = []
-    for entry in visible.split(","):
-        match = [row for row in rows if entry.strip() and (row[0] == entry.strip() or row[1].startswith(entry.strip()))]
-        if not match:  # CUDA too stops at the first entry that it does not know
-            break
-        chosen.append(match[0])
-    return chosen
+def least_driver(torch: Torch | None) -> int:
+    """The oldest driver's major version for this build of torch."""
+    release = (torch.cuda or "").partition(".")[0] if torch else ""
+    return LEAST_DRIVER.get(release, max(LEAST_DRIVER.values()))
 
 
-def _gpus(visible: str | None) -> tuple[Gpu, ...]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ()
-    command = [tool, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return parse_gpus(answer.stdout, visible) if answer.returncode == 0 else ()
+def _driver_too_old(machine: Machine) -> list[tuple[str, str]]:
+    major = (machine.driver or "").partition(".")[0]
+    least = least_driver(machine.torch)
+    if not major.isdigit() or int(major) >= least:
+        return []
+    built = f"CUDA {machine.torch.cuda}" if machine.torch and machine.torch.cuda else "CUDA 13"
+    return [(f"the NVIDIA driver is {machine.driver}, and {built} needs {least} or newer", "install a newer driver")]
+
+
+def _torch_without_cuda(machine: Machine) -> list[tuple[str, str]]:
+    if not machine.gpus or machine.torch is None or machine.torch.cuda is not None:
+        return []
+    found = f"torch {machine.torch.version} is a build for CPU and cannot use {machine.gpus[0].name}"
+    return [(found, "run make clean, then make setup DEVICE=gpu")]
+
+
+def _gpus_too_old(machine: Machine) -> list[tuple[str, str]]:
+    least = "sm_{}{}".format(*LEAST_CAPABILITY)
+    return [
+        (
+            f"GPU {gpu.index} ({gpu.name}) is sm_{gpu.capability[0]}{gpu.capability[1]}, and SGLang needs {least}",
+            "choose others with CUDA_VISIBLE_DEVICES",
+        )
+        for gpu in machine.gpus
+        if gpu.capability is not None and gpu.capability < LEAST_CAPABILITY
+    ]
+
+
+def _prohibited(machine: Machine) -> list[tuple[str, str]]:
+    return [
+        (
+            f"GPU {gpu.index} ({gpu.name}) has the compute mode Prohibited: no program may use it",
+            f"run nvidia-smi -i {gpu.index} -c DEFAULT",
+        )
+        for gpu in machine.gpus
+        if gpu.compute_mode == "Prohibited"
+    ]

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from psserve.errors import PlanError
-from psserve.fleet.plan.devices import Gpu, Machine
+from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import GPU_SERVER_BYTES, SMALLEST_POOL, Budget, ServerMemory, amount, usable_bytes
+from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.planned import PlannedServer
 
 CPU_KV_TOKENS = 16_384

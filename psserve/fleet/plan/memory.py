@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from psserve.errors import PlanError
-from psserve.fleet.plan.devices import Gpu
+from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.planned import PlannedServer
 from psserve.zoo import Base
 

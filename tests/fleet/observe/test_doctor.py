@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from psserve.cli.doctor import command
 from psserve.engine.versions import SUPPORTED
 from psserve.fleet.observe import doctor
+from psserve.fleet.observe.diagnosis import Diagnosis
 from psserve.fleet.observe.doctor import (
-    Diagnosis,
     check_disk,
     check_fleet_file,
     check_kv,
@@ -25,8 +25,9 @@ from psserve.fleet.observe.doctor import (
 )
 from psserve.fleet.observe.overview import ServerOverview
 from psserve.fleet.options.options import FleetOptions
-from psserve.fleet.plan.devices import Gpu, Machine
+from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import GIB
+from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.run.router_client import RouterClient
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
@@ -72,7 +73,7 @@ def test_requirements_names_each_missing_or_other_version() -> None:
     ("found", "machine", "level"),
     [
         ("2.13.0+cpu", CPU_ONLY, "ok"),
-        ("2.13.0+cpu", ONE_GPU, "warn"),
+        ("2.13.0+cpu", ONE_GPU, "fail"),
         ("2.13.0", ONE_GPU, "ok"),
         (None, CPU_ONLY, "fail"),
     ],
@@ -84,6 +85,11 @@ def test_torch(found: str | None, machine: Machine, level: str) -> None:
 def test_device_names_gpus_and_their_memory() -> None:
     assert doctor.check_device(ONE_GPU).found == "1 NVIDIA GPU: H100 (79.0 GiB of 80.0 GiB free)"
     assert "2 cores" in doctor.check_device(CPU_ONLY).found
+
+
+def test_gpus_that_nothing_can_be_planned_on_are_a_failure() -> None:
+    finding = doctor.check_device(replace(CPU_ONLY, unusable=("GPU 0 (NVIDIA GB10): no memory",)))
+    assert (finding.level, finding.found) == ("fail", "GPU 0 (NVIDIA GB10): no memory")
 
 
 def test_memory_warns_when_the_fleet_needs_more_than_is_free() -> None:

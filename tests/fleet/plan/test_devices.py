@@ -1,36 +1,63 @@
-"""Reading nvidia-smi's listing."""
+"""What this machine offers, and whether servers could run on its GPUs."""
 
 from __future__ import annotations
 
-from psserve.fleet.plan.devices import detect, parse_gpus
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-LISTING = """0, GPU-aaaa, NVIDIA H100 80GB HBM3, 81559, 81000
-1, GPU-bbbb, NVIDIA H100 80GB HBM3, 81559, 5
-"""
+import pytest
 
+from psserve.errors import PlanError
+from psserve.fleet.plan.devices import choose, detect, least_driver
+from psserve.fleet.plan.nvidia import Torch
+from tests.fleet.nvidia_smi import H100, put_on_path
+from tests.fleet.planning import CPU, gpus
 
-def test_every_gpu_is_listed_with_its_memory() -> None:
-    first, second = parse_gpus(LISTING, None)
-    assert (first.index, first.name, first.total_bytes) == (0, "NVIDIA H100 80GB HBM3", 81559 * 1024**2)
-    assert second.free_bytes == 5 * 1024**2
-
-
-def test_visible_devices_choose_and_order() -> None:
-    gpus = parse_gpus(LISTING, "GPU-bb,0")
-    assert [(gpu.index, gpu.free_bytes) for gpu in gpus] == [(0, 5 * 1024**2), (1, 81000 * 1024**2)]
-
-
-def test_unknown_visible_device_ends_the_list_as_in_cuda() -> None:
-    assert len(parse_gpus(LISTING, "0,7,1")) == 1
-    assert parse_gpus(LISTING, "") == ()
-    assert parse_gpus(LISTING, "-1") == ()
-
-
-def test_lines_in_another_form_are_passed_over() -> None:
-    assert parse_gpus("No devices were found\n0, GPU-a, X, [N/A], 1\n", None) == ()
+CUDA_13 = Torch("2.13.0+cu130", "13.0")
 
 
 def test_this_machine_has_memory_and_cores() -> None:
     machine = detect({})
     assert machine.cores >= 1
     assert 0 < machine.available_bytes <= machine.total_bytes
+
+
+def test_driver_and_torch_are_this_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_on_path(monkeypatch, tmp_path, H100)
+    machine = detect({})
+    assert machine.driver == "580.65.06"
+    assert machine.torch is not None
+
+
+def test_a_sound_machine_serves_on_its_gpus() -> None:
+    assert choose(replace(gpus(1), driver="580.65.06", torch=CUDA_13), "auto") == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"driver": "570.172.08", "torch": CUDA_13}, "driver is 570.172.08, and CUDA 13.0 needs 580 or newer: install"),
+        ({"driver": "570.172.08"}, "driver is 570.172.08, and CUDA 13 needs 580 or newer: install a newer driver"),
+        ({"torch": Torch("2.13.0+cpu", None)}, r"torch 2.13.0\+cpu is a build for CPU .* make setup DEVICE=gpu"),
+        ({"unusable": ("GPU 0 (GB10): no memory",), "gpus": ()}, "GB10.*: choose others with CUDA_VISIBLE_DEVICES"),
+        ({"gpus": (replace(gpus(1).gpus[0], capability=(7, 0)),)}, "GPU 0 .H100. is sm_70, and SGLang needs sm_75"),
+        ({"gpus": (replace(gpus(1).gpus[0], compute_mode="Prohibited"),)}, "run nvidia-smi -i 0 -c DEFAULT"),
+    ],
+)
+def test_gpus_on_which_nothing_could_start_are_refused(changes: dict[str, Any], message: str) -> None:
+    machine = replace(gpus(1), **changes)
+    for wanted in ("auto", "cuda"):
+        with pytest.raises(PlanError, match=message) as refused:
+            choose(machine, wanted)  # type: ignore[arg-type]
+        assert str(refused.value).endswith("or serve on the CPU: --device cpu")
+    assert choose(machine, "cpu") == "cpu"
+
+
+def test_a_machine_without_gpus_serves_on_its_cpu_whatever_torch() -> None:
+    assert choose(replace(CPU, torch=Torch("2.13.0+cpu", None)), "auto") == "cpu"
+
+
+@pytest.mark.parametrize(("torch", "least"), [(None, 580), (CUDA_13, 580), (Torch("2.11.0+cu128", "12.8"), 525)])
+def test_the_least_driver_is_that_of_torchs_cuda(torch: Torch | None, least: int) -> None:
+    assert least_driver(torch) == least

@@ -11,7 +11,8 @@ import pytest
 
 from psserve.errors import PlanError
 from psserve.fleet import FleetPlan
-from psserve.fleet.plan.devices import Gpu, Machine
+from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.placement import neighbours
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, gpus, plan, value_of

@@ -13,7 +13,7 @@ import pytest
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import PlanError, UnknownModule
 from psserve.fleet import FleetOptions, make_plan
-from psserve.fleet.plan.devices import Gpu
+from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.show import plan_commands, plan_json, plan_rows
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, TWO_GPUS, plan, value_of
