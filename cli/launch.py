@@ -133,6 +133,7 @@ def _show(plan: Any, as_json: bool) -> None:
 def _launch(plan: Any, watch: bool, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
     from psserve.fleet.plan.layout import log_path
+    from psserve.fleet.plan.start_limit import start_limit_s
     from psserve.fleet.run.detach import run_detached
     from psserve.fleet.run.prepare import make_run_dir
     from psserve.fleet.run.progress import progress_for
@@ -141,7 +142,7 @@ def _launch(plan: Any, watch: bool, detach: bool) -> None:
         click.echo(f"psserve: ready at {url} (base {plan.base}; modules {', '.join(plan.modules)})")
 
     options = plan.basis.options
-    limits = Limits(start_timeout_s=options.start_timeout_secs, drain_s=options.router.drain_secs)
+    limits = Limits(start_timeout_s=start_limit_s(plan.basis, plan.servers), drain_s=options.router.drain_secs)
     if not detach:
         Supervisor(plan, watch=watch, progress=progress_for(sys.stderr), limits=limits, on_ready=ready).run()
         return

@@ -170,6 +170,8 @@ class RouterConfig(RouterSettings):
     """For connecting to a worker, and for a whole health probe of one that is not busy."""
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """How long requests in flight may go on after SIGTERM."""
+    start_timeout_s: float = Field(default=600.0, gt=0)
+    """How long after the router's start a module that has never answered may still come."""
     kv_pool_tokens: int | None = Field(default=None, gt=0)
     """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
     page_size: int = Field(default=16, gt=0)

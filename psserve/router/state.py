@@ -62,7 +62,7 @@ class RouterState:
         self.engine_metrics = EngineMetrics(self.table, self.upstream)
         self.tracing = _make_tracing(self.config)
         self.clients = Clients(self.config)
-        self.startup = Startup(self.table)
+        self.startup = Startup(self.table, self.config.start_timeout_s)
         self.lengths = TextLengths(self.config.base)
 
     @classmethod

@@ -166,9 +166,8 @@ async def test_the_first_start_is_ready_when_every_module_is_and_a_later_death_c
     assert await fleet.get("/readiness") == (503, {"status": "not ready", "waiting_for": [], "failed": []})
 
 
-async def test_a_module_that_never_answers_is_told_and_holds_nobody_up_for_ever(make_fleet, monkeypatch) -> None:
-    monkeypatch.setattr("psserve.router.workers.workers.START_PATIENCE_S", 0.0)
-    fleet = await make_fleet(start=False)
+async def test_a_module_that_never_answers_is_told_and_holds_nobody_up_for_ever(make_fleet) -> None:
+    fleet = await make_fleet(start=False, start_timeout_s=1e-9)
     await fleet.prefill.start()
     await fleet.math.start()
     await eventually(fleet.state.table.is_usable)

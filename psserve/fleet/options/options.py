@@ -71,8 +71,9 @@ class FleetOptions(SettingsTable):
     """Longest piece of a prompt computed in one step, in tokens."""
     max_running_requests: Count | None = None
     """Requests each server computes at a time."""
-    start_timeout_secs: float = Field(default=300.0, gt=0, allow_inf_nan=False)
-    """How long the fleet may take to become ready."""
+    start_timeout_secs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """How long the fleet may take to become ready. Left out: 300 s and what reading the weights may take; on GPUs 600 s
+    more for compiling kernels."""
     router: RouterOptions = RouterOptions()
     prefill: PrefillOptions = PrefillOptions()
     decode: DecodeOptions = DecodeOptions()

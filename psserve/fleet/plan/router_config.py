@@ -19,7 +19,11 @@ from psserve.errors import PlanError
 from psserve.fleet.options.key_file import ClientKeys
 from psserve.fleet.options.options import RouterOptions
 from psserve.fleet.plan.spec import PlanBasis, ServerSpec
+from psserve.fleet.plan.start_limit import start_limit_s
 from psserve.zoo import Base, Module
+
+_LEAST_START_S = 600.0
+"""A restarted server of a fleet that starts gets a second try."""
 
 
 def router_config(
@@ -57,6 +61,7 @@ def router_config(
             request_timeout_s=wanted.request_timeout_secs,
             first_byte_timeout_s=wanted.first_byte_timeout_secs,
             drain_timeout_s=wanted.drain_secs,
+            start_timeout_s=max(_LEAST_START_S, start_limit_s(basis, servers)),
             kv_pool_tokens=min(server.memory.kv_tokens for server in servers),
             page_size=basis.settings.page_size,
             task_routing=_task_routing(wanted),

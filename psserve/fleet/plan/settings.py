@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -15,6 +16,9 @@ from psserve.zoo.disk.storage import read_json
 
 CPU_CHUNK = 2_048
 CPU_RUNNING = 32
+CPU_WAITING_S = 60
+GPU_WAITING_MARGIN_S = 60
+"""Beyond the router's own limit: on GPUs many prompts may be before one, and it is for the router to end the wait."""
 
 
 def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> EngineSettings:
@@ -38,7 +42,12 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
         context_length=context,
         chunked_prefill_size=options.chunked_prefill_size or (CPU_CHUNK if cpu else None),
         max_running_requests=options.max_running_requests or (CPU_RUNNING if cpu else None),
+        waiting_timeout_s=CPU_WAITING_S if cpu else _gpu_waiting_s(options),
     )
+
+
+def _gpu_waiting_s(options: FleetOptions) -> int:
+    return math.ceil(options.router.first_byte_timeout_secs) + GPU_WAITING_MARGIN_S
 
 
 def within_pool(settings: EngineSettings, kv_tokens: int, *, explicit: bool) -> EngineSettings:

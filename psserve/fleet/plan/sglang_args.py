@@ -56,6 +56,8 @@ class EngineSettings:
     context_length: int
     chunked_prefill_size: int | None
     max_running_requests: int | None
+    waiting_timeout_s: int = 60
+    """How long a decode server waits for a prompt's KV before it gives the request up."""
 
 
 def server_args(
@@ -100,8 +102,9 @@ def server_env(
     tmp_dir: Path,
     rendezvous: Path,
     extra: Mapping[str, str],
+    tp: int = 1,
 ) -> dict[str, str]:
-    """The whole environment of one server, but for its key."""
+    """The whole environment of one server on `tp` GPUs, but for its key."""
     env = {name: value for name, value in inherited.items() if _may_inherit(name)}
     env.update(_COMMON_ENV)
     env["TMPDIR"] = str(tmp_dir)
@@ -110,6 +113,11 @@ def server_env(
     # A file in place of torch's TCPStore, which listens on every interface whatever address it is given.
     env["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = rendezvous.as_uri()
     env.update(_CPU_ENV if settings.device == "cpu" else _GPU_ENV)
+    env["SGLANG_DISAGGREGATION_WAITING_TIMEOUT"] = str(settings.waiting_timeout_s)
+    if tp > 1:
+        # SGLang would end a server whose GPUs have unlike memory free, as they have while neighbours load. The plan has
+        # seen to it that all fit.
+        env["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] = "false"
     if settings.transfer == "mooncake":
         env["MC_FORCE_TCP"] = "1"
     env.update(extra)
@@ -137,7 +145,6 @@ _COMMON_ENV = {
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
     "SGLANG_DISAGGREGATION_BOOTSTRAP_TIMEOUT": "60",
-    "SGLANG_DISAGGREGATION_WAITING_TIMEOUT": "60",
     "SGLANG_ENABLE_FAILED_SESSION_PROBE": "true",
     # /health answers at once; the router's own probe is the real request
     "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",

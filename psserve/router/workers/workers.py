@@ -242,17 +242,14 @@ class WorkerTable:
         worker.state, worker.error = "starting", error
 
 
-START_PATIENCE_S = 600.0
-"""What has not answered by then has failed for good."""
-
-
 class Startup:
     """Tells which modules a router that has just begun still waits for. What happens later does not begin it anew."""
 
-    def __init__(self, table: WorkerTable, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, table: WorkerTable, patience_s: float, clock: Callable[[], float] = monotonic) -> None:
+        """What has not answered after `patience_s` has failed for good."""
         self._table = table
         self._clock = clock
-        self._ends = clock() + START_PATIENCE_S
+        self._ends = clock() + patience_s
         self._is_over = False
 
     def look(self) -> tuple[list[str], list[str]]:

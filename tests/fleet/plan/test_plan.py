@@ -16,7 +16,7 @@ from psserve.fleet import FleetOptions, make_plan
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.show import plan_commands, plan_json, plan_rows
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
-from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, TWO_GPUS, plan, value_of
+from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, TWO_GPUS, gpus, plan, value_of
 
 
 @pytest.fixture
@@ -218,6 +218,21 @@ def test_kv_is_sent_only_once_it_is_computed(zoo: Any) -> None:
     for machine in (CPU, TWO_GPUS):
         for server in plan(zoo, machine).servers:
             assert server.env["SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX"] == "0"
+
+
+def test_gpus_of_one_server_may_have_unlike_memory_free_while_neighbours_load(zoo: Any) -> None:
+    zoo.base.path.mkdir()
+    (zoo.base.path / "config.json").write_text('{"num_attention_heads": 4}')
+    document = {"prefill": {"tp": 2}, "decode": {"tp": 2}}
+    for server in plan(zoo, gpus(2), document).servers:
+        assert server.env["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] == "false"
+    assert "SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK" not in plan(zoo, gpus(2)).servers[0].env
+
+
+def test_on_gpus_the_router_gives_a_waiting_request_up_before_its_decode_server_does(zoo: Any) -> None:
+    document = {"router": {"first_byte_timeout_secs": 500.5}}
+    assert plan(zoo, TWO_GPUS, document).servers[1].env["SGLANG_DISAGGREGATION_WAITING_TIMEOUT"] == "561"
+    assert plan(zoo, document=document).servers[1].env["SGLANG_DISAGGREGATION_WAITING_TIMEOUT"] == "60"
 
 
 def test_extra_environment_wins(zoo: Any) -> None:
