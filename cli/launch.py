@@ -29,7 +29,7 @@ from .task_classifier import check_classifier
     help="What to serve and where [default: fleet.toml in the zoo, if there]. Flags win over it.",
 )
 @model_options(FleetOptions)
-@click.option("--prefill", type=int, help="Number of prefill servers [default: 1].")
+@click.option("--prefill", type=int, help="Number of prefill servers [default: 1; more on idle GPUs].")
 @click.option("--kv-tokens", type=int, help="KV pool of each server, in tokens.")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="What clients must send [also: $PSSERVE_API_KEY].")
 @model_options(RouterOptions)

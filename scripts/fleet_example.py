@@ -77,18 +77,19 @@ def _cells(row: tuple[str, ...] | list[str]) -> str:
 
 
 def _sum(plan: FleetPlan) -> str:
-    budget = Budget.of(_BASE, plan.basis.settings.dtype, plan.basis.settings.page_size)
+    budget = Budget.of(_BASE, plan.basis.settings, _MACHINE)
     gpu = _MACHINE.gpus[0]
     prefill, *decode = [server.memory for server in plan.servers]
-    fixed = amount(decode[0].weight_bytes), amount(decode[0].overhead_bytes)
+    weights, before, after = map(amount, (prefill.weight_bytes, prefill.overhead_bytes, decode[0].overhead_bytes))
     return f"""\
 - A token's KV cache: 2 (K and V) x {_BASE.num_layers} layers x {_BASE.num_kv_heads} heads x {_BASE.head_dim} x 2
-  bytes = {budget.token_bytes} bytes. A server's weights: {fixed[0]}; what is counted for CUDA: {fixed[1]}.
+  bytes = {budget.token_bytes} bytes. A server's weights: {weights}; what is counted for CUDA: {before} for the
+  prefill server, {after} for a decode server.
 - The GPU: {amount(gpu.total_bytes)}, all free; less a tenth = {amount(usable_bytes(gpu))} to plan with.
-- prefill-0: {plan.basis.options.prefill.memory_fraction} x {amount(gpu.total_bytes)} - {fixed[0]} - {fixed[1]} =
+- prefill-0: {plan.basis.options.prefill.memory_fraction} x {amount(gpu.total_bytes)} - {weights} - {before} =
   {amount(prefill.kv_bytes)} of KV cache = {prefill.kv_tokens} tokens.
-- Each decode server: ({amount(usable_bytes(gpu))} - {amount(prefill.total_bytes)} - {len(decode)} x ({fixed[0]}
-  + {fixed[1]})) / {len(decode)} = {amount(decode[0].kv_bytes)} of KV cache = {decode[0].kv_tokens} tokens.
+- Each decode server: ({amount(usable_bytes(gpu))} - {amount(prefill.total_bytes)} - {len(decode)} x ({weights}
+  + {after})) / {len(decode)} = {amount(decode[0].kv_bytes)} of KV cache = {decode[0].kv_tokens} tokens.
 """
 
 

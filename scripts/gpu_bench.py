@@ -94,16 +94,21 @@ def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, tokens:
 def kv_tokens(zoo: Path, options: argparse.Namespace) -> int:
     """KV cache for which the GPU has room beside the servers of the largest system. Raises PlanError if for none."""
     from psserve.errors import PlanError
+    from psserve.fleet import FleetOptions
+    from psserve.fleet.plan.allowance import GIB
     from psserve.fleet.plan.devices import detect
-    from psserve.fleet.plan.memory import GIB, GPU_SERVER_BYTES, Budget
+    from psserve.fleet.plan.memory import Budget
+    from psserve.fleet.plan.settings import engine_settings
     from psserve.zoo import Zoo
 
     if options.device == "cpu":
         return TINY_KV_TOKENS
-    budget = Budget.of(Zoo.open(zoo).base, "bfloat16", page=16)
+    base, machine = Zoo.open(zoo).base, detect()
+    budget = Budget.of(base, engine_settings(base, FleetOptions(dtype="bfloat16"), machine), machine)
     servers = 2 * options.modules
-    free = detect().gpus[0].free_bytes
-    room = int(free * (1 - UNPLANNED)) - servers * (budget.weight_bytes + GPU_SERVER_BYTES)
+    free = machine.gpus[0].free_bytes
+    beside = max(budget.allowance.bytes_on_gpu(role, tp=1) for role in ("prefill", "decode"))
+    room = int(free * (1 - UNPLANNED)) - servers * (budget.weight_bytes + beside)
     tokens = room // budget.token_bytes
     if tokens < servers * SMALLEST_POOL:
         raise PlanError(

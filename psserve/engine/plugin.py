@@ -62,14 +62,22 @@ def targets(settings: Settings, hooks: Iterable[hooking.Hook]) -> set[str]:
 def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
     """Every hook that a process of this role needs on this machine."""
     chosen = () if settings.role is Role.STOCK else _ours(settings)
-    return chosen if torch.cuda.is_available() else chosen + cpu_hooks()
+    return chosen + (_gpu_hooks(settings) if torch.cuda.is_available() else cpu_hooks())
 
 
 def cpu_hooks() -> tuple[hooking.Hook, ...]:
     """What any server needs on a machine without a GPU."""
-    from psserve.engine.cpu import attention, nixl, waiting
+    from psserve.engine.cpu import alone, attention, nixl
+    from psserve.engine.fixes import spinning
 
-    return attention.hooks() + waiting.hooks() + nixl.hooks()
+    return (*attention.hooks(), spinning.pause_hook(), *alone.hooks(), *nixl.hooks())
+
+
+def _gpu_hooks(settings: Settings) -> tuple[hooking.Hook, ...]:
+    """What any server needs on GPUs of a machine with few cores."""
+    from psserve.engine.fixes import spinning
+
+    return spinning.hooks() if settings.few_cores else ()
 
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:

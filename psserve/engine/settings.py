@@ -20,6 +20,7 @@ WORKER_KEY = "PSSERVE_WORKER_KEY"
 ALLOW_UNTESTED = "PSSERVE_ALLOW_UNTESTED_SGLANG"
 CHECK_PURITY = "PSSERVE_CHECK_PURITY"
 NEGATIVE_CONTROL = "PSSERVE_NEGATIVE_CONTROL"
+FEW_CORES = "PSSERVE_FEW_CORES"
 
 
 class Role(Enum):
@@ -48,6 +49,8 @@ class Settings:
     negative_control: NegativeControl
     check_purity: bool = False
     """Whether an idle server looks through its radix tree, and ends where something does not belong there."""
+    few_cores: bool = False
+    """Whether threads that wait must leave the cores to others. On CPU they always do."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -58,6 +61,7 @@ class Settings:
             allow_untested=os.environ.get(ALLOW_UNTESTED, "") == "1",
             negative_control=_parse(NEGATIVE_CONTROL, NegativeControl, os.environ.get(NEGATIVE_CONTROL, "")),
             check_purity=os.environ.get(CHECK_PURITY, "") == "1",
+            few_cores=os.environ.get(FEW_CORES, "") == "1",
         )
 
 

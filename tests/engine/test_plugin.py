@@ -29,6 +29,20 @@ def both_roles_targets() -> set[str]:
     return {hook.target for hook in disconnect.hooks() + last_message.hooks()}
 
 
+@pytest.mark.parametrize("role", list(Role))
+def test_on_gpus_threads_that_wait_leave_the_cores_to_others_where_those_are_few(
+    role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    many = Settings(role, False, NegativeControl.NONE)
+    few = Settings(role, False, NegativeControl.NONE, few_cores=True)
+    more = {hook.target for hook in plugin.declared(few)} - {hook.target for hook in plugin.declared(many)}
+    assert more == {
+        "sglang.srt.managers.scheduler.Scheduler.on_idle",
+        "sglang.srt.disaggregation.nixl.conn.NixlKVManager.__init__",
+    }
+
+
 @pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
 def test_a_tree_is_checked_where_that_is_asked_for(role: Role) -> None:
     check = "sglang.srt.managers.scheduler_components.invariant_checker.SchedulerInvariantChecker._check_tree_cache"

@@ -10,7 +10,7 @@ from psserve.errors import EngineError
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROLE", "NEGATIVE_CONTROL", "ALLOW_UNTESTED_SGLANG", "CHECK_PURITY"):
+    for name in ("ROLE", "NEGATIVE_CONTROL", "ALLOW_UNTESTED_SGLANG", "CHECK_PURITY", "FEW_CORES"):
         monkeypatch.delenv(f"PSSERVE_{name}", raising=False)
 
 
@@ -34,3 +34,9 @@ def test_an_unknown_role_is_refused_with_the_allowed_ones(monkeypatch: pytest.Mo
 def test_a_check_of_the_tree_is_asked_for_by_1(value: str, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSSERVE_CHECK_PURITY", value)
     assert Settings.from_environment().check_purity is asked
+
+
+@pytest.mark.parametrize(("value", "few"), [("1", True), ("0", False), ("", False)])
+def test_few_cores_are_said_by_1(value: str, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSSERVE_FEW_CORES", value)
+    assert Settings.from_environment().few_cores is few

@@ -21,7 +21,7 @@ from psserve.errors import PlanError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.ports import free_ports
-from psserve.fleet.plan.settings import engine_settings, within_pool
+from psserve.fleet.plan.settings import engine_settings, with_cores, within_pool
 from psserve.fleet.plan.sglang_args import LOOPBACK, EngineSettings, server_args, server_env
 from psserve.zoo import Base
 
@@ -69,6 +69,7 @@ class StockPlanner:
         self._spec, self._folder, self._tmp = spec, folder, tmp
         self._machine = machine
         settings = engine_settings(base, spec.fleet_options(), machine)
+        settings = with_cores(settings, machine, 1 + len(spec.modules))  # as psserve's own fleet of these modules
         self.settings: EngineSettings = within_pool(settings, pool_tokens, explicit=spec.context_length is not None)
         self.servers: list[StockServer] = []
         self._ports: list[int] = []

@@ -26,8 +26,9 @@ from psserve.fleet.observe.overview import FleetOverview, ServerOverview, survey
 from psserve.fleet.options.config_file import FLEET_FILE, Flags, load_options
 from psserve.fleet.options.key_file import client_keys
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.allowance import GIB
 from psserve.fleet.plan.devices import Machine, detect
-from psserve.fleet.plan.memory import GIB, amount
+from psserve.fleet.plan.memory import amount
 from psserve.fleet.plan.plan import make_plan
 from psserve.fleet.plan.ports import is_free
 from psserve.fleet.run.router_client import RouterClient

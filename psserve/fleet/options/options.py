@@ -63,8 +63,8 @@ class FleetOptions(SettingsTable):
     """Numbers that models compute with; auto: float32 on CPU, bfloat16 on GPU."""
     transfer: TransferChoice = "auto"
     """What moves KV between servers; auto: nixl."""
-    page_size: Count = 16
-    """Tokens of one KV page. Only whole pages are shared."""
+    page_size: Count | None = None
+    """Tokens of one KV page. Only whole pages are shared. Left out: 64 on GPUs, 16 on CPU."""
     context_length: Count | None = None
     """Longest prompt and answer together, in tokens. Left out: the base's, or what the smallest KV pool holds."""
     chunked_prefill_size: Count | None = None

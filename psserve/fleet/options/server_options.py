@@ -27,7 +27,8 @@ class ServerOptions(SettingsTable):
     role: ClassVar[Role | None] = None
 
     replicas: Count = 1
-    """Number of servers (in `decode` and `module.NAME`: of each module)."""
+    """Number of servers (in `decode` and `module.NAME`: of each module). Left out: one; in `prefill`, where it says
+    neither `gpus` nor ports, as many as the GPUs that decode servers need not."""
     gpus: tuple[GpuId, ...] | None = Field(default=None, min_length=1)
     """GPUs to use, as CUDA_VISIBLE_DEVICES counts them: `tp` for each replica in turn, again from the first when
     there are more replicas. Left out: psserve chooses."""
@@ -90,6 +91,11 @@ class PrefillOptions(ServerOptions):
     """HTTP port of each replica. Left out: free ones."""
     bootstrap_ports: tuple[Port, ...] = ()
     """Port of each replica where decode servers find it. Left out: free ones."""
+
+    @property
+    def fills_gpus(self) -> bool:
+        """Whether psserve chooses how many there are."""
+        return not self.model_fields_set & {"replicas", "gpus", "ports", "bootstrap_ports"}
 
 
 class DecodeOptions(ServerOptions):

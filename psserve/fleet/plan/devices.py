@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -33,6 +34,8 @@ class Machine:
     """GPUs that are there and that no server can be planned on: which, and why."""
     driver: str | None = None
     """Version of the NVIDIA driver; None: unknown, as where it is not this machine that is planned for."""
+    rdma: bool = False
+    """Whether there is a network adapter for RDMA."""
     torch: Torch | None = None
     """The installed torch; None: none, or it is not this machine that is planned for."""
 
@@ -48,8 +51,14 @@ def detect(environ: Mapping[str, str] = os.environ) -> Machine:
         gpus=found.gpus,
         unusable=found.unusable,
         driver=found.driver,
+        rdma=has_rdma(),
         torch=torch_build(),
     )
+
+
+def has_rdma(adapters: Path = Path("/sys/class/infiniband")) -> bool:
+    """Whether the kernel knows an adapter for RDMA."""
+    return adapters.is_dir() and any(adapters.iterdir())
 
 
 def choose(machine: Machine, wanted: DeviceChoice) -> Literal["cuda", "cpu"]:

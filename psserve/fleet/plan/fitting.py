@@ -1,8 +1,9 @@
 """Sharing out memory: every server's KV pool, or a refusal that shows the sum.
 
 A server of tensor parallel size t puts 1/t of its weights and of its KV cache on each of its GPUs. Servers with
-`kv_tokens` or `memory_fraction` get what they ask for; what is then left of a GPU is shared out evenly among the KV
-pools of the other servers on it. Of a GPU a tenth stays unplanned.
+`kv_tokens` or `memory_fraction` get what they ask for; what is then left of a GPU is shared out among the KV pools of
+the other servers on it: evenly up to what the longest request needs, and of the rest a prefill server gets twice a
+decode server's part, since the contexts of all modules go through its pool. Of a GPU a tenth stays unplanned.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from collections.abc import Mapping, Sequence
 
 from psserve.errors import PlanError
 from psserve.fleet.plan.devices import Machine
-from psserve.fleet.plan.memory import GPU_SERVER_BYTES, SMALLEST_POOL, Budget, ServerMemory, amount, usable_bytes
+from psserve.fleet.plan.memory import SMALLEST_POOL, Budget, ServerMemory, amount, usable_bytes
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.planned import PlannedServer
+from psserve.fleet.plan.settings import pool_for
+from psserve.fleet.plan.sglang_args import EngineSettings
 
 CPU_KV_TOKENS = 16_384
+PARTS = {"prefill": 2, "decode": 1}
+"""Of what is left of a GPU once each pool on it holds the longest request."""
 
 Placed = Sequence[tuple[PlannedServer, tuple[int, ...]]]
 """Servers, each with the indices of its GPUs."""
@@ -32,7 +37,7 @@ def fit_cpu(machine: Machine, budget: Budget, servers: Sequence[PlannedServer], 
             raise PlanError(
                 f"{server.table}.memory_fraction is a part of a GPU's memory: on CPU give kv_tokens instead"
             )
-    found = [budget.memory(server.options.kv_tokens or CPU_KV_TOKENS, gpus=0) for server in servers]
+    found = [budget.memory(server, server.options.kv_tokens or CPU_KV_TOKENS, gpus=0) for server in servers]
     need = taken + sum(memory.total_bytes for memory in found)
     if need > machine.total_bytes:
         parts = [
@@ -47,37 +52,51 @@ def fit_cpu(machine: Machine, budget: Budget, servers: Sequence[PlannedServer], 
     return found
 
 
-def fit_gpus(gpus: Sequence[Gpu], budget: Budget, placed: Placed, taken: Mapping[int, int]) -> list[ServerMemory]:
+def fit_gpus(
+    gpus: Sequence[Gpu], budget: Budget, settings: EngineSettings, placed: Placed, taken: Mapping[int, int]
+) -> list[ServerMemory]:
     """Give each server its part of the GPUs it was placed on. `taken`: bytes that running servers hold, by GPU.
 
     Raises:
         PlanError: a GPU would be used over its memory.
     """
     asked = [budget.asked(server, tuple(gpus[i] for i in on)) for server, on in placed]
-    shares: dict[int, int] = {}
+    longest = pool_for(settings.context_length, settings.page_size)
+    shares: dict[tuple[int, str], int] = {}
     for gpu in (gpus[i] for i in sorted({i for _, on in placed for i in on})):
         here = [(server, tokens) for (server, on), tokens in zip(placed, asked, strict=True) if gpu.index in on]
-        shares[gpu.index] = _share(gpu, budget, here, taken.get(gpu.index, 0))
+        for role, share in _shares(gpu, budget, here, taken.get(gpu.index, 0), longest).items():
+            shares[gpu.index, role] = share
     return [
-        budget.memory(tokens or budget.tokens(server, min(shares[i] for i in on)), len(on))
+        budget.memory(server, tokens or budget.tokens(server, min(shares[i, server.role] for i in on)), len(on))
         for (server, on), tokens in zip(placed, asked, strict=True)
     ]
 
 
-def _share(gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int) -> int:
-    """Bytes of this GPU for the KV cache of each of its servers that asked for no certain size."""
+def _shares(
+    gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, longest: int
+) -> dict[str, int]:
+    """Role -> bytes of this GPU for the KV cache of each of its servers that asked for no certain size.
+
+    `longest`: tokens of a pool that holds the longest request.
+    """
     fixed = taken + sum(budget.fixed(server) + budget.kv(server, tokens or 0) for server, tokens in here)
-    smallest = [budget.kv(server, SMALLEST_POOL) for server, tokens in here if tokens is None]
-    if fixed + sum(smallest) > usable_bytes(gpu):
-        raise PlanError(_overfull(gpu, budget, here, taken, fixed + sum(smallest)))
-    return (usable_bytes(gpu) - fixed) // max(1, len(smallest))
+    others = [server for server, tokens in here if tokens is None]
+    smallest = sum(budget.kv(server, SMALLEST_POOL) for server in others)
+    if fixed + smallest > usable_bytes(gpu):
+        raise PlanError(_overfull(gpu, budget, here, taken, fixed + smallest))
+    left = usable_bytes(gpu) - fixed
+    even = left // max(1, len(others))
+    floor = min([even, *(budget.kv(server, longest) for server in others)])
+    part = (left - floor * len(others)) // max(1, sum(PARTS[server.role] for server in others))
+    return {role: floor + part * parts for role, parts in PARTS.items()}
 
 
 def _overfull(gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, need: int) -> str:
     parts = [
-        f"{server.name} {amount(budget.fixed(server) - GPU_SERVER_BYTES)} weights"
+        f"{server.name} {amount(budget.fixed(server) - budget.overhead(server))} weights"
         f" + {amount(budget.kv(server, tokens or SMALLEST_POOL))} KV"
-        f" ({tokens or f'at least {SMALLEST_POOL}'} tokens) + {amount(GPU_SERVER_BYTES)} CUDA"
+        f" ({tokens or f'at least {SMALLEST_POOL}'} tokens) + {amount(budget.overhead(server))} CUDA"
         for server, tokens in here
     ]
     return (

@@ -1,20 +1,20 @@
-"""How much memory one server takes: weights, KV cache and, on a GPU, what CUDA itself needs."""
+"""How much memory one server takes: weights, KV cache and, on a GPU, what CUDA and computing need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from psserve.errors import PlanError
+from psserve.fleet.plan.allowance import GIB, Allowance, activation_bytes, card
+from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.planned import PlannedServer
+from psserve.fleet.plan.sglang_args import EngineSettings
 from psserve.zoo import Base
 
-GIB = 1024**3
 KV_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GPU_UNPLANNED = 0.1
 """Part of a GPU's whole memory that no server is planned into: activations, fragmentation, other programs."""
-GPU_SERVER_BYTES = int(2.5 * GIB)
-"""CUDA context, workspaces and CUDA graphs of one server on one GPU."""
 SMALLEST_POOL = 1_024
 """Tokens. A GPU server that would get less is refused."""
 
@@ -61,27 +61,41 @@ class Budget:
     """Of one server as served: a module has exactly the base's tensors, however many of them the zoo stores."""
     token_bytes: int
     page: int
+    allowance: Allowance
 
     @classmethod
-    def of(cls, base: Base, dtype: str, page: int) -> Budget:
-        """Count servers of `base` and its modules in the given dtype, with KV pages of `page` tokens."""
-        scale = KV_DTYPE_BYTES[dtype] / KV_DTYPE_BYTES.get(base.dtype, 2)
-        shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, dtype)
-        return cls(int(base.weight_bytes * scale), shape.token_bytes, page)
+    def of(cls, base: Base, settings: EngineSettings, machine: Machine) -> Budget:
+        """Count servers of `base` and its modules with these settings, on the machine's smallest GPU."""
+        size = KV_DTYPE_BYTES[settings.dtype]
+        weight_bytes = int(base.weight_bytes * size / KV_DTYPE_BYTES.get(base.dtype, 2))
+        shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, settings.dtype)
+        allowance = Allowance(
+            card=card(min((gpu.total_bytes for gpu in machine.gpus), default=0)),
+            token_bytes=activation_bytes(weight_bytes / size, base.num_layers, size),
+            vocab_size=base.vocab_size,
+            context_length=settings.context_length,
+            chunk=settings.chunked_prefill_size,
+            requests=settings.max_running_requests,
+        )
+        return cls(weight_bytes, shape.token_bytes, settings.page_size, allowance)
 
-    def memory(self, tokens: int, gpus: int) -> ServerMemory:
+    def memory(self, server: PlannedServer, tokens: int, gpus: int) -> ServerMemory:
         """A server with a pool of `tokens`, rounded down to whole pages, on so many GPUs (0: on CPU)."""
         tokens = max(1, tokens // self.page) * self.page
         return ServerMemory(
             weight_bytes=self.weight_bytes,
             kv_tokens=tokens,
             kv_bytes=tokens * self.token_bytes,
-            overhead_bytes=gpus * GPU_SERVER_BYTES,
+            overhead_bytes=gpus * self.overhead(server),
         )
+
+    def overhead(self, server: PlannedServer) -> int:
+        """Bytes on each of its GPUs that a server takes beside weights and KV cache."""
+        return self.allowance.bytes_on_gpu(server.role, server.options.tp)
 
     def fixed(self, server: PlannedServer) -> int:
         """Bytes on each of its GPUs that a server takes beside its KV cache."""
-        return self.weight_bytes // server.options.tp + GPU_SERVER_BYTES
+        return self.weight_bytes // server.options.tp + self.overhead(server)
 
     def kv(self, server: PlannedServer, tokens: int) -> int:
         """Bytes on each of its GPUs that `tokens` of KV cache take."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from psserve.errors import PlanError
+from psserve.fleet.options.server_options import PrefillOptions
 from psserve.fleet.plan.planned import PlannedServer
 
 Need = Callable[[PlannedServer], int]
@@ -61,6 +62,15 @@ class Placer:
                 f" GPUs, and there are {_listed(sorted(pool))} for it; lower tp or set gpus"
             )
         return groups
+
+
+def prefill_replicas(count: int, wanted: PrefillOptions, decode: Sequence[PlannedServer]) -> int:
+    """How many prefill servers there are on `count` GPUs (0: on CPU): as many as asked for, or as leave no GPU idle."""
+    if not wanted.fills_gpus or not count:
+        return wanted.replicas
+    claimed = {i for server in decode for i in server.options.gpus or ()}
+    needed = sum(server.options.tp for server in decode if server.options.gpus is None)
+    return max(1, (count - len(claimed) - needed) // wanted.tp)
 
 
 def place_fleet(

@@ -13,12 +13,12 @@ from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
-from psserve.fleet.plan.placement import Placer, place_fleet
+from psserve.fleet.plan.placement import Placer, place_fleet, prefill_replicas
 from psserve.fleet.plan.planned import PlannedServer, chosen_modules, planned_decode, planned_prefill, planned_spare
 from psserve.fleet.plan.ports import ServerPorts, fleet_ports
 from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.router_config import router_config
-from psserve.fleet.plan.settings import check_devices, engine_settings, within_pool
+from psserve.fleet.plan.settings import check_devices, engine_settings, with_cores, within_pool
 from psserve.fleet.plan.sglang_args import (
     LOOPBACK,
     EngineSettings,
@@ -51,11 +51,14 @@ def make_plan(
     modules = chosen_modules(zoo, options)
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
     settings = engine_settings(zoo.base, options, machine)
-    prefill = planned_prefill(zoo.base, options)
-    decode = _all_decode(zoo.base, modules, options, run)
+    decode, spare = _all_decode(zoo.base, modules, options, run), planned_spare(zoo.base, options)
+    gpus_there = len(machine.gpus) if settings.device == "cuda" else 0
+    replicas = prefill_replicas(gpus_there, options.prefill, [*decode, *spare])
+    prefill = planned_prefill(zoo.base, options, replicas)
     planned = prefill + decode
+    settings = with_cores(settings, machine, len(planned))
     check_devices(zoo.base, settings, planned)
-    placed, memory = _fit(zoo.base, machine, settings, prefill, decode, planned_spare(zoo.base, options))
+    placed, memory = _fit(zoo.base, machine, settings, prefill, decode, spare)
     smallest = min(one.kv_tokens for one in memory)
     settings = within_pool(settings, smallest, explicit=options.context_length is not None)
     basis = PlanBasis(options=options, machine=machine, settings=settings, environ=environ)
@@ -148,14 +151,14 @@ def _fit(
     spare: Sequence[PlannedServer],
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server, prefill servers first; spare ones only take up memory."""
-    budget = Budget.of(base, settings.dtype, settings.page_size)
+    budget = Budget.of(base, settings, machine)
     planned = [*prefill, *decode, *spare]
     count = len(prefill) + len(decode)
     if settings.device == "cpu":
         return [()] * count, fit_cpu(machine, budget, planned)[:count]
     placer = Placer([usable_bytes(gpu) for gpu in machine.gpus], budget.fixed)
     placed = place_fleet(placer, len(machine.gpus), prefill, [*decode, *spare])
-    memory = fit_gpus(machine.gpus, budget, list(zip(planned, placed, strict=True)), taken={})
+    memory = fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken={})
     return placed[:count], memory[:count]
 
 

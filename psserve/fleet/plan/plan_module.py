@@ -67,7 +67,7 @@ def _fit(
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server, beside those of the running ones."""
     machine, settings = plan.basis.machine, plan.basis.settings
-    budget = Budget.of(zoo.base, settings.dtype, settings.page_size)
+    budget = Budget.of(zoo.base, settings, machine)
     try:
         if settings.device == "cpu":
             running = sum(server.memory.total_bytes for server in plan.servers)
@@ -76,7 +76,7 @@ def _fit(
         placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)
         prefill_on = [server.gpus for server in plan.servers if server.role == "prefill"]
         placed = placer.place(planned, decode_pool(len(machine.gpus), prefill_on, planned))
-        return placed, fit_gpus(machine.gpus, budget, list(zip(planned, placed, strict=True)), taken)
+        return placed, fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken)
     except PlanError as error:
         raise PlanError(f"{error} (decode.spare in fleet.toml keeps room for live changes)") from error
 

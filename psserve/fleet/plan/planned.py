@@ -33,7 +33,7 @@ class PlannedServer:
     bootstrap_port: int | None = None
 
 
-def planned_prefill(base: Base, options: FleetOptions) -> list[PlannedServer]:
+def planned_prefill(base: Base, options: FleetOptions, replicas: int) -> list[PlannedServer]:
     """The servers that run the base."""
     wanted = options.prefill
     return [
@@ -48,7 +48,7 @@ def planned_prefill(base: Base, options: FleetOptions) -> list[PlannedServer]:
             port=_nth(wanted.ports, i),
             bootstrap_port=_nth(wanted.bootstrap_ports, i),
         )
-        for i in range(wanted.replicas)
+        for i in range(replicas)
     ]
 
 

@@ -10,12 +10,17 @@ from psserve.errors import PlanError
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.devices import Machine, choose
 from psserve.fleet.plan.planned import PlannedServer
-from psserve.fleet.plan.sglang_args import EngineSettings, reserved_tokens
+from psserve.fleet.plan.sglang_args import MOST_RESERVED, RESERVED_PART, EngineSettings, reserved_tokens
 from psserve.zoo import Base
 from psserve.zoo.disk.storage import read_json
 
 CPU_CHUNK = 2_048
 CPU_RUNNING = 32
+CPU_PAGE = 16
+GPU_PAGE = 64
+"""Transfers between GPUs are bound by the number of their pieces, which are pages."""
+CORES_A_SERVER = 4
+"""Scheduler, tokenizer, detokenizer, and what moves KV: with fewer, one that spins takes the core of another."""
 CPU_WAITING_S = 60
 GPU_WAITING_MARGIN_S = 60
 """Beyond the router's own limit: on GPUs many prompts may be before one, and it is for the router to end the wait."""
@@ -38,12 +43,18 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
         device=device,
         dtype=("float32" if cpu else "bfloat16") if options.dtype == "auto" else options.dtype,
         transfer="nixl" if options.transfer == "auto" else options.transfer,
-        page_size=options.page_size,
+        page_size=options.page_size or (CPU_PAGE if cpu else GPU_PAGE),
         context_length=context,
         chunked_prefill_size=options.chunked_prefill_size or (CPU_CHUNK if cpu else None),
         max_running_requests=options.max_running_requests or (CPU_RUNNING if cpu else None),
         waiting_timeout_s=CPU_WAITING_S if cpu else _gpu_waiting_s(options),
+        rdma=machine.rdma and not cpu,
     )
+
+
+def with_cores(settings: EngineSettings, machine: Machine, servers: int) -> EngineSettings:
+    """The settings of so many servers that share the machine's cores."""
+    return replace(settings, few_cores=settings.device == "cuda" and machine.cores < CORES_A_SERVER * servers)
 
 
 def _gpu_waiting_s(options: FleetOptions) -> int:
@@ -67,6 +78,13 @@ def within_pool(settings: EngineSettings, kv_tokens: int, *, explicit: bool) -> 
             f"in progress), and the context is {settings.context_length}: raise --kv-tokens or lower --context-length"
         )
     return replace(settings, context_length=longest)
+
+
+def pool_for(context_length: int, page_size: int) -> int:
+    """The smallest KV pool of whole pages, in tokens, that a request of this length fits in (see `within_pool`)."""
+    needed = context_length + page_size
+    with_reserved = min(needed + MOST_RESERVED, -(-needed * RESERVED_PART // (RESERVED_PART - 1)))
+    return -(-with_reserved // page_size) * page_size
 
 
 def check_devices(base: Base, settings: EngineSettings, servers: Iterable[PlannedServer]) -> None:

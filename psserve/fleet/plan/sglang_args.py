@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from psserve.contracts.router_config import KvEventsConfig
+from psserve.engine.settings import FEW_CORES
 
 LOOPBACK = "127.0.0.1"
 
@@ -58,6 +59,10 @@ class EngineSettings:
     max_running_requests: int | None
     waiting_timeout_s: int = 60
     """How long a decode server waits for a prompt's KV before it gives the request up."""
+    few_cores: bool = False
+    """On GPUs: whether threads that wait must leave the cores to others. On CPU they always do."""
+    rdma: bool = False
+    """Whether Mooncake may use RDMA."""
 
 
 def server_args(
@@ -84,7 +89,7 @@ def server_args(
         *("--host", LOOPBACK, "--port", str(port), "--nccl-port", str(dist_port)),
         *("--device", settings.device, "--dtype", settings.dtype),
         *("--context-length", str(settings.context_length), "--page-size", str(settings.page_size)),
-        *("--max-total-tokens", str(kv_tokens), *_device_args(gpus)),
+        *("--max-total-tokens", str(kv_tokens), *_device_args(settings, gpus)),
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
         *_optional("--max-running-requests", settings.max_running_requests),
         *pairing,
@@ -118,7 +123,9 @@ def server_env(
         # SGLang would end a server whose GPUs have unlike memory free, as they have while neighbours load. The plan has
         # seen to it that all fit.
         env["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] = "false"
-    if settings.transfer == "mooncake":
+    if settings.few_cores:
+        env[FEW_CORES] = "1"
+    if settings.transfer == "mooncake" and not settings.rdma:
         env["MC_FORCE_TCP"] = "1"
     env.update(extra)
     return env
@@ -161,6 +168,9 @@ _CPU_ENV = {
     "SGLANG_DISAGGREGATION_NIXL_BACKEND_PARAMS": '{"num_threads":"1"}',
 }
 
+_SLEEP = "--sleep-on-idle"
+"""On a few cores an idle server must not spin."""
+
 _GPU_ENV = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's order, which the plan counts in
 }
@@ -181,9 +191,13 @@ def _zmq_publisher(addresses: KvEventsConfig) -> str:
     return json.dumps({"publisher": "zmq", **addresses.model_dump()})
 
 
+MOST_RESERVED = 512
+RESERVED_PART = 8
+
+
 def reserved_tokens(kv_tokens: int) -> int:
     """KV that a decode server keeps free for the next tokens of each request: SGLang's 512, less in a small pool."""
-    return min(512, kv_tokens // 8)
+    return min(MOST_RESERVED, kv_tokens // RESERVED_PART)
 
 
 def _pairing_args(settings: EngineSettings, role: str, bootstrap_port: int | None, kv_tokens: int) -> tuple[str, ...]:
@@ -199,14 +213,15 @@ def _decode_args(kv_tokens: int) -> tuple[str, ...]:
     return ("--disaggregation-decode-enable-radix-cache", "--num-reserved-decode-tokens", reserved)
 
 
-def _device_args(gpus: tuple[int, ...]) -> tuple[str, ...]:
+def _device_args(settings: EngineSettings, gpus: tuple[int, ...]) -> tuple[str, ...]:
     # The fraction is taken of what is free while other servers start too: --max-total-tokens decides, so be generous.
     if gpus:
         # Not CUDA_VISIBLE_DEVICES: CUDA IPC between two servers needs both GPUs visible to both.
         split = ("--tp-size", str(len(gpus))) if len(gpus) > 1 else ()
-        return ("--base-gpu-id", str(gpus[0]), *split, "--mem-fraction-static", "0.95")
+        patient = (_SLEEP,) if settings.few_cores else ()
+        return (*patient, "--base-gpu-id", str(gpus[0]), *split, "--mem-fraction-static", "0.95")
     return (
-        "--sleep-on-idle",  # on a few cores an idle server must not spin
+        _SLEEP,
         *("--mem-fraction-static", "0.9", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
         *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
     )

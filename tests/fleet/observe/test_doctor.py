@@ -25,8 +25,8 @@ from psserve.fleet.observe.doctor import (
 )
 from psserve.fleet.observe.overview import ServerOverview
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.allowance import GIB
 from psserve.fleet.plan.devices import Machine
-from psserve.fleet.plan.memory import GIB
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.run.router_client import RouterClient
 from psserve.zoo import Zoo

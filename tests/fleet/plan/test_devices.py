@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from psserve.errors import PlanError
-from psserve.fleet.plan.devices import choose, detect, least_driver
+from psserve.fleet.plan.devices import choose, detect, has_rdma, least_driver
 from psserve.fleet.plan.nvidia import Torch
 from tests.fleet.nvidia_smi import H100, put_on_path
 from tests.fleet.planning import CPU, gpus
@@ -28,6 +28,13 @@ def test_driver_and_torch_are_this_machines(monkeypatch: pytest.MonkeyPatch, tmp
     machine = detect({})
     assert machine.driver == "580.65.06"
     assert machine.torch is not None
+
+
+def test_rdma_is_what_the_kernel_has_an_adapter_for(tmp_path: Path) -> None:
+    assert not has_rdma(tmp_path / "none")
+    assert not has_rdma(tmp_path)
+    (tmp_path / "mlx5_0").mkdir()
+    assert has_rdma(tmp_path)
 
 
 def test_a_sound_machine_serves_on_its_gpus() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from psserve.errors import PlanError
 from psserve.fleet import FleetPlan
-from psserve.fleet.plan.memory import GPU_SERVER_BYTES, usable_bytes
+from psserve.fleet.plan.memory import usable_bytes
+from psserve.fleet.plan.nvidia import Gpu
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
-from tests.fleet.planning import GIB, TOKEN_BYTES, gpus, plan
+from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, gpus, plan
 
 WEIGHTS = 2_000_000
 """Of the fake base as served: 4 MB of float32 in bfloat16."""
@@ -35,21 +37,51 @@ def test_every_module_takes_the_bases_weights(zoo: Any) -> None:
 
 def test_tokens_that_are_asked_for_are_given_and_the_rest_shared(zoo: Any) -> None:
     made = plan(zoo, gpus(1), {"prefill": {"kv_tokens": 65536}})
-    share = (72 * GIB - 3 * (WEIGHTS + GPU_SERVER_BYTES) - 65536 * TOKEN_BYTES) // 2 // TOKEN_BYTES
-    assert tokens(made) == {"prefill-0": 65536, "decode-code-0": share // 16 * 16, "decode-math-0": share // 16 * 16}
+    overheads = sum(server.memory.overhead_bytes for server in made.servers)
+    share = (72 * GIB - 3 * WEIGHTS - overheads - 65536 * TOKEN_BYTES) // 2 // TOKEN_BYTES
+    assert tokens(made) == {"prefill-0": 65536, "decode-code-0": share // 64 * 64, "decode-math-0": share // 64 * 64}
 
 
 def test_a_memory_fraction_is_of_the_whole_gpu_for_all_a_server_holds(zoo: Any) -> None:
     memory = plan(zoo, gpus(1), {"prefill": {"memory_fraction": 0.5}}).servers[0].memory
-    assert 40 * GIB - 16 * TOKEN_BYTES < memory.total_bytes <= 40 * GIB
+    assert 40 * GIB - 64 * TOKEN_BYTES < memory.total_bytes <= 40 * GIB
 
 
 def test_a_split_server_puts_a_part_on_each_gpu(zoo: Any) -> None:
     (zoo.base.path).mkdir()
     (zoo.base.path / "config.json").write_text('{"num_attention_heads": 4}')
-    memory = plan(zoo, gpus(3), {"decode": {"tp": 2}}, modules=["math"]).servers[1].memory
-    assert memory.overhead_bytes == 2 * GPU_SERVER_BYTES
-    assert 2 * 72 * GIB - 2 * 16 * TOKEN_BYTES < memory.total_bytes <= 2 * 72 * GIB
+    made = plan(zoo, gpus(4), {"prefill": {"tp": 2}, "decode": {"tp": 2}}, modules=["math"])
+    memory = made.servers[1].memory
+    alone = plan(zoo, gpus(2), modules=["math"]).servers[1].memory
+    assert memory.overhead_bytes == 2 * (alone.overhead_bytes + 2 * 128 * 1024**2)
+    assert 2 * 72 * GIB - 2 * 64 * TOKEN_BYTES < memory.total_bytes <= 2 * 72 * GIB
+
+
+def test_where_servers_share_a_gpu_the_prefill_pool_gets_twice_what_is_left(zoo: Any) -> None:
+    made = tokens(plan(zoo, gpus(1)))
+    longest = 4096 + 64 + 512
+    assert made["decode-code-0"] == made["decode-math-0"]
+    assert abs(made["prefill-0"] - longest - 2 * (made["decode-code-0"] - longest)) < 3 * 64
+
+
+def with_pools_of(zoo: Any, kib: int) -> FleetPlan:
+    """Three servers on a GPU that has so much left for their KV cache."""
+    beside = sum(server.memory.total_bytes - server.memory.kv_bytes for server in plan(zoo, gpus(1, 12)).servers)
+    machine = replace(CPU, gpus=(Gpu(0, "small", 0, beside + kib * 1024),))
+    return plan(zoo, machine)
+
+
+def test_a_small_gpu_is_shared_evenly_up_to_the_longest_request(zoo: Any) -> None:
+    made = with_pools_of(zoo, 6_000)
+    assert tokens(made) == {"prefill-0": 3968, "decode-code-0": 3968, "decode-math-0": 3968}
+    assert made.basis.settings.context_length == 3968 - 496 - 64
+
+
+@pytest.mark.parametrize("kib", range(2_000, 10_000, 500))
+def test_the_larger_prefill_pool_never_shortens_the_context(zoo: Any, kib: int) -> None:
+    made = with_pools_of(zoo, kib)
+    even = kib * 1024 // 3 // TOKEN_BYTES // 64 * 64
+    assert made.basis.settings.context_length == min(4096, even - min(512, even // 8) - 64)
 
 
 def test_the_flag_wins_over_all_that_the_file_says_of_memory(zoo: Any) -> None:

@@ -36,15 +36,17 @@ def devices(made: FleetPlan) -> dict[str, str]:
         (1, {}, "0 0 0 0"),
         (2, {}, "0 1 1 1"),
         (4, {}, "0 1 2 3"),
-        (6, {}, "0 1 2 3"),
+        (6, {}, "0 1 2 3 4 5"),
+        (6, {"prefill": {"replicas": 1}}, "0 1 2 3"),
+        (6, {"decode": {"spare": 1}}, "0 1 2 3 4"),
         (4, {"prefill": {"replicas": 2}}, "0 1 2 3 2"),
         (2, {"prefill": {"replicas": 2}}, "0 0 1 1 1"),
         (4, {"prefill": {"gpus": [3]}}, "3 0 1 2"),
-        (3, {"decode": {"gpus": [0]}}, "1 0 0 0"),
+        (3, {"decode": {"gpus": [0]}}, "1 2 0 0 0"),
         (4, {"module": {"b": {"gpus": [1]}}}, "0 2 1 3"),
         (4, {"module": {"sea": {"gpus": [0, 2], "replicas": 3}}}, "1 3 2 0 2 0"),
-        (8, {"decode": {"tp": 2}}, "0 1,2 3,4 5,6"),
-        (8, {"prefill": {"tp": 2}}, "0,1 2 3 4"),
+        (8, {"decode": {"tp": 2}, "prefill": {"tp": 2}}, "0,1 2,3 4,5 6,7"),
+        (8, {"prefill": {"tp": 2}}, "0,1 2,3 4 5 6"),
         (4, {"prefill": {"tp": 2}, "decode": {"tp": 2}}, "0,1 2,3 2,3 2,3"),
         (2, {"prefill": {"tp": 2}, "decode": {"tp": 2}}, "0,1 0,1 0,1 0,1"),
         (2, {"prefill": {"tp": 2}}, "0,1 0 1 0"),
@@ -70,14 +72,17 @@ def test_replicas_of_a_module_are_servers_of_their_own(zoo: Any) -> None:
 def test_a_decode_server_goes_where_most_memory_is_left(zoo: Any) -> None:
     sizes = (80, 40, 80)
     machine = replace(CPU, gpus=tuple(Gpu(i, "X", 80 * GIB, free * GIB) for i, free in enumerate(sizes)))
-    assert devices(plan(zoo, machine, modules=["a"])) == {"prefill-0": "cuda:0", "decode-a-0": "cuda:2"}
+    assert devices(plan(zoo, machine, prefill__replicas=1, modules=["a"])) == {
+        "prefill-0": "cuda:0",
+        "decode-a-0": "cuda:2",
+    }
 
 
 def test_a_server_split_over_gpus_is_one_command(zoo: Any) -> None:
-    made = plan(zoo, gpus(4), {"decode": {"tp": 2, "gpus": [2, 3]}}, modules=["a"])
+    made = plan(zoo, gpus(4), {"prefill": {"tp": 2}, "decode": {"tp": 2, "gpus": [2, 3]}}, modules=["a"])
     command = made.servers[1].command
     assert (value_of(command, "--base-gpu-id"), value_of(command, "--tp-size")) == ("2", "2")
-    assert "--tp-size" not in made.servers[0].command
+    assert "--tp-size" not in plan(zoo, gpus(4), modules=["a"]).servers[0].command
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,8 @@ def test_pools_are_whole_pages(zoo: Any) -> None:
 
 
 def test_fleet_that_does_not_fit_a_gpu_is_refused_with_the_sum(zoo: Any) -> None:
-    small = replace(CPU, gpus=(Gpu(0, "T4", 16 * GIB, 6 * GIB),))
-    with pytest.raises(PlanError, match=r"GPU 0 \(T4\) has 4\.4 GiB .* need 7\.5 GiB: prefill-0 1\.9 MiB weights \+ "):
+    small = replace(CPU, gpus=(Gpu(0, "T4", 16 * GIB, 4 * GIB),))
+    with pytest.raises(PlanError, match=r"GPU 0 \(T4\) has 2\.4 GiB .* need 3\.8 GiB: prefill-0 1\.9 MiB weights \+ "):
         plan(zoo, small)
 
 
@@ -233,6 +233,32 @@ def test_on_gpus_the_router_gives_a_waiting_request_up_before_its_decode_server_
     document = {"router": {"first_byte_timeout_secs": 500.5}}
     assert plan(zoo, TWO_GPUS, document).servers[1].env["SGLANG_DISAGGREGATION_WAITING_TIMEOUT"] == "561"
     assert plan(zoo, document=document).servers[1].env["SGLANG_DISAGGREGATION_WAITING_TIMEOUT"] == "60"
+
+
+@pytest.mark.parametrize(
+    ("machine", "said", "page"), [(CPU, {}, 16), (TWO_GPUS, {}, 64), (TWO_GPUS, {"page_size": 16}, 16)]
+)
+def test_pages_are_larger_on_gpus(zoo: Any, machine: Any, said: dict[str, int], page: int) -> None:
+    made = plan(zoo, machine, **said)
+    assert {value_of(server.command, "--page-size") for server in made.servers} == {str(page)}
+    assert made.router.config.page_size == page
+
+
+@pytest.mark.parametrize(
+    ("machine", "rdma", "tcp"), [(TWO_GPUS, True, None), (TWO_GPUS, False, "1"), (CPU, True, "1"), (CPU, False, "1")]
+)
+def test_mooncake_is_kept_to_tcp_where_there_is_no_rdma(zoo: Any, machine: Any, rdma: bool, tcp: str | None) -> None:
+    made = plan(zoo, replace(machine, rdma=rdma), transfer="mooncake")
+    assert {server.env.get("MC_FORCE_TCP") for server in made.servers} == {tcp}
+
+
+@pytest.mark.parametrize(("cores", "few"), [(11, True), (12, False)])
+def test_on_gpus_threads_that_wait_leave_the_cores_where_those_are_fewer_than_four_a_server(
+    zoo: Any, cores: int, few: bool
+) -> None:
+    for server in plan(zoo, replace(TWO_GPUS, cores=cores)).servers:
+        assert ("--sleep-on-idle" in server.command) is few
+        assert server.env.get("PSSERVE_FEW_CORES") == ("1" if few else None)
 
 
 def test_extra_environment_wins(zoo: Any) -> None:

@@ -63,10 +63,10 @@ def test_given_ports_are_for_the_launch(zoo: Any) -> None:
 
 def test_the_pool_is_the_fleets_smallest(zoo: Any) -> None:
     running = plan(
-        zoo, gpus(2), {"decode": {"kv_tokens": 20_000}, "module": {"code": {"kv_tokens": 8192}}}, modules=["code"]
+        zoo, gpus(2), {"decode": {"kv_tokens": 20_032}, "module": {"code": {"kv_tokens": 8192}}}, modules=["code"]
     )
     running_by_share = plan(zoo, gpus(2), {"module": {"code": {"kv_tokens": 8192}}}, modules=["code"])
-    assert plan_module(zoo, running, "math").servers[0].memory.kv_tokens == 20_000
+    assert plan_module(zoo, running, "math").servers[0].memory.kv_tokens == 20_032
     assert plan_module(zoo, running_by_share, "math").servers[0].memory.kv_tokens == 8192
 
 

@@ -31,8 +31,8 @@ def test_rows_say_device_memory_and_ports(zoo: Any) -> None:
         "weights": "1.9 MiB",
         "KV": "32.0 MiB",
         "KV tokens": "65536",
-        "CUDA": "2.5 GiB",
-        "of GPU": "3%",
+        "CUDA": "1.7 GiB",
+        "of GPU": "2%",
     }
     assert (router["server"], router["port"]) == ("router", str(made.router.port))
 
@@ -65,6 +65,6 @@ def test_values_of_secret_variables_are_masked(zoo: Any) -> None:
 
 
 def test_idle_gpus_are_noticed(zoo: Any) -> None:
-    assert idle_gpus(plan(zoo, gpus(5))) == [3, 4]
+    assert idle_gpus(plan(zoo, gpus(5), prefill__replicas=1)) == [3, 4]
     assert idle_gpus(plan(zoo, gpus(2))) == []
     assert idle_gpus(plan(zoo, gpus(2), device="cpu")) == []

@@ -1,0 +1,97 @@
+"""What a server takes on a GPU beside weights and KV cache: CUDA's context, workspaces, activations, CUDA graphs.
+
+An estimate: no GPU has measured it yet. It follows SGLang's own reckoning (`ServerArgs._handle_gpu_memory_settings` and
+`reserve_for_graph_mb`), but for activations, which SGLang counts at 1.5 MiB a token whatever the model.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+MIB = 1024**2
+GIB = 1024**3
+
+CONTEXT_BYTES = 640 * MIB
+"""CUDA's context, cuBLAS, NIXL: about so much on a large card, less on a small one."""
+WORKSPACE_BYTES = 512 * MIB
+"""Of the attention kernels: 384 or 512 MiB with flashinfer, as SGLang sets it."""
+RANK_BYTES = 128 * MIB
+"""For talking to each other, on each of the GPUs of a server: so much for every one of them."""
+DECODE_GRAPH_BYTES = 2 * MIB
+"""CUDA graphs of a decode server, for each request of its largest batch."""
+PREFILL_GRAPH_BYTES = 8 * MIB
+"""CUDA graphs of a prefill server, for each size of a chunk that has one."""
+LOGIT_BYTES = 12
+"""float32 logits, probabilities, and a copy that is sorted, for each token of the vocabulary and request."""
+REQUESTS = 2_048
+"""Requests that SGLang keeps tables for where nobody says how many run at a time, unless pools are very large."""
+WIDTH_OF_ACTIVATIONS = 16
+"""Values that a layer holds at once for a token, in hidden sizes: the MLP's three widths of about 3.5, and more."""
+PARAMETERS_OF_LAYER = 12
+"""In squares of the hidden size: attention's 2 to 4, and the MLP's 8 to 11."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What SGLang chooses on a GPU with less memory than this."""
+
+    below_bytes: float
+    chunk: int
+    """Longest piece of a prompt computed in one step, in tokens."""
+    batch: int
+    """Largest batch of requests that has a CUDA graph; tp below 4."""
+    prefill_graphs: int
+    """Sizes of a chunk that have a CUDA graph."""
+
+
+_CARDS = (
+    Card(20 * GIB, chunk=2_048, batch=8, prefill_graphs=42),
+    Card(35 * GIB, chunk=2_048, batch=24, prefill_graphs=42),
+    Card(60 * GIB, chunk=4_096, batch=32, prefill_graphs=50),
+    Card(160 * GIB, chunk=8_192, batch=256, prefill_graphs=58),
+    Card(math.inf, chunk=16_384, batch=512, prefill_graphs=74),
+)
+
+
+def card(total_bytes: int) -> Card:
+    """SGLang's choices for a GPU of this memory."""
+    return next(card for card in _CARDS if total_bytes < card.below_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowance:
+    """What the servers of a fleet are counted with, beside weights and KV cache."""
+
+    card: Card
+    token_bytes: int
+    """Activations of one token."""
+    vocab_size: int
+    context_length: int
+    chunk: int | None
+    """None: SGLang's choice for the card."""
+    requests: int | None
+    """That run at a time. None: SGLang's choice."""
+
+    def bytes_on_gpu(self, role: Literal["prefill", "decode"], tp: int) -> int:
+        """Bytes that a server takes on each of its `tp` GPUs."""
+        tables = 4 * (self.requests or REQUESTS) * self.context_length
+        ranks = RANK_BYTES * tp if tp > 1 else 0
+        own = self._prefill() if role == "prefill" else self._decode(tp)
+        return CONTEXT_BYTES + WORKSPACE_BYTES + tables + ranks + own
+
+    def _prefill(self) -> int:
+        chunk = self.chunk or self.card.chunk
+        return chunk * self.token_bytes + PREFILL_GRAPH_BYTES * self.card.prefill_graphs
+
+    def _decode(self, tp: int) -> int:
+        graphed = self.card.batch if tp < 4 else max(80, 2 * self.card.batch)
+        batch = min(self.requests or graphed, graphed)
+        return batch * (DECODE_GRAPH_BYTES + self.token_bytes + LOGIT_BYTES * self.vocab_size)
+
+
+def activation_bytes(parameters: float, layers: int, dtype_bytes: int) -> int:
+    """Activations of one token, for a model of so many parameters in so many layers."""
+    hidden = math.sqrt(parameters / layers / PARAMETERS_OF_LAYER)
+    return int(WIDTH_OF_ACTIVATIONS * hidden * dtype_bytes)
