@@ -14,12 +14,14 @@ from psserve.errors import UsageError
 _DECODE_RADIX_CACHE = "--disaggregation-decode-enable-radix-cache"
 
 _CONFIG = {"--config": "psserve cannot see what the file asks for: give its keys as arguments"}
+_ADAPTERS = "adapters would make KV that is not the base's: psserve add-model merges one into a module"
+_EITHER = _CONFIG | {"--enable-lora": _ADAPTERS, "--lora-paths": _ADAPTERS}
 _REFUSED = {
-    Role.PREFILL: _CONFIG
+    Role.PREFILL: _EITHER
     | {
         "--speculative-algorithm": "a prefill server only ever runs the base",
     },
-    Role.DECODE: _CONFIG
+    Role.DECODE: _EITHER
     | {
         "--speculative-algorithm": "a draft model would start from the base's state, which is not the module's",
         "--disaggregation-decode-enable-offload-kvcache": "it would keep KV that the module wrote",

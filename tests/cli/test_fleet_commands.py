@@ -240,3 +240,23 @@ def test_a_cpu_build_of_torch_beside_a_gpu_is_refused(zoo: Path, monkeypatch: py
     assert result.exit_code == 1
     assert "torch 2.13.0+cpu is a build for CPU" in result.stderr
     assert "make setup DEVICE=gpu" in result.stderr
+
+
+def test_dry_run_says_that_it_cuts_the_context(zoo: Path) -> None:
+    result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0", "--kv-tokens", "1024")
+    assert "the context is cut to 880 tokens, of the base's 4096" in result.stderr
+    assert "cut" not in psserve("launch", "--dry-run", "--device", "cpu", "--port", "0").stderr
+
+
+@pytest.mark.parametrize("argument", ["--enable-lora", "--speculative-algorithm", "--config", "--kv-cache-dtype"])
+def test_dry_run_refuses_what_every_worker_would(zoo: Path, argument: str) -> None:
+    result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0", "--", argument, "x")
+    assert result.exit_code == 2
+    assert argument in result.stderr
+
+
+def test_dry_run_refuses_what_a_decode_server_would(zoo: Path) -> None:
+    (zoo / "fleet.toml").write_text('[decode]\nargs = ["--enable-hierarchical-cache"]\n')
+    result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0")
+    assert result.exit_code == 2
+    assert "it would keep KV that the module wrote" in result.stderr

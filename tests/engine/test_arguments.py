@@ -39,6 +39,13 @@ def test_options_that_would_break_the_rule_are_refused_with_the_reason(option: s
         check([RADIX, option, "X"], Role.DECODE)
 
 
+@pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
+@pytest.mark.parametrize("option", ["--enable-lora", "--lora-paths"])
+def test_adapters_are_refused_on_either_server(role: Role, option: str) -> None:
+    with pytest.raises(UsageError, match=f"{option} cannot be used on a {role.value} server of psserve: "):
+        check([RADIX, option, "X"], role)
+
+
 def test_the_base_may_have_a_hierarchical_cache() -> None:
     check(["--enable-hierarchical-cache"], Role.PREFILL)
 

@@ -20,6 +20,7 @@ from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, P
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
+KvDtypeChoice = Literal["auto", "fp8_e4m3", "fp8_e5m2"]
 
 
 class RouterOptions(RouterSettings):
@@ -61,6 +62,8 @@ class FleetOptions(SettingsTable):
     """Where servers run; auto: on the GPUs if there are any."""
     dtype: DtypeChoice = "auto"
     """Numbers that models compute with; auto: float32 on CPU, bfloat16 on GPU."""
+    kv_cache_dtype: KvDtypeChoice = "auto"
+    """Numbers that the KV cache holds; auto: those of dtype. fp8 halves it, and needs GPUs."""
     transfer: TransferChoice = "auto"
     """What moves KV between servers; auto: nixl."""
     page_size: Count | None = None

@@ -136,7 +136,7 @@ RESERVED_ARGUMENTS = {
     **dict.fromkeys(("--pp-size", "--pipeline-parallel-size", "--dp-size", "--data-parallel-size"), _ONE_NODE),
     **dict.fromkeys(("--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr", "--use-ray"), _ONE_NODE),
     **dict.fromkeys(("--max-total-tokens", "--mem-fraction-static"), _MEMORY),
-    **dict.fromkeys(("--page-size", "--context-length", "--dtype"), _EQUAL),
+    **dict.fromkeys(("--page-size", "--context-length", "--dtype", "--kv-cache-dtype"), _EQUAL),
     **dict.fromkeys(("--model-path", "--served-model-name", "--tokenizer-path", "--revision"), _MODEL),
     "--load-format": "psserve reads safetensors and nothing else: remove it",
     "--trust-remote-code": "psserve never runs a checkpoint's code: remove it",

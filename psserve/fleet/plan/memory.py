@@ -12,7 +12,8 @@ from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.sglang_args import EngineSettings
 from psserve.zoo import Base
 
-KV_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+KV_DTYPE_BYTES = DTYPE_BYTES | {"fp8_e4m3": 1, "fp8_e5m2": 1}
 GPU_UNPLANNED = 0.1
 """Part of a GPU's whole memory that no server is planned into: activations, fragmentation, other programs."""
 SMALLEST_POOL = 1_024
@@ -66,9 +67,10 @@ class Budget:
     @classmethod
     def of(cls, base: Base, settings: EngineSettings, machine: Machine) -> Budget:
         """Count servers of `base` and its modules with these settings, on the machine's smallest GPU."""
-        size = KV_DTYPE_BYTES[settings.dtype]
-        weight_bytes = int(base.weight_bytes * size / KV_DTYPE_BYTES.get(base.dtype, 2))
-        shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, settings.dtype)
+        size = DTYPE_BYTES[settings.dtype]
+        weight_bytes = int(base.weight_bytes * size / DTYPE_BYTES.get(base.dtype, 2))
+        kv_dtype = settings.dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
+        shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, kv_dtype)
         allowance = Allowance(
             card=card(min((gpu.total_bytes for gpu in machine.gpus), default=0)),
             token_bytes=activation_bytes(weight_bytes / size, base.num_layers, size),

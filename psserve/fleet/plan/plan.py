@@ -18,7 +18,7 @@ from psserve.fleet.plan.planned import PlannedServer, chosen_modules, planned_de
 from psserve.fleet.plan.ports import ServerPorts, fleet_ports
 from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.router_config import router_config
-from psserve.fleet.plan.settings import check_devices, engine_settings, with_cores, within_pool
+from psserve.fleet.plan.settings import check_devices, check_equal_tp, engine_settings, with_cores, within_pool
 from psserve.fleet.plan.sglang_args import (
     LOOPBACK,
     EngineSettings,
@@ -58,6 +58,7 @@ def make_plan(
     planned = prefill + decode
     settings = with_cores(settings, machine, len(planned))
     check_devices(zoo.base, settings, planned)
+    check_equal_tp(planned, options.prefill.tp)
     placed, memory = _fit(zoo.base, machine, settings, prefill, decode, spare)
     smallest = min(one.kv_tokens for one in memory)
     settings = within_pool(settings, smallest, explicit=options.context_length is not None)

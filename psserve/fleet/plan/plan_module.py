@@ -15,7 +15,7 @@ from psserve.fleet.plan.plan import make_server
 from psserve.fleet.plan.planned import PlannedServer, planned_decode
 from psserve.fleet.plan.ports import more_ports
 from psserve.fleet.plan.router_config import module_config, worker_config
-from psserve.fleet.plan.settings import check_devices, within_pool
+from psserve.fleet.plan.settings import check_devices, check_equal_tp, within_pool
 from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint, ServerSpec
 from psserve.zoo import Zoo
 
@@ -35,6 +35,7 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     planned = planned_decode(module.name, module.aliases, checkpoint, plan.basis.options, version)
     planned = [_sized(server, plan) for server in planned]
     check_devices(zoo.base, plan.basis.settings, planned)
+    check_equal_tp(planned, plan.basis.options.prefill.tp)
     placed, memory = _fit(zoo, plan, planned)
     within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
     servers = tuple(

@@ -30,7 +30,7 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
     """The settings of a fleet with every `auto` resolved.
 
     Raises:
-        PlanError: there is no such device, or the context is longer than the base's.
+        PlanError: there is no such device, it has no such KV cache, or the context is longer than the base's.
     """
     device = choose(machine, options.device)
     cpu = device == "cpu"
@@ -39,9 +39,14 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
         raise PlanError(
             f"{options.said('context_length', context)}: the base {base.name} goes to {base.context_length}"
         )
+    if cpu and options.kv_cache_dtype != "auto":
+        raise PlanError(
+            f"{options.said('kv_cache_dtype', options.kv_cache_dtype)}: fp8 needs GPUs, this fleet runs on CPU"
+        )
     return EngineSettings(
         device=device,
         dtype=("float32" if cpu else "bfloat16") if options.dtype == "auto" else options.dtype,
+        kv_cache_dtype=options.kv_cache_dtype,
         transfer="nixl" if options.transfer == "auto" else options.transfer,
         page_size=options.page_size or (CPU_PAGE if cpu else GPU_PAGE),
         context_length=context,
@@ -101,6 +106,21 @@ def check_devices(base: Base, settings: EngineSettings, servers: Iterable[Planne
                     raise PlanError(f"{server.table}.{key} needs GPUs, and this fleet runs on CPU: remove it")
         elif tp > 1:
             _check_heads(base, server.table, tp)
+
+
+def check_equal_tp(servers: Iterable[PlannedServer], prefill_tp: int) -> None:
+    """Check that KV is cut alike on both sides.
+
+    Raises:
+        PlanError: a server is split over another number of GPUs than the prefill servers.
+    """
+    for server in servers:
+        if server.options.tp != prefill_tp:
+            raise PlanError(
+                f"{server.table}.tp = {server.options.tp}, and prefill servers have tp = {prefill_tp}: their KV caches"
+                " would be cut into different heads, and sent in a piece for every token, layer and head; give prefill"
+                " and decode the same tp"
+            )
 
 
 def _check_heads(base: Base, table: str, tp: int) -> None:

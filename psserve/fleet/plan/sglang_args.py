@@ -52,6 +52,8 @@ class EngineSettings:
 
     device: Literal["cpu", "cuda"]
     dtype: str
+    kv_cache_dtype: str = "auto"
+    """`auto`: that of the model."""
     transfer: str
     page_size: int
     context_length: int
@@ -88,6 +90,7 @@ def server_args(
         *("--model-path", str(checkpoint), "--served-model-name", served_name, "--load-format", "safetensors"),
         *("--host", LOOPBACK, "--port", str(port), "--nccl-port", str(dist_port)),
         *("--device", settings.device, "--dtype", settings.dtype),
+        *_optional("--kv-cache-dtype", None if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype),
         *("--context-length", str(settings.context_length), "--page-size", str(settings.page_size)),
         *("--max-total-tokens", str(kv_tokens), *_device_args(settings, gpus)),
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),

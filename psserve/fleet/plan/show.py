@@ -65,6 +65,18 @@ def idle_gpus(plan: FleetPlan) -> list[int]:
     return [gpu.index for gpu in plan.basis.machine.gpus if used and gpu.index not in used]
 
 
+def context_note(plan: FleetPlan, of_base: int) -> str | None:
+    """What to say where nobody asked for a context shorter than the base's, and the plan has one."""
+    context = plan.basis.settings.context_length
+    if plan.basis.options.context_length is not None or context >= of_base:
+        return None
+    smallest = min(plan.servers, key=lambda server: server.memory.kv_tokens)
+    return (
+        f"the context is cut to {context} tokens, of the base's {of_base}: {smallest.name} has a KV pool of"
+        f" {smallest.memory.kv_tokens} tokens (--kv-tokens, fewer --modules or more GPUs make it larger)"
+    )
+
+
 def _row(plan: FleetPlan, server: ServerSpec) -> tuple[str, ...]:
     memory, share = server.memory, gpu_share(plan, server)
     return (

@@ -24,6 +24,7 @@ from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, P
         ["--config", "x.yaml"],
         ["--tp", "2"],
         ["--trust-remote-code"],
+        ["--kv-cache-dtype=fp8_e5m2"],
         ["--"],
     ],
 )
@@ -38,7 +39,6 @@ def test_what_would_undo_the_plan_is_refused(arguments: list[str]) -> None:
         ["--schedule-policy", "lpm"],
         ["--attention-backend", "flashinfer", "--disable-overlap-schedule"],
         ["--num-reserved-decode-tokens", "16"],
-        ["--kv-cache-dtype=fp8_e5m2"],
         ["--max-queued-requests", "5"],
     ],
 )
@@ -63,6 +63,12 @@ def test_what_no_decode_server_may_keep_is_refused_by_any_name(argument: str) ->
     for options in (DecodeOptions, ModuleOptions):
         with pytest.raises(ValidationError, match=r"SGLang's --.* cannot be used on a decode server of psserve: "):
             options(args=(argument,))
+
+
+@pytest.mark.parametrize("options", [PrefillOptions, DecodeOptions, ModuleOptions])
+def test_no_server_takes_adapters(options: type[PrefillOptions | DecodeOptions | ModuleOptions]) -> None:
+    with pytest.raises(ValidationError, match="psserve add-model merges one"):
+        options(args=("--enable-lora",))
 
 
 def test_a_prefill_server_may_have_a_hierarchical_cache_and_no_draft() -> None:

@@ -16,7 +16,7 @@ from psserve.fleet import FleetPlan
 from psserve.fleet.plan.memory import usable_bytes
 from psserve.fleet.plan.nvidia import Gpu
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
-from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, gpus, plan
+from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, gpus, plan, value_of
 
 WEIGHTS = 2_000_000
 """Of the fake base as served: 4 MB of float32 in bfloat16."""
@@ -40,6 +40,22 @@ def test_tokens_that_are_asked_for_are_given_and_the_rest_shared(zoo: Any) -> No
     overheads = sum(server.memory.overhead_bytes for server in made.servers)
     share = (72 * GIB - 3 * WEIGHTS - overheads - 65536 * TOKEN_BYTES) // 2 // TOKEN_BYTES
     assert tokens(made) == {"prefill-0": 65536, "decode-code-0": share // 64 * 64, "decode-math-0": share // 64 * 64}
+
+
+@pytest.mark.parametrize("dtype", ["fp8_e4m3", "fp8_e5m2"])
+def test_a_kv_cache_of_bytes_holds_twice_the_tokens(zoo: Any, dtype: str) -> None:
+    halves, bytes_ = plan(zoo, gpus(2)), plan(zoo, gpus(2), {"kv_cache_dtype": dtype})
+    for half, byte in zip(halves.servers, bytes_.servers, strict=True):
+        assert byte.memory.kv_token_bytes * 2 == half.memory.kv_token_bytes == TOKEN_BYTES
+        assert byte.memory.weight_bytes == half.memory.weight_bytes
+        assert abs(byte.memory.kv_tokens - 2 * half.memory.kv_tokens) <= 64
+        assert value_of(byte.command, "--kv-cache-dtype") == dtype
+        assert "--kv-cache-dtype" not in half.command
+
+
+def test_there_is_no_kv_cache_of_bytes_on_cpu(zoo: Any) -> None:
+    with pytest.raises(PlanError, match="kv-cache-dtype fp8_e4m3: fp8 needs GPUs"):
+        plan(zoo, kv_cache_dtype="fp8_e4m3")
 
 
 def test_a_memory_fraction_is_of_the_whole_gpu_for_all_a_server_holds(zoo: Any) -> None:

@@ -46,10 +46,9 @@ def devices(made: FleetPlan) -> dict[str, str]:
         (4, {"module": {"b": {"gpus": [1]}}}, "0 2 1 3"),
         (4, {"module": {"sea": {"gpus": [0, 2], "replicas": 3}}}, "1 3 2 0 2 0"),
         (8, {"decode": {"tp": 2}, "prefill": {"tp": 2}}, "0,1 2,3 4,5 6,7"),
-        (8, {"prefill": {"tp": 2}}, "0,1 2,3 4 5 6"),
+        (8, {"prefill": {"tp": 2}, "decode": {"tp": 2}, "module": {"a": {"replicas": 2}}}, "0,1 2,3 4,5 6,7 2,3"),
         (4, {"prefill": {"tp": 2}, "decode": {"tp": 2}}, "0,1 2,3 2,3 2,3"),
         (2, {"prefill": {"tp": 2}, "decode": {"tp": 2}}, "0,1 0,1 0,1 0,1"),
-        (2, {"prefill": {"tp": 2}}, "0,1 0 1 0"),
     ],
 )
 def test_servers_are_placed(zoo: Any, count: int, document: dict[str, Any], expected: str) -> None:
@@ -92,8 +91,23 @@ def test_a_server_split_over_gpus_is_one_command(zoo: Any) -> None:
         (gpus(2), {"module": {"sea": {"gpus": [7]}}}, r"module.sea.gpus = \[7\]: there is no GPU 7"),
         (CPU, {"prefill": {"gpus": [0]}}, r"prefill.gpus needs GPUs, and this fleet runs on CPU: remove it"),
         (CPU, {"decode": {"tp": 2}}, r"decode.tp needs GPUs"),
-        (gpus(1), {"decode": {"tp": 2}}, r"decode.tp = 2: decode-a-0 would need 2 neighbouring GPUs, and there are 0"),
+        (
+            gpus(1),
+            {"prefill": {"tp": 2}, "decode": {"tp": 2}},
+            r"prefill.tp = 2: prefill-0 would need 2 neighbouring GPUs, and there are 0",
+        ),
         (gpus(8), {"decode": {"tp": 4}}, r"decode.tp = 4: the base qwen3-tiny has 2 key-value heads, and 2 / 4 is not"),
+        (
+            gpus(8),
+            {"decode": {"tp": 2}},
+            r"decode.tp = 2, and prefill servers have tp = 1: their KV caches would be cut",
+        ),
+        (gpus(8), {"prefill": {"tp": 2}}, r"decode.tp = 1, and prefill servers have tp = 2"),
+        (
+            gpus(8),
+            {"prefill": {"tp": 2}, "decode": {"tp": 2}, "module": {"sea": {"tp": 1}}},
+            r"module.sea.tp = 1, and prefill servers have tp = 2",
+        ),
         (gpus(8), {"prefill": {"tp": 3}}, r"prefill.tp = 3: .* has 2 key-value heads"),
     ],
 )

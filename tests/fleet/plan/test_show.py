@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from psserve.fleet.plan.show import PLAN_COLUMNS, idle_gpus, plan_commands, plan_json, plan_rows
+from psserve.fleet.plan.show import PLAN_COLUMNS, context_note, idle_gpus, plan_commands, plan_json, plan_rows
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import SHELL, gpus, plan
 
@@ -62,6 +62,16 @@ def test_values_of_secret_variables_are_masked(zoo: Any) -> None:
         assert "hush" not in text
         assert "***" in text
     assert "TOKENIZERS_PARALLELISM=true" in plan_commands(made, {})
+
+
+def test_a_context_that_is_cut_is_said(zoo: Any) -> None:
+    cut = context_note(plan(zoo, kv_tokens=1024), 4096)
+    assert cut is not None
+    assert cut.startswith(
+        "the context is cut to 880 tokens, of the base's 4096: prefill-0 has a KV pool of 1024 tokens"
+    )
+    assert context_note(plan(zoo, kv_tokens=1024, context_length=512), 4096) is None
+    assert context_note(plan(zoo), 4096) is None
 
 
 def test_idle_gpus_are_noticed(zoo: Any) -> None:
