@@ -14,8 +14,9 @@ from psserve.fleet.plan.nvidia import Gpu
 GIB = 1024**3
 TOKEN_BYTES = 2 * 4 * 2 * 16 * 2
 """Of the fake zoo's base in bfloat16."""
+HOPPER = (9, 0)
 CPU = Machine(2, 24 * GIB, 20 * GIB, ())
-TWO_GPUS = replace(CPU, gpus=(Gpu(0, "H100", 80 * GIB, 80 * GIB), Gpu(1, "H100", 80 * GIB, 40 * GIB)))
+TWO_GPUS = replace(CPU, gpus=(Gpu(0, "H100", 80 * GIB, 80 * GIB, HOPPER), Gpu(1, "H100", 80 * GIB, 40 * GIB, HOPPER)))
 SHELL = {
     "PATH": "/bin",
     "OPENAI_API_KEY": "secret",
@@ -27,7 +28,7 @@ SHELL = {
 
 def gpus(count: int, gib: int = 80) -> Machine:
     """A machine of equal, empty GPUs."""
-    return replace(CPU, gpus=tuple(Gpu(i, "H100", gib * GIB, gib * GIB) for i in range(count)))
+    return replace(CPU, gpus=tuple(Gpu(i, "H100", gib * GIB, gib * GIB, HOPPER) for i in range(count)))
 
 
 def plan(

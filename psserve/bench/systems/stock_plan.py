@@ -19,6 +19,7 @@ from psserve.bench.systems.system import SystemSpec
 from psserve.engine.settings import ROLE, Role
 from psserve.errors import PlanError
 from psserve.fleet.plan import layout
+from psserve.fleet.plan.attention import attention_backend
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.settings import engine_settings, with_cores, within_pool
@@ -67,7 +68,7 @@ class StockPlanner:
         Raises PlanError: there is no such device, or the context does not fit.
         """
         self._spec, self._folder, self._tmp = spec, folder, tmp
-        self._machine = machine
+        self._machine, self._head_dim = machine, base.head_dim
         settings = engine_settings(base, spec.fleet_options(), machine)
         settings = with_cores(settings, machine, 1 + len(spec.modules))  # as psserve's own fleet of these modules
         self.settings: EngineSettings = within_pool(settings, pool_tokens, explicit=spec.context_length is not None)
@@ -90,6 +91,7 @@ class StockPlanner:
         `extra` are SGLang's own arguments, which win over all others.
         """
         http, dist, bootstrap = self.free_ports(3)
+        gpus = self._gpus()
         args = server_args(
             self.settings,
             role=kind,
@@ -98,10 +100,11 @@ class StockPlanner:
             port=http,
             dist_port=dist,
             bootstrap_port=bootstrap if kind == "prefill" else None,
-            gpus=self._gpus(),
+            gpus=gpus,
             kv_tokens=kv_tokens // self._spec.page_size * self._spec.page_size,
             kv_events=None,
             extra=(*self._spec.export_args(), *extra),
+            attention=self._attention(gpus),
         )
         server = StockServer(
             name=name,
@@ -125,6 +128,10 @@ class StockPlanner:
         if self.settings.device == "cpu":
             return ()
         return (self._machine.gpus[len(self.servers) % len(self._machine.gpus)].index,)
+
+    def _attention(self, gpus: tuple[int, ...]) -> str | None:
+        capability = next((gpu.capability for gpu in self._machine.gpus if gpu.index in gpus), None)
+        return attention_backend(self._head_dim, self.settings.dtype, capability)
 
     def _env(self, name: str, sharers: int) -> dict[str, str]:
         ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, self._machine, sharers)

@@ -61,7 +61,7 @@ class FleetOptions(SettingsTable):
     device: DeviceChoice = "auto"
     """Where servers run; auto: on the GPUs if there are any."""
     dtype: DtypeChoice = "auto"
-    """Numbers that models compute with; auto: float32 on CPU, bfloat16 on GPU."""
+    """Numbers that models compute with; auto: float32 on CPU, bfloat16 on GPU (float16 on those before Ampere)."""
     kv_cache_dtype: KvDtypeChoice = "auto"
     """Numbers that the KV cache holds; auto: those of dtype. fp8 halves it, and needs GPUs."""
     transfer: TransferChoice = "auto"

@@ -10,6 +10,7 @@ from pathlib import Path
 from psserve.fleet.options.key_file import NO_KEYS, ClientKeys
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan import layout
+from psserve.fleet.plan.attention import attention_backend
 from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
@@ -108,6 +109,7 @@ def make_server(
         kv_tokens=memory.kv_tokens,
         kv_events=kv_events,
         extra=server.options.args,
+        attention=_attention(zoo.base, basis, gpus),
     )
     return ServerSpec(
         name=server.name,
@@ -132,6 +134,12 @@ def make_server(
         rendezvous=rendezvous,
         kv_events=kv_events,
     )
+
+
+def _attention(base: Base, basis: PlanBasis, gpus: tuple[int, ...]) -> str | None:
+    capabilities = [basis.machine.gpus[i].capability for i in gpus]
+    found = {attention_backend(base.head_dim, basis.settings.dtype, capability) for capability in capabilities}
+    return next(filter(None, found), None)
 
 
 def _all_decode(base: Base, modules: Sequence[Module], options: FleetOptions, run: Path) -> list[PlannedServer]:

@@ -19,6 +19,8 @@ CPU_RUNNING = 32
 CPU_PAGE = 16
 GPU_PAGE = 64
 """Transfers between GPUs are bound by the number of their pieces, which are pages."""
+AMPERE = (8, 0)
+"""The first architecture that computes in bfloat16."""
 CORES_A_SERVER = 4
 """Scheduler, tokenizer, detokenizer, and what moves KV: with fewer, one that spins takes the core of another."""
 CPU_WAITING_S = 60
@@ -45,7 +47,7 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
         )
     return EngineSettings(
         device=device,
-        dtype=("float32" if cpu else "bfloat16") if options.dtype == "auto" else options.dtype,
+        dtype=_dtype(machine, cpu) if options.dtype == "auto" else options.dtype,
         kv_cache_dtype=options.kv_cache_dtype,
         transfer="nixl" if options.transfer == "auto" else options.transfer,
         page_size=options.page_size or (CPU_PAGE if cpu else GPU_PAGE),
@@ -60,6 +62,13 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
 def with_cores(settings: EngineSettings, machine: Machine, servers: int) -> EngineSettings:
     """The settings of so many servers that share the machine's cores."""
     return replace(settings, few_cores=settings.device == "cuda" and machine.cores < CORES_A_SERVER * servers)
+
+
+def _dtype(machine: Machine, cpu: bool) -> str:
+    if cpu:
+        return "float32"
+    has_bfloat16 = all(gpu.capability is None or gpu.capability >= AMPERE for gpu in machine.gpus)
+    return "bfloat16" if has_bfloat16 else "float16"
 
 
 def _gpu_waiting_s(options: FleetOptions) -> int:

@@ -80,8 +80,11 @@ def server_args(
     kv_tokens: int,
     kv_events: KvEventsConfig | None,
     extra: tuple[str, ...],
+    attention: str | None = None,
 ) -> tuple[str, ...]:
     """SGLang's arguments for one server. `gpus` counts visible GPUs and is empty on CPU; `extra` comes last.
+
+    `attention`: the kernels on GPUs; None: SGLang's choice.
 
     A `whole` server both reads prompts and answers; no fleet has one, benchmarks compare with them.
     """
@@ -93,6 +96,7 @@ def server_args(
         *_optional("--kv-cache-dtype", None if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype),
         *("--context-length", str(settings.context_length), "--page-size", str(settings.page_size)),
         *("--max-total-tokens", str(kv_tokens), *_device_args(settings, gpus)),
+        *_optional("--attention-backend", attention if gpus else None),
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
         *_optional("--max-running-requests", settings.max_running_requests),
         *pairing,
