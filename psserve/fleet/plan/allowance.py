@@ -13,8 +13,6 @@ from typing import Literal
 MIB = 1024**2
 GIB = 1024**3
 
-CONTEXT_BYTES = 640 * MIB
-"""CUDA's context, cuBLAS, NIXL: about so much on a large card, less on a small one."""
 WORKSPACE_BYTES = 512 * MIB
 """Of the attention kernels: 384 or 512 MiB with flashinfer, as SGLang sets it."""
 RANK_BYTES = 128 * MIB
@@ -35,7 +33,7 @@ PARAMETERS_OF_LAYER = 12
 
 @dataclass(frozen=True)
 class Card:
-    """What SGLang chooses on a GPU with less memory than this."""
+    """What SGLang chooses, and what CUDA takes, on a GPU with less memory than this."""
 
     below_bytes: float
     chunk: int
@@ -44,14 +42,19 @@ class Card:
     """Largest batch of requests that has a CUDA graph; tp below 4."""
     prefill_graphs: int
     """Sizes of a chunk that have a CUDA graph."""
+    context_bytes: int
+    """CUDA's context, cuBLAS, NIXL: the more multiprocessors, the more. psserve's guess."""
+    requests: int | None
+    """Requests that a server may run at a time, where nobody says: psserve's choice, as SGLang's tables would be
+    as large as on a large card. None: SGLang's choice."""
 
 
 _CARDS = (
-    Card(20 * GIB, chunk=2_048, batch=8, prefill_graphs=42),
-    Card(35 * GIB, chunk=2_048, batch=24, prefill_graphs=42),
-    Card(60 * GIB, chunk=4_096, batch=32, prefill_graphs=50),
-    Card(160 * GIB, chunk=8_192, batch=256, prefill_graphs=58),
-    Card(math.inf, chunk=16_384, batch=512, prefill_graphs=74),
+    Card(20 * GIB, chunk=2_048, batch=8, prefill_graphs=42, context_bytes=384 * MIB, requests=256),
+    Card(35 * GIB, chunk=2_048, batch=24, prefill_graphs=42, context_bytes=448 * MIB, requests=256),
+    Card(60 * GIB, chunk=4_096, batch=32, prefill_graphs=50, context_bytes=512 * MIB, requests=512),
+    Card(160 * GIB, chunk=8_192, batch=256, prefill_graphs=58, context_bytes=640 * MIB, requests=None),
+    Card(math.inf, chunk=16_384, batch=512, prefill_graphs=74, context_bytes=768 * MIB, requests=None),
 )
 
 
@@ -79,7 +82,7 @@ class Allowance:
         tables = 4 * (self.requests or REQUESTS) * self.context_length
         ranks = RANK_BYTES * tp if tp > 1 else 0
         own = self._prefill() if role == "prefill" else self._decode(tp)
-        return CONTEXT_BYTES + WORKSPACE_BYTES + tables + ranks + own
+        return self.card.context_bytes + WORKSPACE_BYTES + tables + ranks + own
 
     def _prefill(self) -> int:
         chunk = self.chunk or self.card.chunk

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from psserve.errors import PlanError
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.allowance import card
 from psserve.fleet.plan.devices import Machine, choose
 from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.sglang_args import MOST_RESERVED, RESERVED_PART, EngineSettings, reserved_tokens
@@ -45,6 +46,7 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
         raise PlanError(
             f"{options.said('kv_cache_dtype', options.kv_cache_dtype)}: fp8 needs GPUs, this fleet runs on CPU"
         )
+    running = CPU_RUNNING if cpu else card(min(gpu.total_bytes for gpu in machine.gpus)).requests
     return EngineSettings(
         device=device,
         dtype=_dtype(machine, cpu) if options.dtype == "auto" else options.dtype,
@@ -53,7 +55,7 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
         page_size=options.page_size or (CPU_PAGE if cpu else GPU_PAGE),
         context_length=context,
         chunked_prefill_size=options.chunked_prefill_size or (CPU_CHUNK if cpu else None),
-        max_running_requests=options.max_running_requests or (CPU_RUNNING if cpu else None),
+        max_running_requests=options.max_running_requests or running,
         waiting_timeout_s=CPU_WAITING_S if cpu else _gpu_waiting_s(options),
         rdma=machine.rdma and not cpu,
     )

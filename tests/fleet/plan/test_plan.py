@@ -110,7 +110,7 @@ def test_pools_are_whole_pages(zoo: Any) -> None:
 
 def test_fleet_that_does_not_fit_a_gpu_is_refused_with_the_sum(zoo: Any) -> None:
     small = replace(CPU, gpus=(Gpu(0, "T4", 16 * GIB, 4 * GIB),))
-    with pytest.raises(PlanError, match=r"GPU 0 \(T4\) has 2\.4 GiB .* need 3\.8 GiB: prefill-0 1\.9 MiB weights \+ "):
+    with pytest.raises(PlanError, match=r"GPU 0 \(T4\) has 2\.4 GiB .* need 3\.0 GiB: prefill-0 1\.9 MiB weights \+ "):
         plan(zoo, small)
 
 
