@@ -6,8 +6,10 @@ PY := .venv/bin/python
 # A file of tests stays in one process. They wait as much as they compute: three processes keep two cores busy.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export DEVICE PYTHON
+# Whose kernels `make gpu-compile` compiles: A100, L4 and RTX 40, H100 and H200.
+ARCH := 8.0 8.9 9.0
 
-.PHONY: help setup run test test-fast check lint type fmt bench bench-smoke demo-zoo accuracy docs lock clean
+.PHONY: help setup run test test-fast check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +46,10 @@ bench: setup ## psserve beside its alternatives on two cores, half an hour (docs
 
 bench-smoke: setup ## time a small fleet on this machine, some minutes
 	$(PY) scripts/bench_smoke.py
+
+gpu-compile: DEVICE := gpu
+gpu-compile: setup ## compile the kernels of GPU servers ahead, without a GPU (ARCH="8.0 8.9 9.0")
+	$(PY) scripts/gpu_compile.py $(ARCH)
 
 demo-zoo: setup ## train the demo zoo from its seeds into build/demo-zoo/zoo
 	$(PY) scripts/demo_zoo.py build/demo-zoo/zoo --work build/demo-zoo

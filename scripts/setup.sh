@@ -47,6 +47,14 @@ usable() {
         head -n 1 .venv/bin/pip | grep -qF "$PWD/.venv/bin/"
 }
 
+# Servers on GPUs compile kernels when they start. Said here, and not after half an hour of installing.
+require_compiler() { # $1 = Python
+    command -v "${CXX:-c++}" >/dev/null && command -v cc >/dev/null ||
+        die "a GPU needs a C++ compiler, for the kernels that SGLang builds: apt-get install g++"
+    "$1" -c 'import pathlib, sysconfig as s, sys; sys.exit(not pathlib.Path(s.get_path("include"), "Python.h").is_file())' ||
+        die "a GPU needs Python's headers, for the kernels that SGLang builds: apt-get install python3-dev"
+}
+
 pip_install() { .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check "$@"; }
 
 install_packages() { # $1 = cpu or gpu
@@ -61,6 +69,9 @@ install_packages() { # $1 = cpu or gpu
     say "SGLang 0.5.17 beside it, for tests ..."
     rm -rf .venv/sglang-0.5.17
     pip_install --no-deps --require-hashes --target .venv/sglang-0.5.17 -r requirements/sglang-0.5.17.txt
+    if [ "$1" = gpu ]; then
+        .venv/bin/python -m psserve.engine.cuda.toolkit
+    fi
     say "byte-compiling, so that servers start faster ..."
     # Packages ship a few files that are templates and not Python: those fail, and nobody imports them.
     .venv/bin/python -m compileall -q -q -j 0 .venv/lib .venv/sglang-0.5.17 >/dev/null || true
@@ -74,6 +85,9 @@ if [ -x .venv/bin/python ] && [ "$(cat .venv/installed 2>/dev/null)" = "$key" ];
 fi
 
 python=$(pick_python)
+if [ "$device" = gpu ]; then
+    require_compiler "$python"
+fi
 if [ -e .venv ] && ! usable; then
     say "removing .venv: it is broken or was left half-made"
     rm -rf .venv

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -55,6 +56,15 @@ def test_no_python_at_all_is_said(folder: Path, tmp_path_factory: pytest.TempPat
     assert "no Python 3.11 or 3.12 with venv found" in done.stderr
 
 
+def test_a_gpu_set_up_without_a_compiler_is_refused_before_anything_is_made(folder: Path) -> None:
+    done = set_up(folder, DEVICE="gpu", CXX="no-such-compiler")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "setup: error: a GPU needs a C++ compiler, for the kernels that SGLang builds: apt-get install g++\n",
+    )
+    assert not (folder / ".venv").exists()
+
+
 def test_an_interrupted_set_up_is_thrown_away(folder: Path) -> None:
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "installing").touch()
@@ -74,6 +84,14 @@ def test_locks_pin_and_hash_everything_and_name_no_host(name: str) -> None:
     assert packages
     assert [line for line in packages if "==" not in line or "--hash=sha256:" not in line] == []
     assert "://" not in text
+
+
+def test_the_gpu_set_has_one_cuda_toolkit() -> None:
+    """flashinfer refuses a compiler and headers of different releases."""
+    text = (ROOT / "requirements" / "gpu.txt").read_text()
+    releases = dict(re.findall(r"^(cuda-toolkit|nvidia-[a-z-]+)==(\d+\.\d+)", text, re.MULTILINE))
+    parts = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl", "nvidia-cuda-runtime")
+    assert {releases[part] for part in parts} == {releases["cuda-toolkit"]}
 
 
 def test_the_cpu_set_has_the_gpu_sets_versions() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from psserve.contracts.router_config import KvEventsConfig
+from psserve.engine.cuda.toolkit import compiler_env
 from psserve.engine.settings import FEW_CORES
 
 LOOPBACK = "127.0.0.1"
@@ -124,7 +125,7 @@ def server_env(
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [env.get("PATH")])])
     # A file in place of torch's TCPStore, which listens on every interface whatever address it is given.
     env["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = rendezvous.as_uri()
-    env.update(_CPU_ENV if settings.device == "cpu" else _GPU_ENV)
+    env.update(_CPU_ENV if settings.device == "cpu" else _GPU_ENV | compiler_env(env))
     env["SGLANG_DISAGGREGATION_WAITING_TIMEOUT"] = str(settings.waiting_timeout_s)
     if tp > 1:
         # SGLang would end a server whose GPUs have unlike memory free, as they have while neighbours load. The plan has

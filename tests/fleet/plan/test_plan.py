@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from psserve.contracts.router_config import RouterConfig
+from psserve.engine.cuda.toolkit import assemble
 from psserve.errors import PlanError, UnknownModule
 from psserve.fleet import FleetOptions, make_plan
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.show import plan_commands, plan_json, plan_rows
+from tests.engine.cuda.wheels import lay_wheels
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, TWO_GPUS, gpus, plan, value_of
 
@@ -211,6 +213,17 @@ def test_what_compilers_need_is_inherited(zoo: Any) -> None:
     said = {"CPATH": "/opt/include", "LIBRARY_PATH": "/opt/lib", "MAX_JOBS": "4", "TVM_FFI_CACHE_DIR": "/cache"}
     env = make_plan(zoo, FleetOptions(), machine=CPU, environ=said).servers[0].env
     assert said.items() <= env.items()
+
+
+def test_servers_on_gpus_compile_with_a_toolkit_that_fits(zoo: Any, tmp_path: Path) -> None:
+    toolkit = tmp_path / "toolkit"
+    assemble(lay_wheels(tmp_path), toolkit)
+    found = {"PATH": f"{toolkit}/bin"}
+    on_gpu, on_cpu = (
+        make_plan(zoo, FleetOptions(), machine=machine, environ=found).servers[0].env for machine in (TWO_GPUS, CPU)
+    )
+    assert on_gpu["CUDA_HOME"] == str(toolkit)
+    assert "CUDA_HOME" not in on_cpu
 
 
 def test_kv_is_sent_only_once_it_is_computed(zoo: Any) -> None:
