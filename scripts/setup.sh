@@ -74,7 +74,7 @@ install_packages() { # $1 = cpu or gpu
     fi
     say "byte-compiling, so that servers start faster ..."
     # Packages ship a few files that are templates and not Python: those fail, and nobody imports them.
-    .venv/bin/python -m compileall -q -q -j 0 .venv/lib .venv/sglang-0.5.17 >/dev/null || true
+    .venv/bin/python -m compileall -q -q -j 0 .venv/lib .venv/sglang-0.5.17 >/dev/null 2>&1 || true
     .venv/bin/python -c 'import psserve, torch'
 }
 
