@@ -6,14 +6,13 @@ SGLang compiles small kernels when a server starts, and flashinfer its sampling 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 import sysconfig
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from psserve.engine.cuda.toolkit import MAJOR, compiler_env, compiler_release, header_release, missing_parts
 from psserve.fleet.observe.diagnosis import Diagnosis
 from psserve.fleet.plan.devices import Machine, least_driver, why_no_cuda
 from psserve.fleet.plan.nvidia import Torch
@@ -34,7 +33,7 @@ def check_gpus(machine: Machine, environ: Mapping[str, str] = os.environ) -> lis
         *check_compute_modes(machine, mps_runs(environ)),
         check_compiler(environ, shutil.which),
         check_python_headers(include),
-        check_nvcc(find_nvcc(environ), machine.torch),
+        check_nvcc(find_nvcc({**environ, **compiler_env(environ)}), machine.torch),
         *check_cubins(machine, lambda name: find_spec(name) is not None),
     ]
 
@@ -93,19 +92,25 @@ def find_nvcc(environ: Mapping[str, str]) -> Path | None:
 
 
 def check_nvcc(nvcc: Path | None, torch: Torch | None) -> Diagnosis:
-    """Whether a CUDA compiler is there, and of the release that torch is built for."""
-    wanted = f"CUDA {torch.cuda}" if torch and torch.cuda else "CUDA 13"
-    advice = f"install NVIDIA's toolkit for {wanted} and set CUDA_HOME to its folder"
+    """Whether there is a CUDA toolkit to compile kernels with: complete, of one release, and that torch's."""
+    wanted = f"CUDA {torch.cuda}" if torch and torch.cuda else f"CUDA {MAJOR}"
+    advice = f"run make setup DEVICE=gpu, or install NVIDIA's toolkit for {wanted} and set CUDA_HOME to its folder"
     if nvcc is None:
-        return Diagnosis("nvcc", "fail", "not in $CUDA_HOME/bin, on PATH or in /usr/local/cuda/bin", advice)
-    try:
-        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Diagnosis("nvcc", "fail", f"{nvcc} cannot be run: {error}", advice)
-    release = re.search(r"release (\d+)\.(\d+)", said)
-    found = f"{nvcc}, release {release[1]}.{release[2]}" if release else str(nvcc)
-    if release and torch and torch.cuda and release[1] != torch.cuda.partition(".")[0]:
+        return Diagnosis("nvcc", "fail", "not in .venv, $CUDA_HOME/bin, on PATH or in /usr/local/cuda/bin", advice)
+    toolkit = nvcc.parent.parent
+    release = compiler_release(toolkit)
+    if release is None:
+        return Diagnosis("nvcc", "fail", f"{nvcc} does not tell its release", advice)
+    found = f"{nvcc}, release {release[0]}.{release[1]}"
+    if torch and torch.cuda and str(release[0]) != torch.cuda.partition(".")[0]:
         return Diagnosis("nvcc", "fail", f"{found}; torch is built for CUDA {torch.cuda}", advice)
+    missing = missing_parts(toolkit)
+    if missing:
+        return Diagnosis("nvcc", "fail", f"{found}; {toolkit} lacks {', '.join(missing)}", advice)
+    headers = header_release(toolkit)
+    if headers != release:  # flashinfer's headers stop the compiler
+        known = f"those of {headers[0]}.{headers[1]}" if headers else "of no release"
+        return Diagnosis("nvcc", "fail", f"{found}; the headers beside it are {known}", advice)
     return Diagnosis("nvcc", "ok", found)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from psserve.engine.cuda.toolkit import assemble, choose_toolkit, compiler_env, fits, missing_parts
 from psserve.errors import EngineError
-from tests.engine.cuda.wheels import HEADER, lay_wheels, nvcc
+from tests.engine.cuda.wheels import header, lay_wheels, nvcc
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_compiler_of_another_release_than_torch_s_or_its_headers_is_passed_ove
 def test_a_whole_toolkit_of_another_major_release_is_passed_over(own: Path, tmp_path: Path) -> None:
     users = copied(own, tmp_path / "users")
     (users / "bin/nvcc").write_text(nvcc("12.8"))
-    (users / "include/cuda.h").write_text(HEADER.replace("13000", "12080"))
+    (users / "include/cuda.h").write_text(header("12.8"))
     assert choose_toolkit({"CUDA_HOME": str(users)}, own) == own
 
 

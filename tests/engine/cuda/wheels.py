@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-HEADER = "#define CUDA_VERSION 13000\nCUresult CUDAAPI cuInit(unsigned int Flags);\n#define cuMemAlloc cuMemAlloc_v2\n"
+_HEADER = "#define CUDA_VERSION 13000\nCUresult CUDAAPI cuInit(unsigned int Flags);\n#define cuMemAlloc cuMemAlloc_v2\n"
 
 
 def nvcc(release: str) -> str:
@@ -12,12 +12,18 @@ def nvcc(release: str) -> str:
     return f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.88'\n"
 
 
-def lay_wheels(site_packages: Path) -> Path:
-    """Write the files of one consistent toolkit into `site_packages`, and return it."""
+def header(release: str) -> str:
+    """What cuda.h of that release says of itself, and two of the driver's functions."""
+    major, minor = release.split(".")
+    return _HEADER.replace("13000", str(int(major) * 1000 + int(minor) * 10))
+
+
+def lay_wheels(site_packages: Path, compiler: str = "13.0", headers: str = "13.0") -> Path:
+    """Write the files of one toolkit, of the named releases, into `site_packages`, and return it."""
     files = {
-        "bin/nvcc": nvcc("13.0"),
+        "bin/nvcc": nvcc(compiler),
         "nvvm/bin/cicc": "",
-        "include/cuda.h": HEADER,
+        "include/cuda.h": header(headers),
         "include/cuda_runtime.h": "",
         "include/curand.h": "",
         "include/cccl/cub/cub.cuh": "",

@@ -11,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from psserve.cli.doctor import command
+from psserve.engine.cuda.toolkit import assemble
 from psserve.fleet.observe import gpu_checks
 from psserve.fleet.observe.gpu_checks import check_gpus, check_sharing, find_nvcc, mps_runs
 from psserve.fleet.plan.nvidia import Gpu, Torch
+from tests.engine.cuda.wheels import lay_wheels
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.nvidia_smi import H100, put_on_path
 from tests.fleet.planning import CPU, gpus, plan
@@ -31,6 +33,11 @@ def nvcc_in(folder: Path, said: str) -> Path:
     nvcc.write_text(f"#!/bin/sh\necho '{said}'\n")
     nvcc.chmod(0o755)
     return nvcc
+
+
+def toolkit_in(folder: Path, compiler: str, headers: str) -> Path:
+    assemble(lay_wheels(folder, compiler, headers), folder / "toolkit")
+    return folder / "toolkit"
 
 
 def test_a_machine_without_gpus_is_not_asked_for_compilers() -> None:
@@ -86,9 +93,25 @@ def test_nvcc_is_that_of_cuda_home_or_on_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("release", "level"), [("13.0", "ok"), ("13.2", "ok"), ("12.8", "fail")])
 def test_nvcc_must_be_of_torchs_cuda(tmp_path: Path, release: str, level: str) -> None:
-    nvcc = nvcc_in(tmp_path, f"Cuda compilation tools, release {release}, V{release}.1")
-    finding = gpu_checks.check_nvcc(nvcc, SOUND.torch)
+    finding = gpu_checks.check_nvcc(toolkit_in(tmp_path, release, release) / "bin/nvcc", SOUND.torch)
     assert (finding.level, f"release {release}" in finding.found) == (level, True)
+
+
+def test_a_compiler_beside_older_headers_is_a_failure(tmp_path: Path) -> None:
+    finding = gpu_checks.check_nvcc(toolkit_in(tmp_path, "13.5", "13.0") / "bin/nvcc", SOUND.torch)
+    assert finding.level == "fail"
+    assert finding.found.endswith("release 13.5; the headers beside it are those of 13.0")
+
+
+def test_a_compiler_without_the_rest_of_a_toolkit_is_a_failure(tmp_path: Path) -> None:
+    nvcc = nvcc_in(tmp_path, "Cuda compilation tools, release 13.0, V13.0.1")
+    finding = gpu_checks.check_nvcc(nvcc, SOUND.torch)
+    assert (finding.level, "lib64/libcudart.so" in finding.found) == ("fail", True)
+
+
+def test_what_is_no_compiler_is_a_failure(tmp_path: Path) -> None:
+    finding = gpu_checks.check_nvcc(nvcc_in(tmp_path, "hello"), SOUND.torch)
+    assert (finding.level, "does not tell its release" in finding.found) == ("fail", True)
 
 
 def test_a_missing_nvcc_is_a_failure() -> None:
