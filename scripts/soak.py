@@ -125,13 +125,13 @@ async def strike(killer: Killer, seconds: float, pause_s: float) -> None:
 
 async def left_open(fleet: RunningFleet, traffic: Traffic, clients: int) -> list[str]:
     """What a burst of load on the quiet router leaves open or under way, beyond what there was before it, in words."""
-    before = await router_at_rest(fleet)
+    before = await asyncio.to_thread(router_at_rest, fleet)
     traffic.start(clients)
     await asyncio.sleep(5.0)
     await traffic.stop()
     await await_idle(fleet)
     await asyncio.sleep(5.0)  # connections are kept alive for 3 s
-    after = await router_at_rest(fleet)
+    after = await asyncio.to_thread(router_at_rest, fleet)
     return [
         f"the router's {name}: {before[name]:g} before a burst, {after[name]:g} after it"
         for name, spare in SPARE.items()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,10 @@ from pathlib import Path
 
 import psutil
 
+from psserve.errors import FleetError
 from psserve.fleet.plan.ports import free_ports
+from psserve.fleet.run.process import tail
+from psserve.fleet.run.router_client import HttpClient
 
 START_S = 120.0
 UPSTREAM = Path(__file__).parent / "upstream.py"
@@ -145,18 +147,15 @@ def _pin(pid: int, core: int | None) -> None:
 
 def _await_ready(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Until a chat is answered."""
-    body = b'{"model": "math", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1, "stream": false}'
-    url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    end = time.monotonic() + START_S
+    body = {"model": "math", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1, "stream": False}
+    client, end = HttpClient(f"http://127.0.0.1:{port}"), time.monotonic() + START_S
     while time.monotonic() < end and process.poll() is None:
         try:
-            with urllib.request.urlopen(request, timeout=5):
-                return
-        except OSError:
+            client.post("/v1/chat/completions", body, 5).close()
+            return
+        except FleetError:
             time.sleep(0.2)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise RuntimeError(f"{name} did not start within {START_S:g} s:\n{tail}")
+    raise RuntimeError("\n".join([f"{name} did not start within {START_S:g} s:", *tail(log)]))
 
 
 def _stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:

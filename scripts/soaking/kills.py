@@ -10,10 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import aiohttp
 import psutil
 
 from psserve.bench.systems.fleet import RunningFleet
+from psserve.errors import FleetError
+from psserve.fleet.run.router_client import RouterClient
 
 WHOLE_WITHIN_S = 180.0
 FREEZES = ("freeze decode", "freeze prefill")
@@ -56,19 +57,19 @@ class Killer:
     async def whole(self) -> None:
         """Wait until every server serves, by the supervisor's word and the router's. Raises NotWhole."""
         deadline = time.monotonic() + WHOLE_WITHIN_S
-        while not await self._is_whole():
+        while not await asyncio.to_thread(self._is_whole):
             if time.monotonic() > deadline:
                 raise NotWhole(f"not whole {WHOLE_WITHIN_S:g} s after {self.done}")
             await asyncio.sleep(0.5)
 
-    async def _is_whole(self) -> bool:
+    def _is_whole(self) -> bool:
         state = json.loads((self._fleet.zoo / ".run" / "state.json").read_text())
         try:
-            async with aiohttp.ClientSession() as http, http.get(self._fleet.url + "/workers") as answer:
-                workers = (await answer.json())["workers"]
-        except aiohttp.ClientError:
+            workers = RouterClient(self._fleet.url).workers()
+        except FleetError:
             return False
-        return all(one["state"] == "ready" for one in (*state["servers"], *workers))
+        states = [server["state"] for server in state["servers"]] + [worker.state for worker in workers.values()]
+        return all(state == "ready" for state in states)
 
     async def _freeze(self, process: psutil.Process) -> None:
         process.suspend()

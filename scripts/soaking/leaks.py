@@ -7,20 +7,22 @@ rooms, ids of requests).
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import linear_regression
 from typing import Any
 
-import aiohttp
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
+from psserve.bench.systems.counters import scrape
 from psserve.bench.systems.fleet import RunningFleet
 from psserve.bench.systems.processes import tree
+from psserve.fleet.run.router_client import HttpClient, RouterClient
 
 IDLE_WITHIN_S = 120
+ANSWER_S = 10.0
 GAUGES = ("psserve_inflight_requests", "psserve_queued_sequences")
 TASKS = "psserve_router_tasks"
 SPARE = {"descriptors": 16, "coroutines": 16}
@@ -50,32 +52,23 @@ def look(fleet: RunningFleet, since: float) -> Iterator[Sample]:
         yield Sample(name, round(time.monotonic() - since, 1), pid, round(rss, 1))
 
 
-async def router_at_rest(fleet: RunningFleet) -> dict[str, float]:
+def router_at_rest(fleet: RunningFleet) -> dict[str, float]:
     """What the router has open and under way."""
     descriptors = psutil.Process(fleet.pids()["router"]).num_fds()
-    async with aiohttp.ClientSession() as http, http.get(fleet.url + "/metrics") as answer:
-        text = await answer.text()
-    families = {family.name: family for family in text_string_to_metric_families(text)}
-    return {"descriptors": descriptors, "coroutines": families[TASKS].samples[0].value}
+    return {"descriptors": descriptors, "coroutines": scrape(fleet.url)[TASKS]}
 
 
-async def held(fleet: RunningFleet) -> dict[str, float]:
+def held(fleet: RunningFleet) -> dict[str, float]:
     """What is not zero of all that must be zero when nothing runs: by server and quantity."""
     found: dict[str, float] = {}
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {fleet.key}"}) as http:
-        for worker in fleet.config["workers"]:
-            async with http.get(fleet.worker_url(worker["name"]) + "/v1/loads") as answer:
-                load = (await answer.json())["loads"][0]
-            found |= {f"{worker['name']} {name}": value for name, value in _quantities(load).items()}
-    async with aiohttp.ClientSession() as http:
-        async with http.get(fleet.url + "/workers") as answer:
-            for worker in (await answer.json())["workers"]:
-                found |= {f"{worker['name']} router's {name}": worker[name] for name in ("running", "held")}
-        async with http.get(fleet.url + "/metrics") as answer:
-            text = await answer.text()
-    for family in text_string_to_metric_families(text):
-        if family.name in GAUGES:
-            found[family.name] = sum(sample.value for sample in family.samples)
+    for worker in fleet.config["workers"]:
+        name = worker["name"]
+        load = json.loads(HttpClient(fleet.worker_url(name), fleet.key).get("/v1/loads", ANSWER_S))["loads"][0]
+        found |= {f"{name} {quantity}": value for quantity, value in _quantities(load).items()}
+    for name, view in RouterClient(fleet.url).workers(ANSWER_S).items():
+        found |= {f"{name} router's running": view.running, f"{name} router's held": view.held}
+    samples = scrape(fleet.url)
+    found |= {gauge: samples.get(gauge, 0.0) for gauge in GAUGES}
     return {name: value for name, value in found.items() if value}
 
 
@@ -88,7 +81,7 @@ async def await_idle(fleet: RunningFleet) -> dict[str, float]:
     """Wait until nothing is held; what still is when the time is over."""
     found: dict[str, float] = {}
     for _ in range(2 * IDLE_WITHIN_S):
-        if not (found := await held(fleet)):
+        if not (found := await asyncio.to_thread(held, fleet)):
             break
         await asyncio.sleep(0.5)
     return found
