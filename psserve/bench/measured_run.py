@@ -25,7 +25,7 @@ from psserve.bench.systems.counters import Counters, Server, read_counters
 from psserve.bench.trace.spans import with_spans
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.trace import modules_of
-from psserve.errors import BenchError, UsageError
+from psserve.errors import BenchError, FleetError, UsageError
 from psserve.fleet.observe.control import router_config_of
 from psserve.fleet.run.state import running_fleet
 from psserve.progress import Bars
@@ -144,7 +144,7 @@ def _stopping(note: Callable[[str], None]) -> Iterator[asyncio.Event]:
 def _counters(target: Target, note: Callable[[str], None]) -> Counters | None:
     try:
         return target.counters()
-    except OSError as error:  # the load is what was asked for
+    except FleetError as error:  # the load is what was asked for
         note(f"warning: no counters of the servers: {error}")
         return None
 
@@ -186,7 +186,7 @@ class Target:
         return {module: self.urls.get(module, self.urls.get("", "")) for module in modules}
 
     def counters(self) -> Counters | None:
-        """What the servers have done so far; None where they are not known. Raises OSError if one does not answer."""
+        """What the servers have done so far; None where they are not known. Raises FleetError if one is silent."""
         return read_counters(self.servers, self.pids, self.servers_key) if self.servers else None
 
 

@@ -6,7 +6,6 @@ Servers tell it as Prometheus text, of which samples are summed over their label
 from __future__ import annotations
 
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.bench.systems.processes import cpu_seconds, device_bytes, pss_bytes
+from psserve.fleet.run.router_client import HttpClient
 
 _MIB = 2**20
 
@@ -92,7 +92,7 @@ class Counters:
 
 
 def read_counters(servers: Sequence[Server], pids: Mapping[str, int], key: str | None) -> Counters:
-    """Read all servers now. `pids`: the processes whose trees are the system, by name. Raises OSError."""
+    """Read all servers now. `pids`: the processes whose trees are the system, by name. Raises FleetError."""
     prefill, decode = SideCounters(), SideCounters()
     transfers = kv_mib = transfer_ms = 0.0
     for server in servers:
@@ -142,12 +142,8 @@ Reading = Mapping[str, float]
 
 
 def scrape(url: str, key: str | None = None) -> dict[str, float]:
-    """Read `url`/metrics now, with the key that it requires. Raises OSError when it does not answer."""
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    request = urllib.request.Request(f"{url}/metrics", headers=headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as answer:
-        return parse_samples(answer.read().decode())
+    """Read `url`/metrics now, with the key that it requires. Raises FleetError when it does not answer."""
+    return parse_samples(HttpClient(url, key).get("/metrics", timeout_s=10).decode())
 
 
 def parse_samples(text: str) -> dict[str, float]:

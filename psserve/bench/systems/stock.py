@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -17,7 +16,7 @@ from pathlib import Path
 from psserve.bench.systems.front import ModuleRoute
 from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner, StockProcess
 from psserve.bench.systems.system import RunningSystem, SystemSpec, warm_up
-from psserve.errors import StartError
+from psserve.errors import FleetError, StartError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import detect
 from psserve.fleet.plan.sglang_args import router_env
@@ -25,11 +24,11 @@ from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints
 from psserve.fleet.run.preload import PreloadStarter
 from psserve.fleet.run.prepare import make_run_dir
 from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter, last_error
+from psserve.fleet.run.router_client import HttpClient
 from psserve.zoo import Zoo
 
 _POLL_S = 0.2
 _END_WITHIN_S = 20.0
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @contextlib.contextmanager
@@ -130,8 +129,9 @@ def _failure(server: StockProcess, what: str) -> StartError:
 
 
 def _healthy(url: str) -> bool:
-    with contextlib.suppress(OSError), _OPENER.open(f"{url}/health", timeout=5) as answer:
-        return bool(answer.status == 200)
+    with contextlib.suppress(FleetError):
+        HttpClient(url).get("/health", timeout_s=5)
+        return True
     return False
 
 

@@ -5,10 +5,7 @@ Its first requests are sent here, too: each of its servers has computed once bef
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +13,10 @@ from typing import Any
 
 from psserve.bench.systems.counters import Counters, Server, read_counters
 from psserve.bench.trace.spans import export_args
-from psserve.errors import StartError
+from psserve.errors import FleetError, StartError
 from psserve.fleet.options.options import DeviceChoice, DtypeChoice, FleetOptions, TransferChoice
 from psserve.fleet.plan.devices import Machine
+from psserve.fleet.run.router_client import HttpClient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +72,6 @@ class SystemSpec:
 
 _ROUNDS = 2
 _RETRY_S = 0.5
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +92,7 @@ class RunningSystem:
     """What its servers (not its endpoints) require."""
 
     def counters(self) -> Counters:
-        """What its servers have done since their start. Raises OSError when one does not answer."""
+        """What its servers have done since their start. Raises FleetError when one does not answer."""
         return read_counters(self.servers, self.pids, self.key)
 
 
@@ -110,19 +107,11 @@ def warm_up(endpoints: Mapping[str, str], within_s: float, note: Callable[[str],
 
 def _ask(module: str, url: str, deadline: float) -> None:
     body = {"model": module, "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 4, "temperature": 0}
-    data = json.dumps(body).encode()
     while True:
-        request = urllib.request.Request(f"{url}/v1/chat/completions", data, {"Content-Type": "application/json"})
         try:
-            with _OPENER.open(request, timeout=max(1.0, deadline - time.monotonic())):
-                return
-        except OSError as error:  # HTTP errors are among them
+            HttpClient(url).post("/v1/chat/completions", body, max(1.0, deadline - time.monotonic())).close()
+            return
+        except FleetError as error:
             if time.monotonic() > deadline:
-                raise StartError(f"module {module} does not answer at {url}: {_reason(error)}") from error
+                raise StartError(f"module {module} does not answer at {url}: {error}") from error
         time.sleep(_RETRY_S)
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"status {error.code}: {error.read(300).decode(errors='replace')}"
-    return str(error)
