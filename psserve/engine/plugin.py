@@ -85,12 +85,14 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     from psserve.engine.fixes import (
         disconnect,
         grammar,
+        json_grammar,
         kv_events,
         last_message,
         logprobs,
         prefill_watch,
         retraction,
         seeds,
+        tag_grammar,
         tool_calls,
     )
     from psserve.engine.handover import decode, prefill, purity
@@ -101,7 +103,7 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     if settings.role is Role.PREFILL:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
-        fixes = (prefill_watch, grammar, retraction, tool_calls, seeds, logprobs)
+        fixes = (prefill_watch, grammar, json_grammar, tag_grammar, retraction, tool_calls, seeds, logprobs)
         chosen += tuple(hook for fix in fixes for hook in fix.hooks())
     if settings.check_purity:
         chosen += purity.hooks(settings.role)

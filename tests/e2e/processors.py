@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
 import torch
 
+from psserve.engine.fixes.json_grammar import of_schema
 from psserve.training.reference import ProcessLogits
 from tests.e2e.oracle import Oracle
 
@@ -17,22 +18,18 @@ class JsonMask:
     """The grammar's mask on the reference's logits, by the library that SGLang uses."""
 
     def __init__(self, oracle: Oracle, schema: dict[str, Any]) -> None:
-        import xgrammar
+        from llguidance import LLMatcher
+        from llguidance.hf import from_tokenizer
 
-        self._xgrammar = xgrammar
-        size = oracle.zoo.base.vocab_size
-        info = xgrammar.TokenizerInfo.from_huggingface(
-            oracle.tokenizer, vocab_size=size, stop_token_ids=list(oracle.zoo.base.eos_token_ids)
-        )
-        compiled = xgrammar.GrammarCompiler(info).compile_json_schema(json.dumps(schema))
-        self._matcher = xgrammar.GrammarMatcher(compiled)
-        self._mask = xgrammar.allocate_token_bitmask(1, size)
+        base = oracle.zoo.base
+        tokenizer = from_tokenizer(oracle.tokenizer, base.vocab_size, list(base.eos_token_ids))
+        self._matcher = LLMatcher(tokenizer, of_schema(schema))
 
     def __call__(self, prompt: Sequence[int], output: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
         if output:
-            assert self._matcher.accept_token(output[-1])
-        self._matcher.fill_next_token_bitmask(self._mask)
-        allowed = torch.tensor([bool(self._mask[0, token // 32] >> (token % 32) & 1) for token in range(len(logits))])
+            assert self._matcher.consume_token(output[-1])
+        bits = numpy.unpackbits(numpy.frombuffer(self._matcher.compute_bitmask(), numpy.uint8), bitorder="little")
+        allowed = torch.from_numpy(bits[: len(logits)].astype(bool))
         return logits.masked_fill(~allowed, float("-inf"))
 
 

@@ -255,6 +255,9 @@ class Grammar(Protocol):
     """What may follow in one request."""
 
     matcher: GrammarMatcher
+    accepted_tokens: list[int]
+    grammar_stats: Any
+    """A dataclass."""
 
     def allocate_vocab_mask(self, vocab_size: int, batch_size: int, device: str) -> torch.Tensor: ...
 
@@ -400,7 +403,10 @@ CALLED = (
     "sglang.srt.disaggregation.common.conn.CommonKVManager._handle_node_failure",
     "sglang.srt.entrypoints.openai.sse_utils.build_sse_content",
     "sglang.srt.constrained.base_grammar_backend.InvalidGrammarObject.__init__",
+    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.__init__",
     "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.allocate_vocab_mask",
+    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.accept_token",
+    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.apply_vocab_mask",
     "sglang.srt.mem_cache.allocator.token.TokenToKVPoolAllocator.free",
     "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.free",
     "sglang.srt.mem_cache.cpp_utils.native_hash._native_hash_input",
