@@ -140,6 +140,7 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"regex": "a", "ebnf": "b"}, 400, "ebnf", "invalid_value"),
     ({"json_schema": "{"}, 400, "json_schema", "invalid_value"),
     ({"json_schema": "[]"}, 400, "json_schema", "invalid_value"),
+    ({"json_schema": '{"properties": {"a": {"not": {}}}}'}, 400, "json_schema", "invalid_value"),
     ({"json_schema": '{"items":' * 64 + "{}" + "}" * 64}, 400, "json_schema", "invalid_value"),
     ({"json_schema": '{"items":' * 2000 + "{}" + "}" * 2000}, 400, "json_schema", "invalid_value"),
 ]
@@ -159,7 +160,10 @@ def calling(calls: Any) -> dict[str, Any]:
 
 
 CUSTOM_CALL = {"id": "x", "type": "custom", "custom": {"name": "c", "input": "y"}}
-PROPERTIES = "tools[0].function.parameters.properties"
+PARAMETERS = "tools[0].function.parameters"
+PROPERTIES = f"{PARAMETERS}.properties"
+UNKEPT = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+UNKEPT_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": UNKEPT}}
 NO_TEXT = ("messages[0].content[0]", "unsupported_content_type")
 CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": None}, "messages", "missing_required_parameter"),
@@ -219,6 +223,17 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "invalid_value"),
     ({"tools": [TOOL], "tool_choice": "required", "min_tokens": 2}, "min_tokens", "invalid_value"),
     ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "invalid_value"),
+    ({"response_format": UNKEPT_FORMAT}, "response_format", "invalid_value"),
+    ({"tools": [tool_with(parameters=UNKEPT)], "tool_choice": "required"}, PARAMETERS, "invalid_value"),
+    ({"tools": [tool_with(parameters=UNKEPT, strict=True)]}, PARAMETERS, "invalid_value"),
+    (
+        {
+            "tools": [tool_with(parameters=UNKEPT)],
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+        },
+        PARAMETERS,
+        "invalid_value",
+    ),
     ({"chat_template": "{{ 1 }}"}, "chat_template", "unsupported_parameter"),
     ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs", "unsupported_parameter"),
     ({"input_ids": [1]}, "input_ids", "unsupported_parameter"),
@@ -257,6 +272,8 @@ def test_refused_field_says_why(name: str) -> None:
         {"max_tokens": 5, "max_completion_tokens": 5},
         {"tools": [TOOL], "tool_choice": "required"},
         {"tools": [tool_with(parameters=None, description=None, strict=None)]},
+        {"tools": [tool_with(parameters=UNKEPT)]},
+        {"tools": [tool_with(parameters=UNKEPT, strict=True)], "tool_choice": "none"},
         {"tools": [tool_with(parameters={"properties": {"a": True}, "$defs": {}})]},
         {"messages": [USER, calling([{"id": "x", "function": {"name": "f", "arguments": ""}}]), USER]},
         {"chat_template_kwargs": {"enable_thinking": False}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.body.checks import INT32_MAX, Body, Check, check_int, invalid
+from psserve.router.body.checks import INT32_MAX, Body, Check, check_int, check_schema, invalid
 
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -21,6 +21,15 @@ def _check_tools(body: Body, name: str, config: RouterConfig) -> None:
         if _function_name(tool) is None:
             raise invalid(name, f"{name}[{index}] must be a function with a name")
         _check_function(f"{name}[{index}].function", tool["function"])
+        if _is_held_to_schema(tool["function"], body.get("tool_choice")):
+            check_schema(tool["function"].get("parameters") or {}, f"{name}[{index}].function.parameters")
+
+
+def _is_held_to_schema(function: dict[str, Any], choice: Any) -> bool:
+    """Whether a call's arguments must follow the function's schema: `choice` is not checked yet."""
+    if isinstance(choice, dict):
+        return _function_name(choice) == str(function["name"])
+    return choice == "required" or (function.get("strict") is True and choice != "none")
 
 
 def _check_function(where: str, function: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from psserve.contracts.json_schema import NotKept, kept
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 
@@ -97,6 +98,14 @@ def check_token_ids(ids: Any, param: str, vocab_size: int) -> None:
         raise invalid(param, f"{param} must be a non-empty list of token ids")
     if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= vocab_size:
         raise invalid(param, f"{param} must hold integers from 0 to {vocab_size - 1}")
+
+
+def check_schema(schema: dict[str, Any], param: str) -> None:
+    """A JSON schema that answers can be held to. What only a decode server can tell of it is answered there."""
+    try:
+        kept(schema)
+    except NotKept as error:
+        raise invalid(param, f"{param}: {error}") from None
 
 
 def is_too_deep(value: Any, depth: int) -> bool:

@@ -15,6 +15,7 @@ from psserve.router.body.checks import (
     Body,
     Check,
     check_int,
+    check_schema,
     check_string,
     check_token_ids,
     invalid,
@@ -105,6 +106,7 @@ def _check_json_schema(body: Body, name: str, config: RouterConfig) -> None:
     depth = config.limits.depth
     if not isinstance(schema, dict) or is_too_deep(schema, depth):
         raise invalid(name, f"{name} must be an object of at most {depth} levels, as JSON text")
+    check_schema(schema, name)
     _check_alone(body, name)
 
 
@@ -119,6 +121,7 @@ def _check_response_format(body: Body, name: str, config: RouterConfig) -> None:
         schema = value.get("json_schema")
         if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
             raise invalid(name, f"{name}.json_schema.schema must be an object")
+        check_schema(schema["schema"], name)
     _check_alone(body, name)
 
 
@@ -149,7 +152,8 @@ STOP_TOKENS = Check(f"a list of at most {MAX_STOP_TOKENS} token ids", _check_sto
 LOGIT_BIAS = Check("at most {logit_bias} token ids, each with a number from -100 to 100", _check_logit_bias)
 GRAMMAR = Check("a string of at most {grammar_bytes} characters; one grammar at a time", _check_grammar)
 JSON_SCHEMA = Check(
-    "a schema as JSON text of at most {grammar_bytes} characters; one grammar at a time", _check_json_schema
+    "a [schema](#json-schemas) as JSON text of at most {grammar_bytes} characters; one grammar at a time",
+    _check_json_schema,
 )
 RESPONSE_FORMAT = Check(
     f"an object of at most {{grammar_bytes}} bytes whose type is {', '.join(RESPONSE_FORMATS)}; one grammar at a time",
