@@ -1,4 +1,4 @@
-"""The one rule holds when SGLang retracts, aborts and runs out of KV; and nothing leaks.
+"""The one rule holds when SGLang retracts, aborts, runs out of KV or is split; and nothing leaks.
 
 SGLang checks its pools whenever it is idle, and a server that leaks a slot ends itself.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,21 @@ async def test_more_requests_than_the_kv_pool_holds(
                 await asyncio.gather(*(client.check(oracle, "alpha", prompt, max_tokens) for prompt in prompts))
         wait_idle(fleet)
         assert counter(fleet, "decode-alpha-0", RETRACTED) > 0
+
+
+async def test_servers_split_in_two(
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
+) -> None:
+    """Tensor parallel on both sides: each rank has one of the two key-value heads, and hands that over."""
+    config = tmp_path / "fleet.toml"
+    config.write_text("[prefill]\ntp = 2\n[decode]\ntp = 2\n")
+    arguments = ("--modules", "alpha", "--config", str(config), "--chunked-prefill-size", "64")
+    with launched(zoo_of("qwen3").path, *arguments) as fleet:
+        async with client_of(fleet.url) as client:
+            await agent_sessions(client, oracle_of("qwen3"), ["alpha"], sessions=3, turns=3, max_tokens=16)
+        wait_idle(fleet)
+        for server in SERVERS[:2]:
+            assert " TP1]" in fleet.log(server)
 
 
 async def leave_early(client: Client, rng: random.Random, requests: int) -> int:

@@ -33,7 +33,8 @@ class ServerOptions(SettingsTable):
     """GPUs to use, as CUDA_VISIBLE_DEVICES counts them: `tp` for each replica in turn, again from the first when
     there are more replicas. Left out: psserve chooses."""
     tp: Count = 1
-    """Tensor parallel size: GPUs that one server is split over. They must be neighbours (0 and 1, 2 and 3)."""
+    """Tensor parallel size: GPUs that one server is split over. They must be neighbours (0 and 1, 2 and 3). On CPU
+    the parts are processes, which is for trying it out."""
     kv_tokens: Count | None = None
     """KV pool of each server, in tokens. Left out: what its GPU has left, evenly; 16384 on CPU."""
     memory_fraction: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)

@@ -110,6 +110,7 @@ def make_server(
         kv_events=kv_events,
         extra=server.options.args,
         attention=_attention(zoo.base, basis, gpus),
+        tp=server.options.tp,
     )
     return ServerSpec(
         name=server.name,
@@ -128,7 +129,7 @@ def make_server(
             tmp_dir=tmp,
             rendezvous=rendezvous,
             extra=server.options.env,
-            tp=max(1, len(gpus)),
+            tp=server.options.tp,
         ),
         log=layout.log_path(run, server.name),
         rendezvous=rendezvous,

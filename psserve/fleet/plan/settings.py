@@ -107,15 +107,13 @@ def check_devices(base: Base, settings: EngineSettings, servers: Iterable[Planne
     """Check what servers ask of GPUs against the kind of device and the base's attention heads.
 
     Raises:
-        PlanError: GPUs are asked for on CPU, or the heads cannot be shared out to `tp` GPUs.
+        PlanError: GPUs are named on CPU, or the heads cannot be shared out to `tp` parts.
     """
     for server in servers:
         tp = server.options.tp
-        if settings.device == "cpu":
-            for key, given in (("gpus", server.options.gpus is not None), ("tp", tp > 1)):
-                if given:
-                    raise PlanError(f"{server.table}.{key} needs GPUs, and this fleet runs on CPU: remove it")
-        elif tp > 1:
+        if settings.device == "cpu" and server.options.gpus is not None:
+            raise PlanError(f"{server.table}.gpus needs GPUs, and this fleet runs on CPU: remove it")
+        if tp > 1:
             _check_heads(base, server.table, tp)
 
 

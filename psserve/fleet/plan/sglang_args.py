@@ -82,8 +82,9 @@ def server_args(
     kv_events: KvEventsConfig | None,
     extra: tuple[str, ...],
     attention: str | None = None,
+    tp: int = 1,
 ) -> tuple[str, ...]:
-    """SGLang's arguments for one server. `gpus` counts visible GPUs and is empty on CPU; `extra` comes last.
+    """SGLang's arguments for one server. `gpus` counts visible GPUs, `tp` many; it is empty on CPU. `extra` comes last.
 
     `attention`: the kernels on GPUs; None: SGLang's choice.
 
@@ -97,6 +98,7 @@ def server_args(
         *_optional("--kv-cache-dtype", None if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype),
         *("--context-length", str(settings.context_length), "--page-size", str(settings.page_size)),
         *("--max-total-tokens", str(kv_tokens), *_device_args(settings, gpus)),
+        *(("--tp-size", str(tp)) if tp > 1 else ()),
         *_optional("--attention-backend", attention if gpus else None),
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
         *_optional("--max-running-requests", settings.max_running_requests),
@@ -117,7 +119,7 @@ def server_env(
     extra: Mapping[str, str],
     tp: int = 1,
 ) -> dict[str, str]:
-    """The whole environment of one server on `tp` GPUs, but for its key."""
+    """The whole environment of one server, split `tp` times, but for its key."""
     env = {name: value for name, value in inherited.items() if _may_inherit(name)}
     env.update(_COMMON_ENV)
     env["TMPDIR"] = str(tmp_dir)
@@ -128,9 +130,7 @@ def server_env(
     env.update(_CPU_ENV if settings.device == "cpu" else _GPU_ENV | compiler_env(env))
     env["SGLANG_DISAGGREGATION_WAITING_TIMEOUT"] = str(settings.waiting_timeout_s)
     if tp > 1:
-        # SGLang would end a server whose GPUs have unlike memory free, as they have while neighbours load. The plan has
-        # seen to it that all fit.
-        env["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] = "false"
+        env.update(_split_env(settings, tp))
     if settings.few_cores:
         env[FEW_CORES] = "1"
     if settings.transfer == "mooncake" and not settings.rdma:
@@ -225,14 +225,22 @@ def _device_args(settings: EngineSettings, gpus: tuple[int, ...]) -> tuple[str, 
     # The fraction is taken of what is free while other servers start too: --max-total-tokens decides, so be generous.
     if gpus:
         # Not CUDA_VISIBLE_DEVICES: CUDA IPC between two servers needs both GPUs visible to both.
-        split = ("--tp-size", str(len(gpus))) if len(gpus) > 1 else ()
         patient = (_SLEEP,) if settings.few_cores else ()
-        return (*patient, "--base-gpu-id", str(gpus[0]), *split, "--mem-fraction-static", "0.95")
+        return (*patient, "--base-gpu-id", str(gpus[0]), "--mem-fraction-static", "0.95")
     return (
         _SLEEP,
         *("--mem-fraction-static", "0.9", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
         *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
     )
+
+
+def _split_env(settings: EngineSettings, tp: int) -> dict[str, str]:
+    if settings.device == "cpu":
+        # Cores of each part. SGLang wants to be told where it has fewer NUMA nodes than parts; it binds only on AMX.
+        return {"SGLANG_CPU_OMP_THREADS_BIND": "|".join(map(str, range(tp)))}
+    # SGLang would end a server whose GPUs have unlike memory free, as they have while neighbours load. The plan has
+    # seen to it that all fit.
+    return {"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "false"}
 
 
 def _optional(flag: str, value: int | str | None) -> tuple[str, ...]:

@@ -84,13 +84,21 @@ def test_a_server_split_over_gpus_is_one_command(zoo: Any) -> None:
     assert "--tp-size" not in plan(zoo, gpus(4), modules=["a"]).servers[0].command
 
 
+def test_a_server_split_on_cpu_gives_each_part_a_core(zoo: Any) -> None:
+    made = plan(zoo, CPU, {"prefill": {"tp": 2}, "decode": {"tp": 2}}, modules=["a"])
+    for server in made.servers:
+        assert value_of(server.command, "--tp-size") == "2"
+        assert server.env["SGLANG_CPU_OMP_THREADS_BIND"] == "0|1"
+    assert "SGLANG_CPU_OMP_THREADS_BIND" not in plan(zoo, CPU).servers[0].env
+
+
 @pytest.mark.parametrize(
     ("machine", "document", "message"),
     [
         (gpus(2), {"prefill": {"gpus": [2]}}, r"prefill.gpus = \[2\]: there is no GPU 2, the visible ones are 0, 1"),
         (gpus(2), {"module": {"sea": {"gpus": [7]}}}, r"module.sea.gpus = \[7\]: there is no GPU 7"),
         (CPU, {"prefill": {"gpus": [0]}}, r"prefill.gpus needs GPUs, and this fleet runs on CPU: remove it"),
-        (CPU, {"decode": {"tp": 2}}, r"decode.tp needs GPUs"),
+        (CPU, {"decode": {"tp": 4}}, r"decode.tp = 4: the base qwen3-tiny has 2 key-value heads, and 2 / 4 is not"),
         (
             gpus(1),
             {"prefill": {"tp": 2}, "decode": {"tp": 2}},
