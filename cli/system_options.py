@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _NAMES = (
     *("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size"),
-    *("prefill", "threads", "adapters", "start_timeout_secs"),
+    *("prefill", "threads", "adapters", "engine_args", "start_timeout_secs"),
 )
 _OPTIONS = (
     click.option(
@@ -35,6 +35,13 @@ _OPTIONS = (
     click.option("--prefill", type=click.IntRange(1), default=1, show_default=True, help="`shared`: prefill servers."),
     click.option("--threads", type=click.IntRange(1), help="Of a server, on CPU [default: its share of the cores]."),
     click.option("--adapter", "adapters", multiple=True, metavar="MODULE=DIR", help="`lora`: a module's adapter."),
+    click.option(
+        "--engine-arg",
+        "engine_args",
+        multiple=True,
+        metavar="ARG",
+        help="One more argument for all SGLang servers, as in --engine-arg=--attention-backend --engine-arg=triton.",
+    ),
     click.option("--start-timeout-secs", type=click.FloatRange(0, min_open=True), default=600, show_default=True),
 )
 
@@ -62,6 +69,7 @@ def _spec(values: dict[str, Any], zoo: Path, modules: tuple[str, ...]) -> System
         prefill_servers=values["prefill"],
         threads=values["threads"],
         adapters=dict(_adapter(text) for text in values["adapters"]),
+        args=values["engine_args"],
         start_timeout_s=values["start_timeout_secs"],
         **taken,
     )

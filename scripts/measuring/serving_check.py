@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 ANSWER_TOKENS = 32
 TOP = 5
-LENGTHS = (2, 17, 100, 1_000, 3_000)
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,13 @@ class Sample:
     served: Served
 
 
-async def collect(fleet: RunningFleet, modules: Sequence[str], vocab_size: int, longest: int) -> list[Sample]:
-    """Serve prompts of several lengths to all modules, past the router (which returns no token ids).
+async def collect(fleet: RunningFleet, modules: Sequence[str], vocab_size: int, lengths: Sequence[int]) -> list[Sample]:
+    """Serve prompts of these lengths to all modules, past the router (which returns no token ids).
 
     First one after the other, each prompt to every module, so that later ones hit the base's cache; then new prompts,
     all at once.
     """
     rng = random.Random(1)
-    lengths = [length for length in LENGTHS if length <= longest]
     async with Client(fleet) as client:
         samples = []
         for length in lengths:

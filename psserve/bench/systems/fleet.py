@@ -33,7 +33,7 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
         settings = fleet_settings(spec)
         config.write_text(tomli_w.dumps(settings))
         note("psserve launch")
-        arguments = ["--config", str(config), "--", *spec.export_args()]
+        arguments = ["--config", str(config), "--", *spec.engine_args()]
         with launched(spec.zoo, arguments, within_s=spec.start_timeout_s) as fleet:
             endpoints = dict.fromkeys(spec.modules, fleet.url)
             warm_up(endpoints, spec.start_timeout_s, note)

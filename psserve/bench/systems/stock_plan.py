@@ -103,7 +103,7 @@ class StockPlanner:
             gpus=gpus,
             kv_tokens=kv_tokens // self._spec.page_size * self._spec.page_size,
             kv_events=None,
-            extra=(*self._spec.export_args(), *extra),
+            extra=(*self._spec.engine_args(), *extra),
             attention=self._attention(gpus),
         )
         server = StockServer(

@@ -43,12 +43,14 @@ class SystemSpec:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     """For `lora`: module -> folder of its LoRA adapter in PEFT's layout."""
     start_timeout_s: float = 300.0
+    args: tuple[str, ...] = ()
+    """SGLang's own arguments, for all servers."""
     exports: Path | None = None
     """Folder where all servers write down when they did what for each request; None: they do not."""
 
-    def export_args(self) -> tuple[str, ...]:
-        """SGLang's arguments for `exports`."""
-        return () if self.exports is None else export_args(self.exports)
+    def engine_args(self) -> tuple[str, ...]:
+        """SGLang's arguments for `exports`, and `args`."""
+        return (*(() if self.exports is None else export_args(self.exports)), *self.args)
 
     def server_env(self, device: str, machine: Machine, sharers: int) -> dict[str, str]:
         """What a server of any system has in its environment beside the usual; `sharers` share out a CPU's cores."""
