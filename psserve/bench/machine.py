@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -45,15 +43,10 @@ def cpu_name() -> str:
 
 def gpus() -> list[str]:
     """Name, driver and memory of each NVIDIA GPU, as nvidia-smi writes them."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    command = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    from psserve.fleet.plan.nvidia import query  # only here: a report needs no fleet
+
+    lines = query("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader", timeout_s=30).splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def slug(name: str) -> str:

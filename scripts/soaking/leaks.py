@@ -18,7 +18,7 @@ import psutil
 
 from psserve.bench.systems.counters import scrape
 from psserve.bench.systems.fleet import RunningFleet
-from psserve.bench.systems.processes import tree
+from psserve.fleet.observe.memory import family
 from psserve.fleet.run.router_client import HttpClient, RouterClient
 
 IDLE_WITHIN_S = 120
@@ -48,7 +48,7 @@ class Sample:
 def look(fleet: RunningFleet, since: float) -> Iterator[Sample]:
     """All processes of the fleet. Raises psutil.Error, TypeError or ValueError while one is being restarted."""
     for name, pid in fleet.pids().items():
-        rss = sum(process.memory_info().rss for process in tree(pid)) / 2**20
+        rss = sum(process.memory_info().rss for process in family(pid)) / 2**20
         yield Sample(name, round(time.monotonic() - since, 1), pid, round(rss, 1))
 
 

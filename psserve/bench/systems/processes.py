@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
+
+from psserve.fleet.observe.memory import family, gpu_memory, main_memory, of_family
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,11 @@ class _Clocks:
     system: float
 
 
-def tree(pid: int) -> list[psutil.Process]:
-    """The process and all its descendants; empty when it has gone."""
-    try:
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
 class CpuMeter:
     """Starts to measure a tree's CPU when it is made. Processes that come or go later are not counted in the tree."""
 
     def __init__(self, pid: int) -> None:
-        self._processes = tree(pid)
+        self._processes = family(pid)
         self._started = self._now()
 
     def read(self) -> CpuUse:
@@ -60,17 +51,13 @@ class CpuMeter:
 
 def pss_bytes(pid: int) -> int:
     """Memory of the tree, with each shared page counted once (proportional set sizes)."""
-    total = 0
-    for process in tree(pid):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_full_info().pss
-    return total
+    return main_memory(family(pid)) or 0
 
 
 def cpu_seconds(pid: int) -> float:
     """CPU time that the tree's processes have used, those that have ended and were waited for included."""
     total = 0.0
-    for process in tree(pid):
+    for process in family(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
@@ -91,28 +78,9 @@ def _system_seconds() -> float:
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
-_MIB = 2**20
-_QUERY = ("--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
-
-
 def device_bytes(pids: Iterable[int]) -> int | None:
     """GPU memory of these processes and their descendants; None where nvidia-smi is missing or knows none of them.
 
     In a container nvidia-smi may see other process ids than we do.
     """
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    try:
-        done = subprocess.run([tool, *_QUERY], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    ours = {process.pid for pid in pids for process in tree(pid)}
-    return used_by(ours, done.stdout)
-
-
-def used_by(pids: set[int], table: str) -> int | None:
-    """The sum over the lines `pid, MiB` of `table` whose process is one of `pids`; None if none is."""
-    rows = [line.split(",") for line in table.splitlines() if line.count(",") == 1]
-    used = [int(size) for pid, size in rows if pid.strip().isdigit() and int(pid) in pids and size.strip().isdigit()]
-    return sum(used) * _MIB if used else None
+    return of_family((process for pid in pids for process in family(pid)), gpu_memory(timeout_s=30))

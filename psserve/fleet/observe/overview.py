@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
-
 from psserve.contracts.servers import LOADS_PATH, ServerLoad, parse_server_load
 from psserve.errors import FleetError
 from psserve.fleet.observe.control import client_of, live_state, router_config_of
+from psserve.fleet.observe.memory import family, gpu_memory, main_memory, of_family
 from psserve.fleet.run.router_client import HttpClient
 from psserve.fleet.run.state import FleetState, ServerState, running_fleet
 from psserve.versions import versions
 
 SILENT_AFTER_S = 1.0
 """A server that is silent for so long is shown without what it would have said."""
-_MIB = 1024 * 1024
 Totals = defaultdict[tuple[str, str], float]
 Read = TypeVar("Read")
 
@@ -164,53 +159,3 @@ def read_totals(server: HttpClient, timeout_s: float) -> Totals:
     except ValueError as error:
         raise FleetError(f"{server.url}/metrics answered in a form that psserve does not know") from error
     return totals
-
-
-# --- what the system says of them
-
-
-def family(pid: int) -> list[psutil.Process]:
-    """A process and all its descendants; none if it has gone."""
-    try:
-        top = psutil.Process(pid)
-        return [top, *top.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def main_memory(processes: Iterable[psutil.Process]) -> int | None:
-    """Bytes of main memory, a page that n processes share counted to each as 1/n (PSS). None if nothing is known."""
-    found = []
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            found.append(process.memory_full_info().pss)
-    return sum(found) if found else None
-
-
-def gpu_memory(timeout_s: float = 5.0) -> dict[int, int]:
-    """Bytes of GPU memory by pid, as nvidia-smi knows them; empty where it is missing or does not know."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return {}
-    command = [tool, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return parse_gpu_memory(answer.stdout)
-
-
-def parse_gpu_memory(listing: str) -> dict[int, int]:
-    """nvidia-smi's CSV of pid and MiB; a process on several GPUs has several lines. `[N/A]` is skipped."""
-    found: dict[int, int] = {}
-    for line in listing.splitlines():
-        pid, _, mib = (part.strip() for part in line.partition(","))
-        if pid.isdigit() and mib.isdigit():
-            found[int(pid)] = found.get(int(pid), 0) + int(mib) * _MIB
-    return found
-
-
-def of_family(processes: Iterable[psutil.Process], by_pid: Mapping[int, int]) -> int | None:
-    """The sum over those processes that `by_pid` knows; None if it knows none."""
-    found = [by_pid[process.pid] for process in processes if process.pid in by_pid]
-    return sum(found) if found else None

@@ -89,6 +89,17 @@ def parse_gpus(listing: str, visible: str | None) -> Listing:
     return Listing(gpus, (), rows[0][5] if rows else None)
 
 
+def query(what: str, form: str, timeout_s: float) -> str:
+    """What nvidia-smi answers to `what`, in the format `form`; nothing where it is missing or fails."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
+    try:
+        return subprocess.run([tool, what, form], capture_output=True, text=True, timeout=timeout_s, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def torch_build() -> Torch | None:
     """The installed torch, read from its own record of how it was built; None: not installed."""
     spec = find_spec("torch")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from psserve.bench.systems.counters import Counters, SideCounters
-from psserve.bench.systems.processes import used_by
 
 
 def reading(time_s: float, prompt: float, cached: float, kv: float, cpu: float) -> Counters:
@@ -34,9 +33,3 @@ def test_a_run_is_charged_with_what_came_after_its_start() -> None:
 
 def test_servers_that_read_nothing_have_no_hit_ratio() -> None:
     assert reading(1, 5, 5, 0, 0).since(reading(0, 5, 5, 0, 0))["prefill"]["hit_ratio"] is None
-
-
-def test_gpu_memory_is_that_of_our_processes_alone() -> None:
-    table = "12, 1000\n13, 500\n99, 7\n14, [N/A]\n"
-    assert used_by({12, 13, 14}, table) == 1_500 * 2**20
-    assert used_by({1}, table) is None

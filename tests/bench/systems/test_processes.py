@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 
-from psserve.bench.systems.processes import CpuMeter, pss_bytes, tree
+from psserve.bench.systems.processes import CpuMeter, pss_bytes
+from psserve.fleet.observe.memory import family
 
 
 def test_the_tree_holds_children() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert {os.getpid(), child.pid} <= {process.pid for process in tree(os.getpid())}
+        assert {os.getpid(), child.pid} <= {process.pid for process in family(os.getpid())}
     finally:
         child.kill()
         child.wait()
@@ -19,7 +20,7 @@ def test_the_tree_holds_children() -> None:
 def test_a_process_that_has_gone_uses_nothing() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert (tree(child.pid), pss_bytes(child.pid), CpuMeter(child.pid).read().tree) == ([], 0, 0)
+    assert (family(child.pid), pss_bytes(child.pid), CpuMeter(child.pid).read().tree) == ([], 0, 0)
 
 
 def test_memory_is_counted() -> None:

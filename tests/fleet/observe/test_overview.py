@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import psutil
 import pytest
 
 from psserve.contracts.servers import ServerLoad
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet.observe import overview
-from psserve.fleet.observe.overview import family, main_memory, parse_gpu_memory, read_load, read_totals, survey
+from psserve.fleet.observe.overview import read_load, read_totals, survey
 from psserve.fleet.run.router_client import HttpClient
 from psserve.fleet.run.state import FleetState, ProcessId, ServerState, write_state
 
@@ -141,15 +140,3 @@ def test_silent_servers_are_shown_without_what_they_would_say(
 def test_no_fleet(tmp_path: Path) -> None:
     with pytest.raises(NotRunning):
         survey(tmp_path)
-
-
-def test_memory_of_a_family() -> None:
-    own = family(os.getpid())
-    assert psutil.Process() in own
-    assert (main_memory(own) or 0) > 1_000_000
-    assert main_memory([]) is None
-
-
-def test_memory_on_gpus_is_summed_by_process() -> None:
-    listing = "100, 1024\n100, 512\n101, [N/A]\n\nno such device\n"
-    assert parse_gpu_memory(listing) == {100: 1536 * 1024 * 1024}
