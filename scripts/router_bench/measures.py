@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
-
-from psserve.bench.systems.processes import pss_bytes
+from psserve.bench.systems.processes import cpu_seconds, pss_bytes
 from router_bench.client import SHORT_WORDS, Answered, Connection, closed_loop, open_loop, requests
 from router_bench.routers import Router
 
@@ -55,9 +53,9 @@ class Throughput:
 async def throughput(router: Router, seconds: float, seed: int) -> Throughput:
     made = requests(router.port, words=SHORT_WORDS, max_tokens=ANSWER_TOKENS, stream=False, seed=seed)
     await closed_loop(router.port, made, CONNECTIONS, WARM_UP_S)
-    before = cpu_seconds(router)
+    before = used_cpu_s(router)
     count, took = await closed_loop(router.port, made, CONNECTIONS, seconds)
-    return Throughput(count, took, cpu_seconds(router) - before)
+    return Throughput(count, took, used_cpu_s(router) - before)
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ async def streams(router: Router, interval: float, seed: int) -> Streams:
     before = memory(router)
     during, after, late, used = [], [], 0.0, 0.0
     for _ in range(2):
-        start = cpu_seconds(router)
+        start = used_cpu_s(router)
         connections = [await Connection.open(router.port) for _ in range(STREAMS)]
         running = asyncio.gather(*(_later(one, next(made), i) for i, one in enumerate(connections)))
         length = STREAM_EVENTS * interval
@@ -100,7 +98,7 @@ async def streams(router: Router, interval: float, seed: int) -> Streams:
         await asyncio.sleep(max(0.0, length - RAMP_S - 1.5))
         during.append(memory(router))
         late = max(late, max(answered.total_s for answered in await running) - length)
-        used += cpu_seconds(router) - start
+        used += used_cpu_s(router) - start
         for connection in connections:
             connection.close()
         await asyncio.sleep(SETTLE_S)
@@ -118,9 +116,6 @@ def memory(router: Router) -> float:
     return pss_bytes(router.pid) / MIB if router.pid is not None else 0.0
 
 
-def cpu_seconds(router: Router) -> float:
+def used_cpu_s(router: Router) -> float:
     """User and system time of the router since its start; 0 where there is none."""
-    if router.pid is None:
-        return 0.0
-    times = psutil.Process(router.pid).cpu_times()
-    return float(times.user + times.system)
+    return cpu_seconds(router.pid) if router.pid is not None else 0.0
