@@ -31,5 +31,7 @@ def command(base: str, revision: str | None, name: str | None, zoo_dir: Path | N
 
     with StreamProgress(sys.stderr) as progress:
         zoo = Zoo.create(zoo_path(zoo_dir), base, name, revision=revision, progress=progress)
-    click.echo(f"created {zoo.path} for base {zoo.base.name} ({zoo.base.architecture}, {zoo.base.dtype})", err=True)
+    made = zoo.base
+    what = ", ".join(filter(None, [made.architecture, made.dtype, made.quantisation]))
+    click.echo(f"created {zoo.path} for base {made.name} ({what})", err=True)
     click.echo("next: psserve add-model NAME --path DIR", err=True)

@@ -79,7 +79,7 @@ def module_document(module: Module, base: Base, served: dict[str, str]) -> dict[
 
 def base_row(base: Base, served: dict[str, str]) -> tuple[str, ...]:
     """The table's first row."""
-    task = f"{base.architecture}, {base.dtype}"
+    task = ", ".join(filter(None, [base.architecture, base.dtype, base.quantisation]))
     return (base.name, "base", size(base.weight_bytes), "-", "-", "-", served.get(base.name, "-"), "", task)
 
 

@@ -32,6 +32,16 @@ def check_base_unchanged(base: Base) -> None:
             )
 
 
+def check_unquantised(base: Base) -> None:
+    """Raise TrainingError if the base's KV would not be computed here as it is served."""
+    if base.quantisation:
+        raise TrainingError(
+            f"base {base.name!r} is quantised ({base.quantisation}), and training computes its KV with Transformers, "
+            "which lacks the servers' kernels: train for the unquantised base in a zoo of its own, export the module, "
+            "add it here with --allow-naive, and measure it (docs/training.md)"
+        )
+
+
 def check_parallelism() -> None:
     """Raise TrainingError if FSDP would leave each process with its part of the weights at the end."""
     kind = os.environ.get("FSDP_STATE_DICT_TYPE", "")

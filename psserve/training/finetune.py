@@ -17,7 +17,13 @@ from safetensors import SafetensorError
 
 from psserve.errors import TrainingError
 from psserve.training.batch import Tokenized
-from psserve.training.checks import check_base_unchanged, check_disk_space, check_parallelism, load_data
+from psserve.training.checks import (
+    check_base_unchanged,
+    check_disk_space,
+    check_parallelism,
+    check_unquantised,
+    load_data,
+)
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
 from psserve.training.models import load_base, new_lora_module, new_module, write_checkpoint
@@ -54,6 +60,7 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     folder = RunFolder(config.out or zoo.path / ".training" / config.name)
     replacing = config.overwrite or (config.resume and folder.replaces())
     zoo.check_new(config.name, config.aliases, replacing)
+    check_unquantised(zoo.base)
     check_base_unchanged(zoo.base)
     check_parallelism()
     conversations = load_data(zoo.base, config)

@@ -17,8 +17,10 @@ from typing import NamedTuple
 import torch
 
 from psserve import torchvision_ops
+from psserve.errors import TrainingError
 from psserve.rule import base_part, module_part
 from psserve.zoo import Zoo
+from psserve.zoo.disk.storage import read_json
 from psserve.zoo.materialise import materialise
 
 torchvision_ops.declare_missing()
@@ -60,7 +62,12 @@ def load_pair(zoo: Zoo, module_name: str) -> ModelPair:
 
 
 def load_model(checkpoint: Path) -> PreTrainedModel:
-    """The model of a checkpoint directory, ready for inference."""
+    """The model of a checkpoint directory, ready for inference. TrainingError if it is quantised."""
+    if "quantization_config" in read_json(checkpoint / "config.json"):
+        raise TrainingError(
+            f"{checkpoint}: quantised, and Transformers lacks the kernels that servers compute such weights with: "
+            "evaluate it in a running fleet (psserve evaluate --url)"
+        )
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype="auto", attn_implementation="sdpa", use_safetensors=True, local_files_only=True
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from psserve.zoo import Zoo
+from psserve.zoo.synthetic.quantised import CONFIGS, write_quantised
 from psserve.zoo.synthetic.zoo import build_zoo
 
 Edit = Callable[[str, Callable[[dict[str, Any]], None]], None]
@@ -43,3 +44,10 @@ def edit(checkpoint: Path) -> Edit:
         (checkpoint / name).write_text(json.dumps(document))
 
     return edit_json
+
+
+@pytest.fixture(scope="session")
+def quantised(session_zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """One copy of the base for each way of quantising that can be served, with random values. Not to be changed."""
+    directory = tmp_path_factory.mktemp("quantised")
+    return {name: write_quantised(session_zoo.base.path, directory / name, config) for name, config in CONFIGS.items()}

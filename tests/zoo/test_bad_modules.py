@@ -96,7 +96,7 @@ def test_a_directory_that_is_no_sound_checkpoint(
     ("change", "message"),
     [
         (lambda config: config.update(auto_map={"AutoModel": "x.X"}), r"auto_map asks to run code.*: remove it"),
-        (lambda config: config.update(quantization_config={"quant_method": "fp8"}), "quantised weights are not supp"),
+        (lambda config: config.update(quantization_config={"quant_method": "hqq"}), "method .hqq. is not supported"),
         (lambda config: config.update(rms_norm_eps=1e-5), "rms_norm_eps: base 1e-06, module 1e-05"),
         (lambda config: config.update(hidden_size="big"), "hidden_size"),
     ],

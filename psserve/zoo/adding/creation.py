@@ -9,6 +9,7 @@ from psserve.zoo.adding.source import Source, find_source
 from psserve.zoo.checkpoints.architectures import check_tensors
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import fingerprint
+from psserve.zoo.checkpoints.kv_scales import kv_scales
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
 from psserve.zoo.checkpoints.settings import check_generation
 from psserve.zoo.disk.manifest import (
@@ -36,6 +37,7 @@ def create_zoo(path: Path, base: str | Path, name: str | None, revision: str | N
     check_generation(source.path / "generation_config.json", checkpoint.generation_config)
     check_tensors(checkpoint)
     check_head(checkpoint)
+    kv_scales(checkpoint)
     files = [weight_file(shard) for shard in checkpoint.shards]
     progress.stage("checking the base", sum(file.size for file in files))
     check_finite(files, source.path, progress)
@@ -64,6 +66,7 @@ def describe_base(name: str, source: Source, checkpoint: Checkpoint, progress: P
         fingerprint=fingerprint(checkpoint, files),
         architecture=checkpoint.architecture,
         dtype=checkpoint.dtype,
+        quantisation=str(checkpoint.quantisation) if checkpoint.quantisation else None,
         vocab_size=checkpoint.config["vocab_size"],
         context_length=checkpoint.config["max_position_embeddings"],
         num_layers=checkpoint.config["num_hidden_layers"],

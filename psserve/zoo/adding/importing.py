@@ -13,7 +13,7 @@ from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.adding.incoming import TRAINING_RECORD, Incoming, find_incoming
 from psserve.zoo.adding.source import Source
 from psserve.zoo.adding.storing import check_store, store_weights, write
-from psserve.zoo.checkpoints.checkpoint import read_checkpoint
+from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, warnings
 from psserve.zoo.checkpoints.safetensors import check_finite
 from psserve.zoo.checkpoints.settings import module_settings
@@ -55,6 +55,7 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
 
     with staging(zoo) as directory:
         settings = module_settings(base_checkpoint, incoming.checkpoint)
+        dtype, quantisation = own_format(base_checkpoint, incoming.checkpoint)
         stored = store_weights(new.store, incoming, base_checkpoint, directory, progress)
         manifest = ModuleManifest(
             name=new.name,
@@ -73,6 +74,8 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
                 *same_weights(zoo, base, new.name, stored.files),
             ),
             training=incoming.training,
+            dtype=dtype,
+            quantisation=quantisation,
             origin=incoming.origin,
             store=new.store,
             files=stored.files,
@@ -82,6 +85,13 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
         )
         write_manifest(directory / MODULE_MANIFEST, manifest)
         publish(directory, zoo / "modules" / new.name)
+
+
+def own_format(base: Checkpoint, module: Checkpoint) -> tuple[str | None, str | None]:
+    """A module's element type and quantisation for its manifest, where they may be unlike the base's."""
+    if base.quantisation == module.quantisation:
+        return None, None
+    return module.dtype, str(module.quantisation or "none")
 
 
 def check_trained(new: NewModule, base: Base, incoming: Incoming) -> bool:

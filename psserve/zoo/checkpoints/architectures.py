@@ -10,6 +10,9 @@ from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
+from psserve.zoo.checkpoints.kv_scales import may_be_kv_scale
+from psserve.zoo.checkpoints.quantisation_methods import Wanted
+from psserve.zoo.checkpoints.safetensors import Tensor
 
 SHOWN = 5
 
@@ -17,23 +20,51 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_tensors(checkpoint: Checkpoint) -> None:
-    """Raise IncompatibleCheckpoint, with the first few, if weights are missing, of another shape, or unknown."""
+    """Raise IncompatibleCheckpoint, with the first few, if weights are missing, unknown, of another shape or type."""
     path, config, tensors = checkpoint.path, checkpoint.config, checkpoint.tensors
     if config["num_hidden_layers"] > len(tensors):
         raise IncompatibleCheckpoint(
             f"{path}: config.json says {config['num_hidden_layers']} layers, and there are {len(tensors)} tensors: "
             "one of the two is another model's"
         )
-    expected = expected_tensors(checkpoint.architecture, config, checkpoint.head_dim)
-    wrong = [
-        f"{name} needs {list(shape)}, found {list(tensors[name].shape) if name in tensors else 'none'}"
-        for name, shape in expected.items()
-        if name not in tensors or tensors[name].shape != shape
+    wanted = wanted_tensors(checkpoint)
+    wrong = [text for name in wanted if (text := problem(name, wanted[name], tensors.get(name)))]
+    optional = may_be_kv_scale(checkpoint)
+    wrong += [
+        f"{name} is not in this architecture"
+        for name, tensor in tensors.items()
+        if name not in wanted and not ignored(name) and not optional(name, tensor)
     ]
-    wrong += [f"{name} is not in this architecture" for name in tensors if name not in expected and not ignored(name)]
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise IncompatibleCheckpoint(f"{path}: weights do not fit config.json: {'; '.join(wrong[:SHOWN])}{more}")
+
+
+def wanted_tensors(checkpoint: Checkpoint) -> dict[str, Wanted]:
+    """Name -> what it must be, of every tensor. IncompatibleCheckpoint: a layer cannot be quantised as it should be."""
+    plain = expected_tensors(checkpoint.architecture, checkpoint.config, checkpoint.head_dim)
+    quantisation = checkpoint.quantisation
+    if quantisation is None:
+        return {name: Wanted((shape,)) for name, shape in plain.items()}
+    wanted: dict[str, Wanted] = {}
+    for name, shape in plain.items():
+        try:
+            wanted |= quantisation.of_layer(name, shape)
+        except ValueError as error:
+            raise IncompatibleCheckpoint(f"{checkpoint.path}: {name}, {quantisation}: {error}") from None
+    return wanted
+
+
+def problem(name: str, wanted: Wanted, tensor: Tensor | None) -> str | None:
+    """What is wrong with a tensor; None if nothing is."""
+    shapes = " or ".join(str(list(shape)) for shape in wanted.shapes)
+    if tensor is None:
+        return f"{name} needs {shapes}, found none"
+    if tensor.shape not in wanted.shapes:
+        return f"{name} needs {shapes}, found {list(tensor.shape)}"
+    if tensor.dtype not in wanted.dtypes:
+        return f"{name} needs {' or '.join(wanted.dtypes)}, found {tensor.dtype}"
+    return None
 
 
 def ignored(name: str) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoints.quantisation import Quantisation, other_methods, read_quantisation
+from psserve.zoo.checkpoints.quantisation_methods import FLOATS
 from psserve.zoo.checkpoints.safetensors import EMBEDDINGS, HEAD, INDEX, Tensor, Weights, read_tensors
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
 from psserve.zoo.disk.manifest import FILE_NAME
@@ -43,7 +45,8 @@ class Checkpoint:
     """What a checkpoint directory holds.
 
     `config` is the architecture's configuration as Transformers understands it, defaults filled in, so that two
-    spellings of one configuration compare equal. `tensors` maps names to element type and shape.
+    spellings of one configuration compare equal. `tensors` maps names to element type and shape. `quantisation` is None
+    where weights are plain.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Checkpoint:
     generation_config: dict[str, Any]
     tensors: dict[str, Tensor]
     tokenizer: Tokenizer
+    quantisation: Quantisation | None = None
 
     @property
     def shards(self) -> list[Path]:
@@ -75,9 +79,10 @@ class Checkpoint:
 
     @property
     def dtype(self) -> str:
-        """The element type of the weights, e.g. "bfloat16"; of most of them, should they differ."""
+        """The element type of the weights, e.g. "bfloat16"; of most that are not quantised, should they differ."""
         sizes: dict[str, int] = {}
-        for tensor in self.tensors.values():
+        plain = [tensor for tensor in self.tensors.values() if tensor.dtype in FLOATS]
+        for tensor in plain or self.tensors.values():
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.data_offsets[1] - tensor.data_offsets[0]
         largest = max(sizes, key=lambda dtype: sizes[dtype])
         return {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(largest, largest)
@@ -110,6 +115,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     check_directory(path)
     raw = read_json(path / "config.json")
     architecture = check_config(path, raw)
+    quantisation = read_quantisation(path / "config.json", raw)
     config = understand_config(path)
     check_counts(path / "config.json", config)
     checkpoint = Checkpoint(
@@ -119,6 +125,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         generation_config=read_json(path / "generation_config.json"),
         tensors=read_tensors(path),
         tokenizer=read_tokenizer(path),
+        quantisation=quantisation,
     )
     check_end_tokens(path, config["vocab_size"], checkpoint.eos_token_ids)
     return checkpoint
@@ -136,6 +143,8 @@ def check_directory(path: Path) -> None:
     code = sorted(file.name for file in path.glob("*.py"))
     if code:
         raise IncompatibleCheckpoint(f"{path}: brings its own code ({code[0]}), which psserve never runs: remove it")
+    if any(path.glob("*.gguf")):
+        raise IncompatibleCheckpoint(f"{path}: GGUF {other_methods()}")
     if not any(path.glob("*.safetensors")):
         raise IncompatibleCheckpoint(f"{path}: no *.safetensors: pickled weights are refused, convert them first")
     check_readable(path)
@@ -161,8 +170,6 @@ def check_config(path: Path, config: dict[str, Any]) -> str:
             raise IncompatibleCheckpoint(
                 f"{path / name}: auto_map asks to run code, which psserve never does: remove it"
             )
-    if "quantization_config" in config:
-        raise IncompatibleCheckpoint(f"{path}: quantised weights are not supported: give the unquantised checkpoint")
     architectures = config.get("architectures")
     if not (isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)):
         raise IncompatibleCheckpoint(f"{path / 'config.json'}: architectures: expected a list of one name")

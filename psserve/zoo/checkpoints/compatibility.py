@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoints.architectures import check_tensors
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
+from psserve.zoo.checkpoints.kv_scales import kv_scales
 from psserve.zoo.checkpoints.safetensors import EMBEDDINGS, HEAD, Tensor
 from psserve.zoo.checkpoints.tokenizer import SWITCHES, Tokenizer
 from psserve.zoo.disk.manifest import FileRecord, hash_bytes
@@ -63,19 +65,28 @@ def kv_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def fingerprint(checkpoint: Checkpoint, files: tuple[FileRecord, ...]) -> str:
-    """BLAKE3, in hex, of all that decides the KV cache of a text: configuration, tokenizer and weights.
+    """BLAKE3, in hex, of all that decides the KV cache of a text: configuration, quantisation, tokenizer and weights.
 
     It follows the content: moving the directory changes nothing, splitting the weights into other files does.
     """
     deciding = {file.name: file.blake3 for file in files if file.name.endswith((".safetensors", "tokenizer.json"))}
-    document = json.dumps({"config": kv_config(checkpoint), "files": deciding}, sort_keys=True)
+    content: dict[str, Any] = {"config": kv_config(checkpoint), "files": deciding}
+    if checkpoint.quantisation:
+        content["quantization_config"] = checkpoint.quantisation.config
+    document = json.dumps(content, sort_keys=True)
     return hash_bytes(document.encode())
 
 
 def check_compatible(base_name: str, base: Checkpoint, module: Checkpoint) -> None:
-    """Raise IncompatibleCheckpoint, naming each field with both values, unless `module` fits over the base's KV."""
+    """Raise IncompatibleCheckpoint, naming each field with both values, unless `module` fits over the base's KV.
+
+    Base and module may be quantised in different ways: then their tensors are not the same, and the module's must be
+    those that its own configuration asks for.
+    """
     found = list(differences(base, module))
     if not found:
+        if base.quantisation or module.quantisation:
+            check_tensors(module)
         return
     shown = "; ".join(str(difference) for difference in found[:SHOWN])
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
@@ -99,6 +110,9 @@ def differences(base: Checkpoint, module: Checkpoint) -> Iterator[Difference]:
     """All that makes `module` unfit, the most telling first."""
     yield from mapping_differences("", kv_config(base), kv_config(module))
     yield from tokenizer_differences(base.tokenizer, module.tokenizer)
+    if base.quantisation or module.quantisation:
+        yield from mapping_differences("KV cache scale ", kv_scales(base), kv_scales(module))
+        return
     yield from head_differences(base, module)
     yield from mapping_differences("tensor ", layout(base), layout(module))
 

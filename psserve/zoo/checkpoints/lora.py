@@ -167,6 +167,7 @@ def key(layer: str, side: str) -> str:
 
 def read_adapter(directory: Path, base: Checkpoint) -> Adapter:
     """The adapter in `directory`; IncompatibleCheckpoint if it is no plain LoRA, or does not fit the base."""
+    check_mergeable(directory, base)
     config = read_adapter_config(directory)
     path = directory / ADAPTER_WEIGHTS
     if not path.is_file():
@@ -180,6 +181,16 @@ def read_adapter(directory: Path, base: Checkpoint) -> Adapter:
     for layer in layers:
         check_layer(path, layer, config, tensors, base)
     return Adapter(directory, config, {f"{layer}.weight": layer for layer in layers}, names)
+
+
+def check_mergeable(directory: Path, base: Checkpoint) -> None:
+    """Raise IncompatibleCheckpoint if there are no weights that a product could be added to."""
+    if base.quantisation:
+        raise IncompatibleCheckpoint(
+            f"{directory}: a LoRA adapter, and the base is quantised ({base.quantisation}): nothing can be added to "
+            "its weights: merge it into the unquantised model with PEFT's merge_and_unload, save that, and add it, "
+            "quantised or not"
+        )
 
 
 def plain_names(path: Path, names: Iterable[str]) -> dict[str, str]:

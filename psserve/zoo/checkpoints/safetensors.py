@@ -24,15 +24,28 @@ from psserve.zoo.disk.progress import SILENT, Progress, with_progress
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100 << 20
 """The limit that the safetensors library itself puts on a header, in bytes."""
-DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+DTYPE_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 EXPONENT_BITS: dict[str, tuple[str, int]] = {
     "F64": ("uint64", 0x7FF0_0000_0000_0000),
     "F32": ("uint32", 0x7F80_0000),
     "F16": ("uint16", 0x7C00),
     "BF16": ("uint16", 0x7F80),
+    "F8_E4M3": ("uint8", 0x7F),
 }
 """Element type -> (unsigned type of its width, exponent's bits): NaN and infinity are the values with all of them set.
-On bits, because NumPy has no bfloat16."""
+On bits, because NumPy has no bfloat16. This FP8 has no infinity, and NaN is all bits but the sign."""
 BLOCK = 4 << 20
 """Bytes of a tensor that are in memory at a time; a multiple of every element's size."""
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"

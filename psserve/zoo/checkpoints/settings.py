@@ -1,4 +1,4 @@
-"""What a module is served with instead of the base's: its end tokens, sampling defaults, an output layer of its own.
+"""What a module is served with instead of the base's: end tokens, sampling defaults, output layer, quantisation.
 
 Sampling defaults are those that SGLang takes of a single model (`--sampling-defaults model`). All else is the base's:
 the rest of generation_config.json, configuration, tokenizer and chat template.
@@ -32,12 +32,21 @@ def module_settings(base: Checkpoint, module: Checkpoint) -> Settings:
     own_ends = {} if ends == end_tokens(base, base) else {"eos_token_id": ends}
     defaults = sampling_defaults(module.generation_config)
     own_tie = {} if base.tied == module.tied else {"tie_word_embeddings": module.tied}
+    config = read_json(base.path / "config.json")
+    own_format = with_format(config, module) if base.quantisation != module.quantisation else config
     files: dict[str, bytes] = {}
-    if own_ends or own_tie:
-        files["config.json"] = encoded(read_json(base.path / "config.json") | own_ends | own_tie)
+    if own_ends or own_tie or own_format != config:
+        files["config.json"] = encoded(own_format | own_ends | own_tie)
     if own_ends or defaults != sampling_defaults(base.generation_config):
         files["generation_config.json"] = encoded({"eos_token_id": ends} | defaults)
     return Settings(files, tuple(notes(base, module, own_ends, defaults)))
+
+
+def with_format(config: dict[str, Any], module: Checkpoint) -> dict[str, Any]:
+    """The base's configuration with the module's quantisation, or none, and its element type."""
+    kept = {field: value for field, value in config.items() if field != "quantization_config"}
+    own = {"quantization_config": module.quantisation.config} if module.quantisation else {}
+    return kept | {"dtype" if "dtype" in config else "torch_dtype": module.dtype} | own
 
 
 def end_tokens(base: Checkpoint, checkpoint: Checkpoint) -> list[int]:
@@ -58,6 +67,9 @@ def notes(base: Checkpoint, module: Checkpoint, ends: dict[str, Any], defaults: 
     if defaults != sampling_defaults(base.generation_config):
         shown = ", ".join(f"{field} {value}" for field, value in defaults.items()) or "none"
         yield f"its own sampling defaults are served: {shown}"
+    own, theirs = (str(checkpoint.quantisation or "not quantised") for checkpoint in (module, base))
+    if own != theirs:
+        yield f"its weights are {own}, the base's {theirs}"
     if base.tied and not module.tied:
         yield "its output layer (lm_head) is served as it is, not tied to the embeddings as the base's"
     yield from (

@@ -70,6 +70,9 @@ class BaseRecord(Record):
     fingerprint: Hash
     architecture: str
     dtype: str
+    """The element type of its weights, of those that are not quantised."""
+    quantisation: str | None = None
+    """How they are quantised, in words; None: not."""
     vocab_size: int = Field(gt=0)
     context_length: int = Field(gt=0)
     num_layers: int = Field(gt=0)
@@ -148,6 +151,10 @@ class ModuleManifest(Record):
     training: TrainingRecord | None = None
     evaluations: tuple[EvaluationRecord, ...] = ()
     """Oldest first. Another import of the module starts anew: its weights are others."""
+    dtype: str | None = None
+    """The element type of its weights, of those that are not quantised; None: the base's."""
+    quantisation: str | None = None
+    """How they are quantised, in words; "none": not, unlike the base's; None: as the base's."""
     origin: str = ""
     """What was imported, in words, e.g. "LoRA adapter /home/ann/math (rank 16)"."""
     store: Store = "copy"

@@ -88,7 +88,7 @@ def test_an_adapter_is_named_as_such(checkpoint: Path) -> None:
     [
         ("architectures", ["MambaForCausalLM"], "MambaForCausalLM is not supported"),
         ("architectures", None, "expected a list of one name"),
-        ("quantization_config", {"quant_method": "fp8"}, "quantised"),
+        ("quantization_config", {"quant_method": "bitsandbytes"}, "method .bitsandbytes. is not supported"),
         ("num_hidden_layers", "four", "Transformers refuses it"),
         ("model_type", "unheard-of", "Transformers refuses it"),
         ("num_hidden_layers", 5, "number of `layer_types`"),
