@@ -20,6 +20,7 @@ class FakeBase:
     num_kv_heads: int = 2
     head_dim: int = 16
     weight_bytes: int = 4_000_000
+    quantisation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class FakeModule:
     examples: tuple[str, ...] = ()
     created: int = 1_764_000_000
     weight_bytes: int = 4_000_000
+    dtype: str | None = None
+    quantisation: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from psserve.errors import PlanError
@@ -9,10 +10,10 @@ from psserve.fleet.plan.allowance import GIB, Allowance, activation_bytes, card
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.planned import PlannedServer
+from psserve.fleet.plan.quantised import DTYPE_BYTES, parameters, served_bytes
 from psserve.fleet.plan.sglang_args import EngineSettings
-from psserve.zoo import Base
+from psserve.zoo import Base, Module
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 KV_DTYPE_BYTES = DTYPE_BYTES | {"fp8_e4m3": 1, "fp8_e5m2": 1}
 GPU_UNPLANNED = 0.1
 """Part of a GPU's whole memory that no server is planned into: activations, fragmentation, other programs."""
@@ -59,33 +60,46 @@ class Budget:
     """The sizes that every server of a fleet is counted with."""
 
     weight_bytes: int
-    """Of one server as served: a module has exactly the base's tensors, however many of them the zoo stores."""
+    """Of a server of the base."""
+    module_bytes: Mapping[str, int]
+    """Module -> weights of one of its servers."""
     token_bytes: int
     page: int
     allowance: Allowance
 
     @classmethod
-    def of(cls, base: Base, settings: EngineSettings, machine: Machine) -> Budget:
-        """Count servers of `base` and its modules with these settings, on the machine's smallest GPU."""
+    def of(cls, base: Base, settings: EngineSettings, machine: Machine, modules: Iterable[Module] = ()) -> Budget:
+        """Count servers of `base` and of these modules with these settings, on the machine's smallest GPU."""
         size = DTYPE_BYTES[settings.dtype]
-        weight_bytes = int(base.weight_bytes * size / DTYPE_BYTES.get(base.dtype, 2))
         kv_dtype = settings.dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
         shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, kv_dtype)
         allowance = Allowance(
             card=card(min((gpu.total_bytes for gpu in machine.gpus), default=0)),
-            token_bytes=activation_bytes(weight_bytes / size, base.num_layers, size),
+            token_bytes=activation_bytes(parameters(base, settings.dtype), base.num_layers, size),
             vocab_size=base.vocab_size,
             context_length=settings.context_length,
             chunk=settings.chunked_prefill_size,
             requests=settings.max_running_requests,
         )
-        return cls(weight_bytes, shape.token_bytes, settings.page_size, allowance)
+        return cls(
+            served_bytes(base, None, settings.dtype),
+            {module.name: served_bytes(base, module, settings.dtype) for module in modules},
+            shape.token_bytes,
+            settings.page_size,
+            allowance,
+        )
+
+    def weights(self, server: PlannedServer) -> int:
+        """Bytes of the weights of a server; a spare one may become one of any module."""
+        if server.module is None and server.role == "decode":
+            return max([self.weight_bytes, *self.module_bytes.values()])
+        return self.module_bytes.get(server.module or "", self.weight_bytes)
 
     def memory(self, server: PlannedServer, tokens: int, gpus: int) -> ServerMemory:
         """A server with a pool of `tokens`, rounded down to whole pages, on so many GPUs (0: on CPU)."""
         tokens = max(1, tokens // self.page) * self.page
         return ServerMemory(
-            weight_bytes=self.weight_bytes,
+            weight_bytes=self.weights(server),
             kv_tokens=tokens,
             kv_bytes=tokens * self.token_bytes,
             overhead_bytes=gpus * self.overhead(server),
@@ -97,7 +111,7 @@ class Budget:
 
     def fixed(self, server: PlannedServer) -> int:
         """Bytes on each of its GPUs that a server takes beside its KV cache."""
-        return self.weight_bytes // server.options.tp + self.overhead(server)
+        return self.weights(server) // server.options.tp + self.overhead(server)
 
     def kv(self, server: PlannedServer, tokens: int) -> int:
         """Bytes on each of its GPUs that `tokens` of KV cache take."""

@@ -17,6 +17,7 @@ from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, place_fleet, prefill_replicas
 from psserve.fleet.plan.planned import PlannedServer, chosen_modules, planned_decode, planned_prefill, planned_spare
 from psserve.fleet.plan.ports import ServerPorts, fleet_ports
+from psserve.fleet.plan.quantised import check_quantised
 from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.router_config import router_config
 from psserve.fleet.plan.settings import check_devices, check_equal_tp, engine_settings, with_cores, within_pool
@@ -59,8 +60,9 @@ def make_plan(
     planned = prefill + decode
     settings = with_cores(settings, machine, len(planned))
     check_devices(zoo.base, settings, planned)
+    check_quantised(zoo.base, modules, settings, machine)
     check_equal_tp(planned, options.prefill.tp)
-    placed, memory = _fit(zoo.base, machine, settings, prefill, decode, spare)
+    placed, memory = _fit(zoo.base, modules, machine, settings, prefill, decode, spare)
     smallest = min(one.kv_tokens for one in memory)
     settings = within_pool(settings, smallest, explicit=options.context_length is not None)
     basis = PlanBasis(options=options, machine=machine, settings=settings, environ=environ)
@@ -154,6 +156,7 @@ def _all_decode(base: Base, modules: Sequence[Module], options: FleetOptions, ru
 
 def _fit(
     base: Base,
+    modules: Sequence[Module],
     machine: Machine,
     settings: EngineSettings,
     prefill: Sequence[PlannedServer],
@@ -161,7 +164,7 @@ def _fit(
     spare: Sequence[PlannedServer],
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server, prefill servers first; spare ones only take up memory."""
-    budget = Budget.of(base, settings, machine)
+    budget = Budget.of(base, settings, machine, modules)
     planned = [*prefill, *decode, *spare]
     count = len(prefill) + len(decode)
     if settings.device == "cpu":

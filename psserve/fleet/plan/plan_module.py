@@ -14,10 +14,11 @@ from psserve.fleet.plan.placement import Placer, decode_pool
 from psserve.fleet.plan.plan import make_server
 from psserve.fleet.plan.planned import PlannedServer, planned_decode
 from psserve.fleet.plan.ports import more_ports
+from psserve.fleet.plan.quantised import check_quantised
 from psserve.fleet.plan.router_config import module_config, worker_config
 from psserve.fleet.plan.settings import check_devices, check_equal_tp, within_pool
 from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint, ServerSpec
-from psserve.zoo import Zoo
+from psserve.zoo import Module, Zoo
 
 
 def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> ModulePlan:
@@ -35,8 +36,9 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     planned = planned_decode(module.name, module.aliases, checkpoint, plan.basis.options, version)
     planned = [_sized(server, plan) for server in planned]
     check_devices(zoo.base, plan.basis.settings, planned)
+    check_quantised(zoo.base, [module], plan.basis.settings, plan.basis.machine)
     check_equal_tp(planned, plan.basis.options.prefill.tp)
-    placed, memory = _fit(zoo, plan, planned)
+    placed, memory = _fit(zoo, module, plan, planned)
     within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
     servers = tuple(
         make_server(zoo, plan.basis, server, gpus=gpus, memory=one, ports=ports)
@@ -64,11 +66,11 @@ def _sized(server: PlannedServer, plan: FleetPlan) -> PlannedServer:
 
 
 def _fit(
-    zoo: Zoo, plan: FleetPlan, planned: Sequence[PlannedServer]
+    zoo: Zoo, module: Module, plan: FleetPlan, planned: Sequence[PlannedServer]
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server, beside those of the running ones."""
     machine, settings = plan.basis.machine, plan.basis.settings
-    budget = Budget.of(zoo.base, settings, machine)
+    budget = Budget.of(zoo.base, settings, machine, [module])
     try:
         if settings.device == "cpu":
             running = sum(server.memory.total_bytes for server in plan.servers)

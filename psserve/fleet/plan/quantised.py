@@ -1,0 +1,84 @@
+"""What quantised weights ask of a fleet: GPUs that can compute with them, activations of 16 bits, their real bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from psserve.errors import PlanError
+from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.sglang_args import EngineSettings
+from psserve.zoo import Base, Module
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method of quantisation needs, and how small its weights are."""
+
+    capability: tuple[int, int]
+    """The oldest architecture, as `get_min_capability` of SGLang 0.5.18's class has it."""
+    parameter_bytes: float
+    """At least, of each parameter."""
+
+
+METHODS = {
+    "fp8": Needs((8, 0), 1),
+    "compressed-tensors": Needs((8, 0), 1),
+    "awq": Needs((7, 5), 0.5),
+    "gptq": Needs((7, 5), 0.5),
+}
+
+
+def method(quantisation: str) -> str:
+    """The method of a manifest's words, e.g. "fp8" of "fp8, blocks of 128x128"."""
+    return quantisation.replace(",", " ").split()[0]
+
+
+def quantisation_of(base: Base, module: Module | None) -> str | None:
+    """How the weights of the base, or of a module, are quantised; None: not."""
+    own = module.quantisation if module is not None else None
+    return None if own == "none" else own or base.quantisation
+
+
+def served_bytes(base: Base, module: Module | None, dtype: str) -> int:
+    """Bytes of the weights on a server that computes in `dtype`: of the base, or of a module.
+
+    Quantised ones are served as they are stored; others are converted. A module that is unquantised as the base has
+    exactly the base's tensors, however many of them the zoo stores.
+    """
+    like_base = module is None or module.quantisation is None
+    files = base.weight_bytes if module is None or (like_base and not base.quantisation) else module.weight_bytes
+    if quantisation_of(base, module):
+        return files
+    stored = base.dtype if module is None or module.dtype is None else module.dtype
+    return int(files * DTYPE_BYTES[dtype] / DTYPE_BYTES.get(stored, 2))
+
+
+def parameters(base: Base, dtype: str) -> float:
+    """The base's parameters, at most."""
+    size = METHODS[method(base.quantisation)].parameter_bytes if base.quantisation else DTYPE_BYTES[dtype]
+    return served_bytes(base, None, dtype) / size
+
+
+def check_quantised(base: Base, modules: Iterable[Module], settings: EngineSettings, machine: Machine) -> None:
+    """Check that this machine can serve the base and these modules.
+
+    Raises:
+        PlanError: weights are quantised, and there is no GPU, or one that is too old, or numbers are of 32 bits.
+    """
+    for name, found in [(base.name, base.quantisation), *((one.name, quantisation_of(base, one)) for one in modules)]:
+        if not found:
+            continue
+        if settings.device == "cpu":
+            raise PlanError(f"{name} is quantised ({found}), which needs GPUs, and this fleet runs on CPU")
+        if settings.dtype == "float32":
+            raise PlanError(f"{name} is quantised ({found}), and SGLang computes that in 16 bits: give another --dtype")
+        least = METHODS[method(found)].capability
+        for gpu in machine.gpus:
+            if gpu.capability is not None and gpu.capability < least:
+                raise PlanError(
+                    f"{name} is quantised ({found}), which needs GPUs from sm_{least[0]}{least[1]} on, and GPU"
+                    f" {gpu.index} ({gpu.name}) is sm_{gpu.capability[0]}{gpu.capability[1]}"
+                )
