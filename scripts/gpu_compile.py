@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from psserve.engine.cuda.kernels import add_shape_options, parse_architecture
-from psserve.engine.cuda.toolkit import choose_toolkit
+from psserve.engine.cuda.toolkit import compiler_env
 
 
 def main() -> int:
@@ -28,20 +28,20 @@ def main() -> int:
         architectures = [parse_architecture(text) for text in said.architectures]
     except ValueError as error:
         parser.error(str(error))
-    toolkit = choose_toolkit(os.environ)
-    if toolkit is None:
+    toolkit = compiler_env(os.environ)
+    if not toolkit:
         print("gpu-compile: error: .venv has no CUDA toolkit: run make setup DEVICE=gpu", file=sys.stderr)
         return 1
-    print(f"compiling with {toolkit}", file=sys.stderr)
+    print(f"compiling with {toolkit['CUDA_HOME']}", file=sys.stderr)
     shape = ["--head-size", str(said.head_size), "--kv-heads", str(said.kv_heads), "--dtype", said.dtype]
     return 0 if all([compile_for(f"{major}.{minor}", shape, toolkit) for major, minor in architectures]) else 1
 
 
-def compile_for(architecture: str, shape: list[str], toolkit: Path) -> bool:
-    """Print what became of each kernel; whether all were compiled."""
+def compile_for(architecture: str, shape: list[str], toolkit: dict[str, str]) -> bool:
+    """Print what became of each kernel; whether all were compiled. `toolkit`: the variables that tell where it is."""
     env = {
         **os.environ,
-        "CUDA_HOME": str(toolkit),
+        **toolkit,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "FLASHINFER_CUDA_ARCH_LIST": architecture,
     }

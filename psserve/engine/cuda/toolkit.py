@@ -7,6 +7,7 @@ toolkit, as NVIDIA's installer would, in `cuda` beside the environment's `bin`.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -79,9 +80,13 @@ def choose_toolkit(environ: Mapping[str, str], own: Path = OWN) -> Path | None:
 
 
 def compiler_env(environ: Mapping[str, str], own: Path = OWN) -> dict[str, str]:
-    """The environment variables by which SGLang and flashinfer find the chosen toolkit."""
+    """The environment variables by which SGLang, flashinfer and the linker find the chosen toolkit."""
     home = choose_toolkit(environ, own)
-    return {} if home is None else {"CUDA_HOME": str(home)}
+    if home is None:
+        return {}
+    # SGLang links kernels of several GPUs to the driver, and leaves it to the linker to find one.
+    libraries = filter(None, [environ.get("LIBRARY_PATH"), str(home / "lib64" / "stubs")])
+    return {"CUDA_HOME": str(home), "LIBRARY_PATH": os.pathsep.join(libraries)}
 
 
 def assemble(site_packages: Path, home: Path, compiler: str = "cc") -> None:

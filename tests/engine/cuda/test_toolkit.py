@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,7 +65,14 @@ def test_a_missing_compiler_is_said(wheels: Path, tmp_path: Path) -> None:
 
 
 def test_servers_get_the_toolkit_of_the_set_up(own: Path) -> None:
-    assert compiler_env({"PATH": "/nowhere"}, own) == {"CUDA_HOME": str(own)}
+    assert compiler_env({"PATH": "/nowhere"}, own)["CUDA_HOME"] == str(own)
+
+
+def test_a_linker_that_is_told_of_no_folder_finds_the_driver(own: Path, tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], **compiler_env({"LIBRARY_PATH": "/opt/lib"}, own)}
+    command = ["cc", "-shared", "-x", "c", "/dev/null", "-lcuda", "-o", str(tmp_path / "kernel.so")]
+    subprocess.run(command, env=env, check=True)
+    assert env["LIBRARY_PATH"].startswith("/opt/lib:")
 
 
 def test_a_toolkit_of_the_user_s_that_fits_is_taken(own: Path, tmp_path: Path) -> None:
