@@ -252,6 +252,28 @@ def test_json_is_one_line_with_or_without_blanks(separators: tuple[str, str], ba
     assert not accepts(backend, of(backend, POINT), json.dumps(answer, indent=0))
 
 
+@pytest.mark.parametrize(
+    ("form", "text", "is_allowed"),
+    [
+        ("date", "2028-02-29", True),
+        ("date", "2000-02-29", True),
+        ("date", "2030-02-29", False),
+        ("date", "1900-02-29", False),
+        ("date", "2030-04-31", False),
+        ("date", "2030-12-31", True),
+        ("date", "0000-01-01", False),
+        ("time", "23:59:59.123456Z", True),
+        ("time", "24:00:00Z", False),
+        ("time", "23:59:60Z", False),
+        ("date-time", "2028-02-29T00:00:00+14:00", True),
+        ("date-time", "2028-02-30T00:00:00Z", False),
+    ],
+)
+def test_dates_are_the_calendars(form: str, text: str, is_allowed: bool, backend: Any) -> None:
+    found = of(backend, {"type": "string", "format": form})
+    assert accepts(backend, found, json.dumps(text)) == is_allowed
+
+
 def test_objects_that_list_their_properties_have_no_others(backend: Any) -> None:
     inner = {"type": "object", "properties": {"a": {"type": "object"}}}
     found = of(backend, inner)
