@@ -31,7 +31,6 @@ from psserve.router.task_routing.tfidf import TfidfClassifier
 from psserve.router.task_routing.training import train_classifier
 
 THRESHOLD = TaskRoutingConfig().threshold
-MOST_WRONG_PERCENT = 3.0
 CLINC_SIZES = ((5, 3), (20, 3), (20, 10), (20, 50))
 
 
@@ -66,13 +65,15 @@ def accuracy(tasks: TaskSet) -> list[Figure]:
     figures: list[Figure] = []
     for part, asked in tasks.parts.items():
         name = f"{tasks.name}: {part} ({len(asked)})"
-        target = MOST_WRONG_PERCENT if tasks.promised and part in tasks.promised else None
         outcomes = [outcome(classifier, one) for one in asked]
         figures.append(Figure(f"{name}, likeliest module is another", share(outcomes, "another", "sure another"), "%"))
         figures.append(Figure(f"{name}, other module answers", share(outcomes, "sure another"), "%"))
         figures.append(
             Figure(
-                f"{name}, not routed to its module", share(outcomes, "right", "another", "sure another"), "%", target
+                f"{name}, not routed to its module",
+                share(outcomes, "right", "another", "sure another"),
+                "%",
+                tasks.most_wrong.get(part),
             )
         )
     strangers = [Asked(text, "") for text in tasks.none_of_them]

@@ -10,7 +10,7 @@ import pytest
 
 from psserve.demo.accuracy import about
 from psserve.demo.demo_zoo import DemoConfig
-from psserve.demo.tasks import TASKS, held_out_items
+from psserve.demo.tasks import TASKS, example_requests, held_out_items
 from psserve.training.accuracy_report import accuracy_markdown
 from psserve.training.answers import zoo_answerer
 from psserve.training.scorers import SCORERS, evaluate
@@ -38,6 +38,7 @@ def test_it_has_a_module_for_each_task_trained_on_its_base(zoo: Zoo) -> None:
     for name, task in TASKS.items():
         module = zoo.module(name)
         assert (module.task, module.training_for(zoo.base)) == (task.description, "on cache")
+        assert module.examples == example_requests(name)
 
 
 def test_it_is_small(zoo: Zoo) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from psserve.demo.tasks import TASKS, example_requests, held_out_items
 from psserve.router.task_routing.classifier import TaskModule
 from psserve.training.conversation import Conversation
-from tests.router.task_zoo import twenty_two_modules
+from tests.router.task_zoo import EVERYDAY_PARTS, everyday_requests, twenty_two_modules
 
 DEMO_REQUESTS = 500
+MOST_WRONG_AS_SENT = 3.0
+MOST_WRONG_EVERYDAY = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class TaskSet:
     modules: tuple[TaskModule, ...]
     parts: dict[str, list[Asked]]
     none_of_them: tuple[str, ...]
-    promised: frozenset[str] = frozenset()
-    """Parts of which a share of right choices is promised."""
+    most_wrong: Mapping[str, float] = field(default_factory=dict)
+    """Part -> the promise: in percent, how many of its requests at most do not reach their module."""
 
 
 def demo_set() -> TaskSet:
@@ -50,8 +53,13 @@ def demo_set() -> TaskSet:
         parts[f"{name}, tools {'not ' if held_out[0].tools else ''}offered"] = [
             Asked(_question(item), name, not item.tools) for item in held_out
         ]
-    promised = frozenset(part for part in parts if part.endswith("as sent"))
-    return TaskSet("demo zoo", modules, parts, twenty_two_modules().none_of_them, promised)
+    most_wrong = {part: MOST_WRONG_AS_SENT for part in parts if part.endswith("as sent")}
+    for part in EVERYDAY_PARTS:
+        asked = [Asked(text, name) for text, name in everyday_requests(part)]
+        parts[f"everyday, {part}"] = asked
+        parts[f"everyday, {part}, tools offered"] = [Asked(one.text, one.module, has_tools=True) for one in asked]
+        most_wrong |= {f"everyday, {part}": MOST_WRONG_EVERYDAY}
+    return TaskSet("demo zoo", modules, parts, twenty_two_modules().none_of_them, most_wrong)
 
 
 def specialists_set() -> TaskSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from psserve.zoo import Zoo
 
 from .zoo_commands import fails, run
 
+ROOT = Path(__file__).parents[2]
 TASKS = {
     "alpha": ("word problems with numbers", "Ann has 3 pens and buys 4 more. How many pens does she have?"),
     "beta": ("write Python functions, and call tools", "Write a Python function that adds two numbers."),
@@ -39,6 +41,14 @@ def test_scores_and_reasons(told: Path) -> None:
     assert lines[2].startswith("(none of them)\t")
     assert "alpha answers: its score" in lines[4]
     assert "'pens'" in lines[5]
+
+
+def test_the_readmes_example_goes_where_it_says() -> None:
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r'^psserve route "(.+)"\s+# .*\((\w+)\)', readme, re.M)
+    assert found is not None
+    text, module = found.groups()
+    assert f"\n{module} answers: its score" in run("route", text, "--zoo", ROOT / "model_zoo").stdout
 
 
 def test_json(told: Path) -> None:

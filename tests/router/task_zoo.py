@@ -12,6 +12,8 @@ from psserve.router.task_routing.tfidf import TfidfClassifier
 from psserve.router.task_routing.training import train_classifier
 
 FILE = Path(__file__).with_name("twenty_two_modules.json")
+EVERYDAY = Path(__file__).with_name("everyday_requests.json")
+EVERYDAY_PARTS = ("development", "held out")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ def twenty_two_modules() -> TaskZoo:
         tuple((text, name) for name, entry in entries for text in entry["held_out"]),
         tuple(document["none_of_them"]),
     )
+
+
+def everyday_requests(part: str) -> list[tuple[str, str]]:
+    """(text, module): what people might ask of the demo zoo's modules in their own words, 50 requests each.
+
+    Nothing in psserve was made with those held out at hand.
+    """
+    document = json.loads(EVERYDAY.read_text(encoding="utf-8"))
+    return [(text, module) for module, parts in document.items() for text in parts[part]]
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 
 from psserve.demo.tasks import code, math, tools
 from psserve.demo.tasks.agents import with_system_prompt
+from psserve.demo.tasks.examples import EVERYDAY_EXAMPLES
 from psserve.demo.tasks.items import MakeItem, endless_items, kept_for_tests
 from psserve.training.conversation import Conversation
 from psserve.training.scorers import message_text
@@ -52,8 +53,9 @@ def held_out_items(task: str, count: int, seed: int = 0) -> list[Conversation]:
 
 
 def example_requests(task: str) -> tuple[str, ...]:
-    """Requests for a module's manifest: enough that they are not all of one kind."""
-    return tuple(str(item.messages[0]["content"]) for item in held_out_items(task, 8, seed=1))
+    """Requests for a module's manifest: some generated, and enough of people's own that they are of every kind."""
+    generated = (str(item.messages[0]["content"]) for item in held_out_items(task, 8, seed=1))
+    return (*generated, *EVERYDAY_EXAMPLES[task])
 
 
 def training_items(task: str, count: int, seed: int = 0) -> list[Conversation]:

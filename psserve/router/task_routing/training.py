@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INVERSE_REGULARISATION = 30.0
-NONE_WEIGHT = 0.5
-"""How much all of the background together weighs in training; each module weighs 1, however many examples it has."""
+NONE_WEIGHT = 0.12
+"""How much all of the background weighs in training, times the root of the mean number of texts a module. Each module
+weighs 1: with more examples it grows surer of any request, and what speaks against it must count for more."""
 TOO_NEAR = 0.35
 """Cosine from which on a sentence of the background may be some module's task, and is left out."""
 TOOL_WORDS = re.compile(r"\btools?\b|\bfunction[- ]call|\bcall\w*\b.*\bfunctions?\b", re.I)
@@ -78,7 +79,7 @@ def _regression(matrix: Any, classes: NDArray[np.int64]) -> tuple[NDArray[np.flo
 
     counts = np.bincount(classes)
     share = len(classes) / len(counts) / counts
-    share[-1] *= NONE_WEIGHT
+    share[-1] *= NONE_WEIGHT * np.sqrt(counts[:-1].mean())
     regression = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=200)
     regression.fit(matrix, classes, sample_weight=share[classes])
     weights, intercept = regression.coef_.T, regression.intercept_
