@@ -68,6 +68,16 @@ wot is 8 time 12
 A team won 14 of 22 games and drew 3. How many did it lose?
 Mum picked 3 baskets of 25 strawberries on Saturday and used 40 for jam. How many strawberries are there now?
 Is 9 times 9 more than 80?
+On Monday Pia swam for 25 minutes and on Tuesday twice as long. For how many minutes did she swim in all?
+A shop sold 12 kilos of flour on Friday, 20 on Saturday and a third of that on Sunday. How many kilos were sold?
+Two boats travel 90 miles north and then 60 miles east. What distance does each of them cover?
+Omar got 30 dollars from his uncle and adds 25. Then he gives half of the money away. How much money does he keep?
+A tank holds 50 litres and loses 2 litres every hour. What does it hold after one day?
+The oven is heated for 15 minutes, and the roast takes 40 minutes longer than that. How much time passes altogether?
+A store has 240 pairs of boots and sells a quarter of them in a sale. How many pairs are unsold?
+The ratio of cats to dogs is 2 to 3, and there are 12 dogs. How many cats are there?
+The ribbon is 0.80 a metre. How many metres do I get for 4 dollars?
+At a speed of 50 miles an hour, how long is a drive of 200 miles?
 """.splitlines()
 )
 
@@ -198,6 +208,25 @@ Ask Lea by message when she comes.
 I'd like to bake a pie, is there a recipe?
 music please
 Move me a meeting into Friday at 11 with the boss.
+text Leo and ask him to buy bread
+text my boss: I am ill today
+write my wife that I am home by 7
+play some jazz
+play the song from the film Titanic
+radio in the cellar, quietly
+create a reminder to water the plants
+remind me to pay the rent on Friday
+set up a meeting with the lawyer for tomorrow
+how would a Spaniard say good luck?
+what's the Chinese for tea
+how is an omelette prepared
+give me a good recipe for dumplings
+purchase two light bulbs for me
+place an order for dog food
+lower the heating in the attic
+dim the lights
+is it windy in Hamburg at the moment?
+get Olivia on the line
 """.splitlines()
 )
 
