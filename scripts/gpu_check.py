@@ -2,6 +2,7 @@
 
     python scripts/gpu_check.py                                  Qwen3-0.6B and 1.7B shapes, 1 prefill + 2 modules
     python scripts/gpu_check.py --device cpu --shapes tiny       a dry run of all of it without a GPU
+    python scripts/gpu_check.py --quantisation fp8-blocks        a quantised base and module beside an unquantised one
 
 For each shape: builds checkpoints of random weights, launches them through `psserve launch`, compares answers with the
 Transformers reference, and measures time to first token and KV hand-over. docs/results/gpu-NAME.json is written after
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from measuring.installation import importable
+from measuring.quantised import METHODS
 from measuring.shapes import SHAPES
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--modules", type=int, default=2, help="number of decode modules [default: %(default)s]")
     add("--device", choices=["cuda", "cpu"], default="cuda")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="to serve with")
+    add("--quantisation", choices=METHODS, help="of the base and all modules but the first [default: none]")
+    add("--kv-cache-dtype", choices=["auto", "fp8_e4m3"], default="auto")
     add("--attention-backend", help="SGLang's [default: its own choice]")
     add("--page-size", type=int, default=16)
     add("--transfer", choices=["auto", "nixl", "mooncake"], default="auto", help="[default: nixl if it is installed]")
@@ -97,7 +101,7 @@ def launch_arguments(options: argparse.Namespace, plain: bool) -> list[str]:
     engine = [*(PLAIN_ENGINE if plain else ()), *backend, *options.engine_arg]
     return [
         *("--device", options.device, "--dtype", options.dtype, "--transfer", options.transfer),
-        *("--page-size", str(options.page_size)),
+        *("--page-size", str(options.page_size), "--kv-cache-dtype", options.kv_cache_dtype),
         *(("--kv-tokens", str(kv_tokens)) if kv_tokens else ()),
         *(part for assignment in options.env for part in ("--env", assignment)),
         *(("--", *engine) if engine else ()),
@@ -169,12 +173,22 @@ class Check:
                 self.work / shape, modules=modules, name=shape, device=self.options.device, **SHAPES[shape]
             ),
         )
+        references: dict[str, Path] = {}
+        if self.options.quantisation:
+            zoo, references = self.step(entry, "quantise", lambda: self.quantised(zoo, shape))
         self.free_memory()
         entry["model"] = {"layers": zoo.base.num_layers, "dtype": zoo.base.dtype, "weight_bytes": zoo.base.weight_bytes}
+        entry["model"]["quantisation"] = zoo.base.quantisation
         with self.fleet(zoo, entry) as fleet:
-            self.exactness(fleet, zoo, modules, entry)
+            self.exactness(fleet, zoo, modules, references, entry)
             self.handoff(fleet, zoo, modules, entry)
         entry["passed"] = entry["exactness"]["passed"]
+
+    def quantised(self, zoo: Zoo, shape: str) -> tuple[Zoo, dict[str, Path]]:
+        """The zoo, quantised as the options say, and plain checkpoints of the same values."""
+        from measuring.quantised import quantised_zoo
+
+        return quantised_zoo(zoo, self.work / f"{shape}-{self.options.quantisation}", self.options.quantisation)
 
     @contextmanager
     def fleet(self, zoo: Zoo, entry: dict[str, Any]) -> Iterator[RunningFleet]:
@@ -200,16 +214,19 @@ class Check:
             return
         raise RuntimeError("the fleet does not start; see failed_launches in the result")
 
-    def exactness(self, fleet: RunningFleet, zoo: Zoo, modules: list[str], entry: dict[str, Any]) -> None:
-        from measuring.exactness import TOLERANCES
+    def exactness(
+        self, fleet: RunningFleet, zoo: Zoo, modules: list[str], references: dict[str, Path], entry: dict[str, Any]
+    ) -> None:
+        """Compare answers with the reference. `references`: checkpoints to compare with in place of the zoo's own."""
+        from measuring.quantised import tolerance
         from measuring.serving_check import check, collect
 
-        served = self.served_dtype()
+        allowed = tolerance(self.options.quantisation, self.served_dtype())
         longest = self.longest(zoo)
         serve = partial(collect, fleet, modules, zoo.base.vocab_size, longest)
         samples = self.step(entry, "serve", partial(run_async, serve))
         entry["exactness"] = self.step(
-            entry, "reference", lambda: check(zoo, samples, self.options.device, TOLERANCES[served])
+            entry, "reference", lambda: check(zoo, samples, self.options.device, allowed, references)
         )
         self.note(json.dumps(entry["exactness"]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -72,13 +72,18 @@ async def _serve(client: Client, module: str, prompt: list[int]) -> Sample:
     return Sample(module, prompt, Served(decode.body["output_ids"], top))
 
 
-def check(zoo: Zoo, samples: Sequence[Sample], device: str, tolerance: float) -> dict[str, Any]:
-    """Judge all samples by the base's KV cache, and as a control by the module's own. Loads two models at a time."""
+def check(
+    zoo: Zoo, samples: Sequence[Sample], device: str, tolerance: float, references: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Judge all samples by the base's KV cache, and as a control by the module's own. Loads two models at a time.
+
+    `references`: name -> checkpoint to judge by, where it is not the zoo's own.
+    """
     judged: list[Judgement] = []
     control: list[Judgement] = []
-    base = _load(zoo.base.path, device)
+    base = _load(references.get(zoo.base.name, zoo.base.path), device)
     for name in dict.fromkeys(sample.module for sample in samples):
-        module = _load_module(zoo, name, device)
+        module = _load(references[name], device) if name in references else _load_module(zoo, name, device)
         for sample in samples:
             if sample.module == name:
                 judged.append(_judge(base, module, sample, tolerance))

@@ -48,6 +48,6 @@ def edit(checkpoint: Path) -> Edit:
 
 @pytest.fixture(scope="session")
 def quantised(session_zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """One copy of the base for each way of quantising that can be served, with random values. Not to be changed."""
+    """One copy of the base for each way of quantising that can be served. Not to be changed."""
     directory = tmp_path_factory.mktemp("quantised")
     return {name: write_quantised(session_zoo.base.path, directory / name, config) for name, config in CONFIGS.items()}

@@ -49,7 +49,8 @@ def test_a_module_may_be_quantised_otherwise_than_the_base(
 def test_however_it_is_stored_the_same_bytes_are_served(
     quantised: Mapping[str, Path], session_zoo: Zoo, tmp_path: Path, name: str, store: Literal["copy", "link", "delta"]
 ) -> None:
-    module = write_quantised(session_zoo.base.path, tmp_path / "module", CONFIGS[name], seed=6)
+    alpha = export_module(session_zoo, session_zoo.module("alpha"), tmp_path / "alpha")
+    module = write_quantised(alpha, tmp_path / "module", CONFIGS[name])
     zoo = Zoo.create(tmp_path / "zoo", quantised[name])
     zoo.add("mine", module, allow_naive=True, store=store)
     weights = (module / "model.safetensors").read_bytes()
