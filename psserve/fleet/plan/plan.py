@@ -17,7 +17,7 @@ from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, place_fleet, prefill_replicas
 from psserve.fleet.plan.planned import PlannedServer, chosen_modules, planned_decode, planned_prefill, planned_spare
 from psserve.fleet.plan.ports import ServerPorts, fleet_ports
-from psserve.fleet.plan.quantised import check_quantised
+from psserve.fleet.plan.quantised import check_quantised, check_split
 from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.router_config import router_config
 from psserve.fleet.plan.settings import check_devices, check_equal_tp, engine_settings, with_cores, within_pool
@@ -62,6 +62,7 @@ def make_plan(
     check_devices(zoo.base, settings, planned)
     check_quantised(zoo.base, modules, settings, machine)
     check_equal_tp(planned, options.prefill.tp)
+    check_split(zoo.base, modules, options.table("prefill"), options.prefill.tp)
     placed, memory = _fit(zoo.base, modules, machine, settings, prefill, decode, spare)
     smallest = min(one.kv_tokens for one in memory)
     settings = within_pool(settings, smallest, explicit=options.context_length is not None)

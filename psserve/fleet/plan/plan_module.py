@@ -14,7 +14,7 @@ from psserve.fleet.plan.placement import Placer, decode_pool
 from psserve.fleet.plan.plan import make_server
 from psserve.fleet.plan.planned import PlannedServer, planned_decode
 from psserve.fleet.plan.ports import more_ports
-from psserve.fleet.plan.quantised import check_quantised
+from psserve.fleet.plan.quantised import check_quantised, check_split
 from psserve.fleet.plan.router_config import module_config, worker_config
 from psserve.fleet.plan.settings import check_devices, check_equal_tp, within_pool
 from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint, ServerSpec
@@ -38,6 +38,7 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     check_devices(zoo.base, plan.basis.settings, planned)
     check_quantised(zoo.base, [module], plan.basis.settings, plan.basis.machine)
     check_equal_tp(planned, plan.basis.options.prefill.tp)
+    check_split(zoo.base, [module], plan.basis.options.table("prefill"), plan.basis.options.prefill.tp)
     placed, memory = _fit(zoo, module, plan, planned)
     within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
     servers = tuple(

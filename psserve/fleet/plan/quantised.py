@@ -9,6 +9,8 @@ from psserve.errors import PlanError
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.sglang_args import EngineSettings
 from psserve.zoo import Base, Module
+from psserve.zoo.checkpoints.quantisation import read_quantisation
+from psserve.zoo.disk.storage import read_json
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -81,4 +83,34 @@ def check_quantised(base: Base, modules: Iterable[Module], settings: EngineSetti
                 raise PlanError(
                     f"{name} is quantised ({found}), which needs GPUs from sm_{least[0]}{least[1]} on, and GPU"
                     f" {gpu.index} ({gpu.name}) is sm_{gpu.capability[0]}{gpu.capability[1]}"
+                )
+
+
+def check_split(base: Base, modules: Iterable[Module], table: str, tp: int) -> None:
+    """Check that quantised layers can be shared out to `tp` GPUs, each with whole blocks or groups.
+
+    Raises:
+        PlanError: one cannot, which SGLang would say in the middle of its start.
+    """
+    for name, module in [(base.name, None), *((one.name, one) for one in modules)]:
+        if tp == 1 or not quantisation_of(base, module):
+            continue
+        own = module is not None and module.quantisation is not None
+        path = module.settings_files["config.json"] if module and own else base.path / "config.json"
+        config = read_json(path)
+        found = read_quantisation(path, config)
+        assert found, "the manifest says so"
+        rows, columns = found.method.units
+        heads = config["num_attention_heads"] * base.head_dim // tp
+        for part, size, unit in (
+            ("queries", heads, rows),
+            ("keys", base.num_kv_heads * base.head_dim // tp, rows),
+            ("MLP", config["intermediate_size"] // tp, rows),
+            ("queries", heads, columns),
+            ("MLP", config["intermediate_size"] // tp, columns),
+        ):
+            if size % unit:
+                raise PlanError(
+                    f"{table}.tp = {tp}: {name} is quantised ({found}), and a GPU's part of its {part} would be {size}"
+                    f" wide, which is not whole units of {unit}; give a lower tp"
                 )

@@ -2,7 +2,7 @@
 
 Of a linear layer [out, in] of the decoder's, in place of `weight` [out, in]:
 
-| method | tensors | read by SGLang 0.5.18 (srt/layers/quantization) |
+| method | tensors | read by SGLang 0.5.17 and 0.5.18 (srt/layers/quantization) |
 |---|---|---|
 | fp8, blocks [n, k] | weight E4M3 [out, in], weight_scale_inv [out/n, in/k] | fp8.py, create_fp8_weight_ |
 | fp8, whole tensors | weight E4M3 [out, in], weight_scale; input_scale if static | the same |
@@ -37,6 +37,8 @@ ONE: tuple[Shape, ...] = ((), (1,))
 Blocks = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 GroupSize = Literal[32, 64, 128]
 """Those of SGLang's Marlin kernels (marlin_utils.py, MARLIN_SUPPORTED_GROUP_SIZES)."""
+MARLIN_UNITS = (64, 128)
+"""Rows and columns that these kernels work on (marlin_utils.py, verify_marlin_supports_shape); all groups fit into."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Method(Record):
     @abstractmethod
     def tensors(self, out: int, into: int) -> dict[str, Wanted]:
         """Last part of the name -> tensor of a layer [out, into]. ValueError: such a layer cannot be quantised so."""
+
+    @property
+    @abstractmethod
+    def units(self) -> tuple[int, int]:
+        """Rows and columns of a layer [out, in] that no two GPUs can share."""
 
     def leaves(self, layer: str) -> bool:
         """Whether the layer of this name, as the checkpoint or as SGLang has it, is left alone."""
@@ -93,6 +100,12 @@ class Fp8(Method):
         """See `Method`."""
         what = of_blocks(self.weight_block_size) if self.weight_block_size else "whole tensors"
         return f"fp8, {what}{', static activations' if self.activation_scheme == 'static' else ''}"
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """See `Method`."""
+        rows, columns = self.weight_block_size or (1, 1)
+        return rows, columns
 
     def tensors(self, out: int, into: int) -> dict[str, Wanted]:
         """See `Method`."""
@@ -193,6 +206,12 @@ class CompressedTensors(Method):
         )
         return f"compressed-tensors FP8, {what}{activations}"
 
+    @property
+    def units(self) -> tuple[int, int]:
+        """See `Method`."""
+        rows, columns = self.group.weights.block_structure or (1, 1)
+        return rows, columns
+
     def tensors(self, out: int, into: int) -> dict[str, Wanted]:
         """See `Method`."""
         weights, inputs = self.group.weights, self.group.input_activations
@@ -235,6 +254,11 @@ class Awq(Method):
         """See `Method`."""
         return f"awq of 4 bits, groups of {self.group_size}"
 
+    @property
+    def units(self) -> tuple[int, int]:
+        """See `Method`."""
+        return MARLIN_UNITS
+
     def tensors(self, out: int, into: int) -> dict[str, Wanted]:
         """See `Method`."""
         groups = check_groups(out, into, self.group_size)
@@ -275,6 +299,11 @@ class Gptq(Method):
     def summary(self) -> str:
         """See `Method`."""
         return f"gptq of 4 bits, {'rows' if self.group_size == -1 else f'groups of {self.group_size}'}"
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """See `Method`."""
+        return MARLIN_UNITS
 
     def tensors(self, out: int, into: int) -> dict[str, Wanted]:
         """See `Method`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from psserve.fleet.plan.plan_module import plan_module
 from psserve.fleet.plan.quantised import METHODS, method
 from psserve.zoo.checkpoints.quantisation import METHODS as ZOO_METHODS
 from psserve.zoo.checkpoints.quantisation import read_quantisation
-from psserve.zoo.synthetic.quantised import CONFIGS
+from psserve.zoo.synthetic.quantised import CONFIGS, for_size
 from tests.fleet.fake_zoo import FakeBase, FakeModule, FakeZoo
 from tests.fleet.planning import CPU, gpus, plan
 
@@ -108,3 +109,50 @@ def test_every_method_of_the_zoo_is_known_to_plans() -> None:
     for config in CONFIGS.values():
         found = read_quantisation(Path("config.json"), {"quantization_config": config})
         assert method(str(found)) == config["quant_method"]
+
+
+def config(path: Path, quantisation: dict[str, Any], **fields: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = {"num_attention_heads": 8, "intermediate_size": 1024}
+    path.write_text(json.dumps(sizes | fields | {"quantization_config": quantisation}))
+
+
+BLOCKS = for_size(CONFIGS["fp8-blocks"], 128)
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "fields", "message"),
+    [
+        (BLOCKS, {"intermediate_size": 640}, r"a GPU's part of its MLP would be 320 wide, .* not whole units of 128"),
+        (BLOCKS, {"num_attention_heads": 2}, r"a GPU's part of its queries would be 64 wide"),
+        (for_size(CONFIGS["awq"], 128), {"intermediate_size": 1152}, r"MLP would be 576 wide, .* units of 128"),
+    ],
+)
+def test_a_layer_that_is_not_shared_out_in_whole_blocks_is_refused(
+    tmp_path: Path, quantisation: dict[str, Any], fields: dict[str, int], message: str
+) -> None:
+    config(tmp_path / "base" / "config.json", quantisation, **fields)
+    with pytest.raises(PlanError, match=rf"^prefill\.tp = 2: qwen3-tiny is quantised .*{message}"):
+        plan(split_zoo(tmp_path), gpus(4), {"prefill": {"tp": 2}, "decode": {"tp": 2}})
+
+
+def split_zoo(path: Path) -> Any:
+    base = FakeBase(path / "base", quantisation=FP8, dtype="bfloat16", head_dim=64, num_kv_heads=4)
+    return MixedZoo(path, base)
+
+
+def test_whole_blocks_are_shared_out(tmp_path: Path) -> None:
+    config(tmp_path / "base" / "config.json", BLOCKS)
+    assert len(plan(split_zoo(tmp_path), gpus(4), {"prefill": {"tp": 2}, "decode": {"tp": 2}}).servers) == 3
+
+
+def test_blocks_do_not_matter_on_one_gpu(tmp_path: Path) -> None:
+    assert plan(split_zoo(tmp_path), gpus(2)).servers
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_whole_rows_and_tensors_are_shared_out_as_unquantised_ones_are(name: str) -> None:
+    found = read_quantisation(Path("config.json"), {"quantization_config": CONFIGS[name]})
+    assert found
+    blocks, packed = name.endswith("blocks"), name in ("awq", "gptq")
+    assert found.method.units == ((32, 32) if blocks else (64, 128) if packed else (1, 1))
