@@ -20,7 +20,7 @@ from psserve.zoo.materialise import materialise
 from psserve.zoo.synthetic.quantised import CONFIGS
 
 torchvision_ops.declare_missing()
-from sglang.srt.layers.quantization import fp8_utils, get_quantization_config, marlin_utils  # noqa: E402
+from sglang.srt.layers.quantization import fp8, fp8_utils, get_quantization_config, marlin_utils  # noqa: E402
 from sglang.srt.layers.quantization.awq.awq import is_layer_skipped_awq  # noqa: E402
 from sglang.srt.layers.quantization.awq.schemes import AWQMarlinLinearScheme  # noqa: E402
 from sglang.srt.layers.quantization.compressed_tensors import schemes  # noqa: E402
@@ -71,7 +71,8 @@ def scheme(fields: Mapping[str, Any]) -> Any:
     ],
 )
 def test_sglang_makes_the_tensors_of_the_table(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fp8_utils, "get_parallel", lambda: SimpleNamespace(tp_size=1))
+    for module in (fp8, fp8_utils):
+        monkeypatch.setattr(module, "get_parallel", lambda: SimpleNamespace(tp_size=1))
     layer = torch.nn.Module()
     scheme(fields).create_weights(
         layer=layer,
