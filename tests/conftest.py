@@ -1,8 +1,9 @@
-"""The whole run: Ctrl-C works in what tests start, slow files begin first, those that train are marked."""
+"""The whole run: Ctrl-C works in what tests start, slow files begin first, those that train are marked; a clock."""
 
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,13 @@ FIRST = (
 """What takes longest, or waits most: beside it the others run (a process of pytest-xdist takes file after file)."""
 
 
-SLOW = ("demo/", "training/test_distributed.py", "training/test_finetune.py", "training/test_reference.py")
+SLOW = (
+    "demo/",
+    "training/test_distributed.py",
+    "training/test_finetune.py",
+    "training/test_reference.py",
+    "zoo/checkpoints/test_fine_tunes.py",
+)
 """What trains, or computes with whole models; `make test-fast` leaves it out."""
 
 
@@ -45,3 +52,11 @@ def _name(item: pytest.Item) -> str:
 def _rank(name: str) -> int:
     """Files of `FIRST`, other files with real servers, all else; within these as they were."""
     return FIRST.index(name) if name in FIRST else len(FIRST) + (not name.startswith("e2e/"))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds, as its only element, for whoever asks for `time.monotonic`."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now

@@ -9,13 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psserve.console import console, printable, show, table
+from tests.terminal import Terminal
 
 LONG = "x" * 300
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture(autouse=True)

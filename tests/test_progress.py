@@ -7,21 +7,8 @@ import io
 import pytest
 from rich.progress import BarColumn, TextColumn
 
-from psserve import progress
 from psserve.progress import Bars
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time in seconds, as its only element."""
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
+from tests.terminal import Terminal
 
 
 def test_without_a_terminal_there_are_notes_and_a_line_now_and_then(clock: list[float]) -> None:

@@ -9,15 +9,11 @@ from typing import Any
 import pytest
 
 from psserve.fleet.run.progress import LiveStartProgress, StartProgress, progress_for
+from tests.terminal import Terminal
 
 
 def member(name: str, state: str) -> Any:
     return SimpleNamespace(spec=SimpleNamespace(name=name), state=state, seconds=2.04)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_plain_lines_tell_changes_once() -> None:

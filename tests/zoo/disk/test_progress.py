@@ -4,21 +4,8 @@ import io
 
 import pytest
 
-from psserve.zoo.disk import progress
 from psserve.zoo.disk.progress import StreamProgress
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time in seconds, as its only element."""
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
+from tests.terminal import Terminal
 
 
 def test_what_is_done_within_a_second_is_not_shown(clock: list[float]) -> None:
