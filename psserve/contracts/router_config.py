@@ -178,6 +178,8 @@ class RouterConfig(RouterSettings):
     """Tokens of a KV page of the workers."""
     task_routing: TaskRoutingConfig | None = None
     """None: there is no `auto`."""
+    was_ready: bool = False
+    """The fleet has served all its modules once: a router that is started anew waits for none of them."""
     serial: int = 0
     """Told again by `/workers`, so that whoever rewrote the file sees when the router has followed."""
 

@@ -26,7 +26,7 @@ from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Startup, WorkerTable
 
-CHANGEABLE = frozenset({"modules", "workers", "keys", "serial"})
+CHANGEABLE = frozenset({"modules", "workers", "keys", "was_ready", "serial"})
 """Fields of the configuration that a running router takes over."""
 OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """OpenTelemetry's environment variables that say where traces go."""
@@ -62,7 +62,7 @@ class RouterState:
         self.engine_metrics = EngineMetrics(self.table, self.upstream)
         self.tracing = _make_tracing(self.config)
         self.clients = Clients(self.config)
-        self.startup = Startup(self.table, self.config.start_timeout_s)
+        self.startup = Startup(self.table, self.config.start_timeout_s, was_ready=self.config.was_ready)
         self.lengths = TextLengths(self.config.base)
 
     @classmethod

@@ -41,7 +41,7 @@ async def test_answers_do_not_name_the_server_s_library(fleet: Fleet, path: str)
 async def test_workers_show_their_state(fleet: Fleet) -> None:
     _, answer = await fleet.get("/workers")
     assert [worker["state"] for worker in answer["workers"]] == ["ready"] * 3
-    fields = {"name", "role", "module", "edition", "url", "state", "running", "held", "error", "breaker"}
+    fields = {"name", "role", "module", "version", "url", "state", "running", "held", "error", "breaker"}
     assert set(answer["workers"][0]) == fields
 
 
@@ -164,6 +164,15 @@ async def test_the_first_start_is_ready_when_every_module_is_and_a_later_death_c
     await fleet.math.stop()
     await eventually(lambda: not fleet.state.table.is_usable())
     assert await fleet.get("/readiness") == (503, {"status": "not ready", "waiting_for": [], "failed": []})
+
+
+async def test_in_a_fleet_that_was_ready_once_a_restarted_router_waits_for_no_module(make_fleet) -> None:
+    fleet = await make_fleet(start=False, was_ready=True)
+    assert (await fleet.get("/readiness"))[0] == 503
+    await fleet.prefill.start()
+    await fleet.math.start()
+    await eventually(fleet.state.table.is_usable)
+    assert await fleet.get("/readiness") == (200, {"status": "ready"})
 
 
 async def test_a_module_that_never_answers_is_told_and_holds_nobody_up_for_ever(make_fleet) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 from psserve.errors import StartError
 from psserve.fleet.live.requests import Requests
@@ -109,6 +109,8 @@ class Supervisor:
             self._show()
             await asyncio.sleep(_TICK_S)
         self._progress.settle()
+        with contextlib.suppress(OSError):  # on a full disk too the fleet serves
+            self._roster.note_ready()
         self._save()
         self._on_ready(self._plan.router.url)
 
@@ -194,7 +196,7 @@ class Supervisor:
             member.state = "stopped"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _keeping_signal_handlers() -> Iterator[None]:
     """Put back at the end what handled the signals before."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}

@@ -147,6 +147,15 @@ class Roster:
         self.config = config
         self._next_poll = 0.0
 
+    def note_ready(self) -> None:
+        """Write into the router's file that the fleet was ready once: for a router that is started anew, not for this.
+
+        Raises OSError: the file cannot be written; nothing has changed.
+        """
+        config = self.config.model_copy(update={"was_ready": True})
+        write_router_config(self._plan, config)
+        self.config = config
+
     async def observe(self, every_s: float) -> None:
         """Learn from the router which servers answer real requests, and have it read its file if it has not yet."""
         now = time.monotonic()

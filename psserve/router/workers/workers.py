@@ -134,7 +134,7 @@ class Worker:
             "name": self.name,
             "role": self.config.role,
             "module": self.config.module,
-            "edition": self.config.version,
+            "version": self.config.version,
             "url": self.url,
             "state": self.state,
             "running": self.running,
@@ -243,17 +243,30 @@ class WorkerTable:
 
 
 class Startup:
-    """Tells which modules a router that has just begun still waits for. What happens later does not begin it anew."""
+    """Tells which modules a router that has just begun still waits for. What happens later does not begin it anew.
 
-    def __init__(self, table: WorkerTable, patience_s: float, clock: Callable[[], float] = monotonic) -> None:
+    A router that is restarted in a fleet that `was_ready` waits for nobody: one dead module does not make it unready.
+    """
+
+    def __init__(
+        self,
+        table: WorkerTable,
+        patience_s: float,
+        clock: Callable[[], float] = monotonic,
+        *,
+        was_ready: bool = False,
+    ) -> None:
         """What has not answered after `patience_s` has failed for good."""
         self._table = table
         self._clock = clock
         self._ends = clock() + patience_s
-        self._is_over = False
+        self._is_over = self._was_ready = was_ready
 
     def look(self) -> tuple[list[str], list[str]]:
         """The modules that it waits for, and those that have failed for good: have never answered, and had the time."""
         unanswered = self._table.unanswered()
-        self._is_over = self._is_over or not unanswered or self._clock() >= self._ends
-        return ([], unanswered) if self._is_over else (unanswered, [])
+        had_time = self._clock() >= self._ends
+        self._is_over = self._is_over or not unanswered or had_time
+        if not self._is_over:
+            return unanswered, []
+        return [], unanswered if had_time or not self._was_ready else []

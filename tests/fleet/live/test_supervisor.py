@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from psserve.contracts.router_config import load_config
 from psserve.errors import AlreadyRunning, NotRunning
 from psserve.fleet.observe.control import live_state, stop_fleet
 from psserve.fleet.run.router_client import RouterClient
@@ -29,6 +30,13 @@ def test_ready_line_comes_when_every_server_answers(fleet: FakeFleet) -> None:
         ("decode-a-0", "ready"),
         ("router", "ready"),
     ]
+
+
+def test_a_router_that_is_started_anew_is_told_that_the_fleet_was_ready(fleet: FakeFleet) -> None:
+    fleet.launch(TWO)
+    fleet.ready()
+    config = load_config(fleet.run / "router.json")
+    assert (config.was_ready, config.serial) == (True, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
