@@ -54,3 +54,14 @@ def test_at_a_dead_end_every_token_passes_the_mask_and_none_the_grammar(backend:
     assert allowed(found) == list(range(len(WORDS)))
     with pytest.raises(ValueError, match="not accepted"):
         found.accept_token(B)
+
+
+def test_the_end_of_a_request_at_a_dead_end_is_its_clients(backend: Any) -> None:
+    from sglang.srt.managers.scheduler_components.batch_result_processor import SchedulerBatchResultProcessor
+
+    found = backend.dispatch_ebnf('root ::= "a" never\nnever ::= never')
+    req = SimpleNamespace(rid="r", grammar=found, to_finish=None)
+    accept = SchedulerBatchResultProcessor._accept_grammar_tokens
+    assert (accept(None, req, A), req.to_finish) == ([A], None)
+    assert accept(None, req, B) == []
+    assert (req.to_finish.status_code, req.to_finish.message) == (400, grammar.DEAD_END)
