@@ -51,7 +51,5 @@ def _called(body: dict[str, Any]) -> list[str]:
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         return [choice["function"]["name"]]
-    if choice != "required":
-        return []
-    names = [tool["function"]["name"] for tool in body["tools"]]
-    return names if body.get("parallel_tool_calls", True) else names[:1]
+    # Whatever `parallel_tool_calls` says: SGLang 0.5.18 does not look at it with most parsers.
+    return [tool["function"]["name"] for tool in body["tools"]] if choice == "required" else []

@@ -79,6 +79,8 @@ class FakeWorker:
     """A stream with a fault waits for this after its first event."""
     later_system: Literal["in_place", "leaves_out", "refuses"] = "in_place"
     """What its template does with a system message after the first message."""
+    tokenizing: deque[int] = field(default_factory=deque)
+    """Statuses of the next answers about tokens; 200 when there are no more."""
     questions: int = 0
     """How often it was asked for a sign of life."""
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -127,6 +129,8 @@ class FakeWorker:
     async def _tokenize(self, request: web.Request) -> web.Response:
         self._check_key(request)
         self.bodies.append(body := await request.json())
+        if self.tokenizing and (status := self.tokenizing.popleft()) != 200:
+            return sglang_error(status, "It cannot tell now.")
         if isinstance(prompt := body.get("prompt"), list):
             ids = [list(text.encode()) for text in prompt]
             return web.json_response({"tokens": ids, "count": [*map(len, ids)], "max_model_len": 10**30})

@@ -9,7 +9,7 @@ import pytest
 
 from psserve.errors import RequestError
 from psserve.router.answers.generation import parse_generation
-from psserve.router.body.fields import REFUSED
+from psserve.router.body.fields import REFUSED, check_body
 from psserve.router.body.load import load_body
 from psserve.router.workers.workers import WorkerTable
 from tests.router.conftest import Fleet, make_config
@@ -95,6 +95,11 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"max_tokens": "5"}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": 10**30}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": True}, 400, "max_tokens", "invalid_value"),
+    ({"max_tokens": 4096}, 400, "max_tokens", "context_length_exceeded"),
+    ({"max_tokens": 3, "min_tokens": 4}, 400, "min_tokens", "invalid_value"),
+    ({"prompt_cache_key": 7}, 400, "prompt_cache_key", "invalid_type"),
+    ({"routed_experts_start_len": "x"}, 400, "routed_experts_start_len", "invalid_value"),
+    ({"return_token_ids": "x"}, 400, "return_token_ids", "invalid_value"),
     ({"temperature": -1}, 400, "temperature", "invalid_value"),
     ({"temperature": 3}, 400, "temperature", "invalid_value"),
     ({"temperature": "hot"}, 400, "temperature", "invalid_value"),
@@ -222,6 +227,8 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "invalid_value"),
     ({"tools": [TOOL], "tool_choice": "required", "min_tokens": 2}, "min_tokens", "invalid_value"),
+    ({"max_completion_tokens": 4096}, "max_completion_tokens", "context_length_exceeded"),
+    ({"task": "x"}, "task", "invalid_value"),
     ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "invalid_value"),
     ({"response_format": UNKEPT_FORMAT}, "response_format", "invalid_value"),
     ({"tools": [tool_with(parameters=UNKEPT)], "tool_choice": "required"}, PARAMETERS, "invalid_value"),
@@ -289,7 +296,9 @@ def test_accepted_chat(fields: dict[str, Any]) -> None:
 
 def _parse(route: Any, body: Any) -> Any:
     # Not orjson: it writes no integers of more than 64 bits, and the parser must meet them.
-    return parse_generation(route, load_body(json.dumps(body).encode()), CONFIG, WorkerTable(CONFIG))
+    loaded = load_body(json.dumps(body).encode())
+    check_body(route, loaded, CONFIG)
+    return parse_generation(route, loaded, CONFIG, WorkerTable(CONFIG))
 
 
 def _check_refused(route: str, body: Any, status: int, param: str | None, code: str) -> None:

@@ -55,6 +55,23 @@ async def test_the_template_is_tried_once_and_only_where_it_matters(fleet: Fleet
     assert tried() == 2
 
 
+@pytest.mark.parametrize("statuses", [(503,), (200, 503), (200, 500)])
+async def test_a_trial_that_got_no_answer_is_made_again(fleet: Fleet, statuses: tuple[int, ...]) -> None:
+    """The front is right for every template meanwhile."""
+    fleet.prefill.tokenizing.extend(statuses)
+    await fleet.chat("math", messages=TALK)
+    assert fleet.math.bodies[-1]["messages"][0] == TALK[2]
+    await fleet.chat("math", messages=TALK)
+    assert fleet.math.bodies[-1]["messages"] == TALK
+
+
+async def test_a_template_that_takes_no_system_message_at_all_is_tried_once(fleet: Fleet) -> None:
+    fleet.prefill.tokenizing.extend([400, 400])
+    for _ in range(2):
+        await fleet.chat("math", messages=TALK)
+        assert fleet.math.bodies[-1]["messages"][0] == TALK[2]
+
+
 async def test_a_wrong_message_among_instructions_is_refused_by_name(fleet: Fleet) -> None:
     status, answer, _ = await fleet.chat("math", messages=[*TALK, {"role": "system", "content": None}])
     assert (status, answer["error"]["param"]) == (400, "messages[4].content")

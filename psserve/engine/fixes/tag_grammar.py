@@ -44,12 +44,13 @@ def _compile(original: Callable[[GrammarBackend, str], Any], backend: GrammarBac
 def calls(tag: Tag, tokenizer: LLTokenizer) -> str:
     """llguidance's grammar of SGLang's older structural tag: calls alone with `at_least_one`, else text around them.
 
-    Text may hold any special token but those that begin a call or end the answer. Raises ValueError.
+    With `stop_after_first` (see `tool_calls`) nothing follows on the first call. Text may hold any special token but
+    those that begin a call or end the answer. Raises ValueError.
     """
     structures, triggers = tag["structures"], tag["triggers"]
     rules = [
         "%llguidance {}",
-        "start: call (SPACE call)*" if tag.get("at_least_one") else "start: TEXT? ((other | call) TEXT?)*",
+        f"start: {_order(tag)}",
         "SPACE: /\\n{0,2}/",
         "TEXT: /(.|\\n)+/",
         f"call: {' | '.join(f'call_{index}' for index in range(len(structures)))}",
@@ -67,6 +68,13 @@ def calls(tag: Tag, tokenizer: LLTokenizer) -> str:
         arguments = json.dumps(kept(schema) | {"x-guidance": OPTIONS})
         rules.append(f"call_{index}: {opening} %json {arguments} {_spelt(structure['end'], tokenizer)}")
     return "\n".join(rules)
+
+
+def _order(tag: Tag) -> str:
+    """How calls, text and special tokens may follow one another."""
+    if tag.get("at_least_one"):
+        return "call" if tag.get("stop_after_first") else "call (SPACE call)*"
+    return "TEXT? (other TEXT?)* call?" if tag.get("stop_after_first") else "TEXT? ((other | call) TEXT?)*"
 
 
 def _spelt(text: str, tokenizer: LLTokenizer) -> str:

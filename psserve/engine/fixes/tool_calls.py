@@ -3,7 +3,8 @@
 Stock SGLang 0.5.18 drops it: a call of a tool that was not offered, one that `max_tokens` has cut, what stands after a
 call; and not the same of it in streams and in whole answers. Here everything is text from the first call on that
 cannot be read, and a call that was cut is a call with what there is of its arguments. It also asks for a forced call
-with any JSON as arguments, where clients expect an object of the tool's schema.
+with any JSON as arguments, where clients expect an object of the tool's schema, and lets others follow where the client
+wants one alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,11 +33,45 @@ _unread: WeakKeyDictionary[ToolCallDetector, str] = WeakKeyDictionary()
 def _tools_as_constrained(
     original: Callable[..., Any], parser: ToolCallParser, tool_choice: object, **rest: Any
 ) -> Any:
-    """AROUND `FunctionCallParser.get_structure_constraint`: arguments are objects, of a forced call the schema's."""
+    """AROUND `FunctionCallParser.get_structure_constraint`: arguments are objects, of a forced call the schema's.
+
+    Where calls are constrained and `parallel_tool_calls` is false, the answer ends with the first.
+    """
     is_forced = tool_choice == "required" or not isinstance(tool_choice, str)
     constrained = copy.copy(parser)
     constrained.tools = [_of_object(tool, is_forced) for tool in parser.tools]
-    return original(constrained, tool_choice, **rest)
+    constraint = original(constrained, tool_choice, **rest)
+    if rest.get("parallel_tool_calls", True) or constraint is None or constraint[0] != "structural_tag":
+        return constraint
+    return "structural_tag", _ending_with_one(constraint[1].model_dump(by_alias=True))
+
+
+def _ending_with_one(tag: dict[str, Any]) -> Any:
+    """A structural tag after whose first call nothing follows, of one in xgrammar's form or in SGLang's older one."""
+    from xgrammar import StructuralTag
+
+    if "structures" in tag:
+        return _one_call_tag().model_validate(tag)
+    return StructuralTag.model_validate({"format": _stopping(tag["format"])})
+
+
+@cache
+def _one_call_tag() -> Any:
+    """SGLang's older form, with what `tag_grammar` reads beside its own."""
+    from pydantic import create_model
+    from sglang.srt.entrypoints.openai.protocol import LegacyStructuralTagResponseFormat
+
+    return create_model("OneCallTag", __base__=LegacyStructuralTagResponseFormat, stop_after_first=(bool, True))
+
+
+def _stopping(part: object) -> Any:
+    """A part of a structural tag: wherever it could go on after a tag, it stops."""
+    if isinstance(part, list):
+        return [_stopping(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    kept = {name: value if name == "json_schema" else _stopping(value) for name, value in part.items()}
+    return kept | {"stop_after_first": True} if "stop_after_first" in part else kept
 
 
 def _of_object(tool: Tool, is_forced: bool) -> Tool:

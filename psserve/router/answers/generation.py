@@ -10,7 +10,7 @@ from psserve.errors import RequestError
 from psserve.router.body.chat import offered_tools
 from psserve.router.body.checks import Body, invalid, missing
 from psserve.router.body.completion import prompts_of
-from psserve.router.body.fields import ROUTE_PATHS, Route, check_body, decode_fields, prefill_fields
+from psserve.router.body.fields import ROUTE_PATHS, Route, decode_fields, prefill_fields
 from psserve.router.body.headers import AS_USUAL, Handling
 from psserve.router.body.messages import with_readable_calls
 from psserve.router.pairs.pair import Sequence
@@ -38,12 +38,11 @@ def parse_generation(
     table: WorkerTable,
     handling: Handling = AS_USUAL,
 ) -> Generation:
-    """Check `body` and split it into sequences, which are to be served as `handling` says.
+    """Split a checked `body` into sequences, which are to be served as `handling` says.
 
     Raises RequestError: 400, or 404 for a model that is not served.
     """
     module = served_module(body.get("model"), table)
-    check_body(route, body, config)
     if route == "chat":
         body = body | {"messages": with_readable_calls(body["messages"])}
     prefills, decodes = _legs(route, body, config)

@@ -9,8 +9,8 @@ import orjson
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 from psserve.router.body.checks import Body
-from psserve.router.body.fields import Endpoint, check_body
 from psserve.router.body.messages import Message, has_instructions_between, has_instructions_to_fit, with_roles
+from psserve.router.workers.failures import LegFailure, Reason
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import WorkerTable
 
@@ -22,6 +22,8 @@ WITHOUT: list[Message] = [
     {"role": "user", "content": "Who are you?"},
 ]
 WITH: list[Message] = [*WITHOUT[:3], {"role": "system", "content": "Be brief."}, *WITHOUT[3:]]
+REFUSALS: frozenset[Reason] = frozenset({"refused", "unhandled"})
+"""Failures by which a server says that the template cannot render the messages. Any other says nothing of it."""
 
 
 class Roles:
@@ -34,25 +36,24 @@ class Roles:
         self._in_place: bool | None = None
         """Whether the template renders a system message between others; None until that was tried."""
 
-    async def fit(self, endpoint: Endpoint, body: Body) -> Body:
-        """A chat's body with its messages in roles that are rendered. Raises RequestError (400) for a wrong body."""
-        if endpoint == "completions" or not has_instructions_to_fit(body.get("messages")):
+    async def fit(self, body: Body) -> Body:
+        """A checked body with its messages, if it has any, in roles that are rendered."""
+        messages = body.get("messages", [])
+        if not has_instructions_to_fit(messages):
             return body
-        check_body(endpoint, body, self._config)
-        messages = body["messages"]
         in_place = not has_instructions_between(messages) or await self._takes_system_between()
         return body | {"messages": with_roles(messages, in_place=in_place)}
 
     async def _takes_system_between(self) -> bool:
         if self._in_place is None:
-            without = await self._tokens(WITHOUT)
-            if without is None:
+            without, between = await self._tokens(WITHOUT), await self._tokens(WITH)
+            if without is None or between is None:
                 return False  # no server could tell now: at the front is right for every template
-            self._in_place = (await self._tokens(WITH) or 0) > without
+            self._in_place = between > without
         return self._in_place
 
     async def _tokens(self, messages: list[Message]) -> int | None:
-        """How many tokens a prefill server makes of messages; None where it refuses them or cannot answer."""
+        """How many tokens a prefill server makes of messages: 0 where it refuses them, None where it did not answer."""
         worker = next((worker for worker in self._table.prefills if worker.is_ready), None)
         if worker is None:
             return None
@@ -61,5 +62,7 @@ class Roles:
             async with asyncio.timeout(PATIENCE_S):
                 response = await self._upstream.post(worker, "/v1/tokenize", data, {}, fresh=True)
                 return int(orjson.loads(await self._upstream.read(worker, response))["count"])
+        except LegFailure as failure:
+            return 0 if failure.reason in REFUSALS else None
         except (RequestError, TimeoutError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return None

@@ -103,7 +103,7 @@ class _SharedStream:
             self._exchange.paired(legs.record)
             relay = ChoiceRelay(legs, self.identity, sequence.index)
             while data := await legs.read_some():
-                if out := relay.feed(data):
+                if (whole := relay.feed(data)) and (out := self._client.events.feed(whole)):
                     # One writer at a time: a write that waits for a slow client must not be overtaken.
                     async with self._writing:
                         await self._client.send(out)

@@ -207,7 +207,11 @@ def _tool_choice(choice: Document) -> Body:
         chat = {"tool_choice": _TOOL_CHOICES[kind]}
     else:
         raise invalid("tool_choice.type", "tool_choice.type must be auto, any, tool or none")
-    if choice.get("disable_parallel_tool_use"):
+    is_single = choice.get("disable_parallel_tool_use")
+    if not isinstance(is_single, bool | None):
+        where = "tool_choice.disable_parallel_tool_use"
+        raise invalid(where, f"{where} must be true or false", "invalid_type")
+    if is_single:
         chat["parallel_tool_calls"] = False
     return chat
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.body.checks import INT32_MAX, Body, Check, check_int, check_schema, invalid
+from psserve.router.body.checks import Body, Check, check_int, check_schema, invalid
+from psserve.router.body.output import check_answer_length
 
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MAX_EFFORT = 0.99
+TASKS = ("action", "query", "authority", "domain", "title", "read_url")
 MAX_TOP_LOGPROBS = 20
 
 
@@ -101,6 +103,11 @@ def _check_effort(body: Body, name: str, config: RouterConfig) -> None:
         raise invalid(name, f"{name} must be one of {', '.join(EFFORTS)}, or 0 to {MAX_EFFORT}")
 
 
+def _check_task(body: Body, name: str, config: RouterConfig) -> None:
+    if body[name] not in TASKS:
+        raise invalid(name, f"{name} must be one of {', '.join(TASKS)}")
+
+
 def _check_template_kwargs(body: Body, name: str, config: RouterConfig) -> None:
     """Only the switches of reasoning models: other variables could replace the template or how it is applied."""
     kwargs = body[name]
@@ -117,7 +124,7 @@ def _check_modalities(body: Body, name: str, config: RouterConfig) -> None:
 
 
 def _check_completion_tokens(body: Body, name: str, config: RouterConfig) -> None:
-    check_int(body, name, 1, INT32_MAX)
+    check_answer_length(body, name, config)
     if body.get("max_tokens", body[name]) != body[name]:
         raise invalid(name, f"{name} and max_tokens differ: send one of them")
 
@@ -136,8 +143,9 @@ def _refuse_json_schema(body: Body, name: str, config: RouterConfig) -> None:
 TOOLS = Check("at most {tools} functions", _check_tools)
 TOOL_CHOICE = Check("none, auto, required or one of the tools", _check_tool_choice)
 EFFORT = Check(f"one of {', '.join(EFFORTS)}, or a number from 0 to {MAX_EFFORT}", _check_effort)
+TASK = Check(f"one of {', '.join(TASKS)}", _check_task)
 TEMPLATE_SWITCHES = Check(f"{', '.join(TEMPLATE_KWARGS)} alone", _check_template_kwargs)
 MODALITIES = Check("text alone", _check_modalities)
-COMPLETION_TOKENS = Check("an integer of 1 or more; if max_tokens is there too, the same", _check_completion_tokens)
+COMPLETION_TOKENS = Check("as max_tokens; if that is there too, the same", _check_completion_tokens)
 TOP_LOGPROBS = Check(f"an integer from 0 to {MAX_TOP_LOGPROBS}; with logprobs", _check_top_logprobs)
 NO_JSON_SCHEMA = Check("refused: use response_format", _refuse_json_schema)

@@ -17,6 +17,7 @@ from psserve.router.body.chat import (
     MAX_TOP_LOGPROBS,
     MODALITIES,
     NO_JSON_SCHEMA,
+    TASK,
     TEMPLATE_SWITCHES,
     TOOL_CHOICE,
     TOOLS,
@@ -37,13 +38,16 @@ from psserve.router.body.checks import (
     string,
 )
 from psserve.router.body.completion import BEST_OF, ECHO, NO_SUFFIX, PROMPTS, TOKENIZE_TEXTS
+from psserve.router.body.headers import SESSION
 from psserve.router.body.messages import CHAT_MESSAGES
 from psserve.router.body.output import (
     ANSWER_COUNT,
     GRAMMAR,
     JSON_SCHEMA,
+    LENGTH,
     LOGIT_BIAS,
     MIN_TOKENS,
+    NO_EXPERTS,
     RESPONSE_FORMAT,
     STOP,
     STOP_TOKENS,
@@ -91,7 +95,7 @@ FIELDS = (
     Field("stream", GENERATION, DECODE, boolean()),
     Field("stream_options", GENERATION, DECODE, STREAM_OPTIONS),
     # How long the answer is, and how many there are.
-    Field("max_tokens", GENERATION, DECODE, integer(1, INT32_MAX)),
+    Field("max_tokens", GENERATION, DECODE, LENGTH),
     Field("max_completion_tokens", CHAT, DECODE, COMPLETION_TOKENS),
     # Admission counts on it, whatever the endpoint.
     Field("max_completion_tokens", COMPLETIONS, DECODE, integer(1, INT32_MAX)),
@@ -131,9 +135,9 @@ FIELDS = (
     Field("skip_special_tokens", GENERATION, DECODE, boolean(), of="SGLang"),
     Field("separate_reasoning", CHAT, DECODE, boolean(), of="SGLang"),
     Field("stream_reasoning", CHAT, DECODE, boolean(), of="SGLang"),
-    Field("return_token_ids", GENERATION, DECODE, anything("true or false"), of="SGLang"),
-    Field("return_prompt_token_ids", CHAT, DECODE, anything("true or false"), of="SGLang"),
-    Field("routed_experts_start_len", GENERATION, DECODE, anything("anything; changes nothing"), of="SGLang"),
+    Field("return_token_ids", GENERATION, DECODE, boolean(), of="SGLang"),
+    Field("return_prompt_token_ids", CHAT, DECODE, boolean(), of="SGLang"),
+    Field("routed_experts_start_len", GENERATION, DECODE, NO_EXPERTS, of="SGLang"),
     # The prompt of a chat: whatever changes its tokens goes to both (SGLang's serving_chat.py, _process_messages).
     Field("messages", PROMPT_OF_CHAT, BOTH, CHAT_MESSAGES, is_required=True),
     Field("tools", PROMPT_OF_CHAT, BOTH, TOOLS),
@@ -143,7 +147,7 @@ FIELDS = (
     Field("reasoning_effort", PROMPT_OF_CHAT, BOTH, EFFORT),
     Field("chat_template_kwargs", PROMPT_OF_CHAT, BOTH, TEMPLATE_SWITCHES, of="SGLang"),
     Field("continue_final_message", PROMPT_OF_CHAT, BOTH, boolean(), of="SGLang"),
-    Field("task", CHAT, BOTH, anything("anything"), of="SGLang"),
+    Field("task", CHAT, BOTH, TASK, of="SGLang"),
     # The prompt of a completion, and of /tokenize. After max_tokens, which it is measured with.
     Field("prompt", COMPLETIONS, BOTH, PROMPTS, is_required=True),
     Field("prompt", TOKENIZE, ROUTER, TOKENIZE_TEXTS, of="SGLang"),
@@ -153,7 +157,7 @@ FIELDS = (
     Field("extra_key", GENERATION, BOTH, string(256), of="SGLang"),
     Field("priority", GENERATION, BOTH, integer(-INT32_MAX, INT32_MAX), of="SGLang"),
     Field("user", GENERATION, DECODE, string(512)),
-    Field("prompt_cache_key", GENERATION, DECODE, anything("a string: it names a session, as user does")),
+    Field("prompt_cache_key", GENERATION, DECODE, SESSION),
     Field("prompt_cache_retention", CHAT, DECODE, anything("anything; changes nothing")),
     Field("safety_identifier", CHAT, DECODE, anything("anything; changes nothing")),
     Field("metadata", CHAT, DECODE, anything("anything; changes nothing")),

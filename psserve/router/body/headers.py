@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
-from psserve.router.body.checks import Body, invalid
+from psserve.contracts.router_config import RouterConfig
+from psserve.router.body.checks import Body, Check, invalid
 
 FORWARDED_HEADERS = ("traceparent", "tracestate")
 """All other headers of the client stop here: SGLang takes orders from some (x-override-*, x-data-parallel-rank)."""
@@ -105,6 +106,14 @@ def priority_of(headers: Mapping[str, str], body: Body) -> int:
     if INTEGER.fullmatch(text) is None or int(text) not in PRIORITIES:
         raise invalid(PRIORITY_HEADER, f"{PRIORITY_HEADER} must be a whole number that fits in 32 bits")
     return int(text)
+
+
+def _check_session(body: Body, name: str, config: RouterConfig) -> None:
+    if not isinstance(body[name], str):
+        raise invalid(name, f"{name} must be a string", "invalid_type")
+
+
+SESSION = Check("a string: it names a session, as user does", _check_session)
 
 
 def _timeout(text: str | None) -> float | None:

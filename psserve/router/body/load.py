@@ -9,16 +9,16 @@ import orjson
 from psserve.contracts.limits import DEFAULT_LIMITS, RequestLimits
 from psserve.errors import RequestError
 from psserve.router.body.checks import Body, invalid, is_too_deep
-from psserve.router.body.fields import check_refused
+from psserve.router.body.fields import REFUSED, check_refused
 
 _TEXT = re.compile(rb'"[^"]*"')
 
 
 def load_body(raw: bytes, limits: RequestLimits = DEFAULT_LIMITS) -> Body:
-    """The body's fields, those that are null left out. Raises RequestError (400)."""
+    """The body's fields, without those that ask for nothing. Raises RequestError (400)."""
     body = {name: value for name, value in _load(raw, limits).items() if value is not None}
     check_refused(body)
-    return body
+    return {name: value for name, value in body.items() if name not in REFUSED}
 
 
 def _load(raw: bytes, limits: RequestLimits) -> Body:

@@ -107,17 +107,14 @@ def _readable(message: Message) -> Message:
     return message | {"tool_calls": calls}
 
 
-def has_instructions_to_fit(messages: Any) -> bool:
-    """Whether `with_roles` would change messages, checked or not, for some template."""
-    if not isinstance(messages, list) or not messages:
-        return False
-    first = messages[0]
-    return has_instructions_between(messages) or (isinstance(first, dict) and first.get("role") == "developer")
+def has_instructions_to_fit(messages: list[Message]) -> bool:
+    """Whether `with_roles` would change checked messages for some template."""
+    return has_instructions_between(messages) or any(message["role"] == "developer" for message in messages[:1])
 
 
-def has_instructions_between(messages: list[Any]) -> bool:
+def has_instructions_between(messages: list[Message]) -> bool:
     """Whether there are instructions after the first message: whether a template renders them must be tried."""
-    return any(map(_instructs, messages[1:]))
+    return any(message["role"] in ("system", "developer") for message in messages[1:])
 
 
 def with_roles(messages: list[Message], *, in_place: bool) -> list[Message]:
@@ -133,10 +130,6 @@ def with_roles(messages: list[Message], *, in_place: bool) -> list[Message]:
     text = "\n\n".join(_text_of(message) for message in instructions)
     others = [message for message in renamed if message["role"] != "system"]
     return [instructions[0] | {"content": text}, *others]
-
-
-def _instructs(message: Any) -> bool:
-    return isinstance(message, dict) and message.get("role") in ("system", "developer")
 
 
 def _text_of(message: Message) -> str:

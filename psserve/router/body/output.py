@@ -28,6 +28,18 @@ GRAMMARS = ("regex", "ebnf", "json_schema", "response_format")
 RESPONSE_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 
+def check_answer_length(body: Body, name: str, config: RouterConfig) -> None:
+    """At least a token, and room for one of the prompt."""
+    check_int(body, name, 1, INT32_MAX)
+    if body[name] >= config.base.context_length:
+        message = f"{name} is {body[name]}, and prompt and answer have {config.base.context_length} tokens together"
+        raise invalid(name, message, "context_length_exceeded")
+
+
+def _check_no_experts(body: Body, name: str, config: RouterConfig) -> None:
+    check_int(body, name, -INT32_MAX, INT32_MAX)
+
+
 def _check_count(body: Body, name: str, config: RouterConfig) -> None:
     check_int(body, name, 1, config.limits.choices)
 
@@ -39,6 +51,9 @@ def _check_top_k(body: Body, name: str, config: RouterConfig) -> None:
 
 def _check_min_tokens(body: Body, name: str, config: RouterConfig) -> None:
     check_int(body, name, 0, INT32_MAX)
+    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    if type(most) is int and body[name] > most:
+        raise invalid(name, f"{name} must not be more than the {most} tokens that the answer may have at most")
     constraints = grammars_in(body)
     if body.get("tool_choice") not in (None, "none", "auto"):
         constraints.append("tool_choice")
@@ -142,11 +157,13 @@ def _check_stream_options(body: Body, name: str, config: RouterConfig) -> None:
             raise invalid(name, f"{name}.{option} must be true or false")
 
 
+LENGTH = Check("an integer of 1 or more, below the context length", check_answer_length)
+NO_EXPERTS = Check("an integer; changes nothing", _check_no_experts)
 ANSWER_COUNT = Check(
     "an integer from 1 to {choices}; each answer is a sequence of its own, one prefill serves all", _check_count
 )
 TOP_K = Check("an integer of 1 or more, or -1", _check_top_k)
-MIN_TOKENS = Check("an integer of 0 or more; not together with a grammar", _check_min_tokens)
+MIN_TOKENS = Check("an integer of 0 or more, at most max_tokens; not together with a grammar", _check_min_tokens)
 STOP = Check(f"at most {{stops}} strings of 1 to {MAX_STOP_LENGTH:,} characters", _check_stop)
 STOP_TOKENS = Check(f"a list of at most {MAX_STOP_TOKENS} token ids", _check_stop_tokens)
 LOGIT_BIAS = Check("at most {logit_bias} token ids, each with a number from -100 to 100", _check_logit_bias)

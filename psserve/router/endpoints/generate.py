@@ -10,6 +10,7 @@ from psserve.router.access.body import json_response, read_body
 from psserve.router.access.clients import CLIENT
 from psserve.router.answers.answer import generate_answer
 from psserve.router.answers.generation import parse_generation
+from psserve.router.answers.one_call import OneCallEvents, wants_one_call, with_one_call
 from psserve.router.answers.streaming import Events, stream_answer
 from psserve.router.apis.dialect import Translation
 from psserve.router.apis.messages_answer import MessagesTranslation
@@ -56,9 +57,10 @@ async def _generate(
     translation = translate(body) if translate is not None else None
     if translation is not None:
         body = translation.chat
-    body = await state.roles.fit(route, body)
+    check_body(route, body, state.config)
+    if route == "chat":
+        body = await state.roles.fit(body)
     if state.tasks is not None and body.get("model") == AUTO:
-        check_body(route, body, state.config)
         await state.lengths.check(body)
         exchange.task = await state.tasks.choose(body, request.headers, request[CLIENT].may_use)
         body["model"] = exchange.task.module
@@ -66,6 +68,7 @@ async def _generate(
     handling = handling_of(request.headers, body, *longest)
     generation = parse_generation(route, body, state.config, state.table, handling)
     request[CLIENT].require(generation.module.name)
+    is_single = route == "chat" and wants_one_call(body)
     exchange.accept(generation.module)
     exchange.on_gap = state.metrics.sequences.gap.labels(exchange.module).observe
     with (
@@ -76,9 +79,13 @@ async def _generate(
         await state.lengths.check(body)
         if generation.stream:
             events = translation.events() if translation is not None else Events()
+            if is_single:
+                events = OneCallEvents(events)
             response = await stream_answer(state.dispatcher, generation, exchange, request, events)
         else:
             answer = await generate_answer(state.dispatcher, generation, exchange)
+            if is_single:
+                answer = with_one_call(answer)
             response = json_response(translation.answer(answer) if translation is not None else answer)
     if (usage := exchange.usage) is not None:
         state.admission.outputs.learn(exchange.module, usage["completion_tokens"] / len(generation.sequences))

@@ -38,7 +38,7 @@ async def tokenize(request: web.Request) -> web.Response:
     """Token ids of a prompt, of each of several, or of a chat as the template renders it."""
     body = await _begin(request, "tokenize")
     _check_tokenize(body, request.app[STATE].config)
-    body = await request.app[STATE].roles.fit("tokenize", body)
+    body = await request.app[STATE].roles.fit(body)
     answer = await _ask(request, "/v1/tokenize", _rendered_alike(body))
     return json_response(answer | {"max_model_len": request.app[STATE].config.base.context_length})
 
@@ -56,7 +56,7 @@ async def detokenize(request: web.Request) -> web.Response:
 async def count_tokens(request: web.Request) -> web.Response:
     body = count_body(await _begin(request, "count_tokens"))
     check_body("tokenize", body, request.app[STATE].config)
-    body = await request.app[STATE].roles.fit("tokenize", body)
+    body = await request.app[STATE].roles.fit(body)
     answer = await _ask(request, "/v1/tokenize", _rendered_alike(body))
     return json_response({"input_tokens": answer["count"]})
 

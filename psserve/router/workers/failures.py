@@ -34,6 +34,14 @@ UNHANDLED = re.compile(r"\s*(internal server error|grammar accept_token failed)\
 transfers read otherwise."""
 INSIDE = re.compile(r"[/\\]|bootstrap|Traceback|\bat 0x|\breq(uest)? [0-9a-f]{32}")
 """What a sentence holds that tells of the server's inside."""
+PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] /\S+:\d+: ")
+"""Where in xgrammar's sources a grammar was found wrong."""
+ABOUT = (
+    (re.compile(r"Failed to compile (regex|ebnf) grammar"), r"\1"),
+    (re.compile(r"\bmin_new_tokens\b"), "min_tokens"),
+    (re.compile(r"Tool (\d+) function has invalid 'parameters' schema"), r"tools[\1].function.parameters"),
+)
+"""Sentences of SGLang's, and the field that each is about."""
 MAX_MESSAGE = 1000  # characters of a worker's message that a client gets to see
 
 
@@ -152,7 +160,9 @@ def _clients_fault(message: str) -> RequestError:
         )
     if "'loc'" in message or "bootstrap" in message:
         return RequestError(400, "the server refused the request's fields", code="invalid_value")
-    return RequestError(400, _one_line(message), code="invalid_value")
+    message = PLACE.sub("", message)
+    fields = (found.expand(field) for about, field in ABOUT if (found := about.search(message)))
+    return RequestError(400, _one_line(message), param=next(fields, None), code="invalid_value")
 
 
 def _unhandled(what: str) -> RequestError:

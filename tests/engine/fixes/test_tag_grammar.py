@@ -27,7 +27,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield backend
 
 
-def tag(choice: str, kind: str = "qwen", tools: dict[str, Any] = TOOLS) -> str:
+def tag(choice: str, kind: str = "qwen", tools: dict[str, Any] = TOOLS, parallel: bool = True) -> str:
     """The structural tag that SGLang sends to its scheduler for strict tools."""
     from sglang.srt.entrypoints.openai.protocol import Tool
     from sglang.srt.function_call.function_call_parser import FunctionCallParser
@@ -36,7 +36,7 @@ def tag(choice: str, kind: str = "qwen", tools: dict[str, Any] = TOOLS) -> str:
         Tool.model_validate({"function": {"name": name, "parameters": schema, "strict": True}})
         for name, schema in tools.items()
     ]
-    name, constraint = FunctionCallParser(offered, kind).get_structure_constraint(choice)
+    name, constraint = FunctionCallParser(offered, kind).get_structure_constraint(choice, parallel_tool_calls=parallel)
     assert name == "structural_tag"
     return str(constraint.model_dump_json(by_alias=True))
 
@@ -127,3 +127,39 @@ def test_a_forced_call_of_a_tool_without_a_schema_has_an_object(backend: Any) ->
         found = backend.dispatch_structural_tag(tag("required", tools={"ping": None}))
     assert accepts(backend, found, call("ping", '{"any": [1]}'))
     assert not accepts(backend, found, call("ping", "[1]"))
+
+
+@pytest.mark.parametrize("kind", ["qwen", "hermes", "mistral", "llama3"])
+@pytest.mark.parametrize("choice", ["required", "auto"])
+def test_nothing_follows_on_one_call_that_is_to_be_alone(kind: str, choice: str, backend: Any) -> None:
+    from sglang.srt.function_call.function_call_parser import FunctionCallParser
+
+    info = FunctionCallParser([], kind).detector.structure_info()("find")
+    one = f"{info.begin}{GOOD}{info.end}"
+    with hooked(tool_calls.hooks()):
+        many, alone = (
+            backend.dispatch_structural_tag(tag(choice, kind, parallel=parallel)) for parallel in (True, False)
+        )
+    free = choice == "auto"
+    for text, with_many, with_one in (
+        (one, True, True),
+        (one + one, True, False),
+        (one + "so", free, False),
+        ("so: " + one, free, free),
+        ("so", free, free),
+        (f"{info.begin}{BAD}{info.end}", False, False),
+    ):
+        assert (accepts(backend, many, text), accepts(backend, alone, text)) == (with_many, with_one), text
+
+
+def test_of_a_models_own_tags_too_nothing_follows_on_the_first(backend: Any) -> None:
+    tools = {"find": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+    one = "<tool_call>\n<function=find>\n<parameter=city>\nRome\n</parameter>\n</function>\n</tool_call>"
+    with hooked(tool_calls.hooks()):
+        many, alone = (
+            backend.dispatch_structural_tag(tag("required", "qwen3_coder", tools, parallel))
+            for parallel in (True, False)
+        )
+    assert [accepts(backend, grammar, text) for grammar in (many, alone) for text in (one, one + one)] == [
+        True, True, True, False,
+    ]  # fmt: skip

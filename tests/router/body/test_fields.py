@@ -64,6 +64,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "tools": {"tools": [TOOL]},
     "tool_choice": {"tools": [TOOL], "tool_choice": "none"},
     "suffix": {"suffix": ""},
+    "task": {"task": "query"},
 }
 """Fields that need more."""
 CHANGED = {"seed", "stream_options"}
@@ -77,8 +78,9 @@ JSON = st.recursive(
 
 def parse(route: Route, body: dict[str, Any]) -> Generation:
     # Not orjson: it writes no integers of more than 64 bits, and the parser must meet them.
-    raw = json.dumps(body).encode()
-    return parse_generation(route, load_body(raw), CONFIG, TABLE)
+    loaded = load_body(json.dumps(body).encode())
+    check_body(route, loaded, CONFIG)
+    return parse_generation(route, loaded, CONFIG, TABLE)
 
 
 def parsed_or_refused(route: Route, body: dict[str, Any]) -> Generation | RequestError:
@@ -170,6 +172,7 @@ def test_a_tool_choice_that_changes_no_prompt_stays_from_the_base() -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refused_field_that_asks_for_nothing_is_no_fault(name: str, value: Any) -> None:
     check_refused({name: value})
+    assert load_body(json.dumps({name: value, "model": "math"}).encode()) == {"model": "math"}
 
 
 def test_no_field_has_two_rows_for_one_endpoint() -> None:

@@ -337,6 +337,33 @@ async def test_a_body_that_the_server_cannot_handle_is_its_clients_fault(fleet: 
     assert (await fleet.complete("math"))[0] == 200
 
 
+async def test_a_body_that_two_pairs_stumble_over_takes_no_worker_from_anybody(fleet: Fleet) -> None:
+    """The failures of a prefill server that met two decode servers would count: this one's do not."""
+    fleet.prefill.faults.extend(["unhandled"] * 20)
+    for module in ("math", "code") * 10:
+        assert (await fleet.complete(module))[0] == 400
+    await eventually(lambda: not any(worker.is_suspect for worker in fleet.state.table.workers))
+    assert all(worker.is_ready and worker.breaker.state == "closed" for worker in fleet.state.table.workers)
+    assert [(await fleet.complete(module))[0] for module in ("math", "code")] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "told"),
+    [
+        ("Failed to compile ebnf grammar: [19:26:11] /project/cpp/x.cc:10: EBNF lexer error", "ebnf", "grammar: EBNF"),
+        ("Failed to compile regex grammar: missing )", "regex", "missing )"),
+        ("min_new_tokens must be in [0, max_new_tokens(2)], got 5.", "min_tokens", "got 5"),
+        ("Tool 3 function has invalid 'parameters' schema: 7", "tools[3].function.parameters", "schema: 7"),
+        ("Something else", None, "Something else"),
+    ],
+)
+def test_a_refusal_in_sglangs_words_names_the_field(message: str, param: str | None, told: str) -> None:
+    failure = reported_error(Worker(WorkerConfig(name="d", role="decode", module="math", port=1)), 400, message)
+    assert failure.param == param
+    assert told in str(failure)
+    assert "/project" not in str(failure)
+
+
 async def test_a_server_that_handles_no_body_is_left_alone(fleet: Fleet) -> None:
     fleet.math.faults.append("unhandled")
     fleet.math.fail_probes = "unhandled"
