@@ -41,9 +41,15 @@ class FakeZoo:
     path: Path
     base: FakeBase
     names: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"code": (), "math": ("maths",)})
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Of the weights of modules that have not the base's size."""
 
     def modules(self) -> list[FakeModule]:
-        return [FakeModule(name, self.path / "modules" / name, aliases) for name, aliases in self.names.items()]
+        size = self.base.weight_bytes
+        return [
+            FakeModule(name, self.path / "modules" / name, aliases, weight_bytes=self.sizes.get(name, size))
+            for name, aliases in self.names.items()
+        ]
 
     def scan(self) -> Scan:
         return Scan(self.path, (), {})

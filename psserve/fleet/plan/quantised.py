@@ -47,11 +47,10 @@ def quantisation_of(base: Base, module: Module | None) -> str | None:
 def served_bytes(base: Base, module: Module | None, dtype: str) -> int:
     """Bytes of the weights on a server that computes in `dtype`: of the base, or of a module.
 
-    Quantised ones are served as they are stored; others are converted. A module that is unquantised as the base has
-    exactly the base's tensors, however many of them the zoo stores.
+    Quantised ones are served as they are stored; others are converted. A module may have a tensor that the base has
+    not: an output layer of its own.
     """
-    like_base = module is None or module.quantisation is None
-    files = base.weight_bytes if module is None or (like_base and not base.quantisation) else module.weight_bytes
+    files = (module or base).weight_bytes
     if quantisation_of(base, module):
         return files
     stored = base.dtype if module is None or module.dtype is None else module.dtype

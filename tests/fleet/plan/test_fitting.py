@@ -15,6 +15,7 @@ from psserve.errors import PlanError
 from psserve.fleet import FleetPlan
 from psserve.fleet.plan.memory import usable_bytes
 from psserve.fleet.plan.nvidia import Gpu
+from psserve.fleet.plan.plan_module import plan_module
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, gpus, plan, value_of
 
@@ -33,6 +34,15 @@ def tokens(made: FleetPlan) -> dict[str, int]:
 
 def test_every_module_takes_the_bases_weights(zoo: Any) -> None:
     assert {server.memory.weight_bytes for server in plan(zoo, gpus(1)).servers} == {WEIGHTS}
+
+
+def test_an_output_layer_of_a_modules_own_is_counted(zoo: Any) -> None:
+    zoo = replace(zoo, sizes={"math": 5_000_000})
+    for machine in (CPU, gpus(1)):
+        weights = {server.name: server.memory.weight_bytes for server in plan(zoo, machine, dtype="float32").servers}
+        assert weights == {"prefill-0": 4_000_000, "decode-code-0": 4_000_000, "decode-math-0": 5_000_000}
+    (added,) = plan_module(zoo, plan(zoo, modules=["code"], dtype="float32"), "math").servers
+    assert added.memory.weight_bytes == 5_000_000
 
 
 def test_tokens_that_are_asked_for_are_given_and_the_rest_shared(zoo: Any) -> None:
