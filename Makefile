@@ -9,7 +9,7 @@ export DEVICE PYTHON
 # Whose kernels `make gpu-compile` compiles: A100, L4 and RTX 40, H100 and H200.
 ARCH := 8.0 8.9 9.0
 
-.PHONY: help setup run test test-fast check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
+.PHONY: help setup run test test-fast test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: check ## lint, types and all tests
 
 test-fast: setup ## what needs no server and trains nothing: some two minutes
 	$(PYTEST) -m "not e2e and not slow"
+
+test-gpu: setup ## what needs an NVIDIA GPU, and nothing else; all other tests run on the CPU
+	$(PY) -m pytest -m gpu
 
 check: lint type ## lint and types, without tests
 

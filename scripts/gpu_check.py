@@ -40,7 +40,12 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 LENGTHS = (1_024, 4_096, 16_384)
 ROUNDS = 5
+CHUNK = 1_024
+PROMPTS = (2, 17, 100, 1_000, 3_000, 6_000)
+"""Tokens. Chunks are small, so that prompts of three and of six are judged in little time."""
 GPU_KV_TOKENS = 65_536
+START_S = 420
+"""A first start compiles kernels."""
 PLAIN_ENGINE = (
     *("--attention-backend", "triton", "--sampling-backend", "pytorch"),
     *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
@@ -68,7 +73,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--quantisation", choices=METHODS, help="of the base and all modules but the first [default: none]")
     add("--kv-cache-dtype", choices=["auto", "fp8_e4m3"], default="auto")
     add("--attention-backend", help="SGLang's [default: its own choice]")
-    add("--page-size", type=int, default=16)
+    add("--page-size", type=int, help="[default: psserve's own choice]")
+    add(
+        "--chunk", type=int, default=CHUNK, help="longest piece of a prompt computed in one step [default: %(default)s]"
+    )
     add("--transfer", choices=["auto", "nixl", "mooncake"], default="auto", help="[default: nixl if it is installed]")
     add("--kv-tokens", type=int, help=f"KV pool of each server [default: {GPU_KV_TOKENS} on GPU]")
     add("--longest", type=int, default=max(LENGTHS), help="longest prompt, in tokens [default: %(default)s]")
@@ -101,7 +109,8 @@ def launch_arguments(options: argparse.Namespace, plain: bool) -> list[str]:
     engine = [*(PLAIN_ENGINE if plain else ()), *backend, *options.engine_arg]
     return [
         *("--device", options.device, "--dtype", options.dtype, "--transfer", options.transfer),
-        *("--page-size", str(options.page_size), "--kv-cache-dtype", options.kv_cache_dtype),
+        *(("--page-size", str(options.page_size)) if options.page_size else ()),
+        *("--chunked-prefill-size", str(options.chunk), "--kv-cache-dtype", options.kv_cache_dtype),
         *(("--kv-tokens", str(kv_tokens)) if kv_tokens else ()),
         *(part for assignment in options.env for part in ("--env", assignment)),
         *(("--", *engine) if engine else ()),
@@ -198,7 +207,7 @@ class Check:
         for plain in (False, True) if self.options.device == "cuda" else (False,):
             arguments = launch_arguments(self.options, plain)
             self.note(f"psserve launch {' '.join(arguments)}")
-            attempt = launched(zoo.path, arguments, within_s=150)
+            attempt = launched(zoo.path, arguments, within_s=START_S)
             try:
                 fleet = attempt.__enter__()
             except LaunchFailed as failure:
@@ -222,8 +231,8 @@ class Check:
         from measuring.serving_check import check, collect
 
         allowed = tolerance(self.options.quantisation, self.served_dtype())
-        longest = self.longest(zoo)
-        serve = partial(collect, fleet, modules, zoo.base.vocab_size, longest)
+        lengths = [length for length in PROMPTS if length <= self.longest(zoo)]
+        serve = partial(collect, fleet, modules, zoo.base.vocab_size, lengths)
         samples = self.step(entry, "serve", partial(run_async, serve))
         entry["exactness"] = self.step(
             entry, "reference", lambda: check(zoo, samples, self.options.device, allowed, references)

@@ -1,7 +1,11 @@
-"""The whole run: Ctrl-C works in what tests start, slow files begin first, those that train are marked; a clock."""
+"""The whole run: Ctrl-C works in what tests start, slow files begin first, those that train are marked; a clock.
+
+Tests marked `gpu` run with `-m gpu` alone; for all others there is no GPU, whatever the machine has.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -31,18 +35,22 @@ SLOW = (
 """What trains, or computes with whole models; `make test-fast` leaves it out."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch is not imported yet
     # A shell that starts pytest in the background has it ignore SIGINT, and all that tests start would ignore it, too.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _rank(_name(item)))
     for item in items:
         if _name(item).startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if config.option.markexpr != "gpu" and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU: make test-gpu"))
 
 
 def _name(item: pytest.Item) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,14 @@ def test_launch_arguments_follow_the_options(gpu_check: ModuleType) -> None:
     assert arguments[arguments.index("--kv-tokens") + 1] == "65536"
     assert arguments[-3:] == ["--", "--attention-backend", "flashinfer"]
     assert "A=1" in arguments
+
+
+def test_prompts_of_three_chunks_and_more_are_judged(gpu_check: ModuleType) -> None:
+    arguments = gpu_check.launch_arguments(gpu_check.parse(["--transfer", "nixl"]), plain=False)
+    chunk = int(arguments[arguments.index("--chunked-prefill-size") + 1])
+    chunks = {-(-length // chunk) for length in gpu_check.PROMPTS}
+    assert {1, 3} <= chunks
+    assert max(chunks) > 3
 
 
 def test_what_the_user_asks_for_comes_after_the_plain_engine(gpu_check: ModuleType) -> None:
@@ -122,3 +132,13 @@ def test_an_error_while_a_fleet_runs_is_no_failed_launch(
     with pytest.raises(ZeroDivisionError), check.fleet(SimpleNamespace(path=tmp_path), entry):
         raise ZeroDivisionError
     assert "failed_launches" not in entry
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(1800)
+def test_a_small_fleet_serves_right_on_this_gpu(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(SCRIPTS / "gpu_check.py"), "--shapes", "qwen3-0.6b", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1700, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert json.loads(out.read_text())["shapes"]["qwen3-0.6b"]["exactness"]["control_refused"]
