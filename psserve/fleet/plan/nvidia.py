@@ -53,11 +53,15 @@ class Torch:
     """The CUDA release that it is built for; None: it computes on CPU alone."""
 
 
-def list_gpus(visible: str | None) -> Listing:
-    """What nvidia-smi says now. `visible`: CUDA_VISIBLE_DEVICES; None: all."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None or (visible is not None and visible.strip() in _HIDDEN):
+def list_gpus(visible: str | None, nodes: Path = Path("/dev")) -> Listing:
+    """What nvidia-smi says now. `visible`: CUDA_VISIBLE_DEVICES; None: all. `nodes`: where GPUs are devices."""
+    if visible is not None and visible.strip() in _HIDDEN:
         return Listing()
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        there = sorted(str(node) for node in nodes.glob("nvidia[0-9]*"))
+        unasked = f"{', '.join(there)}: no nvidia-smi is on PATH to ask for the memory of these GPUs"
+        return Listing(unusable=(unasked,) if there else ())
     said = ""
     for fields in (_BASIC + _NEWER, _BASIC):
         command = [tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]

@@ -104,6 +104,19 @@ def test_an_nvidia_smi_that_fails_is_said(
     assert all(said in line for said, line in zip(unusable, found.unusable, strict=True))
 
 
+@pytest.mark.parametrize(("nodes", "count"), [((), 0), (("nvidia0", "nvidia1", "nvidiactl"), 1)])
+def test_gpus_that_nobody_can_be_asked_about_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: tuple[str, ...], count: int
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for node in nodes:
+        (tmp_path / node).touch()
+    unusable = list_gpus(None, tmp_path).unusable
+    assert len(unusable) == count
+    assert all(f"{tmp_path}/nvidia0, {tmp_path}/nvidia1: no nvidia-smi" in line for line in unusable)
+    assert list_gpus("", tmp_path) == Listing()
+
+
 def test_hidden_gpus_are_not_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put_on_path(monkeypatch, tmp_path, script="#!/bin/sh\necho 'Failed to initialize NVML'; exit 18\n")
     assert list_gpus("") == Listing()
