@@ -39,7 +39,9 @@ class Card:
     chunk: int
     """Longest piece of a prompt computed in one step, in tokens."""
     batch: int
-    """Largest batch of requests that has a CUDA graph; tp below 4."""
+    """Largest batch of requests that has a CUDA graph."""
+    batch_of_four: int
+    """The same for servers on four GPUs and more."""
     prefill_graphs: int
     """Sizes of a chunk that have a CUDA graph."""
     context_bytes: int
@@ -50,11 +52,15 @@ class Card:
 
 
 _CARDS = (
-    Card(20 * GIB, chunk=2_048, batch=8, prefill_graphs=42, context_bytes=384 * MIB, requests=256),
-    Card(35 * GIB, chunk=2_048, batch=24, prefill_graphs=42, context_bytes=448 * MIB, requests=256),
-    Card(60 * GIB, chunk=4_096, batch=32, prefill_graphs=50, context_bytes=512 * MIB, requests=512),
-    Card(160 * GIB, chunk=8_192, batch=256, prefill_graphs=58, context_bytes=640 * MIB, requests=None),
-    Card(math.inf, chunk=16_384, batch=512, prefill_graphs=74, context_bytes=768 * MIB, requests=None),
+    Card(20 * GIB, chunk=2_048, batch=8, batch_of_four=8, prefill_graphs=42, context_bytes=384 * MIB, requests=256),
+    Card(35 * GIB, chunk=2_048, batch=24, batch_of_four=80, prefill_graphs=42, context_bytes=448 * MIB, requests=256),
+    Card(60 * GIB, chunk=4_096, batch=32, batch_of_four=160, prefill_graphs=50, context_bytes=512 * MIB, requests=512),
+    Card(
+        160 * GIB, chunk=8_192, batch=256, batch_of_four=512, prefill_graphs=58, context_bytes=640 * MIB, requests=None
+    ),
+    Card(
+        math.inf, chunk=16_384, batch=512, batch_of_four=512, prefill_graphs=74, context_bytes=768 * MIB, requests=None
+    ),
 )
 
 
@@ -89,7 +95,7 @@ class Allowance:
         return chunk * self.token_bytes + PREFILL_GRAPH_BYTES * self.card.prefill_graphs
 
     def _decode(self, tp: int) -> int:
-        graphed = self.card.batch if tp < 4 else max(80, 2 * self.card.batch)
+        graphed = self.card.batch if tp < 4 else self.card.batch_of_four
         batch = min(self.requests or graphed, graphed)
         return batch * (DECODE_GRAPH_BYTES + self.token_bytes + LOGIT_BYTES * self.vocab_size)
 

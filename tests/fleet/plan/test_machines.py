@@ -177,4 +177,4 @@ def test_sglangs_own_parser_takes_every_command(
         assert (found["attention"], found["page_size"]) == (wanted, 64)
         assert (found["tp"], found["kv_tokens"]) == (len(server.gpus), server.memory.kv_tokens)
         assert (found["chunk"], found["prefill_graphs"]) == (expected.chunk, expected.prefill_graphs)
-        assert found["batch"] == expected.batch * (2 if found["tp"] >= 4 else 1)
+        assert found["batch"] == (expected.batch_of_four if found["tp"] >= 4 else expected.batch)
