@@ -5,14 +5,14 @@ Servers leave weights that a checkpoint lacks as they happen to be in memory, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.kv_scales import may_be_kv_scale
-from psserve.zoo.checkpoints.quantisation_methods import Wanted
-from psserve.zoo.checkpoints.safetensors import Tensor
+from psserve.zoo.checkpoints.quantisation_methods import Gptq, Wanted
+from psserve.zoo.checkpoints.safetensors import Tensor, Weights
 
 SHOWN = 5
 
@@ -29,11 +29,11 @@ def check_tensors(checkpoint: Checkpoint) -> None:
         )
     wanted = wanted_tensors(checkpoint)
     wrong = [text for name in wanted if (text := problem(name, wanted[name], tensors.get(name)))]
-    optional = may_be_kv_scale(checkpoint)
+    optional, empty = may_be_kv_scale(checkpoint), empty_biases(checkpoint, wanted)
     wrong += [
         f"{name} is not in this architecture"
         for name, tensor in tensors.items()
-        if name not in wanted and not ignored(name) and not optional(name, tensor)
+        if name not in wanted and name not in empty and not ignored(name) and not optional(name, tensor)
     ]
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
@@ -53,6 +53,16 @@ def wanted_tensors(checkpoint: Checkpoint) -> dict[str, Wanted]:
         except ValueError as error:
             raise IncompatibleCheckpoint(f"{checkpoint.path}: {name}, {quantisation}: {error}") from None
     return wanted
+
+
+def empty_biases(checkpoint: Checkpoint, wanted: Mapping[str, Wanted]) -> set[str]:
+    """The biases of zeros that writers of GPTQ add to layers that have none, and SGLang skips."""
+    if not (checkpoint.quantisation and isinstance(checkpoint.quantisation.method, Gptq)):
+        return set()
+    layers = {name.removesuffix(".qweight") for name in wanted if name.endswith(".qweight")}
+    extra = [name for name in checkpoint.tensors if name not in wanted and name.removesuffix(".bias") in layers]
+    weights = Weights(checkpoint.shards) if extra else None
+    return {name for name in extra if weights and all(not block.strip(b"\0") for block in weights.read(name))}
 
 
 def problem(name: str, wanted: Wanted, tensor: Tensor | None) -> str | None:

@@ -223,6 +223,19 @@ def test_groups_that_do_not_fit_a_layer_are_refused(quantised: Mapping[str, Path
         Zoo.create(tmp_path / "zoo", base)
 
 
+@pytest.mark.parametrize(("name", "value", "fits"), [("gptq", 0.0, True), ("gptq", 0.5, False), ("awq", 0.0, False)])
+def test_gptq_writers_may_add_biases_of_zeros(
+    quantised: Mapping[str, Path], tmp_path: Path, name: str, value: float, fits: bool
+) -> None:
+    bias = torch.full((128,), value, dtype=torch.float16)
+    base = copy_of(quantised[name], tmp_path / "base", lambda tensors: tensors.update({f"{Q_PROJ}.bias": bias}))
+    if fits:
+        assert Zoo.create(tmp_path / "zoo", base).base.quantisation
+        return
+    with pytest.raises(IncompatibleCheckpoint, match=rf"{Q_PROJ}\.bias is not in this architecture$"):
+        Zoo.create(tmp_path / "zoo", base)
+
+
 def test_one_group_a_row_has_one_row_of_scales() -> None:
     tensors = read(CONFIGS["gptq"] | {"group_size": -1}).method.tensors(64, 256)
     assert {name: wanted.shapes for name, wanted in tensors.items()} == {
