@@ -80,7 +80,7 @@ def sglang_kernels(shape: Shape) -> dict[str, partial[object]]:
 def flashinfer_kernels(architecture: tuple[int, int], shape: Shape) -> dict[str, Builder]:
     """What is compiled of flashinfer: sampling everywhere, attention where none comes compiled.
 
-    They are compiled and not loaded: loading needs the driver.
+    They are compiled and not loaded: they are linked to the driver, which need not be there.
     """
     import torch
     from flashinfer.jit import gen_batch_decode_module, gen_batch_prefill_module
