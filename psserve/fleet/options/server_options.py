@@ -130,6 +130,7 @@ _MEMORY = "it says how much memory a server takes: set kv_tokens or memory_fract
 _EQUAL = "it must be the same on all servers: use psserve's own option of that name"
 _MODEL = "the zoo says what a server runs: remove it"
 _PAIRING = "it pairs prefill and decode servers: remove it (--transfer chooses the transfer backend)"
+_FORMAT = "checkpoints say how weights are quantised (docs/zoo.md), and --kv-cache-dtype what KV caches hold: remove it"
 _KEY = "psserve makes a new key for each fleet: remove it, and give clients theirs with --api-key"
 RESERVED_ARGUMENTS = {
     **dict.fromkeys(("--host", "--port", "--nccl-port", "--grpc-mode", "--smg-grpc-mode", "--sidecar"), _ADDRESS),
@@ -139,6 +140,7 @@ RESERVED_ARGUMENTS = {
     **dict.fromkeys(("--max-total-tokens", "--mem-fraction-static"), _MEMORY),
     **dict.fromkeys(("--page-size", "--context-length", "--dtype", "--kv-cache-dtype"), _EQUAL),
     **dict.fromkeys(("--model-path", "--served-model-name", "--tokenizer-path", "--revision"), _MODEL),
+    **dict.fromkeys(("--quantization", "--quantization-param-path", "--torchao-config"), _FORMAT),
     "--load-format": "psserve reads safetensors and nothing else: remove it",
     "--trust-remote-code": "psserve never runs a checkpoint's code: remove it",
     "--config": "its keys would go past psserve's plan: give the arguments one by one",

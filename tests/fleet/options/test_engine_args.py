@@ -25,6 +25,10 @@ from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, P
         ["--tp", "2"],
         ["--trust-remote-code"],
         ["--kv-cache-dtype=fp8_e5m2"],
+        ["--quantization", "fp8"],
+        ["--quant=awq"],
+        ["--quantization-param-path", "scales.json"],
+        ["--torchao-config", "int4wo-128"],
         ["--"],
     ],
 )
