@@ -16,3 +16,4 @@ compile pyproject.toml requirements/sglang.in --excludes requirements/cpu.exclud
 compile requirements/train.in --excludes requirements/train.exclude -c requirements/gpu.txt -o requirements/train.txt
 compile requirements/dev.in -c requirements/gpu.txt -o requirements/dev.txt
 compile requirements/sglang-0.5.17.in --no-deps -o requirements/sglang-0.5.17.txt
+compile requirements/gpu-first.in --no-deps -o requirements/gpu-first.txt

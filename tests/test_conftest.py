@@ -10,7 +10,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-TEST = "tests/scripts/test_gpu_check.py"
+TEST = "tests/scripts/test_gpu_first.py"
 
 
 def test_tests_on_cpu_see_no_gpu() -> None:

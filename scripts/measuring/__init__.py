@@ -1,1 +1,1 @@
-"""What scripts/bench_smoke.py and scripts/gpu_check.py have in common. No part of the library."""
+"""What scripts/bench_smoke.py and scripts/gpu_first.py have in common. No part of the library."""

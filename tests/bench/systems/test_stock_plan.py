@@ -56,6 +56,14 @@ def test_no_hook_of_psserve_is_asked_for(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", STOCK_KINDS)
+def test_sglangs_own_arguments_reach_every_server(name: str, tmp_path: Path) -> None:
+    planner, _ = planned(name, spec_of(tmp_path, args=("--attention-backend", "triton")))
+    for server in planner.servers:
+        last = len(server.command) - server.command[::-1].index("--attention-backend")  # the last one counts
+        assert server.command[last] == "triton"
+
+
+@pytest.mark.parametrize("name", STOCK_KINDS)
 def test_every_module_has_a_route(name: str, tmp_path: Path) -> None:
     planner, routes = planned(name, spec_of(tmp_path))
     assert tuple(routes) == MODULES

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import importlib
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def gpu_wheels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("gpu_wheels")
+
+
+def test_lots_are_no_larger_than_said_and_hold_every_wheel_once(gpu_wheels: ModuleType) -> None:
+    sizes = {Path(f"{number}.whl"): size for number, size in enumerate((30, 21, 14, 14, 12, 5, 4))}
+    lots = gpu_wheels.lots(sizes, 60)
+    assert sorted(wheel for lot in lots for wheel in lot) == sorted(sizes)
+    assert [sum(sizes[wheel] for wheel in lot) for lot in lots] == [60, 40]
+
+
+def test_what_is_there_already_is_left_out_of_the_lock(gpu_wheels: ModuleType) -> None:
+    lock = "click==8.1 \\\n    --hash=sha256:aa\n    # via x\nnumpy==2.3 \\\n    --hash=sha256:bb\n"
+    assert gpu_wheels.without(lock, {"numpy"}) == "click==8.1 \\\n    --hash=sha256:aa\n    # via x\n"
+    with pytest.raises(ValueError, match="has 0 of scipy"):
+        gpu_wheels.without(lock, {"scipy"})
+
+
+def test_the_exclusions_fit_the_lock(gpu_wheels: ModuleType) -> None:
+    kept = gpu_wheels.without(gpu_wheels.read("cpu.txt"), gpu_wheels.excluded(gpu_wheels.read("gpu-first.exclude")))
+    assert "\nnumpy==" not in kept
+    assert "\ntransformers==5.12.1 " in kept
+
+
+def test_a_stripped_wheel_lists_what_it_still_has(gpu_wheels: ModuleType, tmp_path: Path) -> None:
+    wheel = tmp_path / "xgrammar-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("xgrammar/__init__.py", "x = 1\n")
+        archive.writestr("xgrammar/lib/large.a", "0" * 1000)
+        archive.writestr(
+            "xgrammar-1.dist-info/RECORD", 'xgrammar/__init__.py,sha256=a,6\nxgrammar/lib/large.a,,"1,000"\n'
+        )
+    gpu_wheels.strip(wheel, gpu_wheels.STRIPPED["xgrammar"])
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.namelist() == ["xgrammar/__init__.py", "xgrammar-1.dist-info/RECORD"]
+        assert archive.read("xgrammar-1.dist-info/RECORD") == b"xgrammar/__init__.py,sha256=a,6\n"
