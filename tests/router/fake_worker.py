@@ -72,6 +72,9 @@ class FakeWorker:
     aborted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     fail_probes: Fault | None = None
+    fail_further: Fault | None = None
+    """What probes meet that ask for more than one greedy token."""
+    probe_bodies: list[dict[str, Any]] = field(default_factory=list)
     probes: int = 0
     asked_loads: int = 0
     metrics_page: str = ""
@@ -181,7 +184,8 @@ class FakeWorker:
             self.headers.append(dict(request.headers))
         fault = self.faults.popleft() if self.faults and not is_probe else None
         if is_probe:
-            fault = self.fail_probes
+            self.probe_bodies.append(body)
+            fault = self.fail_further if {"regex", "top_p"} & body.keys() else self.fail_probes
         self.probes += is_probe
         rid = body["rid"]
         assert len(rid) == 32

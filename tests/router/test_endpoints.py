@@ -207,6 +207,38 @@ async def test_worker_that_fails_its_probe_is_not_ready_and_says_why(make_fleet)
     assert not math.is_ready
 
 
+async def test_a_decode_server_has_sampled_and_followed_a_grammar_before_it_is_ready(make_fleet) -> None:
+    fleet = await make_fleet(start=False)
+    for worker in fleet.workers:
+        await worker.start()
+    await fleet.ready()
+    for decode in (fleet.math, fleet.code):
+        asked = {frozenset(body.keys() & {"top_p", "top_k", "min_p", "regex"}) for body in decode.probe_bodies}
+        assert asked == {frozenset(), frozenset({"top_p", "top_k", "min_p"}), frozenset({"regex"})}
+    assert not any({"top_p", "regex"} & body.keys() for body in fleet.prefill.probe_bodies)
+
+
+async def test_a_decode_server_that_fails_to_sample_is_not_ready(make_fleet) -> None:
+    fleet = await make_fleet(start=False)
+    fleet.math.fail_further = "status_500"
+    for worker in fleet.workers:
+        await worker.start()
+    math, code = fleet.state.table.decodes
+    await eventually(lambda: code.is_ready and "500" in (math.error or ""))
+    assert not math.is_ready
+    fleet.math.fail_further = None
+    await fleet.ready()
+
+
+@pytest.mark.parametrize("fault", ["status_400", "unhandled"])
+async def test_a_decode_server_that_says_no_to_a_grammar_is_ready(make_fleet, fault: str) -> None:
+    fleet = await make_fleet(start=False)
+    fleet.math.fail_further = fault
+    for worker in fleet.workers:
+        await worker.start()
+    await fleet.ready()
+
+
 def _document(**fields: object) -> dict[str, object]:
     fabric = Fabric()
     workers = (

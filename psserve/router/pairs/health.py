@@ -1,8 +1,9 @@
 """Finding out which workers can serve: a worker is ready once a real request of one token went through it.
 
 A probe takes the way that requests take (both legs, the KV transfer between them, the check of the split), because
-SGLang's own health checks pass on servers that cannot pair. Ready workers are only asked for a TCP connection now and
-then; requests in flight notice sooner.
+SGLang's own health checks pass on servers that cannot pair. A decode server has then to sample and to follow a grammar,
+too: its first request of each kind may compile kernels, for longer than a ready server may be silent. Ready workers are
+only asked for a TCP connection now and then; requests in flight notice sooner.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from weakref import WeakKeyDictionary
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 from psserve.router.admission.admission import Admission
+from psserve.router.body.checks import Body
 from psserve.router.body.fields import ROUTE_PATHS
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.pair import Pair, Sequence, check_answer
@@ -32,6 +34,8 @@ QUIET_S = 5.0  # without a sign of work from a worker that has requests, before 
 QUESTION = "/server_info"
 QUEUED_PER_TIMEOUT = 20  # requests ahead of a probe for which it may take as long again as on an idle worker
 PROBE_TOKENS = 4  # random, so that no cache can answer for the transfer
+FURTHER = ({"temperature": 0.8, "top_p": 0.9, "top_k": 20, "min_p": 0.05}, {"regex": "[a-z]+"})
+"""What a decode server is asked beside a greedy request, before it is ready. It may say no, but must say something."""
 
 log = logging.getLogger("psserve.router")
 
@@ -141,22 +145,36 @@ class Prober:
         """What became of one request through the two; success makes both ready."""
         prefill, decode = (worker, partner) if worker.config.role == "prefill" else (partner, worker)
         try:
-            async with self._dispatcher.open_on(
-                Pair(prefill, decode, fresh=True), self._sequence(), self._patience(prefill, decode)
-            ) as legs:
-                check_answer(legs, await legs.read())
+            await self._ask(prefill, decode, {})
+            prefill.mark_ready()
+            if not decode.is_ready:
+                for fields in FURTHER:
+                    await self._ask_further(prefill, decode, fields)
         except RequestError as error:
             return error
-        prefill.mark_ready()
         decode.mark_ready()
         return None
+
+    async def _ask_further(self, prefill: Worker, decode: Worker, fields: Body) -> None:
+        """Ask what the decode server may refuse, or have no answer for: it has done its compiling then."""
+        try:
+            await self._ask(prefill, decode, fields)
+        except LegFailure as failure:
+            if failure.reason not in ("refused", "unhandled"):
+                raise
+
+    async def _ask(self, prefill: Worker, decode: Worker, fields: Body) -> None:
+        """One request through the two, with these fields for the decode server. Raises RequestError."""
+        pair = Pair(prefill, decode, fresh=True)
+        async with self._dispatcher.open_on(pair, self._sequence(fields), self._patience(prefill, decode)) as legs:
+            check_answer(legs, await legs.read())
 
     def _patience(self, *pair: Worker) -> float:
         """Seconds for a probe: it queues behind the requests that its workers have."""
         queued = max(worker.running for worker in pair)
         return min(self._config.upstream_timeout_s * (1 + queued / QUEUED_PER_TIMEOUT), self._config.request_timeout_s)
 
-    def _sequence(self) -> Sequence:
+    def _sequence(self, fields: Body) -> Sequence:
         body = {
             "model": self._config.base.name,
             "prompt": [secrets.randbelow(self._config.base.vocab_size) for _ in range(PROBE_TOKENS)],
@@ -164,4 +182,4 @@ class Prober:
             "temperature": 0,
             "stream": False,
         }
-        return Sequence(ROUTE_PATHS["completions"], prefill=body, decode=body)
+        return Sequence(ROUTE_PATHS["completions"], prefill=body, decode={**body, **fields})
