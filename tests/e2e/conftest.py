@@ -10,6 +10,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture, build_zoo
 from tests.e2e.forked_launch import start_importing
 from tests.e2e.oracle import Oracle
+from tests.e2e.own_settings import add_with_own_settings
 
 MODULES = ("alpha", "beta", "gamma")
 
@@ -29,14 +30,18 @@ def _importing(checked_trees: None) -> None:
 
 @pytest.fixture(scope="session")
 def zoo_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Architecture], Zoo]:
-    """The session's synthetic zoo of an architecture."""
+    """The session's synthetic zoo of an architecture. Llama's ties its output layer, but for one module."""
     built: dict[Architecture, Zoo] = {}
 
     def build(architecture: Architecture) -> Zoo:
         if architecture not in built:
-            built[architecture] = build_zoo(
-                tmp_path_factory.mktemp(architecture) / "zoo", architecture, modules=MODULES
-            )
+            directory = tmp_path_factory.mktemp(architecture)
+            if architecture == "llama":
+                zoo = build_zoo(directory / "zoo", architecture, modules=MODULES[:2], tie_word_embeddings=True)
+                add_with_own_settings(zoo, MODULES[2], directory / "checkpoint")
+            else:
+                zoo = build_zoo(directory / "zoo", architecture, modules=MODULES)
+            built[architecture] = zoo
         return built[architecture]
 
     return build

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from psserve.training.answers import end_tokens
 from psserve.training.reference import ProcessLogits, ReferenceAnswer, load_model, load_pair, reference_answer
 from psserve.zoo import Zoo
 
@@ -23,6 +24,7 @@ class Oracle:
         self.zoo = zoo
         self.base = load_model(zoo.base.path)
         self.modules = {module.name: load_pair(zoo, module.name).module for module in zoo.modules()}
+        self.ends = {name: frozenset(end_tokens(module)) for name, module in self.modules.items()}
         self._known: dict[tuple[str, tuple[int, ...], int], ReferenceAnswer] = {}
 
     @cached_property
@@ -32,7 +34,7 @@ class Oracle:
         return AutoTokenizer.from_pretrained(self.zoo.base.path)
 
     def answer(self, module: str, prompt: Sequence[int], max_tokens: int) -> ReferenceAnswer:
-        """The greedy answer up to and with the end-of-turn token."""
+        """The greedy answer up to and with the token that ends the module's answers."""
         key = (module, tuple(prompt), max_tokens)
         if key not in self._known:
             self._known[key] = self.processed_answer(module, prompt, max_tokens, None)
@@ -48,7 +50,7 @@ class Oracle:
             prompt,
             max_tokens,
             process_logits=process_logits,
-            stop_ids=self.zoo.base.eos_token_ids,
+            stop_ids=self.ends[module],
         )
 
     def chat_prompt(self, messages: list[dict[str, Any]]) -> list[int]:
@@ -67,6 +69,10 @@ class Oracle:
         self.check_tokens(expected, choice["token_ids"], served["token_logprobs"])
         assert served["tokens"] == [self.tokenizer.decode([token]) for token in expected.tokens]
         assert readable(choice["text"]) == self.text(expected)
+
+    def reads_as_itself(self, expected: ReferenceAnswer) -> bool:
+        """Whether no token of an answer is a part of a character: those read as each other."""
+        return all("\ufffd" not in self.tokenizer.decode([token]) for token in expected.tokens)
 
     def text(self, expected: ReferenceAnswer) -> str:
         """The answer as a client sees it: without the end-of-turn token, and only what `readable` leaves."""

@@ -17,12 +17,12 @@ from tests.e2e.oracle import Oracle
 class JsonMask:
     """The grammar's mask on the reference's logits, by the library that SGLang uses."""
 
-    def __init__(self, oracle: Oracle, schema: dict[str, Any]) -> None:
+    def __init__(self, oracle: Oracle, module: str, schema: dict[str, Any]) -> None:
         from llguidance import LLMatcher
         from llguidance.hf import from_tokenizer
 
         base = oracle.zoo.base
-        tokenizer = from_tokenizer(oracle.tokenizer, base.vocab_size, list(base.eos_token_ids))
+        tokenizer = from_tokenizer(oracle.tokenizer, base.vocab_size, sorted(oracle.ends[module]))
         self._matcher = LLMatcher(tokenizer, of_schema(schema))
 
     def __call__(self, prompt: Sequence[int], output: Sequence[int], logits: torch.Tensor) -> torch.Tensor:

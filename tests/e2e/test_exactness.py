@@ -7,6 +7,7 @@ of 64 tokens, and two servers each for the base and for one module; its prompts 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -17,12 +18,14 @@ import jsonschema
 import openai
 import pytest
 
+from psserve.training.reference import reference_answer
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import Architecture
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import LOGPROB_TOLERANCE, Oracle, readable
+from tests.e2e.own_settings import OWN_ENDS
 from tests.e2e.processors import JsonMask, counting_last_prompt_token, frequency, one_step_late, presence, repetition
 from tests.e2e.routing import decisions, flush, place
 
@@ -164,7 +167,9 @@ async def test_a_single_token_is_the_modules(served: Served) -> None:
 
 
 async def test_top_logprobs_are_the_modules(served: Served) -> None:
-    prompt = random_ids(random.Random(6), 40)
+    rng, oracle = random.Random(6), served.oracle
+    prompts = (random_ids(rng, 40) for _ in range(1000))
+    prompt = next(prompt for prompt in prompts if oracle.reads_as_itself(oracle.answer("alpha", prompt, 4)))
     async with client_of(served.url) as client:
         answer = await client.complete("alpha", prompt, 4, logprobs=5)
     tops = answer["choices"][0]["logprobs"]["top_logprobs"]
@@ -296,6 +301,28 @@ async def test_a_stop_string_ends_the_answer_where_it_begins(served: Served) -> 
     assert readable(choice["text"]) == text[: text.index(stop)]
 
 
+async def test_a_modules_own_output_layer_and_end_tokens_are_served(served: Served) -> None:
+    """The base ties its output layer and ends its turns with another token."""
+    oracle = served.oracle
+    if oracle.ends["gamma"] == oracle.ends["alpha"]:
+        pytest.skip("the modules of this zoo have nothing of their own")
+    assert oracle.base.config.tie_word_embeddings
+    rng = random.Random(13)
+    ended = 0
+    async with client_of(served.url) as client:
+        while ended < 3:
+            prompt = random_ids(rng, 40)
+            expected = oracle.answer("gamma", prompt, 60)
+            if expected.tokens[-1] in OWN_ENDS:
+                ended += 1
+                answer = await client.complete("gamma", prompt, 60)
+                oracle.check_choice(expected, answer["choices"][0])
+                assert answer["choices"][0]["finish_reason"] == "stop"
+    tied = copy.deepcopy(oracle.modules["gamma"])
+    tied.lm_head.weight = tied.model.embed_tokens.weight
+    assert reference_answer(oracle.base, tied, prompt, 60).tokens != expected.tokens
+
+
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -316,7 +343,7 @@ async def test_output_bound_to_a_json_schema(served: Served) -> None:
     async with client_of(served.url) as client:
         for module in MODULES:
             answer = await client.chat(module, messages, 80, response_format=response_format)
-            expected = served.oracle.processed_answer(module, prompt, 80, JsonMask(served.oracle, SCHEMA))
+            expected = served.oracle.processed_answer(module, prompt, 80, JsonMask(served.oracle, module, SCHEMA))
             choice = answer["choices"][0]
             assert choice["response_token_ids"] == expected.tokens
             if choice["finish_reason"] == "stop":

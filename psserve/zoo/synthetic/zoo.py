@@ -104,15 +104,19 @@ def new_model(architecture: Architecture, shape: dict[str, Any]) -> PreTrainedMo
 
 
 def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
-    """Give matrices variance 1/fan-in (embeddings: 1) and norms 1, times the factor in `SCALES`."""
+    """Give matrices variance 1/fan-in and norms 1, times the factor in `SCALES`.
+
+    Embeddings have variance 1, unless they are the output layer too: answers would be one token again and again.
+    """
     import torch
 
+    tied = model.config.tie_word_embeddings
     for name, parameter in model.named_parameters():
         factor = next((factor for pattern, factor in SCALES if re.search(pattern, name)), 1.0)
         if parameter.ndim == 1:
             torch.nn.init.constant_(parameter, factor)
         else:
-            std = factor if "embed_tokens" in name else factor * parameter.shape[1] ** -0.5
+            std = factor if "embed_tokens" in name and not tied else factor * parameter.shape[1] ** -0.5
             torch.nn.init.normal_(parameter, std=std, generator=generator)
 
 
