@@ -18,7 +18,7 @@ import psutil
 
 from psserve.bench.systems.counters import scrape
 from psserve.bench.systems.fleet import RunningFleet
-from psserve.fleet.observe.memory import family
+from psserve.fleet.run.memory import family
 from psserve.fleet.run.router_client import HttpClient, RouterClient
 
 IDLE_WITHIN_S = 120

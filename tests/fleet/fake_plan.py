@@ -31,7 +31,7 @@ def server(zoo: Path, tmp: Path, name: str, port: int, arguments: list[str], mod
         port=port,
         bootstrap_port=None,
         gpus=(),
-        memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0),
+        memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0, kind=""),
         command=(sys.executable, FAKE, "server", "--port", str(port), *arguments),
         env=ENV,
         log=log_path(run_dir(zoo), name),

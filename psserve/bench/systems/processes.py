@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from psserve.fleet.observe.memory import family, gpu_memory, main_memory, of_family
+from psserve.fleet.run.memory import family, gpu_memory, main_memory, of_family
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TypeVar
 from psserve.contracts.servers import LOADS_PATH, ServerLoad, parse_server_load
 from psserve.errors import FleetError
 from psserve.fleet.observe.control import client_of, live_state, router_config_of
-from psserve.fleet.observe.memory import family, gpu_memory, main_memory, of_family
+from psserve.fleet.run.memory import family, gpu_memory, main_memory, of_family
 from psserve.fleet.run.router_client import HttpClient
 from psserve.fleet.run.state import FleetState, ServerState, running_fleet
 from psserve.versions import versions

@@ -1,7 +1,8 @@
 """What a server takes on a GPU beside weights and KV cache: CUDA's context, workspaces, activations, CUDA graphs.
 
-An estimate: no GPU has measured it yet. It follows SGLang's own reckoning (`ServerArgs._handle_gpu_memory_settings` and
-`reserve_for_graph_mb`), but for activations, which SGLang counts at 1.5 MiB a token whatever the model.
+An estimate, which measured.py corrects where a fleet of the zoo was ready once. It follows SGLang's own reckoning
+(`ServerArgs._handle_gpu_memory_settings` and `reserve_for_graph_mb`), but for activations, which SGLang counts at
+1.5 MiB a token whatever the model.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+Role = Literal["prefill", "decode"]
 MIB = 1024**2
 GIB = 1024**3
 
@@ -83,21 +85,31 @@ class Allowance:
     requests: int | None
     """That run at a time. None: SGLang's choice."""
 
-    def bytes_on_gpu(self, role: Literal["prefill", "decode"], tp: int) -> int:
+    def bytes_on_gpu(self, role: Role, tp: int) -> int:
         """Bytes that a server takes on each of its `tp` GPUs."""
         tables = 4 * (self.requests or REQUESTS) * self.context_length
         ranks = RANK_BYTES * tp if tp > 1 else 0
-        own = self._prefill() if role == "prefill" else self._decode(tp)
-        return self.card.context_bytes + WORKSPACE_BYTES + tables + ranks + own
+        graphs = PREFILL_GRAPH_BYTES * self.card.prefill_graphs if role == "prefill" else self._decode_graphs(tp)
+        return self.card.context_bytes + WORKSPACE_BYTES + tables + ranks + graphs + self.activations(role, tp)
 
-    def _prefill(self) -> int:
-        chunk = self.chunk or self.card.chunk
-        return chunk * self.token_bytes + PREFILL_GRAPH_BYTES * self.card.prefill_graphs
+    def activations(self, role: Role, tp: int) -> int:
+        """The part of it that is taken when a server first has as much to compute as it can."""
+        if role == "prefill":
+            return (self.chunk or self.card.chunk) * self.token_bytes
+        return self._batch(tp) * (self.token_bytes + LOGIT_BYTES * self.vocab_size)
 
-    def _decode(self, tp: int) -> int:
+    def kind(self, role: Role, tp: int) -> str:
+        """All that decides what a server takes, in words that can be a key."""
+        chosen = f"chunk {self.chunk}, requests {self.requests}, context {self.context_length}"
+        model = f"vocabulary {self.vocab_size}, activations {self.token_bytes}"
+        return f"{role}, tp {tp}, {chosen}, {model}, card below {self.card.below_bytes / GIB:g} GiB"
+
+    def _decode_graphs(self, tp: int) -> int:
+        return self._batch(tp) * DECODE_GRAPH_BYTES
+
+    def _batch(self, tp: int) -> int:
         graphed = self.card.batch if tp < 4 else self.card.batch_of_four
-        batch = min(self.requests or graphed, graphed)
-        return batch * (DECODE_GRAPH_BYTES + self.token_bytes + LOGIT_BYTES * self.vocab_size)
+        return min(self.requests or graphed, graphed)
 
 
 def activation_bytes(parameters: float, layers: int, dtype_bytes: int) -> int:

@@ -28,6 +28,10 @@ def router_config_path(run: Path) -> Path:
     return run / "router.json"
 
 
+def measured_path(run: Path) -> Path:
+    return run / "measured.json"
+
+
 def checkpoint_path(run: Path, module: str, version: int = 1) -> Path:
     """The checkpoint of a module's version. `~` is in no module's name."""
     return run / "checkpoints" / (module if version == 1 else f"{module}~{version}")

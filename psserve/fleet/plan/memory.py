@@ -44,6 +44,8 @@ class ServerMemory:
     kv_bytes: int
     overhead_bytes: int
     """What is counted for CUDA; 0 on CPU, where the processes themselves are not counted."""
+    kind: str
+    """What decides its overhead, see Allowance.kind."""
 
     @property
     def kv_token_bytes(self) -> int:
@@ -66,9 +68,18 @@ class Budget:
     token_bytes: int
     page: int
     allowance: Allowance
+    measured: Mapping[str, int]
+    """Kind of server -> bytes on each of its GPUs, beside weights, KV cache and activations, where they are known."""
 
     @classmethod
-    def of(cls, base: Base, settings: EngineSettings, machine: Machine, modules: Iterable[Module] = ()) -> Budget:
+    def of(
+        cls,
+        base: Base,
+        settings: EngineSettings,
+        machine: Machine,
+        modules: Iterable[Module],
+        measured: Mapping[str, int],
+    ) -> Budget:
         """Count servers of `base` and of these modules with these settings, on the machine's smallest GPU."""
         size = DTYPE_BYTES[settings.dtype]
         kv_dtype = settings.dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
@@ -87,6 +98,7 @@ class Budget:
             shape.token_bytes,
             settings.page_size,
             allowance,
+            measured,
         )
 
     def weights(self, server: PlannedServer) -> int:
@@ -103,11 +115,15 @@ class Budget:
             kv_tokens=tokens,
             kv_bytes=tokens * self.token_bytes,
             overhead_bytes=gpus * self.overhead(server),
+            kind=self.allowance.kind(server.role, server.options.tp),
         )
 
     def overhead(self, server: PlannedServer) -> int:
         """Bytes on each of its GPUs that a server takes beside weights and KV cache."""
-        return self.allowance.bytes_on_gpu(server.role, server.options.tp)
+        role, tp = server.role, server.options.tp
+        if measured := self.measured.get(self.allowance.kind(role, tp)):
+            return measured + self.allowance.activations(role, tp)
+        return self.allowance.bytes_on_gpu(role, tp)
 
     def fixed(self, server: PlannedServer) -> int:
         """Bytes on each of its GPUs that a server takes beside its KV cache."""

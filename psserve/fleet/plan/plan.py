@@ -13,6 +13,7 @@ from psserve.fleet.plan import layout
 from psserve.fleet.plan.attention import attention_backend
 from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
+from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, place_fleet, prefill_replicas
 from psserve.fleet.plan.planned import PlannedServer, chosen_modules, planned_decode, planned_prefill, planned_spare
@@ -63,7 +64,7 @@ def make_plan(
     check_quantised(zoo.base, modules, settings, machine)
     check_equal_tp(planned, options.prefill.tp)
     check_split(zoo.base, modules, options.table("prefill"), options.prefill.tp)
-    placed, memory = _fit(zoo.base, modules, machine, settings, prefill, decode, spare)
+    placed, memory = _fit(zoo, modules, machine, settings, prefill, decode, spare)
     smallest = min(one.kv_tokens for one in memory)
     settings = within_pool(settings, smallest, explicit=options.context_length is not None)
     basis = PlanBasis(options=options, machine=machine, settings=settings, environ=environ)
@@ -156,7 +157,7 @@ def _all_decode(base: Base, modules: Sequence[Module], options: FleetOptions, ru
 
 
 def _fit(
-    base: Base,
+    zoo: Zoo,
     modules: Sequence[Module],
     machine: Machine,
     settings: EngineSettings,
@@ -165,7 +166,7 @@ def _fit(
     spare: Sequence[PlannedServer],
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server, prefill servers first; spare ones only take up memory."""
-    budget = Budget.of(base, settings, machine, modules)
+    budget = Budget.of(zoo.base, settings, machine, modules, read_measured(layout.run_dir(zoo.path)))
     planned = [*prefill, *decode, *spare]
     count = len(prefill) + len(decode)
     if settings.device == "cpu":

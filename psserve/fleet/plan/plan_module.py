@@ -9,6 +9,7 @@ from dataclasses import replace
 from psserve.errors import PlanError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
+from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, decode_pool
 from psserve.fleet.plan.plan import make_server
@@ -71,7 +72,7 @@ def _fit(
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server, beside those of the running ones."""
     machine, settings = plan.basis.machine, plan.basis.settings
-    budget = Budget.of(zoo.base, settings, machine, [module])
+    budget = Budget.of(zoo.base, settings, machine, [module], read_measured(layout.run_dir(zoo.path)))
     try:
         if settings.device == "cpu":
             running = sum(server.memory.total_bytes for server in plan.servers)

@@ -13,8 +13,10 @@ from psserve.contracts.api_keys import ApiKey
 from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerConfig
 from psserve.contracts.servers import WorkerView
 from psserve.errors import FleetError, StartError
+from psserve.fleet.plan.measured import note_measured
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
 from psserve.fleet.run.member import Member, RestartPolicy
+from psserve.fleet.run.memory import family, gpu_memory, of_family
 from psserve.fleet.run.prepare import set_aside, write_router_config
 from psserve.fleet.run.process import Starter
 from psserve.fleet.run.router_client import RouterClient
@@ -114,6 +116,20 @@ class Roster:
         self._note(f"{member.spec.name}: {member.error}; {what} (log: {member.spec.log})")
         if delay is None and member is self.router:
             raise FleetError(f"the router: {member.error}, too often to go on (log: {member.spec.log})")
+
+    def note_gpu_memory(self) -> None:
+        """Keep what servers take on GPUs for later plans of the zoo. Waits for nvidia-smi. Raises OSError."""
+        specs = {member: member.spec for member in self.servers if isinstance(member.spec, ServerSpec)}
+        on_gpus = {member: spec for member, spec in specs.items() if spec.gpus}
+        by_pid = gpu_memory() if on_gpus else {}
+        found: dict[str, int] = {}
+        for member, spec in on_gpus.items():
+            pid = member.record().pid
+            taken = None if pid is None else of_family(family(pid), by_pid)
+            if taken is not None:
+                beside = (taken - spec.memory.weight_bytes - spec.memory.kv_bytes) // len(spec.gpus)
+                found[spec.memory.kind] = max(beside, found.get(spec.memory.kind, 0))
+        note_measured(self._plan.run_dir, found)
 
     # --- the router
 

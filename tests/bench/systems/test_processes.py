@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from psserve.bench.systems.processes import CpuMeter, pss_bytes
-from psserve.fleet.observe.memory import family
+from psserve.fleet.run.memory import family
 
 
 def test_the_tree_holds_children() -> None:

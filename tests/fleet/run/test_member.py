@@ -51,7 +51,7 @@ def member(tmp_path: Path, scripted: Scripted) -> Member:
         port=free_ports(1)[0],
         bootstrap_port=None,
         gpus=(),
-        memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0),
+        memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0, kind=""),
         command=("x",),
         env={"A": "1"},
         log=tmp_path / "log",

@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from psserve.fleet.observe.memory import family, main_memory, of_family, parse_gpu_memory
+from psserve.fleet.run.memory import family, main_memory, of_family, parse_gpu_memory
 
 
 def test_memory_of_a_family() -> None:
