@@ -77,7 +77,7 @@ def _cells(row: tuple[str, ...] | list[str]) -> str:
 
 
 def _sum(plan: FleetPlan) -> str:
-    budget = Budget.of(_BASE, plan.basis.settings, _MACHINE)
+    budget = Budget.of(_BASE, plan.basis.settings, _MACHINE, [], {})
     gpu = _MACHINE.gpus[0]
     prefill, *decode = [server.memory for server in plan.servers]
     weights, before, after = map(amount, (prefill.weight_bytes, prefill.overhead_bytes, decode[0].overhead_bytes))
