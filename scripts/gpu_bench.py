@@ -104,7 +104,7 @@ def kv_tokens(zoo: Path, options: argparse.Namespace) -> int:
     if options.device == "cpu":
         return TINY_KV_TOKENS
     base, machine = Zoo.open(zoo).base, detect()
-    budget = Budget.of(base, engine_settings(base, FleetOptions(dtype="bfloat16"), machine), machine)
+    budget = Budget.of(base, engine_settings(base, FleetOptions(dtype="bfloat16"), machine), machine, [], {})
     servers = 2 * options.modules
     free = machine.gpus[0].free_bytes
     beside = max(budget.allowance.bytes_on_gpu(role, tp=1) for role in ("prefill", "decode"))
