@@ -24,7 +24,7 @@ test: check ## lint, types and all tests
 	$(PYTEST) -m "not e2e"
 	$(PY) -m pytest -m e2e
 
-test-fast: setup ## what needs no server and trains nothing: some two minutes
+test-fast: setup ## what needs no server and trains nothing: some four minutes
 	$(PYTEST) -m "not e2e and not slow"
 
 test-gpu: setup ## what needs an NVIDIA GPU, and nothing else; all other tests run on the CPU
