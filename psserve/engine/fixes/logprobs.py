@@ -7,7 +7,7 @@ token of a streamed chunk the alternatives of the chunk's first; chat streams le
 from __future__ import annotations
 
 import re
-from codecs import getincrementaldecoder
+from codecs import utf_8_decode
 from collections.abc import AsyncIterator, Callable, Container, Sequence
 from functools import cache
 from time import time
@@ -100,18 +100,16 @@ def place(entries: Sequence[Entry], known: int, skipped: Container[int] = ()) ->
 
     `skipped`: tokens that the answer's text leaves out.
     """
-    end, unfinished = 0, b""
-    for number, (_, token, text) in enumerate(entries[max(known - 1, 0) :], max(known - 1, 0)):
+    before = entries[known - 1][2] if known else None
+    end, unfinished = (before.end, before.unfinished) if isinstance(before, TokenText) else (0, b"")
+    for _, token, text in entries[known:]:
         if not isinstance(text, TokenText):
             return  # the client wants ids alone
-        if number >= known:
-            own = b"" if token in skipped else text.own
-            if unfinished and own and not _CONTINUES <= own[0] < _BEGINS:
-                end, unfinished = end + 1, b""  # it stays U+FFFD
-            decoder = getincrementaldecoder("utf-8")("replace")
-            decoder.setstate((unfinished, 0))
-            text.offset, text.end = end, end + len(decoder.decode(own))
-            text.unfinished = decoder.getstate()[0]
+        own = b"" if token in skipped else text.own
+        if unfinished and own and not _CONTINUES <= own[0] < _BEGINS:
+            end, unfinished = end + 1, b""  # it stays U+FFFD
+        readable, used = utf_8_decode(unfinished + own, "replace")
+        text.offset, text.end, text.unfinished = end, end + len(readable), (unfinished + own)[used:]
         end, unfinished = text.end, text.unfinished
 
 

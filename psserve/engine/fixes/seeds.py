@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NO_SEED = -(2**63)
 """In the row of a request without a seed; clients' seeds are larger (psserve/router/body/fields.py)."""
+_LOW = 2**32 - 1
 
 
 def _with_seeds(original: Callable[..., SamplingInfo], cls: type, batch: Batch, vocab_size: int) -> SamplingInfo:
@@ -82,9 +83,6 @@ def chosen(probs: torch.Tensor, info: SamplingInfo, positions: torch.Tensor) -> 
     uniform = (_mixed(key ^ _mixed(tokens)).double() + 0.5) / 2**32
     first = (ordered.double() * kept / -uniform.log()).argmax(-1, keepdim=True)
     return tokens.gather(-1, first).view(-1)
-
-
-_LOW = 2**32 - 1
 
 
 def _mixed(bits: torch.Tensor) -> torch.Tensor:

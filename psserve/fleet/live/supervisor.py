@@ -111,9 +111,10 @@ class Supervisor:
         self._progress.settle()
         with contextlib.suppress(OSError):  # on a full disk too the fleet serves
             self._roster.note_ready()
-            await asyncio.to_thread(self._roster.note_gpu_memory)
         self._save()
         self._on_ready(self._plan.router.url)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self._roster.note_gpu_memory)
 
     def _start_failure(self, member: Member) -> StartError:
         member.state = "failed"

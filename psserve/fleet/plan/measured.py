@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from psserve.fleet.plan.layout import measured_path
+from psserve.zoo.disk.storage import write_atomically
 
 ABOVE = 1.1
 """What a server is counted with, of what was measured: allocators keep a little more while it serves."""
@@ -28,10 +29,8 @@ def note_measured(run: Path, found: Mapping[str, int]) -> None:
     known = _read(run)
     more = {kind: count for kind, count in found.items() if count > known.get(kind, 0)}
     if more:
-        path = measured_path(run)
-        new = path.with_suffix(".new")
-        new.write_bytes(orjson.dumps(known | more, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-        new.replace(path)
+        document = orjson.dumps(known | more, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        write_atomically(measured_path(run), document)
 
 
 def _read(run: Path) -> dict[str, int]:

@@ -22,6 +22,9 @@ from psserve.errors import RequestError, UsageError
 
 RequestHandling = Callable[[Any], Awaitable[web.StreamResponse]]
 LOOK_S = 1.0
+"""Between two looks at the certificate's files."""
+LINGER_S = 1.0
+"""How long a client that is one too many may take to read so."""
 SERVER = "psserve"
 """What the header `Server` says: aiohttp would name its version, and Python's."""
 log = logging.getLogger("psserve.router")
@@ -100,7 +103,7 @@ class _Handler(RequestHandler):
             self._force_close = True  # read nothing
             self._manager = None  # never was one of the server's
             # Closed at once, with the client's request unread, Linux would reset it, and the answer be lost.
-            self._loop.call_later(LOOK_S, ours.close)
+            self._loop.call_later(LINGER_S, ours.close)
             return
         super().connection_made(transport)
 
