@@ -66,14 +66,20 @@ def fits(home: Path) -> bool:
     return release is not None and release[0] == MAJOR and release == header_release(home)
 
 
+def users_toolkit(environ: Mapping[str, str]) -> Path | None:
+    """The folder that CUDA_HOME, CUDA_PATH or the nvcc on PATH names, whatever is in it."""
+    if home := environ.get("CUDA_HOME") or environ.get("CUDA_PATH"):
+        return Path(home)
+    nvcc = shutil.which("nvcc", path=environ.get("PATH", ""))
+    return Path(nvcc).parent.parent if nvcc else None
+
+
 def choose_toolkit(environ: Mapping[str, str], own: Path = OWN) -> Path | None:
     """The toolkit for servers: the user's (CUDA_HOME, CUDA_PATH, nvcc on PATH) where it fits, else that of the set-up.
 
     None where there is neither: SGLang then looks for one by itself.
     """
-    users = environ.get("CUDA_HOME") or environ.get("CUDA_PATH")
-    nvcc = None if users else shutil.which("nvcc", path=environ.get("PATH", ""))
-    candidate = Path(users) if users else Path(nvcc).parent.parent if nvcc else None
+    candidate = users_toolkit(environ)
     if candidate is not None and fits(candidate):
         return candidate
     return own if not missing_parts(own) else None

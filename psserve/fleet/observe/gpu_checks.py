@@ -12,7 +12,14 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from psserve.engine.cuda.toolkit import MAJOR, compiler_env, compiler_release, header_release, missing_parts
+from psserve.engine.cuda.toolkit import (
+    MAJOR,
+    compiler_env,
+    compiler_release,
+    header_release,
+    missing_parts,
+    users_toolkit,
+)
 from psserve.fleet.observe.diagnosis import Diagnosis
 from psserve.fleet.plan.devices import Machine, least_driver, why_no_cuda
 from psserve.fleet.plan.nvidia import Torch
@@ -82,12 +89,7 @@ def check_python_headers(include: Path) -> Diagnosis:
 
 def find_nvcc(environ: Mapping[str, str]) -> Path | None:
     """The CUDA compiler, where SGLang and flashinfer look for it: $CUDA_HOME, $CUDA_PATH, PATH, /usr/local/cuda."""
-    home = environ.get("CUDA_HOME") or environ.get("CUDA_PATH")
-    if home:
-        nvcc = Path(home) / "bin" / "nvcc"
-        return nvcc if nvcc.is_file() else None
-    found = shutil.which("nvcc", path=environ.get("PATH"))
-    nvcc = Path(found) if found else _CUDA_FOLDER / "bin" / "nvcc"
+    nvcc = (users_toolkit(environ) or _CUDA_FOLDER) / "bin" / "nvcc"
     return nvcc if nvcc.is_file() else None
 
 
