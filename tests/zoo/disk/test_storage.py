@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -68,8 +67,10 @@ def test_a_writer_waits_for_its_turn(tmp_path: Path) -> None:
 
 def test_a_lock_in_a_directory_that_was_replaced_is_taken_anew(tmp_path: Path) -> None:
     """Or two processes would hold one lock each and change the same zoo."""
-    zoo = tmp_path / "zoo"
-    zoo.mkdir()
+    zoo, successor = tmp_path / "zoo", tmp_path / "successor"
+    for link, directory in ((zoo, tmp_path / "first"), (successor, tmp_path / "second")):
+        directory.mkdir()
+        link.symlink_to(directory)
     entered = threading.Event()
 
     def enter() -> None:
@@ -80,8 +81,7 @@ def test_a_lock_in_a_directory_that_was_replaced_is_taken_anew(tmp_path: Path) -
         waiting = threading.Thread(target=enter)
         waiting.start()
         time.sleep(0.2)
-        shutil.rmtree(zoo)
-        zoo.mkdir()
+        successor.replace(zoo)  # at once: whoever waits never finds nothing there
         assert entered.wait(10)
     waiting.join()
 
