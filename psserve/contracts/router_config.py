@@ -54,6 +54,16 @@ class ModuleConfig(_Strict):
     path: str = ""
     version: Version = 1
     """Raised when the module's weights are replaced: only workers of the same version serve it."""
+    group: str | None = None
+    """The decode workers that it shares with others, by their `module`. None: it has workers of its own."""
+    adapter: str | None = None
+    """What the workers of its group know its weights by, a new name for each version. None: they are the base's."""
+
+    @model_validator(mode="after")
+    def _adapter_has_group(self) -> ModuleConfig:
+        if self.adapter is not None and self.group is None:
+            raise ValueError(f"module {self.name!r}: an adapter needs a group, whose workers hold it beside others")
+        return self
 
 
 class KvEventsConfig(_Strict):
@@ -82,6 +92,7 @@ class WorkerConfig(_Strict):
     name: str
     role: WorkerRole
     module: str | None = None
+    """Of a decode worker: the module that it runs, or the group of modules."""
     version: Version = 1
     """Of its module."""
     host: str = "127.0.0.1"
@@ -188,6 +199,9 @@ class RouterConfig(RouterSettings):
         names = [name for module in self.modules for name in (module.name, *module.aliases)]
         if duplicate := _first_duplicate(names):
             raise ValueError(f"module name or alias {duplicate!r} is used twice")
+        groups = {module.group for module in self.modules}
+        if taken := next((module.name for module in self.modules if not module.group and module.name in groups), None):
+            raise ValueError(f"{taken!r} is a group of modules, and a module with workers of its own")
         if duplicate := _first_duplicate([worker.name for worker in self.workers]):
             raise ValueError(f"worker name {duplicate!r} is used twice")
         if (

@@ -23,6 +23,8 @@ class RouterView(BaseModel):
     """The answer of `/workers`."""
 
     workers: list[WorkerView]
+    adapters: dict[str, int] = {}
+    """Adapter -> requests in flight that may still need it, where there are any."""
     serial: int = 0
     """Of the configuration that the router follows."""
 

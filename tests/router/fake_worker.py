@@ -1,7 +1,7 @@
 """A worker that keeps SGLang's HTTP contract without a model: a real server on loopback, scripted to misbehave.
 
 A decode worker answers only once the prefill worker it was paired with served the same room, and the other way round.
-Tokens of a text are its characters; an answer is `max_tokens` words that name the module,
+Tokens of a text are its characters; an answer is `max_tokens` words that name the module or its adapter,
 or the first alternative of a regular expression.
 """
 
@@ -84,6 +84,8 @@ class FakeWorker:
     """What its template does with a system message after the first message."""
     tokenizing: deque[int] = field(default_factory=deque)
     """Statuses of the next answers about tokens; 200 when there are no more."""
+    unloadable: set[str] = field(default_factory=set)
+    """Adapters that it fails to load, also for probes."""
     questions: int = 0
     """How often it was asked for a sign of life."""
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -212,6 +214,8 @@ class FakeWorker:
         await room["decode" if self.role == "prefill" else "prefill"].wait()
 
     async def _fail_early(self, request: web.Request, fault: Fault | None, body: dict[str, Any]) -> web.Response | None:
+        if (adapter := body.get("lora_path")) in self.unloadable:
+            return sglang_error(400, f"Failed to implicitly load LoRA adapter {adapter}: /zoo/secret: wrong shapes")
         if fault == "hang":
             await asyncio.Event().wait()
         if fault == "reset":
@@ -317,7 +321,7 @@ class FakeWorker:
     def _text(self, body: dict[str, Any]) -> str:
         if "regex" in body:
             return str(body["regex"].strip("()").partition("|")[0])
-        return " ".join([f"{self.module}-{body.get('seed', 0)}"] * body.get("max_tokens", 16))
+        return " ".join([f"{body.get('lora_path', self.module)}-{body.get('seed', 0)}"] * body.get("max_tokens", 16))
 
     def _choice(self, body: dict[str, Any], text: str, reason: str | None) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}

@@ -25,8 +25,9 @@ from psserve.router.admission.capacity import KvBudget, OutputLengths, PrefillWi
 from psserve.router.admission.fair import FairQueue
 from psserve.router.body.checks import Body
 from psserve.router.observability.metrics import LoadMetrics
-from psserve.router.placement.routing import RETRY_AFTER_S, Place, Routing
+from psserve.router.placement.routing import Place, Routing
 from psserve.router.policies import Prompt, Request
+from psserve.router.workers.failures import RETRY_AFTER_S
 from psserve.router.workers.workers import Worker
 
 REQUEST_COST = 16
@@ -65,6 +66,10 @@ class Grant:
         self.place.prefilled(body, prompt_tokens)
         self._leave_window()
         self.freed()
+
+    def shared_tokens(self, prompt_tokens: int, cached_tokens: int) -> int:
+        """How many of the cached tokens that the prefill worker reported it had computed for other modules."""
+        return self.place.shared_tokens(self.module, prompt_tokens, cached_tokens)
 
     def end(self) -> None:
         if self._ended:

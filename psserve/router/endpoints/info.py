@@ -88,9 +88,12 @@ async def readiness(request: web.Request) -> web.Response:
 
 @routes.get("/workers")
 async def workers(request: web.Request) -> web.Response:
-    """Every worker as the router sees it, and the serial of the configuration that it follows."""
+    """Every worker as the router sees it, adapters in use, and the serial of the configuration that it follows."""
     state = request.app[STATE]
-    return json_response({"workers": state.table.describe(), "serial": state.config.serial})
+    table = state.table
+    return json_response(
+        {"workers": table.describe(), "adapters": table.held_adapters(), "serial": state.config.serial}
+    )
 
 
 @routes.get("/version")

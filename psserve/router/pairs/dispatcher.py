@@ -27,7 +27,7 @@ from psserve.router.observability.tracing import leg_span, traced_leg
 from psserve.router.pairs.pair import Legs, Pair, PrefillUsage, Sequence
 from psserve.router.pairs.retry import RetryBudget, backoff_s, is_retried
 from psserve.router.placement.routing import Routing
-from psserve.router.workers.failures import LegFailure, Reason, broken, stream_error
+from psserve.router.workers.failures import LegFailure, Reason, broken, not_loaded, stream_error
 from psserve.router.workers.tasks import Deadline, Timeout, by, together
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
@@ -70,6 +70,7 @@ class Dispatcher:
         `async with` at `end_by`.
         Raises RequestError: LegFailure, or 408, 429 or 503 of `Admission.enter`, or 504 timeout.
         """
+        sequence = sequence.of(module)
         deadlines = sequence.deadlines or Deadlines.from_now(self._longest_s, self._first_byte_s)
         if sequence.after is not None:
             async with Deadline(deadlines.begin_by):
@@ -185,7 +186,7 @@ class Dispatcher:
         if pair.grant is not None:
             pair.prefill.breaker.succeeded()
             pair.grant.prefilled(sequence.prefill, usage.prompt_tokens)
-            record.shared_tokens = pair.grant.place.shared_tokens(usage.prompt_tokens, usage.cached_tokens)
+            record.shared_tokens = pair.grant.shared_tokens(usage.prompt_tokens, usage.cached_tokens)
         return usage
 
     async def _decode(
@@ -195,6 +196,18 @@ class Dispatcher:
 
         A stream that begins with an error has not begun: it fails as one that was answered by an error status.
         """
+        try:
+            return await self._answered(pair, sequence, record, opened)
+        except LegFailure as failure:
+            module = sequence.module
+            if module is None or module.adapter is None or (found := not_loaded(failure, module.name)) is None:
+                raise
+            pair.decode.could_not_load(module.adapter)
+            raise found from failure
+
+    async def _answered(
+        self, pair: Pair, sequence: Sequence, record: SequenceRecord, opened: list[aiohttp.ClientResponse]
+    ) -> bytes:
         body = orjson.dumps(sequence.decode | pair.fields())
         record.decode_span = leg_span("decode", pair.decode.name)
         headers = {**sequence.headers, **record.decode_span.headers}

@@ -22,7 +22,7 @@ from psserve.router.admission.admission import Admission
 from psserve.router.body.checks import Body
 from psserve.router.body.fields import ROUTE_PATHS
 from psserve.router.pairs.dispatcher import Dispatcher
-from psserve.router.pairs.pair import Pair, Sequence, check_answer
+from psserve.router.pairs.pair import ADAPTER_FIELD, Pair, Sequence, check_answer
 from psserve.router.workers.failures import LegFailure
 from psserve.router.workers.tasks import Background
 from psserve.router.workers.upstream import Upstream
@@ -34,7 +34,7 @@ QUIET_S = 5.0  # without a sign of work from a worker that has requests, before 
 QUESTION = "/server_info"
 QUEUED_PER_TIMEOUT = 20  # requests ahead of a probe for which it may take as long again as on an idle worker
 PROBE_TOKENS = 4  # random, so that no cache can answer for the transfer
-FURTHER = ({"temperature": 0.8, "top_p": 0.9, "top_k": 20, "min_p": 0.05}, {"regex": "[a-z]+"})
+FURTHER: tuple[Body, ...] = ({"temperature": 0.8, "top_p": 0.9, "top_k": 20, "min_p": 0.05}, {"regex": "[a-z]+"})
 """What a decode server is asked beside a greedy request, before it is ready. It may say no, but must say something."""
 
 log = logging.getLogger("psserve.router")
@@ -148,12 +148,17 @@ class Prober:
             await self._ask(prefill, decode, {})
             prefill.mark_ready()
             if not decode.is_ready:
-                for fields in FURTHER:
+                for fields in (*FURTHER, *self._adapter_fields(decode)):
                     await self._ask_further(prefill, decode, fields)
         except RequestError as error:
             return error
         decode.mark_ready()
         return None
+
+    def _adapter_fields(self, decode: Worker) -> list[Body]:
+        """One adapter of a worker that has several: what computes with it is compiled then, and it serves for all."""
+        adapters = self._table.adapters_of(decode)
+        return [{ADAPTER_FIELD: adapter} for adapter in adapters[:1]]
 
     async def _ask_further(self, prefill: Worker, decode: Worker, fields: Body) -> None:
         """Ask what the decode server may refuse, or have no answer for: it has done its compiling then."""

@@ -9,12 +9,13 @@ import asyncio
 import secrets
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 import orjson
 
+from psserve.contracts.router_config import ModuleConfig
 from psserve.router.admission.admission import Grant
 from psserve.router.body.checks import Body
 from psserve.router.body.headers import Deadlines
@@ -27,6 +28,8 @@ from psserve.rule import base_len
 
 Document = dict[str, Any]
 """A worker's answer."""
+ADAPTER_FIELD = "lora_path"
+"""SGLang's name for the field of a body that says which adapter answers."""
 Usage = dict[str, Any]
 """The `usage` object of an answer."""
 
@@ -54,6 +57,14 @@ class Sequence:
     """None: the longest that the configuration allows, counted from its start."""
     priority: int = 0
     """Higher goes first in its module's queue."""
+    module: ModuleConfig | None = None
+    """The module whose adapter `decode` names."""
+
+    def of(self, module: ModuleConfig) -> Sequence:
+        """The same with the adapter that its module is, which only the decode leg names: the base has none."""
+        if module.adapter is None:
+            return self
+        return replace(self, decode=self.decode | {ADAPTER_FIELD: module.adapter}, module=module)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerRole
-from psserve.errors import RequestError
 from psserve.router.body.checks import Body
 from psserve.router.body.completion import check_length
 from psserve.router.observability.metrics import Metrics
@@ -18,12 +17,12 @@ from psserve.router.placement.shared_prefix import PrefixOwners
 from psserve.router.policies import Choice, Policy, Request, make_policy
 from psserve.router.policies.events import FollowedHoldings
 from psserve.router.policies.index import PredictedHoldings
+from psserve.router.workers.failures import unavailable
 from psserve.router.workers.workers import Worker, WorkerTable
 
 if TYPE_CHECKING:
     from psserve.router.placement.kv_events import Followers
 
-RETRY_AFTER_S = 2
 UNKNOWN_POOL_TOKENS = 2**18
 DEFAULT_OUTPUT_TOKENS = 512
 """What a request that names no limit is taken to ask for."""
@@ -60,9 +59,9 @@ class Place:
             self._routing.prefill.finish(self._prefill_choice, served=True)
             self._routing.keys.learn(body, self._prefill_choice.request.prompt, prompt_tokens)
 
-    def shared_tokens(self, prompt_tokens: int, cached_tokens: int) -> int:
-        """How many of the cached tokens that the prefill worker reported it had computed for other modules."""
-        prompt, module = self._prefill_choice.request.prompt, self.decode.config.module or "-"
+    def shared_tokens(self, module: str, prompt_tokens: int, cached_tokens: int) -> int:
+        """How many of the cached tokens that the prefill worker reported it had computed for others than `module`."""
+        prompt = self._prefill_choice.request.prompt
         return self._routing.owners.computed(self.prefill.name, module, prompt, prompt_tokens, cached_tokens)
 
     @property
@@ -132,12 +131,12 @@ class Routing:
 
         Raises RequestError (503 module_unavailable).
         """
-        decodes = [worker for worker in self.table.decodes_of(module) if worker.is_ready]
+        decodes = [worker for worker in self.table.decodes_of(module) if worker.serves(module)]
         if not decodes:
-            raise _unavailable(f"module {module.name!r} is not available now; retry in a moment")
+            raise unavailable(f"module {module.name!r} is not available now; retry in a moment")
         prefills = [worker for worker in self.table.prefills if worker.is_ready]
         if not prefills:
-            raise _unavailable("the base's prefill server is not available now; retry in a moment")
+            raise unavailable("the base's prefill server is not available now; retry in a moment")
         return prefills, decodes
 
     def place(self, request: Request, prefills: Sequence[Worker], decodes: Sequence[Worker]) -> Place:
@@ -170,14 +169,3 @@ class Routing:
 def _output_tokens(body: Body) -> int:
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     return limit if isinstance(limit, int) else DEFAULT_OUTPUT_TOKENS
-
-
-def _unavailable(message: str) -> RequestError:
-    return RequestError(
-        503,
-        message,
-        type="service_unavailable_error",
-        param="model",
-        code="module_unavailable",
-        retry_after=RETRY_AFTER_S,
-    )

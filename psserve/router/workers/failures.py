@@ -15,16 +15,30 @@ from psserve.errors import RequestError
 from psserve.router.workers.workers import Worker
 
 Reason = Literal[
-    "connect", "stale", "reset", "refused", "unhandled", "overloaded", "error", "aborted", "malformed", "split"
+    "connect",
+    "stale",
+    "reset",
+    "refused",
+    "adapter",
+    "unhandled",
+    "overloaded",
+    "error",
+    "aborted",
+    "malformed",
+    "split",
 ]
 """Why a leg failed: the `reason` label of psserve_leg_failures_total.
 
 connect: no connection; stale: a pooled connection was dead; reset: the connection broke while the leg was in flight;
-refused: the worker answered 4xx; unhandled: its code has no answer for something in the body; overloaded: 429 or 503;
-error: another bad status; aborted: it gave up after accepting; malformed: its answer is not what the protocol says;
-split: the legs disagree about the prompt's length.
+refused: the worker answered 4xx; adapter: it could not load the module's; unhandled: its code has no answer for
+something in the body; overloaded: 429 or 503; error: another bad status; aborted: it gave up after accepting;
+malformed: its answer is not what the protocol says; split: the legs disagree about the prompt's length.
 """
 
+RETRY_AFTER_S = 2
+"""What clients are told to wait before they ask again."""
+OF_ADAPTER = re.compile(r"\bLoRA\b|\blora_", re.I)
+"""In refusals of legs that name an adapter, which no client can: SGLang speaks of it where it has not got it."""
 TOO_LONG = re.compile(r"context length|too long|longer than|token count exceeds|exceeds the max", re.I)
 VALIDATION = re.compile(r"'loc': \('body',? ?(?P<where>.*?)\), 'msg': (?P<quote>['\"])(?P<what>.*?)(?P=quote)")
 FIELD = re.compile(r"(?!(?:str|int|float|bool|list|dict)\b)[a-z_$][a-z0-9_$]*|[0-9]+")
@@ -64,17 +78,30 @@ class LegFailure(RequestError):
         """The internal story, for the log only."""
 
 
-def no_connection(worker: Worker, detail: str) -> LegFailure:
-    """The worker could not be reached."""
-    answer = RequestError(
+def unavailable(message: str) -> RequestError:
+    """A 503: what a module needs is not there now."""
+    return RequestError(
         503,
-        f"the {worker.config.role} server is not available now; retry in a moment",
+        message,
         type="service_unavailable_error",
         param="model",
         code="module_unavailable",
-        retry_after=2,
+        retry_after=RETRY_AFTER_S,
     )
+
+
+def no_connection(worker: Worker, detail: str) -> LegFailure:
+    """The worker could not be reached."""
+    answer = unavailable(f"the {worker.config.role} server is not available now; retry in a moment")
     return LegFailure(worker, "connect", detail, answer)
+
+
+def not_loaded(failure: LegFailure, module: str) -> LegFailure | None:
+    """What it means that the leg of an adapter, that of `module`, ended so. None: it is not about the adapter."""
+    if failure.reason != "refused" or not OF_ADAPTER.search(failure.detail):
+        return None
+    answer = unavailable(f"module {module!r} is not available now: its adapter could not be loaded; retry in a moment")
+    return LegFailure(failure.worker, "adapter", failure.detail, answer)
 
 
 def broken(worker: Worker, reason: Reason, detail: str) -> LegFailure:
@@ -106,7 +133,7 @@ def reported_error(worker: Worker, status: int, message: str) -> LegFailure:
             f"the {worker.config.role} server cannot take the request now; retry in a moment",
             type="service_unavailable_error",
             code="server_is_overloaded",
-            retry_after=2,
+            retry_after=RETRY_AFTER_S,
         )
         return LegFailure(worker, "overloaded", detail, answer)
     if status == 500 and (found := UNHANDLED.match(message)):

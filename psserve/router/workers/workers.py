@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from psserve.contracts.limits import BreakerLimits
 from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerConfig
@@ -75,8 +75,11 @@ class Breaker:
 
 
 State = Literal["starting", "ready", "down"]
+LOAD_AGAIN_S = 5.0
+"""After an adapter could not be loaded, before it is tried again."""
 
 log = logging.getLogger("psserve.router")
+Key = TypeVar("Key")
 
 
 @dataclass(eq=False)
@@ -98,6 +101,8 @@ class Worker:
     breaker: Breaker = field(default_factory=Breaker)
     starts: int = 0
     """How often it became ready; each time it may be a new process, with nothing in its cache."""
+    _cannot_load: dict[str, float] = field(default_factory=dict)
+    """Adapter -> until when it is not asked for it again (monotonic seconds)."""
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +116,14 @@ class Worker:
     @property
     def is_ready(self) -> bool:
         return self.state == "ready"
+
+    def could_not_load(self, adapter: str) -> None:
+        """Note that it failed to load an adapter: trying holds up all its other requests, so it rests a while."""
+        self._cannot_load[adapter] = monotonic() + LOAD_AGAIN_S
+
+    def serves(self, module: ModuleConfig) -> bool:
+        """Whether it takes requests of a module that it is a decode worker of."""
+        return self.is_ready and (module.adapter is None or monotonic() >= self._cannot_load.get(module.adapter, 0.0))
 
     def begin(self) -> None:
         """Note that it is sent a leg; whoever sends it lowers `running` again."""
@@ -149,6 +162,8 @@ class WorkerTable:
     def __init__(self, config: RouterConfig) -> None:
         self.workers: list[Worker] = []
         self._held: Counter[tuple[str | None, int]] = Counter()
+        self._held_of_group: Counter[str | None] = Counter()
+        self._held_adapters: Counter[str | None] = Counter()
         self._ever: set[str] = set()
         self.reconfigure(config)
 
@@ -180,28 +195,38 @@ class WorkerTable:
         return listed | {worker.config.module for worker in self.decodes if worker.config.module is not None}
 
     def decodes_of(self, module: ModuleConfig) -> list[Worker]:
-        """The workers of this very version, whether new requests still get it or not."""
+        """The workers of this very version, whether new requests still get it or not; or those of its group."""
+        if module.group is not None:
+            return [worker for worker in self.decodes if worker.config.module == module.group]
         wanted = (module.name, module.version)
         return [worker for worker in self.decodes if (worker.config.module, worker.config.version) == wanted]
+
+    def adapters_of(self, worker: Worker) -> list[str]:
+        """The adapters that a decode worker of a group has for new requests."""
+        listed = {module.name: module for module in self._modules.values() if module.group == worker.config.module}
+        return [module.adapter for module in listed.values() if module.adapter is not None]
 
     @contextmanager
     def hold(self, module: ModuleConfig) -> Iterator[None]:
         """Note a request that may choose workers of this version until it leaves: they are needed so long."""
-        key = (module.name, module.version)
-        self._held[key] += 1
-        try:
+        with ExitStack() as counted:
+            if module.group is None:
+                counted.enter_context(_counted(self._held, (module.name, module.version)))
+            else:
+                counted.enter_context(_counted(self._held_of_group, module.group))
+                counted.enter_context(_counted(self._held_adapters, module.adapter))
             yield
-        finally:
-            self._held[key] -= 1
-            if not self._held[key]:
-                del self._held[key]
 
     def describe(self) -> list[dict[str, Any]]:
         """The entries of `/workers`. `held`: requests in flight that may choose this worker."""
-        return [
-            worker.describe() | {"held": self._held[worker.config.module, worker.config.version]}
-            for worker in self.workers
-        ]
+        return [worker.describe() | {"held": self._held_on(worker.config)} for worker in self.workers]
+
+    def held_adapters(self) -> dict[str, int]:
+        """Adapter -> requests in flight that may need it, where there are any."""
+        return {adapter: count for adapter, count in self._held_adapters.items() if adapter is not None}
+
+    def _held_on(self, worker: WorkerConfig) -> int:
+        return self._held[worker.module, worker.version] + self._held_of_group[worker.module]
 
     def unanswered(self) -> list[str]:
         """Listed modules of which no worker has ever answered."""
@@ -240,6 +265,18 @@ class WorkerTable:
         """`worker` accepts requests but may not answer any: have a probe find out before it gets more."""
         log.warning("worker=%s state=starting error=%r", worker.name, error)
         worker.state, worker.error = "starting", error
+
+
+@contextmanager
+def _counted(counts: Counter[Key], key: Key) -> Iterator[None]:
+    """Count one more of `key` meanwhile. What is not counted has no entry."""
+    counts[key] += 1
+    try:
+        yield
+    finally:
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]
 
 
 class Startup:
