@@ -23,7 +23,7 @@ import torch
 
 from psserve.training.batch import IGNORED, Batch, Tokenized, cache_batch, full_batch
 from psserve.training.cache_loss import OVER_BASE_KV, answer_loss, cache_logits, full_logits
-from psserve.zoo.synthetic.zoo import SHAPE, new_model
+from psserve.zoo.synthetic.zoo import new_model
 
 METHODS = ("full", "cache-conditioned")
 
@@ -107,7 +107,7 @@ def model(options: argparse.Namespace) -> torch.nn.Module:
         "num_key_value_heads": max(heads // 4, 1),
         "max_position_embeddings": options.context,
     }
-    made = new_model("qwen3", SHAPE | shape)
+    made = new_model("qwen3", shape)
     made.set_attn_implementation(OVER_BASE_KV)
     return made.to(options.device)
 

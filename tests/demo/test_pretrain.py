@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from psserve.demo.pretrain import PretrainConfig, StateFile, StepStats, fast_dtype, pretrain, rate
-from psserve.zoo.synthetic.zoo import SHAPE, new_model
+from psserve.zoo.synthetic.zoo import new_model
 
-SMALL = SHAPE | {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 16}
+SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 16}
 
 
 def blocks() -> Iterator[list[int]]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture, build_zoo
+from psserve.zoo.synthetic.shapes import Architecture
+from psserve.zoo.synthetic.zoo import build_zoo
 from tests.e2e.forked_launch import start_importing
 from tests.e2e.oracle import Oracle
 from tests.e2e.own_settings import add_with_own_settings

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.clients import ask_all
 from tests.e2e.fleet import RunningFleet, launched, wait_idle
 from tests.e2e.oracle import Oracle

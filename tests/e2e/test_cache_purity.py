@@ -17,7 +17,7 @@ import torch
 
 from psserve.training.reference import prefill_kv
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e import tree_dump
 from tests.e2e.client import agent_sessions, client_of
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, wait_idle

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle

@@ -20,7 +20,7 @@ import pytest
 
 from psserve.training.reference import reference_answer
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle

@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import direct_pair, launched
 from tests.e2e.oracle import Oracle

@@ -11,7 +11,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import RunningFleet, counter, launched, load_of, wait_idle
 from tests.e2e.oracle import Oracle

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.fleet import PSSERVE, READY_WITHIN_S, one_start_at_a_time
 from tests.e2e.forked_launch import Launch, launching
 from tests.e2e.watching import family, listening

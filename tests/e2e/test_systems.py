@@ -16,7 +16,7 @@ from psserve.bench.systems.system import SystemSpec
 from psserve.bench.trace.spans import EXPORT_FILES, with_spans
 from psserve.training.reference import reference_answer
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.bench.records import record
 from tests.e2e.client import random_ids
 from tests.e2e.fleet import one_start_at_a_time

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import Architecture
+from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import agent_sessions, client_of
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import launched, wait_idle

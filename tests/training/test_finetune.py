@@ -24,7 +24,7 @@ from psserve.training.reference import load_model, load_pair
 from psserve.training.run_folder import data_hash
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
-from psserve.zoo.synthetic.zoo import SHAPE, build_zoo, new_model
+from psserve.zoo.synthetic.zoo import build_zoo, new_model
 from tests.training.plain import plain_loss
 
 
@@ -254,7 +254,7 @@ def test_lora_changes_only_its_targets(zoo: Zoo, data: Path) -> None:
 
 
 def test_an_output_layer_that_is_the_embeddings_is_no_target() -> None:
-    tied, untied = (new_model("qwen3", SHAPE | {"tie_word_embeddings": tie}) for tie in (True, False))
+    tied, untied = (new_model("qwen3", {"tie_word_embeddings": tie}) for tie in (True, False))
     check_targets(untied, ("lm_head",))
     with pytest.raises(TrainingError, match="'lm_head': the base has no such layer of its own"):
         check_targets(tied, ("lm_head",))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from psserve.errors import IncompatibleCheckpoint, ZooError
 from psserve.zoo.adding.source import Source, find_source
-from psserve.zoo.checkpoints.architectures import check_tensors
-from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
+from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, check_served, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import fingerprint
+from psserve.zoo.checkpoints.completeness import check_tensors
 from psserve.zoo.checkpoints.kv_scales import kv_scales
+from psserve.zoo.checkpoints.rotary import context_limit
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
 from psserve.zoo.checkpoints.settings import check_generation
 from psserve.zoo.disk.manifest import (
@@ -35,6 +36,7 @@ def create_zoo(path: Path, base: str | Path, name: str | None, revision: str | N
     if checkpoint.tokenizer.parts is None:
         raise IncompatibleCheckpoint(f"{source.path}: no tokenizer.json: save the base with its fast tokenizer")
     check_generation(source.path / "generation_config.json", checkpoint.generation_config)
+    check_served(checkpoint)
     check_tensors(checkpoint)
     check_head(checkpoint)
     kv_scales(checkpoint)
@@ -68,7 +70,7 @@ def describe_base(name: str, source: Source, checkpoint: Checkpoint, progress: P
         dtype=checkpoint.dtype,
         quantisation=str(checkpoint.quantisation) if checkpoint.quantisation else None,
         vocab_size=checkpoint.config["vocab_size"],
-        context_length=checkpoint.config["max_position_embeddings"],
+        context_length=context_limit(checkpoint.config),
         num_layers=checkpoint.config["num_hidden_layers"],
         num_kv_heads=checkpoint.config["num_key_value_heads"],
         head_dim=checkpoint.head_dim,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoints.architectures import TABLE, Architecture, config_problems, not_supported
 from psserve.zoo.checkpoints.quantisation import Quantisation, other_methods, read_quantisation
 from psserve.zoo.checkpoints.quantisation_methods import FLOATS
 from psserve.zoo.checkpoints.safetensors import EMBEDDINGS, HEAD, INDEX, Tensor, Weights, read_tensors
@@ -15,8 +16,6 @@ from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
 from psserve.zoo.disk.manifest import FILE_NAME
 from psserve.zoo.disk.storage import read_json
 
-SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "Qwen3ForCausalLM")
-"""Those that the exactness suite proves; add one once the suite passes on it."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -118,6 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     quantisation = read_quantisation(path / "config.json", raw)
     config = understand_config(path)
     check_counts(path / "config.json", config)
+    check_quantised(path, TABLE[architecture], quantisation)
     checkpoint = Checkpoint(
         path=path,
         architecture=architecture,
@@ -173,11 +173,8 @@ def check_config(path: Path, config: dict[str, Any]) -> str:
     architectures = config.get("architectures")
     if not (isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)):
         raise IncompatibleCheckpoint(f"{path / 'config.json'}: architectures: expected a list of one name")
-    if architectures[0] not in SUPPORTED_ARCHITECTURES:
-        supported = ", ".join(SUPPORTED_ARCHITECTURES)
-        raise IncompatibleCheckpoint(
-            f"{path}: architecture {architectures[0]} is not supported (supported: {supported})"
-        )
+    if architectures[0] not in TABLE:
+        raise IncompatibleCheckpoint(f"{path}: {not_supported(architectures[0])}")
     return architectures[0]
 
 
@@ -205,6 +202,28 @@ def check_counts(path: Path, config: dict[str, Any]) -> None:
             raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, not a number from 1 on: correct it")
     if type(config.get("head_dim")) not in (int, type(None)):
         raise IncompatibleCheckpoint(f"{path}: head_dim is {config['head_dim']!r}, not a number: correct it")
+
+
+def check_quantised(path: Path, row: Architecture, quantisation: Quantisation | None) -> None:
+    """Raise IncompatibleCheckpoint if quantised weights of this architecture cannot be served."""
+    if quantisation and not row.quantised:
+        raise IncompatibleCheckpoint(
+            f"{path}: quantised ({quantisation}), which cannot be served of {row.name}: give the unquantised checkpoint"
+        )
+
+
+def check_served(base: Checkpoint) -> None:
+    """Raise IncompatibleCheckpoint if a base's configuration asks for what is not served exactly.
+
+    Modules need no check of their own: what is looked at must be as the base has it.
+    """
+    row, path = TABLE[base.architecture], base.path / "config.json"
+    if base.config.get("model_type") != row.model_type:
+        raise IncompatibleCheckpoint(
+            f"{path}: model_type is {base.config.get('model_type')!r}, and {row.name} goes with {row.model_type!r}"
+        )
+    if problem := next(config_problems(row, base.config), None):
+        raise IncompatibleCheckpoint(f"{path}: {row.name} cannot be served with this: {problem}")
 
 
 def head_differs(checkpoint: Checkpoint) -> bool:

@@ -9,31 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.checkpoints.architectures import check_tensors
+from psserve.zoo.checkpoints.architectures import TABLE, kv_fields
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
+from psserve.zoo.checkpoints.completeness import check_tensors
 from psserve.zoo.checkpoints.kv_scales import kv_scales
 from psserve.zoo.checkpoints.safetensors import EMBEDDINGS, HEAD, Tensor
 from psserve.zoo.checkpoints.tokenizer import SWITCHES, Tokenizer
 from psserve.zoo.disk.manifest import FileRecord, hash_bytes
-
-KV_FIELDS = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "hidden_act",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "rope_parameters",
-    "sliding_window",
-    "layer_types",
-    "attention_bias",
-    "mlp_bias",
-    "max_position_embeddings",
-)
-"""The fields of config.json that decide a KV cache's layout or content (head_dim, derived in some, is added below)."""
 
 SHOWN = 5
 WRAPPER = re.compile(r"(?<=^tensor )module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
@@ -60,7 +42,7 @@ class Difference:
 
 def kv_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The configuration that decides what a KV cache is."""
-    fields = {field: checkpoint.config.get(field) for field in KV_FIELDS}
+    fields = {field: checkpoint.config.get(field) for field in kv_fields(TABLE[checkpoint.architecture])}
     return {"architecture": checkpoint.architecture, "head_dim": checkpoint.head_dim} | fields
 
 

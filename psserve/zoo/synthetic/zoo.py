@@ -16,33 +16,19 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from psserve import torchvision_ops
 from psserve.errors import PsserveError, ZooError
-from psserve.zoo.synthetic.tokenizer import VOCAB_SIZE, write_tokenizer
+from psserve.zoo.synthetic.shapes import OWN, Architecture, shape_of
+from psserve.zoo.synthetic.tokenizer import write_tokenizer
 from psserve.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-Architecture = Literal["qwen3", "llama"]
 DEFAULT_MODULES = ("alpha", "beta", "gamma")
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCAB_SIZE,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": False,
-    "dtype": "float32",
-}
-"""Fields of the Transformers configuration; `build_zoo(**shape)` overrides them, e.g. by those of a real model."""
 
 SCALES = ((r"[qk]_proj", 1.5), (r"[qk]_norm", 1.5), (r"o_proj", 2.0))
 """Parameter name -> factor on its usual scale. Sharp attention with a loud output makes the answer depend on the whole
@@ -66,8 +52,8 @@ def build_zoo(
     """Build a zoo at `path`: a random base in `path/base`, and modules that are the base plus independent noise.
 
     The same arguments give the same weights. `name` is the base's (default: the architecture and "-tiny"), `device` is
-    where weights are drawn, and `shape` overrides fields of `SHAPE`. Modules are of kind "naive", which is the truth:
-    nothing trained them. Raises ZooError if there is anything at `path`.
+    where weights are drawn, and `shape` overrides fields of `shapes.py`. Modules are of kind "naive", which is the
+    truth: nothing trained them. Raises ZooError if there is anything at `path`.
     """
     import torch
 
@@ -79,7 +65,7 @@ def build_zoo(
     building.mkdir(parents=True)
     try:
         with torch.device(device):
-            model = new_model(architecture, SHAPE | shape)
+            model = new_model(architecture, shape)
         generator = torch.Generator(device).manual_seed(seed)
         randomise(model, generator)
         save_model(model, building / "base")
@@ -93,12 +79,16 @@ def build_zoo(
 
 
 def new_model(architecture: Architecture, shape: dict[str, Any]) -> PreTrainedModel:
-    """A model of this architecture and shape, its weights not yet ours."""
+    """A model of this architecture, its weights not yet ours; `shape` overrides fields of `shapes.py`."""
     torchvision_ops.declare_missing()
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    special = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}  # as write_tokenizer numbers them
-    config = AutoConfig.for_model(architecture, **special, **shape)
+    special: dict[str, Any] = {
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }  # as write_tokenizer numbers them
+    config = AutoConfig.for_model(architecture, **(special | shape_of(architecture, shape)))
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
     return model
 
@@ -148,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Build a zoo from the command line."""
     parser = argparse.ArgumentParser(prog="python -m psserve.zoo.synthetic.zoo", description="Build a tiny random zoo.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--architecture", choices=["qwen3", "llama"], default="qwen3")
+    parser.add_argument("--architecture", choices=list(OWN), default="qwen3")
     parser.add_argument("--modules", default=",".join(DEFAULT_MODULES), help="names, separated by commas")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

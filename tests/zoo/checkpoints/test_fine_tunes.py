@@ -21,8 +21,9 @@ from psserve.training.answers import end_tokens
 from psserve.training.hf import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 from psserve.training.reference import load_model, load_pair, reference_answer
 from psserve.zoo import Zoo
+from psserve.zoo.synthetic.shapes import Architecture
 from psserve.zoo.synthetic.tokenizer import END, PAD, START
-from psserve.zoo.synthetic.zoo import SHAPE, Architecture, new_model, randomise, save_model
+from psserve.zoo.synthetic.zoo import new_model, randomise, save_model
 
 ROWS = 520
 """Of the embeddings: eight more than the tokenizer has tokens, as real bases have some."""
@@ -52,7 +53,7 @@ LLAMA = Family("llama", 1, [0, 2], begins=True)
 
 def make_base(family: Family, tied: bool, directory: Path) -> Path:
     """A small base of random weights."""
-    shape = SHAPE | {"num_hidden_layers": 2, "vocab_size": ROWS, "tie_word_embeddings": tied}
+    shape = {"num_hidden_layers": 2, "vocab_size": ROWS, "tie_word_embeddings": tied}
     model = new_model(family.architecture, shape)
     randomise(model, torch.Generator().manual_seed(3))
     model.config.bos_token_id = model.generation_config.bos_token_id = family.first

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo import Zoo
-from psserve.zoo.checkpoints.architectures import check_tensors, wanted_tensors
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
+from psserve.zoo.checkpoints.completeness import check_tensors, wanted_tensors
 from psserve.zoo.checkpoints.quantisation import Quantisation, read_quantisation
 from psserve.zoo.checkpoints.safetensors import Tensor
 from psserve.zoo.synthetic.quantised import CONFIGS

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from psserve import torchvision_ops
 from psserve.zoo import Zoo
-from psserve.zoo.checkpoints.architectures import check_tensors
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
+from psserve.zoo.checkpoints.completeness import check_tensors
 from psserve.zoo.checkpoints.quantisation import read_quantisation
 from psserve.zoo.synthetic.quantised import CONFIGS, for_size, quantised_layer, write_quantised
 
