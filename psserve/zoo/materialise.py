@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from psserve.errors import ZooError
+from psserve.zoo import adapters
 from psserve.zoo.disk.model import Module
 from psserve.zoo.disk.progress import SILENT, Progress
 from psserve.zoo.disk.transactions import REBUILT
@@ -24,6 +25,15 @@ def materialise(zoo: Zoo, module: Module, dest: Path, progress: Progress = SILEN
     weights = checkpoint_files(zoo.base, module, zoo.path / REBUILT / module.name, progress)
     make_links(dest, zoo.base.auxiliary_files | module.settings_files | weights)
     return dest
+
+
+def serving_form(zoo: Zoo, module: Module) -> Path:
+    """The directory of an adapter in the form that servers load beside the base (see `Module.adapter` for its shape).
+
+    It is in the zoo already unless somebody deleted it. Raises ManifestError if a file of the module changed,
+    ValueError for a module that is no adapter.
+    """
+    return adapters.serving_form(zoo.path, zoo.base, module)
 
 
 def make_links(dest: Path, wanted: dict[str, Path]) -> None:

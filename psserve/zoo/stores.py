@@ -17,13 +17,14 @@ from psserve.zoo.disk.storage import check_space, lock, sync_directory
 def checkpoint_files(base: Base, module: Module, cache: Path, progress: Progress = SILENT) -> dict[str, Path]:
     """Name -> path of each safetensors file of the module over `base`, and of their index.
 
-    Copies are in the module's directory, links elsewhere; deltas are rebuilt into the directory `cache`, unless it has
-    the files already. Raises ManifestError if a file is missing, damaged or changed, ZooError if there is no room.
+    Copies are in the module's directory, links elsewhere; deltas are rebuilt, and adapters merged into the base's
+    weights, into the directory `cache`, unless it has the files already. Raises ManifestError if a file is missing,
+    damaged or changed, ZooError if there is no room.
     """
     check_stored(module)
     if module.store == "link":
         check_links(module, progress)
-    if module.store != "delta":
+    if module.store in ("copy", "link"):
         return {file.name: path for path, file in module.on_disk}
     return rebuilt_files(base, module, cache, progress)
 
@@ -44,14 +45,14 @@ def check_links(module: Module, progress: Progress) -> None:
 def rebuilt_files(base: Base, module: Module, cache: Path, progress: Progress) -> dict[str, Path]:
     """The rebuilt files of a module, in a directory of `cache` that is named by their hashes."""
     complete = rebuilt_directory(cache, module)
-    files = {file.name: complete / file.name for file in module.files}
-    if not has_files(complete, module):
+    files = complete_files(base, module)
+    if not has_files(complete, files):
         cache.mkdir(parents=True, exist_ok=True)
         with lock(cache / ".lock"):
-            if not has_files(complete, module):
+            if not has_files(complete, files):
                 remove_rebuilt(cache)
                 rebuild(base, module, complete, progress)
-    return files
+    return {file.name: complete / file.name for file in files}
 
 
 def rebuilt_directory(cache: Path, module: Module) -> Path:
@@ -59,9 +60,16 @@ def rebuilt_directory(cache: Path, module: Module) -> Path:
     return cache / hash_bytes("".join(file.blake3 for file in module.files).encode())[:16]
 
 
-def has_files(complete: Path, module: Module) -> bool:
-    """Whether the module's files were rebuilt at `complete`; their hashes were checked then."""
-    paths = {file: complete / file.name for file in module.files}
+def complete_files(base: Base, module: Module) -> tuple[FileRecord, ...]:
+    """The files of the module's complete checkpoint; of merged ones, sizes and names alone are right, as the base's."""
+    if module.store != "adapter":
+        return module.files
+    return tuple(file for file in base.files if file.name not in base.auxiliary_files)
+
+
+def has_files(complete: Path, files: tuple[FileRecord, ...]) -> bool:
+    """Whether the files were rebuilt at `complete`; the hashes that are known were checked then."""
+    paths = {file: complete / file.name for file in files}
     return all(path.is_file() and path.stat().st_size == file.size for file, path in paths.items())
 
 
@@ -74,19 +82,46 @@ def remove_rebuilt(cache: Path) -> None:
 
 def rebuild(base: Base, module: Module, complete: Path, progress: Progress) -> None:
     """Make the directory `complete`, in one step, with every file of the module in it."""
-    check_space(complete.parent, module.weight_bytes)
-    progress.stage(f"rebuilding {module.name}", module.weight_bytes)
+    size = sum(file.size for file in complete_files(base, module))
+    check_space(complete.parent, size)
+    progress.stage(f"rebuilding {module.name}", size)
     building = complete.with_suffix(".building")
     building.mkdir()
-    weights = Weights([base.path / file.name for file in base.files if file.name.endswith(".safetensors")])
-    for file in module.files:
-        if file in module.stored:
-            shutil.copyfile(module.path / file.name, building / file.name)
-        else:
-            rebuild_file(module, file, weights, building / file.name, progress)
+    if module.store == "adapter":
+        merge(base, module, building, progress)
+    else:
+        rebuild_deltas(base, module, building, progress)
     sync_directory(building)
     building.rename(complete)
     sync_directory(complete.parent)
+
+
+def merge(base: Base, module: Module, directory: Path, progress: Progress) -> None:
+    """Write the base's weights with the module's adapter merged into them, and their index, to `directory`."""
+    from psserve.zoo.checkpoints.checkpoint import read_checkpoint  # here, as it imports Transformers
+    from psserve.zoo.checkpoints.lora import merged_file, read_adapter
+    from psserve.zoo.checkpoints.safetensors import weight_file
+
+    checkpoint = read_checkpoint(base.path)
+    adapter = read_adapter(module.path, checkpoint)
+    for shard in checkpoint.shards:
+        with (directory / shard.name).open("xb") as file:
+            for block in with_progress(merged_file(weight_file(shard), adapter).blocks(), progress):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+    for path in checkpoint.index:
+        shutil.copyfile(path, directory / path.name)
+
+
+def rebuild_deltas(base: Base, module: Module, directory: Path, progress: Progress) -> None:
+    """Write what the module's deltas make of the base's weights, and its other files, to `directory`."""
+    weights = Weights([base.path / file.name for file in base.files if file.name.endswith(".safetensors")])
+    for file in module.files:
+        if file in module.stored:
+            shutil.copyfile(module.path / file.name, directory / file.name)
+        else:
+            rebuild_file(module, file, weights, directory / file.name, progress)
 
 
 def rebuild_file(module: Module, file: FileRecord, base: Weights, destination: Path, progress: Progress) -> None:

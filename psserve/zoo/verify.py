@@ -10,7 +10,10 @@ from pathlib import Path
 from psserve.errors import ManifestError, ZooError
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, fingerprint
+from psserve.zoo.checkpoints.lora import ADAPTER_WEIGHTS, Adapter, read_adapter
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
+from psserve.zoo.checkpoints.serving_form import make_form
+from psserve.zoo.disk.forms import form_directory
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, hash_file
 from psserve.zoo.disk.model import Base, Module, check_file
 from psserve.zoo.disk.progress import SILENT, Progress
@@ -114,8 +117,30 @@ def check_module(zoo: Zoo, scan: Scan, base: Checkpoint | None, directory: Path,
     wrong = list(check_contents([*module.on_disk, *module.settings_on_disk], f"module {module.name!r}", progress))
     yield from wrong
     yield from check_rebuilt(zoo, module, progress)
-    if base and not wrong:
+    if base and not wrong and module.adapter:
+        yield from check_adapter(zoo, base, module, progress)
+    elif base and not wrong:
         yield from check_served(zoo, base, module, progress)
+
+
+def check_adapter(zoo: Zoo, base: Checkpoint, module: Module, progress: Progress) -> Iterator[str]:
+    """What is wrong with an adapter, by the checks of an import, and with the form of it that servers load."""
+    try:
+        adapter = read_adapter(module.path, base)
+        files = [weight_file(module.path / ADAPTER_WEIGHTS)]
+        progress.stage(f"checking {module.name}", files[0].size)
+        check_finite(files, module.path, progress)
+        form = form_directory(zoo.path, module.name, module.files)
+        if form.exists() and not is_made_of(form, adapter, base):
+            yield f"{form}: not what the adapter gives: delete it: it will be made again"
+    except ZooError as error:
+        yield str(error)
+
+
+def is_made_of(form: Path, adapter: Adapter, base: Checkpoint) -> bool:
+    """Whether a directory has an adapter's serving form, to the byte."""
+    files = {form / name: content for name, content in make_form(adapter, base).files().items()}
+    return all(path.is_file() and path.read_bytes() == content for path, content in files.items())
 
 
 def check_rebuilt(zoo: Zoo, module: Module, progress: Progress) -> Iterator[str]:

@@ -114,10 +114,13 @@ class Zoo:
         replace: bool = False,
         *,
         revision: str | None = None,
-        store: Store = "copy",
+        store: Store | None = "copy",
         progress: Progress = SILENT,
     ) -> Module:
         """Import `source` as module `name`: checked against the base, then stored as `store` says.
+
+        Without a `store` (None) a LoRA adapter stays one where servers can serve it so, and all else is copied; with
+        one other than "adapter" it is merged into the base's weights.
 
         `source` is a directory or a Hub id (with a `revision`): a full checkpoint, a LoRA adapter, or a training run.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.adapters import write_form
 from psserve.zoo.adding.incoming import TRAINING_RECORD, Incoming, find_incoming
 from psserve.zoo.adding.source import Source
 from psserve.zoo.adding.storing import check_store, store_weights, write
@@ -17,6 +18,7 @@ from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, warnings
 from psserve.zoo.checkpoints.safetensors import check_finite
 from psserve.zoo.checkpoints.settings import module_settings
+from psserve.zoo.disk.forms import form_directory
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, ModuleManifest, Store, write_manifest
 from psserve.zoo.disk.model import Base
 from psserve.zoo.disk.progress import SILENT, Progress
@@ -35,7 +37,8 @@ class NewModule:
     examples: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     allow_naive: bool = False
-    store: Store = "copy"
+    store: Store | None = "copy"
+    """None: LoRA adapters as such, where servers can serve them so, and all else as copies."""
 
 
 def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SILENT) -> None:
@@ -45,18 +48,23 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
     unless this returns.
     """
     base_checkpoint = read_checkpoint(base.path)
-    incoming = find_incoming(new.source.path, str(new.source), base, base_checkpoint)
+    incoming = find_incoming(new.source.path, str(new.source), base, base_checkpoint, new.store)
     check_compatible(base.name, base_checkpoint, incoming.checkpoint)
-    check_store(incoming, new.store)
+    store = new.store or ("adapter" if incoming.adapter else "copy")
+    check_store(incoming, store)
     trained_for_base = check_trained(new, base, incoming)
     progress.stage("checking", incoming.size)
     zero = check_finite(incoming.files, incoming.path, progress)
-    check_space(zoo, 0 if new.store == "link" else incoming.size)
+    check_space(zoo, 0 if store == "link" else incoming.size)
 
     with staging(zoo) as directory:
         settings = module_settings(base_checkpoint, incoming.checkpoint)
         dtype, quantisation = own_format(base_checkpoint, incoming.checkpoint)
-        stored = store_weights(new.store, incoming, base_checkpoint, directory, progress)
+        stored = store_weights(store, incoming, base_checkpoint, directory, progress)
+        shape = None
+        if incoming.adapter:
+            form = form_directory(zoo, new.name, stored.files)
+            shape = write_form(replace(incoming.adapter, path=directory), base_checkpoint, form)
         manifest = ModuleManifest(
             name=new.name,
             task=new.task,
@@ -70,18 +78,19 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
                 *warnings(base_checkpoint, incoming.checkpoint),
                 *settings.notes,
                 *ownership_warnings(incoming.path),
-                *(f"tensor {name} holds nothing but zeros" for name in zero),
+                *zero_warnings(incoming, zero),
                 *same_weights(zoo, base, new.name, stored.files),
             ),
             training=incoming.training,
             dtype=dtype,
             quantisation=quantisation,
             origin=incoming.origin,
-            store=new.store,
+            store=store,
             files=stored.files,
             stored=stored.stored,
             settings=tuple(write(directory / name, [content]) for name, content in settings.files.items()),
             links=stored.links,
+            adapter=shape,
         )
         write_manifest(directory / MODULE_MANIFEST, manifest)
         publish(directory, zoo / "modules" / new.name)
@@ -119,6 +128,14 @@ def same_weights(zoo: Path, base: Base, name: str, files: tuple[FileRecord, ...]
     for module in scan_modules(zoo, base).modules:
         if module.name != name and hashes == {file.blake3 for file in module.files}:
             yield f"the weights are those of module {module.name!r}: was the right directory given?"
+
+
+def zero_warnings(incoming: Incoming, zero: Sequence[str]) -> Iterator[str]:
+    """Warnings about matrices that hold nothing but zeros. One of a pair is nothing special in an adapter."""
+    if incoming.adapter is None:
+        yield from (f"tensor {name} holds nothing but zeros" for name in zero)
+    elif len(zero) >= len(incoming.adapter.layers):
+        yield "the adapter changes nothing: was the right directory given?"
 
 
 def ownership_warnings(directory: Path) -> Iterator[str]:

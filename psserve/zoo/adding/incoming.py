@@ -11,9 +11,10 @@ from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, head_differs, read_checkpoint
 from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, merged_file, read_adapter
 from psserve.zoo.checkpoints.safetensors import WeightFile, weight_file
+from psserve.zoo.checkpoints.serving_form import why_not_servable
 from psserve.zoo.checkpoints.settings import read_as_module
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
-from psserve.zoo.disk.manifest import TrainingRecord, first_problem
+from psserve.zoo.disk.manifest import Store, TrainingRecord, first_problem
 from psserve.zoo.disk.model import Base
 from psserve.zoo.disk.storage import read_json
 
@@ -28,6 +29,7 @@ class Incoming:
 
     `path` is where they came from and `origin` says it in words; `checkpoint` is what they will be served as, `files`
     are its safetensors files (computed while they are read if `computed`), `index` is the shards' index, if any.
+    Of an `adapter` that is not to be merged they are its own files, and its configuration is the index.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Incoming:
     training: TrainingRecord | None
     computed: bool = False
     notes: tuple[str, ...] = ()
+    adapter: Adapter | None = None
 
     @property
     def size(self) -> int:
@@ -45,8 +48,14 @@ class Incoming:
         return sum(file.size for file in self.files) + sum(path.stat().st_size for path in self.index)
 
 
-def find_incoming(path: Path, origin: str, base: Base, base_checkpoint: Checkpoint) -> Incoming:
-    """What is in the directory `path`; IncompatibleCheckpoint says why it cannot become a module."""
+def find_incoming(
+    path: Path, origin: str, base: Base, base_checkpoint: Checkpoint, store: Store | None = None
+) -> Incoming:
+    """What is in the directory `path`; IncompatibleCheckpoint says why it cannot become a module.
+
+    A LoRA adapter stays one with `store` "adapter", and without a `store` where servers can serve it so. Else it is
+    merged.
+    """
     if (path / RUN_FILE).exists():
         path = finished_module(path)
     if not (path / ADAPTER_CONFIG).exists():
@@ -56,7 +65,22 @@ def find_incoming(path: Path, origin: str, base: Base, base_checkpoint: Checkpoi
         raise IncompatibleCheckpoint(
             f"{path}: both a LoRA adapter ({ADAPTER_CONFIG}) and full weights ({others[0]}): move one of the two away"
         )
-    return lora_adapter(path, origin, base, base_checkpoint)
+    adapter = read_adapter(path, base_checkpoint)
+    incoming = lora_adapter(adapter, origin, base, base_checkpoint)
+    reason = why_not_servable(adapter, base_checkpoint)
+    if store not in ("adapter", None):
+        return incoming
+    if reason is None:
+        return unmerged(incoming, adapter)
+    if store == "adapter":
+        raise IncompatibleCheckpoint(f"{path}: {reason}: add it merged into the base's weights, with --merge")
+    return replace(incoming, notes=(*incoming.notes, f"merged into the base's weights, because {reason}"))
+
+
+def unmerged(incoming: Incoming, adapter: Adapter) -> Incoming:
+    """What is to be a module that stays an adapter: PEFT's two files."""
+    files, index = [weight_file(adapter.path / ADAPTER_WEIGHTS)], [adapter.path / ADAPTER_CONFIG]
+    return replace(incoming, files=files, index=index, computed=False, adapter=adapter)
 
 
 def finished_module(run: Path) -> Path:
@@ -84,9 +108,9 @@ def full_checkpoint(path: Path, origin: str) -> Incoming:
     return Incoming(path, origin, checkpoint, files, checkpoint.index, read_training(path), notes=notes)
 
 
-def lora_adapter(path: Path, origin: str, base: Base, base_checkpoint: Checkpoint) -> Incoming:
+def lora_adapter(adapter: Adapter, origin: str, base: Base, base_checkpoint: Checkpoint) -> Incoming:
     """An adapter, as the checkpoint that it makes of the base: the base's files with other data."""
-    adapter = read_adapter(path, base_checkpoint)
+    path = adapter.path
     generation = read_as_module(read_json(path / "generation_config.json")) or base_checkpoint.generation_config
     tokenizer = adapter_tokenizer(path, base_checkpoint.tokenizer)
     checkpoint = replace(base_checkpoint, path=path, generation_config=generation, tokenizer=tokenizer)

@@ -1,4 +1,4 @@
-"""The three ways in which the weights of a new module are kept: copied, linked, or as what differs from the base."""
+"""How the weights of a new module are kept: copied (an adapter's, too), linked, or as what differs from the base."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Stored:
 
 def check_store(incoming: Incoming, store: Store) -> None:
     """Raise UsageError if `incoming` cannot be stored so."""
+    if store == "adapter" and incoming.adapter is None:
+        raise UsageError(f"{incoming.path}: --store adapter is for LoRA adapters, and this is a full checkpoint")
     if store == "link" and incoming.computed:
         raise UsageError(f"{incoming.path}: --store link needs weights on disk, and an adapter's are merged: copy them")
 
@@ -41,17 +43,12 @@ def store_weights(store: Store, incoming: Incoming, base: Checkpoint, directory:
         return link(incoming, progress)
     if store == "delta":
         return write_deltas(incoming, base, directory, progress)
-    return store_copy(incoming, directory, progress)
-
-
-def store_copy(incoming: Incoming, directory: Path, progress: Progress) -> Stored:
-    """Write the files as they are."""
     files = [write(directory / file.name, with_progress(file.blocks(), progress)) for file in incoming.files]
-    return Stored("copy", (*files, *copy_index(incoming, directory)))
+    return Stored(store, (*files, *copy_index(incoming, directory)))
 
 
 def copy_index(incoming: Incoming, directory: Path) -> list[FileRecord]:
-    """Write the index of the shards, if there is one."""
+    """Write the index of the shards, or what an adapter has in its place, if there is one."""
     return [write(directory / path.name, [path.read_bytes()]) for path in incoming.index]
 
 

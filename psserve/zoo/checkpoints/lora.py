@@ -152,12 +152,19 @@ class Adapter:
 
     def product(self, weight: str) -> tuple[torch.Tensor, torch.Tensor]:
         """B times the scale, and A: float32, [out, rank] and [rank, in]."""
+        layer = self.layers[weight]
+        [(a, b)] = self.matrices([layer]).values()
+        return b.float() * self.config.scale(layer), a.float()
+
+    def matrices(self, layers: Iterable[str] | None = None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Layer (of `layers`, or all) -> A [rank, in] and B [out, rank], as they are in the file."""
         from safetensors import safe_open
 
-        layer = self.layers[weight]
         with safe_open(self.path / ADAPTER_WEIGHTS, framework="pt") as file:
-            a, b = (file.get_tensor(self.names[key(layer, side)]).float() for side in "AB")
-        return b * self.config.scale(layer), a
+            return {
+                layer: (file.get_tensor(self.names[key(layer, "A")]), file.get_tensor(self.names[key(layer, "B")]))
+                for layer in (self.layers.values() if layers is None else layers)
+            }
 
 
 def key(layer: str, side: str) -> str:

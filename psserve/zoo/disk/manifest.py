@@ -33,8 +33,9 @@ CHUNK = 4 << 20
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 FileName = Annotated[str, StringConstraints(pattern=f"^{FILE_NAME.pattern}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Store = Literal["copy", "link", "delta"]
-"""How a module's weights are kept: in its directory, elsewhere, or as what differs from the base (compressed)."""
+Store = Literal["copy", "link", "delta", "adapter"]
+"""How a module's weights are kept: in its directory, elsewhere, as what differs from the base (compressed), or as the
+LoRA adapter that they are."""
 
 
 class Record(BaseModel):
@@ -134,6 +135,17 @@ class EvaluationRecord(Record):
         return self.right / self.items
 
 
+class AdapterShape(Record):
+    """What servers must know of an adapter before they load its serving form."""
+
+    rank: int = Field(gt=0)
+    """The one of all its layers there."""
+    targets: tuple[str, ...] = Field(min_length=1)
+    """The names of the layers there, e.g. "q_proj", sorted."""
+    bytes: int = Field(gt=0)
+    """Size of its weights there."""
+
+
 class ModuleManifest(Record):
     """`module.toml`."""
 
@@ -159,13 +171,15 @@ class ModuleManifest(Record):
     """What was imported, in words, e.g. "LoRA adapter /home/ann/math (rank 16)"."""
     store: Store = "copy"
     files: tuple[FileRecord, ...]
-    """The complete checkpoint as it is served, whether its files are stored as such or not."""
+    """The complete checkpoint as it is served, whether its files are stored as such or not; an adapter's two files."""
     stored: tuple[FileRecord, ...] = ()
     """The files in the module's directory that are not such a file itself (store "delta")."""
     settings: tuple[FileRecord, ...] = ()
     """The files in the module's directory that are served in place of the base's of that name."""
     links: dict[FileName, LinkRecord] = {}
     """File of `files` -> where it is (store "link")."""
+    adapter: AdapterShape | None = None
+    """Of the serving form of `files`, which then are PEFT's two (store "adapter")."""
 
     @model_validator(mode="after")
     def check_store(self) -> ModuleManifest:
@@ -174,6 +188,8 @@ class ModuleManifest(Record):
             raise ValueError(f"store is {self.store!r}, and links are those of other files")
         if bool(self.stored) != (self.store == "delta"):
             raise ValueError(f"store is {self.store!r}, and stored has {len(self.stored)} files")
+        if (self.adapter is not None) != (self.store == "adapter"):
+            raise ValueError(f"store is {self.store!r}, and adapter is {'not ' if self.adapter else ''}left out")
         return self
 
 

@@ -39,8 +39,16 @@ class Module(ModuleManifest):
 
     @property
     def weight_bytes(self) -> int:
-        """Size of the weights as they are served."""
+        """Size of the weights as they are served; of an adapter, without the base's."""
         return weight_bytes(self.files)
+
+    @property
+    def shares_servers(self) -> bool:
+        """Whether it is an adapter that can be served beside others, by servers that have the base's weights.
+
+        Not one with end tokens or sampling defaults of its own (`settings`), as a server has one set of these.
+        """
+        return self.store == "adapter" and not self.settings
 
     @property
     def on_disk(self) -> list[tuple[Path, FileRecord]]:

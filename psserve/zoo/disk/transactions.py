@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from psserve.errors import ManifestError, ModuleExists, ZooError
+from psserve.zoo.disk.forms import prune_forms
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, ModuleManifest, read_manifest, write_manifest
 from psserve.zoo.disk.scan import RENAMED_MANIFEST
 from psserve.zoo.disk.storage import lock, sync_directory
@@ -27,7 +28,9 @@ REPLACED = ".replaced"
 REMOVED = ".removed"
 """Where, in the zoo, a module waits for its deletion. What a killed command left there goes with the next change."""
 REBUILT = ".rebuilt"
-"""Where, in the zoo, the complete files of modules with store "delta" are kept from one start to the next."""
+"""Where, in the zoo, the complete files of modules with store "delta" are kept from one start to the next.
+
+Of adapters, too, where one is served or read alone."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AT_FDCWD = -100
@@ -42,6 +45,7 @@ def changing(zoo: Path) -> Iterator[None]:
         recover(zoo)
         yield
         prune_rebuilt(zoo)
+        prune_forms(zoo)
 
 
 def recover(zoo: Path) -> None:
@@ -49,6 +53,7 @@ def recover(zoo: Path) -> None:
     clean_up_import(zoo)
     discard(zoo / REMOVED)
     prune_rebuilt(zoo)
+    prune_forms(zoo)
     for pattern in ("", "modules/*/"):
         for temporary in zoo.glob(f"{pattern}.*.tmp"):
             temporary.unlink()

@@ -1,0 +1,72 @@
+"""The serving forms of a zoo's adapters: made when a module is added, and anew where they are missing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psserve.errors import ManifestError
+from psserve.zoo.checkpoints.lora import ADAPTER_WEIGHTS
+from psserve.zoo.disk.forms import form_directory
+from psserve.zoo.disk.manifest import AdapterShape
+from psserve.zoo.disk.model import Base, Module, check_stored
+from psserve.zoo.disk.storage import lock, sync_directory, write_atomically
+
+if TYPE_CHECKING:
+    from psserve.zoo.checkpoints.checkpoint import Checkpoint
+    from psserve.zoo.checkpoints.lora import Adapter
+
+
+def serving_form(zoo: Path, base: Base, module: Module) -> Path:
+    """The directory of the serving form of an adapter (PEFT's two files), made now if it is missing or cut short.
+
+    Weights are read only then. Raises ManifestError if a file of the module is missing or changed, ValueError for a
+    module that is no adapter.
+    """
+    if module.adapter is None:
+        raise ValueError(f"module {module.name!r} is no adapter")
+    directory = form_directory(zoo, module.name, module.files)
+    if not is_complete(directory, module.adapter):
+        check_stored(module)
+        restore_form(base, module, directory)
+    return directory
+
+
+def is_complete(directory: Path, shape: AdapterShape) -> bool:
+    """Whether a form of this shape is in `directory`: it was checked when it was put there, in one step."""
+    weights = directory / ADAPTER_WEIGHTS
+    return weights.is_file() and weights.stat().st_size == shape.bytes
+
+
+def restore_form(base: Base, module: Module, directory: Path) -> None:
+    """Make the form of a module again."""
+    from psserve.zoo.checkpoints.checkpoint import read_checkpoint
+    from psserve.zoo.checkpoints.lora import read_adapter
+
+    checkpoint = read_checkpoint(base.path)
+    if write_form(read_adapter(module.path, checkpoint), checkpoint, directory) != module.adapter:
+        raise ManifestError(f"{module.path}: its adapter is not what was recorded: add module {module.name!r} again")
+
+
+def write_form(adapter: Adapter, base: Checkpoint, directory: Path) -> AdapterShape:
+    """Make the directory of an adapter's form in one step, after a check of what is in it, and say its shape."""
+    from psserve.zoo.checkpoints.serving_form import check_form, make_form
+
+    building = directory.with_suffix(".building")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with lock(directory.parent / ".lock"):
+        for left in (building, directory):
+            shutil.rmtree(left, ignore_errors=True)
+        building.mkdir()
+        try:
+            form = make_form(adapter, base)
+            for name, content in form.files().items():
+                write_atomically(building / name, content)
+            check_form(adapter, building)
+            building.rename(directory)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        sync_directory(directory.parent)
+    size = (directory / ADAPTER_WEIGHTS).stat().st_size
+    return AdapterShape(rank=form.rank, targets=form.targets, bytes=size)
