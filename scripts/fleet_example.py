@@ -18,10 +18,7 @@ from psserve.zoo import Base, Module, Zoo
 from psserve.zoo.disk.manifest import FileRecord
 
 CONFIG = """\
-context_length = 32768
-
-[prefill]
-memory_fraction = 0.25      # the pool that all modules' prompts go through
+context_length = 16384
 """
 _HASH = "0" * 64
 _FILES = (FileRecord(name="model.safetensors", size=16_381_470_720, blake3=_HASH),)
@@ -80,16 +77,17 @@ def _sum(plan: FleetPlan) -> str:
     budget = Budget.of(_BASE, plan.basis.settings, _MACHINE, [], {})
     gpu = _MACHINE.gpus[0]
     prefill, *decode = [server.memory for server in plan.servers]
+    pools = sum(server.memory.kv_bytes for server in plan.servers)
     weights, before, after = map(amount, (prefill.weight_bytes, prefill.overhead_bytes, decode[0].overhead_bytes))
     return f"""\
 - A token's KV cache: 2 (K and V) x {_BASE.num_layers} layers x {_BASE.num_kv_heads} heads x {_BASE.head_dim} x 2
   bytes = {budget.token_bytes} bytes. A server's weights: {weights}; what is counted for CUDA: {before} for the
   prefill server, {after} for a decode server.
 - The GPU: {amount(gpu.total_bytes)}, all free; less a tenth = {amount(usable_bytes(gpu))} to plan with.
-- prefill-0: {plan.basis.options.prefill.memory_fraction} x {amount(gpu.total_bytes)} - {weights} - {before} =
-  {amount(prefill.kv_bytes)} of KV cache = {prefill.kv_tokens} tokens.
-- Each decode server: ({amount(usable_bytes(gpu))} - {amount(prefill.total_bytes)} - {len(decode)} x ({weights}
-  + {after})) / {len(decode)} = {amount(decode[0].kv_bytes)} of KV cache = {decode[0].kv_tokens} tokens.
+- Left for KV cache: {amount(usable_bytes(gpu))} - {len(plan.servers)} x {weights} - {before} - {len(decode)} x {after}
+  = {amount(pools)}.
+- prefill-0: three fifths = {amount(prefill.kv_bytes)} = {prefill.kv_tokens} tokens.
+- Each decode server: two fifths / {len(decode)} = {amount(decode[0].kv_bytes)} = {decode[0].kv_tokens} tokens.
 """
 
 

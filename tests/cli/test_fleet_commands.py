@@ -248,6 +248,11 @@ def test_dry_run_says_that_it_cuts_the_context(zoo: Path) -> None:
     assert "cut" not in psserve("launch", "--dry-run", "--device", "cpu", "--port", "0").stderr
 
 
+def test_dry_run_says_how_kv_is_shared_out(zoo: Path) -> None:
+    result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0")
+    assert "KV tokens (60%) are prefill servers'" in result.stderr
+
+
 @pytest.mark.parametrize("argument", ["--enable-lora", "--speculative-algorithm", "--config", "--kv-cache-dtype"])
 def test_dry_run_refuses_what_every_worker_would(zoo: Path, argument: str) -> None:
     result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0", "--", argument, "x")

@@ -36,7 +36,8 @@ class ServerOptions(SettingsTable):
     """Tensor parallel size: GPUs that one server is split over. They must be neighbours (0 and 1, 2 and 3). On CPU
     the parts are processes, which is for trying it out."""
     kv_tokens: Count | None = None
-    """KV pool of each server, in tokens. Left out: what its GPU has left, evenly; 16384 on CPU."""
+    """KV pool of each server, in tokens. Left out: a share of what its GPU has left, or on CPU of 16384 a
+    server (docs/fleet.md)."""
     memory_fraction: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     """In place of kv_tokens: the part of each of its GPUs' memory that a server may take for all it holds."""
     args: tuple[str, ...] = ()

@@ -1,16 +1,20 @@
 """Sharing out memory: every server's KV pool, or a refusal that shows the sum.
 
 A server of tensor parallel size t puts 1/t of its weights and of its KV cache on each of its GPUs. Servers with
-`kv_tokens` or `memory_fraction` get what they ask for; what is then left of a GPU is shared out among the KV pools of
-the other servers on it: evenly up to what the longest request needs, and of the rest a prefill server gets twice a
-decode server's part, since the contexts of all modules go through its pool. Of a GPU a tenth stays unplanned.
+`kv_tokens` or `memory_fraction` get what they ask for; what is then left for KV cache (`pools`) is shared out among the
+others. The contexts of all modules go through the prefill pools, and stay there between two turns of a session; in a
+decode pool a context must be while an answer is made from it. So the prefill servers of a device together get
+three fifths, however many modules there are, as long as each pool holds the longest request (docs/fleet.md has the
+figures). Of a GPU a tenth stays unplanned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from psserve.errors import PlanError
+from psserve.fleet.plan.allowance import Role
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import SMALLEST_POOL, Budget, ServerMemory, amount, usable_bytes
 from psserve.fleet.plan.nvidia import Gpu
@@ -19,14 +23,30 @@ from psserve.fleet.plan.settings import pool_for
 from psserve.fleet.plan.sglang_args import EngineSettings
 
 CPU_KV_TOKENS = 16_384
-PARTS = {"prefill": 2, "decode": 1}
-"""Of what is left of a GPU once each pool on it holds the longest request."""
+"""For each server, on the average: main memory is not planned to its end, as a GPU's is."""
+PREFILL_PART = Fraction(3, 5)
+"""Of the KV cache of a device that prefill and decode servers share."""
 
 Placed = Sequence[tuple[PlannedServer, tuple[int, ...]]]
 """Servers, each with the indices of its GPUs."""
 
 
-def fit_cpu(machine: Machine, budget: Budget, servers: Sequence[PlannedServer], taken: int = 0) -> list[ServerMemory]:
+def pools(left: int, prefill: int, decode: int, longest: int) -> dict[Role, int]:
+    """The size of one KV pool of each role, where so many servers of each share out `left`.
+
+    `longest`: a pool that holds the longest request; no pool is smaller, unless all are of one size. In tokens or
+    in bytes.
+    """
+    least = min(longest, left // max(1, prefill + decode))
+    if not prefill or not decode:
+        return dict.fromkeys(("prefill", "decode"), left // max(1, prefill + decode))
+    of_prefill = min(max(int(left * PREFILL_PART), least * prefill), left - least * decode)
+    return {"prefill": of_prefill // prefill, "decode": (left - of_prefill) // decode}
+
+
+def fit_cpu(
+    machine: Machine, budget: Budget, settings: EngineSettings, servers: Sequence[PlannedServer], taken: int = 0
+) -> list[ServerMemory]:
     """Give each server its part of main memory, of which running servers hold `taken` bytes already.
 
     Raises:
@@ -37,7 +57,9 @@ def fit_cpu(machine: Machine, budget: Budget, servers: Sequence[PlannedServer], 
             raise PlanError(
                 f"{server.table}.memory_fraction is a part of a GPU's memory: on CPU give kv_tokens instead"
             )
-    found = [budget.memory(server, server.options.kv_tokens or CPU_KV_TOKENS, gpus=0) for server in servers]
+    others = [server for server in servers if server.options.kv_tokens is None]
+    sizes = _pools(others, CPU_KV_TOKENS * len(others), pool_for(settings.context_length, settings.page_size))
+    found = [budget.memory(server, server.options.kv_tokens or sizes[server.role], gpus=0) for server in servers]
     need = taken + sum(memory.total_bytes for memory in found)
     if need > machine.total_bytes:
         parts = [
@@ -62,7 +84,7 @@ def fit_gpus(
     """
     asked = [budget.asked(server, tuple(gpus[i] for i in on)) for server, on in placed]
     longest = pool_for(settings.context_length, settings.page_size)
-    shares: dict[tuple[int, str], int] = {}
+    shares: dict[tuple[int, Role], int] = {}
     for gpu in (gpus[i] for i in sorted({i for _, on in placed for i in on})):
         here = [(server, tokens) for (server, on), tokens in zip(placed, asked, strict=True) if gpu.index in on]
         for role, share in _shares(gpu, budget, here, taken.get(gpu.index, 0), longest).items():
@@ -75,7 +97,7 @@ def fit_gpus(
 
 def _shares(
     gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, longest: int
-) -> dict[str, int]:
+) -> dict[Role, int]:
     """Role -> bytes of this GPU for the KV cache of each of its servers that asked for no certain size.
 
     `longest`: tokens of a pool that holds the longest request.
@@ -85,11 +107,12 @@ def _shares(
     smallest = sum(budget.kv(server, SMALLEST_POOL) for server in others)
     if fixed + smallest > usable_bytes(gpu):
         raise PlanError(_overfull(gpu, budget, here, taken, fixed + smallest))
-    left = usable_bytes(gpu) - fixed
-    even = left // max(1, len(others))
-    floor = min([even, *(budget.kv(server, longest) for server in others)])
-    part = (left - floor * len(others)) // max(1, sum(PARTS[server.role] for server in others))
-    return {role: floor + part * parts for role, parts in PARTS.items()}
+    return _pools(others, usable_bytes(gpu) - fixed, max((budget.kv(server, longest) for server in others), default=0))
+
+
+def _pools(servers: Sequence[PlannedServer], left: int, longest: int) -> dict[Role, int]:
+    prefill = sum(server.role == "prefill" for server in servers)
+    return pools(left, prefill, len(servers) - prefill, longest)
 
 
 def _overfull(gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, need: int) -> str:

@@ -170,7 +170,7 @@ def _fit(
     planned = [*prefill, *decode, *spare]
     count = len(prefill) + len(decode)
     if settings.device == "cpu":
-        return [()] * count, fit_cpu(machine, budget, planned)[:count]
+        return [()] * count, fit_cpu(machine, budget, settings, planned)[:count]
     placer = Placer([usable_bytes(gpu) for gpu in machine.gpus], budget.fixed)
     placed = place_fleet(placer, len(machine.gpus), prefill, [*decode, *spare])
     memory = fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken={})

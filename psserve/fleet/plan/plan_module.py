@@ -76,7 +76,7 @@ def _fit(
     try:
         if settings.device == "cpu":
             running = sum(server.memory.total_bytes for server in plan.servers)
-            return [()] * len(planned), fit_cpu(machine, budget, planned, running)
+            return [()] * len(planned), fit_cpu(machine, budget, settings, planned, running)
         taken = _taken_bytes(plan.servers)
         placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)
         prefill_on = [server.gpus for server in plan.servers if server.role == "prefill"]

@@ -77,6 +77,20 @@ def context_note(plan: FleetPlan, of_base: int) -> str | None:
     )
 
 
+def split_note(plan: FleetPlan) -> str | None:
+    """What to say of pools whose sizes psserve chose, where prefill and decode servers share a device."""
+    sides = [[server for server in plan.servers if server.role == role] for role in ("prefill", "decode")]
+    prefill, decode = ({gpu for server in side for gpu in server.gpus or (-1,)} for side in sides)
+    wanted = plan.basis.options.prefill
+    if wanted.kv_tokens is not None or wanted.memory_fraction is not None or prefill.isdisjoint(decode):
+        return None
+    first, second = (sum(server.memory.kv_tokens for server in side) for side in sides)
+    return (
+        f"{first} of {first + second} KV tokens ({first / (first + second):.0%}) are prefill servers': the contexts of"
+        " all modules go through their pools (docs/fleet.md; kv_tokens in fleet.toml sets other sizes)"
+    )
+
+
 def _row(plan: FleetPlan, server: ServerSpec) -> tuple[str, ...]:
     memory, share = server.memory, gpu_share(plan, server)
     return (

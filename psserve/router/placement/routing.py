@@ -92,8 +92,8 @@ class Routing:
     @classmethod
     def create(cls, config: RouterConfig, table: WorkerTable, metrics: Metrics) -> Routing:
         """Make what `config` asks for, inside the event loop. Raises UsageError when KV events cannot be followed."""
-        pool = config.kv_pool_tokens or UNKNOWN_POOL_TOKENS
-        decode = make_policy(config.decode_policy, pool)
+        pool = _pool_tokens(config, "prefill")
+        decode = make_policy(config.decode_policy, _pool_tokens(config, "decode"))
         published = any(worker.kv_events is not None for worker in config.workers)
         if not published or config.prefill_policy != "prefix":
             return cls(table, metrics, make_policy(config.prefill_policy, pool), decode, TextKeys())
@@ -169,3 +169,9 @@ class Routing:
 def _output_tokens(body: Body) -> int:
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     return limit if isinstance(limit, int) else DEFAULT_OUTPUT_TOKENS
+
+
+def _pool_tokens(config: RouterConfig, role: WorkerRole) -> int:
+    """The KV pool of the smallest worker of a role."""
+    known = [worker.kv_tokens for worker in config.workers if worker.role == role and worker.kv_tokens is not None]
+    return min(known, default=config.kv_pool_tokens or UNKNOWN_POOL_TOKENS)

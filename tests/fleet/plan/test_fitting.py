@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from psserve.errors import PlanError
 from psserve.fleet import FleetPlan
+from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.fitting import pools
 from psserve.fleet.plan.memory import usable_bytes
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.plan_module import plan_module
+from psserve.fleet.plan.settings import pool_for
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, gpus, plan, value_of
 
@@ -83,11 +86,41 @@ def test_a_split_server_puts_a_part_on_each_gpu(zoo: Any) -> None:
     assert 2 * 72 * GIB - 2 * 64 * TOKEN_BYTES < memory.total_bytes <= 2 * 72 * GIB
 
 
-def test_where_servers_share_a_gpu_the_prefill_pool_gets_twice_what_is_left(zoo: Any) -> None:
-    made = tokens(plan(zoo, gpus(1)))
-    longest = 4096 + 64 + 512
-    assert made["decode-code-0"] == made["decode-math-0"]
-    assert abs(made["prefill-0"] - longest - 2 * (made["decode-code-0"] - longest)) < 3 * 64
+@pytest.mark.parametrize("machine", [gpus(1), CPU])
+@pytest.mark.parametrize("modules", [["code"], ["code", "math"]])
+def test_of_a_device_that_all_share_the_prefill_servers_get_three_fifths(
+    zoo: Any, machine: Machine, modules: list[str]
+) -> None:
+    made = tokens(plan(zoo, machine, {"prefill": {"replicas": 2}}, modules=modules))
+    prefill, decode = [[size for name, size in made.items() if name.startswith(role)] for role in ("prefill", "decode")]
+    assert len(set(prefill)) == len(set(decode)) == 1
+    assert sum(prefill) / sum(made.values()) == pytest.approx(0.6, abs=0.003)
+
+
+def test_four_modules_share_what_keeps_16_sessions_where_equal_pools_keep_5() -> None:
+    """Of 1,500 tokens each."""
+    shared = pools(40_960, prefill=1, decode=4, longest=pool_for(2_048, 16))
+    assert shared == {"prefill": 24_576, "decode": 4_096}
+    assert (shared["prefill"] // 1_500, 40_960 // 5 // 1_500) == (16, 5)
+
+
+@given(left=st.integers(0, 10**6), prefill=st.integers(0, 4), decode=st.integers(0, 9), longest=st.integers(0, 10**5))
+def test_no_pool_is_smaller_than_the_longest_request_or_than_equal_ones(
+    left: int, prefill: int, decode: int, longest: int
+) -> None:
+    made = pools(left, prefill, decode, longest)
+    used = prefill * made["prefill"] + decode * made["decode"]
+    assert 0 <= left - used < max(1, prefill + decode) or not prefill + decode
+    there = [made[role] for role, count in (("prefill", prefill), ("decode", decode)) if count]
+    assert all(size >= min(longest, left // (prefill + decode)) for size in there)
+
+
+def test_pools_on_cpu_have_16384_tokens_on_the_average(zoo: Any) -> None:
+    made = tokens(plan(zoo, context_length=2048))
+    assert made == {"prefill-0": 29_488, "decode-code-0": 9_824, "decode-math-0": 9_824}
+    assert set(tokens(plan(zoo, document={"decode": {"kv_tokens": 4096}})).values()) == {16_384, 4_096}
+    zoo = replace(zoo, base=replace(zoo.base, context_length=32_768))
+    assert set(tokens(plan(zoo)).values()) == {16_384}
 
 
 def with_pools_of(zoo: Any, kib: int) -> FleetPlan:

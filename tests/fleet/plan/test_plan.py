@@ -79,7 +79,6 @@ def test_cpu_arguments(zoo: Any) -> None:
         assert value_of(command, "--dtype") == "float32"
         assert value_of(command, "--attention-backend") == "torch_native"
         assert value_of(command, "--cuda-graph-backend-decode") == "disabled"
-        assert value_of(command, "--max-total-tokens") == "16384"
         assert server.env["OMP_NUM_THREADS"] == "1"
         assert server.env["CUDA_VISIBLE_DEVICES"] == ""
 
@@ -296,7 +295,7 @@ def test_router_accepts_its_configuration(zoo: Any) -> None:
     config = RouterConfig.model_validate_json(made.router.config.model_dump_json())
     assert [worker.name for worker in config.workers] == [server.name for server in made.servers]
     assert [module.name for module in config.modules] == ["code", "math", "qwen3-tiny"]
-    assert config.kv_pool_tokens == 16384
+    assert config.kv_pool_tokens == 8736
 
 
 def test_router_gets_what_the_user_set(zoo: Any) -> None:

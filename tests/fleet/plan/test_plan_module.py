@@ -26,8 +26,9 @@ def ports(made: FleetPlan) -> set[int | None]:
 
 
 def test_it_is_planned_as_at_launch_but_on_other_ports(zoo: Any) -> None:
-    whole = plan(zoo)
-    running = plan(zoo, modules=["code"])
+    document = {"decode": {"kv_tokens": 8192}}
+    whole = plan(zoo, document=document)
+    running = plan(zoo, document=document, modules=["code"])
     added = plan_module(zoo, running, "maths")
     (server,) = added.servers
     assert (added.module, server.name, server.module) == ("math", "decode-math-0", "math")
@@ -35,6 +36,12 @@ def test_it_is_planned_as_at_launch_but_on_other_ports(zoo: Any) -> None:
     assert server.port not in ports(running)
     assert len(server.command) == len(whole.servers[2].command)
     assert value_of(server.command, "--model-path") == str(added.checkpoint.path)
+
+
+def test_without_a_size_it_gets_the_fleets_smallest_pool(zoo: Any) -> None:
+    running = plan(zoo, modules=["code"])
+    (server,) = plan_module(zoo, running, "maths").servers
+    assert server.memory.kv_tokens == running.servers[1].memory.kv_tokens < running.servers[0].memory.kv_tokens
 
 
 def test_another_version_has_other_names_and_places(zoo: Any) -> None:

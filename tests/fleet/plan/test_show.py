@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
-from psserve.fleet.plan.show import PLAN_COLUMNS, context_note, idle_gpus, plan_commands, plan_json, plan_rows
+from psserve.fleet.plan.show import (
+    PLAN_COLUMNS,
+    context_note,
+    idle_gpus,
+    plan_commands,
+    plan_json,
+    plan_rows,
+    split_note,
+)
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
-from tests.fleet.planning import SHELL, gpus, plan
+from tests.fleet.planning import CPU, SHELL, gpus, plan
 
 
 @pytest.fixture
@@ -78,3 +86,13 @@ def test_idle_gpus_are_noticed(zoo: Any) -> None:
     assert idle_gpus(plan(zoo, gpus(5), prefill__replicas=1)) == [3, 4]
     assert idle_gpus(plan(zoo, gpus(2))) == []
     assert idle_gpus(plan(zoo, gpus(2), device="cpu")) == []
+
+
+def test_how_kv_is_shared_out_is_said_where_servers_share_a_device(zoo: Any) -> None:
+    for machine in (CPU, gpus(1)):
+        made = plan(zoo, machine, context_length=2048)
+        sizes = [server.memory.kv_tokens for server in made.servers]
+        assert (split_note(made) or "").startswith(f"{sizes[0]} of {sum(sizes)} KV tokens (60%) are prefill servers'")
+    assert split_note(plan(zoo, gpus(2))) is None
+    assert split_note(plan(zoo, kv_tokens=4096)) is None
+    assert split_note(plan(zoo, gpus(1), {"prefill": {"memory_fraction": 0.5}})) is None

@@ -111,6 +111,17 @@ async def test_what_a_place_takes_up_is_given_back_in_every_case(routing: Routin
             assert routing.prefill.outstanding(worker.name) == routing.decode.outstanding(worker.name) == 0
 
 
+async def test_prefill_workers_hold_what_fits_their_own_pools_not_the_smallest_of_the_fleet() -> None:
+    workers = [worker.config.model_dump() for worker in make_routing().table.workers]
+    sized = [worker | {"kv_tokens": 100_000 if worker["role"] == "prefill" else 64} for worker in workers]
+    routing = make_routing(kv_pool_tokens=64, workers=sized)
+    for _ in range(2):
+        for number in range(30):
+            with ExitStack() as stack:
+                (await place(routing, stack, f"{number} {LONG}")).prefilled({"prompt": LONG}, 100)
+    assert counted(routing, "prefill", "prefix", "new") == counted(routing, "prefill", "prefix", "hit") == 30
+
+
 @pytest.mark.parametrize("leave", [True, False])
 async def test_a_worker_that_came_back_is_not_thought_to_hold_anything(routing: Routing, leave: bool) -> None:
     with ExitStack() as stack:

@@ -1,0 +1,152 @@
+"""How much of a device's KV cache the prefill pool should have: `python scripts/kv_split.py [--json FILE]`.
+
+Launches a fleet of one prefill and four decode servers twice, with the same KV tokens in all: in equal pools, and as
+psserve shares them out. Sessions take turns over the modules, more and more of them at a time; what counts is how many
+still find their context cached at the prefill server. `--simulate` asks the simulator instead, which part serves the
+most sessions a second with 1 to 8 modules. docs/fleet.md shows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import tomli_w
+from measuring.simulated import figures, published_setup
+
+from psserve.bench import machine
+from psserve.bench.load.options import LoadOptions
+from psserve.bench.load.run import run_load
+from psserve.bench.session import Call, Session, Step
+from psserve.bench.simulator.asked import published
+from psserve.bench.systems.fleet import RunningFleet, launched
+from psserve.bench.workloads.choice import WorkloadChoice
+from psserve.bench.workloads.workload import Length
+from psserve.errors import BenchError
+from psserve.fleet.plan.fitting import pools
+from psserve.fleet.plan.settings import pool_for
+
+MODULES = ("alpha", "beta", "gamma", "delta")
+KV_TOKENS = 40_960
+"""Of all servers together."""
+CONTEXT, PAGE = 2_048, 16
+FIRST, LATER, ANSWER, TURNS = 1_400, 24, 8, 4
+"""Tokens of a session: 1,500 in the end."""
+SESSIONS = (4, 5, 6, 8, 12, 14, 15, 16, 17, 18)
+HELD = 0.9
+"""The sessions' contexts stay cached where so much of later turns' prompts is found."""
+SIMULATED = ((1, 200_000, (8, 16)), (2, 250_000, (8, 16, 24)), (4, 360_000, (8, 16, 24)), (8, 720_000, (16, 32, 48)))
+"""Modules, KV tokens in all (so many that each part leaves decode pools room for the longest session), sessions."""
+PARTS = (None, 0.4, 0.5, 0.6, 0.7)
+"""The prefill pool's; None: all pools are equal."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure or simulate how KV cache is best shared out.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
+    parser.add_argument("--simulate", action="store_true", help="simulate, with 1 to 8 modules")
+    parser.add_argument("--sessions", help="other numbers of sessions at a time, as in 4,8,16")
+    options = parser.parse_args()
+    counts = tuple(map(int, options.sessions.split(","))) if options.sessions else SESSIONS
+    document = simulated() if options.simulate else measured(counts)
+    text = json.dumps(document, indent=1)
+    if options.json:
+        options.json.write_text(text + "\n")
+    print(text)
+    return 0
+
+
+def measured(counts: Sequence[int]) -> dict[str, Any]:
+    """Both fleets, one after the other: by number of sessions, what part of later turns' prompts was cached."""
+    from psserve.zoo.synthetic.zoo import build_zoo
+
+    even = KV_TOKENS // (1 + len(MODULES))
+    shares = {
+        "equal": {"prefill": even, "decode": even},
+        "psserve": pools(KV_TOKENS, prefill=1, decode=len(MODULES), longest=pool_for(CONTEXT, PAGE)),
+    }
+    document: dict[str, Any] = {"machine": machine.describe(), "kv_tokens": KV_TOKENS, "splits": {}}
+    with tempfile.TemporaryDirectory(prefix="psserve-split-") as folder:
+        zoo = build_zoo(Path(folder) / "zoo", modules=MODULES)
+        for name, sizes in shares.items():
+            config = Path(folder) / f"{name}.toml"
+            tables = {role: {"kv_tokens": size} for role, size in sizes.items()}
+            config.write_text(tomli_w.dumps({"context_length": CONTEXT, "page_size": PAGE, **tables}))
+            with launched(zoo.path, ["--device", "cpu", "--config", str(config)]) as fleet:
+                cached = {}
+                for count in counts:
+                    cached[count] = asyncio.run(cached_part(fleet, zoo.base.path / "tokenizer.json", count))
+                    note(f"{name}: {count} sessions: {cached[count]:.1%} of later turns' prompts are cached")
+            held = max((count for count, part in cached.items() if part >= HELD), default=0)
+            document["splits"][name] = {**sizes, "sessions_held": held, "cached": cached}
+    return document
+
+
+async def cached_part(fleet: RunningFleet, tokenizer: Path, count: int) -> float:
+    """Of the prompts of all turns but the first, what part the prefill server had. Raises BenchError."""
+    sessions = [session(number) for number in range(count)]
+    options = LoadOptions(concurrency=count, api="completions", tokenizer=tokenizer, salt=str(count))
+    records = await run_load(sessions, dict.fromkeys(MODULES, fleet.url), options)
+    if failed := [record.error for record in records if record.error is not None]:
+        raise BenchError(f"a request failed: {failed[0]}")
+    later = [record for record in records if record.step > 0]
+    return sum(record.cached_tokens or 0 for record in later) / sum(record.prompt_tokens for record in later)
+
+
+def session(number: int) -> Session:
+    """One that asks another module each turn."""
+    steps = (
+        Step(LATER if turn else FIRST, (Call(MODULES[(number + turn) % len(MODULES)], ANSWER),))
+        for turn in range(TURNS)
+    )
+    return Session(f"session-{number}", "", 0, tuple(steps))
+
+
+def simulated() -> dict[str, Any]:
+    """All cases, and by part how near it comes to the sessions a second of the best part, at worst and in the mean."""
+    cases = list(simulated_cases())
+    near: dict[str, list[float]] = {}
+    for case in cases:
+        best = max(run["sessions_per_s"] for run in case["runs"].values())
+        for part, run in case["runs"].items():
+            near.setdefault(part, []).append(run["sessions_per_s"] / best)
+    parts = {part: {"worst": round(min(found), 3), "mean": round(mean(found), 3)} for part, found in near.items()}
+    return {"simulated": True, "of_the_best": parts, "cases": cases}
+
+
+def simulated_cases() -> Iterator[Mapping[str, Any]]:
+    """Each number of modules under each load, with each part: sessions a second, and the prefill pool's hit ratio."""
+    basis = published("Qwen3-8B", "H200", None, None, None)
+    choice = WorkloadChoice(preset="react", changes={"turns": Length(24, 24)})
+    for modules, tokens, loads in SIMULATED:
+        for load in loads:
+            runs = {}
+            for part in PARTS:
+                prefill = int(tokens * part) if part is not None else tokens // (1 + modules)
+                setup = replace(
+                    published_setup("shared", modules, 1, modules, basis),
+                    kv_tokens=prefill,
+                    decode_kv_tokens=(tokens - prefill) // modules,
+                    cores=1.0,
+                )
+                made = figures(setup, basis, choice, load, turnover=3)
+                name = "equal" if part is None else f"{part:g}"
+                runs[name] = {key: made[key] for key in ("sessions_per_s", "p95_session_s", "hit_ratio")}
+            note(f"{modules} modules, {load} sessions: {runs}")
+            yield {"modules": modules, "kv_tokens": tokens, "sessions": load, "runs": runs}
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
