@@ -41,7 +41,7 @@ def every_target() -> list[str]:
     """All functions of SGLang that servers of any role build on, on any machine."""
     found = {*sglang.CALLED, *sglang.CALLED_ON_CPU}
     for role in Role:
-        settings = Settings(role, False, NegativeControl.NONE, check_purity=True)
+        settings = Settings(role, False, NegativeControl.NONE, check_purity=True, adapters=Path())
         found |= plugin.targets(settings, plugin.declared(settings) + plugin.cpu_hooks())
     return sorted(found)
 

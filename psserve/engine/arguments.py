@@ -14,8 +14,15 @@ from psserve.errors import UsageError
 _DECODE_RADIX_CACHE = "--disaggregation-decode-enable-radix-cache"
 
 _CONFIG = {"--config": "psserve cannot see what the file asks for: give its keys as arguments"}
-_ADAPTERS = "adapters would make KV that is not the base's: psserve add-model merges one into a module"
+_ADAPTERS = "adapters would make KV that is not the base's: psserve add-model makes a module of one"
 _EITHER = _CONFIG | {"--enable-lora": _ADAPTERS, "--lora-paths": _ADAPTERS}
+_SET_BY_FLEET = dict.fromkeys(
+    (
+        *("--enable-lora", "--max-lora-rank", "--lora-target-modules", "--lora-backend"),
+        *("--max-loras-per-batch", "--max-loaded-loras", "--lora-drain-wait-threshold"),
+    ),
+    "a fleet sets it, on decode servers that serve adapters",
+)
 _REFUSED = {
     Role.PREFILL: _EITHER
     | {
@@ -27,6 +34,7 @@ _REFUSED = {
         "--disaggregation-decode-enable-offload-kvcache": "it would keep KV that the module wrote",
         "--enable-hierarchical-cache": "it would keep KV that the module wrote",
         "--enable-hisparse": "it does not go with the decode server's radix cache",
+        "--enable-lora-overlap-loading": "adapters are looked for a place in when their requests join a batch",
     },
 }
 _OTHER_NAMES = {"--enable-hicache": "--enable-hierarchical-cache"}
@@ -42,10 +50,15 @@ def role_of(arguments: list[str]) -> Role:
     return Role(mode)
 
 
-def check(arguments: list[str], role: Role) -> None:
-    """Raise UsageError for options under which psserve's hooks were not made to work."""
+def check(arguments: list[str], role: Role, *, adapters: bool = False) -> None:
+    """Raise UsageError for options under which psserve's hooks were not made to work.
+
+    `adapters` says that the server is one for adapters, with what a fleet sets for them.
+    """
     given = dict(_options(arguments))
     for name in given:
+        if adapters and name in _SET_BY_FLEET:
+            continue
         if reason := refusal(name, role):
             raise UsageError(reason)
     if role is Role.DECODE and _DECODE_RADIX_CACHE not in given:
@@ -54,20 +67,23 @@ def check(arguments: list[str], role: Role) -> None:
 
 def refusal(name: str, role: Role) -> str | None:
     """Why an option cannot be given to a server of a role, be it abbreviated or by another name; None if it can."""
-    known = {option: option for option in _REFUSED[role]}
-    known |= {other: option for other, option in _OTHER_NAMES.items() if option in _REFUSED[role]}
+    reasons = _SET_BY_FLEET | _REFUSED[role]
+    known = {option: option for option in reasons}
+    known |= {other: option for other, option in _OTHER_NAMES.items() if option in reasons}
     option = next((known[each] for each in known if len(name) > 2 and each.startswith(name)), None)
     if option is None:
         return None
     meant = option if name == option else f"{option} ({name})"
-    return f"{meant} cannot be used on a {role.value} server of psserve: {_REFUSED[role][option]}"
+    return f"{meant} cannot be used on a {role.value} server of psserve: {reasons[option]}"
 
 
-def check_parsed(server_args: object, role: Role) -> None:
+def check_parsed(server_args: object, role: Role, *, adapters: bool = False) -> None:
     """Raise UsageError for SGLang's `ServerArgs` if, by whatever name, they ask for what `check` refuses."""
     if (mode := _value(server_args, "--disaggregation-mode")) != role.value:
         raise UsageError(f"SGLang reads these arguments as those of a {mode} server, not of a {role.value} server")
     for option in _REFUSED[role]:
+        if adapters and option in _SET_BY_FLEET:
+            continue
         if option not in _CONFIG and _value(server_args, option):
             raise UsageError(refusal(option, role))
     if role is Role.DECODE and not _value(server_args, _DECODE_RADIX_CACHE):

@@ -67,10 +67,10 @@ def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
 
 def cpu_hooks() -> tuple[hooking.Hook, ...]:
     """What any server needs on a machine without a GPU."""
-    from psserve.engine.cpu import alone, attention, nixl
+    from psserve.engine.cpu import alone, attention, lora, nixl
     from psserve.engine.fixes import spinning
 
-    return (*attention.hooks(), spinning.pause_hook(), *alone.hooks(), *nixl.hooks())
+    return (*attention.hooks(), *lora.hooks(), spinning.pause_hook(), *alone.hooks(), *nixl.hooks())
 
 
 def _gpu_hooks(settings: Settings) -> tuple[hooking.Hook, ...]:
@@ -82,6 +82,7 @@ def _gpu_hooks(settings: Settings) -> tuple[hooking.Hook, ...]:
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     """What makes a server psserve's, on any machine."""
+    from psserve.engine import lora
     from psserve.engine.fixes import (
         disconnect,
         grammar,
@@ -105,6 +106,8 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     if settings.role is Role.DECODE:
         fixes = (prefill_watch, grammar, json_grammar, tag_grammar, retraction, tool_calls, seeds, logprobs)
         chosen += tuple(hook for fix in fixes for hook in fix.hooks())
+        if settings.adapters is not None:
+            chosen += lora.hooks(settings.adapters, settings.negative_control)
     if settings.check_purity:
         chosen += purity.hooks(settings.role)
     return chosen

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TypeVar
 
 from psserve.errors import EngineError
@@ -21,6 +22,7 @@ ALLOW_UNTESTED = "PSSERVE_ALLOW_UNTESTED_SGLANG"
 CHECK_PURITY = "PSSERVE_CHECK_PURITY"
 NEGATIVE_CONTROL = "PSSERVE_NEGATIVE_CONTROL"
 FEW_CORES = "PSSERVE_FEW_CORES"
+ADAPTERS = "PSSERVE_ADAPTERS"
 
 
 class Role(Enum):
@@ -38,6 +40,7 @@ class NegativeControl(Enum):
     NONE = ""
     NO_HOOKS = "no-hooks"
     KEEP_GENERATED_KV = "keep-generated-kv"
+    ADAPTER_IN_KEY = "adapter-in-key"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Settings:
     """Whether an idle server looks through its radix tree, and ends where something does not belong there."""
     few_cores: bool = False
     """Whether threads that wait must leave the cores to others. On CPU they always do."""
+    adapters: Path | None = None
+    """The folder of the adapters that a decode server serves, a folder (or link) each; None where it serves a module
+    of its own."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -62,6 +68,7 @@ class Settings:
             negative_control=_parse(NEGATIVE_CONTROL, NegativeControl, os.environ.get(NEGATIVE_CONTROL, "")),
             check_purity=os.environ.get(CHECK_PURITY, "") == "1",
             few_cores=os.environ.get(FEW_CORES, "") == "1",
+            adapters=Path(folder) if (folder := os.environ.get(ADAPTERS)) else None,
         )
 
 

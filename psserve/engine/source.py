@@ -69,13 +69,13 @@ class SourceTree:
         owner, _, name = target.rpartition(".")
         text, depth = self._text(owner)
         indent = _INDENT * depth
-        start = max(text.rfind(f"\n{indent}{kind} {name}(") for kind in ("def", "async def"))
+        start = max(text.rfind(f"\n{indent}{form}") for form in _defining(name))
         return _complete(text, start + 1, indent) if start >= 0 else None
 
     def has_member(self, path: str, name: str) -> bool:
         """Whether the class at a dotted path defines `name`, or a method of it assigns to `self.name`."""
         text, _ = self._text(path)
-        defined = any(f"\n{_INDENT}{form}" in text for form in (f"{name}:", f"{name} =", f"def {name}("))
+        defined = any(f"\n{_INDENT}{form}" in text for form in (f"{name}:", f"{name} =", *_defining(name)))
         return defined or re.search(rf"self\.{name}\s*(?::[^=\n]+)?=(?!=)", text) is not None
 
     def _text(self, path: str) -> tuple[str, int]:
@@ -94,6 +94,11 @@ class SourceTree:
             return "", 0
         text, depth = self._text(owner)
         return _class_text(text, name), depth + 1
+
+
+def _defining(name: str) -> tuple[str, str]:
+    """How the definition of a function begins."""
+    return f"def {name}(", f"async def {name}("
 
 
 def _class_text(text: str, name: str) -> str:

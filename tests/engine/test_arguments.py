@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from psserve import torchvision_ops
-from psserve.engine.arguments import check, check_parsed, role_of
+from psserve.engine.arguments import check, check_parsed, refusal, role_of
 from psserve.engine.settings import Role
 from psserve.errors import UsageError
 
@@ -44,6 +44,32 @@ def test_options_that_would_break_the_rule_are_refused_with_the_reason(option: s
 def test_adapters_are_refused_on_either_server(role: Role, option: str) -> None:
     with pytest.raises(UsageError, match=f"{option} cannot be used on a {role.value} server of psserve: "):
         check([RADIX, option, "X"], role)
+
+
+FOR_ADAPTERS = (
+    *("--enable-lora", "--max-lora-rank", "8", "--lora-target-modules", "q_proj", "--lora-backend", "torch_native"),
+    *("--max-loras-per-batch", "5", "--max-loaded-loras", "9", "--lora-drain-wait-threshold", "1.0"),
+)
+
+
+def test_a_server_for_adapters_is_told_of_them() -> None:
+    check([RADIX, *FOR_ADAPTERS], Role.DECODE, adapters=True)
+    check_parsed(parsed(*DECODE, *FOR_ADAPTERS), Role.DECODE, adapters=True)
+    with pytest.raises(UsageError, match="--enable-lora cannot be used on a decode server"):
+        check_parsed(parsed(*DECODE, *FOR_ADAPTERS), Role.DECODE)
+
+
+@pytest.mark.parametrize("option", [each for each in FOR_ADAPTERS if each.startswith("--")])
+def test_what_a_fleet_sets_for_adapters_is_no_one_elses(option: str) -> None:
+    assert f"{option} cannot be used" in str(refusal(option, Role.DECODE))
+
+
+@pytest.mark.parametrize("option", ["--lora-paths", "--enable-lora-overlap-loading", "--enable-lora-over"])
+def test_what_does_not_go_with_adapters_is_refused_on_their_server_too(option: str) -> None:
+    with pytest.raises(UsageError, match="cannot be used on a decode server"):
+        check([RADIX, *FOR_ADAPTERS, option], Role.DECODE, adapters=True)
+    with pytest.raises(UsageError, match="cannot be used on a decode server"):
+        check_parsed(parsed(*DECODE, *FOR_ADAPTERS, option, *("a=b",) * (option == "--lora-paths")), Role.DECODE)
 
 
 def test_the_base_may_have_a_hierarchical_cache() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,9 +11,17 @@ from psserve.engine import plugin
 from psserve.engine.handover import sglang
 from psserve.engine.settings import NegativeControl, Role, Settings
 
+REQ_KEY = "sglang.srt.managers.schedule_batch.Req.__init__"
 
-def targets(role: Role, *, check_purity: bool = False) -> set[str]:
-    settings = Settings(role, False, NegativeControl.NONE, check_purity)
+
+def targets(
+    role: Role,
+    *,
+    check_purity: bool = False,
+    adapters: Path | None = None,
+    negative_control: NegativeControl = NegativeControl.NONE,
+) -> set[str]:
+    settings = Settings(role, False, negative_control, check_purity, adapters=adapters)
     return {hook.target for hook in plugin.declared(settings)}
 
 
@@ -48,6 +58,20 @@ def test_a_tree_is_checked_where_that_is_asked_for(role: Role) -> None:
     check = "sglang.srt.managers.scheduler_components.invariant_checker.SchedulerInvariantChecker._check_tree_cache"
     assert check not in targets(role)
     assert check in targets(role, check_purity=True)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_only_a_decode_server_has_a_folder_of_adapters(role: Role) -> None:
+    more = targets(role, adapters=Path("/adapters")) - targets(role)
+    assert (REQ_KEY in more) is (role is Role.DECODE)
+    assert bool(more) is (role is Role.DECODE)
+
+
+def test_an_adapter_that_stays_in_the_key_is_a_negative_control() -> None:
+    folder, control = Path("/adapters"), NegativeControl.ADAPTER_IN_KEY
+    assert targets(Role.DECODE, adapters=folder) - targets(Role.DECODE, adapters=folder, negative_control=control) == {
+        REQ_KEY
+    }
 
 
 def test_a_stock_server_is_not_checked() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from psserve.engine.settings import NegativeControl, Role, Settings
@@ -10,7 +12,7 @@ from psserve.errors import EngineError
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROLE", "NEGATIVE_CONTROL", "ALLOW_UNTESTED_SGLANG", "CHECK_PURITY", "FEW_CORES"):
+    for name in ("ROLE", "NEGATIVE_CONTROL", "ALLOW_UNTESTED_SGLANG", "CHECK_PURITY", "FEW_CORES", "ADAPTERS"):
         monkeypatch.delenv(f"PSSERVE_{name}", raising=False)
 
 
@@ -40,3 +42,9 @@ def test_a_check_of_the_tree_is_asked_for_by_1(value: str, asked: bool, monkeypa
 def test_few_cores_are_said_by_1(value: str, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSSERVE_FEW_CORES", value)
     assert Settings.from_environment().few_cores is few
+
+
+@pytest.mark.parametrize(("value", "folder"), [("/zoo/adapters", Path("/zoo/adapters")), ("", None)])
+def test_a_folder_of_adapters_is_read(value: str, folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSSERVE_ADAPTERS", value)
+    assert Settings.from_environment().adapters == folder

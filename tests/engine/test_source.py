@@ -140,8 +140,9 @@ def test_functions_are_found_as_whole_modules_have_them(release: str) -> None:
 def lines_of(root: Path, target: str) -> str:
     """A function's lines, by the syntax tree of its whole module."""
     names = target.split(".")
-    depth = next(n for n in range(len(names), 0, -1) if root.joinpath(*names[:n]).with_suffix(".py").is_file())
-    file = root.joinpath(*names[:depth]).with_suffix(".py")
+    places = [(n, root.joinpath(*names[:n])) for n in range(len(names), 0, -1)]
+    files = [(n, file) for n, place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    depth, file = next((n, file) for n, file in files if file.is_file())
     node: ast.AST = module_of(file)
     for name in names[depth:]:
         assert isinstance(node, ast.Module | ast.ClassDef)

@@ -8,7 +8,7 @@ moved from being set on the side, in silence.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Protocol
@@ -71,6 +71,8 @@ class Req(Protocol):
     cached_tokens_device: int
     cached_tokens_host: int
     cached_tokens_storage: int
+    lora_id: str | None
+    """Its adapter, by the name of this one load of it; None for the base."""
 
     def finished(self) -> bool: ...
 
@@ -94,14 +96,87 @@ class ReqToTokenPool(Protocol):
     """[rows, positions]"""
 
 
+class LoadedAdapter(Protocol):
+    """One load of an adapter: another load of it is another one."""
+
+    lora_id: str
+    lora_name: str
+    lora_path: str
+    pinned: bool
+
+
+class LoRAManager(Protocol):
+    """The adapters in a scheduler's process."""
+
+    lora_refs: dict[str, LoadedAdapter]
+    """By the load's id: what messages say is loaded, and what may not be loaded again."""
+
+    def validate_lora_batch(self, lora_ids: set[str | None]) -> bool: ...
+
+    def create_lora_update_result(self, success: bool) -> Any: ...
+
+
+class LoRADrainer(Protocol):
+    """Keeps adapters that run from taking new requests while others wait too long."""
+
+    adapter_to_stats: dict[str | None, Any]
+
+    def update_draining_state(self, waiting_queue: list[Req], running_reqs: list[Req]) -> None: ...
+
+    def can_schedule(self, req: Req) -> bool: ...
+
+
+class ModelRunner(Protocol):
+    """The model on a device."""
+
+    lora_manager: LoRAManager
+
+
+class TpWorker(Protocol):
+    """A scheduler's part of the model."""
+
+    model_runner: ModelRunner
+
+
+class GrammarManager(Protocol):
+    """Requests whose grammars are being compiled."""
+
+    grammar_queue: list[Req]
+
+
 class Scheduler(Protocol):
     """What runs batches of requests in a process of its own."""
 
     req_to_token_pool: ReqToTokenPool
     token_to_kv_pool_allocator: Allocator
     forward_ct: int
+    waiting_queue: list[Req]
+    """On a decode server: those whose KV is there."""
+    running_batch: Batch
+    last_batch: Batch | None
+    result_queue: Iterable[tuple[Batch, object]]
+    """Steps that were started and not looked at, with overlap scheduling."""
+    disagg_decode_prealloc_queue: PreallocQueue
+    disagg_decode_transfer_queue: TransferQueue
+    grammar_manager: GrammarManager
+    tp_worker: TpWorker
+    lora_drainer: LoRADrainer | None
 
     def is_fully_idle(self) -> bool: ...
+
+    def unload_lora_adapter(self, recv_req: UnloadRequest) -> object: ...
+
+
+class LoadRequest(Protocol):
+    """What the HTTP process is asked to load: a directory."""
+
+    lora_path: str
+
+
+class UnloadRequest(Protocol):
+    """What a scheduler is asked to unload."""
+
+    lora_id: str
 
 
 class TreeNode(Protocol):
@@ -138,12 +213,17 @@ class PreallocQueue(Protocol):
 
     tree_cache: TreeCache
     token_to_kv_pool_allocator: Allocator
+    queue: list[DecodeRequest]
+    pending_reqs: list[DecodeRequest]
+    retracted_queue: list[Req]
+    held_rebootstrap_reqs: list[Req]
 
 
 class TransferQueue(Protocol):
     """Requests of a decode server that wait for the base's KV."""
 
     scheduler: Scheduler
+    queue: list[DecodeRequest]
 
 
 class DecodeRequest(Protocol):
@@ -220,6 +300,13 @@ class GenerateRequest(Protocol):
     """What a request asks a server for."""
 
     sampling_params: Mapping[str, Any]
+    lora_id: str | None
+
+
+class AdapterRequest(Protocol):
+    """A request, of which only the adapters count here: names, as its client knows them."""
+
+    lora_path: str | list[str | None]
 
 
 class RequestState(Protocol):
@@ -241,8 +328,45 @@ class TokenizerManager(Protocol):
     """What takes requests in the HTTP process."""
 
     tokenizer: Tokenizer
+    rid_to_state: Mapping[str, RequestState]
+    lora_registry: LoRARegistry
+    lora_ref_cache: dict[str, LoadedAdapter]
+    """By name: adapters that may be loaded when asked for."""
 
     def abort_request(self, rid: str) -> None: ...
+
+
+class RequestCounter(Protocol):
+    """How many requests use something."""
+
+    def value(self) -> int: ...
+
+
+class LoRARegistry(Protocol):
+    """The loaded adapters in the HTTP process."""
+
+    _counters: Mapping[str, RequestCounter]
+    """Requests under way, by the load's id."""
+
+    def get_all_adapters(self) -> Mapping[str, LoadedAdapter]: ...
+
+    async def release(self, lora_id: str) -> None: ...
+
+
+class AdapterBatch(Protocol):
+    """Which tokens of a batch have which adapter, of SGLang's LoRA backend without kernels. All int32 but scales.
+
+    A run is neighbours with one adapter; a slot is an adapter's place in the buffers of weights.
+    """
+
+    weight_indices_cpu: torch.Tensor
+    """The slot of each run."""
+    seg_lens_cpu: torch.Tensor
+    """The tokens of each run."""
+    lora_ranks_cpu: torch.Tensor
+    """The rank of each slot; 0 where there is no adapter."""
+    scalings_cpu: torch.Tensor
+    """[slots] float32"""
 
 
 class GrammarMatcher(Protocol):
@@ -349,6 +473,18 @@ CLASSES: Mapping[type, str] = {
     SamplingInfo: "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo",
     Penalizers: "sglang.srt.sampling.penaltylib.orchestrator.BatchedPenalizerOrchestrator",
     Scheduler: "sglang.srt.managers.scheduler.Scheduler",
+    LoadedAdapter: "sglang.srt.lora.lora_registry.LoRARef",
+    LoRAManager: "sglang.srt.lora.lora_manager.LoRAManager",
+    LoRADrainer: "sglang.srt.lora.lora_drainer.LoRADrainer",
+    LoRARegistry: "sglang.srt.lora.lora_registry.LoRARegistry",
+    AdapterBatch: "sglang.srt.lora.backend.torch_backend.TorchNativeLoRABatchInfo",
+    AdapterRequest: "sglang.srt.managers.io_struct.GenerateReqInput",
+    RequestCounter: "sglang.srt.utils.common.ConcurrentCounter",
+    LoadRequest: "sglang.srt.managers.io_struct.LoadLoRAAdapterReqInput",
+    UnloadRequest: "sglang.srt.managers.io_struct.UnloadLoRAAdapterReqInput",
+    ModelRunner: "sglang.srt.model_executor.model_runner.ModelRunner",
+    TpWorker: "sglang.srt.managers.tp_worker.TpModelWorker",
+    GrammarManager: "sglang.srt.constrained.grammar_manager.GrammarManager",
     Allocator: "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator",
     ReqToTokenPool: "sglang.srt.mem_cache.memory_pool.ReqToTokenPool",
     TreeNode: "sglang.srt.mem_cache.radix_cache.TreeNode",
@@ -410,12 +546,22 @@ CALLED = (
     "sglang.srt.mem_cache.allocator.token.TokenToKVPoolAllocator.free",
     "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.free",
     "sglang.srt.mem_cache.cpp_utils.native_hash._native_hash_input",
+    "sglang.srt.lora.lora_drainer.LoRADrainer.can_schedule",
+    "sglang.srt.lora.lora_drainer.LoRADrainer.update_draining_state",
+    "sglang.srt.lora.lora_manager.LoRAManager.create_lora_update_result",
+    "sglang.srt.lora.lora_manager.LoRAManager.validate_lora_batch",
+    "sglang.srt.lora.lora_registry.LoRARegistry.get_all_adapters",
+    "sglang.srt.lora.lora_registry.LoRARegistry.release",
+    "sglang.srt.utils.common.ConcurrentCounter.value",
     # Called by SGLang alone, but the rule holds by what they do between two hooks.
     "sglang.srt.disaggregation.decode.DecodePreallocQueue._pre_alloc",
     "sglang.srt.managers.schedule_batch.Req.effective_kv_committed_len",
     "sglang.srt.mem_cache.common.maybe_cache_unfinished_req",
     "sglang.srt.mem_cache.radix_cache.RadixCache.cache_finished_req",
     "sglang.srt.mem_cache.radix_cache.RadixCache.cache_unfinished_req",
+    # And adapters by what these do.
+    "sglang.srt.lora.lora_manager.LoRAManager._unload_lora_adapter",
+    "sglang.srt.managers.tokenizer_control_mixin.TokenizerControlMixin._unload_lora_adapter_locked",
 )
 """Functions that are not hooked, but that psserve's own servers lean on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_supported_releases_are_as_recorded(release: str) -> None:
 @pytest.mark.parametrize("release", SUPPORTED)
 @pytest.mark.parametrize("role", list(Role))
 def test_all_that_a_server_builds_on_is_recorded(role: Role, release: str) -> None:
-    settings = Settings(role, False, NegativeControl.NONE, check_purity=True)
+    settings = Settings(role, False, NegativeControl.NONE, check_purity=True, adapters=Path())
     built_on = plugin.targets(settings, plugin.declared(settings) + plugin.cpu_hooks())
     assert built_on
     assert built_on <= recorded(release).keys()

@@ -71,7 +71,7 @@ def test_what_no_decode_server_may_keep_is_refused_by_any_name(argument: str) ->
 
 @pytest.mark.parametrize("options", [PrefillOptions, DecodeOptions, ModuleOptions])
 def test_no_server_takes_adapters(options: type[PrefillOptions | DecodeOptions | ModuleOptions]) -> None:
-    with pytest.raises(ValidationError, match="psserve add-model merges one"):
+    with pytest.raises(ValidationError, match="psserve add-model makes a module of one"):
         options(args=("--enable-lora",))
 
 

@@ -1,0 +1,50 @@
+"""A batch has no more adapters than there are slots for their weights.
+
+SGLang looks at that where it admits prompts, which a decode server never does: one adapter too many ends its scheduler.
+The base counts as an adapter, if a request for it is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from psserve.engine.handover.sglang import Batch, Req, Scheduler
+from psserve.engine.hooks import Hook, Kind
+
+
+def _admit_what_has_a_slot(
+    original: Callable[[Scheduler, Batch], Any], scheduler: Scheduler, running_batch: Batch
+) -> Any:
+    """AROUND `get_new_prebuilt_batch`: requests whose adapters do not fit go on waiting, with their KV, in order."""
+    if not scheduler.waiting_queue:
+        return original(scheduler, running_batch)
+    scheduler.waiting_queue, held = _split(scheduler, running_batch)
+    try:
+        return original(scheduler, running_batch)
+    finally:
+        scheduler.waiting_queue[:0] = held
+
+
+def _split(scheduler: Scheduler, running_batch: Batch) -> tuple[list[Req], list[Req]]:
+    """Of the requests that wait: those that may join the batch, and those that may not."""
+    drainer, manager = scheduler.lora_drainer, scheduler.tp_worker.model_runner.lora_manager
+    if drainer is not None:
+        drainer.update_draining_state(scheduler.waiting_queue, running_batch.reqs)
+    adapters = {req.lora_id for req in running_batch.reqs if not req.finished()}
+    admitted: list[Req] = []
+    held: list[Req] = []
+    for req in scheduler.waiting_queue:
+        fits = req.lora_id in adapters or manager.validate_lora_batch(adapters | {req.lora_id})
+        if fits and (drainer is None or drainer.can_schedule(req)):
+            adapters.add(req.lora_id)
+            admitted.append(req)
+        else:
+            held.append(req)
+    return admitted, held
+
+
+def hooks() -> tuple[Hook, ...]:
+    """The hook that a decode server needs."""
+    target = "sglang.srt.disaggregation.decode.SchedulerDisaggregationDecodeMixin.get_new_prebuilt_batch"
+    return (Hook(target, Kind.AROUND, _admit_what_has_a_slot),)
