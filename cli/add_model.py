@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from psserve.errors import UsageError
+
 from .live import live_option
 from .options import zoo_option
 from .output import size
@@ -29,7 +31,12 @@ revision_option = click.option(
 naive_option = click.option(
     "--allow-naive", is_flag=True, help="Add it though no record says it was trained on the base's KV cache."
 )
-STORES = click.Choice(["copy", "link", "delta"])
+STORES = click.Choice(["copy", "link", "delta", "adapter"])
+merge_option = click.option(
+    "--merge",
+    is_flag=True,
+    help="Merge a LoRA adapter into the base's weights: servers of its own, and the memory of a whole model.",
+)
 
 
 @click.command()
@@ -42,10 +49,10 @@ STORES = click.Choice(["copy", "link", "delta"])
 @click.option(
     "--store",
     type=STORES,
-    default="copy",
-    show_default=True,
-    help="Copy the weights; leave them where they are; or keep what differs from the base, compressed.",
+    help="Copy the weights; leave them where they are; keep what differs from the base, compressed; or keep the LoRA "
+    "adapter that they are [default: copy].",
 )
+@merge_option
 @naive_option
 @live_option
 @zoo_option
@@ -56,26 +63,29 @@ def command(
     task: str,
     examples: tuple[str, ...],
     aliases: tuple[str, ...],
-    store: Store,
+    store: Store | None,
+    merge: bool,
     allow_naive: bool,
     live: bool,
     zoo_dir: Path | None,
 ) -> None:
     """Add a fine-tune of the base to the zoo as module NAME.
 
-    It is checked against the base first, to the last weight. If anything does not fit, the zoo stays as it was. An
-    adapter is merged into the base's weights. A Hub id that is not in the local cache is downloaded.
+    It is checked against the base first, to the last weight. If anything does not fit, the zoo stays as it was. A LoRA
+    adapter is merged into the base's weights, or stays one with --store adapter: all of these share their servers. A
+    Hub id that is not in the local cache is downloaded.
 
     \b
     Examples:
       psserve add-model math --path ./out/math --task "school mathematics" --alias maths
-      psserve add-model code --path ./my-lora-adapter --store delta --allow-naive --live
+      psserve add-model code --path ./my-lora-adapter --store adapter --allow-naive --live
     """
     from psserve.zoo import Zoo, find_zoo
     from psserve.zoo.disk.progress import StreamProgress
 
     from .live import follow_live, require_fleet
 
+    store = chosen_store(store, merge) or "copy"
     zoo = Zoo.open(find_zoo(zoo_dir))
     if live:
         require_fleet(zoo.path)
@@ -89,8 +99,17 @@ def command(
         follow_live(zoo.path, "add", name)
 
 
+def chosen_store(store: Store | None, merge: bool) -> Store | None:
+    """How to keep the weights; None: as suits them. UsageError if the two options contradict each other."""
+    if merge and store in ("adapter", "link"):
+        raise UsageError(f"--merge writes whole weights, and --store {store} keeps none: leave one of the two out")
+    return store or ("copy" if merge else None)
+
+
 def module_line(module: Module) -> str:
     """Name, kind and size."""
+    if module.adapter:
+        return f"{module.name} ({module.kind}, adapter of rank {module.adapter.rank}, {size(module.weight_bytes)})"
     kept = "" if module.store == "copy" else f", {size(module.disk_bytes)} in the zoo"
     return f"{module.name} ({module.kind}, {size(module.weight_bytes)}{kept})"
 

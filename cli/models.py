@@ -89,13 +89,20 @@ def row(module: Module, base: Base, served: dict[str, str]) -> tuple[str, ...]:
         module.name,
         module.kind,
         size(module.weight_bytes),
-        module.store if module.store != "delta" else f"delta {size(module.disk_bytes)}",
+        stored(module),
         module.training_for(base),
         accuracy(module),
         served.get(module.name, "-"),
         ", ".join(module.aliases),
         module.task,
     )
+
+
+def stored(module: Module) -> str:
+    """How its weights are kept, and what is worth knowing of that."""
+    if module.adapter:
+        return f"adapter, rank {module.adapter.rank}"
+    return f"delta {size(module.disk_bytes)}" if module.store == "delta" else module.store
 
 
 def accuracy(module: Module) -> str:

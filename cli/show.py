@@ -73,6 +73,11 @@ def lines(module: Module, base: Base, served: str | None) -> Lines:
         yield "from", module.origin
     yield "directory", module.path
     yield "weights", f"{size(module.weight_bytes)}, store {module.store}, {size(module.disk_bytes)} in the zoo"
+    if module.adapter:
+        yield (
+            "adapter",
+            f"rank {module.adapter.rank}, {', '.join(module.adapter.targets)}; {size(module.adapter.bytes)} served",
+        )
     yield "served", served or "no"
     for note in module.notes:
         yield "note", note

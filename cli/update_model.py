@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .add_model import STORES, naive_option, path_option, revision_option
+from .add_model import STORES, merge_option, naive_option, path_option, revision_option
 from .completion import complete_module
 from .live import live_option
 from .options import zoo_option
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--example", "examples", multiple=True, help="A prompt of its own (repeatable) [default: as before].")
 @click.option("--alias", "aliases", multiple=True, help="Another name (repeatable) [default: as before].")
 @click.option("--store", type=STORES, help="How the weights are kept [default: as before].")
+@merge_option
 @naive_option
 @live_option
 @zoo_option
@@ -36,6 +37,7 @@ def command(
     examples: tuple[str, ...],
     aliases: tuple[str, ...],
     store: Store | None,
+    merge: bool,
     allow_naive: bool,
     live: bool,
     zoo_dir: Path | None,
@@ -43,8 +45,9 @@ def command(
     """Replace the weights of the module NAME (not an alias).
 
     The new ones are checked as those of a new module are, and take the place of the old ones in one step. With --live
-    the running fleet starts servers with them, gives these the next requests, and ends the old servers after their
-    last: no request fails, and no answer is made by both.
+    the running fleet loads them, gives them the next requests, and drops the old ones after their last: no request
+    fails, and no answer is made by both. The weights of an adapter may become whole ones, and the reverse (--merge,
+    --store adapter).
 
     \b
     Example:
@@ -53,10 +56,11 @@ def command(
     from psserve.zoo import Zoo, find_zoo
     from psserve.zoo.disk.progress import StreamProgress
 
-    from .add_model import module_line, warn
+    from .add_model import chosen_store, module_line, warn
     from .live import follow_live, require_fleet
     from .served import served_states
 
+    store = chosen_store(store, merge)
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
     if live:
@@ -72,7 +76,7 @@ def command(
             allow_naive,
             replace=True,
             revision=revision,
-            store=store or old.store,
+            store=store or (None if old.store == "adapter" else old.store),
             progress=progress,
         )
     warn(module)

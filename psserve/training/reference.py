@@ -19,9 +19,11 @@ import torch
 from psserve import torchvision_ops
 from psserve.errors import TrainingError
 from psserve.rule import base_part, module_part
-from psserve.zoo import Zoo
+from psserve.zoo import Module, Zoo
+from psserve.zoo.checkpoints.checkpoint import read_checkpoint
+from psserve.zoo.checkpoints.lora import read_adapter
 from psserve.zoo.disk.storage import read_json
-from psserve.zoo.materialise import materialise
+from psserve.zoo.materialise import make_links, materialise
 
 torchvision_ops.declare_missing()
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel  # noqa: E402 (only importable after that)
@@ -57,8 +59,23 @@ def load_pair(zoo: Zoo, module_name: str) -> ModelPair:
     base = load_model(zoo.base.path)
     if module_name == zoo.base.name:
         return ModelPair(base, base)
+    module = zoo.module(module_name)
     with tempfile.TemporaryDirectory() as directory:
-        return ModelPair(base, load_model(materialise(zoo, zoo.module(module_name), Path(directory))))
+        if module.adapter:
+            return ModelPair(base, load_with_adapter(zoo, module, Path(directory)))
+        return ModelPair(base, load_model(materialise(zoo, module, Path(directory))))
+
+
+def load_with_adapter(zoo: Zoo, module: Module, directory: Path) -> PreTrainedModel:
+    """The base with an adapter merged in memory, sums rounded once to the weight's type; `directory` is for links."""
+    make_links(directory, {file.name: zoo.base.path / file.name for file in zoo.base.files} | module.settings_files)
+    model = load_model(directory)
+    adapter = read_adapter(module.path, read_checkpoint(zoo.base.path))
+    for name in adapter.layers:
+        weight = model.get_parameter(name)
+        b, a = adapter.product(name)
+        weight.copy_((weight.float() + b @ a).to(weight.dtype))
+    return model
 
 
 def load_model(checkpoint: Path) -> PreTrainedModel:

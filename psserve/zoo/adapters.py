@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psserve.errors import ManifestError
-from psserve.zoo.checkpoints.lora import ADAPTER_WEIGHTS
-from psserve.zoo.disk.forms import form_directory
+from psserve.zoo.disk.forms import ADAPTER_WEIGHTS, form_directory
 from psserve.zoo.disk.manifest import AdapterShape
 from psserve.zoo.disk.model import Base, Module, check_stored
 from psserve.zoo.disk.storage import lock, sync_directory, write_atomically

@@ -1,4 +1,6 @@
-"""A module as a plain Hugging Face checkpoint, for other programs: its weights with all that it takes from the base."""
+"""A module for other programs: as a plain Hugging Face checkpoint, with all that it takes from the base, or as the LoRA
+adapter that it is.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from psserve.errors import ManifestError, ZooError
+from psserve.errors import ManifestError, UsageError, ZooError
 from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.adding.storing import write
 from psserve.zoo.disk.manifest import CHUNK, FileRecord
 from psserve.zoo.disk.model import Module, check_files
 from psserve.zoo.disk.progress import SILENT, Progress, with_progress
 from psserve.zoo.disk.storage import check_space, sync_directory
-from psserve.zoo.stores import checkpoint_files
+from psserve.zoo.stores import checkpoint_files, complete_files
 from psserve.zoo.zoo import Zoo
 
 REBUILDING = ".rebuilding"
@@ -35,24 +37,57 @@ def export_module(zoo: Zoo, module: Module, destination: Path, progress: Progres
     own = {file: path for path, file in module.settings_on_disk}
     shared = zoo.base.auxiliary_files.keys() - module.settings_files.keys()
     auxiliary = own | {file: zoo.base.path / file.name for file in zoo.base.files if file.name in shared}
-    size = sum(file.size for file in (*module.files, *auxiliary))
+    complete = complete_files(zoo.base, module)
+    size = sum(file.size for file in (*complete, *auxiliary))
     check_space(destination.parent, size)
     with staging_for(destination) as staging:
         weights = checkpoint_files(zoo.base, module, staging / REBUILDING, progress)
         progress.stage(f"exporting {module.name}", size)
-        for file, source in (auxiliary | {file: weights[file.name] for file in module.files}).items():
-            if source.is_relative_to(staging):
-                source.rename(staging / file.name)  # just rebuilt there, and compared
-            else:
-                copy_verified(source, staging / file.name, file, progress)
-        if module.training:
-            record = module.training.model_dump_json(indent=2, exclude_none=True).encode()
-            write(staging / TRAINING_RECORD, [record])
+        collect(auxiliary | {file: weights[file.name] for file in complete}, staging, progress)
         shutil.rmtree(staging / REBUILDING, ignore_errors=True)
-        sync_directory(staging)
-        staging.rename(destination)
-        sync_directory(destination.parent)
+        finish(staging, module, destination)
     return destination
+
+
+def export_adapter(zoo: Zoo, module: Module, destination: Path, progress: Progress = SILENT) -> Path:
+    """Write the LoRA adapter that `module` is, as it came, to the directory `destination`.
+
+    As for `export_module`, and PEFT loads it. Raises also UsageError: the module has no adapter.
+    """
+    if module.adapter is None:
+        raise UsageError(
+            f"module {module.name!r} is no adapter: its weights are whole (store {module.store!r}): leave --adapter out"
+        )
+    destination = destination.expanduser().resolve()
+    check_destination(zoo, destination)
+    settings = [(path, file) for path, file in module.settings_on_disk if file.name != "config.json"]
+    files = {file: path for path, file in (*module.on_disk, *settings)}
+    size = sum(file.size for file in files)
+    check_space(destination.parent, size)
+    with staging_for(destination) as staging:
+        progress.stage(f"exporting {module.name}", size)
+        collect(files, staging, progress)
+        finish(staging, module, destination)
+    return destination
+
+
+def collect(files: dict[FileRecord, Path], staging: Path, progress: Progress) -> None:
+    """Bring the files to `staging`. Raises ManifestError for one that is not what was recorded."""
+    for file, source in files.items():
+        if source.is_relative_to(staging):
+            source.rename(staging / file.name)  # just rebuilt there, and compared
+        else:
+            copy_verified(source, staging / file.name, file, progress)
+
+
+def finish(staging: Path, module: Module, destination: Path) -> None:
+    """Add the training record, and put all in place in one step."""
+    if module.training:
+        record = module.training.model_dump_json(indent=2, exclude_none=True).encode()
+        write(staging / TRAINING_RECORD, [record])
+    sync_directory(staging)
+    staging.rename(destination)
+    sync_directory(destination.parent)
 
 
 def check_destination(zoo: Zoo, destination: Path) -> None:

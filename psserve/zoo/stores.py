@@ -102,14 +102,19 @@ def merge(base: Base, module: Module, directory: Path, progress: Progress) -> No
     from psserve.zoo.checkpoints.lora import merged_file, read_adapter
     from psserve.zoo.checkpoints.safetensors import weight_file
 
+    own = dict(module.on_disk)
+    base_weights = {base.path / file.name: file for file in complete_files(base, module)}
+    for path, file in (own | base_weights).items():
+        if hash_file(path) != file.blake3:
+            raise ManifestError(f"{path}: changed since it was recorded: restore it (psserve verify checks all files)")
     checkpoint = read_checkpoint(base.path)
     adapter = read_adapter(module.path, checkpoint)
     for shard in checkpoint.shards:
-        with (directory / shard.name).open("xb") as file:
+        with (directory / shard.name).open("xb") as writer:
             for block in with_progress(merged_file(weight_file(shard), adapter).blocks(), progress):
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
+                writer.write(block)
+            writer.flush()
+            os.fsync(writer.fileno())
     for path in checkpoint.index:
         shutil.copyfile(path, directory / path.name)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from psserve.errors import ManifestError, ZooError
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, fingerprint
-from psserve.zoo.checkpoints.lora import ADAPTER_WEIGHTS, Adapter, read_adapter
+from psserve.zoo.checkpoints.lora import Adapter, read_adapter
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
 from psserve.zoo.checkpoints.serving_form import make_form
-from psserve.zoo.disk.forms import form_directory
+from psserve.zoo.disk.forms import ADAPTER_WEIGHTS, form_directory
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, hash_file
 from psserve.zoo.disk.model import Base, Module, check_file
 from psserve.zoo.disk.progress import SILENT, Progress

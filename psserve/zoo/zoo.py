@@ -27,7 +27,7 @@ from psserve.zoo.disk.manifest import (
 )
 from psserve.zoo.disk.model import Base, Module, check_files
 from psserve.zoo.disk.progress import SILENT, Progress
-from psserve.zoo.disk.scan import Scan, scan_modules
+from psserve.zoo.disk.scan import Scan, read_module, scan_modules
 from psserve.zoo.disk.transactions import changing, remove_module, rename_module
 
 # What makes and imports checkpoints is imported where it is used: it brings NumPy, and a listing must be there at once.
@@ -137,7 +137,7 @@ class Zoo:
             self.check_new(name, aliases, replace)
             new = NewModule(name, found, task, examples, aliases, allow_naive, store)
             import_module(self.path, self.base, new, progress)
-        return self.module(name)
+        return read_module(self.path / "modules" / name, self.base)
 
     def remove(self, name: str) -> None:
         """Delete the module `name` (no alias), damaged or not: at once for every reader, and for good.

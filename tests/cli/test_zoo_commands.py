@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from psserve.cli.main import cli
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
+from tests.zoo.checkpoints.test_lora import make_adapter
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,72 @@ def test_add_model_keeps_the_difference_only(zoo: Zoo) -> None:
     result = run("add-model", "math", "--path", zoo.base.path, "--zoo", zoo.path, *options)
     assert zoo.module("math").store == "delta"
     assert "added math (naive, 1.1 MB, 1.2 kB in the zoo)" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def adapter(built: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_adapter(built.base.path, tmp_path_factory.mktemp("lora") / "adapter", target_modules=["q_proj"])
+
+
+def add_adapter(zoo: Zoo, adapter: Path, *options: str) -> Result:
+    return run("add-model", "math", "--path", adapter, "--zoo", zoo.path, "--allow-naive", *options)
+
+
+def test_add_model_keeps_an_adapter(zoo: Zoo, adapter: Path) -> None:
+    result = add_adapter(zoo, adapter, "--store", "adapter")
+    assert "added math (naive, adapter of rank 4, " in result.stderr
+    assert zoo.module("math").store == "adapter"
+
+
+@pytest.mark.parametrize(("options", "store"), [(["--merge"], "copy"), (["--merge", "--store", "delta"], "delta")])
+def test_add_model_merges_an_adapter(zoo: Zoo, adapter: Path, options: list[str], store: str) -> None:
+    assert add_adapter(zoo, adapter, *options).exit_code == 0
+    assert (zoo.module("math").store, zoo.module("math").adapter) == (store, None)
+
+
+def test_to_merge_and_to_keep_is_a_usage_error(zoo: Zoo, adapter: Path) -> None:
+    result = add_adapter(zoo, adapter, "--merge", "--store", "adapter")
+    assert (result.exit_code, "leave one of the two out" in result.stderr) == (2, True)
+
+
+def test_update_model_goes_from_an_adapter_to_whole_weights_and_back(zoo: Zoo, adapter: Path) -> None:
+    add_adapter(zoo, adapter, "--store", "adapter")
+    stores = []
+    for options in (["--merge"], [], ["--store", "adapter"], []):
+        result = run("update-model", "math", "--path", adapter, "--zoo", zoo.path, "--allow-naive", *options)
+        assert result.exit_code == 0, result.stderr
+        stores.append(zoo.module("math").store)
+    assert stores == ["copy", "copy", "adapter", "adapter"]
+
+
+def test_update_model_takes_whole_weights_for_an_adapter(zoo: Zoo, adapter: Path) -> None:
+    add_adapter(zoo, adapter, "--store", "adapter")
+    assert run("update-model", "math", "--path", zoo.base.path, "--zoo", zoo.path, "--allow-naive").exit_code == 0
+    assert zoo.module("math").store == "copy"
+
+
+def test_models_and_show_say_what_an_adapter_is(zoo: Zoo, adapter: Path) -> None:
+    add_adapter(zoo, adapter, "--store", "adapter")
+    assert "\tadapter, rank 4\t" in run("models", "--zoo", zoo.path).stdout
+    [module] = [
+        row for row in json.loads(run("models", "--json", "--zoo", zoo.path).stdout)["modules"] if row["adapter"]
+    ]
+    assert (module["name"], module["adapter"]["rank"]) == ("math", 4)
+    assert module["adapter"]["targets"] == ["k_proj", "q_proj", "v_proj"]
+    assert "rank 4, k_proj, q_proj, v_proj; " in run("show", "math", "--zoo", zoo.path).stdout
+
+
+def test_export_writes_the_adapter_or_all_weights(zoo: Zoo, adapter: Path, tmp_path: Path) -> None:
+    add_adapter(zoo, adapter, "--store", "adapter")
+    assert run("export", "math", "--to", tmp_path / "a", "--adapter", "--zoo", zoo.path).exit_code == 0
+    assert run("export", "math", "--to", tmp_path / "b", "--merged", "--zoo", zoo.path).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert (tmp_path / "b" / "model.safetensors").exists()
+    result = run("export", "alpha", "--to", tmp_path / "c", "--adapter", "--zoo", zoo.path)
+    assert (result.exit_code, "module 'alpha' is no adapter" in result.stderr) == (2, True)
 
 
 def test_a_store_that_there_is_not_is_a_usage_error(zoo: Zoo) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from psserve.training.reference import ModelPair, ReferenceAnswer, load_pair, prefill_kv, reference_answer
 from psserve.zoo import Zoo
+from psserve.zoo.disk.transactions import REBUILT
+from psserve.zoo.synthetic.zoo import build_zoo
+from tests.zoo.checkpoints.test_lora import make_adapter
 
 LENGTHS = [1, 2, 3, 17, 150]
 
@@ -53,6 +57,19 @@ def test_the_answer_is_the_modules_over_the_bases_cache(alpha: ModelPair, length
     answer = reference_answer(alpha.base, alpha.module, prompt(length), 8)
     assert answer.tokens == expected.tokens
     assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+def test_an_adapters_answer_is_that_of_the_weights_with_it_merged(tmp_path: Path) -> None:
+    zoo = build_zoo(tmp_path / "zoo", modules=())
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter", target_modules=["q_proj", "up_proj", "lm_head"])
+    answers = []
+    for store in ("adapter", "copy"):
+        zoo.add(store, adapter, allow_naive=True, store=store)
+        answers.append(reference_answer(*load_pair(zoo, store), prompt(50), 8))
+    assert answers[0].tokens == answers[1].tokens
+    assert answers[0].logprobs == pytest.approx(answers[1].logprobs, abs=1e-5)
+    assert answers[0].tokens != reference_answer(*load_pair(zoo, zoo.base.name), prompt(50), 8).tokens
+    assert not (zoo.path / REBUILT).exists()
 
 
 @pytest.mark.parametrize("length", LENGTHS)

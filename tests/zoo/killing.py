@@ -15,6 +15,7 @@ IMPORTED = [
     "psserve.zoo.adding.importing",
     "transformers.models.auto.configuration_auto",
     "transformers.models.qwen3.configuration_qwen3",
+    "safetensors.torch",
 ]
 """What the process that is forked from imports first, if it does not run yet: one serves all tests of a process."""
 STEPS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate"}

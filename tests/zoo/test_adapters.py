@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from psserve.errors import IncompatibleCheckpoint, ManifestError, UsageError
 from psserve.zoo import Module, Zoo, materialise, serving_form
+from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.disk.forms import FORMS, SERVED
 from psserve.zoo.disk.manifest import AdapterShape, hash_file
 from psserve.zoo.disk.transactions import changing
+from psserve.zoo.export import export_adapter, export_module
 from psserve.zoo.verify import verify
 
 from .checkpoints.test_lora import change_config, change_tensors, make_adapter, merged_by_peft
@@ -187,3 +189,41 @@ def test_verify_finds_a_changed_form(zoo: Zoo, adapter: Path) -> None:
     save_file(tensors | {name: tensor + 1 for name, tensor in tensors.items() if "k_proj" in name}, form / FILES[1])
     [finding] = verify(zoo)
     assert (finding.name, "not what the adapter gives: delete it" in finding.problem) == ("math", True)
+
+
+@pytest.mark.parametrize("file", ["base/model.safetensors", "modules/math/adapter_model.safetensors"])
+def test_what_changed_is_not_merged(zoo: Zoo, adapter: Path, tmp_path: Path, file: str) -> None:
+    module = add(zoo, adapter)
+    flip_a_bit(zoo.path / file)
+    with pytest.raises(ManifestError, match=r"safetensors: changed since it was recorded"):
+        materialise(zoo, module, tmp_path / "served")
+
+
+def test_it_is_exported_as_it_came(zoo: Zoo, adapter: Path, tmp_path: Path) -> None:
+    (adapter / "generation_config.json").write_text(json.dumps({"eos_token_id": [7]}))
+    (adapter / TRAINING_RECORD).write_text(json.dumps({"method": "full", "base_fingerprint": zoo.base.fingerprint}))
+    module = add(zoo, adapter)
+    out = export_adapter(zoo, module, tmp_path / "out")
+    assert sorted(path.name for path in out.iterdir()) == [*FILES, "generation_config.json", TRAINING_RECORD]
+    again = add(zoo, out, "again")
+    assert (again.files, again.training, again.settings) == (module.files, module.training, module.settings)
+
+
+def test_it_is_exported_merged(zoo: Zoo, adapter: Path, tmp_path: Path) -> None:
+    out = export_module(zoo, add(zoo, adapter), tmp_path / "out")
+    merged = zoo.add("merged", adapter, allow_naive=True, store="copy")
+    assert (out / "model.safetensors").read_bytes() == (merged.path / "model.safetensors").read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == sorted(file.name for file in zoo.base.files)
+
+
+def test_whole_weights_are_not_exported_as_an_adapter(zoo: Zoo, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'alpha' is no adapter: its weights are whole \(store 'copy'\)"):
+        export_adapter(zoo, zoo.module("alpha"), tmp_path / "out")
+
+
+def test_an_adapter_becomes_whole_weights_and_back(zoo: Zoo, adapter: Path, checkpoint: Path) -> None:
+    add(zoo, adapter)
+    whole = zoo.add("math", checkpoint, allow_naive=True, replace=True)
+    assert (whole.store, whole.adapter, forms(zoo)) == ("copy", None, [])
+    assert add(zoo, adapter, replace=True).adapter
+    assert len(forms(zoo)) == 1

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from psserve.errors import ModuleExists
-from psserve.zoo import Zoo
+from psserve.zoo import Zoo, serving_form
 from psserve.zoo.disk import transactions as staging
+from psserve.zoo.disk.forms import FORMS
 from psserve.zoo.disk.transactions import changing
 from psserve.zoo.verify import verify
 
+from .checkpoints.test_lora import make_adapter
 from .killing import CONTEXT, kill_at
 from .test_changes import contents
 
@@ -41,6 +43,14 @@ def replace_alpha_without_exchange(zoo: Path) -> None:
     replace_alpha(zoo)
 
 
+def add_adapter(zoo: Path) -> None:
+    Zoo.open(zoo).add("math", source_of(zoo), allow_naive=True, store="adapter")
+
+
+def replace_adapter(zoo: Path) -> None:
+    Zoo.open(zoo).add("math", source_of(zoo), allow_naive=True, store="adapter", replace=True)
+
+
 def origins(zoo: Zoo) -> dict[str, str]:
     return {module.name: module.origin.rpartition("/")[2] for module in zoo.modules()}
 
@@ -60,6 +70,33 @@ def is_done(zoo: Path, before: dict[str, str], name: str) -> bool:
 def pristine(zoo: Zoo, checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the zoo at `zoo.path`, to begin with again and again."""
     return shutil.copytree(zoo.path, tmp_path / "pristine")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_adapter_killed_at_any_step_is_done_or_undone(zoo: Zoo, tmp_path: Path, replaced: bool) -> None:
+    if replaced:
+        older = make_adapter(zoo.base.path, tmp_path / "older", target_modules=["v_proj"])
+        zoo.add("math", older, allow_naive=True, store="adapter")
+    make_adapter(zoo.base.path, tmp_path / "checkpoint", target_modules=["k_proj"])
+    pristine = shutil.copytree(zoo.path, tmp_path / "pristine")
+    change = replace_adapter if replaced else add_adapter
+    outcomes = []
+    killed = True
+    while killed:
+        restore(pristine, zoo.path)
+        killed = kill_at(len(outcomes), change, zoo.path)
+        assert not list(verify(zoo))
+        with changing(zoo.path):
+            pass
+        modules = {module.name: module for module in zoo.modules()}
+        outcomes.append("math" in modules and modules["math"].origin.split()[2].endswith("checkpoint"))
+        assert outcomes[-1] or contents(zoo.path) == contents(pristine)
+        assert {path.parent.name for path in (zoo.path / FORMS).glob("*/*/")} == modules.keys() - {"alpha", "beta"}
+        if "math" in modules:
+            assert list((zoo.path / FORMS / "math").glob("*/")) == [serving_form(zoo, modules["math"])]
+    assert outcomes == sorted(outcomes)
+    assert outcomes[-1]
 
 
 def restore(pristine: Path, zoo: Path) -> None:

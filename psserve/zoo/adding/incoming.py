@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, head_differs, read_checkpoint
-from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, merged_file, read_adapter
+from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, Adapter, merged_file, read_adapter
 from psserve.zoo.checkpoints.safetensors import WeightFile, weight_file
 from psserve.zoo.checkpoints.serving_form import why_not_servable
 from psserve.zoo.checkpoints.settings import read_as_module
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
+from psserve.zoo.disk.forms import ADAPTER_WEIGHTS
 from psserve.zoo.disk.manifest import Store, TrainingRecord, first_problem
 from psserve.zoo.disk.model import Base
 from psserve.zoo.disk.storage import read_json

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.safetensors import BLOCK, EMBEDDINGS, Tensor, WeightFile, Weights, read_header
+from psserve.zoo.disk.forms import ADAPTER_WEIGHTS
 from psserve.zoo.disk.manifest import Record, first_problem
 from psserve.zoo.disk.storage import read_json
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MERGE_IT = "merge it with PEFT's merge_and_unload, save the model, and add that"
 SAME_SUM = {
     "auto_mapping",

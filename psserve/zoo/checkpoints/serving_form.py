@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
-from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, KEY, Adapter, key
+from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, KEY, Adapter, key
+from psserve.zoo.disk.forms import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     import torch

@@ -17,6 +17,8 @@ from psserve.zoo.disk.storage import lock
 FORM = 1
 """How forms are made; raised when the same adapter would give other files."""
 FORMS = ".adapters"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""PEFT's name of an adapter's weights: a module that has none is no adapter."""
 SERVED = ".run/adapters"
 """Where, in the zoo, a fleet keeps its links to the forms that it serves."""
 
@@ -32,16 +34,36 @@ def prune_forms(zoo: Path) -> None:
 
     No module's manifest is read but of those that have several.
     """
-    served = set(served_forms(zoo))
     for directory in (zoo / FORMS).glob("*/"):
-        forms = sorted(path for path in directory.glob("*/") if path.resolve() not in served)
-        if (zoo / "modules" / directory.name / MODULE_MANIFEST).exists():
-            if len(forms) > 1:
-                remove_others(zoo, directory.name, forms)
-        else:
-            remove(directory, forms)
-            if not any(directory.glob("*/")):
-                shutil.rmtree(directory)
+        forms = sorted(directory.glob("*/"))
+        if not (zoo / "modules" / directory.name / ADAPTER_WEIGHTS).exists():
+            remove(zoo, directory, forms)
+        elif len(forms) > 1:
+            remove_others(zoo, directory, forms)
+
+
+def remove_others(zoo: Path, directory: Path, forms: Sequence[Path]) -> None:
+    """Delete all `forms` of a module but that of what it is now; none if its manifest is damaged."""
+    try:
+        files = read_manifest(zoo / "modules" / directory.name / MODULE_MANIFEST, ModuleManifest).files
+    except ManifestError:
+        return
+    current = form_directory(zoo, directory.name, files)
+    remove(zoo, directory, [form for form in forms if form != current])
+
+
+def remove(zoo: Path, directory: Path, forms: Sequence[Path]) -> None:
+    """Delete those of `forms` that no fleet serves, and `directory` if none is left.
+
+    If somebody makes one there just now, then when that is done.
+    """
+    served = set(served_forms(zoo))
+    with lock(directory / ".lock"):
+        for form in forms:
+            if form.resolve() not in served:
+                shutil.rmtree(form, ignore_errors=True)
+        if not any(directory.glob("*/")):
+            shutil.rmtree(directory)
 
 
 def served_forms(zoo: Path) -> Iterator[Path]:
@@ -49,21 +71,3 @@ def served_forms(zoo: Path) -> Iterator[Path]:
     for link in (zoo / SERVED).glob("*"):
         if link.is_symlink():
             yield link.resolve()
-
-
-def remove_others(zoo: Path, name: str, forms: Sequence[Path]) -> None:
-    """Delete all `forms` but that of the module `name` as it is; none if its manifest is damaged."""
-    try:
-        files = read_manifest(zoo / "modules" / name / MODULE_MANIFEST, ModuleManifest).files
-    except ManifestError:
-        return
-    current = form_directory(zoo, name, files)
-    remove(current.parent, [form for form in forms if form != current])
-
-
-def remove(directory: Path, forms: Sequence[Path]) -> None:
-    """Delete forms of one module, unless somebody makes one there just now: then when that is done."""
-    if forms:
-        with lock(directory / ".lock"):
-            for form in forms:
-                shutil.rmtree(form, ignore_errors=True)

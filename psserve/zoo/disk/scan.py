@@ -6,6 +6,7 @@ One damaged module must not take the others with it, so nothing here raises for 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from psserve.errors import ManifestError, UnknownModule
@@ -14,6 +15,8 @@ from psserve.zoo.disk.model import Base, Module, check_stored
 
 RENAMED_MANIFEST = ".renamed.toml"
 """The manifest that replaces `module.toml` once the directory has its new name (see transactions.py)."""
+PARSED = 1 << 13
+"""Manifests that are kept in memory, for zoos that are scanned more than once."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def read_module(directory: Path, base: Base) -> Module:
 
 def parse_module(directory: Path) -> Module:
     """What the manifest in `directory` says, whether true or not; ManifestError if it says nothing sound."""
-    manifest = read_manifest(directory / MODULE_MANIFEST, ModuleManifest)
+    manifest = manifest_of(directory / MODULE_MANIFEST)
     if manifest.name != directory.name and (directory / RENAMED_MANIFEST).exists():
         manifest = read_manifest(directory / RENAMED_MANIFEST, ModuleManifest)
     if manifest.name != directory.name:
@@ -96,6 +99,24 @@ def parse_module(directory: Path) -> Module:
             "make them equal"
         )
     return Module.model_construct(path=directory, **dict(manifest))  # its fields are checked already
+
+
+def manifest_of(path: Path) -> ModuleManifest:
+    """The manifest at `path`, parsed again only if the file is not the one that was parsed before.
+
+    A zoo of a thousand modules is scanned several times by one command. Raises ManifestError.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return read_manifest(path, ModuleManifest)  # which says what is wrong
+    return parsed(path, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+
+
+@lru_cache(maxsize=PARSED)
+def parsed(path: Path, *file: int) -> ModuleManifest:
+    """The manifest at `path`; `file` tells one file there from the next."""
+    return read_manifest(path, ModuleManifest)
 
 
 def contradictions(modules: list[Module]) -> dict[str, ManifestError]:

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo import Zoo
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, key, read_adapter
+from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, Adapter, key, read_adapter
 from psserve.zoo.checkpoints.serving_form import check_form, make_form, why_not_servable
+from psserve.zoo.disk.forms import ADAPTER_WEIGHTS
 
 from .test_lora import change_config, load, make_adapter, merged_by_peft
 
