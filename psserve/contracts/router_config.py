@@ -1,4 +1,4 @@
-"""What the router is told: one JSON file, read at start and again at each SIGHUP (see router/__main__.py).
+"""What the router is told: one JSON file, read at start, and again when it changes (see router/__main__.py).
 
 The supervisor writes it (mode 0600, it holds keys); `psserve route` users write it by hand. Unknown keys are refused.
 """

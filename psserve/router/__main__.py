@@ -1,6 +1,7 @@
 """`python -m psserve.router --config FILE`: serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
-SIGHUP makes it read FILE again. Prints one JSON line on stdout when it listens; logs go to stderr.
+It reads FILE again on SIGHUP, and when FILE was replaced by one with another serial.
+Prints one JSON line on stdout when it listens; logs go to stderr.
 """
 
 from __future__ import annotations
@@ -27,15 +28,41 @@ from psserve.router.app import make_app
 from psserve.router.observability.log import write_logs
 from psserve.router.state import STATE, RouterState
 
+LOOK_AGAIN_S = 1.0
+"""Between two looks whether the configuration is another."""
 BACKLOG = 4096
 """Connections that may wait to be accepted while others are served: where it is short, Linux resets some of them."""
 log = logging.getLogger("psserve.router")
 
 
-def reload(state: RouterState, path: Path) -> None:
-    """Serve what `path` says now. A file that cannot be taken over is logged, and changes nothing."""
+async def follow(state: RouterState, path: Path) -> None:
+    """Serve what `path` says whenever it is a file with another serial: who writes it need not be on this machine."""
+    known = None  # it may have been replaced since it was read
+    while True:
+        await asyncio.sleep(LOOK_AGAIN_S)
+        if (found := _stamp(path)) not in (known, None):
+            known = found
+            reload(state, path, only_new=True)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What differs once a file has been replaced or written; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def reload(state: RouterState, path: Path, *, only_new: bool = False) -> None:
+    """Serve what `path` says now, or `only_new`: if its serial is another.
+
+    A file that cannot be taken over is logged, and changes nothing.
+    """
     try:
         config = load_config(path)
+        if only_new and config.serial == state.config.serial:
+            return
         state.reconfigure(config)
     except UsageError as error:
         log.error("configuration not taken over: %s", error)
@@ -69,10 +96,12 @@ async def serve(config: RouterConfig, path: Path) -> None:
         gc.collect()
         gc.freeze()
         _announce("http" if certificate is None else "https", config.host, runner.addresses[0][1])
-        renewing = asyncio.create_task(keep_renewed(certificate)) if certificate is not None else None
+        watching = [asyncio.create_task(follow(app[STATE], path))]
+        if certificate is not None:
+            watching.append(asyncio.create_task(keep_renewed(certificate)))
         await stop.wait()
-        if renewing is not None:
-            renewing.cancel()
+        for task in watching:
+            task.cancel()
         app[STATE].draining = True
     finally:
         await _drain(runner, now)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sys
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import UsageError
+from psserve.router.__main__ import reload
 from tests.router.conftest import Fleet, eventually
 from tests.router.fake_worker import FakeWorker
 
@@ -159,14 +160,19 @@ async def test_a_round_of_checks_that_fails_is_not_the_last(
     assert "a round of health checks failed by a bug" in caplog.text
 
 
-async def test_file_is_read_again_at_sighup_and_a_bad_one_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
-    path = tmp_path / "router.json"
-    path.write_text(fleet.state.config.model_dump_json())
+async def started(path: Path) -> tuple[Process, str]:
+    """A router with this file, and its URL."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "psserve.router", "--config", path, stdout=PIPE, stderr=PIPE
     )
     assert process.stdout is not None
-    url = json.loads(await process.stdout.readline())["url"]
+    return process, json.loads(await process.stdout.readline())["url"]
+
+
+async def test_file_is_read_again_at_sighup_and_a_bad_one_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "router.json"
+    path.write_text(fleet.state.config.model_dump_json())
+    process, url = await started(path)
 
     async def told(http: aiohttp.ClientSession, route: str) -> Any:
         async with http.get(url + route) as answer:
@@ -187,3 +193,31 @@ async def test_file_is_read_again_at_sighup_and_a_bad_one_changes_nothing(fleet:
     _, log = await process.communicate()
     assert process.returncode == 0
     assert b"configuration not taken over" in log
+
+
+async def test_a_file_with_another_serial_is_followed_without_a_signal(fleet: Fleet, tmp_path: Path) -> None:
+    path, mounted = tmp_path / "router.json", tmp_path / "mounted.json"
+    path.write_text(fleet.state.config.model_dump_json())
+    mounted.symlink_to(path)
+    process, url = await started(mounted)
+    later = {number: tmp_path / f"{number}.json" for number in (1, 2)}
+    later[1].write_text(rewritten(fleet, modules=[CODE]).model_dump_json())
+    later[2].write_text(rewritten(fleet, serial=2).model_dump_json())
+    async with aiohttp.ClientSession() as http:
+        for number, listed in ((1, ["code"]), (2, ["math", "maths", "code"])):
+            later[number].replace(path)
+
+            async def followed(wanted: list[str] = listed) -> bool:
+                async with http.get(url + "/v1/models") as answer:
+                    return [card["id"] for card in (await answer.json())["data"]] == wanted
+
+            await eventually(followed)
+    process.terminate()
+    assert (await process.communicate())[1].count(b"configuration serial=") == 2
+
+
+async def test_a_file_with_the_same_serial_is_not(fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "router.json"
+    path.write_text(rewritten(fleet, modules=[CODE], serial=0).model_dump_json())
+    reload(fleet.state, path, only_new=True)
+    assert await modules(fleet) == ["math", "maths", "code"]

@@ -34,7 +34,8 @@ def stop_fleet(zoo: Path, *, now: bool = False, timeout_s: float = _LONGEST_STOP
         os.kill(supervisor.pid, signal.SIGTERM)
         if now:
             time.sleep(0.3)  # two equal signals at once would count as one
-            os.kill(supervisor.pid, signal.SIGTERM)
+            if supervisor.alive:
+                os.kill(supervisor.pid, signal.SIGTERM)
     except ProcessLookupError:
         pass
     except PermissionError as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import socket
 from collections.abc import Mapping
 from contextvars import ContextVar
 from time import monotonic
@@ -23,6 +25,13 @@ KEEP_ALIVE_S = 3.0  # SGLang closes idle connections after 5 s; ours must be gon
 ABORT_TIMEOUT_S = 5.0
 CONNECT_CHECK_S = 5.0  # a dead worker refuses at once: what takes longer is a machine that has no time for us
 ERROR_BODY_LIMIT = 64 * 1024
+SILENT_S = 13
+"""A connection is lost when the worker's machine has given no sign for so long: it lives through a cable that is out
+for 12 s, and a client hears within 15 s."""
+ASKED_AFTER_S = 5
+"""Of silence; from then on each second. The kernel asks and is answered by the kernel, however busy the worker is."""
+SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
+"""What a connection breaks with when the other machine is cut off. A process that ends resets its connections."""
 
 log = logging.getLogger("psserve.router")
 
@@ -33,8 +42,8 @@ class Upstream:
     def __init__(self, config: RouterConfig, table: WorkerTable) -> None:
         self._table = table
         self._background = Background()
-        self._pooled = _session(config, _Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S))
-        self._fresh = _session(config, _Connector(limit=0, force_close=True))
+        self._pooled = _session(config, _Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=_socket))
+        self._fresh = _session(config, _Connector(limit=0, force_close=True, socket_factory=_socket))
 
     async def post(
         self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
@@ -52,7 +61,7 @@ class Upstream:
             self._table.mark_down(worker, "does not accept connections")
             raise no_connection(worker, str(error)) from error
         except aiohttp.ClientError as error:
-            if _is_reused.get():
+            if _is_reused.get() and not _is_silent(error):
                 raise broken(worker, "stale", repr(error)) from error
             raise self._reset(worker, error) from error
         if response.status != 200:
@@ -112,6 +121,9 @@ class Upstream:
         await self._fresh.close()
 
     def _reset(self, worker: Worker, error: Exception) -> LegFailure:
+        if _is_silent(error):
+            self._table.mark_down(worker, "is silent")
+            return no_connection(worker, repr(error))
         self._table.mark_down(worker, "broke the connection")
         return broken(worker, "reset", repr(error))
 
@@ -136,6 +148,21 @@ class Upstream:
 
 _is_reused: ContextVar[bool] = ContextVar("psserve_is_reused")
 """Whether the request that this task sent last had a connection that had served others."""
+
+
+def _is_silent(error: Exception) -> bool:
+    """Whether a connection broke since its other end was silent. In the middle of a body aiohttp does not tell."""
+    return isinstance(error, OSError) and error.errno in SILENT
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that breaks after `SILENT_S`, with data under way and without."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
+    return made
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -1,0 +1,106 @@
+"""A router whose workers' machine is cut off in the middle of a stream: run in a network namespace of its own.
+
+`unshare -Urn python -m tests.router.cut_off` prints, as JSON, what clients heard whose worker was away until the router
+had noticed, and then what they heard when it stayed away. Clients come by a Unix socket, so only workers are cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import socket
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import uvloop
+from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
+
+from psserve.router.access.server import make_runner
+from psserve.router.app import make_app
+from psserve.router.state import STATE
+from tests.router.conftest import Fleet, eventually, make_config
+from tests.router.fake_worker import Fabric, FakeWorker
+
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+
+
+def loopback(*, up: bool) -> None:
+    """Switch the namespace's only network on or off."""
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP * up))
+
+
+async def main() -> None:
+    loopback(up=True)
+    fabric = Fabric()
+    workers = (
+        FakeWorker("prefill-0", "prefill", fabric),
+        FakeWorker("decode-math-0", "decode", fabric, module="math"),
+        FakeWorker("decode-code-0", "decode", fabric, module="code"),
+    )
+    for worker in workers:
+        await worker.start()
+    config = make_config(*workers)
+    app = make_app(config)
+    runner = make_runner(app, config.limits, 0.1)
+    await runner.setup()
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "router")
+        await web.UnixSite(runner, path).start()
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as http:
+            fleet = Fleet(*workers, "http://localhost", http, app[STATE])
+            heard = [await cut(fleet, for_good=for_good) for for_good in (False, True)]
+    print(json.dumps(heard))
+    await runner.cleanup()
+
+
+async def cut(fleet: Fleet, *, for_good: bool) -> dict[str, Any]:
+    """Begin a stream and an answer in one piece, cut their workers off, until the router has noticed or `for_good`."""
+    await fleet.ready()
+    assert (await fleet.complete())[0] == 200  # so that the next one gets a connection that has served before
+    fleet.math.proceed.clear()
+    whole = None
+    if for_good:
+        fleet.math.faults.append("hang")
+        whole = asyncio.create_task(fleet.complete())
+        await eventually(lambda: fleet.math.running)
+    fleet.math.faults.append("error_mid_stream")
+    body = {"model": "math", "prompt": "some prompt", "max_tokens": 3, "stream": True}
+    async with fleet.http.post(fleet.url + "/v1/completions", json=body) as response:
+        await response.content.readany()
+        loopback(up=False)
+        await eventually(lambda: not any(worker.is_ready for worker in fleet.state.table.workers))
+        meanwhile = await fleet.complete()
+        if not for_good:
+            loopback(up=True)
+            fleet.math.proceed.set()
+        stream = (await response.read()).decode()
+    answer = None if whole is None else await whole
+    loopback(up=True)
+    return {
+        "meanwhile": code(meanwhile),
+        "whole": answer and code(answer),
+        "stream": json.loads(stream.removeprefix("data: "))["error"]["code"],
+        "reasons": await reasons(fleet),
+    }
+
+
+def code(answer: Any) -> str:
+    """The code of an error."""
+    return str(answer[1]["error"]["code"])
+
+
+async def reasons(fleet: Fleet) -> list[str]:
+    """Why legs have failed so far."""
+    page = (await fleet.get("/metrics"))[1]
+    samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
+    return [one.labels["reason"] for one in samples if one.name == "psserve_leg_failures_total" and one.value]
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
