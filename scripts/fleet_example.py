@@ -16,6 +16,7 @@ from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.show import PLAN_COLUMNS, plan_rows
 from psserve.zoo import Base, Module, Zoo
 from psserve.zoo.disk.manifest import FileRecord
+from psserve.zoo.disk.scan import Scan
 
 CONFIG = """\
 context_length = 16384
@@ -43,8 +44,8 @@ _MACHINE = Machine(16, 256 << 30, 240 << 30, (Gpu(0, "NVIDIA H200", _H200, _H200
 class _Recorded(Zoo):
     """A zoo of four modules that are on no disk."""
 
-    def modules(self) -> list[Module]:
-        return [
+    def scan(self) -> Scan:
+        modules = (
             Module(
                 path=self.path / "modules" / name,
                 name=name,
@@ -54,7 +55,8 @@ class _Recorded(Zoo):
                 files=_FILES,
             )
             for name in ("code", "math", "sql", "tools")
-        ]
+        )
+        return Scan(self.path, tuple(modules), {})
 
 
 def example() -> str:

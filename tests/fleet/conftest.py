@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,13 @@ class FakeFleet:
         drain_s: float = 2,
         stuck_s: float = 300,
         watch: bool = False,
+        adapters: Sequence[str] = (),
     ) -> None:
+        """`adapters`: modules that the servers called decode-adapters-N share."""
         self.ports = self.ports or free_ports(1 + len(servers))
         plan = self.zoo / "plan.json"
-        given = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
+        given: dict[str, Any] = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
+        given["adapters"] = adapters
         limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s, "stuck_s": stuck_s}
         plan.write_text(json.dumps(given | limits | {"watch": watch}))
         script = Path(__file__).with_name("run_fleet.py")

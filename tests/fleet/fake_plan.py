@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,22 @@ from psserve.contracts.router_config import BaseConfig, ModuleConfig, RouterConf
 from psserve.errors import PlanError
 from psserve.fleet import FleetOptions, FleetPlan
 from psserve.fleet.live.supply import Offer, Offers
+from psserve.fleet.plan.adapters import GROUP, AdapterRoom, adapter_name
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.layout import checkpoint_path, decode_name, log_path, run_dir
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.sglang_args import EngineSettings
-from psserve.fleet.plan.spec import ModulePlan, PlanBasis, PlannedCheckpoint, RouterSpec, ServerSpec
+from psserve.fleet.plan.spec import (
+    ModulePlan,
+    PlanBasis,
+    PlannedAdapter,
+    PlannedCheckpoint,
+    RouterSpec,
+    ServerSpec,
+)
 
+ROOM = AdapterRoom(rank=8, targets=("q_proj",), in_batch=8, loaded=32, slot_bytes=0, loaded_bytes=0)
 FAKE = str(Path(__file__).with_name("fake_server.py"))
 ENV = {"PATH": "/usr/bin:/bin"}
 
@@ -36,11 +46,17 @@ def server(zoo: Path, tmp: Path, name: str, port: int, arguments: list[str], mod
         env=ENV,
         log=log_path(run_dir(zoo), name),
         rendezvous=tmp / f"rendezvous-{name}",
+        adapters=ROOM if module == GROUP else None,
     )
 
 
-def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Path) -> FleetPlan:
-    """`servers`: prefill-N or decode-MODULE-N -> arguments. The router's port is the first."""
+def plan_of(
+    zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Path, adapters: Sequence[str] = ()
+) -> FleetPlan:
+    """`servers`: prefill-N or decode-MODULE-N -> arguments; `adapters`: modules of those called decode-adapters-N.
+
+    The router's port is the first.
+    """
     run = run_dir(zoo)
     specs = tuple(
         server(zoo, tmp, name, port, arguments, None if name.startswith("prefill") else name.split("-")[1])
@@ -59,7 +75,8 @@ def plan_of(zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Pat
             port=ports[0],
             worker_key="sesame",
             base=BaseConfig(name="fake", path="", vocab_size=1, context_length=512),
-            modules=tuple(_entry(spec.module, {}) for spec in specs if spec.module),
+            modules=tuple(_entry(spec.module, {}) for spec in specs if spec.module and spec.module != GROUP)
+            + tuple(_entry(module, {"adapter": True}) for module in adapters),
             workers=tuple(worker(spec, 1) for spec in specs),
         ),
     )
@@ -96,7 +113,7 @@ def basis() -> PlanBasis:
 
 
 class FakeSupply:
-    """Modules as `offers.json` lists them: {MODULE: {weights, server: [arguments], task, ...}}."""
+    """Modules as `offers.json` lists them: {MODULE: {weights, server: [arguments], task, adapter: true, ...}}."""
 
     def __init__(self, zoo: Path) -> None:
         self._zoo = zoo
@@ -116,6 +133,8 @@ class FakeSupply:
             raise PlanError(offer["unplanned"])
         if "bug" in offer:
             raise ZeroDivisionError
+        if "adapter" in offer:
+            return self._adapter(plan, module, version, offer)
         name = decode_name(module, 0, version)
         spec = server(self._zoo, plan.tmp_dir, name, free_ports(1)[0], offer.get("server", []), module)
         return ModulePlan(
@@ -127,6 +146,27 @@ class FakeSupply:
             workers=(worker(spec, version),),
         )
 
+    def _adapter(self, plan: FleetPlan, module: str, version: int, offer: dict[str, Any]) -> ModulePlan:
+        servers: tuple[ServerSpec, ...] = ()
+        if not any(spec.module == GROUP for spec in plan.servers):
+            servers = (
+                server(self._zoo, plan.tmp_dir, decode_name(GROUP, 0), free_ports(1)[0], offer["server"], GROUP),
+            )
+        return ModulePlan(
+            module=module,
+            version=version,
+            servers=servers,
+            checkpoint=None,
+            adapter=PlannedAdapter(module=module, name=adapter_name(module, version)),
+            entry=_entry(module, offer, version),
+            workers=tuple(worker(spec, 1) for spec in servers),
+        )
+
+    def serving_form(self, module: str) -> Path:
+        form = self._zoo / "forms" / self._read()[module]["weights"]
+        form.mkdir(parents=True, exist_ok=True)
+        return form
+
     def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
         offer = self._read()[checkpoint.module]
         if "takes_s" in offer:
@@ -137,4 +177,5 @@ class FakeSupply:
 
 
 def _entry(name: str, offer: dict[str, Any], version: int = 1) -> ModuleConfig:
-    return ModuleConfig(name=name, task=offer.get("task", ""), version=version)
+    shared = {"group": GROUP, "adapter": adapter_name(name, version)} if "adapter" in offer else {}
+    return ModuleConfig(name=name, task=offer.get("task", ""), version=version, **shared)

@@ -1,6 +1,7 @@
 """A server process that obeys the fleet's contract and misbehaves on request. Standard library only.
 
 fake_server.py server --port N [--child plain|dying|daemon] [--ignore-term] [--crash TEXT] [--crash-if FILE]
+                      [--loads FILE] [--unloadable NAME]   (notes what it is told of adapters; refuses to load one)
 fake_server.py router --config FILE    (FILE.held: server -> requests that it holds, FILE.deaf: SIGHUP does nothing)
 """
 
@@ -24,13 +25,24 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["lora_name"]
+        bad = self.path == "/load_lora_adapter" and name == self.server.unloadable
+        with open(self.server.loads, "a") as file:
+            print(self.path.split("_")[0][1:], name, file=file)
+        body = json.dumps({"success": not bad, "error_message": f"{name} has wrong shapes"}).encode()
+        self.send_response(400 if bad else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *args: object) -> None:
         pass
 
 
-def listen(port: int, answer) -> None:
+def listen(port: int, answer, loads: str | None = None, unloadable: str | None = None) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.answer = answer
+    server.answer, server.loads, server.unloadable = answer, loads, unloadable
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever()
 
@@ -48,6 +60,8 @@ def run_server(arguments: list[str]) -> None:
     parser.add_argument("--ignore-term", action="store_true")
     parser.add_argument("--crash")
     parser.add_argument("--crash-if")
+    parser.add_argument("--loads")
+    parser.add_argument("--unloadable")
     options = parser.parse_args(arguments)
     print("key:", os.environ.get("PSSERVE_WORKER_KEY", "none"), flush=True)
     if options.crash or (options.crash_if and os.path.exists(options.crash_if)):
@@ -59,7 +73,7 @@ def run_server(arguments: list[str]) -> None:
         server.answer = lambda: {"child": child and child.pid}
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         server.serve_forever()
-    listen(options.port, lambda: {"child": child and child.pid})
+    listen(options.port, lambda: {"child": child and child.pid}, options.loads, options.unloadable)
 
 
 def load(path: str, default=None):
@@ -90,7 +104,8 @@ def run_router(arguments: list[str]) -> None:
     def answer() -> dict:
         serial, workers, held = config.get("serial", 0), config["workers"], load(path + ".held", {})
         views = [{"name": w["name"], "state": state(w), "held": held.get(w["name"], 0), "new": 1} for w in workers]
-        return {"workers": views, "serial": serial, "modules": config["modules"]}
+        adapters = {name: count for name, count in held.items() if "@" in name}
+        return {"workers": views, "adapters": adapters, "serial": serial, "modules": config["modules"]}
 
     listen(config["port"], answer)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from psserve.errors import UnknownModule
+from psserve.zoo.disk.manifest import AdapterShape
 from psserve.zoo.disk.scan import Scan
 
 
@@ -34,6 +35,11 @@ class FakeModule:
     weight_bytes: int = 4_000_000
     dtype: str | None = None
     quantisation: str | None = None
+    adapter: AdapterShape | None = None
+
+    @property
+    def shares_servers(self) -> bool:
+        return self.adapter is not None
 
 
 @dataclass(frozen=True)
@@ -43,16 +49,24 @@ class FakeZoo:
     names: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"code": (), "math": ("maths",)})
     sizes: dict[str, int] = field(default_factory=dict)
     """Of the weights of modules that have not the base's size."""
+    adapters: dict[str, AdapterShape] = field(default_factory=dict)
+    """Of modules that are adapters."""
 
     def modules(self) -> list[FakeModule]:
         size = self.base.weight_bytes
         return [
-            FakeModule(name, self.path / "modules" / name, aliases, weight_bytes=self.sizes.get(name, size))
+            FakeModule(
+                name,
+                self.path / "modules" / name,
+                aliases,
+                weight_bytes=self.sizes.get(name, size),
+                adapter=self.adapters.get(name),
+            )
             for name, aliases in self.names.items()
         ]
 
     def scan(self) -> Scan:
-        return Scan(self.path, (), {})
+        return Scan(self.path, tuple(self.modules()), {})  # type: ignore[arg-type]
 
     def module(self, wanted: str) -> FakeModule:
         for module in self.modules():

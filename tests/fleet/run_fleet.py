@@ -15,7 +15,7 @@ from psserve.fleet.run.prepare import make_run_dir
 
 def main() -> int:
     given = json.loads(Path(sys.argv[1]).read_text())
-    plan = plan_of(Path(given["zoo"]), given["servers"], given["ports"], Path(given["tmp"]))
+    plan = plan_of(Path(given["zoo"]), given["servers"], given["ports"], Path(given["tmp"]), given["adapters"])
     policy = RestartPolicy(limit=given["restarts"], first_s=0.1, longest_s=0.2, stuck_s=given["stuck_s"])
     limits = Limits(start_timeout_s=given["start_timeout_s"], drain_s=given["drain_s"], grace_s=1.0, restarts=policy)
 

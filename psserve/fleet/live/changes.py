@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import FleetError, PsserveError, UnknownModule
+from psserve.fleet.live.adapters import AdapterServers
 from psserve.fleet.live.control_socket import Tell
 from psserve.fleet.live.supply import Offer, Offers, Supply
-from psserve.fleet.live.swap import Swap, until
+from psserve.fleet.live.swap import Swap, run_command
+from psserve.fleet.live.waiting import until
 from psserve.fleet.options.key_file import client_keys
 from psserve.fleet.plan import layout
+from psserve.fleet.plan.spec import ModulePlan
+from psserve.fleet.run.adapters import link_adapter
 from psserve.fleet.run.member import Limits
 from psserve.fleet.run.protocol import ChangeRequest
 from psserve.fleet.run.roster import Roster
@@ -26,9 +31,13 @@ _LOOK_AGAIN_S = 1.0
 class Changes:
     """The changes of one fleet. Made one at a time: each starts from what the one before has left."""
 
-    def __init__(self, roster: Roster, supply: Supply, limits: Limits, weights: Mapping[str, str]) -> None:
+    def __init__(
+        self, roster: Roster, adapters: AdapterServers, supply: Supply, limits: Limits, weights: Mapping[str, str]
+    ) -> None:
         """`weights`: what each module was started with (see `checkpoints.weights_of`)."""
-        self._roster, self._supply, self._limits = roster, supply, limits
+        self._roster, self._adapters, self._supply, self._limits = roster, adapters, supply, limits
+        self._used_versions: dict[str, int] = {}
+        """Module -> the last version whose name an adapter had, which none gets again."""
         self._weights = dict(weights)
         plan = roster.plan
         self._wanted = None if plan.basis.options.modules is None else frozenset(plan.modules)
@@ -147,14 +156,21 @@ class Changes:
         return (self._wanted is None or module in self._wanted) and self._dismissed.get(module) != offer.weights
 
     async def _replace(self, module: str, offer: Offer | None, tell: Tell) -> None:
-        """From the module's present servers, if any, to those for `offer`, if any."""
+        """From what serves the module now, if anything, to what `offer` needs, if there is one."""
         served = self._served().get(module)
         version = served.version if served else 0
+        if served is not None and served.adapter is not None:
+            self._used_versions[module] = version
         plan = self._roster.plan
-        new = await asyncio.to_thread(self._supply.plan, plan, module, version + 1) if offer else None
-        command = self._supply.materialise(new.checkpoint) if new else ()
+        new = None
+        if offer:
+            new_version = max(version, self._used_versions.get(module, 0)) + 1
+            new = await asyncio.to_thread(self._supply.plan, plan, module, new_version)
+        if new is not None and new.adapter is not None:
+            self._used_versions[module] = new.version
         old_checkpoint = layout.checkpoint_path(plan.run_dir, module, version)
-        await Swap(self._roster, self._limits, module, new, old_checkpoint, tell).run(command)
+        swap = Swap(self._roster, self._adapters, self._limits, module, new, old_checkpoint, tell)
+        await swap.run(partial(self._make, new))
         old_weights = self._weights.pop(module, "")
         if offer:
             self._weights[module] = offer.weights
@@ -162,10 +178,21 @@ class Changes:
         else:
             self._dismissed[module] = old_weights
 
+    async def _make(self, new: ModulePlan | None) -> None:
+        """Put on disk what a module's servers will load."""
+        if new is None:
+            return
+        if new.adapter is not None:
+            form = await asyncio.to_thread(self._supply.serving_form, new.module)
+            link_adapter(self._roster.plan.run_dir, new.adapter.name, form)
+        if new.checkpoint is not None:
+            command = self._supply.materialise(new.checkpoint)
+            await run_command(command, f"the checkpoint of {new.module} cannot be made")
+
     async def _describe(self, module: str, offer: Offer) -> None:
         """Tell the router what the zoo says of a module beside its weights: aliases, task."""
         served = self._served()
-        served[module] = offer.entry.model_copy(update={"version": served[module].version})
+        served[module] = _as_served(offer.entry, served[module])
         self._roster.tell(modules=served.values())
         await until(lambda: self._roster.is_followed, self._limits.drain_s)
 
@@ -184,4 +211,9 @@ class Changes:
 
 def _differ(entry: ModuleConfig, served: ModuleConfig) -> bool:
     """Whether the router must be told something new, the version aside."""
-    return entry.model_copy(update={"version": served.version}) != served
+    return _as_served(entry, served) != served
+
+
+def _as_served(entry: ModuleConfig, served: ModuleConfig) -> ModuleConfig:
+    """What the zoo says of a module, with what serves it now."""
+    return entry.model_copy(update={name: getattr(served, name) for name in ("version", "group", "adapter")})

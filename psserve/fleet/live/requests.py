@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from psserve.errors import PsserveError
+from psserve.fleet.live.adapters import AdapterServers
 from psserve.fleet.live.changes import Changes
 from psserve.fleet.live.control_socket import ControlSocket, Tell
 from psserve.fleet.live.supply import Supply
@@ -28,6 +29,7 @@ class Requests:
         """`note` hears of every change; `changed` is called after each, before its end is told."""
         self._roster, self._supply, self._limits, self._note = roster, supply, limits, note
         self._changed = changed
+        self._adapters = AdapterServers(roster, note)
         self._changes: Changes | None = None
         self._socket = ControlSocket(control_path(roster.plan.tmp_dir), self.make)
         self._titles: list[str] = []
@@ -45,7 +47,7 @@ class Requests:
 
     async def open(self, weights: Mapping[str, str], *, watch: bool) -> None:
         """Listen from now on; a fleet that cannot serves all the same. `weights`: what each module is served with."""
-        self._changes = Changes(self._roster, self._supply, self._limits, weights)
+        self._changes = Changes(self._roster, self._adapters, self._supply, self._limits, weights)
         self._watch = ZooWatch(self._roster.plan.zoo) if watch else None
         await self._turn.acquire()
         try:
@@ -65,6 +67,7 @@ class Requests:
         if self._following is not None:
             self._following.cancel()
         await self._socket.close()  # which cancels at once too: no change begins because another one ended
+        await self._adapters.close()
         if self._following is not None:
             await asyncio.wait([self._following])
 

@@ -52,7 +52,11 @@ class Supervisor:
         self._on_ready = on_ready
         self._roster = Roster(plan, starter or starter_for(plan), self._limits.restarts, self._progress.note)
         self._requests = Requests(
-            self._roster, supply or ZooSupply(plan.zoo), self._limits, self._progress.note, self._show
+            self._roster,
+            supply or ZooSupply(plan.zoo, plan.basis.options),
+            self._limits,
+            self._progress.note,
+            self._show,
         )
         self._watch = watch
         self._signals = 0

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from psserve.contracts.router_config import ModuleConfig
+from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.plan_module import plan_module
 from psserve.fleet.plan.router_config import module_config
 from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint
 from psserve.fleet.run.checkpoints import make_command, weights_of
-from psserve.zoo import Zoo
+from psserve.zoo import Zoo, serving_form
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,26 @@ class Supply(Protocol):
         Not a function: rebuilding weights may take a while, and the supervisor has other duties.
         """
 
+    def serving_form(self, module: str) -> Path:
+        """The directory of a module that is an adapter, as servers load it. Raises ZooError.
+
+        It is there already, unless somebody deleted it.
+        """
+
 
 class ZooSupply:
     """The zoo in a directory. It is opened anew at each call."""
 
-    def __init__(self, zoo: Path) -> None:
-        self._zoo = zoo
+    def __init__(self, zoo: Path, options: FleetOptions) -> None:
+        """`options`: of the fleet, which say how modules are served."""
+        self._zoo, self._options = zoo, options
 
     def offers(self) -> Offers:
         scan = Zoo.open(self._zoo).scan()
         return Offers(
-            modules={module.name: Offer(weights_of(module), module_config(module)) for module in scan.modules},
+            modules={
+                module.name: Offer(weights_of(module), module_config(module, self._options)) for module in scan.modules
+            },
             damaged={name: str(error) for name, error in scan.damaged.items()},
         )
 
@@ -68,3 +78,7 @@ class ZooSupply:
 
     def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
         return make_command(self._zoo, checkpoint.module, checkpoint.path)
+
+    def serving_form(self, module: str) -> Path:
+        zoo = Zoo.open(self._zoo)
+        return serving_form(zoo, zoo.module(module))

@@ -1,8 +1,10 @@
-"""One module's servers come, give way to others, or go, while requests are served.
+"""One module's servers, or its adapter, come, give way to others, or go, while requests are served.
 
     bring: materialise, start, wait for a real request through each   (nothing has changed for clients yet)
     switch: the router's next request gets the new ones               (one step, see psserve/router/__main__.py)
     retire: the old ones finish what they have, then end
+
+For an adapter, whose servers run already and go on: load it, switch, unload the old one after its last request.
 
 What fails before the switch leaves the fleet as it was.
 """
@@ -12,8 +14,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from os import getpid
 from pathlib import Path
@@ -21,50 +22,68 @@ from pathlib import Path
 from psserve.contracts.router_config import RouterConfig
 from psserve.engine.process import die_with_parent
 from psserve.errors import FleetError, PsserveError, StartError
+from psserve.fleet.live.adapters import AdapterServers
 from psserve.fleet.live.control_socket import Tell
+from psserve.fleet.live.waiting import until
 from psserve.fleet.plan.spec import ModulePlan
 from psserve.fleet.run.member import Limits, Member
 from psserve.fleet.run.roster import Roster
 
-_TICK_S = 0.1
 _FOLLOW_S = 120.0
 """For the router to read a small file; it may be restarting, or have more to do than its machine can."""
 _KILLED_S = 10.0
 
 
 class Swap:
-    """One change of the servers of `module`: to those of `new`, or to none."""
+    """One change of what serves `module`: to the servers or the adapter of `new`, or to nothing."""
 
     def __init__(
-        self, roster: Roster, limits: Limits, module: str, new: ModulePlan | None, checkpoint: Path, tell: Tell
+        self,
+        roster: Roster,
+        adapters: AdapterServers,
+        limits: Limits,
+        module: str,
+        new: ModulePlan | None,
+        checkpoint: Path,
+        tell: Tell,
     ) -> None:
         """`checkpoint`: of the servers that leave; deleted once they have."""
-        self._roster, self._limits = roster, limits
+        self._roster, self._adapters, self._limits = roster, adapters, limits
         self._module, self._new, self._checkpoint = module, new, checkpoint
         self._tell = tell
         self._old = roster.servers_of(module)
+        self._old_adapter = next((one.adapter for one in roster.config.modules if one.name == module), None)
 
-    async def run(self, materialise: Sequence[str]) -> None:
-        """Do it. `materialise` is the command that makes the new checkpoint.
+    async def run(self, make: Callable[[], Awaitable[None]]) -> None:
+        """Do it. `make` makes the new checkpoint, or puts the new adapter where servers find it.
 
-        Raises FleetError or OSError; then the old servers serve as before.
+        Raises FleetError, ZooError or OSError; then what served before serves on.
         """
         before = self._roster.config
         try:
             if self._new is not None:
-                await self._bring(self._new, materialise)
+                await self._bring(self._new, make)
             await self._switch()
         except (PsserveError, OSError):
             await self._undo(before)
             raise
         self._roster.switch(self._old)
+        if self._old_adapter is not None:
+            self._adapters.leave(self._old_adapter)
         if self._old:
             await self._retire()
 
     # --- bring
 
-    async def _bring(self, new: ModulePlan, materialise: Sequence[str]) -> None:
-        await run_command(materialise, f"the checkpoint of {new.module} cannot be made")
+    async def _bring(self, new: ModulePlan, make: Callable[[], Awaitable[None]]) -> None:
+        await make()
+        if new.servers:
+            await self._start(new)
+        if new.adapter is not None:
+            await self._adapters.load(new.adapter.name)
+            self._tell(f"{new.adapter.name}: loaded")
+
+    async def _start(self, new: ModulePlan) -> None:
         members = self._roster.bring(new.servers)
         self._tell(f"{_names(members)}: starting")
         self._roster.tell(workers=[*self._roster.config.workers, *new.workers])
@@ -108,7 +127,11 @@ class Swap:
             await until(lambda: self._roster.is_followed, _FOLLOW_S)  # it may send requests to those who came
         came, self._roster.coming = self._roster.coming, []
         await self._end(came, grace_s=0.0)
-        if self._new is not None:
+        if self._new is None:
+            return
+        if self._new.adapter is not None:
+            await self._adapters.discard(self._new.adapter.name)
+        if self._new.checkpoint is not None:
             await asyncio.to_thread(shutil.rmtree, self._new.checkpoint.path, ignore_errors=True)
 
     # --- retire
@@ -149,16 +172,6 @@ def _is_over(member: Member) -> bool:
 
 def _names(members: Sequence[Member]) -> str:
     return ", ".join(member.spec.name for member in members)
-
-
-async def until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Wait. Returns whether it came true in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(_TICK_S)
-    return True
 
 
 async def run_command(command: Sequence[str], what: str) -> None:

@@ -17,7 +17,7 @@ from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
 from psserve.contracts.tables import SettingsTable
 from psserve.errors import UsageError
 from psserve.fleet.options.options import FleetOptions, RouterOptions, flag_of
-from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions
+from psserve.fleet.options.server_options import AdapterOptions, DecodeOptions, ModuleOptions, PrefillOptions
 
 FLEET_FILE = "fleet.toml"
 _TABLES: Mapping[str, type[SettingsTable]] = {
@@ -28,6 +28,7 @@ _TABLES: Mapping[str, type[SettingsTable]] = {
     "router.limits": RequestLimits,
     "prefill": PrefillOptions,
     "decode": DecodeOptions,
+    "adapters": AdapterOptions,
     "module": ModuleOptions,
 }
 _WHAT_TO_DO = {
@@ -112,13 +113,13 @@ def overlaid(document: Mapping[str, Any], flags: Flags) -> dict[str, Any]:
             table = table.setdefault(part, {})
         table[name] = value
     roles = [result.setdefault("prefill", {}), result.setdefault("decode", {})]
-    modules = list(result.get("module", {}).values())
+    over_decode = [*([result["adapters"]] if "adapters" in result else []), *result.get("module", {}).values()]
     if flags.kv_tokens is not None:
-        for table in [*roles, *modules]:
+        for table in roles + [table for table in over_decode if table.keys() & {"kv_tokens", "memory_fraction"}]:
             table.pop("memory_fraction", None)
             table["kv_tokens"] = flags.kv_tokens
     for key, more in (("args", list(flags.args)), ("env", dict(flags.env))):
-        for table in [*roles, *(module for module in modules if key in module)]:
+        for table in [*roles, *(table for table in over_decode if key in table)]:
             if more:
                 table[key] = _joined(table.get(key), more)
     return result

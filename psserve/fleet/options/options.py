@@ -7,19 +7,27 @@ follows `Left out:`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from psserve.contracts.router_config import RouterSettings
 from psserve.contracts.tables import Count, File, Name, SettingsTable
-from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, PrefillOptions, ServerOptions
+from psserve.fleet.options.server_options import (
+    AdapterOptions,
+    DecodeOptions,
+    ModuleOptions,
+    PrefillOptions,
+    ServerOptions,
+)
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake"]
+WithPorts = TypeVar("WithPorts", AdapterOptions, ModuleOptions)
 KvDtypeChoice = Literal["auto", "fp8_e4m3", "fp8_e5m2"]
 
 
@@ -80,6 +88,7 @@ class FleetOptions(SettingsTable):
     router: RouterOptions = RouterOptions()
     prefill: PrefillOptions = PrefillOptions()
     decode: DecodeOptions = DecodeOptions()
+    adapters: AdapterOptions = AdapterOptions()
     module: Mapping[str, ModuleOptions] = Field(default_factory=dict)
     """Settings of single modules, by name or alias."""
     _file: Path | None = PrivateAttr(default=None)
@@ -121,29 +130,43 @@ class FleetOptions(SettingsTable):
             raise ValueError("router.ssl_certfile and router.ssl_keyfile belong together: give both or none")
         _one_port_each("prefill.ports", self.prefill.ports, self.prefill.replicas)
         _one_port_each("prefill.bootstrap_ports", self.prefill.bootstrap_ports, self.prefill.replicas)
+        adapters = _with_decode("adapters", self.of_adapters)
+        _one_port_each("adapters.ports", adapters.ports, adapters.replicas)
         for name in self.module:
-            try:
-                merged = self.of_module(name)
-            except ValidationError as error:
-                reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-                raise ValueError(f"module.{name}, with the settings of decode: {reason}") from None
+            merged = _with_decode(f"module.{name}", partial(self.of_module, name))
             _one_port_each(f"module.{name}.ports", merged.ports, merged.replicas)
         return self
+
+    def of_adapters(self) -> AdapterOptions:
+        """The settings of the servers that adapters share: those of [adapters], and [decode]'s for the rest."""
+        return AdapterOptions(**self._over_decode(self.adapters))
 
     def of_module(self, *names: str) -> ModuleOptions:
         """The settings of the module with this name and these aliases: its own, and [decode]'s for the rest."""
         own = next((self.module[name] for name in names if name in self.module), ModuleOptions())
+        return ModuleOptions(**self._over_decode(own))
+
+    def _over_decode(self, own: ServerOptions) -> dict[str, Any]:
         fields = {name: getattr(self.decode, name) for name in ServerOptions.model_fields}
         given = {name: getattr(own, name) for name in own.model_fields_set}
         if given.keys() & {"kv_tokens", "memory_fraction"}:
             fields |= {"kv_tokens": None, "memory_fraction": None}
-        return ModuleOptions(**fields | given)
+        return fields | given
 
 
 def flag_of(key: str) -> str:
     """The flag of `psserve launch` for a key of fleet.toml, e.g. `--port` for `router.port`."""
     name = "prefill" if key == "prefill.replicas" else key.rpartition(".")[2]
     return "--" + name.replace("_", "-")
+
+
+def _with_decode(table: str, merged: Callable[[], WithPorts]) -> WithPorts:
+    """A table's settings over [decode]'s, which may not go together. Raises ValueError."""
+    try:
+        return merged()
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{table}, with the settings of decode: {reason}") from None
 
 
 def _one_port_each(key: str, ports: tuple[int, ...], replicas: int) -> None:

@@ -7,13 +7,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from psserve.contracts.tables import Count, SettingsTable
+from psserve.contracts.tables import Count, Name, SettingsTable
 from psserve.engine import arguments as engine_arguments
 from psserve.engine.settings import Role
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 GpuId = Annotated[int, Field(ge=0)]
 _PLACING = "decides which GPUs there are to plan with: set it for psserve launch itself"
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _REFUSED_ENV = {
     **dict.fromkeys(("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"), _PLACING),
     "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "would have KV sent before it is computed: remove it",
@@ -109,11 +110,51 @@ class DecodeOptions(ServerOptions):
     """GPU memory is kept free for this many more servers, which live changes start."""
 
 
+class AdapterOptions(ServerOptions):
+    """The servers that modules which are adapters share. What is left out is as in `decode`."""
+
+    role: ClassVar[Role | None] = Role.DECODE
+
+    ports: tuple[Port, ...] = ()
+    """HTTP port of each replica. Left out: free ones."""
+    max_loras_per_batch: Count = 8
+    """Adapters that requests computed at the same time may have; they and the base have their place on each server's
+    device. Requests for others wait for some seconds at most."""
+    max_loaded: Count | None = None
+    """Adapters that each server keeps in main memory; others are read from disk when they are asked for. Left out:
+    four times max_loras_per_batch."""
+    max_rank: Count | None = None
+    """Highest rank that there is room for, so that adapters of this rank can be added while the fleet serves. Left
+    out: that of the modules it starts with."""
+    targets: tuple[Name, ...] = ()
+    """Layers that there is room for beside those that the modules it starts with change, for the same purpose:
+    q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj."""
+
+    @field_validator("targets")
+    @classmethod
+    def _known(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        for name in targets:
+            if name not in TARGETS:
+                raise ValueError(f"{name!r} is no layer that adapters change: give some of {', '.join(TARGETS)}")
+        return targets
+
+    @model_validator(mode="after")
+    def _all_of_a_batch_loaded(self) -> AdapterOptions:
+        if self.max_loaded is not None and self.max_loaded <= self.max_loras_per_batch:
+            raise ValueError(
+                f"max_loaded = {self.max_loaded} must be more than max_loras_per_batch = {self.max_loras_per_batch}"
+            )
+        return self
+
+
 class ModuleOptions(ServerOptions):
     """The servers of one module. What is left out is as in `decode`."""
 
     role: ClassVar[Role | None] = Role.DECODE
 
+    own_server: bool = False
+    """Give a module that is an adapter servers of its own, with its weights merged into the base's. Other modules have
+    them anyhow."""
     ports: tuple[Port, ...] = ()
     """HTTP port of each replica. Left out: free ones, which also servers of live changes get."""
 

@@ -60,11 +60,12 @@ def fit_cpu(
     others = [server for server in servers if server.options.kv_tokens is None]
     sizes = _pools(others, CPU_KV_TOKENS * len(others), pool_for(settings.context_length, settings.page_size))
     found = [budget.memory(server, server.options.kv_tokens or sizes[server.role], gpus=0) for server in servers]
-    need = taken + sum(memory.total_bytes for memory in found)
+    need = taken + sum(memory.total_bytes + memory.adapter_bytes for memory in found)
     if need > machine.total_bytes:
         parts = [
             f"{server.name} {amount(memory.weight_bytes)} weights"
             f" + {amount(memory.kv_bytes)} KV ({memory.kv_tokens} tokens)"
+            + (f" + {amount(memory.adapter_bytes)} adapters" if memory.adapter_bytes else "")
             for server, memory in zip(servers, found, strict=True)
         ]
         raise PlanError(

@@ -32,6 +32,11 @@ def measured_path(run: Path) -> Path:
     return run / "measured.json"
 
 
+def adapters_dir(run: Path) -> Path:
+    """Where decode servers look for adapters, by the names that the router gives them."""
+    return run / "adapters"
+
+
 def checkpoint_path(run: Path, module: str, version: int = 1) -> Path:
     """The checkpoint of a module's version. `~` is in no module's name."""
     return run / "checkpoints" / (module if version == 1 else f"{module}~{version}")

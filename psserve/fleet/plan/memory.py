@@ -40,12 +40,15 @@ class ServerMemory:
     """The memory of one server, on CPU or on all its GPUs together, in bytes."""
 
     weight_bytes: int
+    """And of the adapters that have their place on its device."""
     kv_tokens: int
     kv_bytes: int
     overhead_bytes: int
     """What is counted for CUDA; 0 on CPU, where the processes themselves are not counted."""
     kind: str
     """What decides its overhead, see Allowance.kind."""
+    adapter_bytes: int = 0
+    """Of the adapters that a server keeps in main memory, on GPUs too."""
 
     @property
     def kv_token_bytes(self) -> int:
@@ -54,6 +57,7 @@ class ServerMemory:
 
     @property
     def total_bytes(self) -> int:
+        """On its device, but for CPU servers' adapters in main memory."""
         return self.weight_bytes + self.kv_bytes + self.overhead_bytes
 
 
@@ -103,6 +107,8 @@ class Budget:
 
     def weights(self, server: PlannedServer) -> int:
         """Bytes of the weights of a server; a spare one may become one of any module."""
+        if server.adapters is not None:
+            return self.weight_bytes + server.adapters.device_bytes
         if server.module is None and server.role == "decode":
             return max([self.weight_bytes, *self.module_bytes.values()])
         return self.module_bytes.get(server.module or "", self.weight_bytes)
@@ -115,15 +121,22 @@ class Budget:
             kv_tokens=tokens,
             kv_bytes=tokens * self.token_bytes,
             overhead_bytes=gpus * self.overhead(server),
-            kind=self.allowance.kind(server.role, server.options.tp),
+            kind=self._kind(server),
+            adapter_bytes=0 if server.adapters is None else server.adapters.main_bytes,
         )
 
     def overhead(self, server: PlannedServer) -> int:
         """Bytes on each of its GPUs that a server takes beside weights and KV cache."""
         role, tp = server.role, server.options.tp
-        if measured := self.measured.get(self.allowance.kind(role, tp)):
+        if measured := self.measured.get(self._kind(server)):
             return measured + self.allowance.activations(role, tp)
         return self.allowance.bytes_on_gpu(role, tp)
+
+    def _kind(self, server: PlannedServer) -> str:
+        kind = self.allowance.kind(server.role, server.options.tp)
+        if server.adapters is None:
+            return kind
+        return f"{kind}, {server.adapters.slots} adapters of rank {server.adapters.rank}"
 
     def fixed(self, server: PlannedServer) -> int:
         """Bytes on each of its GPUs that a server takes beside its KV cache."""

@@ -10,15 +10,23 @@ from pathlib import Path
 from psserve.fleet.options.key_file import NO_KEYS, ClientKeys
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan import layout
+from psserve.fleet.plan.adapters import adapter_name, base_shares_servers, check_adapters, room_for, shares_servers
 from psserve.fleet.plan.attention import attention_backend
 from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, place_fleet, prefill_replicas
-from psserve.fleet.plan.planned import PlannedServer, chosen_modules, planned_decode, planned_prefill, planned_spare
+from psserve.fleet.plan.planned import (
+    PlannedServer,
+    chosen_modules,
+    planned_adapters,
+    planned_decode,
+    planned_prefill,
+    planned_spare,
+)
 from psserve.fleet.plan.ports import ServerPorts, fleet_ports
-from psserve.fleet.plan.quantised import check_quantised, check_split
+from psserve.fleet.plan.quantised import DTYPE_BYTES, check_quantised, check_split
 from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.router_config import router_config
 from psserve.fleet.plan.settings import check_devices, check_equal_tp, engine_settings, with_cores, within_pool
@@ -30,7 +38,7 @@ from psserve.fleet.plan.sglang_args import (
     server_args,
     server_env,
 )
-from psserve.fleet.plan.spec import FleetPlan, PlanBasis, PlannedCheckpoint, RouterSpec, ServerSpec
+from psserve.fleet.plan.spec import FleetPlan, PlanBasis, PlannedAdapter, PlannedCheckpoint, RouterSpec, ServerSpec
 from psserve.zoo import Base, Module, Zoo
 
 
@@ -52,9 +60,11 @@ def make_plan(
     check_reach(options, keys)
     machine = machine or detect(environ)
     modules = chosen_modules(zoo, options)
+    check_adapters(zoo.base, modules, options)
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
     settings = engine_settings(zoo.base, options, machine)
-    decode, spare = _all_decode(zoo.base, modules, options, run), planned_spare(zoo.base, options)
+    decode = _all_decode(zoo.base, modules, options, run, DTYPE_BYTES[settings.dtype])
+    spare = planned_spare(zoo.base, options)
     gpus_there = len(machine.gpus) if settings.device == "cuda" else 0
     replicas = prefill_replicas(gpus_there, options.prefill, [*decode, *spare])
     prefill = planned_prefill(zoo.base, options, replicas)
@@ -79,7 +89,14 @@ def make_plan(
         servers=servers,
         router=_router(zoo, basis, modules, servers, router_port, keys),
         checkpoints=tuple(
-            PlannedCheckpoint(module=module.name, path=layout.checkpoint_path(run, module.name)) for module in modules
+            PlannedCheckpoint(module=module.name, path=layout.checkpoint_path(run, module.name))
+            for module in modules
+            if not shares_servers(module, options)
+        ),
+        adapters=tuple(
+            PlannedAdapter(module=module.name, name=adapter_name(module.name, 1))
+            for module in modules
+            if shares_servers(module, options)
         ),
         basis=basis,
         run_dir=run,
@@ -115,6 +132,7 @@ def make_server(
         extra=server.options.args,
         attention=_attention(zoo.base, basis, gpus),
         tp=server.options.tp,
+        adapters=server.adapters,
     )
     return ServerSpec(
         name=server.name,
@@ -134,10 +152,12 @@ def make_server(
             rendezvous=rendezvous,
             extra=server.options.env,
             tp=server.options.tp,
+            adapters=None if server.adapters is None else layout.adapters_dir(run),
         ),
         log=layout.log_path(run, server.name),
         rendezvous=rendezvous,
         kv_events=kv_events,
+        adapters=server.adapters,
     )
 
 
@@ -147,11 +167,19 @@ def _attention(base: Base, basis: PlanBasis, gpus: tuple[int, ...]) -> str | Non
     return next(filter(None, found), None)
 
 
-def _all_decode(base: Base, modules: Sequence[Module], options: FleetOptions, run: Path) -> list[PlannedServer]:
+def _all_decode(
+    base: Base, modules: Sequence[Module], options: FleetOptions, run: Path, number_bytes: int
+) -> list[PlannedServer]:
     planned: list[PlannedServer] = []
+    sharing: list[Module] = []
     for module in modules:
-        planned += planned_decode(module.name, module.aliases, layout.checkpoint_path(run, module.name), options)
-    if options.serve_base:
+        if shares_servers(module, options):
+            sharing.append(module)
+        else:
+            planned += planned_decode(module.name, module.aliases, layout.checkpoint_path(run, module.name), options)
+    if sharing:
+        planned += planned_adapters(base, room_for(base, sharing, options, number_bytes), options)
+    if options.serve_base and not base_shares_servers(base, modules, options):
         planned += planned_decode(base.name, (), base.path, options)
     return planned
 

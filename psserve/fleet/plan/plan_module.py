@@ -8,33 +8,69 @@ from dataclasses import replace
 
 from psserve.errors import PlanError
 from psserve.fleet.plan import layout
+from psserve.fleet.plan.adapters import adapter_name, check_adapters, room_for, shares_servers
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, decode_pool
 from psserve.fleet.plan.plan import make_server
-from psserve.fleet.plan.planned import PlannedServer, planned_decode
+from psserve.fleet.plan.planned import PlannedServer, planned_adapters, planned_decode
 from psserve.fleet.plan.ports import more_ports
-from psserve.fleet.plan.quantised import check_quantised, check_split
+from psserve.fleet.plan.quantised import DTYPE_BYTES, check_quantised, check_split
 from psserve.fleet.plan.router_config import module_config, worker_config
 from psserve.fleet.plan.settings import check_devices, check_equal_tp, within_pool
-from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint, ServerSpec
+from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedAdapter, PlannedCheckpoint, ServerSpec
 from psserve.zoo import Module, Zoo
 
 
 def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> ModulePlan:
     """Plan the servers of the module `name` beside those of `plan`, which all go on running. Writes and starts nothing.
 
+    An adapter needs none where those run that adapters share.
+
     They get free ports and, where the options ask for no certain size, KV pools as large as the smallest in the fleet:
     what the fleet has promised about the context holds for them too, and memory is left for others.
 
     Raises:
         UnknownModule: the zoo has no module `name`.
-        PlanError: they do not fit beside the running servers.
+        PlanError: they do not fit beside the running servers, or those of adapters have no room for it.
     """
-    module = zoo.module(name)
-    checkpoint = layout.checkpoint_path(plan.run_dir, module.name, version)
-    planned = planned_decode(module.name, module.aliases, checkpoint, plan.basis.options, version)
+    module, options = zoo.module(name), plan.basis.options
+    check_adapters(zoo.base, [module], options)
+    if shares_servers(module, options):
+        servers, checkpoint = _adapter_servers(zoo, plan, module), None
+        adapter = PlannedAdapter(module=module.name, name=adapter_name(module.name, version))
+    else:
+        path = layout.checkpoint_path(plan.run_dir, module.name, version)
+        checkpoint, adapter = PlannedCheckpoint(module=module.name, path=path), None
+        servers = _servers(zoo, plan, module, planned_decode(module.name, module.aliases, path, options, version))
+    return ModulePlan(
+        module=module.name,
+        version=version,
+        servers=servers,
+        checkpoint=checkpoint,
+        adapter=adapter,
+        entry=module_config(module, options, version),
+        workers=tuple(worker_config(server, 1 if adapter else version) for server in servers),
+    )
+
+
+def _adapter_servers(zoo: Zoo, plan: FleetPlan, module: Module) -> tuple[ServerSpec, ...]:
+    """None, where those that run have room for the adapter; or the first ones."""
+    room = next((server.adapters for server in plan.servers if server.adapters is not None), None)
+    if room is None:
+        options = plan.basis.options
+        room = room_for(zoo.base, [module], options, DTYPE_BYTES[plan.basis.settings.dtype])
+        return _servers(zoo, plan, module, planned_adapters(zoo.base, room, options))
+    if reason := room.why_no_room(module):
+        raise PlanError(
+            f"{module.name} cannot be served beside the other adapters: {reason}; set max_rank and targets in"
+            f" [adapters] and start the fleet again, or give it servers of its own: module.{module.name}.own_server"
+        )
+    return ()
+
+
+def _servers(zoo: Zoo, plan: FleetPlan, module: Module, planned: Sequence[PlannedServer]) -> tuple[ServerSpec, ...]:
     planned = [_sized(server, plan) for server in planned]
     check_devices(zoo.base, plan.basis.settings, planned)
     check_quantised(zoo.base, [module], plan.basis.settings, plan.basis.machine)
@@ -42,19 +78,11 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     check_split(zoo.base, [module], plan.basis.options.table("prefill"), plan.basis.options.prefill.tp)
     placed, memory = _fit(zoo, module, plan, planned)
     within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
-    servers = tuple(
+    return tuple(
         make_server(zoo, plan.basis, server, gpus=gpus, memory=one, ports=ports)
         for server, gpus, one, ports in zip(
             planned, placed, memory, more_ports(planned, _taken_ports(plan)), strict=True
         )
-    )
-    return ModulePlan(
-        module=module.name,
-        version=version,
-        servers=servers,
-        checkpoint=PlannedCheckpoint(module=module.name, path=checkpoint),
-        entry=module_config(module, version),
-        workers=tuple(worker_config(server, version) for server in servers),
     )
 
 
@@ -75,7 +103,7 @@ def _fit(
     budget = Budget.of(zoo.base, settings, machine, [module], read_measured(layout.run_dir(zoo.path)))
     try:
         if settings.device == "cpu":
-            running = sum(server.memory.total_bytes for server in plan.servers)
+            running = sum(server.memory.total_bytes + server.memory.adapter_bytes for server in plan.servers)
             return [()] * len(planned), fit_cpu(machine, budget, settings, planned, running)
         taken = _taken_bytes(plan.servers)
         placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)

@@ -10,8 +10,10 @@ from typing import Literal
 from psserve.errors import PlanError, UnknownModule
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.options.server_options import ServerOptions
+from psserve.fleet.plan.adapters import GROUP, AdapterRoom
 from psserve.fleet.plan.layout import decode_name
 from psserve.zoo import Base, Module, Zoo
+from psserve.zoo.disk.scan import Scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class PlannedServer:
     role: Literal["prefill", "decode"]
     name: str
     module: str | None
-    """None: the base, on a prefill server."""
+    """Or the group of modules. None: the base, on a prefill server."""
     checkpoint: Path
     options: ServerOptions
     replica: int
@@ -31,6 +33,8 @@ class PlannedServer:
     port: int | None = None
     """The port that the options give it; None: a free one."""
     bootstrap_port: int | None = None
+    adapters: AdapterRoom | None = None
+    """What it has room for, if it serves adapters; its checkpoint is the base's then."""
 
 
 def planned_prefill(base: Base, options: FleetOptions, replicas: int) -> list[PlannedServer]:
@@ -73,6 +77,26 @@ def planned_decode(
     ]
 
 
+def planned_adapters(base: Base, room: AdapterRoom, options: FleetOptions) -> list[PlannedServer]:
+    """The servers that adapters share: `decode-adapters-0`, `decode-adapters-1`, ..."""
+    wanted = options.of_adapters()
+    table = options.table("adapters" if options.adapters.model_fields_set else "decode")
+    return [
+        PlannedServer(
+            role="decode",
+            name=decode_name(GROUP, i),
+            module=GROUP,
+            checkpoint=base.path,
+            options=wanted,
+            replica=i,
+            table=table,
+            port=_nth(wanted.ports, i),
+            adapters=room,
+        )
+        for i in range(wanted.replicas)
+    ]
+
+
 def planned_spare(base: Base, options: FleetOptions) -> list[PlannedServer]:
     """Servers that only take up memory, for those that live changes start."""
     return [
@@ -103,10 +127,11 @@ def chosen_modules(zoo: Zoo, options: FleetOptions) -> list[Module]:
         UnknownModule: the options name one the zoo has not.
         PlanError: there is nothing to serve, a name stands for two, or the default module is not served.
     """
+    scan = zoo.scan()
     if options.modules is None:
-        modules = zoo.modules()
+        modules = list(scan.modules)
     else:
-        chosen = [_module(zoo, name, options.where("modules")) for name in options.modules]
+        chosen = [_module(scan, name, options.where("modules")) for name in options.modules]
         modules = list({module.name: module for module in chosen}.values())
     if not modules and not options.serve_base:
         raise PlanError(f"the zoo {zoo.path} has no module; add one with `psserve add-model`, or use --serve-base")
@@ -114,14 +139,14 @@ def chosen_modules(zoo: Zoo, options: FleetOptions) -> list[Module]:
         if options.serve_base and zoo.base.name in (module.name, *module.aliases):
             where = options.where("serve_base")
             raise PlanError(f"{where}: the module {module.name} has the base's name {zoo.base.name} already")
-    _check_tables(zoo, options)
+    _check_tables(zoo.base, scan, options)
     _check_default(zoo, modules, options)
     return modules
 
 
-def _module(zoo: Zoo, name: str, where: str) -> Module:
+def _module(scan: Scan, name: str, where: str) -> Module:
     try:
-        return zoo.module(name)
+        return scan.get(name)
     except UnknownModule as error:
         raise UnknownModule(f"{where}: {error}") from None
 
@@ -137,12 +162,12 @@ def _check_default(zoo: Zoo, modules: list[Module], options: FleetOptions) -> No
         raise PlanError(f"{said}: not served (served: {', '.join(served)})")
 
 
-def _check_tables(zoo: Zoo, options: FleetOptions) -> None:
+def _check_tables(base: Base, scan: Scan, options: FleetOptions) -> None:
     """Every [module.NAME] must speak of a module of the zoo, and no two of the same."""
     seen: dict[str, str] = {}
     for table in options.module:
         where = options.table(f"module.{table}")
-        name = table if table == zoo.base.name else _module(zoo, table, where).name
+        name = table if table == base.name else _module(scan, table, where).name
         if name in seen:
             raise PlanError(f"{where} and module.{seen[name]} are both the module {name}: keep one of them")
         seen[name] = table

@@ -17,7 +17,8 @@ from psserve.contracts.router_config import (
 )
 from psserve.errors import PlanError
 from psserve.fleet.options.key_file import ClientKeys
-from psserve.fleet.options.options import RouterOptions
+from psserve.fleet.options.options import FleetOptions, RouterOptions
+from psserve.fleet.plan.adapters import GROUP, adapter_name, base_shares_servers, shares_servers
 from psserve.fleet.plan.spec import PlanBasis, ServerSpec
 from psserve.fleet.plan.start_limit import start_limit_s
 from psserve.zoo import Base, Module
@@ -37,9 +38,10 @@ def router_config(
     options = basis.options
     wanted = options.router
     settings = {name: getattr(wanted, name) for name in RouterSettings.model_fields}
-    served = [module_config(module) for module in modules]
+    served = [module_config(module, options) for module in modules]
     if options.serve_base:
-        served.append(ModuleConfig(name=base.name, path=str(base.path)))
+        group = GROUP if base_shares_servers(base, modules, options) else None
+        served.append(ModuleConfig(name=base.name, path=str(base.path), group=group))
     try:
         return RouterConfig(
             **settings | {"port": port, "allowed_hosts": tuple(name.lower() for name in wanted.allowed_hosts)},
@@ -70,8 +72,9 @@ def router_config(
         raise PlanError(f"the router cannot serve this: {error.errors(include_url=False)[0]['msg']}") from error
 
 
-def module_config(module: Module, version: int = 1) -> ModuleConfig:
+def module_config(module: Module, options: FleetOptions, version: int = 1) -> ModuleConfig:
     """A module of the zoo. `version` counts replacements of its weights in a running fleet."""
+    shares = shares_servers(module, options)
     return ModuleConfig(
         name=module.name,
         aliases=module.aliases,
@@ -80,6 +83,8 @@ def module_config(module: Module, version: int = 1) -> ModuleConfig:
         created=module.created,
         path=str(module.path),
         version=version,
+        group=GROUP if shares else None,
+        adapter=adapter_name(module.name, version) if shares else None,
     )
 
 

@@ -15,7 +15,8 @@ from typing import Literal
 
 from psserve.contracts.router_config import KvEventsConfig
 from psserve.engine.cuda.toolkit import compiler_env
-from psserve.engine.settings import FEW_CORES
+from psserve.engine.settings import ADAPTERS, FEW_CORES
+from psserve.fleet.plan.adapters import AdapterRoom
 
 LOOPBACK = "127.0.0.1"
 
@@ -83,10 +84,11 @@ def server_args(
     extra: tuple[str, ...],
     attention: str | None = None,
     tp: int = 1,
+    adapters: AdapterRoom | None = None,
 ) -> tuple[str, ...]:
     """SGLang's arguments for one server. `gpus` counts visible GPUs, `tp` many; it is empty on CPU. `extra` comes last.
 
-    `attention`: the kernels on GPUs; None: SGLang's choice.
+    `attention`: the kernels on GPUs; None: SGLang's choice. `adapters`: what there must be room for, if it serves any.
 
     A `whole` server both reads prompts and answers; no fleet has one, benchmarks compare with them.
     """
@@ -103,6 +105,7 @@ def server_args(
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
         *_optional("--max-running-requests", settings.max_running_requests),
         *pairing,
+        *(() if adapters is None else _adapter_args(settings, adapters)),
         *_optional("--kv-events-config", None if kv_events is None else _zmq_publisher(kv_events)),
         *("--skip-server-warmup", "--enable-cache-report", "--enable-metrics"),
         *("--log-level", "info", "--log-level-http", "warning"),
@@ -118,8 +121,9 @@ def server_env(
     rendezvous: Path,
     extra: Mapping[str, str],
     tp: int = 1,
+    adapters: Path | None = None,
 ) -> dict[str, str]:
-    """The whole environment of one server, split `tp` times, but for its key."""
+    """The whole environment of one server, split `tp` times, but for its key. `adapters`: where it finds its own."""
     env = {name: value for name, value in inherited.items() if _may_inherit(name)}
     env.update(_COMMON_ENV)
     env["TMPDIR"] = str(tmp_dir)
@@ -135,6 +139,8 @@ def server_env(
         env[FEW_CORES] = "1"
     if settings.transfer == "mooncake" and not settings.rdma:
         env["MC_FORCE_TCP"] = "1"
+    if adapters is not None:
+        env[ADAPTERS] = str(adapters)
     env.update(extra)
     return env
 
@@ -219,6 +225,16 @@ def _pairing_args(settings: EngineSettings, role: str, bootstrap_port: int | Non
 def _decode_args(kv_tokens: int) -> tuple[str, ...]:
     reserved = str(reserved_tokens(kv_tokens))
     return ("--disaggregation-decode-enable-radix-cache", "--num-reserved-decode-tokens", reserved)
+
+
+def _adapter_args(settings: EngineSettings, room: AdapterRoom) -> tuple[str, ...]:
+    return (
+        *("--enable-lora", "--max-lora-rank", str(room.rank), "--lora-target-modules", *room.targets),
+        *("--max-loras-per-batch", str(room.slots), "--max-loaded-loras", str(room.loaded)),
+        # Without it requests for an adapter that is not in the batch wait as long as others for those in it come.
+        *("--lora-drain-wait-threshold", "1.0"),
+        *("--lora-backend", "torch_native" if settings.device == "cpu" else "csgmv"),
+    )
 
 
 def _device_args(settings: EngineSettings, gpus: tuple[int, ...]) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ def _process(plan: FleetPlan, process: ProcessSpec) -> dict[str, Any]:
         "weight_bytes": server.memory.weight_bytes if server else None,
         "kv_bytes": server.memory.kv_bytes if server else None,
         "kv_tokens": server.memory.kv_tokens if server else None,
+        "adapter_bytes": server.memory.adapter_bytes if server else None,
         "overhead_bytes": server.memory.overhead_bytes if server else None,
         "gpu_share": gpu_share(plan, server) if server else None,
         "command": list(process.command),

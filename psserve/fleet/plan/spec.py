@@ -9,6 +9,7 @@ from typing import Literal
 
 from psserve.contracts.router_config import KvEventsConfig, ModuleConfig, RouterConfig, WorkerConfig
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.plan.adapters import AdapterRoom
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.sglang_args import EngineSettings
@@ -45,7 +46,7 @@ class ServerSpec(ProcessSpec):
 
     role: Literal["prefill", "decode"]
     module: str | None
-    """The decode module it runs; None for a prefill server, which runs the base."""
+    """The decode module it runs, or the group of them; None for a prefill server, which runs the base."""
     bootstrap_port: int | None
     """Where decode servers find this prefill server; None for decode servers."""
     gpus: tuple[int, ...]
@@ -57,6 +58,8 @@ class ServerSpec(ProcessSpec):
     """File through which torch.distributed meets itself: no TCP store on any interface. Removed before each start."""
     kv_events: KvEventsConfig | None = None
     """Addresses of its KV events; None: it publishes none."""
+    adapters: AdapterRoom | None = None
+    """What it has room for; None: it serves no adapters."""
 
     @property
     def device(self) -> str:
@@ -91,6 +94,15 @@ class PlannedCheckpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedAdapter:
+    """A module that its servers find as an adapter in the fleet's folder."""
+
+    module: str
+    name: str
+    """What it is called there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanBasis:
     """The grounds of a plan, so that more servers can be planned into it."""
 
@@ -110,7 +122,10 @@ class ModulePlan:
     version: int
     """1 for a new module, raised by each replacement of its weights; a part of the names of servers and checkpoint."""
     servers: tuple[ServerSpec, ...]
-    checkpoint: PlannedCheckpoint
+    """None for an adapter, where the servers that it shares run already."""
+    checkpoint: PlannedCheckpoint | None
+    """None: it is an adapter."""
+    adapter: PlannedAdapter | None = None
     entry: ModuleConfig
     """The module in RouterConfig.modules, with this version."""
     workers: tuple[WorkerConfig, ...]
@@ -126,6 +141,7 @@ class FleetPlan:
     servers: tuple[ServerSpec, ...]
     router: RouterSpec
     checkpoints: tuple[PlannedCheckpoint, ...]
+    adapters: tuple[PlannedAdapter, ...] = ()
     basis: PlanBasis
     run_dir: Path
     tmp_dir: Path
@@ -143,5 +159,5 @@ class FleetPlan:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Names of the modules served, in order, once each."""
-        return tuple(dict.fromkeys(server.module for server in self.servers if server.module))
+        """Names of the modules served, in order."""
+        return tuple(module.name for module in self.router.config.modules)

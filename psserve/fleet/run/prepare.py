@@ -9,6 +9,7 @@ from pathlib import Path
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import FleetError
 from psserve.fleet.plan.spec import FleetPlan
+from psserve.fleet.run.adapters import link_adapters, remove_adapters
 from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints, weights_of
 from psserve.zoo import Zoo
 
@@ -24,7 +25,7 @@ def make_run_dir(run: Path) -> None:
 
 
 def prepare(plan: FleetPlan) -> dict[str, str]:
-    """Materialise checkpoints, write the router's configuration (0600), set old logs aside.
+    """Materialise checkpoints, link adapters, write the router's configuration (0600), set old logs aside.
 
     Returns:
         Module -> which weights it will be served with (`checkpoints.weights_of`).
@@ -34,7 +35,7 @@ def prepare(plan: FleetPlan) -> dict[str, str]:
         ZooError: a module cannot be materialised.
     """
     _private_dir(plan.tmp_dir)
-    weights = _materialise_all(plan) if plan.checkpoints else {}
+    weights = _make_all(plan) if plan.checkpoints or plan.adapters else {}
     for process in (*plan.servers, plan.router):
         set_aside(process.log)
     write_router_config(plan, plan.router.config)
@@ -42,9 +43,10 @@ def prepare(plan: FleetPlan) -> dict[str, str]:
 
 
 def clean_up(plan: FleetPlan) -> None:
-    """Remove secrets, checkpoints and temporary files. Logs stay."""
+    """Remove secrets, checkpoints, links and temporary files. Logs stay."""
     plan.router.config_path.unlink(missing_ok=True)
     remove_checkpoints(plan.run_dir)
+    remove_adapters(plan.run_dir)
     shutil.rmtree(plan.tmp_dir, ignore_errors=True)
 
 
@@ -67,15 +69,19 @@ def set_aside(log: Path) -> None:
         log.replace(log.with_name(log.name + ".1"))
 
 
-def _materialise_all(plan: FleetPlan) -> dict[str, str]:
+def _make_all(plan: FleetPlan) -> dict[str, str]:
+    """The checkpoints and the folder of adapters. The zoo is read once, however many modules there are."""
     zoo = Zoo.open(plan.zoo)
+    scan = zoo.scan()
     _private_dir(plan.run_dir / "checkpoints")
     weights: dict[str, str] = {}
     for checkpoint in plan.checkpoints:
-        module = zoo.module(checkpoint.module)
+        module = scan.get(checkpoint.module)
         make_checkpoint(zoo, module, checkpoint.path)
         weights[module.name] = weights_of(module)
-    return weights
+    adapters = [(adapter, scan.get(adapter.module)) for adapter in plan.adapters]
+    link_adapters(zoo, plan.run_dir, adapters)
+    return weights | {module.name: weights_of(module) for _, module in adapters}
 
 
 def _private_dir(path: Path) -> None:

@@ -41,6 +41,8 @@ class Roster:
         self.going: list[Member] = []
         self.views: Mapping[str, WorkerView] = {}
         """What the router said last, by server."""
+        self.held_adapters: Mapping[str, int] = {}
+        """Adapter -> requests in flight that may need it, as the router said last."""
         self._client = RouterClient(plan.router.url, plan.operator_key, plan.router.certificate)
         self._followed = 0
         self._next_poll = 0.0
@@ -184,7 +186,7 @@ class Roster:
             await self.router.observe("down", str(error))
             return
         await self.router.observe("ready", None)
-        self._followed, self.views = view.serial, view.by_name
+        self._followed, self.views, self.held_adapters = view.serial, view.by_name, view.adapters
         if not self.is_followed:
             self.router.hang_up()  # it has just answered: its handler is in place
         unknown = WorkerView(name="", state="starting", error="the router does not know it")

@@ -111,7 +111,8 @@ def _trusting(certificate: Path | None) -> list[urllib.request.HTTPSHandler]:
 
 def _refusal(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.loads(error.read())["error"]["message"])
+        said = json.loads(error.read())
+        return str(said["error_message"] if "error_message" in said else said["error"]["message"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return f"{error.url} answered {error.code} {error.reason}"
 

@@ -157,7 +157,8 @@ def clean_stale(run: Path) -> list[str]:
             kill_tree(server.pid)
             left.append(server.name)
     layout.router_config_path(run).unlink(missing_ok=True)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    for folder in (run / "checkpoints", layout.adapters_dir(run)):
+        shutil.rmtree(folder, ignore_errors=True)
     if state is not None:
         shutil.rmtree(state.tmp_dir, ignore_errors=True)
     remove_state(run)

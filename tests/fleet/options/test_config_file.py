@@ -47,7 +47,10 @@ def test_a_module_has_decodes_settings_but_for_its_own(tmp_path: Path) -> None:
         ("[prefil]", "prefil: unknown key; did you mean prefill?"),
         ("[prefill]\nreplica = 2", "prefill.replica: unknown key; did you mean prefill.replicas?"),
         ("[module.math]\nrepicas = 2", "module.math.repicas: unknown key; did you mean module.math.replicas?"),
-        ("tp = 2", "tp: unknown key; it goes under [prefill] or under [decode] or under [module.NAME]"),
+        (
+            "tp = 2",
+            "tp: unknown key; it goes under [prefill] or under [decode] or under [adapters] or under [module.NAME]",
+        ),
         ("[decode]\npage_size = 2", "decode.page_size: unknown key; it goes to the top of the file"),
         ("[router]\nzzz = 1", "router.zzz: unknown key; there are host, port, "),
         ("[prefill]\nreplicas = 0", "prefill.replicas = 0: give at least 1"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from psserve.fleet.live.supply import ZooSupply
+from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.run.checkpoints import make_checkpoint, weights_of
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
@@ -62,7 +63,7 @@ def test_weights_have_a_name_of_their_own(zoo: Zoo) -> None:
 
 
 def test_offers_are_the_zoos_modules_as_they_are_now(zoo: Zoo) -> None:
-    supply = ZooSupply(zoo.path)
+    supply = ZooSupply(zoo.path, FleetOptions())
     assert supply.offers().modules.keys() == {"alpha", "beta"}
     (zoo.module("beta").path / "module.toml").write_text("name = ")
     offers = supply.offers()
