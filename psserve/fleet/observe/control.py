@@ -113,3 +113,11 @@ def router_config_of(zoo: Path) -> Mapping[str, Any]:
         return dict(json.loads(layout.router_config_path(layout.run_dir(zoo)).read_text()))
     except (OSError, ValueError):  # it has just ended, or is another user's
         return {}
+
+
+def modules_by_server(zoo: Path) -> dict[str, list[str]]:
+    """The running fleet's modules, by what its servers have as their module: its name, or that of the group."""
+    found: dict[str, list[str]] = {}
+    for module in router_config_of(zoo).get("modules", ()):
+        found.setdefault(module.get("group") or module["name"], []).append(module["name"])
+    return found

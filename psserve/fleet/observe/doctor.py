@@ -19,7 +19,7 @@ from pathlib import Path
 import psserve
 from psserve.engine.versions import SUPPORTED
 from psserve.errors import FleetError, NotRunning, PsserveError, UsageError, ZooError, ZooNotFound
-from psserve.fleet.observe.control import client_of
+from psserve.fleet.observe.control import client_of, modules_by_server
 from psserve.fleet.observe.diagnosis import Diagnosis
 from psserve.fleet.observe.gpu_checks import check_gpus, check_sharing, mps_runs
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview, survey
@@ -43,6 +43,10 @@ SMALLEST_FLEET = 2
 ENOUGH_FILES = 4096
 """Open files: a streamed request holds two connections in the router and one each in two servers."""
 ENOUGH_SHM = GIB // 4
+NAMED = 20
+"""Modules that are named one by one."""
+ASKED = 8
+"""Modules of those that share servers, which are asked for an answer: the first ones."""
 REQUEST_S = 30.0
 """A module that has not answered one token by then is of no use."""
 SETTLE_S = 5.0
@@ -188,7 +192,10 @@ def check_open_files(soft_limit: int) -> Diagnosis:
 
 
 def _servers(zoo: Zoo | None) -> int:
-    return SMALLEST_FLEET if zoo is None else 1 + max(1, len(zoo.modules()))
+    if zoo is None:
+        return SMALLEST_FLEET
+    sharing = [module.shares_servers for module in zoo.modules()]
+    return 1 + max(1, len(sharing) - sum(sharing) + any(sharing))
 
 
 def _free_shm() -> int | None:
@@ -211,8 +218,9 @@ def check_zoo(explicit: Path | None) -> tuple[Zoo | None, list[Diagnosis]]:
     if not scan.modules:
         advice = "psserve add-model NAME --path DIR adds one"
         return zoo, [Diagnosis("zoo", "warn", f"{zoo.path} has no module that can be served", advice), *damaged]
-    names = ", ".join(module.name for module in scan.modules)
-    return zoo, [Diagnosis("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {names}"), *damaged]
+    names = ", ".join(module.name for module in scan.modules[:NAMED])
+    more = f" and {len(scan.modules) - NAMED} more" if len(scan.modules) > NAMED else ""
+    return zoo, [Diagnosis("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {names}{more}"), *damaged]
 
 
 def check_disk(zoo: Zoo) -> Diagnosis:
@@ -270,8 +278,8 @@ def find_fleet(zoo: Zoo | None) -> tuple[FleetState | None, list[Diagnosis]]:
 
 
 def check_fleet(zoo: Path, state: FleetState) -> list[Diagnosis]:
-    """Every check of the fleet in `state`. Sends one short request to each module."""
-    modules = list(dict.fromkeys(server.module for server in state.servers if server.module is not None))
+    """Every check of the fleet in `state`. Sends one short request to each module, or some where many share servers."""
+    modules = [name for served in modules_by_server(zoo).values() for name in served[:ASKED]]
     client = client_of(zoo, state.url)
     try:
         servers = [check_server(server) for server in survey(zoo).servers]

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from psserve.console import printable
 from psserve.errors import FleetError
+from psserve.fleet.observe.control import modules_by_server
 from psserve.fleet.plan import layout
 from psserve.fleet.run.state import FleetState, read_state
 
@@ -41,13 +42,16 @@ class LogFile:
 
 
 def choose_logs(zoo: Path, wanted: str | None) -> list[LogFile]:
-    """The logs of the process called `wanted`, of all decode servers of the module `wanted`, or (None) all.
+    """The logs of the process called `wanted`, of all decode servers that serve the module `wanted`, or (None) all.
 
     Raises:
         FleetError: there are none.
     """
     logs = log_files(zoo)
     chosen = [log for log in logs if wanted is None or wanted in (log.name, log.module)]
+    if not chosen:
+        group = next((group for group, modules in modules_by_server(zoo).items() if wanted in modules), None)
+        chosen = [log for log in logs if log.module is not None and log.module == group]
     if chosen:
         return chosen
     if not logs:

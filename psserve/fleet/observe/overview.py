@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from psserve.contracts.servers import LOADS_PATH, ServerLoad, parse_server_load
 from psserve.errors import FleetError
-from psserve.fleet.observe.control import client_of, live_state, router_config_of
+from psserve.fleet.observe.control import client_of, live_state, modules_by_server, router_config_of
 from psserve.fleet.run.memory import family, gpu_memory, main_memory, of_family
 from psserve.fleet.run.router_client import HttpClient
 from psserve.fleet.run.state import FleetState, ServerState, running_fleet
@@ -34,7 +34,9 @@ class ServerOverview(ServerState):
     queued: int | None = None
     cache_hit_rate: float | None = None
     """Of the prompt tokens since the start, those whose KV the base had: of a prefill server those that it was sent, of
-    a decode server those of its module, of the router all."""
+    a decode server those of its module or modules, of the router all."""
+    sharing: int | None = None
+    """Modules that share it as adapters, on a server that has no module of its own."""
     kv_tokens: int | None = None
     kv_used_tokens: int | None = None
     """KV slots that requests hold. What the cache keeps gives way and is not counted."""
@@ -71,7 +73,11 @@ def survey(zoo: Path) -> FleetOverview:
         said = {name: future.result() for name, future in asked.items()}
         gpu_bytes, state = on_gpus.result(), live.result()
     router = next((one.totals for name, one in said.items() if name == "router"), None)
-    servers = tuple(_overview(server, said.get(server.name, _Said()), router, gpu_bytes) for server in state.servers)
+    modules = modules_by_server(zoo)
+    servers = tuple(
+        _overview(server, said.get(server.name, _Said()), router, gpu_bytes, modules.get(server.module or "", []))
+        for server in state.servers
+    )
     fields = state.model_dump(exclude={"servers"})
     return FleetOverview(**fields, servers=servers, versions=versions())
 
@@ -101,7 +107,10 @@ def _or_none(read: Callable[[HttpClient, float], Read], client: HttpClient) -> R
         return None
 
 
-def _overview(server: ServerState, said: _Said, router: Totals | None, on_gpus: dict[int, int]) -> ServerOverview:
+def _overview(
+    server: ServerState, said: _Said, router: Totals | None, on_gpus: dict[int, int], modules: list[str]
+) -> ServerOverview:
+    """`modules`: those that a decode server serves."""
     processes = family(server.pid) if server.pid is not None else []
     load = said.load
     running = load.running if load else None
@@ -113,22 +122,22 @@ def _overview(server: ServerState, said: _Said, router: Totals | None, on_gpus: 
         gpu_memory_bytes=of_family(processes, on_gpus),
         running=running,
         queued=load.queued if load else None,
-        cache_hit_rate=_hit_rate(server, said.totals, router),
+        cache_hit_rate=_hit_rate(server, said.totals, router, {server.module or "", *modules}),
+        sharing=None if not modules or server.module in modules else len(modules),
         kv_tokens=load.kv_tokens if load else None,
         kv_used_tokens=load.kv_used_tokens if load else None,
         uptime_s=time.time() - server.started if processes and server.started is not None else None,
     )
 
 
-def _hit_rate(server: ServerState, own: Totals | None, router: Totals | None) -> float | None:
+def _hit_rate(server: ServerState, own: Totals | None, router: Totals | None, modules: set[str]) -> float | None:
     totals, prefix = (own, "sglang:") if server.role == "prefill" else (router, "psserve_")
     if totals is None:
         return None
 
     def total(name: str) -> float:
-        wanted = server.module if server.role == "decode" else None
         found = ((module, value) for (sample, module), value in totals.items() if sample == prefix + name)
-        return sum(value for module, value in found if wanted in (None, module))
+        return sum(value for module, value in found if server.role != "decode" or module in modules)
 
     prompt = total("prompt_tokens_total")
     return total("cached_tokens_total") / prompt if prompt else None

@@ -99,6 +99,12 @@ def _share(share: float | None) -> str:
     return NOTHING if share is None else f"{share:.0%}"
 
 
+def _module(server: ServerOverview) -> str:
+    if server.sharing is not None:
+        return f"{server.module} ({server.sharing})"
+    return server.module or NOTHING
+
+
 def _kv(server: ServerOverview) -> str:
     if not server.kv_tokens or server.kv_used_tokens is None:
         return NOTHING
@@ -108,7 +114,7 @@ def _kv(server: ServerOverview) -> str:
 _COLUMNS = (
     _Column("server", lambda s: s.name),
     _Column("role", lambda s: s.role, rank=4),
-    _Column("module", lambda s: s.module or NOTHING, rank=3),
+    _Column("module", _module, rank=3),
     _Column("state", lambda s: s.state),
     _Column("device", lambda s: s.device, rank=2),
     _Column(">memory", lambda s: _bytes(s.memory_bytes)),

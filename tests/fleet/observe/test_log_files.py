@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def test_all_in_order(tmp_path: Path, logs: Path) -> None:
 )
 def test_by_name_or_module(tmp_path: Path, logs: Path, wanted: str, names: list[str]) -> None:
     assert chosen(tmp_path, wanted) == names
+
+
+def test_an_adapter_has_the_logs_of_the_servers_that_it_shares(tmp_path: Path, logs: Path) -> None:
+    (logs / "decode-adapters-0.log").touch()
+    modules = [{"name": "math"}, {"name": "sums", "group": "adapters"}]
+    (tmp_path / ".run" / "router.json").write_text(json.dumps({"modules": modules}))
+    assert chosen(tmp_path, "sums") == ["decode-adapters-0"]
+    assert chosen(tmp_path, "math") == ["decode-math-0", "decode-math-1-v2"]
 
 
 def test_an_unknown_name_lists_the_known(tmp_path: Path, logs: Path) -> None:

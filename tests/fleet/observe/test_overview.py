@@ -126,6 +126,14 @@ def test_survey(tmp_path: Path, port: int) -> None:
     assert all(server.memory_bytes and server.uptime_s for server in (prefill, decode, router))
 
 
+def test_a_server_of_adapters_has_their_hits(tmp_path: Path, port: int) -> None:
+    write_fleet(tmp_path, port, port, port)
+    modules = [{"name": name, "group": "math"} for name in ("code", "sums")]
+    (tmp_path / ".run" / "router.json").write_text(json.dumps({"modules": modules}))
+    _, decode, _ = survey(tmp_path).servers
+    assert (decode.sharing, decode.cache_hit_rate) == (2, 0.5)
+
+
 def test_silent_servers_are_shown_without_what_they_would_say(
     tmp_path: Path, port: int, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

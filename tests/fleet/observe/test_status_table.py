@@ -51,6 +51,11 @@ def shown(*servers: ServerOverview, width: int | None = None) -> list[str]:
     return out.getvalue().splitlines()
 
 
+def test_a_server_of_adapters_says_how_many_share_it() -> None:
+    sharing = SERVER.model_copy(update={"name": "decode-adapters-0", "module": "adapters", "sharing": 20})
+    assert "decode-adapters-0 decode adapters (20) ready" in " ".join(shown(sharing)[-1].split())
+
+
 def test_a_pipe_gets_every_column_that_has_something_to_say() -> None:
     heading, row = shown(SERVER)[-2:]
     titles = "server role module state device memory running queued hits KV restarts up pid port"
