@@ -56,8 +56,8 @@ def command(
 ) -> None:
     """Serve the zoo until Ctrl-C.
 
-    Starts the prefill servers, a decode server for every module, and the router; prints one line with the URL once
-    every server has answered a real request.
+    Starts the prefill servers, a decode server for every module (one for all that are LoRA adapters), and the router;
+    prints one line with the URL once every server has answered a real request.
 
     \b
     psserve launch
@@ -69,7 +69,7 @@ def command(
     from psserve.fleet.options.config_file import load_options
     from psserve.fleet.options.key_file import client_keys
     from psserve.fleet.plan.reach import reach_warnings
-    from psserve.fleet.plan.show import context_note, idle_gpus, split_note
+    from psserve.fleet.plan.show import adapters_note, context_note, idle_gpus, split_note
     from psserve.fleet.run.state import require_none_running
     from psserve.zoo import Zoo, find_zoo
 
@@ -90,8 +90,9 @@ def command(
         click.echo(f"psserve: warning: {warning}", err=True)
     if idle := idle_gpus(plan):
         click.echo(f"psserve: idle GPUs: {', '.join(map(str, idle))} (replicas in fleet.toml use them)", err=True)
-    if note := context_note(plan, zoo.base.context_length):
-        click.echo(f"psserve: {note}", err=True)
+    for note in (context_note(plan, zoo.base.context_length), adapters_note(plan)):
+        if note is not None:
+            click.echo(f"psserve: {note}", err=True)
     if dry_run:
         if note := split_note(plan):
             click.echo(f"psserve: {note}", err=True)
@@ -137,13 +138,14 @@ def _show(plan: Any, as_json: bool) -> None:
 def _launch(plan: Any, watch: bool, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
     from psserve.fleet.plan.layout import log_path
+    from psserve.fleet.plan.show import named
     from psserve.fleet.plan.start_limit import start_limit_s
     from psserve.fleet.run.detach import run_detached
     from psserve.fleet.run.prepare import make_run_dir
     from psserve.fleet.run.progress import progress_for
 
     def ready(url: str) -> None:
-        click.echo(f"psserve: ready at {url} (base {plan.base}; modules {', '.join(plan.modules)})")
+        click.echo(f"psserve: ready at {url} (base {plan.base}; modules {named(plan.modules)})")
 
     options = plan.basis.options
     limits = Limits(start_timeout_s=start_limit_s(plan.basis, plan.servers), drain_s=options.router.drain_secs)

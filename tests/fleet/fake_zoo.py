@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from psserve.errors import UnknownModule
+from psserve.zoo import Module
 from psserve.zoo.disk.manifest import AdapterShape
 from psserve.zoo.disk.scan import Scan
 
@@ -42,6 +43,16 @@ class FakeModule:
         return self.adapter is not None
 
 
+class FakeScan(Scan):
+    """What `FakeZoo.modules` has, at one moment."""
+
+    def get(self, name: str) -> Module:
+        for module in self.modules:
+            if name in (module.name, *module.aliases):
+                return module
+        raise UnknownModule(name)
+
+
 @dataclass(frozen=True)
 class FakeZoo:
     path: Path
@@ -66,10 +77,7 @@ class FakeZoo:
         ]
 
     def scan(self) -> Scan:
-        return Scan(self.path, tuple(self.modules()), {})  # type: ignore[arg-type]
+        return FakeScan(self.path, tuple(self.modules()), {})  # type: ignore[arg-type]
 
-    def module(self, wanted: str) -> FakeModule:
-        for module in self.modules():
-            if wanted in (module.name, *module.aliases):
-                return module
-        raise UnknownModule(wanted)
+    def module(self, wanted: str) -> Module:
+        return self.scan().get(wanted)

@@ -31,6 +31,7 @@ from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.memory import amount
 from psserve.fleet.plan.plan import make_plan
 from psserve.fleet.plan.ports import is_free
+from psserve.fleet.plan.show import named
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, running_fleet
 from psserve.versions import installed
@@ -43,8 +44,6 @@ SMALLEST_FLEET = 2
 ENOUGH_FILES = 4096
 """Open files: a streamed request holds two connections in the router and one each in two servers."""
 ENOUGH_SHM = GIB // 4
-NAMED = 20
-"""Modules that are named one by one."""
 ASKED = 8
 """Modules of those that share servers, which are asked for an answer: the first ones."""
 REQUEST_S = 30.0
@@ -218,9 +217,8 @@ def check_zoo(explicit: Path | None) -> tuple[Zoo | None, list[Diagnosis]]:
     if not scan.modules:
         advice = "psserve add-model NAME --path DIR adds one"
         return zoo, [Diagnosis("zoo", "warn", f"{zoo.path} has no module that can be served", advice), *damaged]
-    names = ", ".join(module.name for module in scan.modules[:NAMED])
-    more = f" and {len(scan.modules) - NAMED} more" if len(scan.modules) > NAMED else ""
-    return zoo, [Diagnosis("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {names}{more}"), *damaged]
+    names = named([module.name for module in scan.modules])
+    return zoo, [Diagnosis("zoo", "ok", f"{zoo.path}: base {zoo.base.name}, modules {names}"), *damaged]
 
 
 def check_disk(zoo: Zoo) -> Diagnosis:

@@ -48,9 +48,9 @@ def served_bytes(base: Base, module: Module | None, dtype: str) -> int:
     """Bytes of the weights on a server that computes in `dtype`: of the base, or of a module.
 
     Quantised ones are served as they are stored; others are converted. A module may have a tensor that the base has
-    not: an output layer of its own.
+    not: an output layer of its own. An adapter on a server of its own is merged into the base's weights.
     """
-    files = (module or base).weight_bytes
+    files = (base if module is None or module.adapter is not None else module).weight_bytes
     if quantisation_of(base, module):
         return files
     stored = base.dtype if module is None or module.dtype is None else module.dtype

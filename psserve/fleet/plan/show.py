@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psserve.fleet.plan.memory import amount
@@ -24,6 +24,8 @@ PLAN_COLUMNS = (
     "port",
     "bootstrap",
 )
+MOST_NAMED = 20
+"""Modules that are named one by one."""
 _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
 
 
@@ -89,6 +91,25 @@ def split_note(plan: FleetPlan) -> str | None:
         f"{first} of {first + second} KV tokens ({first / (first + second):.0%}) are prefill servers': the contexts of"
         " all modules go through their pools (docs/fleet.md; kv_tokens in fleet.toml sets other sizes)"
     )
+
+
+def adapters_note(plan: FleetPlan) -> str | None:
+    """What to say of modules that share servers as adapters, where there are any."""
+    sharing = [server for server in plan.servers if server.adapters is not None]
+    if not sharing or sharing[0].adapters is None:
+        return None
+    room = sharing[0].adapters
+    return (
+        f"{named([one.module for one in plan.adapters])} share {', '.join(server.name for server in sharing)}:"
+        f" adapters of rank {room.rank} at most, {room.in_batch} in a batch ({amount(room.device_bytes)}),"
+        f" {room.loaded} in main memory ({amount(room.main_bytes)})"
+    )
+
+
+def named(modules: Sequence[str]) -> str:
+    """The modules' names, or some of them where they are many."""
+    more = f" and {len(modules) - MOST_NAMED} more" if len(modules) > MOST_NAMED else ""
+    return ", ".join(modules[:MOST_NAMED]) + more
 
 
 def _row(plan: FleetPlan, server: ServerSpec) -> tuple[str, ...]:

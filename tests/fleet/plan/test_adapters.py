@@ -12,7 +12,7 @@ import pytest
 from psserve.errors import PlanError
 from psserve.fleet import FleetPlan
 from psserve.fleet.plan.plan_module import plan_module
-from psserve.fleet.plan.show import plan_json
+from psserve.fleet.plan.show import adapters_note, named, plan_json
 from psserve.zoo.disk.manifest import AdapterShape
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, gpus, plan, value_of
@@ -105,6 +105,18 @@ def test_memory_is_counted_by_slots_and_by_what_is_loaded(zoo: Any) -> None:
     assert plan_json(made)["servers"][2]["adapter_bytes"] == 10 * 5_000
 
 
+def test_a_plan_says_who_shares_what(zoo: Any) -> None:
+    assert adapters_note(plan(zoo)) == (
+        "code, sums, tools share decode-adapters-0: adapters of rank 8 at most, 8 in a batch (0.6 MiB),"
+        " 32 in main memory (0.2 MiB)"
+    )
+    assert adapters_note(plan(zoo, modules=["math"])) is None
+
+
+def test_many_modules_are_not_all_named() -> None:
+    assert named([f"m{number}" for number in range(1_000)]).endswith("m18, m19 and 980 more")
+
+
 def test_adapters_in_main_memory_can_be_too_many(zoo: Any) -> None:
     large = replace(zoo, adapters=dict.fromkeys(zoo.adapters, AdapterShape(rank=8, targets=QKV, bytes=10**9)))
     with pytest.raises(PlanError, match=r"decode-adapters-0 .* adapters; serve fewer"):
@@ -137,6 +149,11 @@ def test_a_module_can_be_moved_out_of_the_group(zoo: Any) -> None:
     assert [one.module for one in made.checkpoints] == ["code", "math"]
     assert (made.router.config.modules[0].group, made.servers[1].memory.kv_tokens) == (None, 8192)
     assert value_of(made.servers[-1].command, "--max-lora-rank") == "4"
+
+
+def test_a_server_of_its_own_has_the_weights_of_the_base(zoo: Any) -> None:
+    made = plan(replace(zoo, sizes={"code": 6_000}), document={"module": {"code": {"own_server": True}}})
+    assert made.servers[1].memory.weight_bytes == made.servers[0].memory.weight_bytes
 
 
 def test_settings_of_servers_that_a_module_has_not_are_refused(zoo: Any) -> None:
