@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -143,12 +144,19 @@ def test_inference_equals_scikit_learns() -> None:
         assert model.probabilities(text) == pytest.approx([power / sum(expected) for power in expected], abs=1e-5)
 
 
+@pytest.fixture
+def nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("nothing_kept")
 async def test_training_in_its_own_process_gives_the_same_model() -> None:
     classifier = await make(demo_modules(), never)
     text = "How many apples does Ida have now?"
     assert decide(classifier, text).scores == pytest.approx(decide(trained(demo_modules()), text).scores, abs=1e-6)
 
 
+@pytest.mark.usefixtures("nothing_kept")
 async def test_failed_training_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(StartError, match="exit status 1"):

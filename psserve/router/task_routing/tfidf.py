@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import pickle
 import re
 import sys
 from collections import Counter
@@ -14,10 +13,12 @@ from itertools import pairwise
 from subprocess import PIPE
 from typing import TYPE_CHECKING
 
+import msgspec
 import orjson
 
 from psserve.errors import StartError
 from psserve.router.task_routing.classifier import AskBase, Decision, Evidence, TaskModule, TaskRequest
+from psserve.router.task_routing.kept_model import KeptModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,16 +27,36 @@ if TYPE_CHECKING:
 RUN = 4
 """Characters. Longer and shorter runs as well made the demo zoo's and CLINC's figures no better, and cost three times
 as much (docs/task-routing.md)."""
+_Packed = tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...], bytes, bytes, bytes]
 _NUMBER = re.compile(r"\d+")
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 async def make(modules: Sequence[TaskModule], ask: AskBase) -> TfidfClassifier:
-    """Train in a process of its own (see training.py). Raises StartError."""
+    """The classifier of these modules: from the cache, or else trained. Raises StartError."""
+    asked = orjson.dumps([asdict(module) for module in modules])
+    kept = KeptModel(asked)
+    model = await asyncio.to_thread(_read, kept)  # a thread, since importing numpy takes a moment
+    if model is None:
+        trained = await _train(asked)
+        model = await asyncio.to_thread(LinearModel.unpacked, trained)
+        await asyncio.to_thread(kept.write, trained)
+    return TfidfClassifier(model)
+
+
+def _read(kept: KeptModel) -> LinearModel | None:
+    try:
+        return None if (data := kept.read()) is None else LinearModel.unpacked(data)
+    except (ValueError, msgspec.DecodeError):  # damaged: it is trained anew
+        return None
+
+
+async def _train(modules: bytes) -> bytes:
+    """Train in a process of its own (see training.py). Returns a packed model. Raises StartError."""
     command = (sys.executable, "-m", "psserve.router.task_routing.training")
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     try:
-        out, err = await process.communicate(orjson.dumps([asdict(module) for module in modules]))
+        out, err = await process.communicate(modules)
     finally:
         if process.returncode is None:  # cancelled
             process.kill()
@@ -43,8 +64,7 @@ async def make(modules: Sequence[TaskModule], ask: AskBase) -> TfidfClassifier:
     if process.returncode:
         last = err.decode(errors="replace").strip().rpartition("\n")[2]
         raise StartError(f"training the task classifier failed (exit status {process.returncode}): {last}")
-    # Our own child wrote this. Reading it imports numpy, which takes a moment.
-    return TfidfClassifier(await asyncio.to_thread(pickle.loads, out))
+    return out
 
 
 class TfidfClassifier:
@@ -108,6 +128,26 @@ class LinearModel:
     """[F, K + 1], the last column for "none of them"."""
     intercept: NDArray[np.float32]
     """[K + 1]"""
+
+    def packed(self) -> bytes:
+        """All of it, for `unpacked`."""
+        features = sorted(self.index, key=self.index.__getitem__)
+        numbers = (array.tobytes() for array in (self.idf, self.weights, self.intercept))
+        return msgspec.msgpack.encode((self.modules, self.tool_modules, features, *numbers))
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> LinearModel:
+        """Raises ValueError or msgspec.DecodeError: these are not the bytes of a model."""
+        import numpy as np
+
+        fields = msgspec.msgpack.decode(data, type=_Packed)
+        modules, tool_modules, features, *numbers = fields
+        idf, weights, intercept = (np.frombuffer(number, dtype=np.float32) for number in numbers)
+        shape = len(features), len(modules) + 1
+        if (idf.size, intercept.size) != shape:
+            raise ValueError("a model of other sizes")
+        index = {feature: row for row, feature in enumerate(features)}
+        return cls(modules, tool_modules, index, idf, weights.reshape(shape), intercept)
 
     def contributions(self, text: str) -> tuple[list[str], NDArray[np.float32]]:
         """The known features of `text`, and what each adds to the classes' logits: [features, K + 1]."""

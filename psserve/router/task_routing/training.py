@@ -1,4 +1,4 @@
-"""Training the linear model: `python -m psserve.router.task_routing.training`, modules in (JSON), model out (pickle).
+"""Training the linear model: `python -m psserve.router.task_routing.training`, modules in (JSON), model out (packed).
 
 The router runs this as a process of its own: importing scikit-learn takes about a second and 170 MB, during which the
 router would answer nobody and after which it would need neither.
@@ -6,7 +6,6 @@ router would answer nobody and after which it would need neither.
 
 from __future__ import annotations
 
-import pickle
 import re
 import sys
 from collections.abc import Sequence
@@ -91,7 +90,7 @@ def _regression(matrix: Any, classes: NDArray[np.int64]) -> tuple[NDArray[np.flo
 def main() -> None:
     """Serve one training to the router that started us."""
     modules = [TaskModule(**fields) for fields in orjson.loads(sys.stdin.buffer.read())]
-    sys.stdout.buffer.write(pickle.dumps(train_classifier(modules)))
+    sys.stdout.buffer.write(train_classifier(modules).packed())
 
 
 if __name__ == "__main__":
