@@ -22,7 +22,6 @@ from transformers import (  # noqa: E402 (only importable after that)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
 from transformers.masking_utils import sdpa_mask  # noqa: E402
 from transformers.trainer_pt_utils import LengthGroupedSampler  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
 
 __all__ = [
     "AttentionInterface",
@@ -40,5 +39,4 @@ __all__ = [
     "sdpa_attention_forward",
     "sdpa_mask",
     "set_seed",
-    "transformers_logging",
 ]

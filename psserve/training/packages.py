@@ -18,7 +18,7 @@ def check_packages() -> None:
 
 def quiet_packages() -> None:
     """Leave stderr to psserve's own progress: no bars and notes of Transformers."""
-    from psserve.training import hf
+    from transformers.utils import logging  # no more of it: hf.py takes seconds, and not all who call this train
 
-    hf.transformers_logging.set_verbosity_error()
-    hf.transformers_logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,10 @@ from psserve.training.progress import read_metrics
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
 from tests.training.on_cpu import HELD_STEP
+from tests.training.ranks import run_ranks
 from tests.waiting import until
 
-LAUNCH = {1: (), 2: ("-m", "torch.distributed.run", "--nproc_per_node", "2")}
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node")
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -43,31 +45,46 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(
-    zoo: Zoo,
-    data: Path,
-    name: str,
-    processes: int,
-    batch_size: int,
-    *options: str,
-    fsdp: bool = False,
-    held_until: Path | None = None,
-) -> subprocess.Popen[str]:
-    program = "tests.training.on_cpu" if fsdp or held_until else "psserve.cli.main"
-    changes = (FSDP if fsdp else {}) | ({"HELD_UNTIL": str(held_until)} if held_until else {})
-    options = ("--data", str(data), "--lr", "1e-3", "--batch-size", str(batch_size), "--log-every", "1", *options)
-    return subprocess.Popen(
-        [sys.executable, *LAUNCH[processes], "-m", program, "finetune", name, *options, "--zoo", zoo.path],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **changes},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@dataclass(frozen=True)
+class Training:
+    """A `psserve finetune` that is to be run in several processes."""
 
+    zoo: Zoo
+    data: Path
+    name: str
+    processes: int
+    batch_size: int
+    options: tuple[str, ...] = ()
+    fsdp: bool = False
+    held_until: Path | None = None
 
-def finished(process: subprocess.Popen[str]) -> None:
-    stderr = process.communicate(timeout=ENDS_WITHIN_S)[1]
-    assert process.returncode == 0, stderr
-    assert stderr.count("added") == 1
+    @property
+    def program(self) -> str:
+        return "tests.training.on_cpu" if self.fsdp or self.held_until else "psserve.cli.main"
+
+    @property
+    def arguments(self) -> list[str]:
+        fixed = ["--data", str(self.data), "--lr", "1e-3", "--batch-size", str(self.batch_size), "--log-every", "1"]
+        return ["finetune", self.name, *fixed, *self.options, "--zoo", str(self.zoo.path)]
+
+    @property
+    def env(self) -> dict[str, str]:
+        changes = (FSDP if self.fsdp else {}) | ({"HELD_UNTIL": str(self.held_until)} if self.held_until else {})
+        return {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **changes}
+
+    def start(self) -> subprocess.Popen[str]:
+        """Under torchrun."""
+        return subprocess.Popen(
+            [sys.executable, *TORCHRUN, str(self.processes), "-m", self.program, *self.arguments],
+            env={**os.environ, **self.env},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, log: Path) -> None:
+        """As forks (ranks.py)."""
+        run_ranks(self.program, self.arguments, self.env, self.processes, log)
+        assert log.read_text().count("added") == 1
 
 
 def weights(zoo: Zoo, name: str) -> dict[str, torch.Tensor]:
@@ -84,18 +101,22 @@ def assert_same_training(zoo: Zoo, name: str, expected: str) -> None:
         torch.testing.assert_close(weights(zoo, name)[weight], tensor, atol=1e-6, rtol=0)
 
 
-def test_two_processes_train_what_one_trains_on_a_batch_twice_as_large(zoo: Zoo, data: Path) -> None:
-    finished(start(zoo, data, "one", 1, 4, "--steps", "4"))
-    finished(start(zoo, data, "two", 2, 2, "--steps", "4"))
+def test_two_processes_train_what_one_trains_on_a_batch_twice_as_large(zoo: Zoo, data: Path, tmp_path: Path) -> None:
+    steps = ("--steps", "4")
+    Training(zoo, data, "one", 1, 4, steps).run(tmp_path / "one")
+    process = Training(zoo, data, "two", 2, 2, steps).start()
+    stderr = process.communicate(timeout=ENDS_WITHIN_S)[1]
+    assert process.returncode == 0, stderr
+    assert stderr.count("added") == 1
     assert_same_training(zoo, "two", "one")
-    finished(start(zoo, data, "split", 2, 2, "--steps", "4", fsdp=True))
+    Training(zoo, data, "split", 2, 2, steps, fsdp=True).run(tmp_path / "split")
     assert_same_training(zoo, "split", "one")
 
 
-def test_an_adapter_split_over_two_processes_trains_as_in_one(zoo: Zoo, data: Path) -> None:
+def test_an_adapter_split_over_two_processes_trains_as_in_one(zoo: Zoo, data: Path, tmp_path: Path) -> None:
     options = ("--steps", "4", "--lora", "--gradient-checkpointing")
-    finished(start(zoo, data, "adapter", 1, 4, *options))
-    finished(start(zoo, data, "split-adapter", 2, 2, *options, fsdp=True))
+    Training(zoo, data, "adapter", 1, 4, options).run(tmp_path / "adapter")
+    Training(zoo, data, "split-adapter", 2, 2, options, fsdp=True).run(tmp_path / "split-adapter")
     assert_same_training(zoo, "split-adapter", "adapter")
 
 
@@ -104,10 +125,11 @@ def test_two_processes_stop_together_and_go_on_to_the_same_weights(
     zoo: Zoo, data: Path, tmp_path: Path, module: str
 ) -> None:
     """Four steps an epoch, and a stop after the sixth, amid an epoch."""
-    fsdp, expected, stopped = module == "split", f"{module}-expected", f"{module}-stopped"
-    finished(start(zoo, data, expected, 2, 2, "--steps", "20", fsdp=fsdp))
+    expected, stopped = f"{module}-expected", f"{module}-stopped"
+    training = Training(zoo, data, expected, 2, 2, ("--steps", "20"), fsdp=module == "split")
+    training.run(tmp_path / "expected")
     told = tmp_path / "told"
-    process = start(zoo, data, stopped, 2, 2, "--steps", "20", fsdp=fsdp, held_until=told)
+    process = replace(training, name=stopped, held_until=told).start()
     until(lambda: process.poll() is not None or len(losses(zoo, stopped)) == HELD_STEP - 1, ENDS_WITHIN_S)
     psutil.Process(process.pid).children()[-1].send_signal(signal.SIGINT)  # one of the two alone
     told.touch()
@@ -116,7 +138,7 @@ def test_two_processes_stop_together_and_go_on_to_the_same_weights(
     assert "go on with --resume" in stderr
     assert len(losses(zoo, stopped)) == HELD_STEP
     checkpoints = zoo.path / ".training" / stopped / "checkpoints"
-    assert len(list(checkpoints.glob("*/pytorch_model_fsdp.bin"))) == fsdp, "split, or not"
-    finished(start(zoo, data, stopped, 2, 2, "--steps", "20", "--resume", fsdp=fsdp))
+    assert len(list(checkpoints.glob("*/pytorch_model_fsdp.bin"))) == training.fsdp, "split, or not"
+    replace(training, name=stopped, options=(*training.options, "--resume")).run(tmp_path / "resumed")
     assert losses(zoo, stopped) == losses(zoo, expected)
     assert all(torch.equal(tensor, weights(zoo, stopped)[name]) for name, tensor in weights(zoo, expected).items())

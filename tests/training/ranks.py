@@ -1,0 +1,49 @@
+"""Trainings as forks of one process that has imported what they need, which takes longer than small trainings do.
+
+Each has the environment that torchrun gives its processes, but no torchrun.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from tests.ports import own_ports
+
+CONTEXT = multiprocessing.get_context("forkserver")
+IMPORTED = ["psserve.cli.main", "psserve.training.finetune", "tests.training.on_cpu"]
+"""If it does not run yet: one serves all tests of a process."""
+
+
+def run_ranks(program: str, arguments: Sequence[str], env: Mapping[str, str], processes: int, log: Path) -> None:
+    """`python -m program arguments` in so many processes that work together, to its end, which must be a good one.
+
+    `log` gets what they write on standard error.
+    """
+    CONTEXT.set_forkserver_preload(IMPORTED)
+    world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(own_ports(1)[0])}
+    log.touch()
+    ranks = []
+    for rank in range(processes):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **world} if processes > 1 else {}
+        ranks.append(CONTEXT.Process(target=_run, args=(program, list(arguments), {**env, **own}, log)))
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    assert {process.exitcode for process in ranks} == {0}, log.read_text()
+
+
+def _run(program: str, arguments: list[str], env: dict[str, str], log: Path) -> None:
+    os.environ.update(env)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 2)
+    torch.set_num_threads(1)
+    sys.argv = [program, *arguments]
+    runpy.run_module(program, run_name="__main__", alter_sys=True)
