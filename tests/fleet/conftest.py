@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from psserve.fleet.observe.control import change_fleet
-from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.run.protocol import ChangeCommand, ChangeRequest
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, read_state
+from tests.ports import own_ports
 from tests.waiting import until
 
 WAIT_S = 60.0
@@ -48,7 +48,7 @@ class FakeFleet:
         adapters: Sequence[str] = (),
     ) -> None:
         """`adapters`: modules that the servers called decode-adapters-N share."""
-        self.ports = self.ports or free_ports(1 + len(servers))
+        self.ports = self.ports or own_ports(1 + len(servers))
         plan = self.zoo / "plan.json"
         given: dict[str, Any] = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
         given["adapters"] = adapters

@@ -2,6 +2,7 @@
 
 fake_server.py server --port N [--child plain|dying|daemon] [--ignore-term] [--crash TEXT] [--crash-if FILE]
                       [--loads FILE] [--unloadable NAME]   (notes what it is told of adapters; refuses to load one)
+                      [--wait-for FILE]
 fake_server.py router --config FILE    (FILE.held: server -> requests that it holds, FILE.deaf: SIGHUP does nothing)
 """
 
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import ProxyHandler, build_opener
 
@@ -62,11 +64,14 @@ def run_server(arguments: list[str]) -> None:
     parser.add_argument("--crash-if")
     parser.add_argument("--loads")
     parser.add_argument("--unloadable")
+    parser.add_argument("--wait-for")
     options = parser.parse_args(arguments)
     print("key:", os.environ.get("PSSERVE_WORKER_KEY", "none"), flush=True)
     if options.crash or (options.crash_if and os.path.exists(options.crash_if)):
         print("Loading weights", flush=True)
         sys.exit(f"ValueError: {options.crash or 'asked to'}")
+    while options.wait_for and not os.path.exists(options.wait_for):
+        time.sleep(0.02)
     child = start_child(options.child) if options.child else None
     if options.ignore_term:
         server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
@@ -96,7 +101,7 @@ def run_router(arguments: list[str]) -> None:
 
     def state(worker: dict) -> str:
         try:
-            opener.open(f"http://127.0.0.1:{worker['port']}/", timeout=1).close()
+            opener.open(f"http://127.0.0.1:{worker['port']}/", timeout=3).close()
         except OSError:
             return "down"
         return "ready"

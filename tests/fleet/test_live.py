@@ -152,15 +152,14 @@ def test_changes_are_made_one_after_the_other(running: FakeFleet, helper: Thread
     hold(fleet, decode_a_0=1)
     first: Future[tuple[str, list[str]]] = helper.submit(fleet.ask, "remove", "a")
     fleet.until(lambda: fleet.is_state("decode-a-0", "draining"))
-    second = helper.submit(fleet.ask, "add", "c")
-    fleet.until(lambda: second.running())
-    with pytest.raises(TimeoutError):
-        second.result(0.5)
+    told: list[str] = []
+    second = helper.submit(change_fleet, fleet.zoo, ChangeRequest(command="add", module="c"), told.append)
+    fleet.until(lambda: told == ["add c waits for: remove a"])
+    assert not second.done()
     assert "decode-c-0" not in fleet.names()
     hold(fleet)
     assert first.result(WAIT_S)[0] == "a is served no more"
-    done, told = second.result(WAIT_S)
-    assert (done, told[0]) == ("c is served", "add c waits for: remove a")
+    assert second.result(WAIT_S) == "c is served"
 
 
 def test_caller_that_leaves_does_not_stop_the_change(running: FakeFleet) -> None:
@@ -230,17 +229,16 @@ def test_watched_zoo_is_followed(fleet: FakeFleet) -> None:
 
 def test_change_that_was_asked_for_early_follows_the_start(fleet: FakeFleet, helper: ThreadPoolExecutor) -> None:
     fleet.offer(a=A, b=B, c=C)
-    fleet.launch({**TWO, "decode-b-0": []})
+    gate = fleet.zoo / "gate"
+    fleet.launch({**TWO, "prefill-0": ["--wait-for", str(gate)]})
     fleet.until(lambda: (fleet.run / "state.json").exists())
-    os.kill(fleet.pid("prefill-0"), signal.SIGSTOP)
-    change = helper.submit(fleet.ask, "add", "c")
-    fleet.until(change.running)
-    with pytest.raises(TimeoutError):
-        change.result(0.5)
-    os.kill(fleet.pid("prefill-0"), signal.SIGCONT)
+    told: list[str] = []
+    change = helper.submit(change_fleet, fleet.zoo, ChangeRequest(command="add", module="c"), told.append)
+    fleet.until(lambda: told == ["the fleet is starting: the change follows"])
+    assert not change.done()
+    gate.touch()
     fleet.ready()
-    done, told = change.result(WAIT_S)
-    assert (done, told[0]) == ("c is served", "the fleet is starting: the change follows")
+    assert change.result(WAIT_S) == "c is served"
 
 
 def test_fleet_that_is_stopped_in_a_change_ends_the_newcomer_too(

@@ -16,8 +16,7 @@ from psserve.router.access.server import make_runner
 from psserve.router.app import make_app
 from psserve.router.state import STATE, RouterState
 from tests.router.fake_worker import Fabric, FakeWorker
-
-PATIENCE_S = 20  # for what must happen soon; how soon is not what these tests judge
+from tests.waiting import PATIENCE_S
 
 
 async def eventually(condition: Callable[[], Any]) -> None:

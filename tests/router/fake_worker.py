@@ -17,6 +17,7 @@ from typing import Any, Literal
 import orjson
 from aiohttp import web
 
+from tests.ports import own_ports
 from tests.router.fake_chat import finish_of, message_of, scripted
 
 CHAT_FIELDS = (
@@ -115,8 +116,8 @@ class FakeWorker:
         # SGLang too binds with SO_REUSEADDR: a restart on the same port works at once.
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.port = self.port or own_ports(1)[0]  # nobody else takes it while this one is down
         sock.bind(("127.0.0.1", self.port))
-        self.port = sock.getsockname()[1]
         self.bootstrap_port = self.bootstrap_port or self.port + 1
         await web.SockSite(self._runner, sock).start()
 

@@ -17,6 +17,7 @@ from playwright.async_api import Page, async_playwright, expect
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.app import make_app
+from tests.ports import own_ports
 from tests.router.conftest import PATIENCE_S, Fleet, make_config
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -100,8 +101,8 @@ async def test_it_says_when_the_router_is_lost_and_goes_on_after_a_restart(
     fleet: Fleet, page: Page, serve: Serve
 ) -> None:
     config = make_config(fleet.prefill, fleet.math, fleet.code)
-    first = await serve(config)
-    port = first.addresses[0][1]
+    (port,) = own_ports(1)
+    first = await serve(config, port)
     await page.goto(f"http://127.0.0.1:{port}/dashboard")
     await expect(page.locator("#live")).to_have_text("Live")
     await first.cleanup()

@@ -8,14 +8,15 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import aiohttp
 import pytest
 
-from psserve.fleet.plan.ports import free_ports, listens
+from psserve.fleet.plan.ports import listens
+from tests.ports import own_ports
 from tests.router.conftest import PATIENCE_S, eventually, make_config
 from tests.router.fake_worker import Fabric, FakeWorker
 
@@ -35,14 +36,28 @@ async def workers() -> AsyncIterator[tuple[FakeWorker, FakeWorker, FakeWorker]]:
         await worker.stop()
 
 
-async def start(
-    tmp_path: Path, workers: tuple[FakeWorker, FakeWorker, FakeWorker], output: IO[bytes] | int = PIPE, **fields: object
-) -> Process:
-    path = tmp_path / "router.json"
-    path.write_text(make_config(*workers, **fields).model_dump_json())
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "psserve.router", "--config", path, stdout=output, stderr=output
-    )
+Start = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path, workers: tuple[FakeWorker, FakeWorker, FakeWorker]) -> AsyncIterator[Start]:
+    """Starts routers before these workers; keyword arguments are fields of RouterConfig. None outlives its test."""
+    started: list[Process] = []
+
+    async def make(output: IO[bytes] | int = PIPE, **fields: object) -> Process:
+        path = tmp_path / "router.json"
+        path.write_text(make_config(*workers, **fields).model_dump_json())
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "psserve.router", "--config", path, stdout=output, stderr=output
+        )
+        started.append(process)
+        return process
+
+    yield make
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 @pytest.fixture
@@ -51,11 +66,9 @@ def full_disk() -> Iterator[IO[bytes]]:
         yield full
 
 
-async def test_a_full_disk_under_its_log_does_not_end_the_router(
-    tmp_path: Path, workers: tuple[FakeWorker, FakeWorker, FakeWorker], full_disk: IO[bytes]
-) -> None:
-    (port,) = free_ports(1)
-    process = await start(tmp_path, workers, output=full_disk, port=port)
+async def test_a_full_disk_under_its_log_does_not_end_the_router(start: Start, full_disk: IO[bytes]) -> None:
+    (port,) = own_ports(1)
+    process = await start(output=full_disk, port=port)
     async with aiohttp.ClientSession() as http:
         await eventually(lambda: listens("127.0.0.1", port))
         await usable(http, f"http://127.0.0.1:{port}")
@@ -80,8 +93,8 @@ async def usable(http: aiohttp.ClientSession, url: str) -> None:
     await eventually(check)
 
 
-async def test_sigterm_lets_requests_finish_and_exits_0(tmp_path: Path, workers) -> None:
-    process = await start(tmp_path, workers)
+async def test_sigterm_lets_requests_finish_and_exits_0(start: Start, workers) -> None:
+    process = await start()
     url = await listening(process)
     async with aiohttp.ClientSession() as http:
         await usable(http, url)
@@ -97,8 +110,8 @@ async def test_sigterm_lets_requests_finish_and_exits_0(tmp_path: Path, workers)
     assert await process.wait() == 0
 
 
-async def test_second_signal_ends_at_once(tmp_path: Path, workers) -> None:
-    process = await start(tmp_path, workers, drain_timeout_s=600)
+async def test_second_signal_ends_at_once(start: Start, workers) -> None:
+    process = await start(drain_timeout_s=600)
     url = await listening(process)
     async with aiohttp.ClientSession() as http:
         await usable(http, url)
@@ -114,9 +127,9 @@ async def test_second_signal_ends_at_once(tmp_path: Path, workers) -> None:
     await eventually(lambda: not workers[1].running)
 
 
-async def test_one_connection_too_many_is_told_so(tmp_path: Path, workers) -> None:
+async def test_one_connection_too_many_is_told_so(start: Start) -> None:
     """By the process, whose event loop is uvloop: its transports are not asyncio's."""
-    process = await start(tmp_path, workers, limits={"connections": 1})
+    process = await start(limits={"connections": 1})
     host, port = (await listening(process)).removeprefix("http://").split(":")
     _, held = await asyncio.open_connection(host, int(port))
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -129,8 +142,8 @@ async def test_one_connection_too_many_is_told_so(tmp_path: Path, workers) -> No
     assert await process.wait() == 0
 
 
-async def test_a_router_that_is_held_up_loses_no_connection(tmp_path: Path, workers) -> None:
-    process = await start(tmp_path, workers)
+async def test_a_router_that_is_held_up_loses_no_connection(start: Start) -> None:
+    process = await start()
     url = await listening(process)
     process.send_signal(signal.SIGSTOP)
     try:
@@ -149,9 +162,9 @@ async def test_a_router_that_is_held_up_loses_no_connection(tmp_path: Path, work
     await process.wait()
 
 
-async def test_port_in_use_is_one_line(tmp_path: Path, workers) -> None:
+async def test_port_in_use_is_one_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        process = await start(tmp_path, workers, port=taken.getsockname()[1])
+        process = await start(port=taken.getsockname()[1])
         _, err = await process.communicate()
     assert process.returncode == 1
     assert b"cannot listen" in err

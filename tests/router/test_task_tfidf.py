@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.router.task_zoo import EVERYDAY_PARTS, everyday_requests, trained, tw
 THRESHOLD = 0.25
 
 
+@cache
 def demo_modules() -> tuple[TaskModule, ...]:
     """The demo zoo's manifests (psserve.demo.demo_zoo.finetune_config)."""
     return tuple(

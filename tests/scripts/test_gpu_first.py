@@ -4,8 +4,9 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from psserve.cli.bench_compare import command
+from tests.waiting import until
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -78,6 +80,13 @@ if part == "import":
 """
 
 
+def ended_once_it_wrote(ended: Callable[..., bool], out: Path, part: subprocess.Popen[str], seconds: float) -> bool:
+    """`gpu_first.ended`, whose time begins when the part that hangs does."""
+    if "serving" in part.args:
+        until((out / "handover.json").exists)
+    return ended(part, seconds)
+
+
 def test_a_part_that_fails_or_hangs_costs_the_others_nothing(
     gpu_first: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +94,7 @@ def test_a_part_that_fails_or_hangs_costs_the_others_nothing(
     script.write_text(STUB)
     monkeypatch.setattr(gpu_first, "__file__", str(script))
     monkeypatch.setattr(gpu_first, "STOP_S", 5)
+    monkeypatch.setattr(gpu_first, "ended", partial(ended_once_it_wrote, gpu_first.ended, tmp_path))
     monkeypatch.setattr(gpu_first, "LIMITS_S", {"import": 60, "serving": 8, "early-send": 60, "bench": 60})
     monkeypatch.setattr(sys, "argv", ["gpu_first.py", "--out", str(tmp_path)])
     assert gpu_first.run_parts(options_of(gpu_first, tmp_path)) == 1

@@ -169,16 +169,13 @@ def test_server_that_dies_at_start_fails_the_launch(fleet: FakeFleet) -> None:
 
 
 def test_server_that_never_answers_fails_the_launch(fleet: FakeFleet) -> None:
-    fleet.launch({"prefill-0": []}, start_timeout_s=0.5)
-    fleet.until(lambda: (fleet.run / "state.json").exists())
-    os.kill(fleet.pid("prefill-0"), signal.SIGSTOP)
+    fleet.launch({"prefill-0": ["--wait-for", str(fleet.zoo / "never")]}, start_timeout_s=0.5)
     assert "StartError: not ready after 0.5 s: prefill-0" in fleet.output()
 
 
 def test_signal_before_ready_ends_the_launch(fleet: FakeFleet) -> None:
-    fleet.launch({"prefill-0": []})
+    fleet.launch({"prefill-0": ["--wait-for", str(fleet.zoo / "never")]})
     fleet.until(lambda: (fleet.run / "state.json").exists())
-    os.kill(fleet.pid("prefill-0"), signal.SIGSTOP)
     assert fleet.supervisor is not None
     fleet.supervisor.terminate()
     assert "StartError: stopped before the fleet was ready" in fleet.output()

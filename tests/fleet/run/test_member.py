@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from psserve.fleet.plan.memory import ServerMemory
-from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
 from psserve.fleet.run.member import Member, RestartPolicy
 from psserve.fleet.run.process import Handle
+from tests.ports import own_ports
 
 
 class Scripted:
@@ -48,7 +48,7 @@ def member(tmp_path: Path, scripted: Scripted) -> Member:
         role="decode",
         module="a",
         host="127.0.0.1",
-        port=free_ports(1)[0],
+        port=own_ports(1)[0],
         bootstrap_port=None,
         gpus=(),
         memory=ServerMemory(weight_bytes=0, kv_tokens=1024, kv_bytes=0, overhead_bytes=0, kind=""),

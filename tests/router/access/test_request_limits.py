@@ -14,7 +14,6 @@ from tests.router.conftest import PATIENCE_S, Fleet, eventually
 
 SMALL: dict[str, Any] = {
     "body_bytes": 4096,
-    "body_secs": 0.3,
     "header_bytes": 2048,
     "headers": 20,
     "depth": 8,
@@ -62,7 +61,6 @@ async def test_every_limit_is_refused_in_openai_s_form_and_a_good_request_passes
             "request_too_large",
             (f"{POST}Transfer-Encoding: chunked\r\n\r\n1388\r\n".encode(), big + b"\r\n0\r\n\r\n"),
         ),
-        (408, "request_timeout", (f"{POST}Content-Length: 10\r\n\r\n{{".encode(),)),
         (431, "header_too_large", (f"{POST}X-Long: {'x' * 3000}\r\n\r\n".encode(),)),
         (
             431,
@@ -80,6 +78,14 @@ async def test_every_limit_is_refused_in_openai_s_form_and_a_good_request_passes
         assert (got, answer["error"]["code"]) == (status, code), pieces[0][:60]
         assert set(answer["error"]) == {"message", "type", "param", "code"}
     assert (await small.complete())[0] == 200
+
+
+async def test_a_body_that_does_not_come_is_refused_and_a_good_request_passes_after(make_fleet) -> None:
+    fleet = await make_fleet(limits=SMALL | {"body_secs": 1.0})
+    got, answer = await raw(fleet, f"{POST}Content-Length: 10\r\n\r\n{{".encode())
+    assert (got, answer["error"]["code"]) == (408, "request_timeout")
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert (await fleet.complete())[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -115,16 +115,21 @@ async def test_a_restarted_server_holds_only_what_it_stored_since(server: Server
     await eventually(lambda: known(holdings, 4))
 
 
-async def test_a_server_that_keeps_too_little_is_predicted(server: Server, holdings: FollowedHoldings) -> None:
-    server.start(buffer_steps=1)
-    server.store(1)
-    await eventually(lambda: known(holdings, 1))
-    server.store(2)
-    await eventually(lambda: known(holdings, 1, 2))
+async def test_a_server_that_keeps_too_little_is_predicted(
+    server: Server, holdings: FollowedHoldings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    server.start(buffer_steps=2)  # the last one known is there whenever it is asked for
+    for number in (1, 2, 3):
+        server.store(number)
+        await eventually(lambda number=number: known(holdings, *range(1, number + 1)))
+    caplog.clear()
     holdings.forget("a")  # as after a lost connection
-    await asyncio.sleep(1.5)
-    server.store(3)
-    await asyncio.sleep(0.5)
+    await eventually(lambda: "kv_events=incomplete" in caplog.text)
+    batches: list[str] = []
+    monkeypatch.setattr(holdings, "told", batches.append)
+    server.store(4)
+    await eventually(lambda: batches)
     assert known(holdings)
 
 

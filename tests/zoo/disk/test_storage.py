@@ -13,6 +13,7 @@ import pytest
 from psserve.errors import ZooError
 from psserve.zoo.disk import storage
 from psserve.zoo.disk.storage import lock, write_atomically
+from tests.waiting import PATIENCE_S
 
 HOLD = """
 import sys, pathlib
@@ -82,7 +83,7 @@ def test_a_lock_in_a_directory_that_was_replaced_is_taken_anew(tmp_path: Path) -
         waiting.start()
         time.sleep(0.2)
         successor.replace(zoo)  # at once: whoever waits never finds nothing there
-        assert entered.wait(10)
+        assert entered.wait(PATIENCE_S)
     waiting.join()
 
 
