@@ -31,6 +31,8 @@ import aiohttp
 import torch
 from safetensors.torch import save_file
 
+from psserve.fleet.observe.control import change_fleet
+from psserve.fleet.run.protocol import ChangeCommand, ChangeRequest
 from psserve.zoo import Module, Zoo
 from psserve.zoo.disk.forms import FORMS, form_directory
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, ZOO_MANIFEST, write_manifest
@@ -170,6 +172,22 @@ async def measure(url: str, zoo: Zoo, modules: list[str], requests: int, clients
     }
 
 
+def change_live(zoo: Zoo, rank: int) -> dict[str, float]:
+    """Seconds that the running fleet takes to add an adapter, to replace it and to remove it."""
+    source, name = zoo.path.with_name(f"{zoo.path.name}-live"), "live"
+    took: dict[str, float] = {}
+    commands: tuple[ChangeCommand, ...] = ("add", "update", "remove")
+    for seed, command in enumerate(commands):
+        if command != "remove":
+            write_adapter(source, zoo, 10_000 + seed, rank)
+            zoo.add(name, source, allow_naive=True, store="adapter", replace=command == "update")
+        started = time.monotonic()
+        change_fleet(zoo.path, ChangeRequest(command=command, module=name), lambda text: None)
+        took[command] = time.monotonic() - started
+    zoo.remove(name)
+    return took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
@@ -183,6 +201,7 @@ def main() -> None:
     zoo = make_zoo(options.directory.resolve(), options.adapters, options.base, options.rank)
     with launched(zoo.path, "--modules", ",".join(modules)) as (url, ready_s):
         found = asyncio.run(measure(url, zoo, modules, options.requests, options.clients))
+        found["live_s"] = change_live(zoo, options.rank)
     print(json.dumps({"adapters": options.adapters, "ready_s": ready_s, **found}, indent=1))
 
 
