@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from psserve.errors import FleetError
+from psserve.errors import FleetError, NotRunning
+from psserve.fleet.observe.control import live_state
 
 from .conftest import FakeFleet
 
@@ -150,4 +151,15 @@ def test_a_fleet_that_ends_leaves_no_folder(fleet: FakeFleet) -> None:
     assert fleet.supervisor is not None
     fleet.supervisor.send_signal(signal.SIGTERM)
     fleet.output()
+    assert not (fleet.run / "adapters").exists()
+
+
+def test_what_a_killed_supervisor_left_goes_with_the_next_command(fleet: FakeFleet) -> None:
+    launch(fleet)
+    fleet.ask("add", "b")
+    assert fleet.supervisor is not None
+    fleet.supervisor.kill()
+    fleet.supervisor.wait()
+    with pytest.raises(NotRunning):
+        live_state(fleet.zoo)
     assert not (fleet.run / "adapters").exists()

@@ -70,6 +70,12 @@ async def test_modules_of_a_group_are_told_apart_in_metrics_and_headers(fleet: F
     assert 'psserve_shared_prefix_tokens_total{module="riddles"} 64.0' in text
 
 
+async def test_the_dashboard_says_how_many_modules_share_a_server(fleet: Fleet) -> None:
+    _, data = await fleet.get("/dashboard/data")
+    sharing = {server["name"]: server["sharing"] for server in data["servers"]}
+    assert sharing == {"prefill-0": 0, "decode-math-0": 3, "decode-code-0": 0}
+
+
 async def test_a_module_whose_adapter_cannot_be_loaded_is_unavailable_alone(
     make_fleet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

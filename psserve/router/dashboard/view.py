@@ -47,9 +47,11 @@ async def view(state: RouterState) -> Json:
 
 
 def _servers(state: RouterState) -> Iterable[Json]:
-    """What `/workers` says, but for addresses."""
+    """What `/workers` says, but for addresses, and how many modules share a server (0: it has one of its own)."""
+    sharing = Counter(module.group for module in state.config.modules)
     for worker in state.table.describe():
-        yield {name: worker[name] for name in SHOWN_OF_WORKERS if name in worker}
+        shown = {name: worker[name] for name in SHOWN_OF_WORKERS if name in worker}
+        yield shown | {"sharing": sharing[worker["module"]] if worker["module"] else 0}
 
 
 def _load(load: ServerLoad | None) -> Json:

@@ -11,7 +11,8 @@ export function showFleet({ base, servers, flows }) {
     update(card, server, base, `${rate(through(flows, "prefill", server, "prompt_tokens"))} prompt tokens/s`);
   });
   each(byId("decodes"), decodes, (server) => server.name, make, (card, server) => {
-    update(card, server, server.module, `${rate(through(flows, "decode", server, "output_tokens"))} tokens/s`);
+    const title = server.sharing ? `${count(server.sharing)} ${server.module}` : server.module;
+    update(card, server, title, `${rate(through(flows, "decode", server, "output_tokens"))} tokens/s`);
   });
   drawLinks(prefills, decodes, flows);
 }
