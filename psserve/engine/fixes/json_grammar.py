@@ -108,7 +108,16 @@ def _compile(original: Callable[[GrammarBackend, str], Any], backend: GrammarBac
 
 
 def of_schema(schema: object) -> str:
-    """llguidance's grammar of a JSON schema. Raises NotKept."""
+    """llguidance's grammar of a JSON schema. Raises NotKept, or ValueError for one that cannot be compiled."""
+    return _grammar_of(schema)[0]
+
+
+def narrowed(schema: object) -> Schema:
+    """What `of_schema` makes its grammar of. Raises as it does."""
+    return _grammar_of(schema)[1]
+
+
+def _grammar_of(schema: object) -> tuple[str, Schema]:
     from llguidance import LLMatcher
 
     if not isinstance(schema, dict):
@@ -117,7 +126,7 @@ def of_schema(schema: object) -> str:
     grammar = LLMatcher.grammar_from_json_schema(json.dumps(narrower), overrides=OPTIONS)
     if error := LLMatcher.validate_grammar(grammar):
         raise ValueError(f"{_in_clients_words(error)} (at {_place_of(error, narrower)})")
-    return grammar
+    return grammar, narrower
 
 
 def _place_of(error: str, schema: Schema) -> str:

@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from psserve.contracts.json_schema import BOUNDS, COMBINING, NOT_KEPT, NotKept, kept, subschemas
-from psserve.engine.fixes.json_grammar import OPTIONS, compiled, of_schema, tokenizer_of
+from psserve.contracts.json_schema import BOUNDS, COMBINING, NOT_KEPT, NotKept, subschemas
+from psserve.engine.fixes.json_grammar import OPTIONS, compiled, narrowed, tokenizer_of
 from psserve.engine.handover.sglang import GrammarBackend
 from psserve.engine.hooks import Hook, Kind
 
@@ -63,9 +63,7 @@ def calls(tag: Tag, tokenizer: LLTokenizer) -> str:
         if not tag.get("at_least_one") and not opening.startswith("<["):
             rules.append(f"call_{index}_text[lazy]: /(.|\\n)*/ {json.dumps(trigger)}")
             opening = f"call_{index}_text {_spelt(begin.removeprefix(trigger), tokenizer)}"
-        schema = structure["schema"] or {}
-        of_schema(schema)  # which says what is wrong with it, and where
-        arguments = json.dumps(kept(schema) | {"x-guidance": OPTIONS})
+        arguments = json.dumps(narrowed(structure["schema"] or {}) | {"x-guidance": OPTIONS})
         rules.append(f"call_{index}: {opening} %json {arguments} {_spelt(structure['end'], tokenizer)}")
     return "\n".join(rules)
 

@@ -12,6 +12,7 @@ from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.adapters import link_adapters, remove_adapters
 from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints, weights_of
 from psserve.zoo import Zoo
+from psserve.zoo.disk.storage import write_atomically
 
 
 def make_run_dir(run: Path) -> None:
@@ -52,15 +53,7 @@ def clean_up(plan: FleetPlan) -> None:
 
 def write_router_config(plan: FleetPlan, config: RouterConfig) -> None:
     """Replace the router's configuration in one step (0600: it holds keys). Raises OSError; the old file then stays."""
-    path = plan.router.config_path
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    try:
-        with open(new, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(config.model_dump_json(indent=1))
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    write_atomically(plan.router.config_path, config.model_dump_json(indent=1).encode(), 0o600, durable=False)
 
 
 def set_aside(log: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from psserve.errors import AlreadyRunning, FleetError, NotRunning
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.spec import ProcessRole
 from psserve.fleet.run.process import kill_tree, start_ticks
+from psserve.zoo.disk.storage import write_atomically
 
 ServerStatus = Literal["starting", "ready", "down", "restarting", "draining", "failed", "stopped"]
 
@@ -82,15 +82,8 @@ def write_state(run: Path, state: FleetState) -> None:
     Raises:
         OSError: the disk is full or read-only; the old file is untouched.
     """
-    descriptor, name = tempfile.mkstemp(dir=run, prefix=".state-")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(state.model_dump_json(indent=1) + "\n")
-        os.replace(name, layout.state_path(run))
-    except BaseException:  # whatever it was, leave no temporary file; then it goes on its way
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+    document = state.model_dump_json(indent=1) + "\n"
+    write_atomically(layout.state_path(run), document.encode(), 0o600, durable=False)
 
 
 def read_state(run: Path) -> FleetState | None:

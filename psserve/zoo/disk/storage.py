@@ -38,18 +38,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Write `data` to a temporary file beside `path`, sync it, and rename it into place. `mode`: as for os.open."""
+def write_atomically(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = True) -> None:
+    """Write `data` to a temporary file beside `path`, sync it, and rename it into place. `mode`: as for os.open.
+
+    Not `durable`: without syncing, for what is written often and means nothing after a power cut. Raises OSError; the
+    old file is untouched then.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -5,6 +5,8 @@ import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -163,6 +165,18 @@ def test_each_damaged_module_is_a_failure_of_its_own(zoo: Zoo) -> None:
 
 def test_disk_says_what_modules_take(zoo: Zoo) -> None:
     assert "modules take" in check_disk(zoo).found
+
+
+@pytest.mark.parametrize(
+    ("base", "modules", "level"),
+    [(10**18, [], "warn"), (1, [], "ok"), (10**18, [5, 7], "ok"), (1, [5, 10**18], "warn")],
+)
+def test_disk_has_room_for_one_more_module_like_those_there_are(
+    tmp_path: Path, base: int, modules: list[int], level: str
+) -> None:
+    held = [SimpleNamespace(disk_bytes=size) for size in modules]
+    zoo: Any = SimpleNamespace(path=tmp_path, modules=lambda: held, base=SimpleNamespace(weight_bytes=base))
+    assert check_disk(zoo).level == level
 
 
 def test_a_zoo_without_fleet_toml_has_the_defaults(zoo: Zoo) -> None:
