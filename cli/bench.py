@@ -14,7 +14,7 @@ from .output import one_line
 from .workload_options import workload_options
 
 if TYPE_CHECKING:
-    from psserve.bench.measured_run import Target
+    from psserve.bench.systems.system import Target
     from psserve.bench.workloads.choice import WorkloadChoice
 
 SUBCOMMANDS = {

@@ -66,15 +66,15 @@ def measure(zoo: Path) -> dict[str, Any]:
     note("launching 1 prefill and 3 decode servers")
     with launched(zoo, ["--device", "cpu"]) as fleet:
         note(f"ready; watching the idle fleet for {IDLE_SECONDS:g} s")
-        meter = CpuMeter(fleet.pid)
+        meter = CpuMeter(fleet.supervisor)
         time.sleep(IDLE_SECONDS)
         idle = meter.read()
-        meter = CpuMeter(fleet.pid)
+        meter = CpuMeter(fleet.supervisor)
         figures = [
             Figure("ready: 1 prefill + 3 decode servers", round(fleet.ready_s, 1), "s", 45),
             Figure("idle fleet's CPU", round(idle.tree, 1), "% of a core", 20),
             *asyncio.run(requests(fleet, base.path / "tokenizer.json", base.vocab_size)),
-            Figure("fleet's memory (PSS)", round(pss_bytes(fleet.pid) / 2**30, 2), "GiB"),
+            Figure("fleet's memory (PSS)", round(pss_bytes(fleet.supervisor) / 2**30, 2), "GiB"),
         ]
         others = max(idle.others, meter.read().others)
     return document(figures, others, f"{base.architecture}, {base.num_layers} layers, {base.dtype}, random weights")

@@ -21,7 +21,8 @@ from psserve.bench.metrics import Slo, summarise
 from psserve.bench.record import RequestRecord, RunHeader, mean_seconds, write_records
 from psserve.bench.result import ResultLine, RunFacts, append_result, result_line
 from psserve.bench.session import Session
-from psserve.bench.systems.counters import Counters, Server, read_counters
+from psserve.bench.systems.counters import Counters, Server
+from psserve.bench.systems.system import Target
 from psserve.bench.trace.spans import with_spans
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.trace import modules_of
@@ -164,30 +165,6 @@ def _keep(asked: OneRun, facts: RunFacts, line: ResultLine, records: Sequence[Re
         append_result(asked.out, line)
     if asked.records is not None:
         write_records(asked.records, RunHeader(facts.run, facts.system, facts.started), records)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Where requests go. `urls`: module -> URL; under "" the one for all modules that have none of their own."""
-
-    urls: Mapping[str, str]
-    api_key: str | None = None
-    certificate: Path | None = None
-    servers: tuple[Server, ...] = ()
-    """Those behind it, as far as they are known."""
-    pids: Mapping[str, int] = field(default_factory=dict)
-    servers_key: str | None = field(default=None, repr=False)
-
-    def endpoints(self, modules: Sequence[str]) -> dict[str, str]:
-        """Module -> URL. Raises UsageError for a module that has none."""
-        for module in modules:
-            if module not in self.urls and "" not in self.urls:
-                raise UsageError(f"no --url for module {module}: give one as --url {module}=URL, or one for all")
-        return {module: self.urls.get(module, self.urls.get("", "")) for module in modules}
-
-    def counters(self) -> Counters | None:
-        """What the servers have done so far; None where they are not known. Raises FleetError if one is silent."""
-        return read_counters(self.servers, self.pids, self.servers_key) if self.servers else None
 
 
 def target_of_urls(urls: Sequence[str], api_key: str | None) -> Target:

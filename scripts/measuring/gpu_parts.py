@@ -283,7 +283,7 @@ def idle_cpu(fleet: RunningFleet) -> float:
     """CPU that the idle fleet takes, in percent of a core."""
     from psserve.bench.systems.processes import CpuMeter
 
-    meter = CpuMeter(fleet.pid)
+    meter = CpuMeter(fleet.supervisor)
     time.sleep(IDLE_SECONDS)
     return round(meter.read().tree, 1)
 

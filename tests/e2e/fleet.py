@@ -22,6 +22,7 @@ import psutil
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from psserve.bench.systems.fleet import RunningFleet as Running
 from tests.e2e.forked_launch import Launch, launching
 
 READY_WITHIN_S = 240  # patience, not a verdict on speed
@@ -30,26 +31,8 @@ PSSERVE = str(Path(sys.executable).with_name("psserve"))
 
 
 @dataclass(frozen=True)
-class RunningFleet:
-    """A fleet under test. `key` is what its servers require; only the router should know it."""
-
-    zoo: Path
-    url: str
-    supervisor: int
-    """Its process id."""
-    config: Mapping[str, Any]
-
-    @property
-    def key(self) -> str:
-        return str(self.config["worker_key"])
-
-    def worker(self, name: str) -> Mapping[str, Any]:
-        """One entry of the router's `workers`: host, port, bootstrap_port, module."""
-        return next(worker for worker in self.config["workers"] if worker["name"] == name)
-
-    def worker_url(self, name: str) -> str:
-        worker = self.worker(name)
-        return f"http://{worker['host']}:{worker['port']}"
+class RunningFleet(Running):
+    """A fleet under test. Its `key` only the router should know."""
 
     @property
     def auth(self) -> dict[str, str]:
@@ -65,8 +48,7 @@ class RunningFleet:
 
     def pid(self, name: str) -> int:
         """The process id of a server, as `psserve status --json` prints it."""
-        state = json.loads((self.zoo / ".run" / "state.json").read_text())
-        return next(int(server["pid"]) for server in state["servers"] if server["name"] == name)
+        return self.pids()[name]
 
 
 @contextlib.contextmanager

@@ -35,12 +35,15 @@ def test_a_plain_pair_of_servers_answers_as_the_module_alone(
     body = {"model": "alpha", "prompt": prompt, "max_tokens": 8, "temperature": 0, "logprobs": 1}
     started = time.time()
     with one_start_at_a_time(), running_system("disaggregated", spec, lambda text: None) as system:
-        before = system.counters()
+        before = system.target.counters()
+        assert before is not None
         answers = []
         for _ in range(2):
-            url = f"{system.endpoints['alpha']}/v1/completions"
+            url = f"{system.target.urls['alpha']}/v1/completions"
             answers.append(requests.post(url, json=body | {"return_token_ids": True}, timeout=120).json())
-        used = system.counters().since(before)
+        after = system.target.counters()
+        assert after is not None
+        used = after.since(before)
         asked = [record(answer_id=answer["id"], done_s=time.time() - started) for answer in answers]
         spans = [told.spans for told in with_spans(asked, tmp_path, started)]
     for answer in answers:

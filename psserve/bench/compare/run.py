@@ -12,12 +12,13 @@ from typing import TextIO
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from psserve.bench.compare.plan import ComparisonFolder, Plan, Run, Visit
-from psserve.bench.compare.systems import Started, Systems
+from psserve.bench.compare.systems import Systems
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.measured_run import OneRun, run_once
 from psserve.bench.metrics import Slo
 from psserve.bench.record import RequestRecord
 from psserve.bench.result import LoadLevel, ResultLine
+from psserve.bench.systems.system import RunningSystem
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import BenchError, StartError
 from psserve.progress import Bars
@@ -90,7 +91,7 @@ def _visit(
     return True
 
 
-def _one_run(asked: Comparison, run: Run, started: Started, store: ComparisonFolder) -> OneRun:
+def _one_run(asked: Comparison, run: Run, started: RunningSystem, store: ComparisonFolder) -> OneRun:
     closed = run.cell.load.kind == "concurrency"
     return OneRun(
         target=started.target,
@@ -127,10 +128,10 @@ class _Holder(contextlib.ExitStack):
     def __init__(self, asked: Comparison, note: Callable[[str], None]) -> None:
         super().__init__()
         self._asked, self._note = asked, note
-        self._up: dict[tuple[str, int], Started] = {}
+        self._up: dict[tuple[str, int], RunningSystem] = {}
 
     @contextlib.contextmanager
-    def system(self, visit: Visit) -> Iterator[Started]:
+    def system(self, visit: Visit) -> Iterator[RunningSystem]:
         """The system of a visit, started if it is not up."""
         starting = self._asked.systems.started(visit.system, visit.modules, self._note)
         if not self._asked.resident:

@@ -10,15 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from psserve.bench.load.endpoints import check_endpoints, open_http
 from psserve.bench.load.options import LoadOptions
-from psserve.bench.measured_run import Target, target_of_urls
+from psserve.bench.measured_run import target_of_urls
 from psserve.bench.systems.fleet import shared_system
 from psserve.bench.systems.stock import stock_system
 from psserve.bench.systems.stock_plan import STOCK_KINDS
-from psserve.bench.systems.system import RunningSystem, SystemSpec
+from psserve.bench.systems.system import RunningSystem, SystemSpec, Target
 from psserve.errors import UsageError
 from psserve.zoo import Zoo, find_zoo
 
@@ -50,17 +49,6 @@ def running_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> 
         yield system
 
 
-@dataclass(frozen=True)
-class Started:
-    """A system that serves."""
-
-    target: Target
-    settings: Mapping[str, Any]
-    """How it was started, for the result line; of a URL nothing is known."""
-    exports: Path | None
-    """Where its servers write down what they did when."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Systems:
     """What is compared, and with which models and resources."""
@@ -80,17 +68,16 @@ class Systems:
                 await check_endpoints(http, target.endpoints(self.modules), self.modules)
 
     @contextlib.contextmanager
-    def started(self, name: str, modules: int, note: Callable[[str], None]) -> Iterator[Started]:
+    def started(self, name: str, modules: int, note: Callable[[str], None]) -> Iterator[RunningSystem]:
         """Have the system up, with the first so many modules. Raises as `running_system` does."""
         if name in self.urls:
-            yield Started(self.urls[name], {}, None)
+            yield RunningSystem(self.urls[name], {})
             return
         assert self.spec is not None, "a system that is no URL is one that we start"
         with tempfile.TemporaryDirectory(prefix="psserve-spans-") as exports:
             spec = replace(self.spec, modules=self.modules[:modules], exports=Path(exports))
             with running_system(name, spec, note) as system:
-                target = Target(urls=system.endpoints, servers=system.servers, pids=system.pids, servers_key=system.key)
-                yield Started(target, system.settings, Path(exports))
+                yield system
 
 
 def started_names(systems: Sequence[str], against: Sequence[str]) -> tuple[str, ...]:

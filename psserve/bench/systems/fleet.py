@@ -17,7 +17,7 @@ from typing import Any
 import tomli_w
 
 from psserve.bench.systems.counters import Server
-from psserve.bench.systems.system import RunningSystem, SystemSpec, warm_up
+from psserve.bench.systems.system import RunningSystem, SystemSpec, Target, warm_up
 from psserve.errors import StartError
 from psserve.fleet.plan.devices import choose, detect
 
@@ -37,18 +37,12 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
         with launched(spec.zoo, arguments, within_s=spec.start_timeout_s) as fleet:
             endpoints = dict.fromkeys(spec.modules, fleet.url)
             warm_up(endpoints, spec.start_timeout_s, note)
-            yield RunningSystem(
-                name=name,
-                endpoints=endpoints,
-                servers=tuple(
-                    Server(worker["name"], fleet.worker_url(worker["name"]), prefills=worker["role"] == "prefill")
-                    for worker in fleet.config["workers"]
-                ),
-                pids=fleet.pids(),
-                ready_s=fleet.ready_s,
-                settings={"fleet": settings},
-                key=fleet.key,
+            servers = tuple(
+                Server(worker["name"], fleet.worker_url(worker["name"]), prefills=worker["role"] == "prefill")
+                for worker in fleet.config["workers"]
             )
+            target = Target(urls=endpoints, servers=servers, pids=fleet.pids(), servers_key=fleet.key)
+            yield RunningSystem(target, {"fleet": settings}, spec.exports)
 
 
 def fleet_settings(spec: SystemSpec) -> dict[str, Any]:
@@ -79,9 +73,11 @@ class RunningFleet:
 
     zoo: Path
     url: str
-    pid: int
-    ready_s: float
+    supervisor: int
+    """Its process id."""
     config: Mapping[str, Any]
+    ready_s: float = 0.0
+    """From its start until it was ready; 0 where nobody timed it."""
 
     @property
     def key(self) -> str:
@@ -97,9 +93,9 @@ class RunningFleet:
         return f"http://{worker['host']}:{worker['port']}"
 
     def pids(self) -> dict[str, int]:
-        """The process id of each server and the router, by name."""
+        """The process ids of the servers that run, and of the router, by name."""
         state = json.loads((self.zoo / ".run" / "state.json").read_text())
-        return {server["name"]: int(server["pid"]) for server in state["servers"]}
+        return {server["name"]: int(server["pid"]) for server in state["servers"] if server["pid"] is not None}
 
 
 @contextlib.contextmanager
@@ -119,7 +115,7 @@ def launched(zoo: Path, arguments: Sequence[str], within_s: float = 300.0) -> It
             raise LaunchFailed(_last_lines(zoo))
         ready_s = time.monotonic() - started
         config = json.loads((zoo / ".run" / "router.json").read_text())
-        yield RunningFleet(zoo, f"http://{config['host']}:{config['port']}", process.pid, ready_s, config)
+        yield RunningFleet(zoo, f"http://{config['host']}:{config['port']}", process.pid, config, ready_s)
     finally:
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):

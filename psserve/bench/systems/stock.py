@@ -15,7 +15,7 @@ from pathlib import Path
 
 from psserve.bench.systems.front import ModuleRoute
 from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner, StockProcess
-from psserve.bench.systems.system import RunningSystem, SystemSpec, warm_up
+from psserve.bench.systems.system import RunningSystem, SystemSpec, Target, warm_up
 from psserve.errors import FleetError, StartError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import detect
@@ -35,7 +35,6 @@ _END_WITHIN_S = 20.0
 def stock_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> Iterator[RunningSystem]:
     """Start the system `name` of STOCK_KINDS, and end it at the end. Raises PlanError, StartError, ZooError."""
     zoo, kind = Zoo.open(spec.zoo), STOCK_KINDS[name]
-    begun = time.monotonic()
     with _folders(zoo.path, name) as (folder, tmp):
 
         @cache
@@ -53,14 +52,11 @@ def stock_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> It
         with started(processes, on_cpu=planner.settings.device == "cpu", folder=folder) as handles:
             await_healthy(processes, handles, spec.start_timeout_s, note)
             warm_up(endpoints, spec.start_timeout_s, note)
-            yield RunningSystem(
-                name=name,
-                endpoints=endpoints,
-                servers=tuple(server.server for server in planner.servers),
-                pids={name: pid for name, handle in handles.items() if (pid := handle.pid) is not None},
-                ready_s=time.monotonic() - begun,
-                settings={"commands": {process.name: list(process.command) for process in processes}},
-            )
+            servers = tuple(server.server for server in planner.servers)
+            pids = {name: pid for name, handle in handles.items() if (pid := handle.pid) is not None}
+            commands = {process.name: list(process.command) for process in processes}
+            target = Target(urls=endpoints, servers=servers, pids=pids)
+            yield RunningSystem(target, {"commands": commands}, spec.exports)
 
 
 @contextlib.contextmanager

@@ -6,14 +6,14 @@ Its first requests are sent here, too: each of its servers has computed once bef
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from psserve.bench.systems.counters import Counters, Server, read_counters
 from psserve.bench.trace.spans import export_args
-from psserve.errors import FleetError, StartError
+from psserve.errors import FleetError, StartError, UsageError
 from psserve.fleet.options.options import DeviceChoice, DtypeChoice, FleetOptions, TransferChoice
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.run.router_client import HttpClient
@@ -77,25 +77,38 @@ _RETRY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where requests go. `urls`: module -> URL; under "" the one for all modules that have none of their own."""
+
+    urls: Mapping[str, str]
+    api_key: str | None = None
+    certificate: Path | None = None
+    servers: tuple[Server, ...] = ()
+    """Those behind it, as far as they are known."""
+    pids: Mapping[str, int] = field(default_factory=dict)
+    servers_key: str | None = field(default=None, repr=False)
+
+    def endpoints(self, modules: Sequence[str]) -> dict[str, str]:
+        """Module -> URL. Raises UsageError for a module that has none."""
+        for module in modules:
+            if module not in self.urls and "" not in self.urls:
+                raise UsageError(f"no --url for module {module}: give one as --url {module}=URL, or one for all")
+        return {module: self.urls.get(module, self.urls.get("", "")) for module in modules}
+
+    def counters(self) -> Counters | None:
+        """What the servers have done so far; None where they are not known. Raises FleetError if one is silent."""
+        return read_counters(self.servers, self.pids, self.servers_key) if self.servers else None
+
+
+@dataclass(frozen=True)
 class RunningSystem:
     """A system of which every module has answered a request."""
 
-    name: str
-    endpoints: Mapping[str, str]
-    """Module -> base URL of an OpenAI-compatible server that answers to the module's name."""
-    servers: tuple[Server, ...]
-    pids: Mapping[str, int]
-    """Processes by name whose trees are the system, its router or front included; no two trees overlap."""
-    ready_s: float
-    """Seconds from its start until it was ready."""
+    target: Target
     settings: Mapping[str, Any]
-    """How it was started, as JSON, for the record."""
-    key: str | None = field(default=None, repr=False)
-    """What its servers (not its endpoints) require."""
-
-    def counters(self) -> Counters:
-        """What its servers have done since their start. Raises FleetError when one does not answer."""
-        return read_counters(self.servers, self.pids, self.key)
+    """How it was started, as JSON, for the result line; of one that was up already nothing is known."""
+    exports: Path | None = None
+    """Where its servers write down what they did when."""
 
 
 def warm_up(endpoints: Mapping[str, str], within_s: float, note: Callable[[str], None]) -> None:
