@@ -9,7 +9,7 @@ export DEVICE PYTHON
 # Whose kernels `make gpu-compile` compiles: A100, L4 and RTX 40, H100 and H200.
 ARCH := 8.0 8.9 9.0
 
-.PHONY: help setup run test test-fast test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
+.PHONY: help setup run test test-fast test-bases test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,10 +22,13 @@ run: setup ## serve the demo zoo, ./model_zoo, on http://127.0.0.1:30000
 
 test: check ## lint, types and all tests
 	$(PYTEST) -m "not e2e"
-	$(PY) -m pytest -m e2e
+	$(PY) -m pytest -m "e2e and not long"
 
 test-fast: setup ## what needs no server and trains nothing: some four minutes
 	$(PYTEST) -m "not e2e and not slow"
+
+test-bases: setup ## each architecture's whole list against this SGLang, and the table of docs/bases.md from it
+	$(PY) scripts/bases.py
 
 test-gpu: setup ## what needs an NVIDIA GPU, and nothing else; all other tests run on the CPU
 	$(PY) -m pytest -m gpu

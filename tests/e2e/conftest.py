@@ -9,6 +9,7 @@ import pytest
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from psserve.zoo.synthetic.zoo import build_zoo
+from tests.e2e.adapter import add_adapter
 from tests.e2e.forked_launch import start_importing
 from tests.e2e.oracle import Oracle
 from tests.e2e.own_settings import add_with_own_settings
@@ -31,7 +32,8 @@ def _importing(checked_trees: None) -> None:
 
 @pytest.fixture(scope="session")
 def zoo_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Architecture], Zoo]:
-    """The session's synthetic zoo of an architecture. Llama's ties its output layer, but for one module."""
+    """The session's synthetic zoo of an architecture. Llama's ties its output layer, but for one module; those
+    of test_bases.py have two modules, of which the second is a LoRA adapter."""
     built: dict[Architecture, Zoo] = {}
 
     def build(architecture: Architecture) -> Zoo:
@@ -40,8 +42,11 @@ def zoo_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Architecture],
             if architecture == "llama":
                 zoo = build_zoo(directory / "zoo", architecture, modules=MODULES[:2], tie_word_embeddings=True)
                 add_with_own_settings(zoo, MODULES[2], directory / "checkpoint")
-            else:
+            elif architecture == "qwen3":
                 zoo = build_zoo(directory / "zoo", architecture, modules=MODULES)
+            else:
+                zoo = build_zoo(directory / "zoo", architecture, modules=MODULES[:1])
+                add_adapter(zoo, MODULES[1], directory / "adapter")
             built[architecture] = zoo
         return built[architecture]
 
@@ -59,3 +64,13 @@ def oracle_of(zoo_of: Callable[[Architecture], Zoo]) -> Callable[[Architecture],
         return loaded[architecture]
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def recorded(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """Put what was compared into the report of a run (--junitxml), from which docs/bases.md is made."""
+    yield
+    if "served" in request.fixturenames:
+        oracle: Oracle = request.getfixturevalue("served").oracle
+        record_property("checked", oracle.checked)
+        record_property("difference", oracle.difference)

@@ -25,6 +25,7 @@ class Oracle:
         self.base = load_model(zoo.base.path)
         self.modules = {module.name: load_pair(zoo, module.name).module for module in zoo.modules()}
         self.ends = {name: frozenset(end_tokens(module)) for name, module in self.modules.items()}
+        self.checked, self.difference = 0, 0.0  # answers compared, and the largest difference of a log-probability
         self._known: dict[tuple[str, tuple[int, ...], int], ReferenceAnswer] = {}
 
     @cached_property
@@ -62,6 +63,9 @@ class Oracle:
         """Fail unless the very tokens were served, with the reference's log-probabilities."""
         assert list(tokens) == expected.tokens
         assert list(logprobs) == pytest.approx(expected.logprobs, abs=LOGPROB_TOLERANCE)
+        self.checked += 1
+        differences = (abs(one - other) for one, other in zip(logprobs, expected.logprobs, strict=True))
+        self.difference = max(self.difference, *differences, 0.0)
 
     def check_choice(self, expected: ReferenceAnswer, choice: Mapping[str, Any]) -> None:
         """The same for a choice of `/v1/completions` with `logprobs` and `return_token_ids`, and for its text."""

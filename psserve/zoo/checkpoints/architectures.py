@@ -9,6 +9,7 @@ one: a row, its synthetic shape in psserve/zoo/synthetic/shapes.py, and `make te
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,8 +53,8 @@ class Architecture:
     """Models of this kind that people know, for messages and documents."""
     sglang: str
     """The module of SGLang that has the class, below sglang.srt.models."""
-    layer: Callable[[Config, int], Shapes]
-    """Configuration and width of a head -> the weights of a layer, named within it."""
+    layer: Callable[[Config, int, int], Shapes]
+    """Configuration, width of a head, number of a layer -> its weights, named within it."""
     suite: str
     """The end-to-end tests that prove it."""
     kv_fields: tuple[str, ...] = ()
@@ -64,6 +65,10 @@ class Architecture:
     """The kinds of rotary embeddings that both compute alike."""
     partial_rotary: bool = False
     """Whether a part of each head may be left unrotated."""
+    adapters: bool = False
+    """Whether servers may add LoRA adapters while they compute; else they are merged into the base's weights."""
+    counts: tuple[str, ...] = ()
+    """More fields of config.json that must be whole numbers from 1 on."""
     quantised: bool = True
     """Whether quantised checkpoints may be served, see quantisation.py."""
 
@@ -99,7 +104,7 @@ def norms(config: Config) -> Shapes:
     return {"input_layernorm.weight": shape, "post_attention_layernorm.weight": shape}
 
 
-def llama_layer(config: Config, head_dim: int) -> Shapes:
+def llama_layer(config: Config, head_dim: int, number: int) -> Shapes:
     """Llama's: biases where the configuration says so."""
     return joined(
         attention(config, head_dim, *("qkvo" if config.get("attention_bias") else "")),
@@ -108,23 +113,174 @@ def llama_layer(config: Config, head_dim: int) -> Shapes:
     )
 
 
-def qwen3_layer(config: Config, head_dim: int) -> Shapes:
+def qwen2_layer(config: Config, head_dim: int, number: int) -> Shapes:
+    """Always with biases of queries, keys and values."""
+    return joined(attention(config, head_dim, "q", "k", "v"), feed_forward(config), norms(config))
+
+
+def qwen3_layer(config: Config, head_dim: int, number: int) -> Shapes:
     """Llama's, with norms of queries and keys."""
-    return llama_layer(config, head_dim) | {
-        "self_attn.q_norm.weight": (head_dim,),
-        "self_attn.k_norm.weight": (head_dim,),
+    return joined(llama_layer(config, head_dim, number), head_norms(head_dim))
+
+
+def head_norms(head_dim: int) -> Shapes:
+    """Norms of each head's query and key."""
+    return {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
+
+
+def phi3_layer(config: Config, head_dim: int, number: int) -> Shapes:
+    """Queries, keys and values in one projection, gate and up in another."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    queries, keys = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    fused: Shapes = {
+        "self_attn.qkv_proj.weight": (queries + 2 * keys, hidden),
+        "self_attn.o_proj.weight": (hidden, queries),
+        "mlp.gate_up_proj.weight": (2 * inner, hidden),
+        "mlp.down_proj.weight": (hidden, inner),
     }
+    return joined(fused, norms(config))
 
 
-TABLE = {
-    row.name: row
-    for row in (
-        Architecture(
-            "LlamaForCausalLM", "llama", "Llama 2, 3, 3.1, 3.2", "llama", llama_layer, "tests/e2e/test_exactness.py"
-        ),
-        Architecture("Qwen3ForCausalLM", "qwen3", "Qwen3", "qwen3", qwen3_layer, "tests/e2e/test_exactness.py"),
+def experts(part: str, names: tuple[str, str, str], config: Config, inner: int) -> Shapes:
+    """A router and gated networks of width `inner`: `names` are what gate, up and down are called."""
+    hidden, count = config["hidden_size"], expert_count(config)
+    shapes: Shapes = {f"{part}.gate.weight": (count, hidden)}
+    for expert in range(count):
+        for name, shape in zip(names, ((inner, hidden), (inner, hidden), (hidden, inner)), strict=True):
+            shapes[f"{part}.experts.{expert}.{name}.weight"] = shape
+    return shapes
+
+
+def expert_count(config: Config) -> int:
+    """How many experts a layer has, 0 for none. Transformers has renamed the field in some architectures."""
+    return int(config.get("num_local_experts") or config.get("num_experts") or 0)
+
+
+def qwen3_moe_layer(config: Config, head_dim: int, number: int) -> Shapes:
+    """Qwen3's, with experts in most layers."""
+    dense = number in config["mlp_only_layers"] or (number + 1) % config["decoder_sparse_step"] != 0
+    if dense:
+        return qwen3_layer(config, head_dim, number)
+    names, inner = ("gate_proj", "up_proj", "down_proj"), config["moe_intermediate_size"]
+    return joined(
+        attention(config, head_dim, *("qkvo" if config.get("attention_bias") else "")),
+        head_norms(head_dim),
+        experts("mlp", names, config, inner),
+        norms(config),
     )
-}
+
+
+def mixtral_layer(config: Config, head_dim: int, number: int) -> Shapes:
+    """Mistral's, with experts in all layers."""
+    inner = config["intermediate_size"]
+    networks = experts("block_sparse_moe", ("w1", "w3", "w2"), config, inner)
+    return joined(attention(config, head_dim), networks, norms(config))
+
+
+NO_BIAS = {"attention_bias": False, "mlp_bias": False}
+BASES = "tests/e2e/test_bases.py"
+ROWS = (
+    Architecture(
+        name="LlamaForCausalLM",
+        model_type="llama",
+        models="Llama 2, 3, 3.1, 3.2",
+        sglang="llama",
+        layer=llama_layer,
+        suite="tests/e2e/test_exactness.py",
+        fixed={"mlp_bias": False},
+        adapters=True,
+    ),
+    Architecture(
+        name="Qwen3ForCausalLM",
+        model_type="qwen3",
+        models="Qwen3",
+        sglang="qwen3",
+        layer=qwen3_layer,
+        suite="tests/e2e/test_exactness.py",
+        adapters=True,
+    ),
+    Architecture(
+        name="Qwen2ForCausalLM",
+        model_type="qwen2",
+        models="Qwen2, Qwen2.5, QwQ",
+        sglang="qwen2",
+        layer=qwen2_layer,
+        suite=BASES,
+        kv_fields=("dual_chunk_attention_config",),
+        fixed={"dual_chunk_attention_config": None},
+    ),
+    Architecture(
+        name="MistralForCausalLM",
+        model_type="mistral",
+        models="Mistral 7B v0.2 and v0.3, Mistral Nemo, Mistral Small 24B",
+        sglang="mistral",
+        layer=llama_layer,
+        suite=BASES,
+        fixed=NO_BIAS,
+    ),
+    Architecture(
+        name="GraniteForCausalLM",
+        model_type="granite",
+        models="Granite 3",
+        sglang="granite",
+        layer=llama_layer,
+        suite=BASES,
+        kv_fields=("attention_multiplier", "embedding_multiplier", "logits_scaling", "residual_multiplier"),
+        fixed=NO_BIAS,
+    ),
+    Architecture(
+        name="SmolLM3ForCausalLM",
+        model_type="smollm3",
+        models="SmolLM3",
+        sglang="transformers",
+        layer=llama_layer,
+        suite=BASES,
+        kv_fields=("no_rope_layers",),
+        quantised=False,
+    ),
+    Architecture(
+        name="Phi3ForCausalLM",
+        model_type="phi3",
+        models="Phi-4, Phi-4-mini, Phi-3-medium",
+        sglang="llama",
+        layer=phi3_layer,
+        suite=BASES,
+        kv_fields=("original_max_position_embeddings",),
+        fixed=NO_BIAS,
+        rotary=("default", "longrope"),
+        partial_rotary=True,
+        quantised=False,
+    ),
+    Architecture(
+        name="Qwen3MoeForCausalLM",
+        model_type="qwen3_moe",
+        models="Qwen3-30B-A3B, Qwen3-235B-A22B",
+        sglang="qwen3_moe",
+        layer=qwen3_moe_layer,
+        suite=BASES,
+        kv_fields=(
+            "decoder_sparse_step",
+            "mlp_only_layers",
+            "moe_intermediate_size",
+            "norm_topk_prob",
+            "num_experts_per_tok",
+        ),
+        counts=("decoder_sparse_step", "moe_intermediate_size", "num_experts_per_tok"),
+        quantised=False,
+    ),
+    Architecture(
+        name="MixtralForCausalLM",
+        model_type="mixtral",
+        models="Mixtral 8x7B, 8x22B",
+        sglang="mixtral",
+        layer=mixtral_layer,
+        suite=BASES,
+        kv_fields=("num_experts_per_tok",),
+        counts=("num_experts_per_tok",),
+        quantised=False,
+    ),
+)
+TABLE = {row.name: row for row in ROWS}
 """Name -> row, in the order of documents."""
 
 MISSING = {
@@ -191,10 +347,12 @@ def nearest(name: str) -> list[str]:
 def config_problems(row: Architecture, config: Config) -> Iterator[str]:
     """What in a configuration of this architecture is not served as Transformers computes it, in words."""
     yield from window_problems(config)
+    if config.get("hidden_act", "silu") != "silu":
+        yield f"hidden_act is {config['hidden_act']!r}, and SGLang has 'silu' alone"
     yield from rotary_problems(row.rotary, row.partial_rotary, config)
     for name, value in row.fixed.items():
         if config.get(name, value) != value:
-            yield f"{name} is {config[name]!r}, and SGLang serves {value!r} alone"
+            yield f"{name} is {json.dumps(config[name])}, and SGLang computes as if it were {json.dumps(value)}"
 
 
 def window_problems(config: Config) -> Iterator[str]:
@@ -222,7 +380,7 @@ def expected_tensors(name: str, config: Config, head_dim: int) -> Shapes:
     shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (vocabulary, hidden)
-    layer = TABLE[name].layer(config, head_dim)
     for number in range(config["num_hidden_layers"]):
+        layer = TABLE[name].layer(config, head_dim, number)
         shapes |= {f"model.layers.{number}.{part}": shape for part, shape in layer.items()}
     return shapes

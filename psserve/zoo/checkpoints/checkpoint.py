@@ -116,7 +116,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     architecture = check_config(path, raw)
     quantisation = read_quantisation(path / "config.json", raw)
     config = understand_config(path)
-    check_counts(path / "config.json", config)
+    check_counts(path / "config.json", config, COUNTS + TABLE[architecture].counts)
     check_quantised(path, TABLE[architecture], quantisation)
     checkpoint = Checkpoint(
         path=path,
@@ -194,9 +194,9 @@ def understand_config(path: Path) -> dict[str, Any]:
     return understood
 
 
-def check_counts(path: Path, config: dict[str, Any]) -> None:
+def check_counts(path: Path, config: dict[str, Any], fields: tuple[str, ...]) -> None:
     """Raise IncompatibleCheckpoint unless the sizes in the configuration file at `path` can be sizes."""
-    for field in COUNTS:
+    for field in fields:
         value = config.get(field)
         if type(value) is not int or value < 1:
             raise IncompatibleCheckpoint(f"{path}: {field} is {value!r}, not a number from 1 on: correct it")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.checkpoints.architectures import expected_tensors
+from psserve.zoo.checkpoints.architectures import expected_tensors, expert_count
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.kv_scales import may_be_kv_scale
 from psserve.zoo.checkpoints.quantisation_methods import Gptq, Wanted
@@ -20,11 +20,12 @@ SHOWN = 5
 def check_tensors(checkpoint: Checkpoint) -> None:
     """Raise IncompatibleCheckpoint, with the first few, if weights are missing, unknown, of another shape or type."""
     path, config, tensors = checkpoint.path, checkpoint.config, checkpoint.tensors
-    if config["num_hidden_layers"] > len(tensors):
-        raise IncompatibleCheckpoint(
-            f"{path}: config.json says {config['num_hidden_layers']} layers, and there are {len(tensors)} tensors: "
-            "one of the two is another model's"
-        )
+    for count, what in ((config["num_hidden_layers"], "layers"), (expert_count(config), "experts")):
+        if count > len(tensors):
+            raise IncompatibleCheckpoint(
+                f"{path}: config.json says {count} {what}, and there are {len(tensors)} tensors: one of the two is "
+                "another model's"
+            )
     wanted = wanted_tensors(checkpoint)
     wrong = [text for name in wanted if (text := problem(name, wanted[name], tensors.get(name)))]
     optional, empty = may_be_kv_scale(checkpoint), empty_biases(checkpoint, wanted)

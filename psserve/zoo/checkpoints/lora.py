@@ -58,6 +58,7 @@ REASONS = {
     "layer_replication": "layers are repeated",
     "lora_bias": "biases were trained too",
     "modules_to_save": "whole layers were trained beside the adapter",
+    "target_parameters": "experts were adapted, which checkpoints have one by one, and adapters together",
     "trainable_token_indices": "embeddings were trained beside the adapter",
     "use_dora": "DoRA also rescales the weights",
 }

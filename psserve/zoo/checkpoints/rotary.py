@@ -2,7 +2,8 @@
 
 A token's keys may depend on nothing but its position, or modules could not share them. The kind "dynamic" turns all of
 a longer prompt by other angles; "longrope" has two sets of angles, and takes the second once anything in the same batch
-is longer than the model was trained for: below that length it is as good as any.
+is longer than the model was trained for: below that length it is as good as any. Of "yarn" SGLang has angles for as
+many positions as the model was made for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 LONG = "longrope"
+ONE_SIDED = (
+    "attention_factor",
+    "attn_factor",
+    "extrapolation_factor",
+    "long_mscale",
+    "mscale",
+    "mscale_all_dim",
+    "short_mscale",
+)
+"""Parameters of yarn and longrope that only one of the two reads, or each in its own way."""
 
 
 def rotary_kind(config: Mapping[str, Any]) -> str:
@@ -39,15 +50,21 @@ def rotary_problems(kinds: tuple[str, ...], partial: bool, config: Mapping[str, 
             f"partial_rotary_factor is {share} in rope_parameters and {outside} beside it, where SGLang reads it: "
             "write it there too"
         )
-    for name in ("short_mscale", "long_mscale"):
-        if name in found:
-            yield f"{name} (rope_parameters), which SGLang reads and Transformers does not"
+    for name in ONE_SIDED:
+        if found.get(name) is not None and kind in ("yarn", LONG):
+            yield f"{name} (rope_parameters), which SGLang and Transformers do not both read"
 
 
 def context_limit(config: Mapping[str, Any]) -> int:
-    """The longest context, in tokens, in which a token's keys depend on its position alone."""
+    """The longest context, in tokens, of which SGLang has all angles, and keys depend on their position alone."""
     longest: int = config["max_position_embeddings"]
-    return min(longest, trained_length(config) or longest) if rotary_kind(config) == LONG else longest
+    kind, trained = rotary_kind(config), trained_length(config)
+    if kind == LONG and trained:
+        return min(longest, trained)
+    factor = parameters(config).get("factor")
+    if kind == "yarn" and trained and isinstance(factor, int | float):
+        return max(1, int(min(longest, trained * factor)))
+    return longest
 
 
 def trained_length(config: Mapping[str, Any]) -> int | None:

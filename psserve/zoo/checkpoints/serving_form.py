@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psserve.errors import IncompatibleCheckpoint
+from psserve.zoo.checkpoints.architectures import TABLE
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG, KEY, Adapter, key
 from psserve.zoo.disk.forms import ADAPTER_WEIGHTS
@@ -69,6 +70,8 @@ class Form:
 
 def why_not_servable(adapter: Adapter, base: Checkpoint) -> str | None:
     """Why servers cannot add this adapter to the base while they compute; None if they can."""
+    if not TABLE[base.architecture].adapters:
+        return f"servers add adapters to no {base.architecture} while they compute"
     for layer in adapter.layers.values():
         parent, name = layer.rpartition(".")[::2]
         if layer != HEAD_LAYER and name not in PLACES.get(last_part(parent), ()):

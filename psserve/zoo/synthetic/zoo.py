@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 DEFAULT_MODULES = ("alpha", "beta", "gamma")
 
-SCALES = ((r"[qk]_proj", 1.5), (r"[qk]_norm", 1.5), (r"o_proj", 2.0))
+SCALES = ((r"[qk]_proj|qkv_proj", 1.5), (r"[qk]_norm", 1.5), (r"o_proj", 2.0))
 """Parameter name -> factor on its usual scale. Sharp attention with a loud output makes the answer depend on the whole
 prompt, while float32 noise stays at 1e-5 in the log-probabilities of 1,500-token prompts (3e-5 with 2.0 for q, k)."""
 
+BIAS = 0.3
+"""Standard deviation of biases."""
 PERTURBATION = 0.3
 """How far a module is from the base, in standard deviations of each weight matrix. From 0.3 on, another module, and the
 same module over its own KV cache, nearly always answer with another first token."""
@@ -94,7 +96,7 @@ def new_model(architecture: Architecture, shape: dict[str, Any]) -> PreTrainedMo
 
 
 def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
-    """Give matrices variance 1/fan-in and norms 1, times the factor in `SCALES`.
+    """Give matrices variance 1/fan-in and norms 1, times the factor in `SCALES`; biases the deviation `BIAS`.
 
     Embeddings have variance 1, unless they are the output layer too: answers would be one token again and again.
     """
@@ -103,21 +105,27 @@ def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
     tied = model.config.tie_word_embeddings
     for name, parameter in model.named_parameters():
         factor = next((factor for pattern, factor in SCALES if re.search(pattern, name)), 1.0)
-        if parameter.ndim == 1:
+        if is_norm(name, parameter):
             torch.nn.init.constant_(parameter, factor)
         else:
-            std = factor if "embed_tokens" in name and not tied else factor * parameter.shape[1] ** -0.5
+            fan_in = 1 if "embed_tokens" in name and not tied else parameter.shape[-1]
+            std = BIAS if parameter.ndim == 1 else factor * fan_in**-0.5
             torch.nn.init.normal_(parameter, std=std, generator=generator)
 
 
+def is_norm(name: str, parameter: torch.Tensor) -> bool:
+    """Whether a parameter scales what it is given, and so is left near 1; all others are noise."""
+    return parameter.ndim == 1 and not name.endswith(".bias")
+
+
 def add_perturbed(zoo: Zoo, name: str, base: PreTrainedModel, generator: torch.Generator) -> None:
-    """Add the module `name`: the base with noise added to every matrix."""
+    """Add the module `name`: the base with noise added to every matrix and bias."""
     import torch
 
     model = copy.deepcopy(base)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for weight, parameter in model.named_parameters():
+            if not is_norm(weight, parameter):
                 noise = torch.empty_like(parameter).normal_(generator=generator)
                 parameter.add_(noise * parameter.std(), alpha=PERTURBATION)
     with tempfile.TemporaryDirectory(dir=zoo.path, prefix=".synthetic-") as directory:

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from psserve import torchvision_ops
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo import Zoo
+from psserve.zoo.checkpoints.architectures import TABLE
+from psserve.zoo.synthetic.shapes import MIXTURES, OWN, Architecture
 from psserve.zoo.synthetic.zoo import build_zoo
 
 torchvision_ops.declare_missing()
@@ -61,6 +63,43 @@ def change_tensors(adapter: Path, change: Callable[[dict[str, torch.Tensor]], ob
 def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
     merged = PeftModel.from_pretrained(load(base), adapter).merge_and_unload()
     return dict(merged.state_dict())
+
+
+@pytest.mark.parametrize("architecture", [one for one in OWN if one != "qwen3"])
+def test_an_adapter_of_any_architecture_is_merged_as_peft_does(architecture: Architecture, tmp_path: Path) -> None:
+    """On all of its linear layers, projections that are one matrix in the checkpoint among them; but not on experts."""
+    zoo = build_zoo(tmp_path / "zoo", architecture, modules=())
+    own = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]} if architecture in MIXTURES else {}
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter", lora_alpha=16, **own)
+    module = zoo.add("math", adapter, allow_naive=True)
+    PeftModel.from_pretrained(load(zoo.base.path), adapter).merge_and_unload().save_pretrained(tmp_path / "merged")
+    wanted = load_file(tmp_path / "merged" / "model.safetensors")
+    found = load_file(module.path / "model.safetensors")
+    base = load_file(zoo.base.path / "model.safetensors")
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=1e-6)
+    changed = {name.rpartition("layers.0.")[2] for name in found if not torch.equal(found[name], base[name])}
+    fused = {"self_attn.qkv_proj.weight", "mlp.gate_up_proj.weight"}
+    assert changed >= (fused if architecture == "phi3" else {f"self_attn.{one}_proj.weight" for one in "qkvo"})
+
+
+@pytest.mark.parametrize("architecture", [row.model_type for row in TABLE.values() if not row.adapters])
+def test_an_adapter_is_merged_where_no_server_was_seen_to_add_one(architecture: Architecture, tmp_path: Path) -> None:
+    zoo = build_zoo(tmp_path / "zoo", architecture, modules=())
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter", target_modules=["o_proj"])
+    module = zoo.add("math", adapter, allow_naive=True, store=None)
+    assert module.store == "copy"
+    with pytest.raises(IncompatibleCheckpoint, match=f"no {zoo.base.architecture} while .* with --merge"):
+        zoo.add("other", adapter, allow_naive=True, store="adapter")
+
+
+@pytest.mark.parametrize("architecture", MIXTURES)
+def test_an_adapter_on_experts_is_refused_with_what_to_do(architecture: Architecture, tmp_path: Path) -> None:
+    zoo = build_zoo(tmp_path / "zoo", architecture, modules=())
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter")
+    with pytest.raises(IncompatibleCheckpoint, match=r"experts were adapted.*merge_and_unload, save the model"):
+        zoo.add("math", adapter, allow_naive=True)
 
 
 @pytest.mark.parametrize(
