@@ -9,10 +9,13 @@ from safetensors.torch import load_file
 
 from psserve import torchvision_ops
 from psserve.zoo import Zoo
+from psserve.zoo.checkpoints.architectures import TABLE
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 from psserve.zoo.checkpoints.completeness import check_tensors
 from psserve.zoo.checkpoints.quantisation import read_quantisation
 from psserve.zoo.synthetic.quantised import CONFIGS, for_size, quantised_layer, write_quantised
+from psserve.zoo.synthetic.shapes import Architecture
+from psserve.zoo.synthetic.zoo import new_model, save_model
 
 torchvision_ops.declare_missing()
 from sglang.kernels.ops.quantization.awq_triton import awq_dequantize_decomposition  # noqa: E402
@@ -83,3 +86,16 @@ def test_a_plain_checkpoint_of_the_same_values_is_written(session_zoo: Zoo, tmp_
     tensors = load_file(tmp_path / "quantised" / "model.safetensors")
     value = tensors[f"{name}.weight"].float() * tensors[f"{name}.weight_scale"]
     torch.testing.assert_close(load_file(plain / "model.safetensors")[f"{name}.weight"], value)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("architecture", [row.model_type for row in TABLE.values() if row.quantised])
+def test_a_quantised_base_of_an_architecture_has_the_tensors_that_are_asked_for(
+    architecture: Architecture, name: str, tmp_path: Path
+) -> None:
+    """Biases among them, which stay as they are. Projections as narrow as a tiny head have no whole blocks of 32."""
+    (tmp_path / "base").mkdir()
+    save_model(new_model(architecture, {"head_dim": 32, "num_hidden_layers": 1}), tmp_path / "base")
+    found = read_checkpoint(write_quantised(tmp_path / "base", tmp_path / "quantised", CONFIGS[name]))
+    assert found.quantisation
+    check_tensors(found)
