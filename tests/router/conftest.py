@@ -81,6 +81,16 @@ class Fleet:
         await eventually(lambda: not any(worker.running for worker in (*self.workers, *self.state.table.workers)))
 
 
+def make_workers() -> tuple[FakeWorker, FakeWorker, FakeWorker]:
+    """One prefill worker and one decode worker each of math and code, not started yet."""
+    fabric = Fabric()
+    return (
+        FakeWorker("prefill-0", "prefill", fabric),
+        FakeWorker("decode-math-0", "decode", fabric, module="math"),
+        FakeWorker("decode-code-0", "decode", fabric, module="code"),
+    )
+
+
 def make_config(prefill: FakeWorker, math: FakeWorker, code: FakeWorker, **fields: Any) -> RouterConfig:
     workers = [
         {
@@ -112,12 +122,7 @@ async def make_fleet() -> AsyncIterator[Callable[..., Awaitable[Fleet]]]:
     cleanups: list[Callable[[], Awaitable[None]]] = []
 
     async def make(*, start: bool = True, **fields: Any) -> Fleet:
-        fabric = Fabric()
-        workers = (
-            FakeWorker("prefill-0", "prefill", fabric),
-            FakeWorker("decode-math-0", "decode", fabric, module="math"),
-            FakeWorker("decode-code-0", "decode", fabric, module="code"),
-        )
+        workers = make_workers()
         for worker in workers:
             await worker.start()  # also picks the port
             if not start:

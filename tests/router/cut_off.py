@@ -23,8 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psserve.router.access.server import make_runner
 from psserve.router.app import make_app
 from psserve.router.state import STATE
-from tests.router.conftest import Fleet, eventually, make_config
-from tests.router.fake_worker import Fabric, FakeWorker
+from tests.router.conftest import Fleet, eventually, make_config, make_workers
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
@@ -37,12 +36,7 @@ def loopback(*, up: bool) -> None:
 
 async def main() -> None:
     loopback(up=True)
-    fabric = Fabric()
-    workers = (
-        FakeWorker("prefill-0", "prefill", fabric),
-        FakeWorker("decode-math-0", "decode", fabric, module="math"),
-        FakeWorker("decode-code-0", "decode", fabric, module="code"),
-    )
+    workers = make_workers()
     for worker in workers:
         await worker.start()
     config = make_config(*workers)

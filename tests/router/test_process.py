@@ -17,18 +17,13 @@ import pytest
 
 from psserve.fleet.plan.ports import listens
 from tests.ports import own_ports
-from tests.router.conftest import PATIENCE_S, eventually, make_config
-from tests.router.fake_worker import Fabric, FakeWorker
+from tests.router.conftest import PATIENCE_S, eventually, make_config, make_workers
+from tests.router.fake_worker import FakeWorker
 
 
 @pytest.fixture
 async def workers() -> AsyncIterator[tuple[FakeWorker, FakeWorker, FakeWorker]]:
-    fabric = Fabric()
-    trio = (
-        FakeWorker("p", "prefill", fabric),
-        FakeWorker("m", "decode", fabric, module="math"),
-        FakeWorker("c", "decode", fabric, module="code"),
-    )
+    trio = make_workers()
     for worker in trio:
         await worker.start()
     yield trio
