@@ -8,7 +8,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psserve.fleet.plan.fitting import PREFILL_PART
 from psserve.fleet.plan.memory import amount
+from psserve.fleet.plan.settings import pool_for
 from psserve.fleet.plan.spec import FleetPlan, ProcessSpec, ServerSpec
 
 PLAN_COLUMNS = (
@@ -26,6 +28,8 @@ PLAN_COLUMNS = (
 )
 MOST_NAMED = 20
 """Modules that are named one by one."""
+ROUNDING = 0.01
+"""Of a part: pools are whole pages."""
 _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
 
 
@@ -87,9 +91,13 @@ def split_note(plan: FleetPlan) -> str | None:
     if wanted.kv_tokens is not None or wanted.memory_fraction is not None or prefill.isdisjoint(decode):
         return None
     first, second = (sum(server.memory.kv_tokens for server in side) for side in sides)
+    part = first / (first + second)
+    settings, smallest = plan.basis.settings, min(server.memory.kv_tokens for server in plan.servers)
+    is_least = smallest <= pool_for(settings.context_length, settings.page_size) + settings.page_size
+    more = "; a shorter --context-length gives them more" if is_least and part < PREFILL_PART - ROUNDING else ""
     return (
-        f"{first} of {first + second} KV tokens ({first / (first + second):.0%}) are prefill servers': the contexts of"
-        " all modules go through their pools (docs/fleet.md; kv_tokens in fleet.toml sets other sizes)"
+        f"{first} of {first + second} KV tokens ({part:.0%}) are prefill servers': the contexts of all modules go"
+        f" through their pools (docs/fleet.md; kv_tokens in fleet.toml sets other sizes{more})"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,11 @@ def test_how_kv_is_shared_out_is_said_where_servers_share_a_device(zoo: Any) -> 
         made = plan(zoo, machine, context_length=2048)
         sizes = [server.memory.kv_tokens for server in made.servers]
         assert (split_note(made) or "").startswith(f"{sizes[0]} of {sum(sizes)} KV tokens (60%) are prefill servers'")
+        assert "--context-length" not in (split_note(made) or "")
+    large = plan(zoo, document={"decode": {"kv_tokens": 65_536}})
+    assert "--context-length" not in (split_note(large) or "")
+    zoo = replace(zoo, base=replace(zoo.base, context_length=32_768))
+    assert "a shorter --context-length gives them more" in (split_note(plan(zoo)) or "")
     assert split_note(plan(zoo, gpus(2))) is None
     assert split_note(plan(zoo, kv_tokens=4096)) is None
     assert split_note(plan(zoo, gpus(1), {"prefill": {"memory_fraction": 0.5}})) is None

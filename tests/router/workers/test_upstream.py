@@ -1,0 +1,56 @@
+"""Connections to workers: what ends them, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import PIPE
+
+import pytest
+
+from psserve.router.workers.upstream import SILENT_S, Upstream
+from psserve.router.workers.workers import WorkerTable
+from tests.router.conftest import make_config, make_workers
+
+SERVER = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        print("asked", flush=True)
+        input()
+        self.send_response(200)
+        self.send_header("Content-Length", "6")
+        self.end_headers()
+        self.wfile.write(b"answer")
+
+server = HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_stopped_for_long_keeps_its_connection() -> None:
+    """Its kernel answers for it: it may only be busy."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    workers = make_workers()
+    workers[0].port, workers[0].bootstrap_port = int(await process.stdout.readline()), 1
+    workers[1].port, workers[2].port = 1, 2
+    config = make_config(*workers)
+    table = WorkerTable(config)
+    upstream = Upstream(config, table)
+    asked = asyncio.create_task(upstream.post(table.prefills[0], "/", b"{}", {}, fresh=True))
+    assert await process.stdout.readline() == b"asked\n"
+    process.send_signal(signal.SIGSTOP)
+    done, _ = await asyncio.wait([asked], timeout=SILENT_S + 3)
+    process.send_signal(signal.SIGCONT)
+    assert not done
+    process.stdin.write(b"\n")
+    assert await upstream.read(table.prefills[0], await asked) == b"answer"
+    process.kill()
+    await process.communicate()
+    await upstream.close()
