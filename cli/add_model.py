@@ -50,7 +50,7 @@ merge_option = click.option(
     "--store",
     type=STORES,
     help="Copy the weights; leave them where they are; keep what differs from the base, compressed; or keep the LoRA "
-    "adapter that they are [default: copy].",
+    "adapter that they are [default: adapter for one, else copy].",
 )
 @merge_option
 @naive_option
@@ -72,20 +72,20 @@ def command(
     """Add a fine-tune of the base to the zoo as module NAME.
 
     It is checked against the base first, to the last weight. If anything does not fit, the zoo stays as it was. A LoRA
-    adapter is merged into the base's weights, or stays one with --store adapter: all of these share their servers. A
-    Hub id that is not in the local cache is downloaded.
+    adapter stays one: all of them share their servers. A Hub id that is not in the local cache is downloaded.
 
     \b
     Examples:
       psserve add-model math --path ./out/math --task "school mathematics" --alias maths
-      psserve add-model code --path ./my-lora-adapter --store adapter --allow-naive --live
+      psserve add-model code --path ./my-lora-adapter --allow-naive --live
+      psserve add-model code --path ./my-lora-adapter --allow-naive --merge --store delta
     """
     from psserve.zoo import Zoo, find_zoo
     from psserve.zoo.disk.progress import StreamProgress
 
     from .live import follow_live, require_fleet
 
-    store = chosen_store(store, merge) or "copy"
+    store = chosen_store(store, merge)
     zoo = Zoo.open(find_zoo(zoo_dir))
     if live:
         require_fleet(zoo.path)

@@ -19,9 +19,12 @@ from .options import zoo_option
 @click.option("--task", default="", help="What the module is for, in words.")
 @click.option("--example", "examples", help="A prompt that is this module's (repeatable).", multiple=True)
 @click.option("--alias", "aliases", help="Another name for it (repeatable).", multiple=True)
-@click.option("--lora", is_flag=True, help="Train a LoRA adapter, and merge it [default: all parameters].")
+@click.option("--lora", is_flag=True, help="Train a LoRA adapter [default: all parameters].")
 @click.option("--rank", type=int, help="Rank of the adapter [default: 16].")
 @click.option("--lora-target", "targets", help="A linear layer to adapt, e.g. q_proj (repeatable).", multiple=True)
+@click.option(
+    "--merge", is_flag=True, help="Merge the adapter into the base's weights: a module with servers of its own."
+)
 @click.option("--method", type=click.Choice(["cache-conditioned", "full"]), default="cache-conditioned")
 @click.option("--epochs", type=float, default=1.0, show_default=True)
 @click.option("--steps", type=int, help="Optimizer steps, instead of epochs.")
@@ -41,11 +44,14 @@ from .options import zoo_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace a module or a run of this name.")
 @zoo_option
-def command(zoo_dir: Path | None, lora: bool, rank: int | None, targets: tuple[str, ...], **fields: Any) -> None:
+def command(
+    zoo_dir: Path | None, lora: bool, rank: int | None, targets: tuple[str, ...], merge: bool, **fields: Any
+) -> None:
     """Train decode module NAME on the base's KV cache, and add it to the zoo.
 
     Data: one conversation a line, {"messages": [...], "tools": [...]} or {"prompt": ..., "completion": ...}. The run's
-    folder gets metrics.jsonl and loss.png. Ctrl-C stops after the current step; --resume goes on.
+    folder gets metrics.jsonl and loss.png. Ctrl-C stops after the current step; --resume goes on. A module trained with
+    --lora stays an adapter: all of these share their servers.
 
     \b
     Examples:
@@ -55,6 +61,8 @@ def command(zoo_dir: Path | None, lora: bool, rank: int | None, targets: tuple[s
     """
     if not lora and (rank is not None or targets):
         raise UsageError("--rank and --lora-target need --lora")
+    if merge and not lora:
+        raise UsageError("--merge needs --lora")
     from psserve.training.packages import check_packages, quiet_packages
 
     check_packages()
@@ -63,7 +71,7 @@ def command(zoo_dir: Path | None, lora: bool, rank: int | None, targets: tuple[s
     from psserve.training.finetune import finetune
     from psserve.zoo import Zoo, find_zoo
 
-    adapter = LoraConfig(16 if rank is None else rank, targets=targets) if lora else None
+    adapter = LoraConfig(16 if rank is None else rank, targets=targets, merge=merge) if lora else None
     done = finetune(Zoo.open(find_zoo(zoo_dir)), FinetuneConfig(lora=adapter, **fields))
     if os.environ.get("RANK", "0") == "0":  # of several processes under `accelerate launch`, one speaks
         summary = f"{done.steps} steps, loss {done.loss:.4f}; {done.run}"

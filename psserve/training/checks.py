@@ -69,9 +69,10 @@ def compact(conversation: Tokenized) -> Tokenized:
 def check_disk_space(folder: Path, zoo: Zoo, config: FinetuneConfig) -> None:
     """Raise TrainingError if the disk of `folder` cannot take the run, or that of the zoo the module.
 
-    A run is two checkpoints (the older one goes when the newer one is complete), and the module.
+    A run is two checkpoints (the older one goes when the newer one is complete), and the module. Adapters need next to
+    nothing.
     """
-    module = zoo.base.weight_bytes
+    module = 0 if config.stays_adapter else zoo.base.weight_bytes
     parameters = module // (4 if zoo.base.dtype == "float32" else 2)
     run = module + (0 if config.lora else 2 * STATE_BYTES * parameters)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -17,13 +17,15 @@ LORA_LEARNING_RATE = 2e-4
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Train a low-rank update of some linear layers, and merge it into the base's weights at the end."""
+    """Train a low-rank update of some linear layers."""
 
     rank: int = 16
     alpha: int | None = None
     """Scale of the update, over the rank [default: 2 * rank]."""
     targets: tuple[str, ...] = ()
     """Names of linear layers, e.g. q_proj [default: all but the output layer]."""
+    merge: bool = False
+    """Merge it into the base's weights at the end, for a module with servers of its own."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -88,6 +90,11 @@ class FinetuneConfig:
     def peak_learning_rate(self) -> float:
         """The learning rate, default filled in."""
         return self.learning_rate or (LORA_LEARNING_RATE if self.lora else LEARNING_RATE)
+
+    @property
+    def stays_adapter(self) -> bool:
+        """Whether the module is to be a LoRA adapter, and not weights with one merged into them."""
+        return self.lora is not None and not self.lora.merge
 
     def hyperparameters(self) -> dict[str, bool | int | float | str]:
         """All that decides the weights, beside base, data and seed: `processes` have a batch each."""

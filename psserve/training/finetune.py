@@ -26,7 +26,7 @@ from psserve.training.checks import (
 )
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
-from psserve.training.models import load_base, new_lora_module, new_module, write_checkpoint
+from psserve.training.models import load_base, new_lora_module, new_module, write_adapter, write_checkpoint
 from psserve.training.progress import RunLog, StopOnSignal, read_metrics
 from psserve.training.run_folder import RunFolder, data_hash, run_description, training_record, write_record
 from psserve.training.trainer import ModuleTrainer, training_arguments
@@ -142,7 +142,10 @@ def add_trained_module(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, data
     trained = folder.last_checkpoint()
     assert trained is not None, "training ends with a checkpoint"
     with disk_full_explained(folder.path, zoo.path):
-        write_checkpoint(trained, zoo.base.path, folder.module)
+        if config.stays_adapter:
+            write_adapter(trained, folder.module)
+        else:
+            write_checkpoint(trained, zoo.base.path, folder.module)
         write_record(folder.module, training_record(config, zoo.base, data, {"loss": loss, "steps": steps}))
         zoo.add(
             config.name,
@@ -152,6 +155,7 @@ def add_trained_module(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, data
             config.aliases,
             allow_naive=config.method == "full",
             replace=replacing,
+            store=None if config.stays_adapter else "copy",
         )
     folder.clean()
 

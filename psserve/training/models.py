@@ -73,6 +73,14 @@ def check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
             )
 
 
+def write_adapter(trained: Path, destination: Path) -> None:
+    """Copy the LoRA adapter of a checkpoint of PEFT to `destination`."""
+    shutil.rmtree(destination, ignore_errors=True)
+    destination.mkdir()
+    for file in trained.glob("adapter_*"):
+        shutil.copyfile(file, destination / file.name)
+
+
 def write_checkpoint(trained: Path, base: Path, destination: Path) -> None:
     """Make the full checkpoint of a module at `destination`, in the element type of the base.
 

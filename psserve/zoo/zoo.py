@@ -114,7 +114,7 @@ class Zoo:
         replace: bool = False,
         *,
         revision: str | None = None,
-        store: Store | None = "copy",
+        store: Store | None = None,
         progress: Progress = SILENT,
     ) -> Module:
         """Import `source` as module `name`: checked against the base, then stored as `store` says.

@@ -37,6 +37,7 @@ def test_finetune_adds_a_module_with_all_that_was_said(zoo: Zoo, data: Path) -> 
     assert (module.name, module.task, module.examples) == ("numbers", "numbers", ("Say 5.",))
     assert module.training is not None
     assert module.training.hyperparameters["lora_rank"] == 2
+    assert (module.store, module.adapter and module.adapter.rank) == ("adapter", 2)
     assert "added numbers (cache-conditioned): 2 steps, loss" in result.stderr
 
 
@@ -45,6 +46,7 @@ def test_finetune_adds_a_module_with_all_that_was_said(zoo: Zoo, data: Path) -> 
     [
         (["--steps", 0], 2, "--steps 0: must be more than 0"),
         (["--rank", 4], 2, "--rank and --lora-target need --lora"),
+        (["--merge"], 2, "--merge needs --lora"),
         (["--lora", "--lora-target", "nothing"], 1, "LoRA target 'nothing'"),
         (["--resume"], 1, "no run to resume"),
     ],

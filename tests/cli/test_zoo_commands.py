@@ -81,6 +81,11 @@ def test_add_model_keeps_an_adapter(zoo: Zoo, adapter: Path) -> None:
     assert zoo.module("math").store == "adapter"
 
 
+def test_an_adapter_stays_one_unless_told_otherwise(zoo: Zoo, adapter: Path) -> None:
+    assert add_adapter(zoo, adapter).exit_code == 0
+    assert zoo.module("math").store == "adapter"
+
+
 @pytest.mark.parametrize(("options", "store"), [(["--merge"], "copy"), (["--merge", "--store", "delta"], "delta")])
 def test_add_model_merges_an_adapter(zoo: Zoo, adapter: Path, options: list[str], store: str) -> None:
     assert add_adapter(zoo, adapter, *options).exit_code == 0

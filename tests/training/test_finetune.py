@@ -24,6 +24,8 @@ from psserve.training.reference import load_model, load_pair
 from psserve.training.run_folder import data_hash
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
+from psserve.zoo.disk.transactions import REBUILT
+from psserve.zoo.stores import checkpoint_files
 from psserve.zoo.synthetic.zoo import build_zoo, new_model
 from tests.training.plain import plain_loss
 
@@ -63,7 +65,8 @@ def config(data: Path, **options: Any) -> FinetuneConfig:
 
 
 def weights(zoo: Zoo, name: str = "sums") -> dict[str, torch.Tensor]:
-    return load_file(zoo.module(name).path / "model.safetensors")
+    files = checkpoint_files(zoo.base, zoo.module(name), zoo.path / REBUILT / name)
+    return load_file(files["model.safetensors"])
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
@@ -114,6 +117,16 @@ def test_the_adapter_of_a_run_can_be_added_again_with_its_record(zoo: Zoo, data:
     run = finetune(zoo, config(data, lora=LORA)).run
     again = zoo.add("again", run)
     assert (again.kind, again.training) == ("cache-conditioned", zoo.module("sums").training)
+
+
+def test_a_lora_module_stays_an_adapter_unless_it_is_to_be_merged(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, config(data, lora=LORA))
+    finetune(zoo, config(data, lora=LoraConfig(rank=4, merge=True), name="merged"))
+    stores = [zoo.module(name).store for name in ("sums", "merged")]
+    assert stores == ["adapter", "copy"]
+    kept, merged = weights(zoo), weights(zoo, "merged")
+    for name, tensor in merged.items():
+        torch.testing.assert_close(kept[name], tensor, rtol=1e-6, atol=1e-6)
 
 
 def test_the_base_is_not_touched(zoo: Zoo, data: Path) -> None:

@@ -37,7 +37,7 @@ class NewModule:
     examples: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     allow_naive: bool = False
-    store: Store | None = "copy"
+    store: Store | None = None
     """None: LoRA adapters as such, where servers can serve them so, and all else as copies."""
 
 

@@ -113,7 +113,7 @@ def test_an_adapter_on_experts_is_refused_with_what_to_do(architecture: Architec
 )
 def test_merged_weights_are_those_of_peft(zoo: Zoo, tmp_path: Path, config: dict[str, Any]) -> None:
     adapter = make_adapter(zoo.base.path, tmp_path / "adapter", **config)
-    module = zoo.add("math", adapter, allow_naive=True)
+    module = zoo.add("math", adapter, allow_naive=True, store="copy")
     wanted = merged_by_peft(zoo.base.path, adapter)
     found = load_file(module.path / "model.safetensors")
     base = load_file(zoo.base.path / "model.safetensors")
@@ -127,7 +127,7 @@ def test_merged_weights_are_those_of_peft(zoo: Zoo, tmp_path: Path, config: dict
 def test_the_sum_is_rounded_once_to_the_bases_type(tmp_path: Path, dtype: str) -> None:
     zoo = build_zoo(tmp_path / "zoo", modules=(), dtype=dtype, tie_word_embeddings=True)
     adapter = make_adapter(zoo.base.path, tmp_path / "adapter")
-    found = load_file(zoo.add("math", adapter, allow_naive=True).path / "model.safetensors")
+    found = load_file(zoo.add("math", adapter, allow_naive=True, store="copy").path / "model.safetensors")
     wanted = merged_by_peft(zoo.base.path, adapter)
     for name, tensor in found.items():
         assert tensor.dtype == getattr(torch, dtype)
@@ -138,7 +138,7 @@ def test_the_sum_is_rounded_once_to_the_bases_type(tmp_path: Path, dtype: str) -
 
 
 def test_the_files_are_laid_out_as_the_bases(zoo: Zoo, adapter: Path) -> None:
-    module = zoo.add("math", adapter, allow_naive=True)
+    module = zoo.add("math", adapter, allow_naive=True, store="copy")
     base, merged = ((path / "model.safetensors").read_bytes() for path in (zoo.base.path, module.path))
     head = 8 + int.from_bytes(base[:8], "little")
     assert (len(base), base[:head]) == (len(merged), merged[:head])
@@ -164,7 +164,7 @@ def test_an_adapter_made_for_another_base_is_noted(zoo: Zoo, adapter: Path) -> N
 
 def test_an_adapter_that_does_nothing_is_noted(zoo: Zoo, adapter: Path) -> None:
     change_tensors(adapter, lambda tensors: [tensors[name].zero_() for name in tensors if ".lora_B." in name])
-    assert "the weights are the base's own" in zoo.add("math", adapter, allow_naive=True).notes[0]
+    assert "the weights are the base's own" in zoo.add("math", adapter, allow_naive=True, store="copy").notes[0]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_matrices_that_do_not_fit_are_refused(
 ) -> None:
     change_tensors(adapter, change)
     with pytest.raises(IncompatibleCheckpoint, match=message):
-        zoo.add("math", adapter, allow_naive=True)
+        zoo.add("math", adapter, allow_naive=True, store="copy")
     assert not (zoo.path / "modules" / "math").exists()
 
 
@@ -243,7 +243,7 @@ def test_copies_of_the_embeddings_are_accepted(tmp_path: Path, tied: bool) -> No
     zoo = build_zoo(tmp_path / "zoo", modules=(), tie_word_embeddings=tied)
     adapter = save_embeddings(zoo.base.path, tmp_path / "adapter")
     assert "base_model.model.lm_head.weight" in load_file(adapter / "adapter_model.safetensors")
-    found = load_file(zoo.add("math", adapter, allow_naive=True).path / "model.safetensors")
+    found = load_file(zoo.add("math", adapter, allow_naive=True, store="copy").path / "model.safetensors")
     wanted = merged_by_peft(zoo.base.path, adapter)
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, wanted[name], rtol=1e-6, atol=1e-6)
@@ -262,7 +262,7 @@ def test_a_trained_copy_of_tied_embeddings_is_refused(tmp_path: Path, copy: str)
 def test_initialisations_that_leave_the_base_alone_are_accepted(zoo: Zoo, tmp_path: Path, initialisation: str) -> None:
     adapter = make_adapter(zoo.base.path, tmp_path / "adapter", init_lora_weights=initialisation)
     change_tensors(adapter, lambda tensors: [tensor.add_(0.01) for tensor in tensors.values()])  # training
-    found = load_file(zoo.add("math", adapter, allow_naive=True).path / "model.safetensors")
+    found = load_file(zoo.add("math", adapter, allow_naive=True, store="copy").path / "model.safetensors")
     wanted = merged_by_peft(zoo.base.path, adapter)
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, wanted[name], rtol=1e-6, atol=1e-6)
@@ -287,9 +287,9 @@ def rename_tensors(tensors: dict[str, torch.Tensor], rename: Callable[[str], str
     ],
 )
 def test_names_of_a_wrapped_model_mean_the_same(zoo: Zoo, adapter: Path, rename: Callable[[str], str]) -> None:
-    wanted = zoo.add("plain", adapter, allow_naive=True)
+    wanted = zoo.add("plain", adapter, allow_naive=True, store="copy")
     change_tensors(adapter, lambda tensors: rename_tensors(tensors, rename))
-    assert zoo.add("wrapped", adapter, allow_naive=True).files == wanted.files
+    assert zoo.add("wrapped", adapter, allow_naive=True, store="copy").files == wanted.files
 
 
 def test_one_matrix_under_two_names_is_refused(zoo: Zoo, adapter: Path) -> None:
