@@ -38,6 +38,6 @@ def test_the_section_works_as_it_is_written(session_zoo: Zoo, tmp_path: Path, mo
     zoo = Zoo.open(tmp_path / "model_zoo")
     assert [(module.name, module.kind, module.store) for module in zoo.modules()] == [
         ("products", "naive", "delta"),
-        ("sums", "naive", "copy"),
+        ("sums", "naive", "adapter"),
     ]
     assert not [note for module in zoo.modules() for note in module.notes]
