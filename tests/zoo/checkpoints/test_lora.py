@@ -71,7 +71,7 @@ def test_an_adapter_of_any_architecture_is_merged_as_peft_does(architecture: Arc
     zoo = build_zoo(tmp_path / "zoo", architecture, modules=())
     own = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]} if architecture in MIXTURES else {}
     adapter = make_adapter(zoo.base.path, tmp_path / "adapter", lora_alpha=16, **own)
-    module = zoo.add("math", adapter, allow_naive=True)
+    module = zoo.add("math", adapter, allow_naive=True, store="copy")
     PeftModel.from_pretrained(load(zoo.base.path), adapter).merge_and_unload().save_pretrained(tmp_path / "merged")
     wanted = load_file(tmp_path / "merged" / "model.safetensors")
     found = load_file(module.path / "model.safetensors")
