@@ -29,6 +29,15 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Thinking(_Strict):
+    """What the base's chat template can do of thoughts."""
+
+    by_default: bool
+    """Whether its answers have them if nobody says otherwise; always or never, without a switch."""
+    switches: tuple[str, ...] = ()
+    """The variables by which clients can say otherwise."""
+
+
 class BaseConfig(_Strict):
     """The base model: what every module's prompt is prefilled with."""
 
@@ -39,6 +48,8 @@ class BaseConfig(_Strict):
     """Tokens of prompt and answer together."""
     kv_token_bytes: int | None = Field(default=None, gt=0)
     """Size of one token's KV. None: not known."""
+    thinking: Thinking | None = None
+    """None: not known."""
 
 
 class ModuleConfig(_Strict):

@@ -64,7 +64,7 @@ def _prompt(body: Body) -> Body:
     if "tool_choice" in body:
         chat |= _tool_choice(object_of(body["tool_choice"], "tool_choice"))
     if "thinking" in body:
-        chat["chat_template_kwargs"] = _thinking(object_of(body["thinking"], "thinking"))
+        chat |= _thinking(object_of(body["thinking"], "thinking"))
     return chat
 
 
@@ -217,11 +217,16 @@ def _tool_choice(choice: Document) -> Body:
 
 
 def _thinking(thinking: Document) -> Body:
-    """Models differ in which of the two switches they look at. A budget of tokens cannot be kept, so none is."""
+    """Models differ in which of the two switches they look at. A budget of tokens cannot be kept, so none is.
+
+    `adaptive` leaves it to the model, and so to what its template does by default.
+    """
     kind = string_of(thinking, "type", "thinking")
     if kind not in ("enabled", "disabled", "adaptive"):
         raise invalid("thinking.type", "thinking.type must be enabled, disabled or adaptive")
-    return {"thinking": kind != "disabled", "enable_thinking": kind != "disabled"}
+    if kind == "adaptive":
+        return {}
+    return {"chat_template_kwargs": dict.fromkeys(("thinking", "enable_thinking"), kind == "enabled")}
 
 
 def _output(config: Document) -> Body:

@@ -8,9 +8,6 @@ from psserve.contracts.router_config import RouterConfig
 from psserve.router.body.checks import Body, Check, check_int, check_schema, invalid
 from psserve.router.body.output import check_answer_length
 
-TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-MAX_EFFORT = 0.99
 TASKS = ("action", "query", "authority", "domain", "title", "read_url")
 MAX_TOP_LOGPROBS = 20
 
@@ -94,28 +91,9 @@ def forced_tool(body: Body) -> Body:
     return {"tool_choice": "none"} if body["tool_choice"] == "none" else offered_tools(body)
 
 
-def _check_effort(body: Body, name: str, config: RouterConfig) -> None:
-    """A word, or SGLang's finer number."""
-    effort = body[name]
-    if isinstance(effort, str) and effort in EFFORTS:
-        return
-    if type(effort) not in (int, float) or not 0 <= effort <= MAX_EFFORT:
-        raise invalid(name, f"{name} must be one of {', '.join(EFFORTS)}, or 0 to {MAX_EFFORT}")
-
-
 def _check_task(body: Body, name: str, config: RouterConfig) -> None:
     if body[name] not in TASKS:
         raise invalid(name, f"{name} must be one of {', '.join(TASKS)}")
-
-
-def _check_template_kwargs(body: Body, name: str, config: RouterConfig) -> None:
-    """Only the switches of reasoning models: other variables could replace the template or how it is applied."""
-    kwargs = body[name]
-    if not isinstance(kwargs, dict):
-        raise invalid(name, f"{name} must be an object")
-    for key, value in kwargs.items():
-        if key not in TEMPLATE_KWARGS or not isinstance(value, (bool, str, int, float)):
-            raise invalid(name, f"{name} may hold {', '.join(TEMPLATE_KWARGS)} alone", "unsupported_parameter")
 
 
 def _check_modalities(body: Body, name: str, config: RouterConfig) -> None:
@@ -142,9 +120,7 @@ def _refuse_json_schema(body: Body, name: str, config: RouterConfig) -> None:
 
 TOOLS = Check("at most {tools} functions", _check_tools)
 TOOL_CHOICE = Check("none, auto, required or one of the tools", _check_tool_choice)
-EFFORT = Check(f"one of {', '.join(EFFORTS)}, or a number from 0 to {MAX_EFFORT}", _check_effort)
 TASK = Check(f"one of {', '.join(TASKS)}", _check_task)
-TEMPLATE_SWITCHES = Check(f"{', '.join(TEMPLATE_KWARGS)} alone", _check_template_kwargs)
 MODALITIES = Check("text alone", _check_modalities)
 COMPLETION_TOKENS = Check("as max_tokens; if that is there too, the same", _check_completion_tokens)
 TOP_LOGPROBS = Check(f"an integer from 0 to {MAX_TOP_LOGPROBS}; with logprobs", _check_top_logprobs)

@@ -13,12 +13,10 @@ from typing import Literal
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.body.chat import (
     COMPLETION_TOKENS,
-    EFFORT,
     MAX_TOP_LOGPROBS,
     MODALITIES,
     NO_JSON_SCHEMA,
     TASK,
-    TEMPLATE_SWITCHES,
     TOOL_CHOICE,
     TOOLS,
     TOP_LOGPROBS,
@@ -54,6 +52,7 @@ from psserve.router.body.output import (
     STREAM_OPTIONS,
     TOP_K,
 )
+from psserve.router.body.thinking import EFFORT, REASONING, TEMPLATE_SWITCHES
 
 Route = Literal["chat", "completions"]
 """An endpoint whose bodies the servers understand."""
@@ -143,7 +142,7 @@ FIELDS = (
     Field("tools", PROMPT_OF_CHAT, BOTH, TOOLS),
     Field("tool_choice", PROMPT_OF_CHAT, BOTH, TOOL_CHOICE, to_prefill=forced_tool),
     Field("parallel_tool_calls", CHAT, DECODE, boolean()),
-    Field("reasoning", CHAT, BOTH, anything("anything"), of="SGLang"),
+    Field("reasoning", CHAT, BOTH, REASONING, of="SGLang"),
     Field("reasoning_effort", PROMPT_OF_CHAT, BOTH, EFFORT),
     Field("chat_template_kwargs", PROMPT_OF_CHAT, BOTH, TEMPLATE_SWITCHES, of="SGLang"),
     Field("continue_final_message", PROMPT_OF_CHAT, BOTH, boolean(), of="SGLang"),
