@@ -72,7 +72,7 @@ def _table(plan: FleetPlan) -> str:
 
 
 def _cells(row: tuple[str, ...] | list[str]) -> str:
-    return f"| {' | '.join(row[:-2])} |"  # without the ports, which are others each time
+    return f"| {' | '.join(row[: PLAN_COLUMNS.index('port')])} |"  # the ports are others each time
 
 
 def _sum(plan: FleetPlan) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from psserve.console import cell, table
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview
+from psserve.fleet.plan.parsers import Parsers
 
 STATE_STYLES = {
     "ready": "green",
@@ -111,6 +112,10 @@ def _kv(server: ServerOverview) -> str:
     return _share(server.kv_used_tokens / server.kv_tokens)
 
 
+def _parsers(server: ServerOverview) -> str:
+    return str(Parsers(server.tool_call_parser, server.reasoning_parser))
+
+
 _COLUMNS = (
     _Column("server", lambda s: s.name),
     _Column("role", lambda s: s.role, rank=4),
@@ -127,4 +132,5 @@ _COLUMNS = (
     _Column(">up", lambda s: NOTHING if s.uptime_s is None else duration(s.uptime_s)),
     _Column(">pid", lambda s: _count(s.pid), rank=5),
     _Column(">port", lambda s: str(s.port), rank=6),
+    _Column("parsers", _parsers, rank=7),
 )

@@ -18,10 +18,10 @@ from psserve.contracts.router_config import RouterSettings
 from psserve.contracts.tables import Count, File, Name, SettingsTable
 from psserve.fleet.options.server_options import (
     AdapterOptions,
+    AnswerOptions,
     DecodeOptions,
     ModuleOptions,
     PrefillOptions,
-    ServerOptions,
 )
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
@@ -146,8 +146,8 @@ class FleetOptions(SettingsTable):
         own = next((self.module[name] for name in names if name in self.module), ModuleOptions())
         return ModuleOptions(**self._over_decode(own))
 
-    def _over_decode(self, own: ServerOptions) -> dict[str, Any]:
-        fields = {name: getattr(self.decode, name) for name in ServerOptions.model_fields}
+    def _over_decode(self, own: AnswerOptions) -> dict[str, Any]:
+        fields = {name: getattr(self.decode, name) for name in AnswerOptions.model_fields}
         given = {name: getattr(own, name) for name in own.model_fields_set}
         if given.keys() & {"kv_tokens", "memory_fraction"}:
             fields |= {"kv_tokens": None, "memory_fraction": None}

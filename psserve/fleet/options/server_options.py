@@ -11,7 +11,9 @@ from psserve.contracts.tables import Count, Name, SettingsTable
 from psserve.engine import arguments as engine_arguments
 from psserve.engine.settings import Role
 
+AUTO, NO_PARSER = "auto", "none"
 Port = Annotated[int, Field(ge=1, le=65535)]
+ParserName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 GpuId = Annotated[int, Field(ge=0)]
 _PLACING = "decides which GPUs there are to plan with: set it for psserve launch itself"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -101,19 +103,28 @@ class PrefillOptions(ServerOptions):
         return not self.model_fields_set & {"replicas", "gpus", "ports", "bootstrap_ports"}
 
 
-class DecodeOptions(ServerOptions):
-    """The servers of every module, unless `module.NAME` says otherwise."""
+class AnswerOptions(ServerOptions):
+    """What the tables of decode servers have in common."""
 
     role: ClassVar[Role | None] = Role.DECODE
+
+    tool_call_parser: ParserName = AUTO
+    """SGLang's parser of tool calls in answers; auto: the one that fits the base's chat template, if any; none: calls
+    stay text."""
+    reasoning_parser: ParserName = AUTO
+    """SGLang's parser of thoughts in answers; auto: the one that fits the base's chat template, if any; none: for
+    modules that do not think, or to leave thoughts in the text."""
+
+
+class DecodeOptions(AnswerOptions):
+    """The servers of every module, unless `module.NAME` says otherwise."""
 
     spare: Annotated[int, Field(ge=0)] = 0
     """GPU memory is kept free for this many more servers, which live changes start."""
 
 
-class AdapterOptions(ServerOptions):
+class AdapterOptions(AnswerOptions):
     """The servers that modules which are adapters share. What is left out is as in `decode`."""
-
-    role: ClassVar[Role | None] = Role.DECODE
 
     ports: tuple[Port, ...] = ()
     """HTTP port of each replica. Left out: free ones."""
@@ -147,10 +158,8 @@ class AdapterOptions(ServerOptions):
         return self
 
 
-class ModuleOptions(ServerOptions):
+class ModuleOptions(AnswerOptions):
     """The servers of one module. What is left out is as in `decode`."""
-
-    role: ClassVar[Role | None] = Role.DECODE
 
     own_server: bool = False
     """Give a module that is an adapter servers of its own, with its weights merged into the base's. Other modules have

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from psserve.fleet.options.key_file import NO_KEYS, ClientKeys
 from psserve.fleet.options.options import FleetOptions
+from psserve.fleet.options.server_options import AnswerOptions, ServerOptions
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.adapters import adapter_name, base_shares_servers, check_adapters, room_for, shares_servers
 from psserve.fleet.plan.attention import attention_backend
@@ -16,6 +17,7 @@ from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
+from psserve.fleet.plan.parsers import NO_PARSERS, Parsers, chosen_parsers, parser_args
 from psserve.fleet.plan.placement import Placer, place_fleet, prefill_replicas
 from psserve.fleet.plan.planned import (
     PlannedServer,
@@ -40,6 +42,7 @@ from psserve.fleet.plan.sglang_args import (
 )
 from psserve.fleet.plan.spec import FleetPlan, PlanBasis, PlannedAdapter, PlannedCheckpoint, RouterSpec, ServerSpec
 from psserve.zoo import Base, Module, Zoo
+from psserve.zoo.checkpoints.tokenizer import read_chat_template
 
 
 def make_plan(
@@ -118,6 +121,7 @@ def make_server(
     rendezvous = tmp / f"rendezvous-{server.name}"
     publishes = basis.options.router.kv_events and server.role == "prefill"
     kv_events = kv_event_addresses(tmp, server.name) if publishes else None
+    parsers = _parsers(zoo.base, server.options)
     args = server_args(
         basis.settings,
         role=server.role,
@@ -129,7 +133,7 @@ def make_server(
         gpus=gpus,
         kv_tokens=memory.kv_tokens,
         kv_events=kv_events,
-        extra=server.options.args,
+        extra=(*parser_args(parsers), *server.options.args),
         attention=_attention(zoo.base, basis, gpus),
         tp=server.options.tp,
         adapters=server.adapters,
@@ -143,6 +147,7 @@ def make_server(
         bootstrap_port=ports.bootstrap,
         gpus=gpus,
         memory=memory,
+        parsers=parsers,
         max_running_requests=basis.settings.max_running_requests,
         command=(sys.executable, "-m", "psserve.engine.worker", *args),
         env=server_env(
@@ -159,6 +164,12 @@ def make_server(
         kv_events=kv_events,
         adapters=server.adapters,
     )
+
+
+def _parsers(base: Base, options: ServerOptions) -> Parsers:
+    if not isinstance(options, AnswerOptions):  # a prefill server answers nobody
+        return NO_PARSERS
+    return chosen_parsers(read_chat_template(base.path), options)
 
 
 def _attention(base: Base, basis: PlanBasis, gpus: tuple[int, ...]) -> str | None:

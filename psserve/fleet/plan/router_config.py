@@ -19,9 +19,11 @@ from psserve.errors import PlanError
 from psserve.fleet.options.key_file import ClientKeys
 from psserve.fleet.options.options import FleetOptions, RouterOptions
 from psserve.fleet.plan.adapters import GROUP, adapter_name, base_shares_servers, shares_servers
+from psserve.fleet.plan.parsers import thinking_of
 from psserve.fleet.plan.spec import PlanBasis, ServerSpec
 from psserve.fleet.plan.start_limit import start_limit_s
 from psserve.zoo import Base, Module
+from psserve.zoo.checkpoints.tokenizer import read_chat_template
 
 _LEAST_START_S = 600.0
 """A restarted server of a fleet that starts gets a second try."""
@@ -57,6 +59,7 @@ def router_config(
                 vocab_size=base.vocab_size,
                 context_length=basis.settings.context_length,
                 kv_token_bytes=servers[0].memory.kv_token_bytes,
+                thinking=thinking_of(read_chat_template(base.path)),
             ),
             modules=tuple(served),
             workers=tuple(worker_config(server) for server in servers),

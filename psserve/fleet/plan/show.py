@@ -25,6 +25,7 @@ PLAN_COLUMNS = (
     "of GPU",
     "port",
     "bootstrap",
+    "parsers",
 )
 MOST_NAMED = 20
 """Modules that are named one by one."""
@@ -36,7 +37,7 @@ _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
 def plan_rows(plan: FleetPlan) -> list[tuple[str, ...]]:
     """The table of a plan: a row for each server, then the router's."""
     rows = [_row(plan, server) for server in plan.servers]
-    return [*rows, ("router", "router", *("-" * 7), str(plan.router.port), "-")]
+    return [*rows, ("router", "router", *("-" * 7), str(plan.router.port), "-", "-")]
 
 
 def plan_commands(plan: FleetPlan, environ: Mapping[str, str] = os.environ) -> str:
@@ -134,6 +135,7 @@ def _row(plan: FleetPlan, server: ServerSpec) -> tuple[str, ...]:
         "-" if share is None else f"{share:.0%}",
         str(server.port),
         str(server.bootstrap_port or "-"),
+        str(server.parsers),
     )
 
 
@@ -145,6 +147,8 @@ def _process(plan: FleetPlan, process: ProcessSpec) -> dict[str, Any]:
         "module": server.module if server else None,
         "port": process.port,
         "bootstrap_port": server.bootstrap_port if server else None,
+        "tool_call_parser": server.parsers.tool_calls if server else None,
+        "reasoning_parser": server.parsers.reasoning if server else None,
         "device": server.device if server else "cpu",
         "gpus": list(server.gpus) if server else [],
         "weight_bytes": server.memory.weight_bytes if server else None,

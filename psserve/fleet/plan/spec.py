@@ -12,6 +12,7 @@ from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.adapters import AdapterRoom
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import ServerMemory
+from psserve.fleet.plan.parsers import NO_PARSERS, Parsers
 from psserve.fleet.plan.sglang_args import EngineSettings
 
 ProcessRole = Literal["prefill", "decode", "router"]
@@ -52,6 +53,8 @@ class ServerSpec(ProcessSpec):
     gpus: tuple[int, ...]
     """The visible GPUs it is split over; none: it runs on CPU."""
     memory: ServerMemory
+    parsers: Parsers = NO_PARSERS
+    """What reads a decode server's answers."""
     max_running_requests: int | None = None
     """Requests that it computes at a time; None: SGLang decides."""
     rendezvous: Path

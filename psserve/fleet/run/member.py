@@ -199,6 +199,8 @@ class Member:
             ticks=self._ticks if pid is not None else None,
             port=spec.port,
             device=spec.device if isinstance(spec, ServerSpec) else "cpu",
+            tool_call_parser=spec.parsers.tool_calls if isinstance(spec, ServerSpec) else None,
+            reasoning_parser=spec.parsers.reasoning if isinstance(spec, ServerSpec) else None,
             state=self.state,
             restarts=self._restarts.total,
             started=self._started,

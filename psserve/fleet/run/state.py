@@ -54,6 +54,10 @@ class ServerState(_Record):
     port: int
     device: str = "cpu"
     """`cpu`, `cuda:1`, or `cuda:0,1` when split over two."""
+    tool_call_parser: str | None = None
+    """What reads calls of tools in its answers."""
+    reasoning_parser: str | None = None
+    """What reads thoughts in its answers."""
     state: ServerStatus
     restarts: int = 0
     started: float | None = None

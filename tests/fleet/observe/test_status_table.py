@@ -85,3 +85,9 @@ def test_what_is_wrong_is_said_below() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_it_says_what_reads_the_answers_where_that_fits() -> None:
+    reads = SERVER.model_copy(update={"tool_call_parser": "qwen", "reasoning_parser": "qwen3"})
+    assert any("qwen + qwen3" in line for line in shown(reads))
+    assert not any("qwen3" in line for line in shown(reads, width=100))
