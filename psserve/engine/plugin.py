@@ -94,6 +94,7 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
         retraction,
         seeds,
         tag_grammar,
+        thoughts,
         tool_calls,
     )
     from psserve.engine.handover import decode, prefill, purity
@@ -104,7 +105,7 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     if settings.role is Role.PREFILL:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
-        fixes = (prefill_watch, grammar, json_grammar, tag_grammar, retraction, tool_calls, seeds, logprobs)
+        fixes = (prefill_watch, grammar, json_grammar, tag_grammar, retraction, tool_calls, thoughts, seeds, logprobs)
         chosen += tuple(hook for fix in fixes for hook in fix.hooks())
         if settings.adapters is not None:
             chosen += lora.hooks(settings.adapters, settings.negative_control)

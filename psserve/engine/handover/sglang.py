@@ -286,6 +286,8 @@ class Tokenizer(Protocol):
 
     def convert_ids_to_tokens(self, ids: int) -> str: ...
 
+    def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> Any: ...
+
     def __hash__(self) -> int: ...
 
 
@@ -410,7 +412,12 @@ class ChatRequest(Protocol):
     """The body of a chat request."""
 
     model: str
+    messages: Sequence[Any]
+    """With `role` and `content`, a text or its parts."""
     continue_final_message: bool
+    reasoning_effort: str | float | None
+    chat_template_kwargs: dict[str, Any] | None
+    """What the template is rendered with beside the messages."""
 
 
 class ToolCallDetector(Protocol):
@@ -437,6 +444,23 @@ class ToolCallParser(Protocol):
     detector: ToolCallDetector
 
     def parse_stream_chunk(self, chunk_text: str) -> tuple[str, list[Any]]: ...
+
+
+class ReasoningDetector(Protocol):
+    """The marks of thoughts in one model family's form, and what SGLang makes of one answer."""
+
+    think_start_token: str
+    think_end_token: str
+    tool_start_token: str | None
+    """What ends a thought too."""
+    _in_reasoning: bool
+    """Before anything is read: whether an answer without marks is a thought."""
+
+
+class ReasoningParser(Protocol):
+    """Reads thoughts in one answer."""
+
+    detector: ReasoningDetector
 
 
 class KVManager(Protocol):
@@ -507,6 +531,8 @@ CLASSES: Mapping[type, str] = {
     ChatRequest: "sglang.srt.entrypoints.openai.protocol.ChatCompletionRequest",
     ToolCallDetector: "sglang.srt.function_call.base_format_detector.BaseFormatDetector",
     ToolCallParser: "sglang.srt.function_call.function_call_parser.FunctionCallParser",
+    ReasoningDetector: "sglang.srt.parser.reasoning_parser.BaseReasoningFormatDetector",
+    ReasoningParser: "sglang.srt.parser.reasoning_parser.ReasoningParser",
     KVManager: "sglang.srt.disaggregation.common.conn.CommonKVManager",
     KVArgs: "sglang.srt.disaggregation.base.conn.KVArgs",
 }
