@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ class ChatAnswer:
     model: str
     started: float = field(default_factory=time.monotonic)
     first: float | None = None
-    """When its first text came (monotonic seconds, as `started` and `ended`)."""
+    """When its first text or thought came (monotonic seconds, as `started` and `ended`)."""
     ended: float | None = None
     usage: ChatUsage | None = None
     finish_reason: str | None = None
@@ -75,8 +75,10 @@ class Chat:
         self._turns.clear()
         self._speakers.clear()
 
-    def say(self, text: str) -> Iterator[str]:
+    def say(self, text: str, think: Callable[[str], object] | None = None) -> Iterator[str]:
         """Yield the answer as it comes; `last` then says how it went. A turn that has no whole answer is not kept.
+
+        `think` gets the pieces of the thought before it, which is no part of the conversation.
 
         Raises:
             FleetError: the server refuses, fails, or breaks off.
@@ -90,8 +92,11 @@ class Chat:
             for event in stream:
                 answer.usage = event.usage or answer.usage
                 answer.finish_reason = event.finish_reason or answer.finish_reason
-                if event.text:
+                if event.text or event.thought:
                     answer.first = answer.first or time.monotonic()
+                if event.thought and think is not None:
+                    think(event.thought)
+                if event.text:
                     pieces.append(event.text)
                     yield event.text
         answer.ended = time.monotonic()

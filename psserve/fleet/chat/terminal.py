@@ -55,7 +55,7 @@ def _turn(talk: Chat, session: PromptSession[str], notes: Console) -> bool:
 def _answer(talk: Chat, text: str, notes: Console) -> None:
     """Print the answer as it comes, then a line on what it took."""
     try:
-        for piece in talk.say(text):
+        for piece in talk.say(text, lambda thought: notes.print(printable(thought), style="dim", end="")):
             sys.stdout.write(printable(piece))
             sys.stdout.flush()
     except KeyboardInterrupt:

@@ -40,6 +40,8 @@ class ChatEvent:
     text: str = ""
     finish_reason: str | None = None
     usage: ChatUsage | None = None
+    thought: str = ""
+    """A piece of what comes before the answer."""
 
 
 # --- any server
@@ -187,9 +189,10 @@ def chat_events(pieces: Iterable[bytes]) -> Iterator[ChatEvent]:
             if "error" in document:
                 raise FleetError(str(document["error"].get("message", document["error"])))
             for choice in document.get("choices", ()):
-                text, reason = choice.get("delta", {}).get("content") or "", choice.get("finish_reason")
-                if text or reason:
-                    yield ChatEvent(text, reason)
+                delta, reason = choice.get("delta", {}), choice.get("finish_reason")
+                text, thought = delta.get("content") or "", delta.get("reasoning_content") or ""
+                if text or thought or reason:
+                    yield ChatEvent(text, reason, thought=thought)
             if document.get("usage"):
                 yield ChatEvent(usage=_usage(document["usage"]))
         if reader.ended:

@@ -153,3 +153,15 @@ def test_command_reads_lines_from_a_pipe(url: str) -> None:
     assert result.stdout == "Hello\nHello\n"
     assert [(request["model"], request["max_tokens"]) for request in Script.requests] == [("math", 5), ("code", 5)]
     assert Script.keys == ["Bearer k", "Bearer k"]
+
+
+def test_a_thought_is_shown_and_forgotten(url: str) -> None:
+    thoughts = [
+        "data: " + json.dumps({"choices": [{"delta": {"reasoning_content": text}}]}) for text in ("Let me ", "see.")
+    ]
+    Script.lines = [*thoughts, delta("42"), ENDED, USAGE, "data: [DONE]"]
+    talk, heard = Chat(RouterClient(url), "math"), []
+    assert list(talk.say("12 + 30?", heard.append)) == ["42"]
+    assert heard == ["Let me ", "see."]
+    assert list(talk.say("sure?")) == ["42"]
+    assert Script.requests[-1]["messages"][1] == {"role": "assistant", "content": "42"}
