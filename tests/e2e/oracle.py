@@ -54,9 +54,9 @@ class Oracle:
             stop_ids=self.ends[module],
         )
 
-    def chat_prompt(self, messages: list[dict[str, Any]]) -> list[int]:
+    def chat_prompt(self, messages: list[dict[str, Any]], **switches: Any) -> list[int]:
         """The prompt that the chat endpoint makes of messages."""
-        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, **switches)
         return list(ids["input_ids"] if isinstance(ids, Mapping) else ids)
 
     def check_tokens(self, expected: ReferenceAnswer, tokens: Sequence[int], logprobs: Sequence[float]) -> None:

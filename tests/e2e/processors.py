@@ -33,6 +33,17 @@ class JsonMask:
         return logits.masked_fill(~allowed, float("-inf"))
 
 
+def after_thought(process: ProcessLogits, end: int) -> ProcessLogits:
+    """A grammar that holds from the token `end` on, which ends a thought."""
+
+    def processed(prompt: Sequence[int], output: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+        if end not in output:
+            return logits
+        return process(prompt, output[output.index(end) + 1 :], logits)
+
+    return processed
+
+
 def frequency(amount: float) -> ProcessLogits:
     def process(prompt: Sequence[int], output: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
         for token, count in Counter(output).items():

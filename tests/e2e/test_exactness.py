@@ -11,7 +11,6 @@ import copy
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
@@ -23,50 +22,23 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
-from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
+from tests.e2e.fleet import counter, launched, wait_idle
 from tests.e2e.oracle import LOGPROB_TOLERANCE, Oracle, readable
 from tests.e2e.own_settings import OWN_ENDS
-from tests.e2e.processors import JsonMask, counting_last_prompt_token, frequency, one_step_late, presence, repetition
+from tests.e2e.processors import (
+    JsonMask,
+    after_thought,
+    counting_last_prompt_token,
+    frequency,
+    one_step_late,
+    presence,
+    repetition,
+)
 from tests.e2e.routing import decisions, flush, place
+from tests.e2e.served import SETTINGS, Served, Setting, official_client
+from tests.e2e.thoughts import THINKING, Thought, first_thought
 
 pytestmark = pytest.mark.e2e
-
-
-@dataclass(frozen=True)
-class Setting:
-    architecture: Architecture
-    page: int
-    chunk: int
-    overlap: bool
-    arguments: tuple[str, ...]
-    config: str = ""
-    """Of fleet.toml."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A running fleet and what it must answer."""
-
-    fleet: RunningFleet
-    oracle: Oracle
-    setting: Setting
-
-    @property
-    def url(self) -> str:
-        return self.fleet.url
-
-
-SETTINGS = (
-    Setting("qwen3", 16, 2048, True, ("--page-size", "16")),
-    Setting(
-        "llama",
-        1,
-        64,
-        False,
-        ("--page-size", "1", "--chunked-prefill-size", "64", "--", "--disable-overlap-schedule"),
-        "prefill = {replicas = 2}\nmodule = {alpha = {replicas = 2}}\nrouter = {kv_events = true}",
-    ),
-)
 
 
 @pytest.fixture(scope="module", params=SETTINGS, ids=lambda setting: setting.architecture)
@@ -286,10 +258,6 @@ async def test_a_streamed_chat(served: Served) -> None:
     assert all(any(other == pytest.approx(one, abs=LOGPROB_TOLERANCE) for other in rest) for one in logprobs)
 
 
-def official_client(served: Served) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
-
-
 async def test_a_stop_string_ends_the_answer_where_it_begins(served: Served) -> None:
     prompt = random_ids(random.Random(8), 30)
     text = served.oracle.text(served.oracle.answer("alpha", prompt, 40))
@@ -350,6 +318,79 @@ async def test_output_bound_to_a_json_schema(served: Served) -> None:
                 jsonschema.validate(json.loads(choice["message"]["content"]), SCHEMA)
                 complete += 1
     assert complete, "no answer came to its end: the test says little"
+
+
+@pytest.fixture(scope="module")
+def thought(served: Served) -> Thought:
+    return first_thought(served.oracle, "alpha")
+
+
+async def test_a_thought_that_the_prompt_opens(served: Served, thought: Thought) -> None:
+    assert served.oracle.tokenizer.decode(thought.prompt).endswith("<|im_start|>assistant\n<think>\n")
+    async with client_of(served.url) as client:
+        answer = await client.chat("alpha", thought.messages, 40, **THINKING)
+        joined = await client.chat("alpha", thought.messages, 40, **THINKING, separate_reasoning=False)
+    choice, usage = answer["choices"][0], answer["usage"]
+    assert choice["prompt_token_ids"] == thought.prompt
+    logprobs = [entry["logprob"] for entry in choice["logprobs"]["content"]]
+    served.oracle.check_tokens(thought.expected, choice["response_token_ids"], logprobs)
+    message = choice["message"]
+    assert (readable(message["reasoning_content"]), readable(message["content"])) == thought.text
+    assert usage["reasoning_tokens"] == thought.end + 1
+    whole = joined["choices"][0]["message"]
+    assert (whole["reasoning_content"], readable(whole["content"])) == (None, "</think>".join(thought.text))
+
+
+async def test_streamed_thoughts_are_those_of_the_whole_answer(served: Served, thought: Thought) -> None:
+    async with official_client(served) as client:
+        asked: dict[str, Any] = {"model": "alpha", "messages": thought.messages, "max_tokens": 40, "temperature": 0}
+        stream = await client.chat.completions.create(**asked, stream=True, extra_body=THINKING)
+        deltas = [choice.delta async for chunk in stream for choice in chunk.choices]
+        thinking = [text for delta in deltas if (text := getattr(delta, "reasoning_content", None))]
+        patient = await client.chat.completions.create(
+            **asked, stream=True, extra_body=THINKING | {"stream_reasoning": False}
+        )
+        pieces = [
+            getattr(choice.delta, "reasoning_content", None) async for chunk in patient for choice in chunk.choices
+        ]
+    assert len(thinking) > 1
+    assert readable("".join(thinking)) == thought.text[0]
+    assert readable("".join(delta.content or "" for delta in deltas)) == thought.text[1]
+    assert [readable(piece) for piece in pieces if piece] == [thought.text[0]]
+
+
+async def test_thoughts_in_the_form_of_each_api(served: Served, thought: Thought) -> None:
+    content = thought.messages[0]["content"]
+    async with official_client(served) as client:
+        response = await client.responses.create(
+            model="alpha", input=content, max_output_tokens=40, temperature=0, reasoning={"effort": "high"}
+        )
+    reasoning, message = response.output
+    assert (readable(reasoning.content[0].text), readable(message.content[0].text)) == thought.text
+    assert response.usage.output_tokens_details.reasoning_tokens == thought.end + 1
+    body = {"model": "alpha", "messages": thought.messages, "max_tokens": 40, "temperature": 0}
+    async with client_of(served.url) as client:
+        status, answer = await client.post("/v1/messages", body | {"thinking": {"type": "enabled", "budget_tokens": 9}})
+        assert status == 200, answer
+        blocks = answer["content"]
+        assert [block["type"] for block in blocks] == ["thinking", "text"]
+        assert (readable(blocks[0]["thinking"]), readable(blocks[1]["text"])) == thought.text
+        status, answer = await client.post("/v1/messages", body | {"thinking": {"type": "disabled"}})
+        assert status == 200, answer
+        assert [block["type"] for block in answer["content"]] == ["text"]
+
+
+async def test_a_schema_holds_after_the_thought(served: Served, thought: Thought) -> None:
+    closing = thought.expected.tokens[thought.end]
+    response_format = {"type": "json_schema", "json_schema": {"name": "weather", "schema": SCHEMA}}
+    process = after_thought(JsonMask(served.oracle, "alpha", SCHEMA), closing)
+    expected = served.oracle.processed_answer("alpha", thought.prompt, 90, process)
+    async with client_of(served.url) as client:
+        answer = await client.chat("alpha", thought.messages, 90, response_format=response_format, **THINKING)
+    choice = answer["choices"][0]
+    assert choice["response_token_ids"] == expected.tokens
+    assert readable(choice["message"]["reasoning_content"]) == thought.text[0]
+    assert choice["message"]["content"].lstrip().startswith("{")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""A small but real tokenizer for synthetic zoos: byte-level BPE with a ChatML-like template that renders tools."""
+"""A small but real tokenizer for synthetic zoos: byte-level BPE with a ChatML-like template that renders tools.
+
+With `enable_thinking` its generation prompt opens a thought.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ VOCAB_SIZE = 512
 PAD, START, END = SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TOOL_CALL = ("<tool_call>", "</tool_call>")
 """Single tokens that stay in the text of an answer, as tool-call parsers expect."""
+THINK = ("<think>", "</think>")
+"""The same for parsers of thoughts."""
 
 CORPUS = """
 You are a helpful assistant. Answer the question of the user, step by step, and use the tools when they help.
@@ -29,6 +34,7 @@ Please write a function that reads a file, counts the words in it and returns th
 """
 
 CHAT_TEMPLATE = """\
+{%- set enable_thinking = enable_thinking | default(false) %}
 {%- if tools %}
     {{- '<|im_start|>system\\n' }}
     {%- if messages and messages[0].role == 'system' %}
@@ -57,6 +63,9 @@ CHAT_TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking %}
+        {{- '<think>\\n' }}
+    {%- endif %}
 {%- endif %}
 """
 
@@ -66,15 +75,22 @@ def write_tokenizer(directory: Path, context_length: int) -> None:
     from tokenizers import pre_tokenizers  # type: ignore[import-untyped]
 
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    size = train_tokenizer(directory, CORPUS.splitlines(), cut, VOCAB_SIZE, CHAT_TEMPLATE, context_length)
+    marks = TOOL_CALL + THINK
+    size = train_tokenizer(directory, CORPUS.splitlines(), cut, VOCAB_SIZE, CHAT_TEMPLATE, context_length, marks)
     if size != VOCAB_SIZE:
         raise AssertionError(f"the corpus gives {size} tokens, not {VOCAB_SIZE}: it is too short")
 
 
 def train_tokenizer(
-    directory: Path, texts: Iterable[str], cut: PreTokenizer, vocab_size: int, chat_template: str, context_length: int
+    directory: Path,
+    texts: Iterable[str],
+    cut: PreTokenizer,
+    vocab_size: int,
+    chat_template: str,
+    context_length: int,
+    marks: tuple[str, ...] = TOOL_CALL,
 ) -> int:
-    """Train byte-level BPE on `texts`, which `cut` splits into words.
+    """Train byte-level BPE on `texts`, which `cut` splits into words; `marks` are tokens of their own.
 
     Writes tokenizer.json, tokenizer_config.json and chat_template.jinja, and returns how many tokens there are.
     """
@@ -84,13 +100,13 @@ def train_tokenizer(
     tokenizer.pre_tokenizer = cut
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(TOOL_CALL),
+        vocab_size=vocab_size - len(marks),
         special_tokens=[AddedToken(text, special=True) for text in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(text) for text in TOOL_CALL])
+    tokenizer.add_tokens([AddedToken(text) for text in marks])
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
