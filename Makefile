@@ -3,8 +3,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
-# A file of tests stays in one process. They wait as much as they compute: three processes keep two cores busy.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# A file of tests stays in one process. They wait as much as they compute: three processes keep two cores busy, and two
+# with fleets, which take turns at starting and 2 GiB each.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --dist loadfile --no-loadscope-reorder
 export DEVICE PYTHON
 # Whose kernels `make gpu-compile` compiles: A100, L4 and RTX 40, H100 and H200.
 ARCH := 8.0 8.9 9.0
@@ -21,11 +22,11 @@ run: setup ## serve the demo zoo, ./model_zoo, on http://127.0.0.1:30000
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
-	$(PYTEST) -m "not e2e"
-	$(PY) -m pytest -m "e2e and not long"
+	$(PYTEST) --numprocesses 3 -m "not e2e"
+	$(PYTEST) --numprocesses 2 -m "e2e and not long"
 
 test-fast: setup ## what needs no server and trains nothing: some four minutes
-	$(PYTEST) -m "not e2e and not slow"
+	$(PYTEST) --numprocesses 3 -m "not e2e and not slow"
 
 test-bases: setup ## each architecture's whole list against this SGLang, and the table of docs/bases.md from it
 	$(PY) scripts/bases.py

@@ -17,13 +17,15 @@ settings.register_profile("psserve", deadline=None)  # a machine that is busy fa
 settings.load_profile("psserve")
 
 FIRST = (
-    "e2e/test_faults.py",
-    "e2e/test_demo_zoo.py",
     "e2e/test_live.py",
+    "e2e/test_demo_zoo.py",
+    "e2e/test_faults.py",
+    "scripts/test_gpu_first.py",
     "e2e/test_exactness.py",
     "e2e/test_transfer_faults.py",
     "e2e/test_engine_modes.py",
     "e2e/test_cli.py",
+    "training/test_distributed.py",
     "training/test_finetune.py",
 )
 """What takes longest, or waits most: beside it the others run (a process of pytest-xdist takes file after file)."""

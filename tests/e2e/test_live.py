@@ -109,9 +109,9 @@ async def test_modules_come_change_and_go_under_load(fleet: RunningFleet, newcom
             return len(load.of(module)) >= count
 
         load.start(("alpha", "beta", "gamma"), CLIENTS)
-        await eventually(lambda: answered("alpha", CLIENTS // 2))
+        await eventually(lambda: answered("alpha", CLIENTS // 4))
         at["three"] = time.monotonic()
-        await eventually(lambda: answered("alpha", CLIENTS))
+        await eventually(lambda: answered("alpha", CLIENTS // 2))
 
         at["add"] = time.monotonic()
         code, said = await psserve(
@@ -124,7 +124,7 @@ async def test_modules_come_change_and_go_under_load(fleet: RunningFleet, newcom
         await eventually(lambda: answered("late", PROMPTS))
         at["four"] = time.monotonic()
         known = len(load.of("alpha"))
-        await eventually(lambda: answered("alpha", known + CLIENTS // 2))
+        await eventually(lambda: answered("alpha", known + CLIENTS // 4))
 
         at["update"] = time.monotonic()
         path = str(newcomers.checkpoints["next"])
@@ -140,7 +140,7 @@ async def test_modules_come_change_and_go_under_load(fleet: RunningFleet, newcom
         at["removed"] = time.monotonic()
 
         before = len(load.of("beta"))
-        await eventually(lambda: answered("beta", before + CLIENTS))
+        await eventually(lambda: answered("beta", before + CLIENTS // 2))
         load.stop("alpha", "beta", "late")
 
     for module in ("alpha", "late"):

@@ -10,6 +10,7 @@ import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from psserve.errors import PlanError
@@ -20,7 +21,6 @@ from psserve.fleet.plan.sglang_args import LOOPBACK
 _ROUTER = "router.port (--port)"
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _SPAN = 12_000
-_TRIES = 2_000
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,17 @@ def listens(host: str, port: int) -> bool:
 
 
 def free_ports(count: int, taken: frozenset[int] = frozenset()) -> list[int]:
-    """`count` different free loopback ports, none of them in `taken`.
+    """`count` different free loopback ports, none of them in `taken`: neighbours, as far as they are free.
+
+    Two fleets that start at once, and listen later, hardly ever get the same neighbourhood.
 
     Raises:
         PlanError: the range has not that many free ones.
     """
     low, high = _range()
-    found: list[int] = []
-    for _ in range(_TRIES):
-        if len(found) == count:
-            return found
-        port = random.randrange(low, high)
-        if port not in taken and port not in found and is_free(port):
-            found.append(port)
+    first = random.randrange(low, high)
+    free = (port for port in (*range(first, high), *range(low, first)) if port not in taken and is_free(port))
+    found = list(islice(free, count))
     if len(found) == count:
         return found
     raise PlanError(

@@ -41,6 +41,13 @@ def test_free_ports_avoid_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(ports.free_ports(2, taken=frozenset({20_001}))) == [20_000, 20_002]
 
 
+def test_free_ports_are_neighbours_as_far_as_they_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_range", lambda: (20_000, 21_000))
+    monkeypatch.setattr(ports, "is_free", lambda port: port % 10 > 1)
+    monkeypatch.setattr(ports.random, "randrange", lambda low, high: high - 3)
+    assert ports.free_ports(5) == [20_997, 20_998, 20_999, 20_002, 20_003]
+
+
 def test_too_few_free_ports_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_range", lambda: (20_000, 20_002))
     monkeypatch.setattr(ports, "is_free", lambda port: True)

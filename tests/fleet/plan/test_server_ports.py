@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from psserve.errors import PlanError
-from psserve.fleet.plan.ports import free_ports
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import plan, value_of
+from tests.ports import own_ports
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def taken() -> Iterator[int]:
 
 
 def test_given_ports_are_used(zoo: Any) -> None:
-    a, b, c, d = free_ports(4)
+    a, b, c, d = own_ports(4)
     document = {"prefill": {"ports": [a], "bootstrap_ports": [b]}, "module": {"math": {"replicas": 2, "ports": [c, d]}}}
     made = plan(zoo, document=document)
     assert {server.name: server.port for server in made.servers if server.name != "decode-code-0"} == {
