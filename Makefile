@@ -22,11 +22,11 @@ run: setup ## serve the demo zoo, ./model_zoo, on http://127.0.0.1:30000
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
-	$(PYTEST) --numprocesses 3 -m "not e2e"
-	$(PYTEST) --numprocesses 2 -m "e2e and not long"
+	$(PYTEST) --numprocesses 3 --ignore tests/e2e
+	$(PYTEST) --numprocesses 2 tests/e2e -m "not long"
 
 test-fast: setup ## what needs no server and trains nothing: some four minutes
-	$(PYTEST) --numprocesses 3 -m "not e2e and not slow"
+	$(PYTEST) --numprocesses 3 --ignore tests/e2e -m "not slow"
 
 test-bases: setup ## each architecture's whole list against this SGLang, and the table of docs/bases.md from it
 	$(PY) scripts/bases.py

@@ -20,7 +20,7 @@ FIRST = (
     "e2e/test_live.py",
     "e2e/test_demo_zoo.py",
     "e2e/test_faults.py",
-    "scripts/test_gpu_first.py",
+    "e2e/test_gpu_first.py",
     "e2e/test_exactness.py",
     "e2e/test_transfer_faults.py",
     "e2e/test_engine_modes.py",
@@ -33,6 +33,7 @@ FIRST = (
 
 SLOW = (
     "demo/",
+    "test_model_zoo.py",
     "training/test_distributed.py",
     "training/test_finetune.py",
     "training/test_reference.py",
@@ -53,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _rank(_name(item)))
     for item in items:
+        assert not item.get_closest_marker("e2e") or _name(item).startswith("e2e/"), f"{item.nodeid}: not in tests/e2e"
         if _name(item).startswith(SLOW):
             item.add_marker(pytest.mark.slow)
         if config.option.markexpr != "gpu" and item.get_closest_marker("gpu"):

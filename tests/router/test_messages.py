@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import pytest
 
 from psserve.errors import RequestError
 from psserve.router.apis.messages_request import messages_to_chat
 from tests.router.conftest import Fleet
 from tests.router.fake_worker import prompt_tokens
+
+if TYPE_CHECKING:
+    import anthropic  # takes seconds, in every process of a test run: here, only where it is used
 
 HELLO = [{"role": "user", "content": "hello"}]
 ADD = {"name": "add", "input_schema": {"properties": {"left": {"type": "integer"}}}}
@@ -20,6 +22,8 @@ REQUEST: dict[str, Any] = {"model": "math", "max_tokens": 3, "messages": HELLO}
 
 @pytest.fixture
 async def client(fleet: Fleet) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    import anthropic
+
     async with anthropic.AsyncAnthropic(base_url=fleet.url, api_key="none", max_retries=0) as client:
         yield client
 
@@ -72,6 +76,8 @@ async def test_stop_sequence(client: anthropic.AsyncAnthropic, streams: bool) ->
 
 
 async def test_errors_have_anthropics_form(client: anthropic.AsyncAnthropic, fleet: Fleet) -> None:
+    import anthropic
+
     with pytest.raises(anthropic.NotFoundError) as caught:
         await client.messages.create(**REQUEST | {"model": "nobody"})
     assert caught.value.body == {
@@ -81,6 +87,8 @@ async def test_errors_have_anthropics_form(client: anthropic.AsyncAnthropic, fle
 
 
 async def test_failure_in_a_stream_is_an_error(client: anthropic.AsyncAnthropic, fleet: Fleet) -> None:
+    import anthropic
+
     fleet.math.faults.append("error_mid_stream")
     fleet.math.proceed.set()
     with pytest.raises(anthropic.APIStatusError):

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from tests.router.conftest import Fleet
+
+if TYPE_CHECKING:
+    from langchain_openai import (
+        ChatOpenAI,  # takes seconds, in every process of a test run: here, only where it is used
+    )
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 TOOLS: Any = [
     {"type": "function", "function": {"name": name, "strict": True, "parameters": {"type": "object"}}}
     for name in ("add", "sub")
 ]
-
-
-@tool
-def add(left: int, right: int) -> int:
-    """Add two numbers."""
-    return left + right
 
 
 @pytest.fixture
@@ -36,6 +32,8 @@ async def client(fleet: Fleet) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest.fixture
 def langchain(fleet: Fleet) -> ChatOpenAI:
+    from langchain_openai import ChatOpenAI
+
     return ChatOpenAI(base_url=fleet.url + "/v1", api_key=SecretStr("none"), model="math", max_retries=0)
 
 
@@ -72,6 +70,8 @@ async def test_batched_completions_of_token_ids(client: openai.AsyncOpenAI) -> N
 
 
 async def test_langchain(langchain: ChatOpenAI) -> None:
+    from langchain_core.messages import HumanMessage
+
     answer = await langchain.ainvoke([HumanMessage("hello")], max_tokens=2)
     assert answer.content == "math-0 math-0"
     assert answer.response_metadata["model_name"] == "math"
@@ -80,12 +80,22 @@ async def test_langchain(langchain: ChatOpenAI) -> None:
 
 
 async def test_langchain_tools(langchain: ChatOpenAI) -> None:
+    from langchain_core.messages import AIMessage
+    from langchain_core.tools import tool
+
+    @tool
+    def add(left: int, right: int) -> int:
+        """Add two numbers."""
+        return left + right
+
     answer = await langchain.bind_tools([add], tool_choice="any").ainvoke("2 + 3")
     assert isinstance(answer, AIMessage)
     assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("add", {"left": 2, "right": 3})]
 
 
 async def test_langchain_over_the_responses_api(fleet: Fleet) -> None:
+    from langchain_openai import ChatOpenAI
+
     model = ChatOpenAI(base_url=fleet.url + "/v1", api_key=SecretStr("none"), model="math", use_responses_api=True)
     answer = await model.ainvoke("hello", max_tokens=2)
     assert str(answer.text) == "math-0 math-0"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import anthropic
 import openai
 import pytest
 
@@ -84,6 +83,8 @@ async def test_responses(fleet: Fleet, streams: bool) -> None:
 
 @pytest.mark.parametrize("streams", [False, True])
 async def test_messages(fleet: Fleet, streams: bool) -> None:
+    import anthropic  # takes seconds, in every process of a test run: here, only where it is used
+
     tools: Any = [{"name": name, "input_schema": {"type": "object"}} for name in NAMES]
     fields: Any = {"model": "math", "max_tokens": 9, "messages": ASKED["messages"], "tools": tools}
     fields["tool_choice"] = {"type": "any", "disable_parallel_tool_use": True}

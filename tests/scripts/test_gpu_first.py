@@ -37,23 +37,6 @@ def options_of(gpu_first: ModuleType, out: Path, *arguments: str) -> Any:
     return options
 
 
-@pytest.mark.e2e
-@pytest.mark.timeout(1800)
-def test_a_dry_run_of_everything(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "gpu_first.py"), "--dry-run", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1700)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert found.keys() == {"first", "import", "exactness", "handover", "early-send", "bench"}
-    for name in ("exactness", "early-send"):
-        assert (found[name]["exactness"]["answers"], found[name]["exactness"]["control_refused"]) == (20, 20)
-    assert found["early-send"]["sent_early"]
-    assert [row["prompt_tokens"] for row in found["handover"]["handover"]] == [1024]
-    assert found["handover"]["handover"][0]["kv_bytes"] > 0
-    assert found["handover"]["grammar"]["answer"] in ("true", "false")
-    assert {run["psserve"]["system"] for run in found["bench"]["runs"]} == {"shared", "disaggregated"}
-
-
 @pytest.mark.gpu
 @pytest.mark.timeout(1800)
 def test_a_small_fleet_serves_right_on_this_gpu(tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""The first quarter of an hour on a GPU, played through on a CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_first.py"
+
+
+@pytest.mark.timeout(1800)
+def test_a_dry_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PSSERVE_CHECK_PURITY")  # as a user runs it
+    command = [sys.executable, str(SCRIPT), "--dry-run", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1700)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert found.keys() == {"first", "import", "exactness", "handover", "early-send", "bench"}
+    for name in ("exactness", "early-send"):
+        assert (found[name]["exactness"]["answers"], found[name]["exactness"]["control_refused"]) == (20, 20)
+    assert found["early-send"]["sent_early"]
+    assert [row["prompt_tokens"] for row in found["handover"]["handover"]] == [1024]
+    assert found["handover"]["handover"][0]["kv_bytes"] > 0
+    assert found["handover"]["grammar"]["answer"] in ("true", "false")
+    assert {run["psserve"]["system"] for run in found["bench"]["runs"]} == {"shared", "disaggregated"}
