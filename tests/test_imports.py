@@ -24,7 +24,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _lint(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [LINT, "--no-logo", "--no-cache"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [LINT, "--no-logo", "--no-cache"], cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -61,7 +61,7 @@ def test_ruff_refuses_an_import_of_the_command_line_by_the_library() -> None:
         input="import psserve.cli.main\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert "TID251" in done.stdout

@@ -75,5 +75,5 @@ def test_bash_completes(zoo: Path) -> None:
         echo "${{COMPREPLY[@]}}"
     """
     env = {**os.environ, "PSSERVE_ZOO": str(zoo), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.splitlines() == ["complete -o nosort -F _psserve_completion psserve", "math maths"]

@@ -27,7 +27,7 @@ def imported_by(*arguments: str) -> set[str]:
         "atexit.register(lambda: print(json.dumps(names()), file=sys.stderr))\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 

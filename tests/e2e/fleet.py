@@ -24,9 +24,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.bench.systems.fleet import RunningFleet as Running
 from tests.e2e.forked_launch import Launch, launching
+from tests.waiting import PATIENCE_S
 
 READY_WITHIN_S = 240  # patience, not a verdict on speed
-IDLE_WITHIN_S = 60
 PSSERVE = str(Path(sys.executable).with_name("psserve"))
 
 
@@ -76,8 +76,8 @@ def _stop(launch: Launch) -> None:
         family = psutil.Process(launch.pid).children(recursive=True)
         os.kill(launch.pid, signal.SIGINT)
         os.kill(launch.pid, signal.SIGTERM)  # another number: two of one may arrive as one
-        launch.end(within_s=60)
-        left = psutil.wait_procs(family, timeout=10)[1]
+        launch.end(within_s=PATIENCE_S)
+        left = psutil.wait_procs(family, timeout=PATIENCE_S)[1]
         assert not left, f"processes left behind: {left}"
 
 
@@ -181,7 +181,7 @@ def counter(fleet: RunningFleet, server: str, name: str, **labels: str) -> float
 
 def wait_idle(fleet: RunningFleet) -> None:
     """Wait until no server holds a request, a queue entry or KV outside its tree; fail if one never gets there."""
-    deadline = time.monotonic() + IDLE_WITHIN_S
+    deadline = time.monotonic() + PATIENCE_S
     while busy := [name for name in map(_name, fleet.config["workers"]) if not _is_idle(load_of(fleet, name))]:
         assert time.monotonic() < deadline, {name: load_of(fleet, name) for name in busy}
         time.sleep(0.2)

@@ -22,12 +22,11 @@ from tests.e2e import tree_dump
 from tests.e2e.client import agent_sessions, client_of
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, wait_idle
 from tests.e2e.oracle import Oracle
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.e2e
 
 TOLERANCE = 1e-4
-PATIENCE_S = 30
 
 
 class TreePath(NamedTuple):

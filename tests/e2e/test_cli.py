@@ -18,6 +18,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.fleet import PSSERVE, one_start_at_a_time
 from tests.e2e.watching import family, listening
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -232,7 +233,7 @@ def test_stop_lets_an_answer_end_and_leaves_nothing(fleet: Detached) -> None:
     stopping = subprocess.Popen([PSSERVE, "stop", "--zoo", str(fleet.zoo)], stdout=subprocess.PIPE, text=True)
     *_, last = stream
     assert last.choices[0].finish_reason == "length"
-    said, _ = stopping.communicate(timeout=60)
+    said, _ = stopping.communicate(timeout=PATIENCE_S)
     assert (stopping.returncode, said.startswith("stopped http://127.0.0.1:")) == (0, True)
-    assert not psutil.wait_procs(processes, timeout=10)[1]
+    assert not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
     assert psserve("status", "--zoo", fleet.zoo).returncode == 1

@@ -19,6 +19,7 @@ from psserve.training.fleet_answers import FleetAnswerer, openai_messages
 from psserve.training.reference import ModelPair, reference_answer
 from psserve.training.scorers import SCORERS, evaluate
 from psserve.zoo import Zoo
+from tests.waiting import PATIENCE_S
 
 TOOLS = ({"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}},)
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"x": 1}}}
@@ -90,7 +91,7 @@ def fleet(reference: ReferenceAnswerer) -> Iterator[FakeFleet]:
     ready, stop = threading.Event(), threading.Event()
     thread = threading.Thread(target=fake.serve, args=(ready, stop))
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(PATIENCE_S)
     yield fake
     stop.set()
     thread.join()

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from psserve.engine.fixes import prefill_watch
+from tests.waiting import PATIENCE_S
 
 
 class Bootstrap(HTTPServer):
@@ -91,5 +92,5 @@ def test_what_was_kept_of_a_replaced_process_is_forgotten(
 
     manager = SimpleNamespace(connection_lock=threading.Lock(), connection_pool=pool, _handle_node_failure=forget)
     prefill_watch._watch(None, manager)
-    assert done.wait(30)
+    assert done.wait(PATIENCE_S)
     assert forgotten == [f"127.0.0.1:{bootstrap.server_port}"]

@@ -23,6 +23,7 @@ from psserve.fleet.run.state import (
     running_fleet,
     write_state,
 )
+from tests.waiting import PATIENCE_S
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PID = st.integers(1, 2**22)
@@ -113,7 +114,7 @@ def test_left_over_server_is_ended(zoo: Path) -> None:
         assert ticks is not None
         write_state(zoo / ".run", state_of(zoo, ProcessId(pid=1, ticks=1), left_over(server.pid, ticks)))
         assert clean_stale(zoo / ".run") == ["decode-a-0"]
-        assert server.wait(30) == -9
+        assert server.wait(PATIENCE_S) == -9
 
 
 def test_process_that_took_over_a_servers_pid_is_left_alone(zoo: Path) -> None:
