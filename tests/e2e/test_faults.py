@@ -204,7 +204,7 @@ def test_frozen_servers_are_avoided_until_they_answer_again_and_what_they_had_en
     with ThreadPoolExecutor() as threads, frozen(fleet, "decode-gamma-0"):
         waits_for_decode = threads.submit(ask, fleet, "gamma", PROMPT, within_s=FROZEN_WITHIN_S)
         until(lambda: is_running(fleet, "prefill-0", "decode-gamma-0"))
-        time.sleep(2)  # until it is in the prefill server's scheduler, which begins to count the time then
+        time.sleep(5)  # until it is in the prefill server's scheduler, which begins to count the time then
         with frozen(fleet, "prefill-0"):
             waits_for_prefill = threads.submit(ask, fleet, "alpha", PROMPT[:20], within_s=FROZEN_WITHIN_S)
             until(lambda: is_down(fleet, "decode-gamma-0") and is_down(fleet, "prefill-0"))
