@@ -134,9 +134,13 @@ async def direct_pair(
     max_new_tokens: int,
     *,
     prefill: str = "prefill-0",
+    adapter: str | None = None,
     **sampling: Any,
 ) -> PairAnswer:
-    """Dispatch one greedy request by token ids past the router: a prefill server and a module's first decode server."""
+    """Dispatch one greedy request by token ids past the router: a prefill server and a module's first decode server.
+
+    Where modules share that server, `adapter` is what it knows the wanted one by.
+    """
     source = fleet.worker(prefill)
     body = {
         "input_ids": list(input_ids),
@@ -156,6 +160,7 @@ async def direct_pair(
                 f"decode-{module}-0",
                 sampling_params={"max_new_tokens": max_new_tokens, "temperature": 0, **sampling},
                 return_logprob=True,
+                **({"lora_path": adapter} if adapter else {}),
             ),
         )
     return PairAnswer(first, second)

@@ -23,10 +23,14 @@ class Oracle:
         torch.set_num_threads(1)  # models this small are slower on several
         self.zoo = zoo
         self.base = load_model(zoo.base.path)
-        self.modules = {module.name: load_pair(zoo, module.name).module for module in zoo.modules()}
+        self.modules = {module.name: self.load(module.name) for module in zoo.modules()}
         self.ends = {name: frozenset(end_tokens(module)) for name, module in self.modules.items()}
         self.checked, self.difference = 0, 0.0  # answers compared, and the largest difference of a log-probability
         self._known: dict[tuple[str, tuple[int, ...], int], ReferenceAnswer] = {}
+
+    def load(self, module: str) -> Any:
+        """The model that a module is."""
+        return load_pair(self.zoo, module).module
 
     @cached_property
     def tokenizer(self) -> Any:
