@@ -20,6 +20,7 @@ FIRST = (
     "e2e/test_live.py",
     "e2e/test_demo_zoo.py",
     "e2e/test_faults.py",
+    "e2e/test_bases.py",
     "e2e/test_gpu_first.py",
     "e2e/test_exactness.py",
     "e2e/test_transfer_faults.py",
