@@ -57,7 +57,7 @@ def measure(zoo: Path, modules: list[str], config: Path, vocabulary: int, seed: 
         before, totals = cpu_s([server.pid for server in servers]), counters(url)
         took = asyncio.run(ask_all(url, modules, vocabulary, seed))
         cpu = cpu_s([server.pid for server in servers]) - before
-        found = {name: value - totals[name] for name, value in counters(url).items()}
+        found = {name: value - totals.get(name, 0.0) for name, value in counters(url).items()}
         servers = [server for server in survey(zoo).servers if server.role == "decode"]
     return Figures(
         ready_s=ready_s,

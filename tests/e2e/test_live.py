@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import shutil
+import signal
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import requests
 
+from psserve.fleet.observe.control import change_fleet
+from psserve.fleet.run.protocol import ChangeCommand, ChangeRequest
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
+from tests.e2e.adapters import AdapterOracle, build_adapters
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import PSSERVE, RunningFleet, launched, wait_idle
 from tests.e2e.load import MAX_TOKENS, Load
@@ -28,6 +34,8 @@ pytestmark = pytest.mark.e2e
 
 CLIENTS = 200
 PROMPTS = 12
+ADAPTER_CLIENTS = 24
+ADAPTER = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 WITHIN_S = 300  # only bounds a test that hangs
 
 Answer = tuple[int, ...]
@@ -200,6 +208,83 @@ async def test_module_that_cannot_be_loaded_changes_nothing(fleet: RunningFleet,
     assert "SafetensorError" in said.splitlines()[-1]
     await eventually(lambda: _same(fleet, before))
     assert "model_not_found" in page(fleet, "/v1/models/broken")
+
+
+async def test_adapters_come_change_and_go_under_load(
+    fleet: RunningFleet, newcomers: Newcomers, tmp_path: Path
+) -> None:
+    """They are loads and unloads on one server, which the first of them brings; alpha has its own all the while."""
+    rng = random.Random(8)
+    prompts = [random_ids(rng, rng.randrange(2, 60)) for _ in range(PROMPTS)]
+    elsewhere = build_adapters(tmp_path, "qwen3", {name: ADAPTER for name in ("sums", "swapped", "poems")})
+    oracle = AdapterOracle(elsewhere)
+
+    def right(module: str) -> list[Answer]:
+        return [tuple(oracle.answer(module, prompt, MAX_TOKENS).tokens) for prompt in prompts]
+
+    answers = {module: right(module) for module in ("sums", "swapped", "poems")}
+    at: dict[str, float] = {}
+
+    async def change(command: ChangeCommand, module: str, source: str = "") -> None:
+        """What `--live` does, without a new process's imports."""
+        if source:
+            replace = command == "update"
+            add = partial(newcomers.zoo.add, allow_naive=True, store="adapter", replace=replace)
+            await asyncio.to_thread(add, module, tmp_path / source)
+        at[f"{command} {module}"] = time.monotonic()
+        request = ChangeRequest(command=command, module=module)
+        await asyncio.to_thread(change_fleet, fleet.zoo, request, print)
+        at[f"{command} {module} done"] = time.monotonic()
+
+    async with client_of(fleet.url) as client, Load(client, prompts) as load:
+
+        async def answered(module: str, count: int) -> bool:
+            return len(load.of(module)) >= count
+
+        await change("add", "sums", "sums")
+        processes = pids(fleet)
+        load.start(("alpha", "sums"), ADAPTER_CLIENTS)
+        await change("add", "poems", "poems")
+        load.start(("poems",), ADAPTER_CLIENTS // 2)
+        await eventually(lambda: answered("poems", PROMPTS))
+        await change("update", "sums", "swapped")
+        await change("remove", "poems")
+        load.stop("poems")
+        assert pids(fleet) == processes
+        before = len(load.of("sums"))
+        await eventually(lambda: answered("sums", before + PROMPTS))
+        load.stop("alpha", "sums")
+
+    assert {(one.status, one.code) for one in load.of("alpha", "sums")} == {(200, None)}
+    old, new = answers["sums"], answers["swapped"]
+    for one in load.of("sums"):
+        of_one = set(one.answers)  # the choices of one request are one version's
+        assert of_one in ({old[one.prompt]}, {new[one.prompt]})
+        if one.ended < at["update sums"]:
+            assert of_one == {old[one.prompt]}
+        if one.started > at["update sums done"]:
+            assert of_one == {new[one.prompt]}
+    gone = [one for one in load.of("poems") if one.status != 200]
+    assert {(one.status, one.code) for one in gone} <= {(404, "model_not_found")}
+    assert all(one.ended > at["remove poems"] for one in gone)
+    assert all(set(one.answers) == {answers["poems"][one.prompt]} for one in load.of("poems") if one.status == 200)
+
+    folder = fleet.zoo / ".run" / "adapters"
+    until(lambda: [link.name for link in folder.iterdir()] == ["sums@2"])
+    response = await asyncio.to_thread(requests.get, f"{fleet.url}/workers", timeout=30)
+    assert response.json()["adapters"] == {}
+    wait_idle(now(fleet))
+
+    killed = processes["decode-adapters-0"]
+    os.kill(killed, signal.SIGKILL)
+    await eventually(lambda: _is_back(fleet, "decode-adapters-0", killed))
+    async with client_of(fleet.url) as client:  # nobody told the new server of anything
+        answer = await client.complete("sums", prompts[0], MAX_TOKENS)
+    assert tuple(answer["choices"][0]["token_ids"]) == new[0]
+
+
+async def _is_back(fleet: RunningFleet, name: str, before: int) -> bool:
+    return pids(fleet).get(name) not in (None, before) and workers(fleet)[name]["state"] == "ready"
 
 
 async def _same(fleet: RunningFleet, before: tuple[object, object]) -> bool:
