@@ -116,6 +116,16 @@ def _pools(servers: Sequence[PlannedServer], left: int, longest: int) -> dict[Ro
     return pools(left, prefill, len(servers) - prefill, longest)
 
 
+def check_main_memory(machine: Machine, servers: Sequence[ServerMemory]) -> None:
+    """Check that main memory holds the adapters that servers on GPUs keep there. Raises PlanError."""
+    need = sum(server.adapter_bytes for server in servers)
+    if need > machine.total_bytes:
+        raise PlanError(
+            f"this machine has {amount(machine.total_bytes)} of main memory, and the adapters that servers keep there"
+            f" may take {amount(need)}: lower max_loaded in [adapters]"
+        )
+
+
 def _overfull(gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, need: int) -> str:
     parts = [
         f"{server.name} {amount(budget.fixed(server) - budget.overhead(server))} weights"

@@ -14,7 +14,7 @@ from psserve.fleet.plan import layout
 from psserve.fleet.plan.adapters import adapter_name, base_shares_servers, check_adapters, room_for, shares_servers
 from psserve.fleet.plan.attention import attention_backend
 from psserve.fleet.plan.devices import Machine, detect
-from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
+from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.parsers import NO_PARSERS, Parsers, chosen_parsers, parser_args
@@ -213,6 +213,7 @@ def _fit(
     placer = Placer([usable_bytes(gpu) for gpu in machine.gpus], budget.fixed)
     placed = place_fleet(placer, len(machine.gpus), prefill, [*decode, *spare])
     memory = fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken={})
+    check_main_memory(machine, memory)
     return placed[:count], memory[:count]
 
 

@@ -124,6 +124,13 @@ def test_adapters_in_main_memory_can_be_too_many(zoo: Any) -> None:
     plan(large, CPU, {"adapters": {"max_loras_per_batch": 1}})
 
 
+def test_adapters_in_main_memory_can_be_too_many_on_gpus_too(zoo: Any) -> None:
+    large = replace(zoo, adapters=dict.fromkeys(zoo.adapters, AdapterShape(rank=8, targets=QKV, bytes=10**9)))
+    with pytest.raises(PlanError, match=r"24\.0 GiB of main memory, .* 29\.8 GiB: lower max_loaded"):
+        plan(large, gpus(2))
+    plan(large, gpus(2), {"adapters": {"max_loaded": 9}})
+
+
 def test_on_gpus_they_are_computed_by_other_kernels_and_placed_as_decode_servers(zoo: Any) -> None:
     made = plan(zoo, gpus(4), {"adapters": {"replicas": 2, "gpus": [2, 3]}})
     group = [server for server in made.servers if server.module == "adapters"]
