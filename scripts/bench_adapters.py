@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import random
 import re
@@ -28,15 +27,13 @@ from statistics import median, quantiles
 from typing import Any
 
 import aiohttp
-import torch
-from safetensors.torch import save_file
+from measuring.adapters import write_adapter
 
 from psserve.fleet.observe.control import change_fleet
 from psserve.fleet.run.protocol import ChangeCommand, ChangeRequest
 from psserve.zoo import Module, Zoo
 from psserve.zoo.disk.forms import FORMS, form_directory
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, ZOO_MANIFEST, write_manifest
-from psserve.zoo.disk.storage import read_json
 from psserve.zoo.synthetic.zoo import build_zoo
 
 ORIGINALS = 8
@@ -82,25 +79,6 @@ def copy_module(zoo: Zoo, module: Module, name: str) -> None:
     shutil.copytree(form_directory(zoo.path, module.name, module.files).parent, zoo.path / FORMS / name)
     shutil.copytree(module.path, directory := module.path.with_name(name), ignore=lambda *_: [MODULE_MANIFEST])
     write_manifest(directory / MODULE_MANIFEST, module.manifest.model_copy(update={"name": name, "aliases": ()}))
-
-
-def write_adapter(directory: Path, zoo: Zoo, seed: int, rank: int) -> None:
-    """A random adapter of the queries, keys, values and outputs of every layer, as PEFT would save it."""
-    config = read_json(zoo.base.path / "config.json")
-    hidden, queries = config["hidden_size"], config["num_attention_heads"] * zoo.base.head_dim
-    keys = zoo.base.num_kv_heads * zoo.base.head_dim
-    shapes = {"q": (hidden, queries), "k": (hidden, keys), "v": (hidden, keys), "o": (queries, hidden)}
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for layer, (name, (inputs, outputs)) in itertools.product(range(zoo.base.num_layers), shapes.items()):
-        prefix = f"base_model.model.model.layers.{layer}.self_attn.{name}_proj"
-        tensors[f"{prefix}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator) * inputs**-0.5
-        tensors[f"{prefix}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator) * 0.3 * rank**-0.5
-    directory.mkdir(exist_ok=True)
-    save_file(tensors, directory / "adapter_model.safetensors")
-    plain = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank}
-    plain["target_modules"] = [f"{name}_proj" for name in shapes]
-    (directory / "adapter_config.json").write_text(json.dumps(plain))
 
 
 @contextmanager

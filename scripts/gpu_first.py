@@ -12,6 +12,7 @@ Parts, each a process with its own time limit, in this order:
                  time and bytes of the hand-over of 1k, 4k and 16k tokens, the first sampled
                  request, the first with a grammar, idle CPU                                       handover.json
     early-send   the 20 answers again, with SGLang's early send of cached prefixes forced on       early-send.json
+    adapters     40 answers of four LoRA adapters on one decode server, checked alike              adapters.json
     bench        agent sessions: psserve, then each module with servers of its own                 bench.json
 
 A part writes its files as soon as there is something to write; what a later part does, or whether it runs out of time,

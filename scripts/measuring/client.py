@@ -60,6 +60,9 @@ class Client:
     async def pair(self, path: str, module: str, prefill: Body, decode: Body) -> tuple[Answer, Answer]:
         """One request on both of its servers, past the router: (prefill answer, decode answer)."""
         source = self._fleet.worker("prefill-0")
+        served = next(entry for entry in self._fleet.config["modules"] if entry["name"] == module)
+        if served["adapter"] is not None:
+            decode = decode | {"lora_path": served["adapter"]}
         pairing = {
             "rid": secrets.token_hex(16),
             "bootstrap_host": source["host"],
@@ -69,7 +72,7 @@ class Client:
         auth = {"Authorization": f"Bearer {self._fleet.key}"}
         return await asyncio.gather(
             self._post(self._fleet.worker_url("prefill-0") + path, prefill | pairing, auth),
-            self._post(self._fleet.worker_url(f"decode-{module}-0") + path, decode | pairing, auth),
+            self._post(self._fleet.worker_url(f"decode-{served['group'] or module}-0") + path, decode | pairing, auth),
         )
 
     async def _post(self, url: str, body: Body, headers: Mapping[str, str]) -> Answer:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MODULES = ("m0", "m1")
+ADAPTERS = {"a0": 16, "a1": 8, "a2": 16, "a3": 4}
+"""Name -> rank. All on one decode server."""
 CHUNK = {"cuda": 1_024, "cpu": 128}
 """Prompt tokens that a prefill server computes at a time. SGLang would choose more for a large GPU; with these, prompts
 of three and of six chunks are judged in little time."""
@@ -120,6 +122,15 @@ def early_send(options: argparse.Namespace, found: dict[str, Any]) -> None:
         exactness(options, fleet, zoo, record)
 
 
+def adapters(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    """The exactness cases once more, for four LoRA adapters of the plain base on one decode server."""
+    options = argparse.Namespace(**vars(options) | {"quantisation": None})
+    record = Record(options.out / "adapters.json", found)
+    zoo = record.step("build", partial(zoo_of_adapters, options))
+    with running(options, zoo, record) as fleet:
+        exactness(options, fleet, zoo, record, tuple(ADAPTERS))
+
+
 def benchmark(options: argparse.Namespace, found: dict[str, Any]) -> None:
     """Psserve, and each module with its own prefill and decode server, under the same agent sessions."""
     record = Record(options.out / "bench.json", found)
@@ -139,10 +150,11 @@ PARTS: dict[str, Callable[[argparse.Namespace, dict[str, Any]], None]] = {
     "import": imports,
     "serving": serving,
     "early-send": early_send,
+    "adapters": adapters,
     "bench": benchmark,
 }
-LIMITS_S = {"import": 45, "serving": 210, "early-send": 90, "bench": 240}
-"""Under ten minutes: the rest of a quarter of an hour is for bringing packages along."""
+LIMITS_S = {"import": 45, "serving": 210, "early-send": 90, "adapters": 90, "bench": 240}
+"""Under twelve minutes: the rest of a quarter of an hour is for bringing packages along."""
 
 
 def random_zoo(options: argparse.Namespace) -> Zoo:
@@ -163,6 +175,20 @@ def random_zoo(options: argparse.Namespace) -> Zoo:
     if not (quantised / "zoo").exists():
         quantised_zoo(Zoo.open(path), quantised, options.quantisation)
     return Zoo.open(quantised / "zoo")
+
+
+def zoo_of_adapters(options: argparse.Namespace) -> Zoo:
+    """A zoo with the base of all parts, and random adapters."""
+    from psserve.zoo import Zoo
+
+    from .adapters import write_adapter
+
+    path = options.work / "adapters"
+    zoo = Zoo.create(path / "zoo", random_zoo(options).base.path)
+    for seed, (name, rank) in enumerate(ADAPTERS.items()):
+        write_adapter(path / name, zoo, seed, rank)
+        zoo.add(name, path / name, allow_naive=True, store="adapter")
+    return zoo
 
 
 def plain_checkpoints(options: argparse.Namespace, zoo: Zoo) -> dict[str, Path]:
@@ -221,8 +247,14 @@ def bench_arguments(options: argparse.Namespace, zoo: Path, folder: Path) -> lis
     ]
 
 
-def exactness(options: argparse.Namespace, fleet: RunningFleet, zoo: Zoo, record: Record) -> None:
-    """Twenty answers against the Transformers reference; `passed` tells."""
+def exactness(
+    options: argparse.Namespace,
+    fleet: RunningFleet,
+    zoo: Zoo,
+    record: Record,
+    modules: tuple[str, ...] = MODULES,
+) -> None:
+    """Ten answers of each module against the Transformers reference; `passed` tells."""
     import torch
 
     from .quantised import tolerance
@@ -232,7 +264,7 @@ def exactness(options: argparse.Namespace, fleet: RunningFleet, zoo: Zoo, record
         torch.set_num_threads(1)  # models this small are slower on several
     lengths = prompt_lengths(CHUNK[options.device])
     record.data["prompt_tokens"] = lengths
-    samples = record.step("serve", lambda: asyncio.run(collect(fleet, MODULES, zoo.base.vocab_size, lengths)))
+    samples = record.step("serve", lambda: asyncio.run(collect(fleet, modules, zoo.base.vocab_size, lengths)))
     allowed, plain = tolerance(options.quantisation, served_dtype(options)), plain_checkpoints(options, zoo)
     found = record.step("reference", lambda: check(zoo, samples, options.device, allowed, plain))
     record.data |= {"exactness": found, "passed": found["passed"]}

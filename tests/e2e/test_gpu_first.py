@@ -21,10 +21,11 @@ def test_a_dry_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     done = subprocess.run(command, capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert found.keys() == {"first", "import", "exactness", "handover", "early-send", "bench"}
+    assert found.keys() == {"first", "import", "exactness", "handover", "early-send", "adapters", "bench"}
     for name in ("exactness", "early-send"):
         assert (found[name]["exactness"]["answers"], found[name]["exactness"]["control_refused"]) == (20, 20)
     assert found["early-send"]["sent_early"]
+    assert (found["adapters"]["exactness"]["answers"], found["adapters"]["exactness"]["control_refused"]) == (40, 40)
     assert [row["prompt_tokens"] for row in found["handover"]["handover"]] == [1024]
     assert found["handover"]["handover"][0]["kv_bytes"] > 0
     assert found["handover"]["grammar"]["answer"] in ("true", "false")

@@ -78,7 +78,7 @@ def test_a_part_that_fails_or_hangs_costs_the_others_nothing(
     monkeypatch.setattr(gpu_first, "__file__", str(script))
     monkeypatch.setattr(gpu_first, "STOP_S", 5)
     monkeypatch.setattr(gpu_first, "ended", partial(ended_once_it_wrote, gpu_first.ended, tmp_path))
-    monkeypatch.setattr(gpu_first, "LIMITS_S", {"import": 60, "serving": 8, "early-send": 60, "bench": 60})
+    monkeypatch.setattr(gpu_first, "LIMITS_S", dict.fromkeys(gpu_first.LIMITS_S, 60) | {"serving": 8})
     monkeypatch.setattr(sys, "argv", ["gpu_first.py", "--out", str(tmp_path)])
     assert gpu_first.run_parts(options_of(gpu_first, tmp_path)) == 1
     parts = json.loads((tmp_path / "first.json").read_text())["parts"]
@@ -86,6 +86,7 @@ def test_a_part_that_fails_or_hangs_costs_the_others_nothing(
         "import": "failed",
         "serving": "out of time",
         "early-send": "failed",
+        "adapters": "passed",
         "bench": "passed",
     }
     assert "this is import" in parts["import"]["tail"]
