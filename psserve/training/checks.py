@@ -10,13 +10,15 @@ from pathlib import Path
 
 from psserve.errors import TrainingError, UsageError
 from psserve.training.batch import Tokenized
-from psserve.training.config import FinetuneConfig
+from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.data import read_conversations
 from psserve.training.hf import AutoTokenizer
 from psserve.training.tokenization import tokenize_parts
 from psserve.zoo import Zoo
+from psserve.zoo.checkpoints.architectures import expert_count
 from psserve.zoo.disk.manifest import hash_file
 from psserve.zoo.disk.model import Base
+from psserve.zoo.disk.storage import read_json
 
 STATE_BYTES = 12
 """What a checkpoint holds for each parameter that trains: the weight and two moments, in float32."""
@@ -64,6 +66,13 @@ def load_data(base: Base, config: FinetuneConfig) -> list[Tokenized]:
 def compact(conversation: Tokenized) -> Tokenized:
     """The same in a ninth of the memory: large data sets are kept whole."""
     return replace(conversation, input_ids=array("i", conversation.input_ids))
+
+
+def storable(lora: LoraConfig | None, base: Base) -> LoraConfig | None:
+    """`lora`, merged into the base's weights where it adapts experts: a zoo keeps no adapters of such."""
+    if lora is None or not expert_count(read_json(base.path / "config.json")):
+        return lora
+    return replace(lora, merge=True)
 
 
 def check_disk_space(folder: Path, zoo: Zoo, config: FinetuneConfig) -> None:

@@ -23,6 +23,7 @@ from psserve.training.checks import (
     check_parallelism,
     check_unquantised,
     load_data,
+    storable,
 )
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
@@ -56,7 +57,7 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     complete. An interrupted run (TrainingError) goes on with `resume`, and ends as it would have without interruption.
     Under `accelerate launch` every process calls this; the first one writes.
     """
-    config = replace(config, dtype=compute_dtype(config))
+    config = replace(config, dtype=compute_dtype(config), lora=storable(config.lora, zoo.base))
     folder = RunFolder(config.out or zoo.path / ".training" / config.name)
     replacing = config.overwrite or (config.resume and folder.replaces())
     zoo.check_new(config.name, config.aliases, replacing)
