@@ -8,6 +8,7 @@ import pytest
 
 from psserve.errors import ManifestError, ModuleExists, UnknownModule
 from psserve.zoo import Zoo
+from psserve.zoo.disk import scan
 
 
 def edit_manifest(zoo: Zoo, name: str, old: str, new: str) -> None:
@@ -94,3 +95,16 @@ def test_an_empty_zoo_says_how_to_add_a_module(zoo: Zoo) -> None:
     shutil.rmtree(zoo.path / "modules")
     with pytest.raises(UnknownModule, match="psserve add-model"):
         zoo.module("gamma")
+
+
+def test_a_manifest_is_parsed_once(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = zoo.modules()
+    monkeypatch.setattr(scan, "read_manifest", lambda path, model: pytest.fail(f"{path} was parsed again"))
+    assert zoo.modules() == before
+
+
+def test_a_manifest_that_changed_is_parsed_again(zoo: Zoo) -> None:
+    before = zoo.module("alpha")
+    edit_manifest(zoo, "alpha", f"created = {before.created}", "created = 1")
+    edit_manifest(zoo, "alpha", "created = 1", "created = 2")
+    assert zoo.module("alpha").created == 2
