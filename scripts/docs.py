@@ -1,7 +1,8 @@
 """Writes the parts of docs/ that the program itself knows: `make docs`. With --check, tells whether they are current.
 
 docs/cli.md is every command's real --help; docs/fleet.schema.json describes fleet.toml; docs/fleet.md has a plan worked
-out; docs/api.md lists the fields of requests; docs/demo-zoo.md has the committed accuracy table.
+out; docs/api.md lists the fields of requests; docs/demo-zoo.md has the committed accuracy table; docs/bases.md and
+README.md have the bases that scripts/bases.py ran.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import sys
 from pathlib import Path
 
+import bases
 import click
 import fleet_example
 
@@ -38,7 +40,14 @@ def main(arguments: list[str]) -> int:
 def wanted() -> dict[Path, str]:
     """File -> what should be in it."""
     docs = ROOT / "docs"
+    results = bases.read_results()
     return {
+        docs / "bases.md": with_part(
+            with_part((docs / "bases.md").read_text(), "results", f"\n{bases.table(results)}\n"),
+            "missing",
+            f"\n{bases.missing()}\n",
+        ),
+        ROOT / "README.md": with_part((ROOT / "README.md").read_text(), "bases", f"  {bases.names(results)}.\n  "),
         docs / "cli.md": cli_reference(),
         docs / "api.md": with_part((docs / "api.md").read_text(), "fields", fields_list()),
         docs / "fleet.md": with_part((docs / "fleet.md").read_text(), "example", fleet_example.example()),

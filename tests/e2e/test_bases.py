@@ -1,7 +1,8 @@
-"""Every architecture that can be served but the two of test_exactness.py: served answers are the reference's.
+"""Every architecture that can be served: served answers are the reference's.
 
-One small fleet each: a prefill server and two modules, one of them a LoRA adapter; pages of 16 tokens, prompts computed
-in chunks of 64. The tests marked `long` run in `make test-bases` alone, which writes docs/bases.md.
+One small fleet each: a prefill server and two modules, one of them a merged LoRA adapter; pages of 16 tokens, prompts
+computed in chunks of 64. What is marked `long` runs in `make test-bases` alone, which writes docs/bases.md: the longer
+part of the list, and the architectures of which all of test_exactness.py is tested.
 """
 
 from __future__ import annotations
@@ -34,14 +35,19 @@ class Served(NamedTuple):
     oracle: Oracle
 
 
-@pytest.fixture(scope="module", params=[row.model_type for row in TABLE.values() if row.suite == HERE])
+PARAMETERS = [
+    pytest.param(row.model_type, marks=[] if row.suite == HERE else [pytest.mark.long]) for row in TABLE.values()
+]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def served(
     request: pytest.FixtureRequest,
     zoo_of: Callable[[Architecture], Zoo],
     oracle_of: Callable[[Architecture], Oracle],
 ) -> Iterator[Served]:
     oracle = oracle_of(request.param)
-    arguments = ("--page-size", str(PAGE), "--chunked-prefill-size", str(CHUNK))
+    arguments = ("--modules", ",".join(MODULES), "--page-size", str(PAGE), "--chunked-prefill-size", str(CHUNK))
     with launched(zoo_of(request.param).path, *arguments) as fleet:
         yield Served(fleet, oracle)
 

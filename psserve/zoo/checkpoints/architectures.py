@@ -53,8 +53,8 @@ class Architecture:
     """Models of this kind that people know, for messages and documents."""
     sglang: str
     """The module of SGLang that has the class, below sglang.srt.models."""
-    layer: Callable[[Config, int, int], Shapes]
-    """Configuration, width of a head, number of a layer -> its weights, named within it."""
+    layer: Callable[[Config, int], Shapes]
+    """Configuration and width of a head -> the weights of a layer, named within it."""
     suite: str
     """The end-to-end tests that prove it."""
     kv_fields: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ def norms(config: Config) -> Shapes:
     return {"input_layernorm.weight": shape, "post_attention_layernorm.weight": shape}
 
 
-def llama_layer(config: Config, head_dim: int, number: int) -> Shapes:
+def llama_layer(config: Config, head_dim: int) -> Shapes:
     """Llama's: biases where the configuration says so."""
     return joined(
         attention(config, head_dim, *("qkvo" if config.get("attention_bias") else "")),
@@ -113,14 +113,14 @@ def llama_layer(config: Config, head_dim: int, number: int) -> Shapes:
     )
 
 
-def qwen2_layer(config: Config, head_dim: int, number: int) -> Shapes:
+def qwen2_layer(config: Config, head_dim: int) -> Shapes:
     """Always with biases of queries, keys and values."""
     return joined(attention(config, head_dim, "q", "k", "v"), feed_forward(config), norms(config))
 
 
-def qwen3_layer(config: Config, head_dim: int, number: int) -> Shapes:
+def qwen3_layer(config: Config, head_dim: int) -> Shapes:
     """Llama's, with norms of queries and keys."""
-    return joined(llama_layer(config, head_dim, number), head_norms(head_dim))
+    return joined(llama_layer(config, head_dim), head_norms(head_dim))
 
 
 def head_norms(head_dim: int) -> Shapes:
@@ -128,7 +128,7 @@ def head_norms(head_dim: int) -> Shapes:
     return {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
 
 
-def phi3_layer(config: Config, head_dim: int, number: int) -> Shapes:
+def phi3_layer(config: Config, head_dim: int) -> Shapes:
     """Queries, keys and values in one projection, gate and up in another."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     queries, keys = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
@@ -156,11 +156,8 @@ def expert_count(config: Config) -> int:
     return int(config.get("num_local_experts") or config.get("num_experts") or 0)
 
 
-def qwen3_moe_layer(config: Config, head_dim: int, number: int) -> Shapes:
-    """Qwen3's, with experts in most layers."""
-    dense = number in config["mlp_only_layers"] or (number + 1) % config["decoder_sparse_step"] != 0
-    if dense:
-        return qwen3_layer(config, head_dim, number)
+def qwen3_moe_layer(config: Config, head_dim: int) -> Shapes:
+    """Qwen3's, with experts in all layers."""
     names, inner = ("gate_proj", "up_proj", "down_proj"), config["moe_intermediate_size"]
     return joined(
         attention(config, head_dim, *("qkvo" if config.get("attention_bias") else "")),
@@ -170,7 +167,7 @@ def qwen3_moe_layer(config: Config, head_dim: int, number: int) -> Shapes:
     )
 
 
-def mixtral_layer(config: Config, head_dim: int, number: int) -> Shapes:
+def mixtral_layer(config: Config, head_dim: int) -> Shapes:
     """Mistral's, with experts in all layers."""
     inner = config["intermediate_size"]
     networks = experts("block_sparse_moe", ("w1", "w3", "w2"), config, inner)
@@ -265,6 +262,7 @@ ROWS = (
             "norm_topk_prob",
             "num_experts_per_tok",
         ),
+        fixed={"decoder_sparse_step": 1, "mlp_only_layers": []},
         counts=("decoder_sparse_step", "moe_intermediate_size", "num_experts_per_tok"),
         quantised=False,
     ),
@@ -380,7 +378,7 @@ def expected_tensors(name: str, config: Config, head_dim: int) -> Shapes:
     shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (vocabulary, hidden)
+    layer = TABLE[name].layer(config, head_dim)
     for number in range(config["num_hidden_layers"]):
-        layer = TABLE[name].layer(config, head_dim, number)
         shapes |= {f"model.layers.{number}.{part}": shape for part, shape in layer.items()}
     return shapes

@@ -232,6 +232,9 @@ def test_a_quantised_checkpoint_is_refused_where_its_layers_are_unknown(base: Pa
         ("smollm3", {"use_sliding_window": True, "sliding_window": 64}, "sliding_attention"),
         ("phi3", {"sliding_window": 2047}, "a sliding window of 2047"),
         ("phi3", {"partial_rotary_factor": 1.0}, r"0\.75 in rope_parameters and 1\.0 beside it, where SGLang reads it"),
+        ("llama", {"mlp_bias": True}, "mlp_bias is true, and SGLang computes as if it were false"),
+        ("granite", {"attention_bias": True}, "attention_bias is true"),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\], and SGLang computes as if it were \[\]"),
         ("mixtral", {"hidden_act": "gelu"}, "SGLang has 'silu' alone"),
     ],
 )

@@ -19,8 +19,7 @@ from tests.zoo.conftest import Edit
 VARIANTS: list[tuple[Architecture, dict[str, Any]]] = [
     *((architecture, {}) for architecture in OWN),
     ("qwen3", {"attention_bias": True}),
-    ("qwen3_moe", {"decoder_sparse_step": 2, "attention_bias": True}),
-    ("qwen3_moe", {"mlp_only_layers": [0]}),
+    ("qwen3_moe", {"attention_bias": True}),
     ("llama", {"tie_word_embeddings": True}),
     ("llama", {"attention_bias": True, "mlp_bias": True}),
 ]
