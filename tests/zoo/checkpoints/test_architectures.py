@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo import Zoo
-from psserve.zoo.checkpoints.architectures import MISSING, TABLE, config_problems, kv_fields, nearest, not_supported
+from psserve.zoo.checkpoints.architectures import (
+    MISSING,
+    TABLE,
+    Config,
+    config_problems,
+    kv_fields,
+    nearest,
+    not_supported,
+)
 from psserve.zoo.checkpoints.checkpoint import check_served, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible
 from psserve.zoo.checkpoints.rotary import context_limit
@@ -53,7 +61,9 @@ def test_nothing_is_both_served_and_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Gemma2ForCausalLM", "it has layers with a sliding window"),
+        ("Gemma2ForCausalLM", "it has a soft cap on attention"),
+        ("Gemma3ForCausalLM", "it has layers with a sliding window"),
+        ("GptOssForCausalLM", "it has attention sinks"),
         ("DeepseekV3ForCausalLM", r"compressed KV \(MLA\)"),
         ("Qwen3NextForCausalLM", r"recurrent layers.*near it is Qwen3ForCausalLM \(Qwen3\)"),
         ("OpenLlamaForCausalLM", r"no test has shown .*; near it is LlamaForCausalLM"),
@@ -188,6 +198,12 @@ OTHER: dict[str, Any] = {
 """Field -> a value that no tiny model has."""
 
 
+def other(config: Config, name: str) -> object:
+    """A value of a field that this configuration has not."""
+    value = OTHER[name]
+    return not value if config.get(name) == value else value
+
+
 def changed(base: Path, directory: Path, **fields: object) -> Path:
     """A copy of a base with other fields in its configuration."""
     shutil.copytree(base, directory)
@@ -201,17 +217,17 @@ def test_a_module_must_have_what_shapes_its_bases_kv(base: Path, tmp_path: Path)
     sound = read_checkpoint(base)
     check_compatible("base", sound, sound)
     for name in TABLE[sound.architecture].kv_fields:
-        module = read_checkpoint(changed(base, tmp_path / name, **{name: OTHER[name]}))
+        module = read_checkpoint(changed(base, tmp_path / name, **{name: other(sound.config, name)}))
         with pytest.raises(IncompatibleCheckpoint, match=f"{name}: base .*, module .*"):
             check_compatible("base", sound, module)
 
 
 def test_a_base_with_a_field_that_sglang_overlooks_is_refused(base: Path, tmp_path: Path) -> None:
-    row = TABLE[read_checkpoint(base).architecture]
-    check_served(read_checkpoint(base))
-    for name in row.fixed:
+    sound = read_checkpoint(base)
+    check_served(sound)
+    for name in TABLE[sound.architecture].fixed:
         with pytest.raises(IncompatibleCheckpoint, match=f"{name} is .*, and SGLang computes as if it were"):
-            Zoo.create(tmp_path / "zoo", changed(base, tmp_path / name, **{name: OTHER[name]}))
+            Zoo.create(tmp_path / "zoo", changed(base, tmp_path / name, **{name: other(sound.config, name)}))
 
 
 def test_a_quantised_checkpoint_is_refused_where_its_layers_are_unknown(base: Path, tmp_path: Path) -> None:
