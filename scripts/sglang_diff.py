@@ -29,7 +29,8 @@ from psserve import torchvision_ops
 torchvision_ops.declare_missing()
 
 from psserve.engine import plugin  # noqa: E402
-from psserve.engine.handover import releases, sglang  # noqa: E402
+from psserve.engine.handover import releases  # noqa: E402
+from psserve.engine.handover.targets import CALLED, CALLED_ON_CPU, functions_of  # noqa: E402
 from psserve.engine.settings import NegativeControl, Role, Settings  # noqa: E402
 from psserve.engine.source import SourceTree  # noqa: E402
 from psserve.engine.versions import installed_sglang  # noqa: E402
@@ -37,12 +38,12 @@ from psserve.engine.versions import installed_sglang  # noqa: E402
 CACHE = Path(tempfile.gettempdir()) / "psserve-sglang"
 
 
-def every_target() -> list[str]:
-    """All functions of SGLang that servers of any role build on, on any machine."""
-    found = {*sglang.CALLED, *sglang.CALLED_ON_CPU}
+def every_target(release: str) -> list[str]:
+    """All functions of a release of SGLang that servers of any role build on, on any machine."""
+    found = {*functions_of((*CALLED, *CALLED_ON_CPU), release)}
     for role in Role:
         settings = Settings(role, False, NegativeControl.NONE, check_purity=True, adapters=Path())
-        found |= plugin.targets(settings, plugin.declared(settings) + plugin.cpu_hooks())
+        found |= plugin.targets(settings, plugin.declared(settings, release) + plugin.cpu_hooks(), release)
     return sorted(found)
 
 
@@ -76,10 +77,10 @@ def downloaded(release: str) -> Path:
     return root
 
 
-def changes(old: SourceTree, new: SourceTree, targets: list[str]) -> Iterator[str]:
-    """What is not in `new` as in `old`: a line a field, a heading and a unified diff a function."""
-    before = set(releases.missing_fields(old))
-    yield from (f"field    {name} is missing" for name in releases.missing_fields(new) if name not in before)
+def changes(base: str, old: SourceTree, new: SourceTree, targets: list[str]) -> Iterator[str]:
+    """What is not in `new` as in `old`, release `base`: a line a field, a heading and a unified diff a function."""
+    before = set(releases.missing_fields(old, base))
+    yield from (f"field    {name} is missing" for name in releases.missing_fields(new, base) if name not in before)
     for target in targets:
         was, now = old.function(target), new.function(target)
         if now is None or was is None:
@@ -115,13 +116,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--against", default=installed_sglang(), help="another one [default: the installed one]")
     parser.add_argument("--write", action="store_true", help="record the release in releases.json")
     options = parser.parse_args(arguments)
-    targets = every_target()
     release, tree = tree_of(options.release)
     if options.write:
-        record(release, tree, targets)
+        record(release, tree, every_target(release))
         return 0
     base, old = tree_of(options.against)
-    found = list(changes(old, tree, targets))
+    targets = every_target(base)
+    found = list(changes(base, old, tree, targets))
     print(*found, sep="\n\n" if found else "")
     print(f"sglang {release} against {base}: {len(found)} changes in {len(targets)} functions and psserve's fields")
     return int(bool(found))

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 import torch
 
 from psserve.engine import hooks as hooking
-from psserve.engine.handover import releases, sglang
+from psserve.engine.handover import releases
+from psserve.engine.handover.targets import CALLED, CALLED_ON_CPU, functions_of, is_in
 from psserve.engine.settings import NegativeControl, Role, Settings
-from psserve.engine.versions import require_supported_sglang
+from psserve.engine.versions import SUPPORTED, installed_sglang, require_supported_sglang
 from psserve.errors import EngineError
 
 loaded = False
@@ -41,28 +42,40 @@ def load() -> None:
 def install(settings: Settings) -> None:
     """Apply and check the hooks of a role. Raises UnsupportedSglang, ChangedSglang or HookMissing."""
     version = require_supported_sglang(allow_untested=settings.allow_untested)
-    hooks = declared(settings)
+    hooks = declared(settings, version)
     releases.require_fit(
         releases.installed_tree(),
         version,
-        targets(settings, hooks),
+        targets(settings, hooks, version),
         fields=settings.role is not Role.STOCK,
         allow_untested=settings.allow_untested,
     )
     hooking.apply(hooks, version)
 
 
-def targets(settings: Settings, hooks: Iterable[hooking.Hook]) -> set[str]:
-    """The functions of SGLang that a process of this role builds on: hooked ones, and those that are called."""
+def targets(settings: Settings, hooks: Iterable[hooking.Hook], release: str | None = None) -> set[str]:
+    """The functions of SGLang that a process of this role builds on: hooked ones, and those that are called.
+
+    `release`: of SGLang [default: the installed one].
+    """
     hooked = {hook.target for hook in hooks if hook.target.startswith("sglang.")}
-    called = () if settings.role is Role.STOCK else sglang.CALLED
-    return {*hooked, *called, *(() if torch.cuda.is_available() else sglang.CALLED_ON_CPU)}
+    called: tuple[str, ...] = () if settings.role is Role.STOCK else CALLED
+    called += () if torch.cuda.is_available() else CALLED_ON_CPU
+    return {*hooked, *functions_of(called, release or _release())}
 
 
-def declared(settings: Settings) -> tuple[hooking.Hook, ...]:
-    """Every hook that a process of this role needs on this machine."""
+def declared(settings: Settings, release: str | None = None) -> tuple[hooking.Hook, ...]:
+    """Every hook that a process of this role needs on this machine.
+
+    `release`: of SGLang [default: the installed one].
+    """
     chosen = () if settings.role is Role.STOCK else _ours(settings)
-    return chosen + (_gpu_hooks(settings) if torch.cuda.is_available() else cpu_hooks())
+    chosen += _gpu_hooks(settings) if torch.cuda.is_available() else cpu_hooks()
+    return tuple(hook for hook in chosen if is_in(hook.target, release or _release()))
+
+
+def _release() -> str:
+    return installed_sglang() or SUPPORTED[-1]
 
 
 def cpu_hooks() -> tuple[hooking.Hook, ...]:

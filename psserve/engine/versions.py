@@ -6,12 +6,18 @@ before SGLang is imported; whether its functions are those that were tested is `
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 
 from psserve.errors import UnsupportedSglang
 
-SUPPORTED = ("0.5.17", "0.5.18")
-TESTED = " or ".join(SUPPORTED)
+SUPPORTED = ("0.5.17", "0.5.18", "0.5.21", "0.5.22", "0.5.23")
+TESTED = f"{', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]}"
+_KNOWN_BAD = {
+    release: "it leaks the slots of requests that a decode server takes back after it ran out of them"
+    for release in ("0.5.19", "0.5.20")
+}
+"""Releases that were looked at, and why they are left out."""
 ALLOW_FLAG = "psserve launch --allow-untested-sglang"
 
 
@@ -23,12 +29,19 @@ def installed_sglang() -> str | None:
         return None
 
 
+def number(release: str) -> tuple[int, ...]:
+    """The first three numbers of a release, which compare as releases do: those of `0.5.18.post1` are (0, 5, 18)."""
+    return tuple(int(part) for part in re.findall(r"\d+", release)[:3])
+
+
 def require_supported_sglang(*, allow_untested: bool = False) -> str:
     """Return SGLang's version; raise UnsupportedSglang when it is missing, or untested and not allowed."""
     found = installed_sglang()
-    tested = " and ".join(SUPPORTED)
+    tested = f"{', '.join(SUPPORTED[:-1])} and {SUPPORTED[-1]}"
     if found is None:
-        raise UnsupportedSglang(f"SGLang is not installed; psserve needs sglang {tested}: run `make setup`")
+        raise UnsupportedSglang(f"SGLang is not installed; psserve needs sglang {TESTED}: run `make setup`")
+    if reason := _KNOWN_BAD.get(found):
+        raise UnsupportedSglang(f"sglang {found} is not supported: {reason}. Install sglang {TESTED}")
     if found not in SUPPORTED and not allow_untested:
         raise UnsupportedSglang(
             f"sglang {found} is not supported: psserve was tested with {tested}. Install one of them, or try this one "

@@ -39,9 +39,10 @@ class TreePath(NamedTuple):
 
 @contextmanager
 def watched(zoo: Path, env: Mapping[str, str]) -> Iterator[RunningFleet]:
-    """A fleet of one module whose servers show their trees on request."""
+    """A fleet of one module whose servers show their trees on request, and so have trees of Python."""
     arguments = ("--modules", "alpha", "--page-size", "1")
-    with launched(zoo, *arguments, env={tree_dump.ASKED_BY: "1", **env}) as fleet:
+    shown = {tree_dump.ASKED_BY: "1", "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND": "python"}
+    with launched(zoo, *arguments, env={**shown, **env}) as fleet:
         yield fleet
 
 

@@ -46,7 +46,8 @@ def _paths(scheduler: Any) -> list[Any]:
     found = []
 
     def walk(node: Any, tokens: list[int], slots: list[int]) -> None:
-        tokens, slots = tokens + list(node.key or ()), slots + [int(slot) for slot in node.value]
+        held = _slots_of(node)
+        tokens, slots = tokens + list(node.key or ()), slots + ([] if held is None else held.tolist())
         if not node.children and tokens:
             keys, values = (
                 torch.stack([layer[slots] for layer in buffer]) for buffer in (pool.k_buffer, pool.v_buffer)
@@ -57,3 +58,8 @@ def _paths(scheduler: Any) -> list[Any]:
 
     walk(scheduler.tree_cache.root_node, [], [])
     return found
+
+
+def _slots_of(node: Any) -> Any:
+    """A node's own, or, since SGLang 0.5.19, those of its first component: the KV of all layers."""
+    return node.component_data[0].value if hasattr(node, "component_data") else node.value

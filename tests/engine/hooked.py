@@ -16,12 +16,15 @@ torchvision_ops.declare_missing()
 from sglang.srt.plugins.hook_registry import HookRegistry  # noqa: E402
 
 from psserve.engine import hooks as hooking  # noqa: E402
+from psserve.engine.handover.targets import is_in  # noqa: E402
 from psserve.engine.hooks import Hook  # noqa: E402
+from tests.engine.release import INSTALLED  # noqa: E402
 
 
 @contextmanager
 def hooked(hooks: Sequence[Hook]) -> Iterator[None]:
-    """SGLang with these hooks in this process, and without them afterwards."""
+    """SGLang with those of these hooks that its release needs in this process, and without them afterwards."""
+    hooks = [hook for hook in hooks if is_in(hook.target, INSTALLED)]
     stock = {hook.target: _at(hook.target) for hook in hooks}
     HookRegistry.reset()
     hooking.apply(hooks, "under test")

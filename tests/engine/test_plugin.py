@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from psserve.engine import plugin
-from psserve.engine.handover import sglang
+from psserve.engine.handover.targets import CALLED, CALLED_ON_CPU, functions_of, is_in
 from psserve.engine.settings import NegativeControl, Role, Settings
+from tests.engine.release import INSTALLED
 
 REQ_KEY = "sglang.srt.managers.schedule_batch.Req.__init__"
 
@@ -36,7 +37,7 @@ def test_a_stock_server_has_nothing_but_what_a_cpu_needs(cuda: bool, monkeypatch
 def both_roles_targets() -> set[str]:
     from psserve.engine.fixes import disconnect, last_message
 
-    return {hook.target for hook in disconnect.hooks() + last_message.hooks()}
+    return {hook.target for hook in disconnect.hooks() + last_message.hooks() if is_in(hook.target, INSTALLED)}
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -81,5 +82,24 @@ def test_a_stock_server_is_not_checked() -> None:
 def test_functions_that_are_called_are_built_on_too_but_not_by_a_stock_server() -> None:
     for role in Role:
         built_on = plugin.targets(Settings(role, False, NegativeControl.NONE), ())
-        assert (set(sglang.CALLED) <= built_on) is (role is not Role.STOCK)
-        assert set(sglang.CALLED_ON_CPU) <= built_on or torch.cuda.is_available()
+        assert (set(functions_of(CALLED, INSTALLED)) <= built_on) is (role is not Role.STOCK)
+        assert set(functions_of(CALLED_ON_CPU, INSTALLED)) <= built_on or torch.cuda.is_available()
+
+
+FORGET = "sglang.srt.managers.tokenizer_manager.TokenizerManager._discard_pending_req_states"
+RESUME = "sglang.srt.disaggregation.decode.DecodePreallocQueue.resume_retracted_reqs"
+
+
+@pytest.mark.parametrize(
+    ("release", "needed"),
+    [
+        ("0.5.17", {FORGET, RESUME}),
+        ("0.5.18", {FORGET, RESUME}),
+        ("0.5.21", set()),
+        ("0.5.23", set()),
+    ],
+)
+def test_what_sglang_has_mended_is_not_hooked(release: str, needed: set[str]) -> None:
+    settings = Settings(Role.DECODE, False, NegativeControl.NONE)
+    hooked = {hook.target for hook in plugin.declared(settings, release)}
+    assert hooked & {FORGET, RESUME} == needed

@@ -11,7 +11,7 @@ import pytest
 from psserve.engine.handover.releases import recorded
 from psserve.engine.source import Function, SourceTree
 from psserve.engine.versions import SUPPORTED
-from tests.engine.handover.conftest import TREES
+from tests.engine.release import tree_of
 
 MODULE = '''
 import os
@@ -128,10 +128,11 @@ def test_a_function_mentions_attributes_by_either_way() -> None:
 
 @pytest.mark.parametrize("release", SUPPORTED)
 def test_functions_are_found_as_whole_modules_have_them(release: str) -> None:
+    tree = tree_of(release)
     for target in recorded(release):
-        found = TREES[release].function(target)
+        found = tree.function(target)
         assert found
-        whole = lines_of(TREES[release].root, target)
+        whole = lines_of(tree.root, target)
         assert found.text.startswith(whole), target
         rest = found.text.removeprefix(whole).splitlines()
         assert not [line for line in rest if line.strip() and not line.strip().startswith("#")], target

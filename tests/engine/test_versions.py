@@ -16,8 +16,25 @@ def test_supported_versions_pass(version: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_another_version_is_refused_naming_it_and_the_supported_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "installed_sglang", lambda: "0.6.0")
-    with pytest.raises(UnsupportedSglang, match=r"0\.6\.0.*0\.5\.17 and 0\.5\.18"):
+    with pytest.raises(UnsupportedSglang, match=r"0\.6\.0.*0\.5\.17, 0\.5\.18, 0\.5\.21, 0\.5\.22 and 0\.5\.23"):
         versions.require_supported_sglang()
+
+
+@pytest.mark.parametrize("version", ["0.5.19", "0.5.20"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_releases_that_leak_are_refused_with_the_reason(
+    version: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "installed_sglang", lambda: version)
+    with pytest.raises(UnsupportedSglang, match=rf"sglang {version} is not supported: it leaks .*or 0\.5\.23"):
+        versions.require_supported_sglang(allow_untested=allowed)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("0.5.9", (0, 5, 9)), ("0.5.18.post1", (0, 5, 18)), ("0.6.0rc1", (0, 6, 0)), ("", ())]
+)
+def test_releases_compare_by_their_numbers(text: str, numbers: tuple[int, ...]) -> None:
+    assert versions.number(text) == numbers
 
 
 def test_an_explicit_flag_overrides(monkeypatch: pytest.MonkeyPatch) -> None:

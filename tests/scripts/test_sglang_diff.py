@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from psserve.engine.handover import releases
+from psserve.engine.versions import SUPPORTED
 from scripts import sglang_diff
-from tests.engine.handover.conftest import TREES
+from tests.engine.release import tree_of
 
+MATCH = "sglang.srt.disaggregation.decode.DecodePreallocQueue._match_prefix_and_lock"
 RESUME = "sglang.srt.disaggregation.decode.DecodePreallocQueue.resume_retracted_reqs"
 
 
 def test_changed_functions_are_shown_with_their_diffs(capsys: pytest.CaptureFixture[str]) -> None:
+    tree_of("0.5.17"), tree_of("0.5.18")
     assert sglang_diff.main(["0.5.17", "--against", "0.5.18"]) == 1
     shown = capsys.readouterr().out
     assert f"body      {RESUME}\n@@" in shown
@@ -25,7 +28,7 @@ def test_changed_functions_are_shown_with_their_diffs(capsys: pytest.CaptureFixt
 
 
 def test_a_release_does_not_differ_from_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sglang_diff.main([str(TREES["0.5.17"].root), "--against", "0.5.17"]) == 0
+    assert sglang_diff.main([str(tree_of("0.5.17").root), "--against", "0.5.17"]) == 0
     assert "0.5.17 against 0.5.17: 0 changes" in capsys.readouterr().out
 
 
@@ -33,14 +36,15 @@ def test_missing_fields_and_functions_are_told(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "sglang").mkdir()
     assert sglang_diff.main([str(tmp_path)]) == 1
     shown = capsys.readouterr().out
-    assert "field    Req.kv_committed_len (sglang.srt.managers.schedule_batch.Req) is missing" in shown
-    assert f"missing  {RESUME}" in shown
+    assert "field    Req.to_finish (sglang.srt.managers.schedule_batch.Req) is missing" in shown
+    assert f"missing  {MATCH}" in shown
 
 
-@pytest.mark.parametrize("release", ["0.5.17", "0.5.18"])
+@pytest.mark.parametrize("release", SUPPORTED)
 def test_recording_an_installed_release_again_changes_nothing(
     release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tree_of(release)
     table = tmp_path / "releases.json"
     before = releases.TABLE.read_text()
     entries = json.loads(before)

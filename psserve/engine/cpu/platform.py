@@ -27,10 +27,12 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc]
     def get_default_attention_backend(self) -> str:
         return "torch_native"
 
-    def get_mha_kv_pool_cls(self) -> type:
-        from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
+    if not hasattr(SRTPlatform, "get_kv_pool_cls"):  # SGLang before 0.5.22 has no class of its own choice
 
-        return MHATokenToKVPool  # type: ignore[no-any-return]
+        def get_mha_kv_pool_cls(self) -> type:
+            from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
+
+            return MHATokenToKVPool  # type: ignore[no-any-return]
 
     def get_paged_allocator_cls(self) -> type:
         from psserve.engine.cpu.allocator import allocator_class

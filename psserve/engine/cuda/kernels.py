@@ -10,12 +10,14 @@ user's cache, where servers find it. A process compiles for one architecture onl
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from types import ModuleType
 
 Builder = Callable[[], object]
 
@@ -59,7 +61,7 @@ def build_kernels(architecture: tuple[int, int], shape: Shape) -> Iterator[Built
 
 
 def sglang_kernels(shape: Shape) -> dict[str, partial[object]]:
-    """What SGLang 0.5.18 compiles for models of the Llama and Qwen families, by name."""
+    """What SGLang compiles for models of the Llama and Qwen families, by name."""
     import torch
     from sglang.kernels.ops.activation import activation
     from sglang.kernels.ops.attention import clamp_position, rope
@@ -72,9 +74,14 @@ def sglang_kernels(shape: Shape) -> dict[str, partial[object]]:
         "activation": partial(activation.activation_module, dtype),
         "rope": partial(rope._jit_fused_rope_module, True, shape.head_size, dtype, dtype),
         "clamp position": partial(clamp_position._jit_clamp_position_module, torch.int64),
-        "KV cache": partial(kvcache._jit_kvcache_module, row_bytes, row_bytes),
+        "KV cache": partial(kvcache._jit_kvcache_module, row_bytes, row_bytes, **_threads(kvcache)),
         "QK norm": partial(norm._jit_qknorm_module, shape.head_size, dtype),
     }
+
+
+def _threads(kvcache: ModuleType) -> dict[str, int]:
+    """Leaves to SGLang how many threads copy a row, where it asks: 0.5.17 and 0.5.18 do not."""
+    return {"num_threads": 0} if "num_threads" in inspect.signature(kvcache._jit_kvcache_module).parameters else {}
 
 
 def flashinfer_kernels(architecture: tuple[int, int], shape: Shape) -> dict[str, Builder]:

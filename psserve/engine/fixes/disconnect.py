@@ -1,9 +1,9 @@
 """A client that leaves its stream ends the request in the scheduler too, and uses its adapter no more.
 
-When SGLang 0.5.18 sees the connection closed, it forgets the request at once, and its own abort, which is sent two
-seconds later, then finds nothing to abort: the scheduler would compute the answer to its end, for nobody. It forgets
-prompts that it refuses in the same way. An adapter of either would count as in use for ever: unloading it would never
-end, and with it no later load.
+When SGLang before 0.5.20 sees the connection closed, it forgets the request at once, and its own abort, which is sent
+two seconds later, then finds nothing to abort: the scheduler would compute the answer to its end, for nobody. It
+forgets prompts that it refuses in the same way. An adapter of either would count as in use for ever: unloading it would
+never end, and with it no later load.
 """
 
 from __future__ import annotations
@@ -35,6 +35,6 @@ def _release_adapter(manager: TokenizerManager, rid: str) -> None:
 
 
 def hooks() -> tuple[Hook, ...]:
-    """The hook that a server of either role needs."""
+    """The hook that a server of either role needs with an SGLang that has its target."""
     target = "sglang.srt.managers.tokenizer_manager.TokenizerManager._discard_pending_req_states"
     return (Hook(target, Kind.BEFORE, _end_what_is_forgotten),)

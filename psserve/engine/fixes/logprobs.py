@@ -1,7 +1,8 @@
 """Log-probabilities say truly which bytes a token is, where in the answer it begins, and what else it might have been.
 
-Stock SGLang 0.5.18 gives a token that is part of a character the bytes of U+FFFD, every token the offset -1, and each
-token of a streamed chunk the alternatives of the chunk's first; chat streams leave out tokens that make no text.
+Stock SGLang gives every token the offset -1, and one that is part of a character other bytes in each release. Before
+0.5.21 it gives each token of a streamed chunk the alternatives of the chunk's first. Its chat streams leave out tokens
+that make no text.
 """
 
 from __future__ import annotations
@@ -81,11 +82,16 @@ def _with_own_bytes(tokenizer: Tokenizer, entry: Entry) -> Entry:
 
 
 def _with_offsets(
-    original: Callable[..., None], manager: TokenizerManager, meta_info: object, state: RequestState, *rest: Any
+    original: Callable[..., None],
+    manager: TokenizerManager,
+    meta_info: object,
+    state: RequestState,
+    *rest: Any,
+    **named: Any,
 ) -> None:
     """AROUND `TokenizerManager.add_logprob_to_meta_info`, which adds the new tokens of a request to the list."""
     known = len(state.output_token_logprobs)
-    original(manager, meta_info, state, *rest)
+    original(manager, meta_info, state, *rest, **named)
     skipped = _special_tokens(manager.tokenizer) if state.obj.sampling_params.get("skip_special_tokens", True) else ()
     place(state.output_token_logprobs, known, skipped)
 
@@ -113,8 +119,11 @@ def place(entries: Sequence[Entry], known: int, skipped: Container[int] = ()) ->
         end, unfinished = text.end, text.unfinished
 
 
-def _fill_offsets(original: Callable[..., LogProbs], *args: Any, **kwargs: Any) -> LogProbs:
-    """AROUND `to_openai_style_logprobs`."""
+def _fill_offsets(original: Callable[..., LogProbs], *args: Any, tokenizer: object = None, **kwargs: Any) -> LogProbs:
+    """AROUND `to_openai_style_logprobs`.
+
+    With a tokenizer, SGLang since 0.5.21 writes parts of characters as Latin letters, which other tokens are too.
+    """
     logprobs = original(*args, **kwargs)
     logprobs.text_offset = [getattr(text, "offset", -1) for text in logprobs.tokens]
     return logprobs

@@ -1,15 +1,16 @@
 """A retracted request neither leaks slots when it is resumed nor loses its first log-probability.
 
-Retraction takes the KV of running requests away when a decode server has no slots left. SGLang 0.5.18 has a leak on the
-way back, and with overlap scheduling streams a request that was retracted before its first token.
+Retraction takes the KV of running requests away when a decode server has no slots left. SGLang before 0.5.21 has a leak
+on the way back, and with overlap scheduling every release streams a request that was retracted before its first token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from psserve.engine.handover.sglang import PreallocQueue, Req
+from psserve.engine.handover.differences import slots_of
+from psserve.engine.handover.sglang import NodeTree, PreallocQueue, Req
 from psserve.engine.hooks import Hook, Kind
 
 
@@ -24,8 +25,8 @@ def _resume_as_sole_owner(
     """
     resumed = original(queue, *args, **kwargs)
     for req in resumed:
-        req.last_node = queue.tree_cache.root_node
-        req.cache_protected_len = 0
+        req.last_node = cast(NodeTree, queue.tree_cache).root_node
+        slots_of(req).cache_protected_len = 0
     return resumed
 
 

@@ -46,22 +46,27 @@ def _tensor(seeds: list[int], info: SamplingInfo) -> torch.Tensor:
 
 
 def _sample(
-    original: Callable[..., torch.Tensor],
+    original: Callable[..., torch.Tensor | tuple[torch.Tensor, object]],
     sampler: Sampler,
     probs: torch.Tensor,
     sampling_info: SamplingInfo,
     positions: torch.Tensor,
     simple_sampling_case: bool,
-) -> torch.Tensor:
-    """AROUND `Sampler._sample_from_probs`. Nothing here waits for a GPU. `probs` is [batch, vocabulary]."""
+) -> torch.Tensor | tuple[torch.Tensor, object]:
+    """AROUND `Sampler._sample_from_probs`. Nothing here waits for a GPU. `probs` is [batch, vocabulary].
+
+    Since SGLang 0.5.21 what it may have captured on the way comes with the tokens.
+    """
     import torch
 
     seeds = sampling_info.sampling_seed
     if seeds is None or sampler.enable_deterministic:
         return original(sampler, probs, sampling_info, positions, simple_sampling_case)
     unseeded = replace(sampling_info, sampling_seed=None)  # type: ignore[type-var]  # a dataclass of SGLang's
-    tokens = original(sampler, probs, unseeded, positions, simple_sampling_case)
-    return torch.where(seeds == NO_SEED, tokens, chosen(probs, sampling_info, positions).to(tokens.dtype))
+    sampled = original(sampler, probs, unseeded, positions, simple_sampling_case)
+    tokens, captured = sampled if isinstance(sampled, tuple) else (sampled, None)
+    tokens = torch.where(seeds == NO_SEED, tokens, chosen(probs, sampling_info, positions).to(tokens.dtype))
+    return (tokens, captured) if isinstance(sampled, tuple) else tokens
 
 
 def chosen(probs: torch.Tensor, info: SamplingInfo, positions: torch.Tensor) -> torch.Tensor:

@@ -107,9 +107,9 @@ def _read_piece(original: Callable[..., Parsed], parser: ToolCallParser, chunk_t
     return text + _unread.get(parser.detector, ""), calls
 
 
-def _read_whole(original: Callable[..., Parsed], parser: ToolCallParser, full_text: str) -> Parsed:
+def _read_whole(original: Callable[..., Parsed], parser: ToolCallParser, full_text: str, **newer: Any) -> Parsed:
     """AROUND `FunctionCallParser.parse_non_stream`: what it would lose is read as a stream's would be."""
-    text, calls = original(parser, full_text)
+    text, calls = original(parser, full_text, **newer)
     detector = parser.detector
     if not parser.tools or not detector.has_tool_call(full_text) or not _is_lost(detector, full_text, len(calls)):
         return text, calls
@@ -188,9 +188,10 @@ def _send_what_is_held(
     content: dict[str, Any],
     request: ChatRequest,
     index: int,
+    **newer: Any,
 ) -> str | None:
     """AROUND `OpenAIServingChat._check_for_unstreamed_tool_args`, which every stream with tools ends with."""
-    chunk = original(serving, parser, content, request, index)
+    chunk = original(serving, parser, content, request, index, **newer)
     detector = getattr(parser, "detector", None)
     if detector is None or not _reads_as_base(detector) or not (text := _held(detector)):
         return chunk

@@ -8,6 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from psserve.engine.handover.differences import (
+    forget_prompt,
+    holds_empty_row,
+    reasoning_of,
+    release_empty_row,
+    set_reasoning,
+    slots_of,
+)
 from psserve.engine.handover.penalties import cumulate_emitted_tokens_only
 from psserve.engine.handover.rule import (
     base_len_of,
@@ -15,6 +23,7 @@ from psserve.engine.handover.rule import (
     is_one_token,
     last_prompt_token_hidden,
     last_prompt_token_pending,
+    prompt_len,
 )
 from psserve.engine.handover.sglang import Batch, DecodeRequest, Req, ReqLogprob, TransferQueue
 from psserve.engine.hooks import Hook, Kind
@@ -32,7 +41,7 @@ def _received_len(original: Callable[[Req], int], req: Req) -> int:
     """
     if not is_fresh(req):
         return original(req)
-    return base_len_of(req) if req.retracted_stain else prefill_len(len(req.origin_input_ids))
+    return base_len_of(req) if req.retracted_stain else prefill_len(prompt_len(req))
 
 
 def _match_base_prefix(original: Callable[[object, Req], Any], queue: object, req: Req) -> Any:
@@ -47,10 +56,12 @@ def _drop_base_output(
     """Commit a transfer without what the base sampled: the first output token is the module's."""
     req = decode_req.req
     fresh = is_fresh(req)
+    reasoning = reasoning_of(req)
     original(queue, decode_req)
     if not fresh or not req.output_ids:  # not ours to correct, or the transfer failed and nothing was committed
         return
     del req.output_ids[:]
+    set_reasoning(req, reasoning)
     _count_own_cache_hits(req)
     if req.return_logprob:
         _forget_logprobs(req.logprob)
@@ -73,16 +84,20 @@ def _forget_logprobs(logprob: ReqLogprob) -> None:
     logprob.output_token_logprobs_idx.clear()
     logprob.output_top_logprobs_val.clear()
     logprob.output_top_logprobs_idx.clear()
+    if logprob.output_token_ids_logprobs_val and logprob.output_token_ids_logprobs_idx:
+        logprob.output_token_ids_logprobs_val.clear()
+        logprob.output_token_ids_logprobs_idx.clear()
 
 
 def _release_received_kv(queue: TransferQueue, req: Req) -> None:
     """Give back the slot of a one-token prompt: position 0 is the module's to write."""
     scheduler = queue.scheduler
-    slots = scheduler.req_to_token_pool.req_to_token[req.req_pool_idx, : req.kv.kv_allocated_len]
+    held = slots_of(req)
+    slots = scheduler.req_to_token_pool.req_to_token[held.req_pool_idx, : req.kv.kv_allocated_len]
     scheduler.token_to_kv_pool_allocator.free(slots)
-    req.kv_committed_len = 0
+    held.kv_committed_len = 0
     req.kv.kv_allocated_len = 0
-    req.set_extend_range(0, 0)
+    forget_prompt(req)
 
 
 def _prepare_prebuilt(original: Callable[[Batch], None], batch: Batch) -> None:
@@ -114,10 +129,16 @@ def _emit_nothing_for_fresh(original: Callable[[object, Batch], None], processor
 
 
 def _never_insert_finished(
-    original: Callable[..., None], req: Req, tree_cache: object, is_insert: bool = True, **kwargs: Any
+    original: Callable[..., None], req: Req, tree_cache: object, is_insert: bool = True, **newer: bool
 ) -> None:
-    """Free a request's KV without keeping it: [n-1, ...) is the module's, [0, n-1) entered the tree at the start."""
-    original(req, tree_cache, is_insert=False, **kwargs)
+    """Free a request's KV without keeping it: [n-1, ...) is the module's, [0, n-1) entered the tree at the start.
+
+    A prompt of one token that ends before the module's first step has no KV at all.
+    """
+    if holds_empty_row(req):
+        release_empty_row(req, tree_cache)
+        return
+    original(req, tree_cache, **{"checkpoint" if "checkpoint" in newer else "is_insert": False})
 
 
 _KEEP_MODULE_KV_OUT = Hook("sglang.srt.mem_cache.common.release_kv_cache", Kind.AROUND, _never_insert_finished)

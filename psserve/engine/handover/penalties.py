@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from psserve.engine.handover.sglang import PENALTY_COUNTERS, Batch
+from psserve.engine.handover.sglang import Batch
+from psserve.engine.handover.targets import PENALTY_COUNTERS
 
 
 def cumulate_emitted_tokens_only(original: Callable[[Batch], None], batch: Batch) -> None:

@@ -17,15 +17,19 @@ that takes 0.7 ms for 1,000 nodes of 128 tokens and 8 ms for 1,000 of 1,024; the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 
+from psserve.engine.handover.differences import keeps_prefixes, slots_of
 from psserve.engine.handover.sglang import (
     Allocator,
     Batch,
     DecodeRequest,
     InvariantChecker,
+    NodeTree,
     PreallocQueue,
+    RowTree,
     TransferQueue,
     TreeCache,
     TreeNode,
@@ -55,9 +59,9 @@ class BaseSlots:
 
     def received(self, result: None, queue: TransferQueue, decode_req: DecodeRequest) -> None:
         """AFTER `DecodeTransferQueue._commit_transfer_to_req`: KV came for all that the tree did not have."""
-        req, scheduler = decode_req.req, queue.scheduler
+        held, scheduler = slots_of(decode_req.req), queue.scheduler
         slots = scheduler.req_to_token_pool.req_to_token[
-            req.req_pool_idx, req.cache_protected_len : req.kv_committed_len
+            held.req_pool_idx, held.cache_protected_len : held.kv_committed_len
         ]
         self._record(scheduler.token_to_kv_pool_allocator, slots, True)
 
@@ -77,38 +81,74 @@ class IdleCheck:
 
     def __init__(self, base_slots: BaseSlots | None) -> None:
         self._base_slots = base_slots
+        self._matches = 0
         self._checked: float | None = None
+
+    def matched(self, result: object, *args: object) -> None:
+        """AFTER `UnifiedRadixCache.match_prefix`: a request touches the tree, which does not tell so itself."""
+        self._matches += 1
 
     def run(self, result: None, checker: InvariantChecker) -> None:
         """AFTER `SchedulerInvariantChecker._check_tree_cache`. Raises ImpureTree, which ends SGLang's scheduler."""
         tree = checker.tree_cache
-        if not tree.is_tree_cache():
+        if not keeps_prefixes(tree):
             return
-        touched = tree.root_node.last_access_time  # every match and every insertion passes the root
+        touched = self._touched(tree)
         if touched == self._checked:
             return
         if breach := find_breach(tree, self._base_slots):
             raise ImpureTree(f"the radix tree of an idle server is not as it must be: {breach}")
         self._checked = touched
 
+    def _touched(self, tree: TreeCache) -> float:
+        """A number that changes with every match; every insertion follows one."""
+        return self._matches if _tells_rows(tree) else cast(NodeTree, tree).root_node.last_access_time
+
 
 def find_breach(tree: TreeCache, base_slots: BaseSlots | None) -> str | None:
     """Say what is wrong with the tree of a server that runs no request; None if nothing is."""
-    nodes = list(_nodes_of(tree))
-    for node in nodes:
-        if node.lock_ref:
-            return f"{len(node.key)} tokens are locked {node.lock_ref} times, and no request runs"
-        if len(node.key) % tree.page_size:
-            return f"a node of {len(node.key)} tokens is not made of whole pages of {tree.page_size}"
-    if base_slots is None or not nodes:
-        return None
-    foreign = base_slots.others(torch.cat([node.value for node in nodes])).tolist()
+    if _tells_rows(tree):
+        slots, breach = _rows_of(cast(RowTree, tree))
+    else:
+        slots, breach = _slots_of(cast(NodeTree, tree))
+    if breach or base_slots is None or not len(slots):
+        return breach
+    foreign = base_slots.others(slots).tolist()
     if foreign:
         return f"{len(foreign)} slots hold KV that did not come from the base: {foreign[:_SHOWN]}"
     return None
 
 
-def _nodes_of(tree: TreeCache) -> Iterator[TreeNode]:
+def _tells_rows(tree: TreeCache) -> bool:
+    """Whether it is SGLang's tree since 0.5.19, whose core, of Python or of Rust, has no nodes to show."""
+    return hasattr(tree, "tree_core")
+
+
+def _rows_of(tree: RowTree) -> tuple[torch.Tensor, str | None]:
+    """All slots of a tree, and what is wrong with its locks or pages."""
+    rows = tree.tree_core.walk_for_kv_canary(unlocked_only=False, swa_resident_only=False)
+    unlocked = tree.tree_core.walk_for_kv_canary(unlocked_only=True, swa_resident_only=False)
+    slots, page = rows.slot_indices, tree.page_size
+    if locked := len(slots) - len(unlocked.slot_indices):
+        return slots, f"{locked} tokens are locked, and no request runs"
+    if len(slots) % page or ((slots - rows.positions) % page).any():
+        return slots, f"the {len(slots)} tokens are not in whole pages of {page}"
+    return slots, None
+
+
+def _slots_of(tree: NodeTree) -> tuple[torch.Tensor, str | None]:
+    """The same of the tree until 0.5.18."""
+    nodes = list(_nodes_of(tree))
+    slots = torch.cat([node.value for node in nodes]) if nodes else torch.empty(0, dtype=torch.int64)
+    for node in nodes:
+        if node.lock_ref:
+            return slots, f"{len(node.key)} tokens are locked {node.lock_ref} times, and no request runs"
+        if len(node.key) % tree.page_size:
+            return slots, f"a node of {len(node.key)} tokens is not made of whole pages of {tree.page_size}"
+    return slots, None
+
+
+def _nodes_of(tree: NodeTree) -> Iterator[TreeNode]:
     """All nodes but the root, which has no tokens and is locked for good."""
     pending = list(tree.root_node.children.values())
     while pending:
@@ -120,11 +160,15 @@ def _nodes_of(tree: TreeCache) -> Iterator[TreeNode]:
 def hooks(role: Role | None) -> tuple[Hook, ...]:
     """The hooks that check a server's tree, and on a decode server those that keep the record."""
     record = BaseSlots() if role is Role.DECODE else None
-    check = Hook(f"{_CHECKER}._check_tree_cache", Kind.AFTER, IdleCheck(record).run)
+    check = IdleCheck(record)
+    always = (
+        Hook(f"{_CHECKER}._check_tree_cache", Kind.AFTER, check.run),
+        Hook("sglang.srt.mem_cache.unified_radix_cache.UnifiedRadixCache.match_prefix", Kind.AFTER, check.matched),
+    )
     if record is None:
-        return (check,)
+        return always
     return (
-        check,
+        *always,
         Hook(f"{_DECODE}.DecodePreallocQueue._pre_alloc", Kind.AFTER, record.allocated),
         Hook(f"{_DECODE}.DecodeTransferQueue._commit_transfer_to_req", Kind.AFTER, record.received),
         Hook("sglang.srt.managers.schedule_batch.ScheduleBatch.prepare_for_decode", Kind.AFTER, record.written),

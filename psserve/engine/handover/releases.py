@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from psserve.engine.handover import sglang
+from psserve.engine.handover import sglang, targets
 from psserve.engine.source import SourceTree
 from psserve.engine.versions import ALLOW_FLAG, SUPPORTED, TESTED
 from psserve.errors import ChangedSglang, EngineError, UnsupportedSglang
@@ -63,23 +63,26 @@ def shapes(tree: SourceTree, targets: Iterable[str]) -> dict[str, Shape]:
     return {target: Shape(each.signature, each.digest) for target, each in found.items() if each}
 
 
-def missing_fields(tree: SourceTree) -> Iterator[str]:
-    """Fields and methods that psserve believes in and `tree` does not have, as `Req.name (its class's path)`."""
-    for protocol, path in sglang.CLASSES.items():
+def missing_fields(tree: SourceTree, release: str) -> Iterator[str]:
+    """Fields and methods that a release should have and `tree` has not, as `Req.name (its class's path)`."""
+    for protocol, path in targets.classes_of(release).items():
         for name in sglang.members(protocol):
-            if name not in sglang.SET_LATER and not tree.has_member(path, name):
+            if name not in targets.SET_LATER and not tree.has_member(path, name):
                 yield f"{protocol.__name__}.{name} ({path})"
-    for path, counter in sglang.PENALTY_COUNTERS.items():
+    for path, counter in targets.PENALTY_COUNTERS.items():
         if not tree.has_member(path, counter):
             yield f"{path}.{counter}"
-    for name, reader in sglang.SET_LATER.items():
+    for name, reader in targets.SET_LATER.items():
         function = tree.function(reader)
         if function is None or not function.mentions(name):
             yield f"{name} ({reader})"
 
 
-def compare(tree: SourceTree, expected: dict[str, Shape], *, fields: bool) -> Differences:
-    """What differs in `tree` from the functions `expected`, and, where `fields` count, from psserve's protocols."""
+def compare(tree: SourceTree, expected: dict[str, Shape], *, fields_of: str | None) -> Differences:
+    """What differs in `tree` from the functions `expected`.
+
+    Of the release `fields_of`, from psserve's protocols too; None: fields do not count.
+    """
     found = shapes(tree, expected)
     unfit = [f"{target} is missing" for target in expected if target not in found]
     unfit += [
@@ -87,8 +90,8 @@ def compare(tree: SourceTree, expected: dict[str, Shape], *, fields: bool) -> Di
         for target, shape in expected.items()
         if target in found and found[target].signature != shape.signature
     ]
-    if fields:
-        unfit += [f"{name} is missing" for name in missing_fields(tree)]
+    if fields_of is not None:
+        unfit += [f"{name} is missing" for name in missing_fields(tree, fields_of)]
     bodies = [
         target
         for target, shape in expected.items()
@@ -98,14 +101,15 @@ def compare(tree: SourceTree, expected: dict[str, Shape], *, fields: bool) -> Di
 
 
 def require_fit(
-    tree: SourceTree, release: str, targets: Iterable[str], *, fields: bool, allow_untested: bool = False
+    tree: SourceTree, release: str, functions: Iterable[str], *, fields: bool, allow_untested: bool = False
 ) -> None:
     """Raise ChangedSglang where SGLang's sources are not as recorded; warn of what the user allows."""
     known = recorded(release)
-    targets = sorted(targets)
-    if unknown := [target for target in targets if target not in known]:
+    functions = sorted(functions)
+    if unknown := [target for target in functions if target not in known]:
         raise EngineError(f"not in {TABLE.name}: {', '.join(unknown)}: run scripts/sglang_diff.py --write")
-    differences = compare(tree, {target: known[target] for target in targets}, fields=fields)
+    expected = {target: known[target] for target in functions}
+    differences = compare(tree, expected, fields_of=release if fields else None)
     if differences.unfit:
         raise ChangedSglang(
             f"sglang {release} does not fit psserve's hooks: {'; '.join(differences.unfit)}. Serving would give wrong "

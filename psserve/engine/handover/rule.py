@@ -15,15 +15,23 @@ from contextlib import contextmanager
 from psserve.engine.handover.sglang import REBOOTSTRAP, Req
 from psserve.rule import base_len, base_part, module_part, shares_nothing
 
+_hidden: set[int] = set()
+"""Requests, by `id`, that are shown without their last prompt token just now."""
+
 
 def is_fresh(req: Req) -> bool:
     """Whether the module has yet to consume the prompt's last token, and the base's KV comes for all before it."""
     return not req.output_ids and not getattr(req, REBOOTSTRAP, False)
 
 
+def prompt_len(req: Req) -> int:
+    """How many tokens the request's prompt has, also while its last one is hidden."""
+    return len(req.origin_input_ids) + (id(req) in _hidden)
+
+
 def base_len_of(req: Req) -> int:
     """How many leading tokens of a fresh request's prompt have the base's KV."""
-    return base_len(len(req.origin_input_ids))
+    return base_len(prompt_len(req))
 
 
 def is_one_token(req: Req) -> bool:
@@ -37,11 +45,13 @@ def last_prompt_token_hidden(reqs: Sequence[Req]) -> Iterator[None]:
     hidden = [(req, req.origin_input_ids) for req in reqs if is_fresh(req)]
     for req, prompt in hidden:
         req.origin_input_ids = base_part(prompt)
+        _hidden.add(id(req))
     try:
         yield
     finally:
         for req, prompt in hidden:
             req.origin_input_ids = prompt
+            _hidden.discard(id(req))
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""What psserve believes of SGLang: the parts of its objects that hooks touch, and the functions that they lean on.
+"""What psserve believes of SGLang: the parts of its objects that hooks touch.
 
 A hook takes these protocols and nothing looser, so mypy refuses an attribute that is not written here; and a server
-does not start where SGLang's own class lacks one (`releases.py`). Together they keep a field that a release renamed or
-moved from being set on the side, in silence.
+does not start where SGLang's own class (`targets.py`) lacks one (`releases.py`). Together they keep a field that a
+release renamed or moved from being set on the side, in silence.
 """
 
 from __future__ import annotations
@@ -30,6 +30,27 @@ class ReqLogprob(Protocol):
     output_token_logprobs_idx: list[int]
     output_top_logprobs_val: list[list[float]]
     output_top_logprobs_idx: list[list[int]]
+    output_token_ids_logprobs_val: list[Any] | None
+    """Of tokens that the client named, or None where it named none."""
+    output_token_ids_logprobs_idx: list[Any] | None
+
+
+class ReqSlots(Protocol):
+    """Which row of the pool a request has, and how far its slots are filled and whose they are."""
+
+    req_pool_idx: int | None
+    kv_committed_len: int
+    cache_protected_len: int
+    """Leading tokens whose slots the tree owns."""
+
+
+class KvRow(Protocol):
+    """A row of the pool, which a request may hold without a slot."""
+
+    @property
+    def holds_kv(self) -> bool: ...
+
+    def mark_kv_released(self) -> None: ...
 
 
 class ReqTimeStats(Protocol):
@@ -59,11 +80,7 @@ class Req(Protocol):
     retracted_stain: bool
     """It lost its KV to others at least once."""
     skip_radix_cache_insert: bool
-    req_pool_idx: int | None
     kv: ReqKv
-    kv_committed_len: int
-    cache_protected_len: int
-    """Leading tokens whose slots the tree owns."""
     last_node: object | None
     """The tree's node that it holds a lock on."""
     cached_tokens: int
@@ -76,7 +93,39 @@ class Req(Protocol):
 
     def finished(self) -> bool: ...
 
+
+class ReqReasoning(Protocol):
+    """How far a request's thought goes, counted token by token as the output comes."""
+
+    reasoning_tokens: int
+    _is_reasoning_over: bool
+    _think_end_matcher: object | None
+    _think_end_match_len: int
+
+
+class ReqThoughtMark(Protocol):
+    """How far into the mark of a thought's beginning, which the output has to give itself."""
+
+    _think_start_match_len: int
+
+
+class RangedReq(Protocol):
+    """A request whose part to compute is a range."""
+
     def set_extend_range(self, start: int, end: int) -> None: ...
+
+
+class BoundedReq(Protocol):
+    """A request whose part to compute is [prefix_len, extend_end)."""
+
+    prefix_len: int
+    extend_end: int
+
+
+class LockedReq(Protocol):
+    """A request that has the receipt of its lock on the tree."""
+
+    lock: object | None
 
 
 class Allocator(Protocol):
@@ -94,6 +143,8 @@ class ReqToTokenPool(Protocol):
 
     req_to_token: torch.Tensor
     """[rows, positions]"""
+
+    def free(self, req: Req) -> None: ...
 
 
 class LoadedAdapter(Protocol):
@@ -189,17 +240,48 @@ class TreeNode(Protocol):
     children: Mapping[Any, TreeNode]
 
 
-class PrefixCache(Protocol):
+class OlderPrefixCache(Protocol):
     """What keeps KV of requests that ended, or nothing."""
 
     def is_tree_cache(self) -> bool: ...
 
 
-class TreeCache(PrefixCache, Protocol):
-    """The radix tree."""
+class PrefixCache(Protocol):
+    """The same by its newer name."""
+
+    def supports_prefix_sharing(self) -> bool: ...
+
+
+class NodeTree(Protocol):
+    """A radix tree whose nodes can be looked at."""
 
     root_node: TreeNode
     page_size: int
+
+
+class TreeRows(Protocol):
+    """Every token in a tree: its slot, and its place in its prompt."""
+
+    slot_indices: torch.Tensor
+    positions: torch.Tensor
+
+
+class TreeCore(Protocol):
+    """What a tree is made of: Python or Rust."""
+
+    def walk_for_kv_canary(self, unlocked_only: bool, swa_resident_only: bool) -> TreeRows: ...
+
+
+class RowTree(Protocol):
+    """A radix tree that tells its tokens, and not its nodes."""
+
+    tree_core: TreeCore
+
+    @property
+    def page_size(self) -> int: ...
+
+
+TreeCache = NodeTree | RowTree
 
 
 class InvariantChecker(Protocol):
@@ -486,118 +568,5 @@ def members(protocol: type) -> tuple[str, ...]:
     return (*vars(protocol).get("__annotations__", {}), *methods)
 
 
-CLASSES: Mapping[type, str] = {
-    Req: "sglang.srt.managers.schedule_batch.Req",
-    ReqKv: "sglang.srt.managers.schedule_batch.ReqKvInfo",
-    ReqLogprob: "sglang.srt.managers.schedule_batch.ReqLogprob",
-    ReqTimeStats: "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats",
-    Batch: "sglang.srt.managers.schedule_batch.ScheduleBatch",
-    SamplingParams: "sglang.srt.sampling.sampling_params.SamplingParams",
-    Sampler: "sglang.srt.layers.sampler.Sampler",
-    SamplingInfo: "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo",
-    Penalizers: "sglang.srt.sampling.penaltylib.orchestrator.BatchedPenalizerOrchestrator",
-    Scheduler: "sglang.srt.managers.scheduler.Scheduler",
-    LoadedAdapter: "sglang.srt.lora.lora_registry.LoRARef",
-    LoRAManager: "sglang.srt.lora.lora_manager.LoRAManager",
-    LoRADrainer: "sglang.srt.lora.lora_drainer.LoRADrainer",
-    LoRARegistry: "sglang.srt.lora.lora_registry.LoRARegistry",
-    AdapterBatch: "sglang.srt.lora.backend.torch_backend.TorchNativeLoRABatchInfo",
-    AdapterRequest: "sglang.srt.managers.io_struct.GenerateReqInput",
-    RequestCounter: "sglang.srt.utils.common.ConcurrentCounter",
-    LoadRequest: "sglang.srt.managers.io_struct.LoadLoRAAdapterReqInput",
-    UnloadRequest: "sglang.srt.managers.io_struct.UnloadLoRAAdapterReqInput",
-    ModelRunner: "sglang.srt.model_executor.model_runner.ModelRunner",
-    TpWorker: "sglang.srt.managers.tp_worker.TpModelWorker",
-    GrammarManager: "sglang.srt.constrained.grammar_manager.GrammarManager",
-    Allocator: "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator",
-    ReqToTokenPool: "sglang.srt.mem_cache.memory_pool.ReqToTokenPool",
-    TreeNode: "sglang.srt.mem_cache.radix_cache.TreeNode",
-    PrefixCache: "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache",
-    TreeCache: "sglang.srt.mem_cache.radix_cache.RadixCache",
-    InvariantChecker: "sglang.srt.managers.scheduler_components.invariant_checker.SchedulerInvariantChecker",
-    PreallocQueue: "sglang.srt.disaggregation.decode.DecodePreallocQueue",
-    TransferQueue: "sglang.srt.disaggregation.decode.DecodeTransferQueue",
-    DecodeRequest: "sglang.srt.disaggregation.decode.DecodeRequest",
-    TokenizedRequest: "sglang.srt.managers.io_struct.TokenizedGenerateReqInput",
-    ClientRequest: "sglang.srt.managers.io_struct.BaseReq",
-    GenerateRequest: "sglang.srt.managers.io_struct.GenerateReqInput",
-    RequestState: "sglang.srt.managers.tokenizer_manager.ReqState",
-    LogProbs: "sglang.srt.entrypoints.openai.protocol.LogProbs",
-    TokenizerManager: "sglang.srt.managers.tokenizer_manager.TokenizerManager",
-    Grammar: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar",
-    GrammarBackend: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammarBackend",
-    Tool: "sglang.srt.entrypoints.openai.protocol.Tool",
-    ToolFunction: "sglang.srt.entrypoints.openai.protocol.Function",
-    ChatRequest: "sglang.srt.entrypoints.openai.protocol.ChatCompletionRequest",
-    ToolCallDetector: "sglang.srt.function_call.base_format_detector.BaseFormatDetector",
-    ToolCallParser: "sglang.srt.function_call.function_call_parser.FunctionCallParser",
-    ReasoningDetector: "sglang.srt.parser.reasoning_parser.BaseReasoningFormatDetector",
-    ReasoningParser: "sglang.srt.parser.reasoning_parser.ReasoningParser",
-    KVManager: "sglang.srt.disaggregation.common.conn.CommonKVManager",
-    KVArgs: "sglang.srt.disaggregation.base.conn.KVArgs",
-}
-"""Where SGLang defines what a protocol describes. Every member of the protocol must be found there."""
-
 REBOOTSTRAP = "pd_rebootstrap_in_progress"
 """Set on a Req whose KV, output included, the prefill server computes anew; on any other it may be missing."""
-
-SET_LATER = {
-    REBOOTSTRAP: "sglang.srt.disaggregation.decode.DecodePreallocQueue._rebootstrap_prefill_len",
-    "kv_data_mem_kinds": "sglang.srt.disaggregation.nixl.conn.NixlKVManager.__init__",
-}
-"""Fields that their class does not name, and a function of SGLang's that reads each by this name."""
-
-PENALTY_COUNTERS = {
-    "sglang.srt.sampling.penaltylib.frequency_penalty.BatchedFrequencyPenalizer": "cumulated_frequency_penalties",
-    "sglang.srt.sampling.penaltylib.presence_penalty.BatchedPresencePenalizer": "cumulated_presence_penalties",
-    "sglang.srt.sampling.penaltylib.repetition_penalty.BatchedRepetitionPenalizer": "cumulated_repetition_penalties",
-    "sglang.srt.sampling.penaltylib.min_new_tokens.BatchedMinNewTokensPenalizer": "len_output_tokens",
-}
-"""Every penalizer, and what it counts of a request's output: [requests, ...]."""
-
-CALLED = (
-    "sglang.srt.managers.schedule_batch.Req.finished",
-    "sglang.srt.managers.schedule_batch.Req.set_extend_range",
-    "sglang.srt.managers.scheduler.Scheduler.is_fully_idle",
-    "sglang.srt.managers.tokenizer_manager.TokenizerManager.abort_request",
-    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache.is_tree_cache",
-    "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats.set_decode_prebuilt_finish_time",
-    "sglang.srt.disaggregation.common.conn.CommonKVManager._handle_node_failure",
-    "sglang.srt.entrypoints.openai.sse_utils.build_sse_content",
-    "sglang.srt.constrained.base_grammar_backend.InvalidGrammarObject.__init__",
-    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.__init__",
-    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.allocate_vocab_mask",
-    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.accept_token",
-    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.apply_vocab_mask",
-    "sglang.srt.mem_cache.allocator.token.TokenToKVPoolAllocator.free",
-    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.free",
-    "sglang.srt.mem_cache.cpp_utils.native_hash._native_hash_input",
-    "sglang.srt.lora.lora_drainer.LoRADrainer.can_schedule",
-    "sglang.srt.lora.lora_drainer.LoRADrainer.update_draining_state",
-    "sglang.srt.lora.lora_manager.LoRAManager.create_lora_update_result",
-    "sglang.srt.lora.lora_manager.LoRAManager.validate_lora_batch",
-    "sglang.srt.lora.lora_registry.LoRARegistry.get_all_adapters",
-    "sglang.srt.lora.lora_registry.LoRARegistry.release",
-    "sglang.srt.utils.common.ConcurrentCounter.value",
-    # Called by SGLang alone, but the rule holds by what they do between two hooks.
-    "sglang.srt.disaggregation.decode.DecodePreallocQueue._pre_alloc",
-    "sglang.srt.managers.schedule_batch.Req.effective_kv_committed_len",
-    "sglang.srt.mem_cache.common.maybe_cache_unfinished_req",
-    "sglang.srt.mem_cache.radix_cache.RadixCache.cache_finished_req",
-    "sglang.srt.mem_cache.radix_cache.RadixCache.cache_unfinished_req",
-    # And adapters by what these do.
-    "sglang.srt.lora.lora_manager.LoRAManager._unload_lora_adapter",
-    "sglang.srt.managers.tokenizer_control_mixin.TokenizerControlMixin._unload_lora_adapter_locked",
-)
-"""Functions that are not hooked, but that psserve's own servers lean on."""
-
-CALLED_ON_CPU = (
-    "sglang.srt.platforms.interface.SRTPlatform.get_default_attention_backend",
-    "sglang.srt.platforms.interface.SRTPlatform.get_mha_kv_pool_cls",
-    "sglang.srt.platforms.interface.SRTPlatform.get_paged_allocator_cls",
-    "sglang.srt.platforms.interface.SRTPlatform.get_compile_backend",
-    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.alloc_extend",
-    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.alloc_decode",
-    "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator.merge_and_sort_free",
-)
-"""Functions that the CPU's platform defines anew or calls."""

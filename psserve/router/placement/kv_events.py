@@ -116,7 +116,7 @@ class Follower:
             async with asyncio.timeout(REPLAY_TIMEOUT_S):
                 await socket.send_multipart([b"", start.to_bytes(8, "big")])
                 while True:
-                    _, number, payload = await socket.recv_multipart()
+                    *_, number, payload = await socket.recv_multipart()  # SGLang since 0.5.20 sends a topic, too
                     if number == END:
                         return past
                     past.append((int.from_bytes(number, "big"), msgspec.msgpack.decode(payload)))

@@ -7,7 +7,7 @@ hashes only say which page an event means.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -37,8 +37,13 @@ class EventTree:
         """How many leading ones of `blocks`, each a page, are in the tree."""
         return sum(1 for _ in takewhile(self._held.__contains__, blocks))
 
-    def apply(self, event: Sequence[Any]) -> None:
-        """One event as it was sent: its kind, then its fields. Unknown kinds and other memory are passed over."""
+    def apply(self, event: Sequence[Any] | Mapping[str, Any]) -> None:
+        """One event as it was sent: its kind, then its fields; by SGLang since 0.5.20, a map of both.
+
+        Unknown kinds and other memory are passed over.
+        """
+        if isinstance(event, Mapping):
+            event = _in_order(event)
         kind = event[0]
         if kind == "BlockStored" and len(event) == STORED_FIELDS and event[6] in (None, GPU):
             self._store(event[1], event[2], event[3], event[4])
@@ -59,6 +64,15 @@ class EventTree:
             name = chain(name, token_bytes(tokens[index * page_size : (index + 1) * page_size]))
             self._names[page] = name
             self._held.add(name)
+
+
+def _in_order(event: Mapping[str, Any]) -> list[Any]:
+    """A map's fields in the order that SGLang had before. A salt or an adapter is one field more, as it was there."""
+    if event["type"] != "BlockStored":
+        return [event["type"], event.get("block_hashes"), event.get("medium")]
+    fields = ("block_hashes", "parent_block_hash", "token_ids", "block_size", "lora_id", "medium")
+    more = [event[name] for name in ("cache_salt", "lora_name") if event.get(name) is not None]
+    return [event["type"], *(event.get(name) for name in fields), *more]
 
 
 class FollowedHoldings:

@@ -34,8 +34,10 @@ class Pool:
 
     device = "cpu"
 
+    size = 1_000
+
     def free(self, slots: Any, start_pos: int = 0) -> None:
-        """SGLang 0.5.17 frees pages, 0.5.18 segments of them."""
+        """SGLang 0.5.17 frees pages, later ones segments of them."""
 
     free_segment = free
 
@@ -86,5 +88,6 @@ def test_a_tree_rebuilt_from_events_matches_as_the_cache_does(radix_cache: Any, 
         for event in msgspec.msgpack.decode(msgspec.msgpack.encode(cache.take_events())):
             tree.apply(event)
     for tokens in [*asked, *(action for action in history if isinstance(action, list))]:
-        held = len(cache.match_prefix(MatchPrefixParams(key=key(tokens))).device_indices)
+        match = cache.match_prefix(MatchPrefixParams(key=key(tokens)))
+        held = match.device_prefix_len if hasattr(match, "device_prefix_len") else len(match.device_indices)
         assert tree.match(blocks_of(token_bytes(tokens), PAGE * TOKEN_BYTES)) * PAGE == held

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from psserve.engine.fixes import logprobs
 from psserve.engine.fixes.logprobs import TokenText, place
 from tests.engine.hooked import hooked
+from tests.engine.release import only
 
 
 def of_bytes() -> PreTrainedTokenizerFast:
@@ -87,6 +88,31 @@ def test_offsets_reach_completions() -> None:
     assert to_openai_style_logprobs(output_token_logprobs=entries[1:]).text_offset == [1, 1, 2]
 
 
+@only(since="0.5.21")
+def test_parts_of_characters_are_no_latin_letters() -> None:
+    from sglang.srt.entrypoints.openai.utils import to_openai_style_logprobs
+
+    tokenizer = TOKENIZERS["byte-level"]
+    ids = tokenizer.encode("é", add_special_tokens=False)
+    entries = [(-1.0, token, text) for token, text in zip(ids, answer(tokenizer, "é"), strict=True)]
+    given = to_openai_style_logprobs(output_token_logprobs=entries, tokenizer=tokenizer)
+    assert (given.tokens, given.text_offset) == (["\ufffd", "\ufffd"], [0, 0])
+
+
+@only(since="0.5.21")
+def test_sglang_gives_a_chunks_tokens_alternatives_of_their_own_and_our_bytes() -> None:
+    from sglang.srt.entrypoints.openai.serving_chat import OpenAIServingChat
+
+    tokenizer = TOKENIZERS["byte-level"]
+    serving = SimpleNamespace(tokenizer_manager=SimpleNamespace(tokenizer=tokenizer))
+    ids = tokenizer.encode("é", add_special_tokens=False)
+    entries = [(-1.0, token, text) for token, text in zip(ids, answer(tokenizer, "é"), strict=True)]
+    tokens = OpenAIServingChat._build_token_logprobs_from_raw(serving, entries, [[entry] for entry in entries])
+    assert [token.bytes for token in tokens] == [[0xC3], [0xA9]]
+    assert [[top.bytes for top in token.top_logprobs] for token in tokens] == [[[0xC3]], [[0xA9]]]
+
+
+@only(until="0.5.21")
 def test_a_chunks_tokens_have_alternatives_of_their_own() -> None:
     from sglang.srt.entrypoints.openai.protocol import LogProbs
     from sglang.srt.entrypoints.openai.serving_chat import OpenAIServingChat

@@ -26,7 +26,7 @@ def test_a_request_without_output_says_only_that_it_ended(output: list[int], fin
 
 def test_a_resumed_request_owns_all_its_slots_and_holds_no_lock() -> None:
     resume, _ = retraction.hooks()
-    req = SimpleNamespace(last_node=None, cache_protected_len=8)
+    req = SimpleNamespace(last_node=None, cache_protected_len=8, kv_committed_len=9)
     queue = SimpleNamespace(tree_cache=SimpleNamespace(root_node=object()))
     assert resume.function(lambda queue, rids: [req], queue, ["1"]) == [req]
-    assert req == SimpleNamespace(last_node=queue.tree_cache.root_node, cache_protected_len=0)
+    assert req == SimpleNamespace(last_node=queue.tree_cache.root_node, cache_protected_len=0, kv_committed_len=9)

@@ -44,9 +44,11 @@ def sample(info: Any, positions: list[int]) -> list[int]:
 
     sampler = SimpleNamespace(enable_deterministic=False)
     probs = PROBS.repeat(len(positions), 1)
-    tokens = Sampler._sample_from_probs(sampler, probs, info, torch.tensor(positions), simple_sampling_case=True)
+    sampled = Sampler._sample_from_probs(sampler, probs, info, torch.tensor(positions), simple_sampling_case=True)
+    tokens, captured = sampled if isinstance(sampled, tuple) else (sampled, None)  # a pair since SGLang 0.5.21
+    assert captured is None
     assert torch.equal(probs, PROBS.repeat(len(positions), 1))  # log-probabilities are read from it afterwards
-    return tokens.tolist()
+    return list(tokens.tolist())
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from psserve.engine.fixes import tool_calls
+from psserve.engine.handover.targets import Span
 from tests.engine.hooked import hooked
+from tests.engine.release import INSTALLED
 
 OFFERED = ("find", "ping")
 CALL = '<tool_call>\n{"name": "find", "arguments": {"city": "Rome"}}\n</tool_call>'
@@ -52,7 +54,8 @@ def streamed(text: str, size: int, kind: str = "qwen") -> tuple[str, list[tuple[
             calls[-1][1] += item.parameters
     request = ChatCompletionRequest(model="m", messages=[{"role": "user", "content": "x"}])
     content = {"meta_info": {"id": "x"}}
-    last = OpenAIServingChat._check_for_unstreamed_tool_args(None, reader, content, request, 0)
+    newer = {"created": 7} if Span(since="0.5.22").holds(INSTALLED) else {}
+    last = OpenAIServingChat._check_for_unstreamed_tool_args(None, reader, content, request, 0, **newer)
     for event in filter(None, (last or "").split("\n\n")):
         delta = json.loads(event.removeprefix("data: "))["choices"][0]["delta"]
         texts += delta.get("content") or ""

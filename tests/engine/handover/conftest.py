@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,23 +14,21 @@ torchvision_ops.declare_missing()
 
 from psserve.engine.fixes import retraction  # noqa: E402
 from psserve.engine.handover import decode, purity  # noqa: E402
-from psserve.engine.handover.releases import installed_tree  # noqa: E402
 from psserve.engine.settings import NegativeControl, Role  # noqa: E402
 from psserve.engine.source import SourceTree  # noqa: E402
 from tests.engine.handover.decode_server import DecodeServer, sglang_configured  # noqa: E402
 from tests.engine.hooked import hooked  # noqa: E402
-
-TREES = {"0.5.17": SourceTree(Path(sys.prefix) / "sglang-0.5.17"), "0.5.18": installed_tree()}
+from tests.engine.release import INSTALLED, TREES  # noqa: E402
 
 Edited = Callable[[str, str, str], SourceTree]
 
 
 @pytest.fixture
 def edited(tmp_path: Path) -> Edited:
-    """Makes a tree that is SGLang 0.5.18 but for one file, in which a text is another."""
+    """Makes a tree that is the installed SGLang but for one file, in which a text is another."""
 
     def edit(file: str, old: str, new: str) -> SourceTree:
-        for source in (TREES["0.5.18"].root / "sglang/srt").iterdir():
+        for source in (TREES[INSTALLED].root / "sglang/srt").iterdir():
             copy = tmp_path / "sglang/srt" / source.name
             copy.parent.mkdir(parents=True, exist_ok=True)
             if source.name == Path(file).parts[0]:

@@ -7,10 +7,11 @@ all KV is where it must be.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,22 +44,21 @@ from sglang.srt.managers.scheduler_components.invariant_checker import Scheduler
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer  # noqa: E402
 from sglang.srt.managers.utils import GenerationBatchResult  # noqa: E402
 from sglang.srt.mem_cache.base_prefix_cache import EvictParams  # noqa: E402
-from sglang.srt.mem_cache.cache_init_params import CacheInitParams  # noqa: E402
 from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool  # noqa: E402
-from sglang.srt.mem_cache.radix_cache import RadixCache  # noqa: E402
 from sglang.srt.runtime_context import get_context  # noqa: E402
 from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm  # noqa: E402
 
 from psserve.engine.cpu.allocator import allocator_class  # noqa: E402
 from psserve.rule import base_len  # noqa: E402
+from tests.engine.release import HAS_ROW_TREE, node_slots, radix_tree  # noqa: E402
 
 VOCAB = 997
 POOL = 128
 ROWS = 8
 TOKENIZER = SimpleNamespace(eos_token_id=VOCAB - 1, additional_stop_token_ids=None)
-BASE_SAMPLED = 900
-"""What the base would answer: a token that no module gives and no prompt has."""
+THOUGHT_END = BASE_SAMPLED = 900
+"""What the base would answer: a token that no module gives and no prompt has. It ends a thought."""
 MODULE_LOGPROB, BASE_LOGPROB = -1.0, -9.0
 EMITTED = range(100, 400)
 """What modules answer."""
@@ -79,6 +79,12 @@ def expected(prompt: Sequence[int], count: int) -> list[int]:
     return answer
 
 
+def made(kind: Any, **parts: Any) -> Any:
+    """One of SGLang's classes, of those of the parts that it takes in this release."""
+    taken = inspect.signature(kind).parameters
+    return kind(**{name: part for name, part in parts.items() if name in taken})
+
+
 class Receiver:
     """The receiving end of a transfer: `pages` of the pool are to be filled with the KV from token `start` on."""
 
@@ -96,7 +102,7 @@ class Receiver:
         """Forget the transfer."""
 
 
-class DecodeServer:
+class DecodeServer(SchedulerDisaggregationDecodeMixin):  # type: ignore[misc]
     """Requests go through `submit`, `preallocate`, `transfer`, `prebuild` and, token by token, `step`."""
 
     def __init__(self, page_size: int = 1) -> None:
@@ -106,9 +112,7 @@ class DecodeServer:
             POOL, page_size=page_size, dtype=torch.float32, device="cpu", kvcache=self.kv_pool, need_sort=False
         )
         self.req_to_token_pool = DecodeReqToTokenPool(ROWS, POOL, "cpu", False, ROWS)
-        self.tree_cache = RadixCache(
-            CacheInitParams(False, self.req_to_token_pool, self.token_to_kv_pool_allocator, page_size)
-        )
+        self.tree_cache = radix_tree(self.req_to_token_pool, self.token_to_kv_pool_allocator, page_size)
         self.sent: list[Any] = []
         self.waiting_queue: list[Any] = []
         self.running_batch = ScheduleBatch(reqs=[])
@@ -117,20 +121,27 @@ class DecodeServer:
         self.enable_overlap = False
         self.max_running_requests = ROWS
         self.spec_algorithm = SpeculativeAlgorithm.NONE
+        self.enable_unified_memory = self.enable_hierarchical_cache = self.enable_lora = False
+        self.kv_checksum_computer = self.chunked_req = None
+        self.ngram_embedding_manager = SimpleNamespace(prepare_for_forward=lambda *given, **named: None)
+        self.tp_worker = SimpleNamespace(is_hybrid_swa=False)
         self.grammar_manager = SimpleNamespace(has_waiting_grammars=lambda: False)
         self.metrics_reporter = SimpleNamespace(
             enable_metrics=False, num_generated_tokens=0, forward_ct_decode=0, report_decode_stats=lambda *a, **k: None
         )
-        self.model_config = SimpleNamespace(vocab_size=VOCAB, is_encoder_decoder=False, think_end_ids=None)
+        self.model_config = SimpleNamespace(
+            vocab_size=VOCAB, is_encoder_decoder=False, think_end_ids=[THOUGHT_END], self_opened_think_start_ids=None
+        )
         self.server_args = get_context().server_args
         self.future_map = FutureMap(torch.device("cpu"), self.spec_algorithm, self.req_to_token_pool)
         self.output_streamer = self._streamer()
-        self.result_processor = self._processor()
+        self.result_processor = self.batch_result_processor = self._processor()
         self._make_queues()
         self._rooms = itertools.count(1)
 
     def _streamer(self) -> Any:
-        return SchedulerOutputStreamer(
+        return made(
+            SchedulerOutputStreamer,
             send_to_detokenizer=SimpleNamespace(send_output=self.sent.append),
             tree_cache=self.tree_cache,
             ps=SimpleNamespace(attn_tp_rank=0, dp_rank=0),
@@ -148,7 +159,9 @@ class DecodeServer:
                 *("draft_worker", "model_worker", "logprob_result_processor", "abort_request"),
             )
         )
-        return SchedulerBatchResultProcessor(
+        return made(
+            SchedulerBatchResultProcessor,
+            beam_coordinator=SimpleNamespace(commit_decode=lambda batch: []),
             is_generation=True,
             disaggregation_mode=DisaggregationMode.DECODE,
             enable_overlap=self.enable_overlap,
@@ -163,9 +176,23 @@ class DecodeServer:
         )
 
     def _make_queues(self) -> None:
-        self.metadata = MetadataBuffers(ROWS, hidden_size=1, hidden_states_dtype=torch.float32)
+        self.metadata = made(
+            MetadataBuffers,
+            size=ROWS,
+            hidden_size=1,
+            hidden_states_dtype=torch.float32,
+            max_sampling_mask_tokens=1,
+        )
         indices = ReqToMetadataIdxAllocator(ROWS)
-        self.transfer_queue = DecodeTransferQueue(None, indices, 0, self.metadata, self, self.tree_cache)
+        self.transfer_queue = made(
+            DecodeTransferQueue,
+            gloo_group=None,
+            req_to_metadata_buffer_idx_allocator=indices,
+            tp_rank=0,
+            metadata_buffers=self.metadata,
+            scheduler=self,
+            tree_cache=self.tree_cache,
+        )
         self.transfer_queue._poll_with_metadata_gate = self._polls
         self.queue = DecodePreallocQueue.__new__(DecodePreallocQueue)
         vars(self.queue).update(
@@ -178,6 +205,12 @@ class DecodeServer:
             transfer_queue=self.transfer_queue,
             tree_cache=self.tree_cache,
             pp_size=1,
+            host_pool=None,
+            host_reserved_tokens=0,
+            held_rebootstrap_reqs=[],
+            kv_checksum_signature=0,
+            _prefill_dp_rank_queries={},
+            _update_handshake_waiters=lambda *given: None,
             max_total_num_tokens=POOL,
             num_reserved_decode_tokens=0,
             _num_published_destinations=0,
@@ -244,7 +277,7 @@ class DecodeServer:
 
     def prebuild(self) -> Any:
         """Make a batch of what has come, without running the model, and let it join those that run."""
-        batch = SchedulerDisaggregationDecodeMixin.get_new_prebuilt_batch(self, self.running_batch)
+        batch = self.get_new_prebuilt_batch(self.running_batch)
         if batch:
             self.result_processor.process_batch_result_prebuilt(batch)
             batch.filter_batch()
@@ -275,6 +308,8 @@ class DecodeServer:
             next_token_logprobs=torch.full((len(given),), MODULE_LOGPROB),
             next_token_top_logprobs_val=[torch.tensor([MODULE_LOGPROB])] * len(given),
             next_token_top_logprobs_idx=[torch.tensor([token]) for token in given],
+            next_token_token_ids_logprobs_val=[torch.tensor([MODULE_LOGPROB])] * len(given),
+            next_token_token_ids_logprobs_idx=[[token] for token in given],
         )
         self.result_processor.process_batch_result_decode(batch, GenerationBatchResult(logits, next_token_ids=tokens))
 
@@ -301,7 +336,7 @@ class DecodeServer:
     def retract(self, req: Any) -> None:
         """Take a running request's slots away."""
         batch = self.running_batch
-        batch.release_req(batch.reqs.index(req), 0, self.server_args)
+        self._release(req)
         batch.filter_batch(keep_indices=[row for row, other in enumerate(batch.reqs) if other is not req])
         self.queue.retracted_queue.append(req)
 
@@ -311,12 +346,18 @@ class DecodeServer:
         The tree is emptied: what such a request would match there, SGLang 0.5.18 leaks.
         """
         batch = self.running_batch
-        batch.release_req(batch.reqs.index(req), 0, self.server_args, offload_kv=False)
+        self._release(req, offload_kv=False)
         batch.filter_batch(keep_indices=[row for row, other in enumerate(batch.reqs) if other is not req])
         self.tree_cache.evict(EvictParams(num_tokens=POOL))
         req.pd_rebootstrap_forced_output_id = req.output_ids.pop()
         req.pd_rebootstrap_in_progress = True
         self.enqueue(req, rebootstrap=True)
+
+    def _release(self, req: Any, **how: bool) -> None:
+        batch = self.running_batch
+        given = {"remaing_req_count": 0, "server_args": self.server_args}
+        taken = inspect.signature(batch.release_req).parameters
+        batch.release_req(batch.reqs.index(req), **{name: it for name, it in given.items() if name in taken}, **how)
 
     def resume(self) -> None:
         """Give retracted requests slots again, with the KV that they had."""
@@ -331,7 +372,7 @@ class DecodeServer:
 
         def walk(node: Any, tokens: tuple[int, ...], kv: list[float]) -> None:
             for child in node.children.values():
-                path, numbers = (*tokens, *child.key), [*kv, *self.kv_at(child.value)]
+                path, numbers = (*tokens, *child.key), [*kv, *self.kv_at(node_slots(child))]
                 if not child.children:
                     found[path] = numbers
                 walk(child, path, numbers)
@@ -353,11 +394,24 @@ class DecodeServer:
 @contextmanager
 def sglang_configured() -> Iterator[None]:
     """SGLang's process-wide settings, as a decode server's are."""
-    with get_context().override_server_args(
-        disaggregation_mode="decode",
-        disaggregation_decode_enable_radix_cache=True,
-        disaggregation_decode_retraction_backup="cpu_tensor",
-        attention_backend="torch_native",
-        device="cpu",
+    with (
+        get_context().override_server_args(
+            disaggregation_mode="decode",
+            disaggregation_decode_enable_radix_cache=True,
+            disaggregation_decode_retraction_backup="cpu_tensor",
+            attention_backend="torch_native",
+            device="cpu",
+        ),
+        _alone(),
     ):
         yield
+
+
+def _alone() -> AbstractContextManager[Any]:
+    """SGLang's parallel state of a process that is alone, which newer releases ask for."""
+    if not HAS_ROW_TREE:
+        return nullcontext()
+    from sglang.srt.runtime_context import get_parallel
+
+    group = SimpleNamespace(cpu_group=None)
+    return get_parallel().override(attn_tp_group=group, tp_rank=0, attn_tp_rank=0, dp_rank=None)  # type: ignore[no-any-return]

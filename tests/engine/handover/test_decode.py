@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from psserve.engine.handover.sglang import PENALTY_COUNTERS
+from psserve.engine.handover.differences import slots_of
+from psserve.engine.handover.rule import last_prompt_token_hidden
+from psserve.engine.handover.targets import PENALTY_COUNTERS
 from tests.engine.handover.decode_server import BASE_SAMPLED, MODULE_LOGPROB, DecodeServer, expected
 
 PROMPT = [7, 3, 5, 2, 9, 4, 8, 6, 1, 11, 13]
@@ -102,6 +104,33 @@ def test_what_the_base_sampled_reaches_nobody(server: DecodeServer) -> None:
     assert req.logprob.output_top_logprobs_idx == [[token] for token in answer]
 
 
+def test_a_thought_does_not_end_with_what_the_base_sampled(server: DecodeServer) -> None:
+    req = server.submit(PROMPT, 3, require_reasoning=True)
+    server.admit()
+    assert (req.reasoning_tokens, req._is_reasoning_over) == (0, False)
+    server.finish()
+    assert (req.reasoning_tokens, req._is_reasoning_over) == (3, False)
+
+
+def test_log_probabilities_of_named_tokens_are_the_modules(server: DecodeServer) -> None:
+    req = server.submit(PROMPT, 1, return_logprob=True, token_ids_logprob=[5])
+    server.preallocate()
+    server.transfer()
+    assert (req.logprob.output_token_ids_logprobs_val, req.logprob.output_token_ids_logprobs_idx) == ([], [])
+    server.prebuild()
+    server.abort(req)
+
+
+def test_a_window_counts_from_the_whole_prompt_while_its_last_token_is_hidden(server: DecodeServer) -> None:
+    lengths = []
+    req = server.submit(PROMPT, 1)
+    with last_prompt_token_hidden([req]):
+        lengths.append(server.queue._pre_alloc_fill_len(req))
+    lengths.append(server.queue._pre_alloc_fill_len(req))
+    assert lengths == [len(PROMPT) - 1] * 2
+    server.run()
+
+
 @pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:1]], ids=["many tokens", "one token"])
 def test_a_transfer_that_is_another_requests_ends_its_request_alone(server: DecodeServer, prompt: list[int]) -> None:
     good, bad = server.submit(LONGER, 5), server.submit(prompt)
@@ -147,7 +176,7 @@ def test_a_request_that_is_aborted_before_its_first_token_ends_at_once(server: D
     server.abort(req)
     server.prebuild()
     assert req.finished()
-    assert req.kv is None
+    assert req.kv is None or not req.kv.holds_kv
     assert [sent.rids for sent in server.sent] == [[req.rid]]
     assert server.running_batch.reqs == [other]
     server.finish()
@@ -205,7 +234,8 @@ def test_one_token_asks_for_kv_that_it_drops_since_no_prompt_may_be_empty(server
     server.preallocate()
     assert len(server.transfer_queue.queue[0].kv_receiver.pages) == 1
     server.transfer()
-    assert req.kv_committed_len == req.kv.kv_allocated_len == req.extend_range.end == 0  # and drops it
+    end = req.extend_range.end if hasattr(req, "extend_range") else req.extend_end
+    assert slots_of(req).kv_committed_len == req.kv.kv_allocated_len == end == 0  # and drops it
     server.prebuild()
 
 

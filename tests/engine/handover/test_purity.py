@@ -14,12 +14,14 @@ from psserve import torchvision_ops
 torchvision_ops.declare_missing()
 
 from sglang.srt.mem_cache.base_prefix_cache import InsertParams, MatchPrefixParams  # noqa: E402
+from sglang.srt.mem_cache.memory_pool import ReqToTokenPool  # noqa: E402
 from sglang.srt.mem_cache.radix_cache import RadixCache, RadixKey  # noqa: E402
 
 from psserve.engine.cpu.allocator import allocator_class  # noqa: E402
 from psserve.engine.handover.purity import BaseSlots, IdleCheck, find_breach, hooks  # noqa: E402
 from psserve.engine.settings import Role  # noqa: E402
 from psserve.errors import ImpureTree  # noqa: E402
+from tests.engine.release import only, radix_tree  # noqa: E402
 
 PAGE = 4
 POOL = 64
@@ -70,6 +72,26 @@ class Server:
 
 def key(tokens: list[int]) -> Any:
     return RadixKey(token_ids=array("q", tokens))
+
+
+class RowServer(Server):
+    """The same with the tree of SGLang's servers since 0.5.21."""
+
+    def __init__(self, core: str) -> None:
+        super().__init__()
+        requests = ReqToTokenPool(2, POOL, "cpu", False)
+        self.tree_cache = radix_tree(requests, self.token_to_kv_pool_allocator, PAGE, core)
+
+
+@pytest.fixture(params=["python", "rust"])
+def row_server(request: pytest.FixtureRequest) -> RowServer:
+    """It holds what came for a prompt of 8 tokens."""
+    server = RowServer(request.param)
+    assert ("Rust" in type(server.tree_cache.tree_core).__name__) == (request.param == "rust")
+    server.allocate(0, list(range(4, 12)))
+    server.receive(0, 0, 8)
+    server.insert(list(range(8)), list(range(4, 12)))
+    return server
 
 
 def with_one_prompt() -> Server:
@@ -204,7 +226,7 @@ def test_a_server_that_keeps_nothing_has_nothing_to_look_at() -> None:
     IdleCheck(None).run(None, SimpleNamespace(tree_cache=SimpleNamespace(is_tree_cache=lambda: False)))
 
 
-@pytest.mark.parametrize(("role", "count"), [(Role.PREFILL, 1), (Role.DECODE, 4)])
+@pytest.mark.parametrize(("role", "count"), [(Role.PREFILL, 2), (Role.DECODE, 5)])
 def test_hooks_of_a_role_share_one_record(role: Role, count: int) -> None:
     made = hooks(role)
     assert len({hook.target for hook in made}) == count
@@ -219,3 +241,57 @@ def test_hooks_of_a_role_share_one_record(role: Role, count: int) -> None:
     server.allocate(0, list(range(4, 12)))
     server.receive(0, 0, 8)
     by_target["_check_tree_cache"](None, server)
+
+
+rows = only(since="0.5.21")
+
+
+@rows
+def test_received_pages_are_pure_in_either_core(row_server: RowServer) -> None:
+    assert row_server.breach is None
+    row_server.allocate(1, [20, 21, 22, 23])
+    row_server.receive(1, 0, 4)
+    row_server.insert([9, 8, 7, 6], [20, 21, 22, 23])
+    assert row_server.breach is None
+
+
+@rows
+def test_foreign_slots_are_found_in_either_core(row_server: RowServer) -> None:
+    row_server.insert(list(range(12)), list(range(4, 16)))
+    assert row_server.breach == "4 slots hold KV that did not come from the base: [12, 13, 14, 15]"
+
+
+@rows
+def test_a_slot_that_a_module_overwrote_is_found_in_either_core(row_server: RowServer) -> None:
+    row_server.decode(5)
+    assert row_server.breach == "1 slots hold KV that did not come from the base: [5]"
+
+
+@rows
+def test_a_lock_that_was_left_is_found_in_either_core(row_server: RowServer) -> None:
+    tree, node = row_server.tree_cache, row_server.match(list(range(8)))
+    lock = tree.inc_lock_ref(node)
+    assert row_server.breach == "8 tokens are locked, and no request runs"
+    assert find_breach(tree, None) == "8 tokens are locked, and no request runs"
+    tree.dec_lock_ref(node, lock.to_dec_params())
+    assert row_server.breach is None
+
+
+@rows
+def test_slots_that_are_no_whole_pages_are_found_in_either_core(row_server: RowServer) -> None:
+    slots = [20, 21, 22, 24]  # a page of the pool begins at a multiple of 4
+    row_server.allocate(1, slots)
+    row_server.receive(1, 0, 4)
+    row_server.insert([9, 8, 7, 6], slots)
+    assert row_server.breach == "the 12 tokens are not in whole pages of 4"
+
+
+@rows
+def test_a_tree_that_no_request_touched_is_not_looked_at_again_in_either_core(row_server: RowServer) -> None:
+    check = IdleCheck(row_server.base_slots)
+    check.run(None, row_server)
+    row_server.decode(5)
+    check.run(None, row_server)
+    check.matched(None)
+    with pytest.raises(ImpureTree):
+        check.run(None, row_server)

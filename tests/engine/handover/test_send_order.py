@@ -24,18 +24,21 @@ from sglang.srt.disaggregation.utils import DisaggregationMode  # noqa: E402
 from sglang.srt.managers import scheduler as sglang_scheduler  # noqa: E402
 from sglang.srt.managers.schedule_batch import Req  # noqa: E402
 from sglang.srt.managers.utils import GenerationBatchResult  # noqa: E402
-from sglang.srt.mem_cache.cache_init_params import CacheInitParams  # noqa: E402
 from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, ReqToTokenPool  # noqa: E402
-from sglang.srt.mem_cache.radix_cache import RadixCache  # noqa: E402
 from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm  # noqa: E402
 
 from psserve.engine.cpu.allocator import allocator_class  # noqa: E402
+from psserve.engine.handover.differences import slots_of  # noqa: E402
+from psserve.engine.handover.targets import Span  # noqa: E402
+from tests.engine.release import INSTALLED, radix_tree  # noqa: E402
 from tests.fleet.fake_zoo import FakeBase, FakeZoo  # noqa: E402
 from tests.fleet.planning import TWO_GPUS, plan  # noqa: E402
 
 EARLY_SEND = "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX"
 POOL, PAGE, CHUNK = 256, 4, 16
+HAS_BOUNDS = Span(since="0.5.22").holds(INSTALLED)
+"""Whether a chunk is [prefix_len, extend_end) of its request."""
 
 
 class Gpu:
@@ -83,9 +86,7 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
             POOL, page_size=PAGE, dtype=torch.float32, device="cpu", kvcache=pool, need_sort=False
         )
         self.req_to_token_pool = ReqToTokenPool(2, POOL, "cpu", False)
-        self.tree_cache = RadixCache(
-            CacheInitParams(False, self.req_to_token_pool, self.token_to_kv_pool_allocator, PAGE)
-        )
+        self.tree_cache = radix_tree(self.req_to_token_pool, self.token_to_kv_pool_allocator, PAGE)
         self.enable_overlap, self.is_generation, self.enable_staging = True, True, False
         self.enable_unified_memory = self.enable_dp_attention = False
         self.disaggregation_mode = DisaggregationMode.PREFILL
@@ -99,12 +100,15 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
             kv_manager=SimpleNamespace(kv_args=SimpleNamespace(state_types=[]))
         )
         self.profiler_manager = SimpleNamespace(_profile_batch_predicate=lambda batch: None)
-        self.metrics_reporter = SimpleNamespace(report_prefill_stats=lambda **kwargs: None)
+        self.metrics_reporter = SimpleNamespace(
+            report_prefill_stats=lambda **kwargs: None, record_scheduler_active=lambda now: None
+        )
         self.batch_result_processor = SimpleNamespace(move_logprobs_to_cpu=lambda **kwargs: None)
         self.future_map = SimpleNamespace(resolve_seq_lens_cpu=lambda batch: None, publish=lambda *args: None)
         self.forward_stream = self.copy_stream = SimpleNamespace(wait_stream=lambda stream: None)
         self.forward_stream_ctx = self.copy_stream_ctx = nullcontext()
         self.schedule_stream = None
+        self.scheduler_stage_metrics = None
         self.device_module = SimpleNamespace(Event=gpu.event)
         self.model_worker = SimpleNamespace(forward_batch_generation=self._forward)
         self.running_batch = SimpleNamespace(batch_is_full=False)
@@ -113,9 +117,10 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
 
     def _request(self, prompt: list[int]) -> Any:
         req = Req("1", "", array("q", prompt), SamplingParams(max_new_tokens=1), vocab_size=512, bootstrap_room=1)
-        req._refresh_fill_ids()
+        (getattr(req, "refresh_fill_ids", None) or req._refresh_fill_ids)()
         req.last_node = self.tree_cache.root_node
-        req.prefix_indices = torch.empty(0, dtype=torch.int64)
+        if not HAS_BOUNDS:
+            req.prefix_indices = torch.empty(0, dtype=torch.int64)
         self.req_to_token_pool.alloc([req])
         req.disagg_kv_sender, req.metadata_buffer_index, req.pending_bootstrap = Sender(self.gpu), 0, False
         return req
@@ -130,18 +135,21 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
         return None
 
     def _forward(self, batch: Any) -> Any:
-        self.gpu.launched.append(self.req.extend_range.end)
+        self.gpu.launched.append(self.req.extend_end if HAS_BOUNDS else self.req.extend_range.end)
         result = GenerationBatchResult(None, next_token_ids=torch.tensor([7]))
         result.copy_to_cpu = lambda **kwargs: None
         return result
 
     def chunk(self) -> Any:
         """The next chunk as a batch: slots for it, and the request's own counters, as SGLang's scheduler has them."""
-        start = len(self.req.prefix_indices)
+        start = self.req.prefix_len if HAS_BOUNDS else len(self.req.prefix_indices)
         end = min(start + CHUNK, len(self.req.origin_input_ids))
-        self.req.set_extend_range(start, end)
+        if HAS_BOUNDS:
+            self.req.extend_end = end
+        else:
+            self.req.set_extend_range(start, end)
         slots = self.token_to_kv_pool_allocator.alloc(-(-(end - start) // PAGE) * PAGE)
-        self.req_to_token_pool.write((self.req.req_pool_idx, slice(start, end)), slots[: end - start])
+        self.req_to_token_pool.write((slots_of(self.req).req_pool_idx, slice(start, end)), slots[: end - start])
         is_last = end == len(self.req.origin_input_ids)
         self.req.inflight_middle_chunks += not is_last
         self.chunked_req = None if is_last else self.req
@@ -151,7 +159,7 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
             spec_algorithm=self.spec_algorithm,
             spec_info=None,
             seq_lens=torch.tensor([end]),
-            req_pool_indices=torch.tensor([self.req.req_pool_idx]),
+            req_pool_indices=torch.tensor([slots_of(self.req).req_pool_idx]),
             return_logprob=False,
             return_hidden_states=False,
             prefill_stats=None,

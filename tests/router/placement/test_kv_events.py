@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import zmq.asyncio
 
+from psserve import torchvision_ops
 from psserve.contracts.router_config import KvEventsConfig, WorkerConfig
 from psserve.router.placement.kv_events import Follower
 from psserve.router.policies.events import FollowedHoldings
@@ -26,7 +27,8 @@ Publish = Callable[[int], None]
 
 @cache
 def sglang_kv_events() -> Any:
-    """SGLang's file alone: importing the package takes a minute on a busy machine."""
+    """SGLang's file alone: importing the package takes a minute on a busy machine. Newer ones need some of it."""
+    torchvision_ops.declare_missing()
     found = importlib.util.find_spec("sglang")
     assert found is not None
     assert found.origin is not None

@@ -1,0 +1,237 @@
+"""Where SGLang has what psserve builds on, release by release: classes, functions that are hooked and called.
+
+`releases.py` compares them with what was recorded of a release, before a server of it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from psserve.engine.handover import sglang
+from psserve.engine.handover.sglang import REBOOTSTRAP
+from psserve.engine.versions import number
+
+_REQ = "sglang.srt.managers.schedule_batch.Req"
+_ROW = "sglang.srt.managers.schedule_batch.ReqKvInfo"
+_CACHE = "sglang.srt.mem_cache"
+_TREE = f"{_CACHE}.unified_radix_cache.UnifiedRadixCache"
+_CORE = f"{_CACHE}.unified_cache.unified_tree_core_interface"
+
+_CLASSES: Mapping[type, str] = {
+    sglang.Req: "sglang.srt.managers.schedule_batch.Req",
+    sglang.ReqKv: "sglang.srt.managers.schedule_batch.ReqKvInfo",
+    sglang.ReqReasoning: "sglang.srt.managers.schedule_batch.Req",
+    sglang.ReqLogprob: "sglang.srt.managers.schedule_batch.ReqLogprob",
+    sglang.ReqTimeStats: "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats",
+    sglang.Batch: "sglang.srt.managers.schedule_batch.ScheduleBatch",
+    sglang.SamplingParams: "sglang.srt.sampling.sampling_params.SamplingParams",
+    sglang.Sampler: "sglang.srt.layers.sampler.Sampler",
+    sglang.SamplingInfo: "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo",
+    sglang.Penalizers: "sglang.srt.sampling.penaltylib.orchestrator.BatchedPenalizerOrchestrator",
+    sglang.Scheduler: "sglang.srt.managers.scheduler.Scheduler",
+    sglang.LoadedAdapter: "sglang.srt.lora.lora_registry.LoRARef",
+    sglang.LoRAManager: "sglang.srt.lora.lora_manager.LoRAManager",
+    sglang.LoRADrainer: "sglang.srt.lora.lora_drainer.LoRADrainer",
+    sglang.LoRARegistry: "sglang.srt.lora.lora_registry.LoRARegistry",
+    sglang.AdapterBatch: "sglang.srt.lora.backend.torch_backend.TorchNativeLoRABatchInfo",
+    sglang.AdapterRequest: "sglang.srt.managers.io_struct.GenerateReqInput",
+    sglang.RequestCounter: "sglang.srt.utils.common.ConcurrentCounter",
+    sglang.LoadRequest: "sglang.srt.managers.io_struct.LoadLoRAAdapterReqInput",
+    sglang.UnloadRequest: "sglang.srt.managers.io_struct.UnloadLoRAAdapterReqInput",
+    sglang.ModelRunner: "sglang.srt.model_executor.model_runner.ModelRunner",
+    sglang.TpWorker: "sglang.srt.managers.tp_worker.TpModelWorker",
+    sglang.GrammarManager: "sglang.srt.constrained.grammar_manager.GrammarManager",
+    sglang.Allocator: "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator",
+    sglang.ReqToTokenPool: "sglang.srt.mem_cache.memory_pool.ReqToTokenPool",
+    sglang.InvariantChecker: "sglang.srt.managers.scheduler_components.invariant_checker.SchedulerInvariantChecker",
+    sglang.PreallocQueue: "sglang.srt.disaggregation.decode.DecodePreallocQueue",
+    sglang.TransferQueue: "sglang.srt.disaggregation.decode.DecodeTransferQueue",
+    sglang.DecodeRequest: "sglang.srt.disaggregation.decode.DecodeRequest",
+    sglang.TokenizedRequest: "sglang.srt.managers.io_struct.TokenizedGenerateReqInput",
+    sglang.ClientRequest: "sglang.srt.managers.io_struct.BaseReq",
+    sglang.GenerateRequest: "sglang.srt.managers.io_struct.GenerateReqInput",
+    sglang.RequestState: "sglang.srt.managers.tokenizer_manager.ReqState",
+    sglang.LogProbs: "sglang.srt.entrypoints.openai.protocol.LogProbs",
+    sglang.TokenizerManager: "sglang.srt.managers.tokenizer_manager.TokenizerManager",
+    sglang.Grammar: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar",
+    sglang.GrammarBackend: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammarBackend",
+    sglang.Tool: "sglang.srt.entrypoints.openai.protocol.Tool",
+    sglang.ToolFunction: "sglang.srt.entrypoints.openai.protocol.Function",
+    sglang.ChatRequest: "sglang.srt.entrypoints.openai.protocol.ChatCompletionRequest",
+    sglang.ToolCallDetector: "sglang.srt.function_call.base_format_detector.BaseFormatDetector",
+    sglang.ToolCallParser: "sglang.srt.function_call.function_call_parser.FunctionCallParser",
+    sglang.ReasoningDetector: "sglang.srt.parser.reasoning_parser.BaseReasoningFormatDetector",
+    sglang.ReasoningParser: "sglang.srt.parser.reasoning_parser.ReasoningParser",
+    sglang.KVManager: "sglang.srt.disaggregation.common.conn.CommonKVManager",
+    sglang.KVArgs: "sglang.srt.disaggregation.base.conn.KVArgs",
+}
+"""Where every release defines what a protocol describes. Every member of the protocol must be found there."""
+
+SET_LATER = {
+    REBOOTSTRAP: "sglang.srt.disaggregation.decode.DecodePreallocQueue._rebootstrap_prefill_len",
+    "kv_data_mem_kinds": "sglang.srt.disaggregation.nixl.conn.NixlKVManager.__init__",
+}
+"""Fields that their class does not name, and a function of SGLang's that reads each by this name."""
+
+PENALTY_COUNTERS = {
+    "sglang.srt.sampling.penaltylib.frequency_penalty.BatchedFrequencyPenalizer": "cumulated_frequency_penalties",
+    "sglang.srt.sampling.penaltylib.presence_penalty.BatchedPresencePenalizer": "cumulated_presence_penalties",
+    "sglang.srt.sampling.penaltylib.repetition_penalty.BatchedRepetitionPenalizer": "cumulated_repetition_penalties",
+    "sglang.srt.sampling.penaltylib.min_new_tokens.BatchedMinNewTokensPenalizer": "len_output_tokens",
+}
+"""Every penalizer, and what it counts of a request's output: [requests, ...]."""
+
+CALLED = (
+    "sglang.srt.managers.schedule_batch.Req.finished",
+    "sglang.srt.managers.schedule_batch.Req.set_extend_range",
+    "sglang.srt.managers.scheduler.Scheduler.is_fully_idle",
+    "sglang.srt.managers.tokenizer_manager.TokenizerManager.abort_request",
+    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache.is_tree_cache",
+    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache.supports_prefix_sharing",
+    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache.unpin",
+    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache.unlock",
+    "sglang.srt.mem_cache.memory_pool.ReqToTokenPool.free",
+    "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats.set_decode_prebuilt_finish_time",
+    "sglang.srt.disaggregation.common.conn.CommonKVManager._handle_node_failure",
+    "sglang.srt.entrypoints.openai.sse_utils.build_sse_content",
+    "sglang.srt.constrained.base_grammar_backend.InvalidGrammarObject.__init__",
+    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.__init__",
+    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.allocate_vocab_mask",
+    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.accept_token",
+    "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.apply_vocab_mask",
+    "sglang.srt.mem_cache.allocator.token.TokenToKVPoolAllocator.free",
+    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.free",
+    "sglang.srt.mem_cache.cpp_utils.native_hash._native_hash_input",
+    "sglang.srt.lora.lora_drainer.LoRADrainer.can_schedule",
+    "sglang.srt.lora.lora_drainer.LoRADrainer.update_draining_state",
+    "sglang.srt.lora.lora_manager.LoRAManager.create_lora_update_result",
+    "sglang.srt.lora.lora_manager.LoRAManager.validate_lora_batch",
+    "sglang.srt.lora.lora_registry.LoRARegistry.get_all_adapters",
+    "sglang.srt.lora.lora_registry.LoRARegistry.release",
+    "sglang.srt.utils.common.ConcurrentCounter.value",
+    # Called by SGLang alone, but the rule holds by what they do between two hooks.
+    "sglang.srt.disaggregation.decode.DecodePreallocQueue._pre_alloc",
+    "sglang.srt.managers.schedule_batch.Req.effective_kv_committed_len",
+    "sglang.srt.managers.schedule_batch.Req.owned_kv_len",
+    "sglang.srt.mem_cache.common.maybe_cache_unfinished_req",
+    "sglang.srt.mem_cache.common.checkpoint_kv_cache",
+    "sglang.srt.mem_cache.radix_cache.RadixCache.cache_finished_req",
+    "sglang.srt.mem_cache.radix_cache.RadixCache.cache_unfinished_req",
+    "sglang.srt.mem_cache.unified_radix_cache.UnifiedRadixCache.cache_unfinished_req",
+    "sglang.srt.mem_cache.unified_radix_cache.UnifiedRadixCache.insert_req",
+    "sglang.srt.mem_cache.unified_radix_cache.UnifiedRadixCache.checkpoint_into_tree",
+    # And adapters by what these do.
+    "sglang.srt.lora.lora_manager.LoRAManager._unload_lora_adapter",
+    "sglang.srt.managers.tokenizer_control_mixin.TokenizerControlMixin._unload_lora_adapter_locked",
+)
+"""Functions that are not hooked, but that psserve's own servers lean on."""
+
+CALLED_ON_CPU = (
+    "sglang.srt.platforms.interface.SRTPlatform.get_default_attention_backend",
+    "sglang.srt.platforms.interface.SRTPlatform.get_mha_kv_pool_cls",
+    "sglang.srt.platforms.interface.SRTPlatform.get_paged_allocator_cls",
+    "sglang.srt.platforms.interface.SRTPlatform.get_compile_backend",
+    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.alloc_extend",
+    "sglang.srt.mem_cache.allocator.paged.PagedTokenToKVPoolAllocator.alloc_decode",
+    "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator.merge_and_sort_free",
+)
+"""Functions that the CPU's platform defines anew or calls."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Releases from `since` on and before `until`; empty where there is no such bound."""
+
+    since: str = ""
+    until: str = ""
+
+    def holds(self, release: str) -> bool:
+        """Whether `release` is one of them."""
+        found = number(release)
+        return number(self.since) <= found and (not self.until or found < number(self.until))
+
+
+_SPANS: Mapping[str, Span] = {
+    # Hooks that SGLang made needless. It aborts what it forgets, and takes a request back without leaking its slots.
+    "sglang.srt.managers.tokenizer_manager.TokenizerManager._discard_pending_req_states": Span(until="0.5.20"),
+    "sglang.srt.disaggregation.decode.DecodePreallocQueue.resume_retracted_reqs": Span(until="0.5.21"),
+    # It gives each token of a chunk its own alternatives.
+    "sglang.srt.entrypoints.openai.serving_chat.OpenAIServingChat._process_logprobs_tokens": Span(until="0.5.21"),
+    # Two numbers of a request took the place of a range.
+    f"{_REQ}.set_extend_range": Span(until="0.5.22"),
+    f"{_REQ}.effective_kv_committed_len": Span(until="0.5.21"),
+    f"{_REQ}.owned_kv_len": Span(since="0.5.21"),
+    # Another tree: it keeps what a request has so far by other names, and says by a match that a request touched it.
+    f"{_CACHE}.common.maybe_cache_unfinished_req": Span(until="0.5.22"),
+    f"{_CACHE}.common.checkpoint_kv_cache": Span(since="0.5.22"),
+    f"{_CACHE}.radix_cache.RadixCache.cache_finished_req": Span(until="0.5.21"),
+    f"{_CACHE}.radix_cache.RadixCache.cache_unfinished_req": Span(until="0.5.21"),
+    f"{_TREE}.cache_unfinished_req": Span(since="0.5.21", until="0.5.22"),
+    f"{_TREE}.insert_req": Span(since="0.5.21", until="0.5.22"),
+    f"{_TREE}.checkpoint_into_tree": Span(since="0.5.22"),
+    f"{_TREE}.match_prefix": Span(since="0.5.21"),
+    f"{_CACHE}.base_prefix_cache.BasePrefixCache.is_tree_cache": Span(until="0.5.22"),
+    f"{_CACHE}.base_prefix_cache.BasePrefixCache.supports_prefix_sharing": Span(since="0.5.22"),
+    f"{_CACHE}.base_prefix_cache.BasePrefixCache.unpin": Span(since="0.5.21", until="0.5.22"),
+    f"{_CACHE}.base_prefix_cache.BasePrefixCache.unlock": Span(since="0.5.22"),
+    # That class is the platform's own choice.
+    "sglang.srt.platforms.interface.SRTPlatform.get_mha_kv_pool_cls": Span(until="0.5.22"),
+}
+"""Functions that are hooked, called or defined anew in some releases alone. All others are in every one."""
+
+_CLASSES_OF: tuple[tuple[Span, Mapping[type, str]], ...] = (
+    (Span(), _CLASSES),
+    (
+        Span(until="0.5.21"),
+        {
+            sglang.ReqSlots: _REQ,
+            sglang.NodeTree: f"{_CACHE}.radix_cache.RadixCache",
+            sglang.TreeNode: f"{_CACHE}.radix_cache.TreeNode",
+        },
+    ),
+    (
+        Span(since="0.5.21"),
+        {
+            sglang.ReqSlots: _ROW,
+            sglang.KvRow: _ROW,
+            sglang.RowTree: _TREE,
+            sglang.TreeCore: f"{_CORE}.UnifiedTreeCoreInterface",
+            sglang.TreeRows: f"{_CORE}.RadixCacheWalkResult",
+        },
+    ),
+    (
+        Span(until="0.5.22"),
+        {sglang.RangedReq: _REQ, sglang.OlderPrefixCache: f"{_CACHE}.base_prefix_cache.BasePrefixCache"},
+    ),
+    (
+        Span(since="0.5.22"),
+        {
+            sglang.BoundedReq: _REQ,
+            sglang.LockedReq: _REQ,
+            sglang.PrefixCache: f"{_CACHE}.base_prefix_cache.BasePrefixCache",
+        },
+    ),
+    (Span(since="0.5.23"), {sglang.ReqThoughtMark: _REQ}),
+)
+
+
+def is_in(target: str, release: str) -> bool:
+    """Whether psserve hooks or calls the function at a dotted path in that release."""
+    span = _SPANS.get(target)
+    return span is None or span.holds(release)
+
+
+def functions_of(targets: Iterable[str], release: str) -> tuple[str, ...]:
+    """Those of the functions that psserve builds on in that release."""
+    return tuple(target for target in targets if is_in(target, release))
+
+
+def classes_of(release: str) -> dict[type, str]:
+    """Where a release defines what each protocol describes."""
+    return {protocol: path for span, paths in _CLASSES_OF if span.holds(release) for protocol, path in paths.items()}
+
+
+def every_protocol() -> set[type]:
+    """All protocols that some release's classes are held to."""
+    return {protocol for _, paths in _CLASSES_OF for protocol in paths}
