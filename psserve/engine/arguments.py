@@ -15,7 +15,11 @@ _DECODE_RADIX_CACHE = "--disaggregation-decode-enable-radix-cache"
 
 _CONFIG = {"--config": "psserve cannot see what the file asks for: give its keys as arguments"}
 _ADAPTERS = "adapters would make KV that is not the base's: psserve add-model makes a module of one"
-_EITHER = _CONFIG | {"--enable-lora": _ADAPTERS, "--lora-paths": _ADAPTERS}
+_SWITCH = {
+    "--enable-pd-role-switch": "a server's hooks are those of one role",
+    "--disaggregation-enable-kv-checksum": "it counts a prompt's last token, whose KV is not the base's",
+}
+_EITHER = _CONFIG | _SWITCH | {"--enable-lora": _ADAPTERS, "--lora-paths": _ADAPTERS}
 _SET_BY_FLEET = dict.fromkeys(
     (
         *("--enable-lora", "--max-lora-rank", "--lora-target-modules", "--lora-backend"),
@@ -91,7 +95,8 @@ def check_parsed(server_args: object, role: Role, *, adapters: bool = False) -> 
 
 
 def _value(server_args: object, option: str) -> object:
-    return getattr(server_args, option.removeprefix("--").replace("-", "_"))
+    """What SGLang made of an option; None of one that this release does not have."""
+    return getattr(server_args, option.removeprefix("--").replace("-", "_"), None)
 
 
 def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,7 @@ def test_an_unsupported_release_is_refused_by_name(tmp_path: Path) -> None:
     metadata.write_text("Metadata-Version: 2.1\nName: sglang\nVersion: 9.9.9\n")
     ended = _worker({"PYTHONPATH": str(tmp_path)})
     assert ended.returncode == 1
-    assert "sglang 9.9.9 is not supported: psserve was tested with 0.5.17 and 0.5.18" in ended.stderr
+    assert "sglang 9.9.9 is not supported: psserve was tested with 0.5.17, 0.5.18, 0.5.21, 0.5.22 and " in ended.stderr
 
 
 def test_a_renamed_target_stops_the_worker_and_is_named(tmp_path: Path) -> None:
