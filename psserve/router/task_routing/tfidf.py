@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -54,9 +55,12 @@ def _read(kept: KeptModel) -> LinearModel | None:
 async def _train(modules: bytes) -> bytes:
     """Train in a process of its own (see training.py). Returns a packed model. Raises StartError."""
     command = (sys.executable, "-m", "psserve.router.task_routing.training")
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    with tempfile.TemporaryFile() as asked:  # a pipe to a process that ends early cannot be written
+        asked.write(modules)
+        asked.seek(0)
+        process = await asyncio.create_subprocess_exec(*command, stdin=asked, stdout=PIPE, stderr=PIPE)
     try:
-        out, err = await process.communicate(modules)
+        out, err = await process.communicate()
     finally:
         if process.returncode is None:  # cancelled
             process.kill()
