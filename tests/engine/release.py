@@ -26,7 +26,7 @@ HAS_ROW_TREE = Span(since="0.5.21").holds(INSTALLED)
 def tree_of(release: str) -> SourceTree:
     """A release's sources; the test is skipped where it is neither installed nor beside."""
     if release not in TREES:
-        pytest.skip(f"sglang {release} is not here: make test-sglang VERSION={release}")
+        pytest.skip(f"sglang {release} is neither installed nor beside")
     return TREES[release]
 
 
