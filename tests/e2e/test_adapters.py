@@ -16,6 +16,7 @@ from tests.e2e.adapters import OUTPUT, SHAPES, AdapterOracle, build_adapters
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, load_of, wait_idle
 from tests.e2e.processors import JsonMask, frequency, one_step_late
+from tests.e2e.test_engine_modes import FORCED_RETRACTION, RETRACTED, leave_early
 
 pytestmark = pytest.mark.e2e
 
@@ -161,6 +162,16 @@ async def test_what_one_adapter_received_no_other_receives_again(fleet: RunningF
     assert end == middle
 
 
+async def test_with_the_adapter_in_the_key_nothing_is_shared(zoo: Zoo, config: Path) -> None:
+    """The check above can fail."""
+    env = {"PSSERVE_NEGATIVE_CONTROL": "adapter-in-key"}
+    prompt = random_ids(random.Random(6), 10 * PAGE + 1)
+    with launched(zoo.path, "--modules", "plain,rslora", "--config", str(config), env=env) as fleet:
+        for adapter in ("plain@1", "rslora@1"):
+            answer = await direct_pair(fleet, "adapters", prompt, 1, adapter=adapter)
+            assert answer.decode["meta_info"]["cached_tokens"] == 0
+
+
 # --- coming and going
 
 
@@ -222,6 +233,22 @@ async def test_an_adapter_that_is_not_in_the_folder_is_refused_and_no_path_is_a_
             async with session.post(url, json={"input_ids": [20, 21], "lora_path": name}) as answer:
                 assert answer.status == 400
                 assert "never been loaded" in await answer.text()
+
+
+async def test_retraction_and_aborts_with_pages_of_one_token(tmp_path_factory: pytest.TempPathFactory) -> None:
+    zoo = build_adapters(tmp_path_factory.mktemp("llama"), "llama", dict(itertools.islice(SHAPES.items(), 3)))
+    oracle, adapters = AdapterOracle(zoo), list(FOUR[:3])
+    arguments = ("--page-size", "1", "--", "--disable-overlap-schedule")
+    with launched(zoo.path, *arguments, env=FORCED_RETRACTION) as fleet:
+        async with client_of(fleet.url) as client:
+            await agent_sessions(client, oracle, adapters, sessions=6, turns=3, max_tokens=40)
+            wait_idle(fleet)
+            assert counter(fleet, SERVER, RETRACTED) > 5
+            await asyncio.gather(
+                leave_early(client, random.Random(1), requests=20, modules=adapters),
+                agent_sessions(client, oracle, adapters, sessions=3, turns=2, max_tokens=30, seed=100),
+            )
+        wait_idle(fleet)
 
 
 # --- helpers

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -101,7 +101,7 @@ async def test_servers_split_in_two(
             assert " TP1]" in fleet.log(server)
 
 
-async def leave_early(client: Client, rng: random.Random, requests: int) -> int:
+async def leave_early(client: Client, rng: random.Random, requests: int, modules: Sequence[str] = MODULES[:2]) -> int:
     """Requests whose client goes away at a random moment: waiting, in prefill, in transfer, in decode.
 
     Returns how many did.
@@ -111,7 +111,7 @@ async def leave_early(client: Client, rng: random.Random, requests: int) -> int:
         prompt = random_ids(rng, rng.choice([1, 20, 200, 1500]))
         try:
             async with asyncio.timeout(rng.random() * 0.4):
-                await client.complete(rng.choice(MODULES[:2]), prompt, 200)
+                await client.complete(rng.choice(modules), prompt, 200)
         except TimeoutError:
             left += 1
     return left
