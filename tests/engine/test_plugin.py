@@ -10,6 +10,7 @@ import torch
 from psserve.engine import plugin
 from psserve.engine.handover.targets import CALLED, CALLED_ON_CPU, functions_of, is_in
 from psserve.engine.settings import NegativeControl, Role, Settings
+from psserve.engine.versions import SUPPORTED
 from tests.engine.release import INSTALLED
 
 REQ_KEY = "sglang.srt.managers.schedule_batch.Req.__init__"
@@ -103,3 +104,12 @@ def test_what_sglang_has_mended_is_not_hooked(release: str, needed: set[str]) ->
     settings = Settings(Role.DECODE, False, NegativeControl.NONE)
     hooked = {hook.target for hook in plugin.declared(settings, release)}
     assert hooked & {FORGET, RESUME} == needed
+
+
+@pytest.mark.parametrize("release", SUPPORTED)
+def test_adapters_wait_in_one_place_whatever_the_release(release: str) -> None:
+    settings = Settings(Role.DECODE, False, NegativeControl.NONE, adapters=Path("/adapters"))
+    found = {hook.target for hook in plugin.declared(settings, release)}
+    assert "sglang.srt.disaggregation.decode.SchedulerDisaggregationDecodeMixin.get_new_prebuilt_batch" in found
+    holds_back = "sglang.srt.managers.scheduler.Scheduler.can_schedule_lora_req"
+    assert (holds_back in found) is (release not in ("0.5.17", "0.5.18"))

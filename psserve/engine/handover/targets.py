@@ -156,6 +156,8 @@ _SPANS: Mapping[str, Span] = {
     # Hooks that SGLang made needless. It aborts what it forgets, and takes a request back without leaking its slots.
     "sglang.srt.managers.tokenizer_manager.TokenizerManager._discard_pending_req_states": Span(until="0.5.20"),
     "sglang.srt.disaggregation.decode.DecodePreallocQueue.resume_retracted_reqs": Span(until="0.5.21"),
+    # It holds adapters back on decode servers too.
+    "sglang.srt.managers.scheduler.Scheduler.can_schedule_lora_req": Span(since="0.5.21"),
     # It gives each token of a chunk its own alternatives.
     "sglang.srt.entrypoints.openai.serving_chat.OpenAIServingChat._process_logprobs_tokens": Span(until="0.5.21"),
     # Two numbers of a request took the place of a range.

@@ -1,6 +1,7 @@
 """A batch has no more adapters than there are slots for their weights.
 
-SGLang looks at that where it admits prompts, which a decode server never does: one adapter too many ends its scheduler.
+SGLang before 0.5.20 looks at that where it admits prompts, which a decode server never does: one adapter too many ends
+its scheduler. Later releases look before they ask for KV, but let no adapter make room for one that waits.
 The base counts as an adapter, if a request for it is in the batch.
 """
 
@@ -44,7 +45,15 @@ def _split(scheduler: Scheduler, running_batch: Batch) -> tuple[list[Req], list[
     return admitted, held
 
 
+def _leave_it_to_batches(original: Callable[..., bool], *args: Any) -> bool:
+    """AROUND `Scheduler.can_schedule_lora_req`: nothing waits before its KV is asked for."""
+    return True
+
+
 def hooks() -> tuple[Hook, ...]:
-    """The hook that a decode server needs."""
-    target = "sglang.srt.disaggregation.decode.SchedulerDisaggregationDecodeMixin.get_new_prebuilt_batch"
-    return (Hook(target, Kind.AROUND, _admit_what_has_a_slot),)
+    """The hooks that a decode server needs, with an SGLang that has their targets."""
+    batches = "sglang.srt.disaggregation.decode.SchedulerDisaggregationDecodeMixin.get_new_prebuilt_batch"
+    return (
+        Hook(batches, Kind.AROUND, _admit_what_has_a_slot),
+        Hook("sglang.srt.managers.scheduler.Scheduler.can_schedule_lora_req", Kind.AROUND, _leave_it_to_batches),
+    )

@@ -13,6 +13,7 @@ torchvision_ops.declare_missing()
 
 from sglang.srt.lora import torch_ops  # noqa: E402
 from sglang.srt.lora.backend.torch_backend import TorchNativeLoRABackend, TorchNativeLoRABatchInfo  # noqa: E402
+from sglang.srt.model_executor.forward_batch_info import ForwardMode  # noqa: E402
 
 from psserve.engine.cpu import lora as cpu_lora  # noqa: E402
 from psserve.engine.cpu.lora import SortedProducts, Span, sort  # noqa: E402
@@ -82,9 +83,8 @@ def test_each_batch_is_sorted_anew() -> None:
 
 
 def test_nothing_is_pinned() -> None:
-    modes: Any = type("Modes", (), {"is_extend": lambda self: False, "is_decode": lambda self: True})()
     with hooked(cpu_lora.hooks()):
         backend = TorchNativeLoRABackend(len(RANKS), torch.device("cpu"))
-        batch: Any = type("Batch", (), {"batch_size": 3, "forward_mode": modes, "seq_lens": torch.ones(3)})()
+        batch: Any = type("Batch", (), {"batch_size": 3, "forward_mode": ForwardMode.DECODE})()
         backend.prepare_lora_batch(batch, [1, 2, 1], list(RANKS), [1.0] * len(RANKS), use_cuda_graph=False)
     assert backend.batch_info.weight_indices_cpu.tolist() == [1, 2, 1]

@@ -15,6 +15,7 @@ torchvision_ops.declare_missing()
 
 from sglang.srt.lora.lora_drainer import LoRADrainer  # noqa: E402
 from sglang.srt.lora.lora_manager import LoRAManager  # noqa: E402
+from sglang.srt.managers.scheduler import Scheduler  # noqa: E402
 
 from psserve.engine import lora  # noqa: E402
 from psserve.engine.fixes import retraction  # noqa: E402
@@ -46,9 +47,13 @@ def server(request: pytest.FixtureRequest, hooked_sglang: None) -> Iterator[Any]
 def with_adapters(server: Any) -> Any:
     manager = LoRAManager.__new__(LoRAManager)
     vars(manager).update(max_loras_per_batch=SLOTS, num_pinned_loras=0, lora_refs={})
-    server.tp_worker = SimpleNamespace(model_runner=SimpleNamespace(lora_manager=manager))
+    worker = vars(server).setdefault("tp_worker", SimpleNamespace())
+    worker.model_runner = SimpleNamespace(lora_manager=manager)
     server.lora_drainer = LoRADrainer(SLOTS, 1e9)  # nobody starves, however slow a test is
     server.enable_lora = True
+    if hasattr(Scheduler, "can_schedule_lora_req"):  # from 0.5.20 on
+        server.can_schedule_lora_req = lambda *given: Scheduler.can_schedule_lora_req(server, *given)
+    server.scheduler_stage_metrics = None  # which later releases have
     server.grammar_manager.grammar_queue = []
     server.disagg_decode_transfer_queue = server.transfer_queue
     server.queue.held_rebootstrap_reqs = []
