@@ -17,6 +17,7 @@ torchvision_ops.declare_missing()
 from sglang.srt.lora.lora_registry import LoRARegistry  # noqa: E402
 from sglang.srt.managers.io_struct import LoRAUpdateOutput  # noqa: E402
 from sglang.srt.managers.tokenizer_manager import TokenizerManager  # noqa: E402
+from sglang.srt.runtime_context import get_context  # noqa: E402
 
 from psserve.engine.lora import folder as lora_folder  # noqa: E402
 from tests.engine.handover.decode_server import sglang_configured  # noqa: E402
@@ -50,6 +51,7 @@ class Http:
             lora_registry=LoRARegistry(),
             lora_update_lock=asyncio.Lock(),
             lora_ref_cache={},
+            pending_lora_unloads={},  # of later releases
             update_lora_adapter_communicator=self._tell,
         )
 
@@ -86,7 +88,8 @@ class Http:
 
 @pytest.fixture
 def http(adapters: Path) -> Iterator[Http]:
-    with sglang_configured(), hooked(lora_folder.hooks(adapters)):
+    settings = get_context().override_server_args(enable_lora=True, max_loaded_loras=LOADABLE)
+    with sglang_configured(), settings, hooked(lora_folder.hooks(adapters)):
         yield Http()
 
 
