@@ -10,6 +10,7 @@ import click
 
 from psserve.errors import UsageError
 
+from .add_model import warn
 from .options import zoo_option
 
 
@@ -76,3 +77,4 @@ def command(
     if os.environ.get("RANK", "0") == "0":  # of several processes under `accelerate launch`, one speaks
         summary = f"{done.steps} steps, loss {done.loss:.4f}; {done.run}"
         click.echo(f"added {done.module.name} ({done.module.kind}): {summary}", err=True)
+        warn(done.module)

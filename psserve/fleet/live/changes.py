@@ -114,6 +114,8 @@ class Changes:
             except (PsserveError, OSError) as error:
                 failed.append(f"{module}: {error}")
                 tell(f"warning: {failed[-1]}")
+        if kept_out := self._kept_out(offers):
+            tell(f"left out, as --modules or an earlier change has it: {', '.join(kept_out)}")
         if failed:
             raise FleetError("; ".join(failed))
         return f"{done} {'change' if done == 1 else 'changes'} made" if done else "nothing to change"
@@ -150,6 +152,12 @@ class Changes:
     def _gone(self, offers: Offers) -> list[str]:
         there = offers.modules.keys() | offers.damaged.keys() | {self._roster.plan.base}
         return [module for module in self._served() if module not in there]
+
+    def _kept_out(self, offers: Offers) -> list[str]:
+        served = self._served()
+        return sorted(
+            name for name, offer in offers.modules.items() if name not in served and not self._wants(name, offer)
+        )
 
     def _wants(self, module: str, offer: Offer) -> bool:
         """Whether the fleet should serve a module that it does not: not what it was told to remove, as it was then."""
