@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psserve.errors import ManifestError
 from psserve.zoo.disk.forms import ADAPTER_WEIGHTS, form_directory
-from psserve.zoo.disk.manifest import AdapterShape
+from psserve.zoo.disk.manifest import AdapterShape, hash_file
 from psserve.zoo.disk.model import Base, Module, check_stored
 from psserve.zoo.disk.storage import lock, sync_directory, write_atomically
 
@@ -28,6 +29,7 @@ def serving_form(zoo: Path, base: Base, module: Module) -> Path:
     directory = form_directory(zoo, module.name, module.files)
     if not is_complete(directory, module.adapter):
         check_stored(module)
+        check_hashes(module)
         restore_form(base, module, directory)
     return directory
 
@@ -36,6 +38,13 @@ def is_complete(directory: Path, shape: AdapterShape) -> bool:
     """Whether a form of this shape is in `directory`: it was checked when it was put there, in one step."""
     weights = directory / ADAPTER_WEIGHTS
     return weights.is_file() and weights.stat().st_size == shape.bytes
+
+
+def check_hashes(module: Module) -> None:
+    """Raise ManifestError unless the files of `module` are those that were recorded, to the byte."""
+    for path, file in module.on_disk:
+        if hash_file(path) != file.blake3:
+            raise ManifestError(f"{path}: its content is not what was recorded: add module {module.name!r} again")
 
 
 def restore_form(base: Base, module: Module, directory: Path) -> None:
@@ -49,23 +58,34 @@ def restore_form(base: Base, module: Module, directory: Path) -> None:
 
 
 def write_form(adapter: Adapter, base: Checkpoint, directory: Path) -> AdapterShape:
-    """Make the directory of an adapter's form in one step, after a check of what is in it, and say its shape."""
+    """Make the directory of an adapter's form in one step, after a check of what is in it, and say its shape.
+
+    One that is there and right stays untouched: servers may be about to read it.
+    """
     from psserve.zoo.checkpoints.serving_form import check_form, make_form
 
     building = directory.with_suffix(".building")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with lock(directory.parent / ".lock"):
-        for left in (building, directory):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
         try:
             form = make_form(adapter, base)
-            for name, content in form.files().items():
+            files = form.files()
+            for name, content in files.items():
                 write_atomically(building / name, content)
             check_form(adapter, building)
-            building.rename(directory)
+            if not holds(directory, files):
+                shutil.rmtree(directory, ignore_errors=True)
+                building.rename(directory)
         finally:
             shutil.rmtree(building, ignore_errors=True)
         sync_directory(directory.parent)
     size = (directory / ADAPTER_WEIGHTS).stat().st_size
     return AdapterShape(rank=form.rank, targets=form.targets, bytes=size)
+
+
+def holds(directory: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether `directory` has these files, to the byte."""
+    paths = {directory / name: content for name, content in files.items()}
+    return all(path.is_file() and path.read_bytes() == content for path, content in paths.items())

@@ -11,6 +11,7 @@ import pytest
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.workers import workers
 from tests.router.conftest import Fleet, eventually
+from tests.router.fake_worker import Fault
 
 SUMS = {"name": "sums", "aliases": ["adding"], "group": "math", "adapter": "sums@1"}
 RIDDLES = {"name": "riddles", "group": "math", "adapter": "riddles@1"}
@@ -115,8 +116,9 @@ async def test_a_worker_serves_its_group_though_the_adapter_of_its_probe_cannot_
     assert (await fleet.complete("riddles"))[0] == 200
 
 
-async def test_requests_for_what_is_wrong_with_them_stay_the_clients_fault(fleet: Fleet) -> None:
-    fleet.math.faults.append("status_400")
+@pytest.mark.parametrize("fault", ["status_400", "validation"])  # the latter quotes all of the request
+async def test_requests_for_what_is_wrong_with_them_stay_the_clients_fault(fleet: Fleet, fault: Fault) -> None:
+    fleet.math.faults.append(fault)
     assert (await fleet.complete("sums"))[0] == 400
     assert (await fleet.complete("sums"))[0] == 200
 

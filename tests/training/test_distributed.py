@@ -88,7 +88,9 @@ class Training:
 
 
 def weights(zoo: Zoo, name: str) -> dict[str, torch.Tensor]:
-    return load_file(zoo.module(name).path / "model.safetensors")
+    """Those that a module's training made: all, or the adapter's."""
+    (file,) = zoo.module(name).path.glob("*model.safetensors")
+    return load_file(file)
 
 
 def losses(zoo: Zoo, name: str) -> list[float]:

@@ -95,6 +95,24 @@ def test_a_form_is_not_made_of_another_adapter(zoo: Zoo, adapter: Path) -> None:
         serving_form(zoo, module)
 
 
+def test_a_form_is_not_made_of_weights_that_changed_since(zoo: Zoo, adapter: Path) -> None:
+    module = add(zoo, adapter)
+    shutil.rmtree(forms(zoo)[0])
+    flip_a_bit(module.path / "adapter_model.safetensors")
+    with pytest.raises(ManifestError, match="not what was recorded"):
+        serving_form(zoo, module)
+
+
+def test_the_form_of_an_adapter_that_is_added_again_is_not_touched(zoo: Zoo, adapter: Path) -> None:
+    """A fleet may serve it, and a server be about to read it."""
+    add(zoo, adapter)
+    [before] = forms(zoo)
+    inode = before.stat().st_ino
+    add(zoo, adapter, replace=True)
+    [after] = forms(zoo)
+    assert (after, after.stat().st_ino) == (before, inode)
+
+
 def test_the_form_of_a_replaced_adapter_goes(zoo: Zoo, adapter: Path) -> None:
     old = serving_form(zoo, add(zoo, adapter))
     new = serving_form(zoo, add(zoo, grown(adapter), replace=True))

@@ -15,7 +15,7 @@ import aiohttp
 from psserve.bench.load.context import ChatContext, ChatSizes, Context, IdsContext, measure_chat_sizes
 from psserve.bench.load.endpoints import Sender, check_endpoints, open_http
 from psserve.bench.load.options import LoadOptions, LoadProgress
-from psserve.bench.load.session_run import SessionRun
+from psserve.bench.load.session_run import SessionRun, sleep_until
 from psserve.bench.load.texts import TokenizedTexts
 from psserve.bench.record import RequestRecord
 from psserve.bench.session import Session
@@ -150,7 +150,7 @@ class _Run:
                 due = zero + (session.start_s or 0.0)
                 if end is not None and due >= end:
                     return
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                await sleep_until(due)
                 group.create_task(self._session(session, due))
 
     async def _session(self, session: Session, due: float | None = None, warmup: bool = False) -> None:

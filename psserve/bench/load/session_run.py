@@ -24,6 +24,14 @@ class Due(NamedTuple):
     """Of `time.perf_counter`."""
 
 
+async def sleep_until(moment: float) -> None:
+    """Sleep until `moment` of `time.perf_counter`, never less: timers go by milliseconds, and may ring before it."""
+    while True:
+        await asyncio.sleep(max(0.0, moment - time.perf_counter()))
+        if time.perf_counter() >= moment:
+            return
+
+
 class SessionRun:
     """Runs one session once. Records of its requests go to `sink` as they end."""
 
@@ -59,7 +67,7 @@ class SessionRun:
 
     async def _wait(self, moment: float, coming: Due) -> None:
         try:
-            await asyncio.sleep(max(0.0, moment - time.perf_counter()))
+            await sleep_until(moment)
         except asyncio.CancelledError:
             now = time.perf_counter()
             self._sink(self._record(coming, _interrupted(now)))

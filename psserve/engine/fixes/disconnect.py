@@ -1,17 +1,19 @@
-"""A client that leaves its stream ends the request in the scheduler too, and uses its adapter no more.
+"""A request that ends early ends in the scheduler too, and is counted out of its adapter's requests once.
 
-When SGLang before 0.5.20 sees the connection closed, it forgets the request at once, and its own abort, which is sent
-two seconds later, then finds nothing to abort: the scheduler would compute the answer to its end, for nobody. It
-forgets prompts that it refuses in the same way. An adapter of either would count as in use for ever: unloading it would
-never end, and with it no later load.
+When SGLang before 0.5.20 sees that a client has left its stream, it forgets the request at once, and its own abort,
+which is sent two seconds later, then finds nothing to abort: the scheduler would compute the answer to its end, for
+nobody. It forgets prompts that it refuses in the same way. An adapter of either would count as in use for ever; before
+0.5.22 also one whose request is aborted before it runs, while a request that a failed transfer ends is counted out
+twice. Unloading an adapter with such a count would never end, and with it no later load.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from psserve.engine.handover.sglang import ClientRequest, TokenizerManager
+from psserve.engine.handover.sglang import AbortedRequest, ClientRequest, RequestState, TokenizerManager
 from psserve.engine.hooks import Hook, Kind
 
 _releases: set[asyncio.Task[None]] = set()
@@ -34,7 +36,30 @@ def _release_adapter(manager: TokenizerManager, rid: str) -> None:
         release.add_done_callback(_releases.discard)
 
 
+def _count_out_aborted(manager: TokenizerManager, recv_obj: AbortedRequest) -> None:
+    """BEFORE `TokenizerManager._handle_abort_req`, which forgets a request that was aborted before it ran."""
+    _release_adapter(manager, recv_obj.rid)
+
+
+async def _count_out_once(
+    original: Callable[..., Awaitable[Any]], manager: TokenizerManager, out: Any, state: RequestState, is_stream: bool
+) -> Any:
+    """AROUND `TokenizerManager._handle_abort_finish_reason`: who has forgotten a request has counted it out, too."""
+    request = state.obj
+    if request.rid in manager.rid_to_state:
+        return await original(manager, out, state, is_stream)
+    adapter, request.lora_path = request.lora_path, None
+    try:
+        return await original(manager, out, state, is_stream)
+    finally:
+        request.lora_path = adapter
+
+
 def hooks() -> tuple[Hook, ...]:
-    """The hook that a server of either role needs with an SGLang that has its target."""
-    target = "sglang.srt.managers.tokenizer_manager.TokenizerManager._discard_pending_req_states"
-    return (Hook(target, Kind.BEFORE, _end_what_is_forgotten),)
+    """The hooks that a server of either role needs with an SGLang that has their targets."""
+    manager = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
+    return (
+        Hook(f"{manager}._discard_pending_req_states", Kind.BEFORE, _end_what_is_forgotten),
+        Hook(f"{manager}._handle_abort_req", Kind.BEFORE, _count_out_aborted),
+        Hook(f"{manager}._handle_abort_finish_reason", Kind.AROUND, _count_out_once),
+    )

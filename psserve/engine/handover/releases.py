@@ -18,7 +18,7 @@ from pathlib import Path
 
 from psserve.engine.handover import sglang, targets
 from psserve.engine.source import SourceTree
-from psserve.engine.versions import ALLOW_FLAG, SUPPORTED, TESTED
+from psserve.engine.versions import ALLOW_FLAG, SUPPORTED, TESTED, number
 from psserve.errors import ChangedSglang, EngineError, UnsupportedSglang
 
 TABLE = Path(__file__).with_name("releases.json")
@@ -52,9 +52,11 @@ def installed_tree() -> SourceTree:
 
 
 def recorded(release: str) -> dict[str, Shape]:
-    """The functions of a release, by dotted path; of one that nobody recorded, the newest supported one's."""
+    """The functions of a release, by dotted path; of one that nobody recorded, the last supported one's before it."""
     table = json.loads(TABLE.read_text())
-    return {target: Shape(*shape) for target, shape in table.get(release, table[SUPPORTED[-1]]).items()}
+    before = [known for known in SUPPORTED if number(known) <= number(release)]
+    nearest = before[-1] if before else SUPPORTED[0]
+    return {target: Shape(*shape) for target, shape in table.get(release, table[nearest]).items()}
 
 
 def shapes(tree: SourceTree, targets: Iterable[str]) -> dict[str, Shape]:

@@ -361,6 +361,12 @@ class ClientRequest(Protocol):
     rid: str | list[str] | None
 
 
+class AbortedRequest(Protocol):
+    """A scheduler's word that it ended a request before it ran."""
+
+    rid: str
+
+
 class Tokenizer(Protocol):
     """Transformers', not SGLang's."""
 
@@ -383,7 +389,9 @@ class AddedToken(Protocol):
 class GenerateRequest(Protocol):
     """What a request asks a server for."""
 
+    rid: str
     sampling_params: Mapping[str, Any]
+    lora_path: str | None
     lora_id: str | None
 
 

@@ -50,6 +50,7 @@ _CLASSES: Mapping[type, str] = {
     sglang.DecodeRequest: "sglang.srt.disaggregation.decode.DecodeRequest",
     sglang.TokenizedRequest: "sglang.srt.managers.io_struct.TokenizedGenerateReqInput",
     sglang.ClientRequest: "sglang.srt.managers.io_struct.BaseReq",
+    sglang.AbortedRequest: "sglang.srt.managers.io_struct.BaseReq",
     sglang.GenerateRequest: "sglang.srt.managers.io_struct.GenerateReqInput",
     sglang.RequestState: "sglang.srt.managers.tokenizer_manager.ReqState",
     sglang.LogProbs: "sglang.srt.entrypoints.openai.protocol.LogProbs",
@@ -153,8 +154,11 @@ class Span:
 
 
 _SPANS: Mapping[str, Span] = {
-    # Hooks that SGLang made needless. It aborts what it forgets, and takes a request back without leaking its slots.
+    # Hooks that SGLang made needless. It aborts what it forgets, counts each request of an adapter out once, and takes
+    # a request back without leaking its slots.
     "sglang.srt.managers.tokenizer_manager.TokenizerManager._discard_pending_req_states": Span(until="0.5.20"),
+    "sglang.srt.managers.tokenizer_manager.TokenizerManager._handle_abort_req": Span(until="0.5.22"),
+    "sglang.srt.managers.tokenizer_manager.TokenizerManager._handle_abort_finish_reason": Span(until="0.5.22"),
     "sglang.srt.disaggregation.decode.DecodePreallocQueue.resume_retracted_reqs": Span(until="0.5.21"),
     # It holds adapters back on decode servers too.
     "sglang.srt.managers.scheduler.Scheduler.can_schedule_lora_req": Span(since="0.5.21"),

@@ -37,8 +37,11 @@ malformed: its answer is not what the protocol says; split: the legs disagree ab
 
 RETRY_AFTER_S = 2
 """What clients are told to wait before they ask again."""
-OF_ADAPTER = re.compile(r"\bLoRA\b|\blora_", re.I)
-"""In refusals of legs that name an adapter, which no client can: SGLang speaks of it where it has not got it."""
+OF_ADAPTER = re.compile(
+    r"status \d+: (Got LoRA adapter that has never been loaded|Failed to implicitly load LoRA adapter|"
+    r"The following requested LoRA adapters are not loaded|LoRA adapter '[^']*' was requested)"
+)
+"""How refusals begin by which SGLang says that it has not got an adapter. Further on they may quote the client."""
 TOO_LONG = re.compile(r"context length|too long|longer than|token count exceeds|exceeds the max", re.I)
 VALIDATION = re.compile(r"'loc': \('body',? ?(?P<where>.*?)\), 'msg': (?P<quote>['\"])(?P<what>.*?)(?P=quote)")
 FIELD = re.compile(r"(?!(?:str|int|float|bool|list|dict)\b)[a-z_$][a-z0-9_$]*|[0-9]+")
@@ -98,7 +101,7 @@ def no_connection(worker: Worker, detail: str) -> LegFailure:
 
 def not_loaded(failure: LegFailure, module: str) -> LegFailure | None:
     """What it means that the leg of an adapter, that of `module`, ended so. None: it is not about the adapter."""
-    if failure.reason != "refused" or not OF_ADAPTER.search(failure.detail):
+    if failure.reason != "refused" or not OF_ADAPTER.match(failure.detail):
         return None
     answer = unavailable(f"module {module!r} is not available now: its adapter could not be loaded; retry in a moment")
     return LegFailure(failure.worker, "adapter", failure.detail, answer)

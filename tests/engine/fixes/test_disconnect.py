@@ -7,18 +7,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 
 from psserve import torchvision_ops
 
 torchvision_ops.declare_missing()
 
 from sglang.srt.lora.lora_registry import LoRARef, LoRARegistry  # noqa: E402
+from sglang.srt.managers.tokenizer_manager import TokenizerManager  # noqa: E402
 
 from psserve.engine.fixes import disconnect  # noqa: E402
 
 
 class Manager:
     """Of the HTTP process: requests under way, each with its adapter's id, if it has one."""
+
+    enable_lora = True
 
     def __init__(self, **adapters: str | None) -> None:
         self.told: list[str] = []
@@ -29,7 +33,7 @@ class Manager:
         }
 
     def forget(self, rid: str | list[str] | None) -> None:
-        (hook,) = disconnect.hooks()
+        hook = disconnect.hooks()[0]
         assert hook.function(self, SimpleNamespace(rid=rid), {"a": object()}) is None
 
     async def unused(self) -> None:
@@ -60,3 +64,39 @@ async def test_one_that_had_ended_is_not_counted_out_again() -> None:
     manager.forget("a")  # SGLang counted it out, and so knows it no longer
     manager.forget("b")
     await manager.unused()
+
+
+async def test_one_that_was_aborted_before_it_ran_is_counted_out() -> None:
+    manager = Manager(a="x")
+    await manager.lora_registry.acquire("math@1")
+    assert disconnect.hooks()[1].function(manager, SimpleNamespace(rid="a")) is None
+    await manager.unused()
+
+
+ORIGINAL = TokenizerManager._handle_abort_finish_reason
+
+
+def running(rid: str) -> Any:
+    """What SGLang keeps of a request for the adapter."""
+    return SimpleNamespace(obj=SimpleNamespace(rid=rid, lora_path="math@1", lora_id="x"))
+
+
+FAILED = {"meta_info": {"finish_reason": {"type": "abort", "status_code": 500, "message": "the transfer failed"}}}
+
+
+@pytest.mark.parametrize(("is_known", "still_used"), [(False, 1), (True, 0)])
+async def test_one_that_failed_is_counted_out_by_whoever_forgets_it(is_known: bool, still_used: int) -> None:
+    manager = Manager(**({"a": "x"} if is_known else {}))
+    await manager.lora_registry.acquire("math@1")
+    with pytest.raises(HTTPException):
+        await disconnect.hooks()[2].function(ORIGINAL, manager, FAILED, running("a"), False)
+    assert manager.lora_registry._counters["x"].value() == still_used
+
+
+async def test_sglang_alone_counts_one_that_failed_out_twice() -> None:
+    """Or the hook is needless."""
+    manager = Manager()
+    await manager.lora_registry.acquire("math@1")
+    with pytest.raises(HTTPException):
+        await ORIGINAL(manager, FAILED, running("a"), False)
+    assert manager.lora_registry._counters["x"].value() == 0

@@ -126,6 +126,13 @@ def test_comments_and_annotations_are_no_change(edited: Edited, caplog: pytest.L
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(
+    ("release", "nearest"), [("0.5.18.post1", "0.5.18"), ("0.5.99", SUPPORTED[-1]), ("0.5.1", SUPPORTED[0])]
+)
+def test_a_release_that_nobody_recorded_is_held_to_the_last_before_it(release: str, nearest: str) -> None:
+    assert recorded(release) == recorded(nearest)
+
+
 def test_a_function_that_nobody_recorded_is_psserves_mistake() -> None:
     with pytest.raises(EngineError, match=r"sglang\.srt\.f.*scripts/sglang_diff\.py"):
         require_fit(TREES[INSTALLED], INSTALLED, ["sglang.srt.f"], fields=False)
