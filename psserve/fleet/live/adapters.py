@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 
 from psserve.errors import FleetError
 from psserve.fleet.live.waiting import until
@@ -77,5 +78,5 @@ class AdapterServers:
         try:
             with HttpClient(server.url, self._roster.plan.worker_key).post(path, body, timeout_s) as answer:
                 answer.read()
-        except (FleetError, OSError) as error:
+        except (FleetError, OSError, HTTPException) as error:  # the last: it ended amid its answer
             raise FleetError(f"{server.name}: {error}") from error

@@ -46,8 +46,10 @@ class Mark:
     """Whether it stands where the template begins an answer."""
 
     def is_in(self, template: str) -> bool:
-        part = template.rpartition(_GENERATION)[2] if self.at_end else template
-        return bool(re.search(self.pattern, part) and re.search(self.beside, template))
+        _, begins_answers, end = template.rpartition(_GENERATION)
+        if self.at_end and not begins_answers:
+            return False
+        return bool(re.search(self.pattern, end if self.at_end else template) and re.search(self.beside, template))
 
 
 _NEWLINE = r"(\\n|\n)"

@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from psserve.errors import ManifestError, ModuleExists, ZooError
@@ -44,8 +44,9 @@ def changing(zoo: Path) -> Iterator[None]:
     with lock(zoo / LOCK):
         recover(zoo)
         yield
-        prune_rebuilt(zoo)
-        prune_forms(zoo)
+        with suppress(ZooError, OSError):  # the change is made; the next one prunes what this one could not
+            prune_rebuilt(zoo)
+            prune_forms(zoo)
 
 
 def recover(zoo: Path) -> None:

@@ -40,6 +40,7 @@ MODEL_ZOO = Path(__file__).parents[3] / "model_zoo"
     [
         (QWEN_3, Parsers("qwen", "qwen3")),
         (QWEN_3_THINKING, Parsers("qwen", "qwen3-thinking")),
+        ("{{ messages[0].content.split('<think>')[0] }}", Parsers(None, None)),  # no word of where an answer begins
         (QWEN_3_5, Parsers("qwen3_coder", "qwen3")),
         (QWEN_3_CODER, Parsers("qwen3_coder")),
         (QWEN_2_5, Parsers("qwen")),
