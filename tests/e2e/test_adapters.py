@@ -162,11 +162,12 @@ async def test_what_one_adapter_received_no_other_receives_again(fleet: RunningF
     assert end == middle
 
 
-async def test_with_the_adapter_in_the_key_nothing_is_shared(zoo: Zoo, config: Path) -> None:
+async def test_with_the_adapter_in_the_key_nothing_is_shared(tmp_path: Path, config: Path) -> None:
     """The check above can fail."""
+    zoo = build_adapters(tmp_path, "qwen3", {name: SHAPES[name] for name in ("plain", "rslora")})
     env = {"PSSERVE_NEGATIVE_CONTROL": "adapter-in-key"}
     prompt = random_ids(random.Random(6), 10 * PAGE + 1)
-    with launched(zoo.path, "--modules", "plain,rslora", "--config", str(config), env=env) as fleet:
+    with launched(zoo.path, "--config", str(config), env=env) as fleet:
         for adapter in ("plain@1", "rslora@1"):
             answer = await direct_pair(fleet, "adapters", prompt, 1, adapter=adapter)
             assert answer.decode["meta_info"]["cached_tokens"] == 0

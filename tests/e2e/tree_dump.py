@@ -46,8 +46,7 @@ def _paths(scheduler: Any) -> list[Any]:
     found = []
 
     def walk(node: Any, tokens: list[int], slots: list[int]) -> None:
-        held = _slots_of(node)
-        tokens, slots = tokens + list(node.key or ()), slots + ([] if held is None else held.tolist())
+        tokens, slots = tokens + list(node.key or ()), slots + [int(slot) for slot in _slots_of(node)]
         if not node.children and tokens:
             keys, values = (
                 torch.stack([layer[slots] for layer in buffer]) for buffer in (pool.k_buffer, pool.v_buffer)
@@ -62,4 +61,5 @@ def _paths(scheduler: Any) -> list[Any]:
 
 def _slots_of(node: Any) -> Any:
     """A node's own, or, since SGLang 0.5.19, those of its first component: the KV of all layers."""
-    return node.component_data[0].value if hasattr(node, "component_data") else node.value
+    held = node.component_data[0].value if hasattr(node, "component_data") else node.value
+    return () if held is None else held
