@@ -19,9 +19,11 @@ class Worker:
     def __init__(self, status: int | None = 200) -> None:
         self.status = status
         self.bodies: list[dict[str, Any]] = []
+        self.asked = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
+        self.asked.set()
         if self.status is None:
             await asyncio.sleep(60)
         response = web.StreamResponse(status=self.status or 504, headers={"Content-Type": "text/event-stream"})
@@ -57,6 +59,7 @@ async def test_both_servers_of_a_pair_get_the_body_and_one_room() -> None:
         answer = await client.post("/v1/completions", json=body)
         assert (answer.status, answer.content_type) == (200, "text/event-stream")
         assert await answer.read() == b"data: 1\n\ndata: [DONE]\n\n"
+        await prefill.asked.wait()  # the decode server's answer waits for no prefill server here
     (first,), (second,) = prefill.bodies, decode.bodies
     assert second == first | {"stream": True}
     assert (second["bootstrap_host"], second["bootstrap_port"]) == ("127.0.0.1", 4321)
