@@ -174,6 +174,13 @@ def mixtral_layer(config: Config, head_dim: int) -> Shapes:
     return joined(attention(config, head_dim), networks, norms(config))
 
 
+def olmoe_layer(config: Config, head_dim: int) -> Shapes:
+    """Experts in all layers. Queries and keys have norms over all heads together, which SGLang has of one width."""
+    names, inner = ("gate_proj", "up_proj", "down_proj"), config["intermediate_size"]
+    own: Shapes = {f"self_attn.{name}_norm.weight": (config["hidden_size"],) for name in "qk"}
+    return joined(attention(config, head_dim), own, experts("mlp", names, config, inner), norms(config))
+
+
 NO_BIAS = {"attention_bias": False, "mlp_bias": False}
 BASES = "tests/e2e/test_bases.py"
 ROWS = (
@@ -274,6 +281,18 @@ ROWS = (
         layer=mixtral_layer,
         suite=BASES,
         kv_fields=("num_experts_per_tok",),
+        counts=("num_experts_per_tok",),
+        quantised=False,
+    ),
+    Architecture(
+        name="OlmoeForCausalLM",
+        model_type="olmoe",
+        models="OLMoE-1B-7B",
+        sglang="olmoe",
+        layer=olmoe_layer,
+        suite=BASES,
+        kv_fields=("clip_qkv", "norm_topk_prob", "num_experts_per_tok"),
+        fixed={"attention_bias": False, "clip_qkv": None, "norm_topk_prob": False, "rms_norm_eps": 1e-5},
         counts=("num_experts_per_tok",),
         quantised=False,
     ),

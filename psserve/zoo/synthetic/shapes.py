@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from psserve.zoo.synthetic.tokenizer import VOCAB_SIZE
 
-Architecture = Literal["qwen3", "llama", "qwen2", "mistral", "granite", "smollm3", "phi3", "qwen3_moe", "mixtral"]
+Architecture = Literal[
+    "qwen3", "llama", "qwen2", "mistral", "granite", "smollm3", "phi3", "qwen3_moe", "mixtral", "olmoe"
+]
 """Model types of the architectures in psserve/zoo/checkpoints/architectures.py."""
 
 SHAPE: dict[str, Any] = {
@@ -47,7 +49,7 @@ LONGROPE = {
     "long_factor": [1.0, 1.5, 2.2, 3.7, 6.1, 9.8],
 }
 """As Phi-4-mini has it: three quarters of a head are rotated, by other angles beyond 512 tokens."""
-MIXTURES: tuple[Architecture, ...] = ("qwen3_moe", "mixtral")
+MIXTURES: tuple[Architecture, ...] = ("qwen3_moe", "mixtral", "olmoe")
 """Those with experts, which PEFT does not adapt as linear layers."""
 EXPERTS = {"num_hidden_layers": 2, "num_experts_per_tok": 2}
 OWN: dict[Architecture, dict[str, Any]] = {
@@ -73,6 +75,7 @@ OWN: dict[Architecture, dict[str, Any]] = {
     },
     "qwen3_moe": EXPERTS | {"head_dim": 32, "num_experts": 4, "moe_intermediate_size": 32, "norm_topk_prob": True},
     "mixtral": EXPERTS | {"num_local_experts": 4, "intermediate_size": 32},
+    "olmoe": EXPERTS | {"num_experts": 4, "num_key_value_heads": 4, "intermediate_size": 32},
 }
 """Those that an architecture has instead or besides."""
 

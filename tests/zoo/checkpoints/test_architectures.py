@@ -193,7 +193,9 @@ OTHER: dict[str, Any] = {
     "original_max_position_embeddings": 1024,
     "residual_multiplier": 0.5,
     "attention_bias": True,
+    "clip_qkv": 8.0,
     "mlp_bias": True,
+    "rms_norm_eps": 1e-3,
 }
 """Field -> a value that no tiny model has."""
 
