@@ -22,6 +22,7 @@
     |   |-- StartError             a server did not become ready
     |   |-- AlreadyRunning         a fleet of this zoo runs already
     |   |-- NotRunning             no fleet runs for this zoo
+    |   |-- NoAnswer               a server of a fleet gave no answer
     |   `-- ModuleServed           the running fleet serves a module that was to be changed
     `-- RequestError               a request the router answers with an error (HTTP status inside)
 
@@ -122,6 +123,10 @@ class AlreadyRunning(FleetError):
 
 class NotRunning(FleetError):
     """No fleet runs for this zoo."""
+
+
+class NoAnswer(FleetError):
+    """A server cannot be reached, is silent for too long, or ended amid its answer."""
 
 
 class ModuleServed(FleetError):

@@ -68,8 +68,14 @@ class Settings:
             negative_control=_parse(NEGATIVE_CONTROL, NegativeControl, os.environ.get(NEGATIVE_CONTROL, "")),
             check_purity=os.environ.get(CHECK_PURITY, "") == "1",
             few_cores=os.environ.get(FEW_CORES, "") == "1",
-            adapters=Path(folder) if (folder := os.environ.get(ADAPTERS)) else None,
+            adapters=adapters_folder(),
         )
+
+
+def adapters_folder() -> Path | None:
+    """The folder of the adapters that this process's server serves, if it serves any."""
+    folder = os.environ.get(ADAPTERS)
+    return Path(folder) if folder else None
 
 
 def _parse(name: str, kind: type[E], value: str) -> E:

@@ -19,7 +19,7 @@ from psserve import torchvision_ops
 from psserve.engine import arguments as command_line
 from psserve.engine import process
 from psserve.engine.process import lose_what_cannot_be_written
-from psserve.engine.settings import ADAPTERS, ALLOW_UNTESTED, ROLE, WORKER_KEY, Role
+from psserve.engine.settings import ALLOW_UNTESTED, ROLE, WORKER_KEY, Role, adapters_folder
 from psserve.engine.versions import require_supported_sglang
 from psserve.errors import EngineError, PsserveError
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     try:
         if os.environ.get(ROLE) != Role.STOCK.value:
             role = command_line.role_of(arguments)
-            command_line.check(arguments, role, adapters=ADAPTERS in os.environ)
+            command_line.check(arguments, role, adapters=adapters_folder() is not None)
             os.environ[ROLE] = role.value
         require_supported_sglang(allow_untested=os.environ.get(ALLOW_UNTESTED) == "1")
         serve(with_key(arguments))
@@ -84,7 +84,7 @@ def serve(arguments: list[str]) -> None:
         )
     server_args = prepare_server_args(arguments)
     if os.environ.get(ROLE) != Role.STOCK.value:
-        command_line.check_parsed(server_args, Role(os.environ[ROLE]), adapters=ADAPTERS in os.environ)
+        command_line.check_parsed(server_args, Role(os.environ[ROLE]), adapters=adapters_folder() is not None)
     try:
         run_server(server_args)
     finally:

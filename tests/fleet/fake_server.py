@@ -2,6 +2,7 @@
 
 fake_server.py server --port N [--child plain|dying|daemon] [--ignore-term] [--crash TEXT] [--crash-if FILE]
                       [--loads FILE] [--unloadable NAME]   (notes what it is told of adapters; refuses to load one)
+                      [--fatal NAME]                       (an adapter over which it ends)
                       [--wait-for FILE]
 fake_server.py router --config FILE    (FILE.held: server -> requests that it holds, FILE.deaf: SIGHUP does nothing)
 """
@@ -29,6 +30,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["lora_name"]
+        if name == self.server.fatal:
+            os._exit(1)
         bad = self.path == "/load_lora_adapter" and name == self.server.unloadable
         with open(self.server.loads, "a") as file:
             print(self.path.split("_")[0][1:], name, file=file)
@@ -42,9 +45,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def listen(port: int, answer, loads: str | None = None, unloadable: str | None = None) -> None:
+def listen(
+    port: int, answer, loads: str | None = None, unloadable: str | None = None, fatal: str | None = None
+) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.answer, server.loads, server.unloadable = answer, loads, unloadable
+    server.answer, server.loads, server.unloadable, server.fatal = answer, loads, unloadable, fatal
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever()
 
@@ -64,6 +69,7 @@ def run_server(arguments: list[str]) -> None:
     parser.add_argument("--crash-if")
     parser.add_argument("--loads")
     parser.add_argument("--unloadable")
+    parser.add_argument("--fatal")
     parser.add_argument("--wait-for")
     options = parser.parse_args(arguments)
     print("key:", os.environ.get("PSSERVE_WORKER_KEY", "none"), flush=True)
@@ -78,7 +84,7 @@ def run_server(arguments: list[str]) -> None:
         server.answer = lambda: {"child": child and child.pid}
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         server.serve_forever()
-    listen(options.port, lambda: {"child": child and child.pid}, options.loads, options.unloadable)
+    listen(options.port, lambda: {"child": child and child.pid}, options.loads, options.unloadable, options.fatal)
 
 
 def load(path: str, default=None):

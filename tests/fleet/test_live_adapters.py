@@ -107,10 +107,22 @@ def test_a_server_that_is_down_keeps_nobody_from_changing(fleet: FakeFleet) -> N
     flag.touch()
     os.kill(fleet.pid(GROUP), signal.SIGKILL)
     fleet.until(lambda: fleet.restarts(GROUP) > 0)
-    assert fleet.ask("add", "b")[0] == "b is served"
+    done, said = fleet.ask("add", "b")
+    assert done == "b is served"
+    assert said == [
+        "b@1: no server of adapters answers now: it is loaded, and tried, when the first request for it comes"
+    ]
     assert (links(fleet), told(fleet)) == ({"b@1": "b1"}, [])
     flag.unlink()
     fleet.until(lambda: fleet.is_state(GROUP, "ready"))
+
+
+def test_a_server_that_dies_meanwhile_is_no_refusal(fleet: FakeFleet) -> None:
+    other = "decode-adapters-1"
+    launch(fleet, **{other: ["--loads", str(fleet.zoo / "loads"), "--fatal", "b@1"]})
+    assert fleet.ask("add", "b") == ("b is served", ["b@1: loaded"])
+    assert told(fleet) == ["load b@1"]
+    fleet.until(lambda: fleet.restarts(other) == 1 and fleet.is_state(other, "ready"))
 
 
 def test_the_first_adapter_of_a_fleet_brings_its_server(fleet: FakeFleet) -> None:

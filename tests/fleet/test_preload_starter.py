@@ -32,10 +32,11 @@ def test_a_server_with_another_environment_is_started_plainly(tmp_path: Path) ->
     handles = [
         starter.start(unusable(first, tmp_path, SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE="file:///1")),
         starter.start(unusable(second, tmp_path, SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE="file:///2")),
+        starter.start(replace(unusable(second, tmp_path, PSSERVE_ADAPTERS=str(tmp_path)), name="decode-adapters-0")),
         starter.start(unusable(third, tmp_path, SGLANG_LOG_MS="1")),
     ]
     try:
-        assert [isinstance(handle, ForkedHandle) for handle in handles] == [True, True, False]
+        assert [isinstance(handle, ForkedHandle) for handle in handles] == [True, True, True, False]
     finally:
         for handle in handles:
             handle.kill()

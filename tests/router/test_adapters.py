@@ -11,7 +11,7 @@ import pytest
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.workers import workers
 from tests.router.conftest import Fleet, eventually
-from tests.router.fake_worker import Fault
+from tests.router.fake_worker import FakeWorker, Fault
 
 SUMS = {"name": "sums", "aliases": ["adding"], "group": "math", "adapter": "sums@1"}
 RIDDLES = {"name": "riddles", "group": "math", "adapter": "riddles@1"}
@@ -96,6 +96,27 @@ async def test_a_module_whose_adapter_cannot_be_loaded_is_unavailable_alone(
     fleet.math.unloadable.clear()
     monkeypatch.setattr(workers, "monotonic", lambda start=workers.monotonic: start() + workers.LOAD_AGAIN_S)
     assert (await fleet.complete("riddles"))[0] == 200
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_what_one_worker_cannot_load_another_answers(fleet: Fleet, is_stream: bool) -> None:
+    other = FakeWorker("decode-math-1", "decode", fleet.math.fabric, module="math")
+    await other.start()
+    try:
+        config = fleet.state.config.model_dump()
+        worker = {"name": other.name, "role": "decode", "port": other.port, "module": "math"}
+        config |= {"workers": [*config["workers"], worker], "serial": config["serial"] + 1}
+        fleet.state.reconfigure(RouterConfig.model_validate(config))
+        await fleet.ready()
+        fleet.math.unloadable.add("riddles@1")
+        for _ in range(4):
+            if is_stream:
+                assert (await fleet.stream(model="riddles"))[0] == 200
+            else:
+                assert (await fleet.complete("riddles"))[0] == 200
+        assert {body["lora_path"] for body in other.bodies} == {"riddles@1"}
+    finally:
+        await other.stop()
 
 
 async def test_a_stream_whose_adapter_cannot_be_loaded_is_refused_before_it_begins(fleet: Fleet) -> None:

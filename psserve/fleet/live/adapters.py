@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 
-from psserve.errors import FleetError
+from psserve.errors import FleetError, NoAnswer
 from psserve.fleet.live.waiting import until
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.spec import ServerSpec
@@ -28,13 +28,13 @@ class AdapterServers:
         self._run = roster.plan.run_dir
         self._leaving: set[asyncio.Task[None]] = set()
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str) -> bool:
         """Load an adapter of the folder on every server that is ready; others load it when they are asked for it.
 
-        Raises FleetError: a server cannot.
+        Returns whether one has it now. Raises FleetError: a server refuses it.
         """
         path = str(layout.adapters_dir(self._run) / name)
-        await self._tell_all("/load_lora_adapter", {"lora_name": name, "lora_path": path}, _LOAD_S)
+        return await self._tell_all("/load_lora_adapter", {"lora_name": name, "lora_path": path}, _LOAD_S) > 0
 
     async def discard(self, name: str) -> None:
         """Take an adapter away that no request has, or will get."""
@@ -62,7 +62,8 @@ class AdapterServers:
         await self.discard(name)
         self._note(f"{name}: unloaded")
 
-    async def _tell_all(self, path: str, body: Mapping[str, str], timeout_s: float) -> None:
+    async def _tell_all(self, path: str, body: Mapping[str, str], timeout_s: float) -> int:
+        """Tell every server that is ready. Returns how many did it: one that ends meanwhile is no longer asked."""
         members = (*self._roster.servers, *self._roster.coming)
         specs = [member.spec for member in members if member.state == "ready"]
         telling = [
@@ -70,13 +71,19 @@ class AdapterServers:
             for spec in specs
             if isinstance(spec, ServerSpec) and spec.adapters is not None
         ]
-        for failure in await asyncio.gather(*telling, return_exceptions=True):
-            if isinstance(failure, BaseException):
-                raise failure
+        outcomes = await asyncio.gather(*telling, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, NoAnswer):
+                self._note(str(outcome))
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        return sum(outcome is None for outcome in outcomes)
 
     def _tell(self, server: ServerSpec, path: str, body: Mapping[str, str], timeout_s: float) -> None:
         try:
             with HttpClient(server.url, self._roster.plan.worker_key).post(path, body, timeout_s) as answer:
                 answer.read()
-        except (FleetError, OSError, HTTPException) as error:  # the last: it ended amid its answer
+        except (NoAnswer, OSError, HTTPException) as error:  # the last two: it ended amid its answer
+            raise NoAnswer(f"{server.name}: {error}") from error
+        except FleetError as error:
             raise FleetError(f"{server.name}: {error}") from error

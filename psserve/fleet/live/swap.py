@@ -32,6 +32,7 @@ from psserve.fleet.run.roster import Roster
 _FOLLOW_S = 120.0
 """For the router to read a small file; it may be restarting, or have more to do than its machine can."""
 _KILLED_S = 10.0
+_UNTRIED = "no server of adapters answers now: it is loaded, and tried, when the first request for it comes"
 
 
 class Swap:
@@ -80,8 +81,8 @@ class Swap:
         if new.servers:
             await self._start(new)
         if new.adapter is not None:
-            await self._adapters.load(new.adapter.name)
-            self._tell(f"{new.adapter.name}: loaded")
+            loaded = await self._adapters.load(new.adapter.name)
+            self._tell(f"{new.adapter.name}: {'loaded' if loaded else _UNTRIED}")
 
     async def _start(self, new: ModulePlan) -> None:
         members = self._roster.bring(new.servers)
@@ -119,7 +120,8 @@ class Swap:
 
     async def _undo(self, before: RouterConfig) -> None:
         """Back to what the router was told before; whoever came is killed."""
-        if self._roster.config is not before:
+        told = self._roster.config is not before
+        if told:
             try:
                 self._roster.tell(modules=before.modules, workers=before.workers)
             except OSError as error:  # the new servers end all the same: the router will find them down
@@ -129,7 +131,9 @@ class Swap:
         await self._end(came, grace_s=0.0)
         if self._new is None:
             return
-        if self._new.adapter is not None:
+        if self._new.adapter is not None and told:  # requests may have it
+            self._adapters.leave(self._new.adapter.name)
+        elif self._new.adapter is not None:
             await self._adapters.discard(self._new.adapter.name)
         if self._new.checkpoint is not None:
             await asyncio.to_thread(shutil.rmtree, self._new.checkpoint.path, ignore_errors=True)

@@ -94,8 +94,18 @@ def room_for(base: Base, modules: Iterable[Module], options: FleetOptions, numbe
     )
 
 
-def check_adapters(base: Base, modules: Sequence[Module], options: FleetOptions) -> None:
+def check_adapters(
+    base: Base,
+    modules: Sequence[Module],
+    options: FleetOptions,
+    *,
+    served: Iterable[str] = (),
+    group_runs: bool = False,
+) -> None:
     """Check that each module is served in one way, and the group's name is no module's.
+
+    `modules`: those to be served, beside the ones of `served` and the servers of adapters that run, if any do
+    (`group_runs`).
 
     Raises:
         PlanError: a table asks for servers of a module that has none of its own, or a module is called as the group.
@@ -110,7 +120,7 @@ def check_adapters(base: Base, modules: Sequence[Module], options: FleetOptions)
                 f"{options.table(f'module.{own}')}.{min(keys)}: {module.name} is an adapter and shares the servers of"
                 " adapters: set it in [adapters], or give the module servers of its own with own_server = true"
             )
-    if sharing and GROUP in {base.name, *(module.name for module in modules)}:
+    if (sharing or group_runs) and GROUP in {base.name, *served, *(module.name for module in modules)}:
         raise PlanError(f"a module is called {GROUP}, as the servers that adapters share: rename it")
 
 

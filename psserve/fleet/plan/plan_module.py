@@ -9,7 +9,7 @@ from dataclasses import replace
 from psserve.errors import PlanError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.adapters import adapter_name, check_adapters, room_for, shares_servers
-from psserve.fleet.plan.fitting import fit_cpu, fit_gpus
+from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.placement import Placer, decode_pool
@@ -36,7 +36,8 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
         PlanError: they do not fit beside the running servers, or those of adapters have no room for it.
     """
     module, options = zoo.module(name), plan.basis.options
-    check_adapters(zoo.base, [module], options)
+    group_runs = any(server.adapters is not None for server in plan.servers)
+    check_adapters(zoo.base, [module], options, served=plan.modules, group_runs=group_runs)
     if shares_servers(module, options):
         servers, checkpoint = _adapter_servers(zoo, plan, module), None
         adapter = PlannedAdapter(module=module.name, name=adapter_name(module.name, version))
@@ -109,7 +110,9 @@ def _fit(
         placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)
         prefill_on = [server.gpus for server in plan.servers if server.role == "prefill"]
         placed = placer.place(planned, decode_pool(len(machine.gpus), prefill_on, planned))
-        return placed, fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken)
+        memory = fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken)
+        check_main_memory(machine, [*(server.memory for server in plan.servers), *memory])
+        return placed, memory
     except PlanError as error:
         raise PlanError(f"{error} (decode.spare in fleet.toml keeps room for live changes)") from error
 

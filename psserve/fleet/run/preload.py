@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from psserve.engine.process import die_with_parent
+from psserve.engine.settings import ADAPTERS, WORKER_KEY
 from psserve.errors import StartError
 from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.process import (
@@ -34,7 +35,7 @@ from psserve.fleet.run.process import (
 
 _COMMAND = (sys.executable, "-m", "psserve.engine.preload")
 _WORKER = ("-m", "psserve.engine.worker")
-_READ_LATER = frozenset(("PSSERVE_WORKER_KEY", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "OMP_NUM_THREADS"))
+_READ_LATER = frozenset((WORKER_KEY, ADAPTERS, "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "OMP_NUM_THREADS"))
 """Variables that SGLang and psserve read when a server starts, not when they are imported."""
 
 
@@ -103,8 +104,8 @@ class _Preloaded:
         self._unread = b""
         try:
             with open(log, "ab", opener=private) as out:
-                secret = {"PSSERVE_WORKER_KEY"}
-                self._process = start_preloading({name: env[name] for name in env.keys() - secret}, out)
+                own = {WORKER_KEY, ADAPTERS}
+                self._process = start_preloading({name: env[name] for name in env.keys() - own}, out)
         except OSError as error:
             raise StartError(f"SGLang cannot be preloaded: {error}") from error
         assert self._process.stdin is not None  # both are pipes

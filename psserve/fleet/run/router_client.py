@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from psserve.contracts.servers import RouterView, WorkerView
 from psserve.contracts.sse import EventReader
 from psserve.contracts.tls import client_context
-from psserve.errors import FleetError
+from psserve.errors import FleetError, NoAnswer
 
 BUSY_S = 10.0
 """How long a router that has much to do may take to describe its servers."""
@@ -61,14 +61,15 @@ class HttpClient:
         """The body of a successful answer.
 
         Raises:
-            FleetError: no answer in time (of silence), a refusal, or an answer that broke off.
+            NoAnswer: none in time (of silence), or one that broke off.
+            FleetError: a refusal.
         """
         request = urllib.request.Request(f"{self.url}{path}", headers=self._headers)
         with self._open(request, timeout_s) as answer:
             try:
                 return answer.read()
             except (OSError, http.client.HTTPException) as error:
-                raise FleetError(f"{self.url}{path} broke off: {error}") from error
+                raise NoAnswer(f"{self.url}{path} broke off: {error}") from error
 
     def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> http.client.HTTPResponse:
         """The answer to a JSON body, not yet read. Closing it early ends the request. Raises FleetError as `get`."""
@@ -84,7 +85,7 @@ class HttpClient:
                 raise FleetError(_refusal(error)) from error
         except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise FleetError(f"no answer from {self.url}: {reason}") from error
+            raise NoAnswer(f"no answer from {self.url}: {reason}") from error
 
     def _open_trusting(self, request: urllib.request.Request, timeout_s: float) -> http.client.HTTPResponse:
         """The answer of a server with the certificate as we know it, or as its file has it now: it may be renewed."""

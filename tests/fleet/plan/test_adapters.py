@@ -215,6 +215,21 @@ def test_the_first_adapter_brings_its_servers(zoo: Any) -> None:
     assert [(worker.module, worker.version) for worker in added.workers] == [("adapters", 1)]
 
 
+@pytest.mark.parametrize(("there", "added"), [("code", "adapters"), ("adapters", "code")])
+def test_a_module_with_the_groups_name_and_an_adapter_cannot_meet(zoo: Any, there: str, added: str) -> None:
+    named = replace(zoo, names=zoo.names | {"adapters": ()})
+    with pytest.raises(PlanError, match="a module is called adapters"):
+        plan_module(named, plan(named, modules=[there]), added)
+
+
+def test_the_first_adapters_of_a_fleet_on_gpus_can_be_too_many(zoo: Any) -> None:
+    large = replace(zoo, adapters=dict.fromkeys(zoo.adapters, AdapterShape(rank=8, targets=QKV, bytes=10**9)))
+    small = {"prefill": {"kv_tokens": 8192}, "decode": {"kv_tokens": 8192}}
+    with pytest.raises(PlanError, match=r"24\.0 GiB of main memory, .* 29\.8 GiB: lower max_loaded"):
+        plan_module(large, plan(large, gpus(3), small, modules=["math"]), "code")
+    plan_module(large, plan(large, gpus(3), small | {"adapters": {"max_loaded": 9}}, modules=["math"]), "code")
+
+
 @pytest.mark.parametrize(
     ("there", "module", "said"),
     [

@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 def test_a_few_adapters_are_added_and_the_others_are_copies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    bench = importlib.import_module("bench_adapters")
+    bench = importlib.import_module("measuring.adapters")
     monkeypatch.setattr(bench, "ORIGINALS", 2)
     zoo = bench.make_zoo(tmp_path / "zoo", 5, None, rank=2)
     assert [module.name for module in zoo.modules()] == bench.names(5)
