@@ -25,6 +25,10 @@ WAIT_S = 60.0
 """Only bounds a test that hangs."""
 
 
+SPARE_PORTS = 16
+"""For servers that join a fleet in a test."""
+
+
 class FakeFleet:
     """One supervisor process and what it started."""
 
@@ -51,7 +55,7 @@ class FakeFleet:
         self.ports = self.ports or own_ports(1 + len(servers))
         plan = self.zoo / "plan.json"
         given: dict[str, Any] = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
-        given["adapters"] = adapters
+        given |= {"adapters": adapters, "spare_ports": own_ports(SPARE_PORTS)}
         limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s, "stuck_s": stuck_s}
         plan.write_text(json.dumps(given | limits | {"watch": watch}))
         script = Path(__file__).with_name("run_fleet.py")

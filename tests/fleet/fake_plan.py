@@ -16,7 +16,6 @@ from psserve.fleet.plan.adapters import GROUP, AdapterRoom, adapter_name
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.layout import checkpoint_path, decode_name, log_path, run_dir
 from psserve.fleet.plan.memory import ServerMemory
-from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.sglang_args import EngineSettings
 from psserve.fleet.plan.spec import (
     ModulePlan,
@@ -113,10 +112,14 @@ def basis() -> PlanBasis:
 
 
 class FakeSupply:
-    """Modules as `offers.json` lists them: {MODULE: {weights, server: [arguments], task, adapter: true, ...}}."""
+    """Modules as `offers.json` lists them: {MODULE: {weights, server: [arguments], task, adapter: true, ...}}.
 
-    def __init__(self, zoo: Path) -> None:
+    Each new server gets the next of `ports`.
+    """
+
+    def __init__(self, zoo: Path, ports: Sequence[int]) -> None:
         self._zoo = zoo
+        self._ports = iter(ports)
 
     def _read(self) -> dict[str, Any]:
         return dict(json.loads((self._zoo / "offers.json").read_text()))
@@ -136,7 +139,7 @@ class FakeSupply:
         if "adapter" in offer:
             return self._adapter(plan, module, version, offer)
         name = decode_name(module, 0, version)
-        spec = server(self._zoo, plan.tmp_dir, name, free_ports(1)[0], offer.get("server", []), module)
+        spec = server(self._zoo, plan.tmp_dir, name, next(self._ports), offer.get("server", []), module)
         return ModulePlan(
             module=module,
             version=version,
@@ -150,7 +153,7 @@ class FakeSupply:
         servers: tuple[ServerSpec, ...] = ()
         if not any(spec.module == GROUP for spec in plan.servers):
             servers = (
-                server(self._zoo, plan.tmp_dir, decode_name(GROUP, 0), free_ports(1)[0], offer["server"], GROUP),
+                server(self._zoo, plan.tmp_dir, decode_name(GROUP, 0), next(self._ports), offer["server"], GROUP),
             )
         return ModulePlan(
             module=module,

@@ -20,7 +20,7 @@ def main() -> int:
     limits = Limits(start_timeout_s=given["start_timeout_s"], drain_s=given["drain_s"], grace_s=1.0, restarts=policy)
 
     def supervise(ready) -> None:
-        supply = FakeSupply(plan.zoo)
+        supply = FakeSupply(plan.zoo, given["spare_ports"])
         Supervisor(plan, supply=supply, watch=given["watch"], limits=limits, on_ready=ready).run()
 
     def say(url: str) -> None:

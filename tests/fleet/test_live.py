@@ -41,9 +41,9 @@ def helper() -> Iterator[ThreadPoolExecutor]:
 
 def hold(fleet: FakeFleet, **held: int) -> None:
     """Requests in flight on servers, by name with _ for -."""
-    (fleet.run / "router.json.held").write_text(
-        json.dumps({name.replace("_", "-"): count for name, count in held.items()})
-    )
+    new = fleet.run / "router.json.held.new"
+    new.write_text(json.dumps({name.replace("_", "-"): count for name, count in held.items()}))
+    new.rename(fleet.run / "router.json.held")  # whole at any moment: the router reads it meanwhile
 
 
 def test_add_update_remove(running: FakeFleet) -> None:

@@ -45,10 +45,12 @@ def test_a_server_with_another_environment_is_started_plainly(tmp_path: Path) ->
 
 FAKE_PRELOAD = """
 import json, os, subprocess, sys, threading, time
+GATE = sys.argv[1]
 def watch(child):
     print(json.dumps({"event": "ended", "pid": child.pid, "code": child.wait()}), flush=True)
 for line in sys.stdin:
-    time.sleep(0.3)
+    while not os.path.exists(GATE):
+        time.sleep(0.02)
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     print(json.dumps({"event": "started", "name": json.loads(line)["name"], "pid": child.pid}), flush=True)
     threading.Thread(target=watch, args=(child,), daemon=True).start()
@@ -60,13 +62,17 @@ def test_ending_a_server_that_is_about_to_be_forked_spares_the_others(
 ) -> None:
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
     first, second, _ = plan(zoo).servers
-    monkeypatch.setattr(preload, "_COMMAND", (sys.executable, "-c", FAKE_PRELOAD))
+    gate = tmp_path / "gate"
+    gate.touch()
+    monkeypatch.setattr(preload, "_COMMAND", (sys.executable, "-c", FAKE_PRELOAD, str(gate)))
     starter = PreloadStarter(tmp_path / "preload.log")
     stays = starter.start(unusable(first, tmp_path))
     until(lambda: stays.pid is not None, WAIT_S)
+    gate.unlink()
     goes = starter.start(unusable(second, tmp_path))
     assert goes.pid is None
     goes.kill()
+    gate.touch()
     until(lambda: goes.poll() is not None, WAIT_S)
     assert goes.poll() == -9
     assert stays.poll() is None

@@ -23,6 +23,7 @@ PAIR = ("prefill-0", "decode-math-0")
 async def test_the_data_tells_what_a_request_did(fleet: Fleet) -> None:
     fleet.prefill.cached_tokens = 4
     await fleet.stream("/v1/completions", stream_options={"include_usage": True})
+    await eventually(lambda: fleet.state.activity.ended)
     status, data = await fleet.get("/dashboard/data")
     assert status == 200
     [request] = data["requests"]

@@ -122,6 +122,7 @@ async def test_metrics_count_requests_and_tokens(fleet: Fleet) -> None:
     await fleet.complete("maths", prompt=[1, 2, 3, 4, 5, 6])
     await fleet.stream()
     await fleet.complete("math", n=0)
+    await eventually(lambda: len(fleet.state.activity.ended) == 3)
     _, text = await fleet.get("/metrics")
     assert 'psserve_requests_total{code="200",module="math",route="completions"} 2.0' in text
     assert 'psserve_requests_total{code="400",module="-",route="completions"} 1.0' in text

@@ -47,6 +47,11 @@ def rewritten(fleet: Fleet, *added: dict[str, Any], without: FakeWorker | None =
     return RouterConfig.model_validate(document | fields)
 
 
+def held(fleet: Fleet) -> list[int]:
+    """Requests that each worker may still be needed for."""
+    return [worker["held"] for worker in fleet.state.table.describe()]
+
+
 async def modules(fleet: Fleet) -> list[str]:
     return [card["id"] for card in (await fleet.get("/v1/models"))[1]["data"]]
 
@@ -82,10 +87,10 @@ async def test_replaced_module_finishes_on_the_old_worker_and_goes_on_with_the_n
     fleet.state.reconfigure(rewritten(fleet, modules=[EDITION_2, CODE]))
     assert (await fleet.complete("math"))[0] == 200
     assert (len(fleet.math.bodies), len(newcomer.bodies)) == (1, 1)
-    assert [worker["held"] for worker in fleet.state.table.describe()] == [0, 1, 0, 0]
+    await eventually(lambda: held(fleet) == [0, 1, 0, 0])
     fleet.math.proceed.set()
     assert (await streamed)[0] == 200
-    assert [worker["held"] for worker in fleet.state.table.describe()] == [0, 0, 0, 0]
+    await eventually(lambda: held(fleet) == [0, 0, 0, 0])
 
 
 async def test_all_answers_to_one_request_come_from_one_edition(fleet: Fleet, newcomer: FakeWorker) -> None:
@@ -137,6 +142,7 @@ async def test_other_fields_need_a_restart(fleet: Fleet) -> None:
 async def test_series_of_modules_that_are_gone_are_gone(fleet: Fleet) -> None:
     await fleet.complete("math")
     await fleet.complete("code")
+    await eventually(lambda: len(fleet.state.activity.ended) == 2)
     fleet.state.reconfigure(rewritten(fleet, without=fleet.math, modules=[CODE]))
     text = (await fleet.get("/metrics"))[1]
     assert "math" not in text

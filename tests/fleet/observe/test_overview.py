@@ -18,6 +18,7 @@ from psserve.fleet.observe import overview
 from psserve.fleet.observe.overview import read_load, read_totals, survey
 from psserve.fleet.run.router_client import HttpClient
 from psserve.fleet.run.state import FleetState, ProcessId, ServerState, write_state
+from tests.waiting import PATIENCE_S
 
 # As SGLang 0.5.18 and the router answered them, shortened.
 LOADS = {
@@ -63,6 +64,11 @@ class Speaking(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "SILENT_AFTER_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -137,7 +143,7 @@ def test_a_server_of_adapters_has_their_hits(tmp_path: Path, port: int) -> None:
 def test_silent_servers_are_shown_without_what_they_would_say(
     tmp_path: Path, port: int, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview, "SILENT_AFTER_S", 0.1)
+    monkeypatch.setattr(overview, "SILENT_AFTER_S", 5.0)
     write_fleet(tmp_path, port, prefill=silent, decode=1)
     prefill, decode, router = survey(tmp_path).servers
     assert (prefill.running, prefill.cache_hit_rate, prefill.state) == (None, None, "ready")

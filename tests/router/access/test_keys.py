@@ -94,6 +94,7 @@ async def test_tokens_a_minute_are_counted_at_the_end_of_a_request(make_fleet) -
         assert answer.status == 200
         assert answer.headers["x-ratelimit-remaining-tokens"] == "10"
         await answer.read()
+    await eventually(lambda: fleet.state.activity.ended)
     status, answer, headers = await ask(fleet, CI)
     assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded")
     assert headers["x-ratelimit-remaining-tokens"] == "0"

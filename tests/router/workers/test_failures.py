@@ -184,14 +184,20 @@ async def test_split_mismatch_in_a_stream(fleet: Fleet) -> None:
     assert b"split_mismatch" in raw
 
 
-async def test_deadline_in_a_stream(make_fleet) -> None:
-    fleet = await make_fleet(request_timeout_s=1.0)
-    fleet.math.faults.append("hang_mid_stream")
-    status, raw = await fleet.stream()
-    assert status == 200
+async def test_deadline_in_a_stream(fleet: Fleet) -> None:
+    body = {"model": "math", "prompt": "p", "max_tokens": 3, "stream": True}
+    for seconds in ("1", "8", "64"):
+        fleet.math.faults.append("hang_mid_stream")
+        headers = {"x-request-timeout": seconds}
+        async with fleet.http.post(fleet.url + "/v1/completions", json=body, headers=headers) as response:
+            raw = await response.read()
+        await fleet.idle()
+        if response.status == 200:
+            break
+        fleet.math.faults.clear()  # a machine with so little time for us that not even the first byte came
+    assert response.status == 200
     assert b'"timeout"' in raw
     assert b"[DONE]" not in raw
-    await fleet.idle()
 
 
 async def test_client_that_does_not_read_is_cut_off_at_the_deadline(fleet: Fleet) -> None:
@@ -242,8 +248,9 @@ async def test_sequences_wait_no_longer_than_for_the_first_ones_end(fleet: Fleet
 async def test_deadline_covers_waiting_for_the_first_sequence(make_fleet) -> None:
     fleet = await make_fleet(request_timeout_s=0.5)
     fleet.prefill.faults.append("hang")
-    status, answer, _ = await fleet.complete("math", n=3)
-    assert (status, answer["error"]["code"]) == (504, "timeout")
+    while fleet.prefill.faults:  # a busy machine may not even have reached it by the deadline
+        status, answer, _ = await fleet.complete("math", n=3)
+        assert (status, answer["error"]["code"]) == (504, "timeout")
     assert len(fleet.prefill.bodies) == 1
     await fleet.idle()
 
