@@ -60,9 +60,9 @@ async def cut(fleet: Fleet, *, for_good: bool) -> dict[str, Any]:
     fleet.math.proceed.clear()
     whole = None
     if for_good:
-        fleet.math.faults.append("hang")
-        whole = asyncio.create_task(fleet.complete())
-        await eventually(lambda: fleet.math.running)
+        fleet.math.faults.append("hang_paired")
+        whole = asyncio.create_task(fleet.complete(large="x" * 100_000))  # more than the kernel holds of what is unread
+        await eventually(lambda: fleet.math.running and not fleet.prefill.running)
     fleet.math.faults.append("error_mid_stream")
     body = {"model": "math", "prompt": "some prompt", "max_tokens": 3, "stream": True}
     async with fleet.http.post(fleet.url + "/v1/completions", json=body) as response:

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any
@@ -30,6 +30,8 @@ SILENT_S = 13
 for 12 s, and a client hears within 15 s."""
 ASKED_AFTER_S = 5
 """Of silence; from then on each second. The kernel asks and is answered by the kernel, however busy the worker is."""
+LARGE_BODY = 32 * 1024
+"""Bytes above which a body may fill what Linux holds for a worker that does not read: 64 KiB at first."""
 SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 """What a connection breaks with when the other machine is cut off. A process that ends resets its connections."""
 
@@ -42,8 +44,10 @@ class Upstream:
     def __init__(self, config: RouterConfig, table: WorkerTable) -> None:
         self._table = table
         self._background = Background()
-        self._pooled = _session(config, _Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=_socket))
-        self._fresh = _session(config, _Connector(limit=0, force_close=True, socket_factory=_socket))
+        self._pooled = _session(config, _impatient_socket, keepalive_timeout=KEEP_ALIVE_S)
+        self._fresh = _session(config, _impatient_socket, force_close=True)
+        self._pooled_large = _session(config, _socket, keepalive_timeout=KEEP_ALIVE_S)
+        self._fresh_large = _session(config, _socket, force_close=True)
 
     async def post(
         self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
@@ -53,7 +57,10 @@ class Upstream:
         Raises LegFailure otherwise. A worker that cannot be reached, or breaks the connection, is marked down;
         one that breaks a pooled connection is not, for it may have restarted since.
         """
-        session = self._fresh if fresh else self._pooled
+        if len(body) > LARGE_BODY:
+            session = self._fresh_large if fresh else self._pooled_large
+        else:
+            session = self._fresh if fresh else self._pooled
         _is_reused.set(True)
         try:
             response = await session.post(worker.url + path, data=body, headers=headers)
@@ -117,8 +124,8 @@ class Upstream:
 
     async def close(self) -> None:
         await self._background.close(grace_s=1.0)
-        await self._pooled.close()
-        await self._fresh.close()
+        for session in (self._pooled, self._fresh, self._pooled_large, self._fresh_large):
+            await session.close()
 
     def _reset(self, worker: Worker, error: Exception) -> LegFailure:
         if _is_silent(error):
@@ -156,11 +163,21 @@ def _is_silent(error: Exception) -> bool:
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket that breaks after `SILENT_S`, with data under way and without."""
+    """A socket that breaks once the other end's kernel was silent for `SILENT_S` while nothing was under way to it."""
     made = socket.socket(*address[:3])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER_S)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, SILENT_S - ASKED_AFTER_S)
+    return made
+
+
+def _impatient_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """One that breaks after `SILENT_S` with data under way too.
+
+    It would also break on a worker that lives but does not read for so long, once that one's buffer is full.
+    """
+    made = _socket(address)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
     return made
 
@@ -173,9 +190,11 @@ class _Connector(aiohttp.TCPConnector):
         return await super()._create_connection(*arguments, **options)
 
 
-def _session(config: RouterConfig, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+def _session(
+    config: RouterConfig, make_socket: Callable[[aiohttp.AddrInfoType], socket.socket], **pool: Any
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=_Connector(limit=0, socket_factory=make_socket, **pool),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.upstream_timeout_s),
         headers={"Authorization": f"Bearer {config.worker_key}", "Content-Type": "application/json"},
         # Accept-Encoding among them: nothing here unpacks what SGLang would compress.

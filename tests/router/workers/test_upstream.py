@@ -20,6 +20,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         print("asked", flush=True)
         input()
+        self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.send_header("Content-Length", "6")
         self.end_headers()
@@ -32,8 +33,9 @@ server.serve_forever()
 
 
 @pytest.mark.slow
-async def test_a_server_that_is_stopped_for_long_keeps_its_connection() -> None:
-    """Its kernel answers for it: it may only be busy."""
+@pytest.mark.parametrize("size", [2, 32 * 1024, 32 * 1024 + 1, 16 * 1024 * 1024])
+async def test_a_server_that_is_stopped_for_long_keeps_its_connection(size: int) -> None:
+    """Its kernel answers for it: it may only be busy, and need not read what is on its way to it."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     assert process.stdout is not None
     assert process.stdin is not None
@@ -43,7 +45,7 @@ async def test_a_server_that_is_stopped_for_long_keeps_its_connection() -> None:
     config = make_config(*workers)
     table = WorkerTable(config)
     upstream = Upstream(config, table)
-    asked = asyncio.create_task(upstream.post(table.prefills[0], "/", b"{}", {}, fresh=True))
+    asked = asyncio.create_task(upstream.post(table.prefills[0], "/", b" " * size, {}, fresh=True))
     assert await process.stdout.readline() == b"asked\n"
     process.send_signal(signal.SIGSTOP)
     done, _ = await asyncio.wait([asked], timeout=SILENT_S + 3)
