@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -71,6 +72,27 @@ def test_the_user_alone_reads_what_is_kept(folder: Path) -> None:
     KeptModel(b"[]").write(b"model")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert KeptModel(b"[]").read() == b"model"
+
+
+def test_a_folder_that_is_only_read_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    KeptModel(b"[]").write(b"model")
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", read_only)
+    assert KeptModel(b"[]").read() == b"model"
+
+
+def test_what_a_killed_writer_left_goes_with_a_later_one(folder: Path) -> None:
+    KeptModel(b"1").write(b"model")
+    for name in (".old", ".new"):
+        (folder / name).mkdir()
+        (folder / name / "half").touch()
+    os.utime(folder / ".old", (0, 0))
+    KeptModel(b"2").write(b"model")
+    assert {path.name for path in folder.glob(".*")} == {".new"}
+    assert len(files(folder)) == 3
 
 
 def test_other_code_trains_anew(monkeypatch: pytest.MonkeyPatch) -> None:

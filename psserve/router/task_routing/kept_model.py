@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
@@ -11,6 +13,8 @@ from pathlib import Path
 
 KEPT = 32
 """Models of so many sets of modules; those used last stay."""
+LEFT_OVER_S = 3600.0
+"""No writer takes so long: what it wrote beside the models, to put it there whole, was left over."""
 _MADE_BY = ("background.py", "tfidf.py", "training.py")
 _NO_CACHE = (OSError, RuntimeError)
 """The folder cannot be used, or there is no home folder: every start trains."""
@@ -29,8 +33,10 @@ class KeptModel:
         """What was kept, if anything."""
         with suppress(*_NO_CACHE):
             path = _folder() / self._name
-            os.utime(path)
-            return path.read_bytes()
+            model = path.read_bytes()
+            with suppress(OSError):  # a cache that is only read serves, too
+                os.utime(path)
+            return model
         return None
 
     def write(self, model: bytes) -> None:
@@ -41,9 +47,16 @@ class KeptModel:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".") as own:  # readers never see half of it
                 Path(own, self._name).write_bytes(model)
                 Path(own, self._name).replace(folder / self._name)
-            used = sorted(folder.glob("[!.]*"), key=lambda path: path.stat().st_mtime)
+            used = sorted(folder.glob("[!.]*"), key=_mtime)
             for path in used[:-KEPT]:
-                path.unlink()
+                path.unlink(missing_ok=True)
+            for left_over in folder.glob(".*"):  # of a writer that was killed
+                if time.time() - _mtime(left_over) > LEFT_OVER_S:
+                    shutil.rmtree(left_over)
+
+
+def _mtime(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _folder() -> Path:
