@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv, with everything pinned, and psserve in it: `make setup`. Nothing to do takes some milliseconds.
 #
-#   DEVICE=cpu|gpu   which set of packages (default: gpu if an NVIDIA GPU answers, else cpu)
+#   DEVICE=cpu|gpu   which set of packages (default: gpu if .venv has it or an NVIDIA GPU answers, else cpu)
 #   PYTHON=...       a Python 3.11 or 3.12 (default: the first one found)
 #
 # .venv/installed holds the checksum of what was installed. .venv/installing exists while packages are being written:
@@ -18,7 +18,7 @@ has_gpu() { [ -n "$(ls /proc/driver/nvidia/gpus 2>/dev/null)" ] || nvidia-smi -L
 pick_device() {
     case "${DEVICE:-}" in
         cpu | gpu) echo "$DEVICE" ;;
-        "") if has_gpu; then echo gpu; else echo cpu; fi ;;
+        "") if [ "$(cat .venv/device 2>/dev/null)" = gpu ] || has_gpu; then echo gpu; else echo cpu; fi ;;
         *) die "DEVICE=$DEVICE: say cpu or gpu" ;;
     esac
 }

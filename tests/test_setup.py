@@ -65,6 +65,14 @@ def test_a_gpu_set_up_without_a_compiler_is_refused_before_anything_is_made(fold
     assert not (folder / ".venv").exists()
 
 
+def test_a_set_up_for_a_gpu_stays_one_where_no_device_is_named(folder: Path) -> None:
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "device").write_text("gpu\n")
+    done = set_up(folder, CXX="no-such-compiler")
+    assert "a GPU needs a C++ compiler" in done.stderr
+    assert (folder / ".venv" / "device").exists()
+
+
 def test_an_interrupted_set_up_is_thrown_away(folder: Path) -> None:
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "installing").touch()
