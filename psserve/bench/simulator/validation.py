@@ -75,15 +75,16 @@ def _row(lines: Sequence[ResultLine], records: Path, costs: Costs, resources: Re
 
 def _simulated(line: ResultLine, records: Path, costs: Costs, resources: Resources) -> list[RequestRecord]:
     told = line["psserve"]
-    setup = _setup(told["system"], tuple(told["modules"]), costs, resources)
+    setup = _setup(told, costs, resources)
     counted = [record for record in read_records(_records(records, line))[1] if not record.warmup]
     sessions = sessions_of(counted, round(told["workload"]["system"] * told["workload"]["scale"]))
     return simulate(setup, sessions, told["load"]["concurrency"]).records
 
 
-def _setup(system: str, modules: tuple[str, ...], costs: Costs, resources: Resources) -> Setup:
-    """As psserve.bench.systems plans it: of pairs, half of the KV is the prefill servers'."""
-    count, tokens = len(modules), resources.kv_tokens
+def _setup(told: Mapping[str, Any], costs: Costs, resources: Resources) -> Setup:
+    """The system of a run, by what its result line tells of it."""
+    system, modules = told["system"], tuple(told["modules"])
+    count = len(modules)
     servers: Mapping[str, tuple[int, int]] = {
         "shared": (resources.prefill_servers, count),
         "disaggregated": (count, count),
@@ -92,19 +93,30 @@ def _setup(system: str, modules: tuple[str, ...], costs: Costs, resources: Resou
         "single": (1, 0),
     }
     prefill, decode = servers[system]
-    side = tokens // 2 if decode else tokens
+    pool, decode_pool = _pools(told, resources.kv_tokens, prefill, decode)
     return Setup(
         system=next(known for known in SYSTEMS if known == system),
         modules=modules,
         prefill=prefill,
         decode=decode,
         costs=costs,
-        kv_tokens=side // prefill,
-        decode_kv_tokens=side // decode if decode else None,
+        kv_tokens=pool,
+        decode_kv_tokens=decode_pool,
         chunk=resources.chunk,
-        reserved_tokens=reserved_tokens(side // (decode or prefill)),
+        reserved_tokens=reserved_tokens(decode_pool or pool),
         cores=resources.cores.get(system),
     )
+
+
+def _pools(told: Mapping[str, Any], tokens: int, prefill: int, decode: int) -> tuple[int, int | None]:
+    """KV tokens of a prefill (or whole) and of a decode server, as psserve.bench.systems planned them.
+
+    A fleet's are in the result line; of other pairs, half are the prefill servers'.
+    """
+    fleet = told.get("settings", {}).get("fleet")
+    if fleet is not None:
+        return fleet["prefill"]["kv_tokens"], fleet["decode"]["kv_tokens"]
+    return (tokens // 2 // prefill, tokens // 2 // decode) if decode else (tokens // prefill, None)
 
 
 def _figures(records: Sequence[RequestRecord]) -> dict[str, float]:

@@ -20,6 +20,8 @@ from psserve.bench.systems.counters import Server
 from psserve.bench.systems.system import RunningSystem, SystemSpec, Target, warm_up
 from psserve.errors import StartError
 from psserve.fleet.plan.devices import choose, detect
+from psserve.fleet.plan.fitting import pools
+from psserve.fleet.plan.settings import pool_for
 
 _LAUNCH = "import sys; from psserve.cli.main import main; sys.argv[0] = 'psserve'; main()"
 _LOG_LINES = 40
@@ -46,12 +48,14 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
 
 
 def fleet_settings(spec: SystemSpec) -> dict[str, Any]:
-    """The fleet.toml of the system: half of the KV cache for the prefill servers, half for the decode servers."""
+    """The fleet.toml of the system: its KV cache is shared out as a fleet shares out a device's."""
     options = spec.fleet_options().model_dump(mode="json", exclude_unset=True, exclude_none=True)
     machine = detect()
     device = choose(machine, spec.device)
-    prefill = {"replicas": spec.prefill_servers, "kv_tokens": spec.kv_tokens // (2 * spec.prefill_servers)}
-    decode = {"kv_tokens": spec.kv_tokens // (2 * len(spec.modules))}
+    longest = 0 if spec.context_length is None else pool_for(spec.context_length, spec.page_size)
+    sizes = pools(spec.kv_tokens, spec.prefill_servers, len(spec.modules), longest)
+    prefill = {"replicas": spec.prefill_servers, "kv_tokens": sizes["prefill"]}
+    decode = {"kv_tokens": sizes["decode"]}
     return {
         **options,
         "prefill": {**prefill, "env": spec.server_env(device, machine, spec.prefill_servers)},

@@ -49,6 +49,14 @@ def test_psserve_has_as_many(tmp_path: Path) -> None:
     assert 2 * fleet["prefill"]["kv_tokens"] + 2 * fleet["decode"]["kv_tokens"] == KV_TOKENS
 
 
+def test_psserve_s_prefill_servers_have_what_a_fleet_gives_them(tmp_path: Path) -> None:
+    fleet = fleet_settings(spec_of(tmp_path))
+    assert [fleet[role]["kv_tokens"] for role in ("prefill", "decode")] == [38_400, 12_800]
+    long = fleet_settings(spec_of(tmp_path, context_length=15_000))
+    assert long["decode"]["kv_tokens"] > 15_000
+    assert long["prefill"]["kv_tokens"] + 2 * long["decode"]["kv_tokens"] == KV_TOKENS
+
+
 @pytest.mark.parametrize("name", STOCK_KINDS)
 def test_no_hook_of_psserve_is_asked_for(name: str, tmp_path: Path) -> None:
     planner, _ = planned(name, spec_of(tmp_path))
