@@ -15,7 +15,7 @@ from psserve.engine import hooks as hooking
 from psserve.engine.handover import releases
 from psserve.engine.handover.targets import CALLED, CALLED_ON_CPU, functions_of, is_in
 from psserve.engine.settings import NegativeControl, Role, Settings
-from psserve.engine.versions import SUPPORTED, installed_sglang, require_adapters, require_supported_sglang
+from psserve.engine.versions import SUPPORTED, installed_sglang, require_supported_sglang
 from psserve.errors import EngineError
 
 loaded = False
@@ -42,8 +42,6 @@ def load() -> None:
 def install(settings: Settings) -> None:
     """Apply and check the hooks of a role. Raises UnsupportedSglang, ChangedSglang or HookMissing."""
     version = require_supported_sglang(allow_untested=settings.allow_untested)
-    if settings.adapters is not None and settings.role is Role.DECODE:
-        require_adapters(version)
     hooks = declared(settings, version)
     releases.require_fit(
         releases.installed_tree(),

@@ -13,8 +13,6 @@ from psserve.errors import UnsupportedSglang
 
 SUPPORTED = ("0.5.17", "0.5.18", "0.5.21", "0.5.22", "0.5.23")
 TESTED = f"{', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]}"
-ADAPTERS = ("0.5.17", "0.5.18")
-"""Releases with which adapters are served: their tests pass on these."""
 _KNOWN_BAD = {
     release: "it leaks the slots of requests that a decode server takes back after it ran out of them"
     for release in ("0.5.19", "0.5.20")
@@ -34,15 +32,6 @@ def installed_sglang() -> str | None:
 def number(release: str) -> tuple[int, ...]:
     """The first three numbers of a release, which compare as releases do: those of `0.5.18.post1` are (0, 5, 18)."""
     return tuple(int(part) for part in re.findall(r"\d+", release)[:3])
-
-
-def require_adapters(release: str) -> None:
-    """Raise UnsupportedSglang for a release whose adapters psserve's hooks were not made to work with."""
-    if release not in ADAPTERS:
-        raise UnsupportedSglang(
-            f"adapters are not served with sglang {release} yet: install sglang {' or '.join(ADAPTERS)}, or merge the "
-            "adapters into modules (psserve add-model --merge)"
-        )
 
 
 def require_supported_sglang(*, allow_untested: bool = False) -> str:

@@ -46,14 +46,3 @@ def test_a_missing_sglang_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(versions, "installed_sglang", lambda: None)
     with pytest.raises(UnsupportedSglang, match="make setup"):
         versions.require_supported_sglang(allow_untested=True)
-
-
-@pytest.mark.parametrize("version", versions.ADAPTERS)
-def test_adapters_are_served_where_they_were_tested(version: str) -> None:
-    versions.require_adapters(version)
-
-
-@pytest.mark.parametrize("version", ["0.5.21", "0.5.23", "0.6.0"])
-def test_adapters_are_refused_by_name_where_they_were_not(version: str) -> None:
-    with pytest.raises(UnsupportedSglang, match=rf"adapters are not served with sglang {version}.*0\.5\.18.*--merge"):
-        versions.require_adapters(version)
