@@ -190,15 +190,14 @@ async def test_loaded_replaced_and_unloaded_under_load(fleet: RunningFleet, orac
     served = asyncio.create_task(ask_until(over, fleet, oracle, clients=12))
     prompt = random_ids(random.Random(8), 50)
     before = await loaded(fleet)
-    async with aiohttp.ClientSession(headers=fleet.auth) as session:
-        for number, adapter in zip(range(REPLACEMENTS), itertools.cycle(FOUR), strict=False):
-            name = f"replaced@{number}"
-            link(fleet, name, form_of(fleet, f"{adapter}@1"))
-            answer = await direct_pair(fleet, "adapters", prompt, 4, adapter=name)
-            expected = oracle.answer(adapter, prompt, 4)
-            oracle.check_tokens(expected, answer.tokens, answer.logprobs)
-            (folder(fleet) / name).unlink()
-            await unload(session, fleet, name)
+    for number, adapter in zip(range(REPLACEMENTS), itertools.cycle(FOUR), strict=False):
+        name = f"replaced@{number}"
+        link(fleet, name, form_of(fleet, f"{adapter}@1"))
+        answer = await direct_pair(fleet, "adapters", prompt, 4, adapter=name)
+        expected = oracle.answer(adapter, prompt, 4)
+        oracle.check_tokens(expected, answer.tokens, answer.logprobs)
+        (folder(fleet) / name).unlink()
+        await unload(fleet, name)
     over.set()
     assert await served > 0
     wait_idle(fleet)
@@ -220,7 +219,7 @@ async def test_an_adapter_whose_clients_left_or_were_refused_can_be_unloaded(fle
         body = {"input_ids": [20] * 100_000, "lora_path": "left@1"}
         async with session.post(url, json=body) as answer:
             assert answer.status == 400
-        await unload(session, fleet, "left@1")
+    await unload(fleet, "left@1")
     (folder(fleet) / "left@1").unlink()
     wait_idle(fleet)
 
@@ -275,8 +274,12 @@ async def until_running(fleet: RunningFleet) -> None:
             await asyncio.sleep(0.05)
 
 
-async def unload(session: aiohttp.ClientSession, fleet: RunningFleet, name: str) -> None:
-    async with session.post(f"{fleet.worker_url(SERVER)}/unload_lora_adapter", json={"lora_name": name}) as answer:
+async def unload(fleet: RunningFleet, name: str) -> None:
+    """Ask for it over a connection of its own: the server ends one that was idle for some seconds."""
+    async with (
+        aiohttp.ClientSession(headers=fleet.auth) as session,
+        session.post(f"{fleet.worker_url(SERVER)}/unload_lora_adapter", json={"lora_name": name}) as answer,
+    ):
         assert answer.status == 200, await answer.text()
 
 
