@@ -120,18 +120,25 @@ def run_part(name: str, limit: float, options: argparse.Namespace) -> dict[str, 
     command += ["--work", str(options.work), "--part", name, "--limit", str(limit)]
     with tempfile.TemporaryFile("w+") as log:
         part = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        in_time = ended(part, limit - STOP_S)
-        if not in_time:
-            part.send_signal(signal.SIGINT)
-            ended(part, STOP_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(part.pid, signal.SIGKILL)  # the fleet's servers end with their supervisor
-        part.wait()
+        try:
+            in_time = ended(part, limit - STOP_S)
+        finally:  # an interrupt reaches this process alone
+            end(part)
         log.seek(0)
         tail = log.read()[-4_000:]
     state = "out of time" if not in_time else "passed" if part.returncode == 0 and passed(name, options) else "failed"
     found = {"state": state, "seconds": round(time.monotonic() - started, 1), "limit_s": round(limit)}
     return found if state == "passed" else found | {"tail": tail}
+
+
+def end(part: subprocess.Popen[bytes]) -> None:
+    """Ask a part that still runs to end, so that its fleet stops and its results are kept; kill what is left of it."""
+    if part.poll() is None:
+        part.send_signal(signal.SIGINT)
+        ended(part, STOP_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(part.pid, signal.SIGKILL)  # the fleet's servers end with their supervisor
+    part.wait()
 
 
 def passed(name: str, options: argparse.Namespace) -> bool:

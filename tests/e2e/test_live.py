@@ -25,7 +25,7 @@ from psserve.zoo.synthetic.zoo import build_zoo
 from tests.e2e.adapters import AdapterOracle, build_adapters
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import PSSERVE, RunningFleet, launched, wait_idle
-from tests.e2e.load import MAX_TOKENS, Load
+from tests.e2e.load import MAX_TOKENS, Load, Outcome
 from tests.e2e.oracle import Oracle
 from tests.e2e.watching import pids, workers
 from tests.waiting import until
@@ -155,20 +155,8 @@ async def test_modules_come_change_and_go_under_load(fleet: RunningFleet, newcom
         assert {(one.status, one.code) for one in load.of(module)} == {(200, None)}
         assert all(set(one.answers) == {answers[module][one.prompt]} for one in load.of(module))
 
-    assert {(one.status, one.code) for one in load.of("beta")} == {(200, None)}
-    old, new = answers["beta"], answers["next"]
-    for one in load.of("beta"):
-        of_one = set(one.answers)  # the choices of one request are one module's
-        assert of_one in ({old[one.prompt]}, {new[one.prompt]})
-        if one.ended < at["update"]:
-            assert of_one == {old[one.prompt]}
-        if one.started > at["updated"]:
-            assert of_one == {new[one.prompt]}
-
-    gone = [one for one in load.of("gamma") if one.status != 200]
-    assert {(one.status, one.code) for one in gone} <= {(404, "model_not_found")}
-    assert all(one.ended > at["remove"] for one in gone)
-    assert all(set(one.answers) == {answers["gamma"][one.prompt]} for one in load.of("gamma") if one.status == 200)
+    was_replaced(load.of("beta"), answers["beta"], answers["next"], at["update"], at["updated"])
+    was_removed(load.of("gamma"), answers["gamma"], at["remove"])
 
     assert {name: pids(fleet)[name] for name in stayed} == stayed
     assert set(workers(fleet)) == {"prefill-0", "decode-alpha-0", "decode-beta-0-v2", "decode-late-0"}
@@ -185,6 +173,29 @@ async def test_modules_come_change_and_go_under_load(fleet: RunningFleet, newcom
     ):
         took, usual = (load.median_s("alpha", at[start], at[end]) for start, end in (phase, quiet))
         print(f"alpha during {name}: median {took} s, {usual} s before")  # a benchmark, not a verdict
+
+
+def was_replaced(outcomes: list[Outcome], old: list[Answer], new: list[Answer], from_s: float, until_s: float) -> None:
+    """No request failed while a module was replaced in [from_s, until_s], and each was answered by one version of it.
+
+    `old` and `new` are what the versions answer to each prompt.
+    """
+    assert {(one.status, one.code) for one in outcomes} == {(200, None)}
+    for one in outcomes:
+        of_one = set(one.answers)  # the choices of one request are one version's
+        assert of_one in ({old[one.prompt]}, {new[one.prompt]})
+        if one.ended < from_s:
+            assert of_one == {old[one.prompt]}
+        if one.started > until_s:
+            assert of_one == {new[one.prompt]}
+
+
+def was_removed(outcomes: list[Outcome], answers: list[Answer], from_s: float) -> None:
+    """What a module answered is right, and what was refused ended after its removal began at `from_s`."""
+    gone = [one for one in outcomes if one.status != 200]
+    assert {(one.status, one.code) for one in gone} <= {(404, "model_not_found")}
+    assert all(one.ended > from_s for one in gone)
+    assert all(set(one.answers) == {answers[one.prompt]} for one in outcomes if one.status == 200)
 
 
 async def _holds(served: Callable[[], Awaitable[set[str]]], modules: set[str]) -> bool:
@@ -255,19 +266,9 @@ async def test_adapters_come_change_and_go_under_load(
         await eventually(lambda: answered("sums", before + PROMPTS))
         load.stop("alpha", "sums")
 
-    assert {(one.status, one.code) for one in load.of("alpha", "sums")} == {(200, None)}
-    old, new = answers["sums"], answers["swapped"]
-    for one in load.of("sums"):
-        of_one = set(one.answers)  # the choices of one request are one version's
-        assert of_one in ({old[one.prompt]}, {new[one.prompt]})
-        if one.ended < at["update sums"]:
-            assert of_one == {old[one.prompt]}
-        if one.started > at["update sums done"]:
-            assert of_one == {new[one.prompt]}
-    gone = [one for one in load.of("poems") if one.status != 200]
-    assert {(one.status, one.code) for one in gone} <= {(404, "model_not_found")}
-    assert all(one.ended > at["remove poems"] for one in gone)
-    assert all(set(one.answers) == {answers["poems"][one.prompt]} for one in load.of("poems") if one.status == 200)
+    assert {(one.status, one.code) for one in load.of("alpha")} == {(200, None)}
+    was_replaced(load.of("sums"), answers["sums"], answers["swapped"], at["update sums"], at["update sums done"])
+    was_removed(load.of("poems"), answers["poems"], at["remove poems"])
 
     folder = fleet.zoo / ".run" / "adapters"
     until(lambda: [link.name for link in folder.iterdir()] == ["sums@2"])
@@ -280,7 +281,7 @@ async def test_adapters_come_change_and_go_under_load(
     await eventually(lambda: _is_back(fleet, "decode-adapters-0", killed))
     async with client_of(fleet.url) as client:  # nobody told the new server of anything
         answer = await client.complete("sums", prompts[0], MAX_TOKENS)
-    assert tuple(answer["choices"][0]["token_ids"]) == new[0]
+    assert tuple(answer["choices"][0]["token_ids"]) == answers["swapped"][0]
 
 
 async def _is_back(fleet: RunningFleet, name: str, before: int) -> bool:

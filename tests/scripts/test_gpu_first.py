@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,6 +92,29 @@ def test_a_part_that_fails_or_hangs_costs_the_others_nothing(
     }
     assert "this is import" in parts["import"]["tail"]
     assert json.loads((tmp_path / "exactness.json").read_text())["passed"]
+
+
+def test_an_interrupt_ends_the_part_that_runs(
+    gpu_first: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = []
+
+    def interrupted(part: subprocess.Popen[bytes], within_s: float) -> bool:
+        parts.append(part)
+        if len(parts) > 1:
+            return ended(part, within_s)
+        until((tmp_path / "handover.json").exists)
+        raise KeyboardInterrupt
+
+    script = tmp_path / "stub.py"
+    script.write_text(STUB)
+    ended = gpu_first.ended
+    monkeypatch.setattr(gpu_first, "__file__", str(script))
+    monkeypatch.setattr(gpu_first, "ended", interrupted)
+    monkeypatch.setattr(sys, "argv", ["gpu_first.py", "--out", str(tmp_path)])
+    with pytest.raises(KeyboardInterrupt):
+        gpu_first.run_part("serving", 60, options_of(gpu_first, tmp_path))
+    assert parts[0].poll() == -signal.SIGINT
 
 
 def test_parts_for_which_no_time_is_left_are_named(
