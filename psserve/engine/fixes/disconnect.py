@@ -2,18 +2,24 @@
 
 When SGLang before 0.5.20 sees that a client has left its stream, it forgets the request at once, and its own abort,
 which is sent two seconds later, then finds nothing to abort: the scheduler would compute the answer to its end, for
-nobody. It forgets prompts that it refuses in the same way. An adapter of either would count as in use for ever; before
-0.5.22 also one whose request is aborted before it runs, while a request that a failed transfer ends is counted out
-twice. Unloading an adapter with such a count would never end, and with it no later load.
+nobody. It forgets prompts that it refuses in the same way, later releases these alone. An adapter of either would count
+as in use for ever; before 0.5.22 also one whose request is aborted before it runs, while a request that a failed
+transfer ends is counted out twice. Unloading an adapter with such a count would never end, and with it no later load.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, cast
 
-from psserve.engine.handover.sglang import AbortedRequest, ClientRequest, RequestState, TokenizerManager
+from psserve.engine.handover.sglang import (
+    AbortedRequest,
+    ClientRequest,
+    RequestState,
+    SentState,
+    TokenizerManager,
+)
 from psserve.engine.hooks import Hook, Kind
 
 _releases: set[asyncio.Task[None]] = set()
@@ -25,6 +31,14 @@ def _end_what_is_forgotten(manager: TokenizerManager, obj: ClientRequest, *rest:
     for rid in [obj.rid] if isinstance(obj.rid, str) else obj.rid or ():
         _release_adapter(manager, rid)
         manager.abort_request(rid)
+
+
+def _count_out_unsent(manager: TokenizerManager, rids: Iterable[str]) -> None:
+    """BEFORE `TokenizerManager._release_req_states_on_failure`, which forgets what no scheduler has heard of."""
+    for rid in rids:
+        state = manager.rid_to_state.get(rid)
+        if state is not None and not cast(SentState, state).dispatched:
+            _release_adapter(manager, rid)
 
 
 def _release_adapter(manager: TokenizerManager, rid: str) -> None:
@@ -62,4 +76,5 @@ def hooks() -> tuple[Hook, ...]:
         Hook(f"{manager}._discard_pending_req_states", Kind.BEFORE, _end_what_is_forgotten),
         Hook(f"{manager}._handle_abort_req", Kind.BEFORE, _count_out_aborted),
         Hook(f"{manager}._handle_abort_finish_reason", Kind.AROUND, _count_out_once),
+        Hook(f"{manager}._release_req_states_on_failure", Kind.BEFORE, _count_out_unsent),
     )

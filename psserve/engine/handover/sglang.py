@@ -409,6 +409,13 @@ class RequestState(Protocol):
     """Log-probability, id and text of each token so far."""
 
 
+class SentState(Protocol):
+    """A request in the HTTP process, which says where it has got to."""
+
+    dispatched: bool
+    """Whether a scheduler was told of it."""
+
+
 class LogProbs(Protocol):
     """Log-probabilities as completions give them."""
 

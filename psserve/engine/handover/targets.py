@@ -159,6 +159,7 @@ _SPANS: Mapping[str, Span] = {
     "sglang.srt.managers.tokenizer_manager.TokenizerManager._discard_pending_req_states": Span(until="0.5.20"),
     "sglang.srt.managers.tokenizer_manager.TokenizerManager._handle_abort_req": Span(until="0.5.22"),
     "sglang.srt.managers.tokenizer_manager.TokenizerManager._handle_abort_finish_reason": Span(until="0.5.22"),
+    "sglang.srt.managers.tokenizer_manager.TokenizerManager._release_req_states_on_failure": Span("0.5.21", "0.5.22"),
     "sglang.srt.disaggregation.decode.DecodePreallocQueue.resume_retracted_reqs": Span(until="0.5.21"),
     # It holds adapters back on decode servers too.
     "sglang.srt.managers.scheduler.Scheduler.can_schedule_lora_req": Span(since="0.5.21"),
@@ -206,6 +207,7 @@ _CLASSES_OF: tuple[tuple[Span, Mapping[type, str]], ...] = (
             sglang.TreeRows: f"{_CORE}.RadixCacheWalkResult",
         },
     ),
+    (Span("0.5.21", "0.5.22"), {sglang.SentState: "sglang.srt.managers.tokenizer_manager.ReqState"}),
     (
         Span(until="0.5.22"),
         {sglang.RangedReq: _REQ, sglang.OlderPrefixCache: f"{_CACHE}.base_prefix_cache.BasePrefixCache"},

@@ -74,6 +74,22 @@ async def test_one_that_was_aborted_before_it_ran_is_counted_out() -> None:
     await manager.unused()
 
 
+@only(since="0.5.21", until="0.5.22")
+async def test_one_that_was_refused_before_a_scheduler_was_told_is_counted_out() -> None:
+    manager: Any = Manager(refused="x", running="x", base=None)
+    for rid, state in manager.rid_to_state.items():
+        state.dispatched = rid == "running"
+    for _ in range(2):
+        await manager.lora_registry.acquire("math@1")
+    rids = {"refused", "running", "base", "gone"}
+    disconnect.hooks()[3].function(manager, rids)
+    manager.encoder_dispatch_ready = {}
+    TokenizerManager._release_req_states_on_failure(manager, rids)
+    assert manager.told == ["running"]
+    await manager.lora_registry.release("x")  # as at the end of the one that runs
+    await manager.unused()
+
+
 ORIGINAL = TokenizerManager._handle_abort_finish_reason
 
 
