@@ -122,9 +122,21 @@ async def test_named_tool_is_the_only_one_the_base_sees(fleet: Fleet) -> None:
     choice = {"type": "function", "function": {"name": "sub"}}
     status, _, _ = await fleet.chat("math", tools=tools, tool_choice=choice)
     assert status == 200  # both legs counted the same prompt
-    assert fleet.prefill.bodies[0]["tools"] == tools[1:]
+    sub = {"description": None, "name": "sub", "parameters": None, "strict": False}
+    assert fleet.prefill.bodies[0]["tools"] == [{"type": "function", "function": sub}]
     assert "tool_choice" not in fleet.prefill.bodies[0]
     assert fleet.math.bodies[0]["tool_choice"] == choice
+
+
+async def test_tools_come_to_both_legs_in_one_order_of_fields(fleet: Fleet) -> None:
+    """In which a client writes them would count for the prompt's tokens."""
+    function = {"x": 1, "strict": True, "parameters": {"type": "object"}, "name": "add"}
+    status, _, _ = await fleet.chat("math", tools=[{"type": "function", "function": function}])
+    assert status == 200
+    for server in (fleet.prefill, fleet.math):
+        (tool,) = server.bodies[0]["tools"]
+        assert [*tool["function"]] == ["description", "name", "parameters", "strict", "x"]
+        assert tool["function"] == {"description": None, **function}
 
 
 async def test_sane_request_id_is_echoed(fleet: Fleet) -> None:

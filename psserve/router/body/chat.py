@@ -7,6 +7,7 @@ from typing import Any
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.body.checks import Body, Check, check_int, check_schema, invalid
 from psserve.router.body.output import check_answer_length
+from psserve.zoo.checkpoints.tokenizer import tool_as_served
 
 TASKS = ("action", "query", "authority", "domain", "title", "read_url")
 MAX_TOP_LOGPROBS = 20
@@ -72,23 +73,28 @@ def _function_name(tool: Any) -> str | None:
 
 
 def offered_tools(body: Body) -> Body:
-    """`tools` where a checked body names the tool to call: that one alone, on both legs.
+    """`tools` of a checked body as both legs get them; empty without any.
 
-    SGLang renders no other, but its grammar would allow calls of all that it is given.
+    Where the body names the tool to call, that one alone: SGLang renders no other, but its grammar would allow calls of
+    all that it is given.
     """
-    choice = body.get("tool_choice")
-    if not isinstance(choice, dict):
+    if not body.get("tools"):
         return {}
-    name = _function_name(choice)
-    return {"tools": [next(tool for tool in body["tools"] if _function_name(tool) == name)]}
+    choice, tools = body.get("tool_choice"), body["tools"]
+    if isinstance(choice, dict):
+        tools = [next(tool for tool in tools if _function_name(tool) == _function_name(choice))]
+    return {"tools": [_in_one_order(tool) for tool in tools]}
+
+
+def _in_one_order(tool: Body) -> Body:
+    """A tool that all releases of SGLang render alike: 0.5.23 keeps a client's order, and adds nothing it left out."""
+    ordered = tool_as_served(tool)["function"]
+    return tool | {"function": ordered | tool["function"] | ordered}
 
 
 def forced_tool(body: Body) -> Body:
-    """What the prefill leg gets of `tool_choice`.
-
-    A forced tool becomes the only tool offered: SGLang renders the same prompt, and compiles no grammar for it.
-    """
-    return {"tool_choice": "none"} if body["tool_choice"] == "none" else offered_tools(body)
+    """What the prefill leg gets of `tool_choice`: a forced tool is the only one offered, and needs no grammar there."""
+    return {"tool_choice": "none"} if body["tool_choice"] == "none" else {}
 
 
 def _check_task(body: Body, name: str, config: RouterConfig) -> None:

@@ -21,6 +21,7 @@ from psserve.router.body.chat import (
     TOOLS,
     TOP_LOGPROBS,
     forced_tool,
+    offered_tools,
 )
 from psserve.router.body.checks import (
     INT32_MAX,
@@ -139,7 +140,7 @@ FIELDS = (
     Field("routed_experts_start_len", GENERATION, DECODE, NO_EXPERTS, of="SGLang"),
     # The prompt of a chat: whatever changes its tokens goes to both (SGLang's serving_chat.py, _process_messages).
     Field("messages", PROMPT_OF_CHAT, BOTH, CHAT_MESSAGES, is_required=True),
-    Field("tools", PROMPT_OF_CHAT, BOTH, TOOLS),
+    Field("tools", PROMPT_OF_CHAT, BOTH, TOOLS, to_prefill=offered_tools),
     Field("tool_choice", PROMPT_OF_CHAT, BOTH, TOOL_CHOICE, to_prefill=forced_tool),
     Field("parallel_tool_calls", CHAT, DECODE, boolean()),
     Field("reasoning", CHAT, BOTH, REASONING, of="SGLang"),

@@ -116,7 +116,11 @@ def read_chat_template(directory: Path) -> str | None:
 
 
 def tool_as_served(tool: dict[str, Any]) -> dict[str, Any]:
-    """A tool with the fields, and in the order, in which SGLang hands it to the template (0.5.17 and 0.5.18)."""
+    """A tool with the fields, and in the order, in which SGLang hands it to the template.
+
+    Until 0.5.22 whatever a client sends; 0.5.23 keeps a client's order, so the router sends this one.
+    """
     function = tool["function"]
     served = {field: function.get(field) for field in ("description", "name", "parameters")}
-    return {"type": "function", "function": served | {"strict": bool(function.get("strict"))}}
+    served["strict"] = bool(function.get("strict"))
+    return {"type": "function", "function": served, "defer_loading": None}

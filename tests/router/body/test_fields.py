@@ -39,7 +39,7 @@ CONFIG = make_config(
 )
 TABLE = WorkerTable(CONFIG)
 USER = {"role": "user", "content": "hi"}
-TOOL = {"type": "function", "function": {"name": "add"}}
+TOOL = {"type": "function", "function": {"description": None, "name": "add", "parameters": None, "strict": False}}
 OTHER = {"type": "function", "function": {"name": "sub"}}
 MINIMAL: dict[Route, dict[str, Any]] = {
     "chat": {"model": "math", "messages": [USER]},

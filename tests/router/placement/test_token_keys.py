@@ -69,7 +69,7 @@ def test_tools_and_calls_are_shown_as_sglang_shows_them(keys: TokenKeys, referen
     function = {"description": "Adds <two>.", "name": "add", "parameters": {"type": "object"}, "strict": False}
     shown = [dict(message) for message in CHAT]
     shown[2] |= {"content": "", "tool_calls": [CALL | {"function": {"name": "add", "arguments": {"a": 1}}}]}
-    tools = [{"type": "function", "function": function}]
+    tools = [{"type": "function", "function": function, "defer_loading": None}]
     expected = reference.apply_chat_template(shown, tools=tools, add_generation_prompt=True, return_dict=False)
     assert keys.tokens({"messages": CHAT, "tools": TOOLS}) == expected
     assert keys.tokens({"messages": CHAT, "tools": TOOLS, "tool_choice": "none"}) != expected
