@@ -9,11 +9,13 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --dist loadfile --no-loadscope-reord
 # A test that fails is run once more and named at the end (RERUN, with the traceback): what fails twice is red, and so is
 # the sixth; what fails once wants mending, as a bug of the test or of psserve, but not thousands of others run again.
 AGAIN := --reruns 1 --max-suite-reruns 5 --rerun-show-tracebacks
+# With servers: exactness, engine modes, what the tree holds, who shares it.
+HAND_OVER := $(patsubst %,tests/e2e/test_%.py,exactness engine_modes cache_purity sharing)
 export DEVICE PYTHON
 # Whose kernels `make gpu-compile` compiles: A100, L4 and RTX 40, H100 and H200.
 ARCH := 8.0 8.9 9.0
 
-.PHONY: help setup run test test-fast test-bases test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
+.PHONY: help setup run test test-fast test-bases test-sglang test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +35,10 @@ test-fast: setup ## what needs no server and trains nothing: some four minutes
 
 test-bases: setup ## each architecture's whole list against this SGLang, and the table of docs/bases.md from it
 	$(PY) scripts/bases.py
+
+test-sglang: setup ## the hand-over's tests on another release of SGLang (VERSION=0.5.22)
+	scripts/sglang.sh "$(VERSION)"
+	PYTHONPATH="$(CURDIR)/.venv/sglang-$(VERSION)" $(PYTEST) $(AGAIN) --numprocesses 2 tests/engine $(HAND_OVER)
 
 test-gpu: setup ## what needs an NVIDIA GPU, and nothing else; all other tests run on the CPU
 	$(PY) -m pytest -m gpu

@@ -3,8 +3,9 @@
     python scripts/gpu_wheels.py --lot-mib 62 --out build/gpu-wheels
 
 For Linux on x86-64 with Python 3.12, PyTorch 2.11 (CUDA 13) and what else an image for PyTorch has. The packages are
-requirements/cpu.txt less gpu-first.exclude, SGLang 0.5.17 (sglang-0.5.17.txt) and its kernels (gpu-first.txt), at the
-locked versions, their hashes checked. What is large and not needed there is taken out of three wheels (STRIPPED).
+requirements/cpu.txt less gpu-first.exclude, SGLang 0.5.17 and its libraries (sglang-0.5.17.txt) and its kernels
+(gpu-first.txt), at the locked versions, their hashes checked. What is large and not needed there is taken out of three
+wheels (STRIPPED).
 Writes OUT/lot-1/*.whl, OUT/lot-2/*.whl ..., and prints their sizes. On the other machine, for each lot:
 
     python3 -m pip install --no-index --no-deps --target /tmp/site/lot-1 lot-1/*.whl
@@ -69,16 +70,18 @@ def main() -> int:
 
 def download(folder: Path) -> int:
     """Fetch all wheels with pip. Returns its exit status."""
-    wanted = folder.parent / "requirements.txt"
-    wanted.write_text(
-        without(read("cpu.txt"), excluded(read("gpu-first.exclude")))
-        + read("sglang-0.5.17.txt")
-        + read("gpu-first.txt")
-    )
+    listed = folder.parent / "requirements.txt"
+    listed.write_text(wanted())
     where = ["--python-version", "3.12", "--implementation", "cp", *(f"--platform={name}" for name in PLATFORMS)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--require-hashes", "--only-binary=:all:", *where, "--dest", str(folder), "--requirement", str(wanted)]
+    command += ["--require-hashes", "--only-binary=:all:", *where, "--dest", str(folder), "--requirement", str(listed)]
     return subprocess.run(command, check=False).returncode
+
+
+def wanted() -> str:
+    """All packages as a file of requirements with hashes."""
+    kept = without(read("cpu.txt"), excluded(read("gpu-first.exclude")))
+    return kept + read("sglang-0.5.17.txt") + read("gpu-first.txt")
 
 
 def read(name: str) -> str:

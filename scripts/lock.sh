@@ -15,5 +15,7 @@ compile pyproject.toml requirements/sglang.in --excludes requirements/gpu.exclud
 compile pyproject.toml requirements/sglang.in --excludes requirements/cpu.exclude -c requirements/gpu.txt -o requirements/cpu.txt
 compile requirements/train.in --excludes requirements/train.exclude -c requirements/gpu.txt -o requirements/train.txt
 compile requirements/dev.in -c requirements/gpu.txt -o requirements/dev.txt
-compile requirements/sglang-0.5.17.in --no-deps -o requirements/sglang-0.5.17.txt
+for release in requirements/sglang-*.in; do
+    compile "$release" --no-deps -o "${release%.in}.txt"
+done
 compile requirements/gpu-first.in --no-deps -o requirements/gpu-first.txt

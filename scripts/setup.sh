@@ -9,6 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+OTHER_SGLANG=0.5.17 # the release that tests/e2e/test_versions.py serves with, beside the one of .venv
+
 die() { echo "setup: error: $*" >&2; exit 1; }
 say() { echo "setup: $*" >&2; }
 
@@ -66,20 +68,18 @@ install_packages() { # $1 = cpu or gpu
     pip_install --no-deps --require-hashes --only-binary :all: -r "requirements/$1.txt" \
         -r requirements/train.txt -r requirements/dev.txt
     pip_install --no-deps --no-build-isolation --editable .
-    say "SGLang 0.5.17 beside it, for tests ..."
-    rm -rf .venv/sglang-0.5.17
-    pip_install --no-deps --require-hashes --target .venv/sglang-0.5.17 -r requirements/sglang-0.5.17.txt
+    scripts/sglang.sh "$OTHER_SGLANG"
     if [ "$1" = gpu ]; then
         .venv/bin/python -m psserve.engine.cuda.toolkit
     fi
     say "byte-compiling, so that servers start faster ..."
     # Packages ship a few files that are templates and not Python: those fail, and nobody imports them.
-    .venv/bin/python -m compileall -q -q -j 0 .venv/lib .venv/sglang-0.5.17 >/dev/null 2>&1 || true
+    .venv/bin/python -m compileall -q -q -j 0 .venv/lib >/dev/null 2>&1 || true
     .venv/bin/python -c 'import psserve, torch'
 }
 
 device=$(pick_device)
-key=$({ echo "$device $PWD"; cat scripts/setup.sh pyproject.toml requirements/*.txt; } | sha256sum | cut -d ' ' -f 1)
+key=$({ echo "$device $PWD"; cat scripts/setup.sh scripts/sglang.sh pyproject.toml requirements/*.txt; } | sha256sum | cut -d ' ' -f 1)
 if [ -x .venv/bin/python ] && [ "$(cat .venv/installed 2>/dev/null)" = "$key" ]; then
     exit 0
 fi

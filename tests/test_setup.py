@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from psserve.engine.versions import SUPPORTED
+
 ROOT = Path(__file__).parent.parent
+RELEASES = sorted(path.stem for path in (ROOT / "requirements").glob("sglang-*.txt"))
 
 
 @pytest.fixture
@@ -84,7 +87,20 @@ def test_an_interrupted_set_up_is_thrown_away(folder: Path) -> None:
     assert not (folder / ".venv" / "installed").exists()
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "train", "dev", "sglang-0.5.17"])
+def test_another_release_is_one_of_those_that_are_locked(folder: Path) -> None:
+    done = subprocess.run(
+        ["bash", "scripts/sglang.sh", "0.5.99"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("sglang: error: VERSION=0.5.99: say one of 0.5.17 0.5.18 ")
+
+
+def test_every_supported_release_is_locked() -> None:
+    """The installed one too, so that it can be tried beside another."""
+    assert {name.removeprefix("sglang-") for name in RELEASES} == {*SUPPORTED}
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "train", "dev", *RELEASES])
 def test_locks_pin_and_hash_everything_and_name_no_host(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     entries = text.replace("\\\n", "").splitlines()

@@ -1,4 +1,4 @@
-"""What is said of servers: by the router under `/workers`, and by SGLang under `/v1/loads` (0.5.17 and 0.5.18).
+"""What is said of servers: by the router under `/workers`, and by SGLang under `/v1/loads` (0.5.17 to 0.5.23).
 
 The latter tells of requests and KV slots, from shared memory, also while the scheduler computes.
 """

@@ -80,7 +80,7 @@ def sglang_kernels(shape: Shape) -> dict[str, partial[object]]:
 
 
 def _threads(kvcache: ModuleType) -> dict[str, int]:
-    """Leaves to SGLang how many threads copy a row, where it asks: 0.5.17 and 0.5.18 do not."""
+    """Leaves to SGLang how many threads copy a row, where it asks: since 0.5.21."""
     return {"num_threads": 0} if "num_threads" in inspect.signature(kvcache._jit_kvcache_module).parameters else {}
 
 

@@ -1,6 +1,6 @@
 """Which attention kernels a base's heads need on which card, where SGLang's own choice cannot take them.
 
-| card | SGLang 0.5.17 and 0.5.18 choose | it takes heads of |
+| card | SGLang 0.5.17 to 0.5.23 choose | it takes heads of |
 |---|---|---|
 | sm_90 (Hopper) | fa3 | multiples of 8, up to 256 |
 | sm_100, sm_103 (Blackwell for data centres) | trtllm_mha | 64, 128, 256 |

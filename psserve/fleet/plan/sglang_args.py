@@ -1,4 +1,4 @@
-"""The one place where SGLang's command lines and environment are made (SGLang 0.5.17 and 0.5.18).
+"""The one place where SGLang's command lines and environment are made (SGLang 0.5.17 to 0.5.23).
 
 SGLang's ServerArgs changes shape between releases, so psserve passes strings and never touches the class.
 """
