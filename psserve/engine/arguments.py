@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from psserve.engine.settings import Role
+from psserve.engine.versions import installed_sglang
 from psserve.errors import UsageError
 
 _DECODE_RADIX_CACHE = "--disaggregation-decode-enable-radix-cache"
@@ -41,6 +42,8 @@ _REFUSED = {
         "--enable-lora-overlap-loading": "adapters are looked for a place in when their requests join a batch",
     },
 }
+_NOT_YET = {"0.5.17": _SWITCH, "0.5.18": _SWITCH}
+"""Release -> refused options that it does not have; each release has all others."""
 _OTHER_NAMES = {"--enable-hicache": "--enable-hierarchical-cache"}
 
 
@@ -95,8 +98,19 @@ def check_parsed(server_args: object, role: Role, *, adapters: bool = False) -> 
 
 
 def _value(server_args: object, option: str) -> object:
-    """What SGLang made of an option; None of one that this release does not have."""
-    return getattr(server_args, option.removeprefix("--").replace("-", "_"), None)
+    """What SGLang made of an option; None of one that is newer than this release.
+
+    Raises UsageError where it should have it and does not: by another name it may be set, and nobody would see.
+    """
+    release = installed_sglang() or ""
+    if option in _NOT_YET.get(release, ()):
+        return None
+    name = option.removeprefix("--").replace("-", "_")
+    if not hasattr(server_args, name):
+        raise UsageError(
+            f"sglang {release} has no {option}: psserve cannot see whether it is asked for by another name"
+        )
+    return getattr(server_args, name)
 
 
 def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 
 from psserve import torchvision_ops
-from psserve.engine.arguments import check, check_parsed, refusal, role_of
+from psserve.engine.arguments import _NOT_YET, _REFUSED, check, check_parsed, refusal, role_of
 from psserve.engine.settings import Role
 from psserve.errors import UsageError
 
@@ -147,3 +148,17 @@ def test_a_role_that_sglang_reads_otherwise_is_refused() -> None:
 def test_a_radix_cache_that_sglang_turned_off_is_noticed() -> None:
     with pytest.raises(UsageError, match=RADIX):
         check_parsed(parsed("--disaggregation-mode", "decode"), Role.DECODE)
+
+
+@pytest.mark.parametrize("name", ["enable_hierarchical_cache", "lora_paths", "disaggregation_mode"])
+def test_an_option_that_sglang_calls_otherwise_is_not_taken_for_one_that_is_not_set(name: str) -> None:
+    arguments = parsed(*DECODE)
+    delattr(arguments, name)
+    with pytest.raises(UsageError, match=f"has no --{name.replace('_', '-')}: psserve cannot see"):
+        check_parsed(arguments, Role.DECODE)
+
+
+@pytest.mark.parametrize("option", sorted({option for role in Role for option in _REFUSED.get(role, ())}))
+def test_each_refused_option_is_one_of_sglangs_or_newer(option: str) -> None:
+    known = option.removeprefix("--").replace("-", "_") in vars(parsed(*DECODE))
+    assert known is (option not in _NOT_YET.get(version("sglang"), ()))
