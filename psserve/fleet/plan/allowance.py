@@ -29,6 +29,8 @@ REQUESTS = 2_048
 """Requests that SGLang keeps tables for where nobody says how many run at a time, unless pools are very large."""
 WIDTH_OF_ACTIVATIONS = 16
 """Values that a layer holds at once for a token, in hidden sizes: the MLP's three widths of about 3.5, and more."""
+WIDTH_WITHOUT_MLP = 5.5
+"""The part of it that is not the MLP's."""
 PARAMETERS_OF_LAYER = 12
 """In squares of the hidden size: attention's 2 to 4, and the MLP's 8 to 11."""
 
@@ -116,3 +118,11 @@ def activation_bytes(parameters: float, layers: int, dtype_bytes: int) -> int:
     """Activations of one token, for a model of so many parameters in so many layers."""
     hidden = math.sqrt(parameters / layers / PARAMETERS_OF_LAYER)
     return int(WIDTH_OF_ACTIVATIONS * hidden * dtype_bytes)
+
+
+def mixture_activation_bytes(hidden: int, inner: int, chosen: int, dtype_bytes: int) -> int:
+    """Activations of one token, for a model of layers with experts, `inner` wide, of which a token is given `chosen`.
+
+    SGLang computes them side by side: gate and up, their product, and what each makes of the token.
+    """
+    return int((WIDTH_WITHOUT_MLP * hidden + chosen * (3 * inner + hidden)) * dtype_bytes)

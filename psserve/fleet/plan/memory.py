@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from psserve.errors import PlanError
-from psserve.fleet.plan.allowance import GIB, Allowance, activation_bytes, card
+from psserve.fleet.plan.allowance import GIB, Allowance, activation_bytes, card, mixture_activation_bytes
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.quantised import DTYPE_BYTES, parameters, served_bytes
 from psserve.fleet.plan.sglang_args import EngineSettings
 from psserve.zoo import Base, Module
+from psserve.zoo.checkpoints.architectures import expert_count
+from psserve.zoo.disk.storage import read_json
 
 KV_DTYPE_BYTES = DTYPE_BYTES | {"fp8_e4m3": 1, "fp8_e5m2": 1}
 GPU_UNPLANNED = 0.1
@@ -85,12 +87,11 @@ class Budget:
         measured: Mapping[str, int],
     ) -> Budget:
         """Count servers of `base` and of these modules with these settings, on the machine's smallest GPU."""
-        size = DTYPE_BYTES[settings.dtype]
         kv_dtype = settings.dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
         shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, kv_dtype)
         allowance = Allowance(
             card=card(min((gpu.total_bytes for gpu in machine.gpus), default=0)),
-            token_bytes=activation_bytes(parameters(base, settings.dtype), base.num_layers, size),
+            token_bytes=activations_of(base, settings.dtype),
             vocab_size=base.vocab_size,
             context_length=settings.context_length,
             chunk=settings.chunked_prefill_size,
@@ -169,6 +170,15 @@ class Budget:
                 f" the rest for {SMALLEST_POOL} tokens of KV cache; raise it"
             )
         return tokens
+
+
+def activations_of(base: Base, dtype: str) -> int:
+    """Bytes of one token's activations. Of experts only those count that a token is given."""
+    config, size = read_json(base.path / "config.json"), DTYPE_BYTES[dtype]
+    if not expert_count(config):
+        return activation_bytes(parameters(base, dtype), base.num_layers, size)
+    inner = config.get("moe_intermediate_size") or config["intermediate_size"]
+    return mixture_activation_bytes(config["hidden_size"], inner, config["num_experts_per_tok"], size)
 
 
 def usable_bytes(gpu: Gpu) -> int:

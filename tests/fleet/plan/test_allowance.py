@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from psserve.fleet.plan.allowance import MIB, Allowance, activation_bytes, card
+from psserve.fleet.plan.allowance import MIB, Allowance, activation_bytes, card, mixture_activation_bytes
 from tests.fleet.planning import GIB
 
 SMALL = Allowance(
@@ -36,6 +36,15 @@ def test_cards_are_served_as_sglang_chooses(gib: int, chunk: int, batch: int) ->
 def test_activations_are_those_of_the_models_width(parameters: float, layers: int, hidden: int) -> None:
     values = activation_bytes(parameters, layers, dtype_bytes=2) / 2
     assert 0.9 < values / (16 * hidden) < 1.4
+
+
+@pytest.mark.parametrize(
+    ("hidden", "inner", "chosen", "widths"),
+    [(2_048, 768, 8, 22.5), (4_096, 14_336, 2, 28.5), (2_048, 1_024, 8, 25.5)],
+)
+def test_experts_count_as_far_as_a_token_is_given_them(hidden: int, inner: int, chosen: int, widths: float) -> None:
+    """Qwen3-30B-A3B, Mixtral 8x7B, OLMoE-1B-7B."""
+    assert mixture_activation_bytes(hidden, inner, chosen, dtype_bytes=2) == widths * hidden * 2
 
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
