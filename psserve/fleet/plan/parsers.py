@@ -7,15 +7,15 @@ otherwise. Of a template that has no known mark none is chosen: a parser that do
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from psserve.contracts.router_config import Thinking
+from jinja2 import TemplateError
+
 from psserve.fleet.options.server_options import AUTO, NO_PARSER, AnswerOptions
+from psserve.zoo.checkpoints.chat_template import variables
 
 TOOL_CALLS, REASONING = "--tool-call-parser", "--reasoning-parser"
-SWITCHES = ("enable_thinking", "thinking", "reasoning_effort")
-"""The variables by which clients turn a template's reasoning on or off, or say how much of it they want."""
 _GENERATION = "add_generation_prompt"
 
 
@@ -42,10 +42,15 @@ class Mark:
     """Regular expression that is found in the template."""
     beside: str = ""
     """Another that must be found too."""
+    switch: str = ""
+    """A variable that the template must read of clients."""
     at_end: bool = False
     """Whether it stands where the template begins an answer."""
 
-    def is_in(self, template: str) -> bool:
+    def is_in(self, template: str, read: Collection[str]) -> bool:
+        """Whether a template, which reads these variables, has it."""
+        if self.switch and self.switch not in read:
+            return False
         _, begins_answers, end = template.rpartition(_GENERATION)
         if self.at_end and not begins_answers:
             return False
@@ -66,8 +71,8 @@ TOOL_CALL_MARKS = (
 """The first that a template has counts."""
 REASONING_MARKS = (
     Mark("gpt-oss", r"<\|channel\|>", r"<\|message\|>"),
-    Mark("mistral", r"\[THINK\]", "reasoning_effort"),
-    Mark("qwen3", "<think>", r"\benable_thinking\b"),
+    Mark("mistral", r"\[THINK\]", switch="reasoning_effort"),
+    Mark("qwen3", "<think>", switch="enable_thinking"),
     Mark("deepseek-r1", "</think>", "<｜Assistant｜>"),
     Mark("qwen3-thinking", "<think>", at_end=True),
 )
@@ -77,17 +82,20 @@ def parsers_of(template: str | None) -> Parsers:
     """The parsers for answers in the form of this chat template."""
     if template is None:
         return NO_PARSERS
-    return Parsers(_first(TOOL_CALL_MARKS, template), _first(REASONING_MARKS, template))
+    read = _variables(template)
+    return Parsers(_first(TOOL_CALL_MARKS, template, read), _first(REASONING_MARKS, template, read))
 
 
-def _first(marks: Sequence[Mark], template: str) -> str | None:
-    return next((mark.parser for mark in marks if mark.is_in(template)), None)
+def _variables(template: str) -> Collection[str]:
+    """What the template reads; nothing if it is none, as servers will say."""
+    try:
+        return variables(template)
+    except TemplateError:
+        return ()
 
 
-def thinking_of(template: str | None) -> Thinking:
-    """What a chat template can do of thoughts, for the router."""
-    switches = tuple(name for name in SWITCHES if template and re.search(rf"\b{name}\b", template))
-    return Thinking(by_default=parsers_of(template).reasoning is not None, switches=switches)
+def _first(marks: Sequence[Mark], template: str, read: Collection[str]) -> str | None:
+    return next((mark.parser for mark in marks if mark.is_in(template, read)), None)
 
 
 def chosen_parsers(template: str | None, options: AnswerOptions) -> Parsers:

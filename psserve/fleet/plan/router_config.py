@@ -19,9 +19,9 @@ from psserve.errors import PlanError
 from psserve.fleet.options.key_file import ClientKeys
 from psserve.fleet.options.options import FleetOptions, RouterOptions
 from psserve.fleet.plan.adapters import GROUP, adapter_name, base_shares_servers, shares_servers
-from psserve.fleet.plan.parsers import thinking_of
 from psserve.fleet.plan.spec import PlanBasis, ServerSpec
 from psserve.fleet.plan.start_limit import start_limit_s
+from psserve.fleet.plan.thinking import thinking_of
 from psserve.zoo import Base, Module
 from psserve.zoo.checkpoints.tokenizer import read_chat_template
 

@@ -77,7 +77,7 @@ def parse_generation(
 def _legs(route: Route, body: Body, config: RouterConfig) -> tuple[list[Body], list[Body]]:
     """The prefill and decode bodies, one of each a prompt."""
     prefill = {"model": config.base.name} | prefill_fields(route, body)
-    decode = decode_fields(body)
+    decode = decode_fields(route, body)
     if route == "chat":
         return [prefill], [decode | offered_tools(body)]
     prompts = prompts_of(body)

@@ -53,7 +53,7 @@ from psserve.router.body.output import (
     STREAM_OPTIONS,
     TOP_K,
 )
-from psserve.router.body.thinking import EFFORT, REASONING, TEMPLATE_SWITCHES
+from psserve.router.body.thinking import EFFORT, REASONING, TEMPLATE_SWITCHES, toggled
 
 Route = Literal["chat", "completions"]
 """An endpoint whose bodies the servers understand."""
@@ -244,9 +244,10 @@ def prefill_fields(route: Route, body: Body) -> Body:
     for field in _PREFILL_ROWS[route]:
         if field.name in body:
             part |= {field.name: body[field.name]} if field.to_prefill is None else field.to_prefill(body)
-    return PREFILL_FIXED | part
+    return PREFILL_FIXED | part | (toggled(body) if route == "chat" else {})
 
 
-def decode_fields(body: Body) -> Body:
+def decode_fields(route: Route, body: Body) -> Body:
     """What the decode leg gets: all but what the router does itself."""
-    return {name: value for name, value in body.items() if name not in _ROUTERS_OWN}
+    part = {name: value for name, value in body.items() if name not in _ROUTERS_OWN}
+    return part | (toggled(body) if route == "chat" else {})

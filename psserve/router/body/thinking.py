@@ -13,6 +13,8 @@ from psserve.router.body.checks import Body, Check, invalid
 TOGGLES = ("enable_thinking", "thinking")
 TEMPLATE_KWARGS = (*TOGGLES, "reasoning_effort")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORT_KEYS, ENABLED = ("effort", "reasoning_effort"), ("enabled", "enable")
+"""Of `reasoning`."""
 MAX_EFFORT = 0.99
 
 
@@ -31,7 +33,7 @@ def _check_one_effort(effort: Any, where: str, thinking: Thinking | None) -> Non
 
 
 def _check_turned(on: bool, where: str, thinking: Thinking | None) -> None:
-    """Whether the template thinks, or does not, as a client wants it. SGLang takes one toggle for the other."""
+    """Whether the template thinks, or does not, as a client wants it. Either toggle will do (`toggled`)."""
     if thinking is None or thinking.by_default is on or set(TOGGLES) & set(thinking.switches):
         return
     what = "thoughts cannot be turned on: the base's chat template has none"
@@ -46,23 +48,54 @@ def _check_template_kwargs(body: Body, name: str, config: RouterConfig) -> None:
     if not isinstance(kwargs, dict):
         raise invalid(name, f"{name} must be an object")
     for key, value in kwargs.items():
-        if key not in TEMPLATE_KWARGS or not isinstance(value, (bool, str, int, float)):
+        if key not in TEMPLATE_KWARGS:
             raise invalid(name, f"{name} may hold {', '.join(TEMPLATE_KWARGS)} alone", "unsupported_parameter")
         if key in TOGGLES:
-            _check_turned(bool(value), f"{name}.{key}", config.base.thinking)
+            _check_toggle(value, f"{name}.{key}", config.base.thinking)
         else:
             _check_one_effort(value, f"{name}.{key}", config.base.thinking)
 
 
 def _check_reasoning(body: Body, name: str, config: RouterConfig) -> None:
-    """SGLang's object of the two."""
+    """SGLang's object of the two, each by two names."""
     reasoning = body[name]
     if not isinstance(reasoning, dict):
-        return
-    if reasoning.get("enabled", reasoning.get("enable")):
-        _check_turned(True, f"{name}.enabled", config.base.thinking)
-    if (effort := reasoning.get("effort", reasoning.get("reasoning_effort"))) is not None:
-        _check_one_effort(effort, f"{name}.effort", config.base.thinking)
+        raise invalid(name, f"{name} must be an object")
+    for key in ENABLED:
+        if (enabled := reasoning.get(key)) is not None:
+            _check_toggle(enabled, f"{name}.{key}", config.base.thinking)
+    for key in EFFORT_KEYS:
+        if (effort := reasoning.get(key)) is not None:
+            _check_one_effort(effort, f"{name}.{key}", config.base.thinking)
+
+
+def _check_toggle(value: Any, where: str, thinking: Thinking | None) -> None:
+    """True or false: of all else, each template has its own idea."""
+    if type(value) is not bool:
+        raise invalid(where, f"{where} must be true or false")
+    _check_turned(value, where, thinking)
+
+
+def toggled(body: Body) -> Body:
+    """The template's variables of a checked chat, both toggles among them if one, or anything else, says what they are.
+
+    SGLang sets them by `reasoning_effort` alone, and takes `reasoning.enabled` for nothing where it is false.
+    """
+    kwargs = body.get("chat_template_kwargs") or {}
+    on = _asked(kwargs, body)
+    return {} if on is None else {"chat_template_kwargs": dict.fromkeys(TOGGLES, on) | kwargs}
+
+
+def _asked(kwargs: Body, body: Body) -> bool | None:
+    """Whether a request turns thoughts on or off, by what goes before all else; None: it says nothing."""
+    reasoning = body.get("reasoning") or {}
+    effort = (kwargs.get("reasoning_effort"), *map(reasoning.get, EFFORT_KEYS), body.get("reasoning_effort"))
+    said = (
+        *map(kwargs.get, TOGGLES),
+        *(each != "none" for each in effort if each is not None),
+        *map(reasoning.get, ENABLED),
+    )
+    return next((each for each in said if each is not None), None)
 
 
 EFFORT = Check(

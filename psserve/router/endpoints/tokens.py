@@ -22,6 +22,7 @@ from psserve.router.body.checks import Body, check_bool, check_token_ids, invali
 from psserve.router.body.fields import TOKENIZE_FIELDS, check_body
 from psserve.router.body.load import load_body
 from psserve.router.body.messages import with_readable_calls
+from psserve.router.body.thinking import toggled
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 from psserve.router.workers.failures import broken
@@ -75,10 +76,10 @@ def _check_tokenize(body: Body, config: RouterConfig) -> None:
 
 
 def _rendered_alike(body: Body) -> Body:
-    """A checked body's messages and tools as the two legs get them."""
+    """A checked body's messages, tools and switches as the two legs get them."""
     if "messages" not in body:
         return body
-    return body | {"messages": with_readable_calls(body["messages"])} | offered_tools(body)
+    return body | {"messages": with_readable_calls(body["messages"])} | offered_tools(body) | toggled(body)
 
 
 def _check_detokenize(body: Body, vocab_size: int) -> None:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 from psserve.errors import UsageError
@@ -22,6 +20,7 @@ from psserve.router.placement.prompt_key import TextKeys, namespace_of
 from psserve.router.policies import Prompt
 from psserve.router.policies.base import TOKEN_BYTES, blocks_of, token_bytes
 from psserve.rule import base_part
+from psserve.zoo.checkpoints.chat_template import compiled
 from psserve.zoo.checkpoints.tokenizer import read_chat_template, tool_as_served
 
 
@@ -74,10 +73,7 @@ class ChatTemplate:
     """A Hugging Face chat template, rendered in a sandbox without Transformers."""
 
     def __init__(self, source: str) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        self._template = environment.from_string(source)
+        self._template = compiled(source)
 
     def render(self, body: Body) -> str:
         """The text of a chat prefill body; raises what templates raise where it does not fit."""
@@ -105,12 +101,3 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
     arguments = function.get("arguments")
     return call | {"function": function | {"arguments": json.loads(arguments)}} if isinstance(arguments, str) else call
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    """Templates of models expect plain JSON, where jinja2's own filter escapes HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def _refuse(message: str) -> Sequence[str]:
-    raise TemplateError(message)

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from psserve.contracts.router_config import Thinking
 from psserve.fleet.options.server_options import ModuleOptions
 from psserve.fleet.plan.parsers import (
     Parsers,
     chosen_parsers,
     parsers_of,
-    thinking_of,
 )
 from psserve.fleet.plan.show import PLAN_COLUMNS, plan_json, plan_rows
 from tests.chat_templates import (
@@ -50,6 +48,8 @@ MODEL_ZOO = Path(__file__).parents[3] / "model_zoo"
         (DEEPSEEK_R1, Parsers("deepseekv3", "deepseek-r1")),
         (GPT_OSS, Parsers("gpt-oss", "gpt-oss")),
         (CHATML, Parsers()),
+        (QWEN_3_THINKING + "{# enable_thinking is passed over #}", Parsers("qwen", "qwen3-thinking")),
+        (CHATML + "{% if", Parsers()),
         (None, Parsers()),
     ],
 )
@@ -74,22 +74,6 @@ def test_the_demo_zoos_template_is_known() -> None:
 )
 def test_what_the_user_says_wins(options: dict[str, Any], parsers: Parsers) -> None:
     assert chosen_parsers(QWEN_3, ModuleOptions(**options)) == parsers
-
-
-@pytest.mark.parametrize(
-    ("template", "by_default", "switches"),
-    [
-        (QWEN_3, True, ("enable_thinking",)),
-        (GPT_OSS, True, ("reasoning_effort",)),
-        (DEEPSEEK_R1, True, ()),
-        (CHATML, False, ()),
-        (None, False, ()),
-    ],
-)
-def test_the_router_learns_what_the_template_can_do(
-    template: str | None, by_default: bool, switches: tuple[str, ...]
-) -> None:
-    assert thinking_of(template) == Thinking(by_default=by_default, switches=switches)
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def test_tokenize_takes_a_field_or_refuses_it_by_name(name: str, value: Any) -> 
 
 
 def test_what_the_router_does_itself_reaches_no_server() -> None:
-    assert decode_fields({"n": 2, "best_of": 2, "prompt": "p"}) == {"prompt": "p"}
+    assert decode_fields("completions", {"n": 2, "best_of": 2, "prompt": "p"}) == {"prompt": "p"}
 
 
 def test_every_field_of_openai_is_in_the_table() -> None:
