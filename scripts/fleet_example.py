@@ -15,6 +15,7 @@ from psserve.fleet.plan.memory import Budget, amount, usable_bytes
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.show import PLAN_COLUMNS, plan_rows
 from psserve.zoo import Base, Module, Zoo
+from psserve.zoo.checkpoints.architectures import CHECKS
 from psserve.zoo.disk.manifest import FileRecord
 from psserve.zoo.disk.scan import Scan
 
@@ -27,6 +28,7 @@ _BASE = Base(
     path=Path("/models/Qwen3-8B"),
     name="qwen3-8b",
     source="/models/Qwen3-8B",
+    checks=CHECKS,
     fingerprint=_HASH,
     architecture="Qwen3ForCausalLM",
     dtype="bfloat16",

@@ -32,6 +32,7 @@ from psserve.training.progress import RunLog, StopOnSignal, read_metrics
 from psserve.training.run_folder import RunFolder, data_hash, run_description, training_record, write_record
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
+from psserve.zoo.checkpoints.served import check_made_before
 from psserve.zoo.disk.model import Base, Module
 
 LAST = 0.1
@@ -62,6 +63,7 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     replacing = config.overwrite or (config.resume and folder.replaces())
     zoo.check_new(config.name, config.aliases, replacing)
     check_unquantised(zoo.base)
+    check_made_before(zoo.base)
     check_base_unchanged(zoo.base)
     check_parallelism()
     conversations = load_data(zoo.base, config)

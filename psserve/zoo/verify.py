@@ -12,6 +12,7 @@ from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_chec
 from psserve.zoo.checkpoints.compatibility import check_compatible, fingerprint
 from psserve.zoo.checkpoints.lora import Adapter, read_adapter
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
+from psserve.zoo.checkpoints.served import check_recorded
 from psserve.zoo.checkpoints.serving_form import make_form
 from psserve.zoo.disk.forms import ADAPTER_WEIGHTS, form_directory
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, hash_file
@@ -66,6 +67,7 @@ def check_base(base: Base, progress: Progress) -> Iterator[str]:
         checkpoint = read_checkpoint(base.path)
         if fingerprint(checkpoint, base.files) != base.fingerprint:
             yield f"{base.path}: its files are as recorded, but not its fingerprint: restore zoo.toml"
+        check_recorded(base, checkpoint.architecture, checkpoint.config)
         check_head(checkpoint)
         check_numbers(checkpoint, base.path, base.name, progress)
     except ZooError as error:

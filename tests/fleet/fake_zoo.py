@@ -7,6 +7,7 @@ from pathlib import Path
 
 from psserve.errors import UnknownModule
 from psserve.zoo import Module
+from psserve.zoo.checkpoints.architectures import CHECKS
 from psserve.zoo.disk.manifest import AdapterShape
 from psserve.zoo.disk.scan import Scan
 
@@ -23,6 +24,7 @@ class FakeBase:
     head_dim: int = 16
     weight_bytes: int = 4_000_000
     quantisation: str | None = None
+    checks: int = CHECKS
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from psserve.zoo.disk.manifest import hash_file
 from psserve.zoo.materialise import materialise
 from psserve.zoo.verify import verify
 
+from .old_zoos import WINDOWS, made_before
+
 
 def problems(zoo: Zoo, name: str | None = None) -> list[tuple[str, str]]:
     """Who has a finding, and what it says."""
@@ -145,3 +147,15 @@ def test_an_alias_names_its_module(zoo: Zoo) -> None:
 def test_an_unknown_module_is_an_error(zoo: Zoo) -> None:
     with pytest.raises(UnknownModule):
         next(verify(zoo, "gamma"))
+
+
+def test_a_base_that_could_be_none_today_is_found(zoo: Zoo) -> None:
+    found = problems(made_before(zoo, **WINDOWS))
+    assert found[0][0] == zoo.base.name
+    assert "layers of sliding_attention" in found[0][1]
+
+
+def test_a_context_that_is_longer_than_today_is_found(zoo: Zoo) -> None:
+    replace_in(zoo.path / "zoo.toml", "context_length = 4096", "context_length = 8192")
+    [(name, problem)] = problems(Zoo.open(zoo.path))
+    assert (name, "set context_length to 4096 in zoo.toml" in problem) == (zoo.base.name, True)

@@ -42,6 +42,7 @@ from psserve.fleet.plan.sglang_args import (
 )
 from psserve.fleet.plan.spec import FleetPlan, PlanBasis, PlannedAdapter, PlannedCheckpoint, RouterSpec, ServerSpec
 from psserve.zoo import Base, Module, Zoo
+from psserve.zoo.checkpoints.architectures import CHECKS
 from psserve.zoo.checkpoints.tokenizer import read_chat_template
 
 
@@ -59,9 +60,11 @@ def make_plan(
         UsageError: the router would be open to other machines without a key, or its certificate cannot be used.
         UnknownModule: the options name one the zoo has not.
         PlanError: nothing to serve, a port is taken, or it does not fit this machine.
+        IncompatibleCheckpoint: an older psserve made the zoo, and its base is one that this one refuses.
     """
     check_reach(options, keys)
     machine = machine or detect(environ)
+    _check_served(zoo.base)
     modules = chosen_modules(zoo, options)
     check_adapters(zoo.base, modules, options)
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
@@ -164,6 +167,13 @@ def make_server(
         kv_events=kv_events,
         adapters=server.adapters,
     )
+
+
+def _check_served(base: Base) -> None:
+    if base.checks < CHECKS:
+        from psserve.zoo.checkpoints.served import check_made_before  # here, as it imports Transformers
+
+        check_made_before(base)
 
 
 def _parsers(base: Base, options: ServerOptions) -> Parsers:

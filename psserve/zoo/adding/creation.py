@@ -6,12 +6,14 @@ from pathlib import Path
 
 from psserve.errors import IncompatibleCheckpoint, ZooError
 from psserve.zoo.adding.source import Source, find_source
-from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, check_served, read_checkpoint
+from psserve.zoo.checkpoints.architectures import CHECKS
+from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import fingerprint
 from psserve.zoo.checkpoints.completeness import check_tensors
 from psserve.zoo.checkpoints.kv_scales import kv_scales
 from psserve.zoo.checkpoints.rotary import context_limit
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
+from psserve.zoo.checkpoints.served import check_served
 from psserve.zoo.checkpoints.settings import check_generation
 from psserve.zoo.disk.manifest import (
     ZOO_MANIFEST,
@@ -75,5 +77,6 @@ def describe_base(name: str, source: Source, checkpoint: Checkpoint, progress: P
         num_kv_heads=checkpoint.config["num_key_value_heads"],
         head_dim=checkpoint.head_dim,
         eos_token_ids=checkpoint.eos_token_ids,
+        checks=CHECKS,
         files=files,
     )

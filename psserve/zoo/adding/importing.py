@@ -17,6 +17,7 @@ from psserve.zoo.adding.storing import check_store, store_weights, write
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, warnings
 from psserve.zoo.checkpoints.safetensors import check_finite
+from psserve.zoo.checkpoints.served import check_served
 from psserve.zoo.checkpoints.settings import module_settings
 from psserve.zoo.disk.forms import form_directory
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, ModuleManifest, Store, write_manifest
@@ -48,6 +49,7 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
     unless this returns.
     """
     base_checkpoint = read_checkpoint(base.path)
+    check_served(base_checkpoint)  # an older psserve may have made the zoo
     incoming = find_incoming(new.source.path, str(new.source), base, base_checkpoint, new.store)
     check_compatible(base.name, base_checkpoint, incoming.checkpoint)
     store = new.store or ("adapter" if incoming.adapter else "copy")

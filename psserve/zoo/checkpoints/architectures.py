@@ -21,6 +21,10 @@ Config = Mapping[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 """Name of a weight -> its shape."""
 
+CHECKS = 1
+"""Raised with each check that is added to those of `config_problems`: zoos that were made before are held to it when
+they are served."""
+
 KV_FIELDS = (
     "model_type",
     "vocab_size",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.checkpoints.architectures import TABLE, Architecture, config_problems, not_supported
+from psserve.zoo.checkpoints.architectures import TABLE, Architecture, not_supported
 from psserve.zoo.checkpoints.quantisation import Quantisation, other_methods, read_quantisation
 from psserve.zoo.checkpoints.quantisation_methods import FLOATS
 from psserve.zoo.checkpoints.safetensors import EMBEDDINGS, HEAD, INDEX, Tensor, Weights, read_tensors
@@ -210,20 +210,6 @@ def check_quantised(path: Path, row: Architecture, quantisation: Quantisation | 
         raise IncompatibleCheckpoint(
             f"{path}: quantised ({quantisation}), which cannot be served of {row.name}: give the unquantised checkpoint"
         )
-
-
-def check_served(base: Checkpoint) -> None:
-    """Raise IncompatibleCheckpoint if a base's configuration asks for what is not served exactly.
-
-    Modules need no check of their own: what is looked at must be as the base has it.
-    """
-    row, path = TABLE[base.architecture], base.path / "config.json"
-    if base.config.get("model_type") != row.model_type:
-        raise IncompatibleCheckpoint(
-            f"{path}: model_type is {base.config.get('model_type')!r}, and {row.name} goes with {row.model_type!r}"
-        )
-    if problem := next(config_problems(row, base.config), None):
-        raise IncompatibleCheckpoint(f"{path}: {row.name} cannot be served with this: {problem}")
 
 
 def head_differs(checkpoint: Checkpoint) -> bool:

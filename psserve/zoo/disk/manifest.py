@@ -80,6 +80,8 @@ class BaseRecord(Record):
     num_kv_heads: int = Field(gt=0)
     head_dim: int = Field(gt=0)
     eos_token_ids: tuple[int, ...] = ()
+    checks: int = Field(default=0, ge=0)
+    """Which checks of what servers compute it has passed (`CHECKS` in psserve/zoo/checkpoints/architectures.py)."""
     files: tuple[FileRecord, ...]
 
 

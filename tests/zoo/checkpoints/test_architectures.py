@@ -23,9 +23,10 @@ from psserve.zoo.checkpoints.architectures import (
     nearest,
     not_supported,
 )
-from psserve.zoo.checkpoints.checkpoint import check_served, read_checkpoint
+from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible
 from psserve.zoo.checkpoints.rotary import context_limit
+from psserve.zoo.checkpoints.served import check_served
 from psserve.zoo.synthetic.quantised import CONFIGS
 from psserve.zoo.synthetic.shapes import OWN, Architecture
 from psserve.zoo.synthetic.zoo import new_model, save_model
