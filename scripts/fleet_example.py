@@ -64,7 +64,7 @@ class _Recorded(Zoo):
 def example() -> str:
     """The example in Markdown: the configuration, the sum, and the plan that psserve makes of it."""
     zoo = _Recorded(Path("/models/zoo"), _BASE)
-    plan = make_plan(zoo, validated(tomllib.loads(CONFIG)), machine=_MACHINE, environ={})
+    plan = make_plan(zoo, validated({"router": {"port": 0}} | tomllib.loads(CONFIG)), machine=_MACHINE, environ={})
     return f"\n```toml\n{CONFIG}```\n\n{_sum(plan)}\n{_table(plan)}\n\n"
 
 
