@@ -12,6 +12,8 @@ AGAIN := --reruns 1 --max-suite-reruns 5 --rerun-show-tracebacks
 # With servers: exactness, engine modes, what the tree holds, who shares it.
 HAND_OVER := $(patsubst %,tests/e2e/test_%.py,exactness engine_modes cache_purity sharing)
 export DEVICE PYTHON
+# Else each of a hundred processes that tests start compiles psserve anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Whose kernels `make gpu-compile` compiles: A100, L4 and RTX 40, H100 and H200.
 ARCH := 8.0 8.9 9.0
 

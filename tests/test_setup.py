@@ -76,6 +76,7 @@ def test_a_set_up_for_a_gpu_stays_one_where_no_device_is_named(folder: Path) -> 
     assert (folder / ".venv" / "device").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_set_up_is_thrown_away(folder: Path) -> None:
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "installing").touch()

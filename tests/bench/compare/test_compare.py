@@ -9,6 +9,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from psserve.bench.record import read_records
 from psserve.bench.result import read_results
 from tests.router.conftest import Fleet, eventually
@@ -22,6 +24,7 @@ async def compare(*arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
 
 
+@pytest.mark.slow
 async def test_an_interrupted_comparison_goes_on_and_then_is_whole(
     make_fleet: Callable[..., Awaitable[Fleet]], tmp_path: Path
 ) -> None:
