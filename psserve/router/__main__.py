@@ -26,6 +26,8 @@ from psserve.errors import PsserveError, StartError, UsageError
 from psserve.router.access.server import keep_renewed, make_runner
 from psserve.router.app import make_app
 from psserve.router.observability.log import write_logs
+from psserve.router.processes import run_processes
+from psserve.router.siblings import Seat, Siblings, divided
 from psserve.router.state import STATE, RouterState
 
 LOOK_AGAIN_S = 1.0
@@ -60,7 +62,7 @@ def reload(state: RouterState, path: Path, *, only_new: bool = False) -> None:
     A file that cannot be taken over is logged, and changes nothing.
     """
     try:
-        config = load_config(path)
+        config = divided(load_config(path))
         if only_new and config.serial == state.config.serial:
             return
         state.reconfigure(config)
@@ -72,8 +74,11 @@ def reload(state: RouterState, path: Path, *, only_new: bool = False) -> None:
     log.info("configuration serial=%d modules=%s workers=%s", config.serial, modules, workers)
 
 
-async def serve(config: RouterConfig, path: Path) -> None:
-    """Run the router, configured by the file `path`, until a signal. StartError when the address cannot be bound."""
+async def serve(config: RouterConfig, path: Path, seat: Seat | None = None) -> None:
+    """Run the router, configured by the file `path`, until a signal, or the process of it that has this seat.
+
+    Raises StartError: the address cannot be bound.
+    """
     stop, now = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,21 +86,25 @@ async def serve(config: RouterConfig, path: Path) -> None:
     certificate = None
     if config.ssl_certfile is not None and config.ssl_keyfile is not None:
         certificate = ServerCertificate(config.ssl_certfile, config.ssl_keyfile)
-    app = make_app(config)
+    config = divided(config)
+    port = config.port if seat is None else seat.port
+    app = make_app(config, Siblings(seat, config.router_workers))
     runner = make_runner(app, config.limits, config.drain_timeout_s)
     await runner.setup()
     loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
         tls = None if certificate is None else certificate.context
-        site = web.TCPSite(runner, config.host, config.port, ssl_context=tls, backlog=BACKLOG)
+        site = web.TCPSite(
+            runner, config.host, port, ssl_context=tls, backlog=BACKLOG, reuse_port=None if seat is None else True
+        )
         try:
             await site.start()
         except OSError as error:
-            raise StartError(f"router cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+            raise StartError(f"router cannot listen on {config.host}:{port}: {error.strerror}") from error
         # All that is there now stays: the collector need not look through it every few hundred requests, for 24 ms.
         gc.collect()
         gc.freeze()
-        _announce("http" if certificate is None else "https", config.host, runner.addresses[0][1])
+        _announce(_url("http" if certificate is None else "https", config.host, runner.addresses[0][1]))
         watching = [asyncio.create_task(follow(app[STATE], path))]
         if certificate is not None:
             watching.append(asyncio.create_task(keep_renewed(certificate)))
@@ -107,10 +116,13 @@ async def serve(config: RouterConfig, path: Path) -> None:
         await _drain(runner, now)
 
 
-def _announce(scheme: str, host: str, port: int) -> None:
-    host = f"[{host}]" if ":" in host else host
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _announce(url: str) -> None:
     with contextlib.suppress(OSError):  # a full disk must not end the router that the supervisor starts anew on it
-        sys.stdout.buffer.write(orjson.dumps({"event": "listening", "url": f"{scheme}://{host}:{port}"}) + b"\n")
+        sys.stdout.buffer.write(orjson.dumps({"event": "listening", "url": url}) + b"\n")
         sys.stdout.buffer.flush()
 
 
@@ -126,11 +138,18 @@ async def _drain(runner: web.AppRunner, now: asyncio.Event) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="psserve.router", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="JSON file, see psserve/contracts/router_config.py")
+    for option, kind in (("--number", int), ("--port", int), ("--folder", Path)):
+        parser.add_argument(option, type=kind, help=argparse.SUPPRESS)  # a process of a router that has several
     try:
-        path = parser.parse_args().config
-        config = load_config(path)
+        options = parser.parse_args()
+        config = load_config(options.config)
         write_logs(config.log_format)
-        uvloop.run(serve(config, path))
+        if options.number is not None:
+            uvloop.run(serve(config, options.config, Seat(options.number, options.port, options.folder)))
+        elif config.router_workers > 1:
+            uvloop.run(run_processes(config, options.config, _announce))
+        else:
+            uvloop.run(serve(config, options.config))
     except PsserveError as error:
         print(f"psserve: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -18,6 +18,7 @@ from psserve.router.endpoints import generate, info, tokens
 from psserve.router.endpoints.gate import enter, metered, tell_rates
 from psserve.router.observability.exchange import Exchange, new_exchange
 from psserve.router.observability.log import request_line
+from psserve.router.siblings import SIBLINGS, Siblings
 from psserve.router.state import STATE, RouterState
 
 CLIENT_LEFT = 499  # in log and metrics only, as nginx has it
@@ -27,10 +28,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger("psserve.router")
 
 
-def make_app(config: RouterConfig) -> web.Application:
-    """A router for `config`. Its worker connections and probes live from the app's startup to its cleanup."""
+def make_app(config: RouterConfig, siblings: Siblings | None = None) -> web.Application:
+    """A router for `config`, or the process of one that has `siblings`.
+
+    Its worker connections and probes live from the app's startup to its cleanup.
+    """
     app = web.Application(middlewares=[border], client_max_size=config.limits.body_bytes)
     app.on_response_prepare.append(tell_rates)
+    app[SIBLINGS] = siblings or Siblings()
     app.cleanup_ctx.append(_run_router(config))
     app.add_routes(info.routes)
     app.add_routes(dashboard.routes)
@@ -44,7 +49,9 @@ def _run_router(config: RouterConfig) -> Callable[[web.Application], AsyncIterat
         state = RouterState.create(config)
         app[STATE] = state
         probing = asyncio.create_task(state.prober.run())
+        await app[SIBLINGS].open(info.told_to_siblings(state) | dashboard.told_to_siblings(state))
         yield
+        await app[SIBLINGS].close()
         probing.cancel()
         await state.close()
 
@@ -116,7 +123,7 @@ def _error_response(request: web.Request, error: RequestError) -> web.Response:
 def _from_http(request: web.Request, error: web.HTTPException) -> RequestError:
     """aiohttp's own refusals in our words."""
     if isinstance(error, web.HTTPNotFound):
-        return RequestError(404, "no such URL; the API is under /v1", code="unknown_url")
+        return RequestError(404, "no such URL; docs/api.md lists those of the API, all under /v1", code="unknown_url")
     if isinstance(error, web.HTTPMethodNotAllowed):
         return RequestError(405, f"{error.method} is not allowed here", code="method_not_allowed")
     if isinstance(error, web.HTTPRequestEntityTooLarge):

@@ -90,7 +90,7 @@ def test_every_flag_is_a_key_of_the_configuration(zoo: Path) -> None:
         "--json",
         "--dry-run",
     )
-    flags += ("--prefill-policy=random", "--decode-policy=random", "--no-kv-events")
+    flags += ("--prefill-policy=random", "--decode-policy=random", "--no-kv-events", "--router-workers=2")
     flags += ("--insecure", "--allowed-hosts=a,b", "--log-format=json", "--otlp-traces-endpoint=localhost:4318")
     flags += ("--task-classifier=tfidf", "--task-threshold=0.5", "--default-module=math")
     known = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}

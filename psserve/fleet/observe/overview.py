@@ -37,6 +37,8 @@ class ServerOverview(ServerState):
     a decode server those of its module or modules, of the router all."""
     sharing: int | None = None
     """Modules that share it as adapters, on a server that has no module of its own."""
+    processes: int | None = None
+    """Of the router: how many listen on its port."""
     kv_tokens: int | None = None
     kv_used_tokens: int | None = None
     """KV slots that requests hold. What the cache keeps gives way and is not counted."""
@@ -74,10 +76,12 @@ def survey(zoo: Path) -> FleetOverview:
         gpu_bytes, state = on_gpus.result(), live.result()
     router = next((one.totals for name, one in said.items() if name == "router"), None)
     modules = modules_by_server(zoo)
-    servers = tuple(
+    found = tuple(
         _overview(server, said.get(server.name, _Said()), router, gpu_bytes, modules.get(server.module or "", []))
         for server in state.servers
     )
+    processes = router_config_of(zoo).get("router_workers", 1)
+    servers = tuple(one.model_copy(update={"processes": processes}) if one.role == "router" else one for one in found)
     fields = state.model_dump(exclude={"servers"})
     return FleetOverview(**fields, servers=servers, versions=versions())
 

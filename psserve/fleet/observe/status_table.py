@@ -100,6 +100,11 @@ def _share(share: float | None) -> str:
     return NOTHING if share is None else f"{share:.0%}"
 
 
+def _name(server: ServerOverview) -> str:
+    several = server.processes is not None and server.processes > 1
+    return f"{server.name} ({server.processes} processes)" if several else server.name
+
+
 def _module(server: ServerOverview) -> str:
     if server.sharing is not None:
         return f"{server.module} ({server.sharing})"
@@ -117,7 +122,7 @@ def _parsers(server: ServerOverview) -> str:
 
 
 _COLUMNS = (
-    _Column("server", lambda s: s.name),
+    _Column("server", _name),
     _Column("role", lambda s: s.role, rank=4),
     _Column("module", _module, rank=3),
     _Column("state", lambda s: s.state),

@@ -9,11 +9,13 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+import orjson
 from aiohttp import web
 
 from psserve.router.access.body import json_response
 from psserve.router.dashboard.view import view
-from psserve.router.state import STATE
+from psserve.router.siblings import SIBLINGS, Tell
+from psserve.router.state import STATE, RouterState
 
 PAGE = "/dashboard"
 SCRIPTS = ("app", "charts", "connection", "dom", "figures", "fleet", "format", "links", "requests")
@@ -49,10 +51,23 @@ routes = web.RouteTableDef()
 
 @routes.get(f"{PAGE}/data")
 async def data(request: web.Request) -> web.Response:
-    """What the page shows now."""
-    response = json_response(await view(request.app[STATE]))
+    """What the page shows now: of a router of several processes, what its first one does."""
+    siblings = request.app[SIBLINGS]
+    if siblings.number:
+        response = web.Response(body=await siblings.ask_one(0, f"{PAGE}/data"), content_type="application/json")
+    else:
+        response = json_response(await view(request.app[STATE]))
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def told_to_siblings(state: RouterState) -> dict[str, Tell]:
+    """What another process of the router may ask of this one, by path."""
+
+    async def data() -> bytes:
+        return orjson.dumps(await view(state))
+
+    return {f"{PAGE}/data": data}
 
 
 async def send_file(request: web.Request) -> web.Response:

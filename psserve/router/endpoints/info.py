@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 import psserve
@@ -11,9 +12,12 @@ from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import RequestError
 from psserve.router.access.body import json_response
 from psserve.router.access.clients import CLIENT
+from psserve.router.observability.engine_metrics import labelled_pages
+from psserve.router.siblings import SIBLINGS, Tell, merged_views
 from psserve.router.state import STATE, RouterState
 from psserve.router.task_routing.routing import AUTO
 
+READY = "ready"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 routes = web.RouteTableDef()
@@ -75,25 +79,50 @@ async def health(request: web.Request) -> web.Response:
 async def readiness(request: web.Request) -> web.Response:
     """200 when requests can be served: at first those to any module, from then on those to one at least.
 
-    503 before, and once a shutdown has begun.
+    503 before, and once a shutdown has begun, in whichever process of the router.
     """
-    state = request.app[STATE]
+    others = await request.app[SIBLINGS].ask("/readiness")
+    found = [_readiness(request.app[STATE]), *map(orjson.loads, others.values())]
+    worst = next((one for one in found if one["status"] != READY), found[0])
+    return json_response(worst, status=200 if worst["status"] == READY else 503)
+
+
+def _readiness(state: RouterState) -> dict[str, Any]:
     if state.draining:
-        return json_response({"status": "draining"}, status=503)
+        return {"status": "draining"}
     waiting, failed = state.startup.look()
     if waiting or not state.table.is_usable():
-        return json_response({"status": "not ready", "waiting_for": waiting, "failed": failed}, status=503)
-    return json_response({"status": "ready"} | ({"failed": failed} if failed else {}))
+        return {"status": "not ready", "waiting_for": waiting, "failed": failed}
+    return {"status": READY} | ({"failed": failed} if failed else {})
 
 
 @routes.get("/workers")
 async def workers(request: web.Request) -> web.Response:
     """Every worker as the router sees it, adapters in use, and the serial of the configuration that it follows."""
-    state = request.app[STATE]
+    others = await request.app[SIBLINGS].ask("/workers")
+    own = _view(request.app[STATE])
+    return json_response(merged_views([own, *map(orjson.loads, others.values())]) if others else own)
+
+
+def _view(state: RouterState) -> dict[str, Any]:
+    """What this process knows."""
     table = state.table
-    return json_response(
-        {"workers": table.describe(), "adapters": table.held_adapters(), "serial": state.config.serial}
-    )
+    return {"workers": table.describe(), "adapters": table.held_adapters(), "serial": state.config.serial}
+
+
+def told_to_siblings(state: RouterState) -> dict[str, Tell]:
+    """What another process of the router may ask of this one, by path."""
+
+    async def view() -> bytes:
+        return orjson.dumps(_view(state))
+
+    async def metrics() -> bytes:
+        return state.metrics.render()
+
+    async def readiness() -> bytes:
+        return orjson.dumps(_readiness(state))
+
+    return {"/workers": view, "/metrics": metrics, "/readiness": readiness}
 
 
 @routes.get("/version")
@@ -119,8 +148,11 @@ async def server_info(request: web.Request) -> web.Response:
 
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
-    """The router's own metrics."""
-    return _page(request.app[STATE].metrics.render())
+    """The router's own metrics; of one that has several processes with the label `process`."""
+    siblings, own = request.app[SIBLINGS], request.app[STATE].metrics.render()
+    others = await siblings.ask("/metrics")
+    pages = sorted({siblings.number: own, **others}.items())
+    return _page(labelled_pages("process", ((str(n), page.decode()) for n, page in pages)) if others else own)
 
 
 @routes.get("/engine_metrics")

@@ -50,10 +50,20 @@ class EngineMetrics:
 
 def merged_pages(pages: Iterable[tuple[str, str | None]]) -> bytes:
     """One page of the pages of workers, given by name; None: it gave none, as `psserve_engine_metrics_up` then says."""
-    families: dict[str, _Family] = {UP: _Family([f"# HELP {UP} Whether its metrics are here.", f"# TYPE {UP} gauge"])}
+    up = [f"# HELP {UP} Whether its metrics are here.", f"# TYPE {UP} gauge"]
+    there: list[tuple[str, str]] = []
     for worker, page in pages:
-        families[UP].samples.append(f'{UP}{{worker="{worker}"}} {int(page is not None)}')
-        _add(families, worker, page or "")
+        up.append(f'{UP}{{worker="{worker}"}} {int(page is not None)}')
+        if page is not None:
+            there.append((worker, page))
+    return "\n".join(up).encode() + b"\n" + labelled_pages("worker", there)
+
+
+def labelled_pages(label: str, pages: Iterable[tuple[str, str]]) -> bytes:
+    """One page of several; `label` tells by its value whose page a sample is from."""
+    families: dict[str, _Family] = {}
+    for value, page in pages:
+        _add(families, f'{label}="{value}"', page)
     lines = [line for family in families.values() for line in (*family.header, *family.samples)]
     return "\n".join(lines).encode() + b"\n"
 
@@ -66,8 +76,8 @@ class _Family:
         self.samples: list[str] = []
 
 
-def _add(families: dict[str, _Family], worker: str, page: str) -> None:
-    """Sort the lines of one worker's page in. Its samples follow their family's header, as the format demands."""
+def _add(families: dict[str, _Family], label: str, page: str) -> None:
+    """Sort the lines of one page in. Its samples follow their family's header, as the format demands."""
     family = families.setdefault("", _Family())  # of samples before any header
     seen_here: set[str] = set()
     for line in page.splitlines():
@@ -78,20 +88,20 @@ def _add(families: dict[str, _Family], worker: str, page: str) -> None:
             if not known:
                 seen_here.add(name)
                 family.header.append(line)
-        elif line and not line.startswith("#") and (sample := _labelled(line, worker)) is not None:
+        elif line and not line.startswith("#") and (sample := _labelled(line, label)) is not None:
             family.samples.append(sample)
 
 
-def _labelled(line: str, worker: str) -> str | None:
-    """A sample with the worker's name; None if it is none."""
+def _labelled(line: str, label: str) -> str | None:
+    """A sample with one more label; None if it is none."""
     found = _NAME.match(line)
     if found is None:
         return None
     rest = line[found.end() :]
     if rest.startswith("{"):
         separator = "" if rest.startswith("{}") else ","
-        return f'{found[0]}{{worker="{worker}"{separator}{rest[1:]}'
-    return f'{found[0]}{{worker="{worker}"}}{rest}'
+        return f"{found[0]}{{{label}{separator}{rest[1:]}"
+    return f"{found[0]}{{{label}}}{rest}"
 
 
 LOADS_FRESH_S = 0.9

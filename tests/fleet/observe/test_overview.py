@@ -128,7 +128,7 @@ def test_survey(tmp_path: Path, port: int) -> None:
     assert (prefill.running, prefill.queued, prefill.kv_used_tokens) == (3, 1, 320)
     assert (prefill.cache_hit_rate, decode.cache_hit_rate, router.cache_hit_rate) == (0.25, 0.75, 0.5)
     assert (decode.state, decode.error) == ("down", "oops")
-    assert (router.running, router.queued, router.kv_tokens) == (4, None, None)
+    assert (router.running, router.queued, router.kv_tokens, router.processes) == (4, None, None, 1)
     assert all(server.memory_bytes and server.uptime_s for server in (prefill, decode, router))
 
 

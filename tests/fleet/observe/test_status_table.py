@@ -56,6 +56,12 @@ def test_a_server_of_adapters_says_how_many_share_it() -> None:
     assert "decode-adapters-0 decode adapters (20) ready" in " ".join(shown(sharing)[-1].split())
 
 
+@pytest.mark.parametrize(("processes", "name"), [(1, "router"), (2, "router (2 processes)")])
+def test_a_router_of_several_processes_says_so(processes: int, name: str) -> None:
+    router = SERVER.model_copy(update={"name": "router", "role": "router", "module": None, "processes": processes})
+    assert f"{name} router ready" in " ".join(shown(router)[-1].split())
+
+
 def test_a_pipe_gets_every_column_that_has_something_to_say() -> None:
     heading, row = shown(SERVER)[-2:]
     titles = "server role module state device memory running queued hits KV restarts up pid port"
