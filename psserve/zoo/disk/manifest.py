@@ -255,7 +255,8 @@ def check_free(wanted: Iterable[str], base: str, taken: dict[str, str]) -> None:
         if name == base:
             raise ModuleExists(f"{name!r} is the name of the zoo's base: choose another")
         if name in taken:
-            raise ModuleExists(f"{name!r} is taken by module {taken[name]!r}: choose another")
+            replace = f" (`psserve update-model {name}` replaces its weights)" if taken[name] == name else ""
+            raise ModuleExists(f"{name!r} is taken by module {taken[name]!r}: choose another{replace}")
         if name in seen:
             raise ModuleExists(f"{name!r} is given twice: name and aliases must differ")
         seen.add(name)
