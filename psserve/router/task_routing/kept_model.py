@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
@@ -47,11 +46,12 @@ class KeptModel:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".") as own:  # readers never see half of it
                 Path(own, self._name).write_bytes(model)
                 Path(own, self._name).replace(folder / self._name)
+            now = _mtime(folder / self._name)  # by the clock of those files
             used = sorted(folder.glob("[!.]*"), key=_mtime)
             for path in used[:-KEPT]:
                 path.unlink(missing_ok=True)
             for left_over in folder.glob(".*"):  # of a writer that was killed
-                if time.time() - _mtime(left_over) > LEFT_OVER_S:
+                if now - _mtime(left_over) > LEFT_OVER_S:
                     shutil.rmtree(left_over)
 
 
