@@ -15,10 +15,14 @@ from pathlib import Path
 import torch
 
 from tests.ports import own_ports
+from tests.zoo import killing
 
 CONTEXT = multiprocessing.get_context("forkserver")
-IMPORTED = ["psserve.cli.main", "psserve.training.finetune", "tests.training.on_cpu"]
-"""If it does not run yet: one serves all tests of a process."""
+IMPORTED = [
+    *("psserve.cli.main", "psserve.training.finetune", "tests.training.on_cpu", "tests.training.ranks"),
+    *killing.IMPORTED,
+]
+"""If it does not run yet: one serves all tests of a process, also those that kill changes of a zoo."""
 
 
 def run_ranks(program: str, arguments: Sequence[str], env: Mapping[str, str], processes: int, log: Path) -> None:

@@ -11,14 +11,11 @@ import pytest
 
 from psserve.errors import ManifestError, ModuleExists, UnknownModule, UsageError
 from psserve.zoo import Zoo
-from psserve.zoo.disk.manifest import EvaluationRecord, hash_file
+from psserve.zoo.disk.manifest import hash_file
 from psserve.zoo.verify import verify
 
-from .killing import kill_at
+from .killing import EVALUATION, kill_at, record_for_alpha, remove_alpha, rename_alpha
 
-EVALUATION = EvaluationRecord(
-    date=1, scorer="exact", data_hash="0" * 64, items=4, right=3, max_tokens=16, how="reference"
-)
 MANIFEST_AND_WEIGHTS = ["model.safetensors", "module.toml"]
 
 
@@ -26,18 +23,6 @@ def contents(zoo: Path) -> dict[str, str]:
     """Every file of the zoo but its lock -> its hash."""
     files = sorted(path for path in zoo.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(zoo)): hash_file(path) for path in files}
-
-
-def remove_alpha(zoo: Path) -> None:
-    Zoo.open(zoo).remove("alpha")
-
-
-def rename_alpha(zoo: Path) -> None:
-    Zoo.open(zoo).rename("alpha", "omega")
-
-
-def record_for_alpha(zoo: Path) -> None:
-    Zoo.open(zoo).record_evaluation("alpha", EVALUATION)
 
 
 def test_a_removed_module_is_gone(zoo: Zoo) -> None:

@@ -10,45 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from psserve.errors import ModuleExists
 from psserve.zoo import Zoo, serving_form
-from psserve.zoo.disk import transactions as staging
 from psserve.zoo.disk.forms import FORMS
 from psserve.zoo.disk.transactions import changing
 from psserve.zoo.verify import verify
 
 from .checkpoints.test_lora import make_adapter
-from .killing import CONTEXT, kill_at
+from .killing import (
+    CONTEXT,
+    add_adapter,
+    add_math,
+    kill_at,
+    replace_adapter,
+    replace_alpha,
+    replace_alpha_without_exchange,
+    try_to_add,
+)
 from .test_changes import contents
 
 MOMENTS = 20
-
-
-def source_of(zoo: Path) -> Path:
-    """The checkpoint that the tests here add, beside the zoo."""
-    return zoo.parent / "checkpoint"
-
-
-def add_math(zoo: Path) -> None:
-    Zoo.open(zoo).add("math", source_of(zoo), allow_naive=True, store="delta")
-
-
-def replace_alpha(zoo: Path) -> None:
-    Zoo.open(zoo).add("alpha", source_of(zoo), allow_naive=True, replace=True)
-
-
-def replace_alpha_without_exchange(zoo: Path) -> None:
-    """As on a file system that cannot exchange two directories in one step."""
-    staging.exchange = lambda one, other: False
-    replace_alpha(zoo)
-
-
-def add_adapter(zoo: Path) -> None:
-    Zoo.open(zoo).add("math", source_of(zoo), allow_naive=True, store="adapter")
-
-
-def replace_adapter(zoo: Path) -> None:
-    Zoo.open(zoo).add("math", source_of(zoo), allow_naive=True, store="adapter", replace=True)
 
 
 def origins(zoo: Zoo) -> dict[str, str]:
@@ -154,11 +134,3 @@ def test_of_two_imports_of_one_name_one_succeeds(zoo: Zoo, checkpoint: Path) -> 
         process.join()
     assert sorted(process.exitcode for process in processes) == [0, 3]
     assert not list(verify(zoo))
-
-
-def try_to_add(zoo: Path) -> None:
-    """Exit with 3 if the name is taken."""
-    try:
-        add_math(zoo)
-    except ModuleExists:
-        raise SystemExit(3) from None
