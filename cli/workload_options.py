@@ -34,7 +34,7 @@ _RATE = click.option("--rate", type=click.FloatRange(0, min_open=True), help="Se
 _OPTIONS = (
     click.option(
         "--workload",
-        type=click.Choice(("react", "reflexion", "fanout", "chat")),
+        type=click.Choice(("react", "reflexion", "fanout", "chat", "hotpotqa")),
         help="What sessions are like [default: react].",
     ),
     click.option(

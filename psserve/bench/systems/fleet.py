@@ -22,6 +22,7 @@ from psserve.errors import StartError
 from psserve.fleet.plan.devices import choose, detect
 from psserve.fleet.plan.fitting import pools
 from psserve.fleet.plan.settings import pool_for
+from psserve.zoo import Zoo
 
 _LAUNCH = "import sys; from psserve.cli.main import main; sys.argv[0] = 'psserve'; main()"
 _LOG_LINES = 40
@@ -32,7 +33,7 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
     """Launch the zoo's fleet, and stop it at the end. Raises StartError."""
     with tempfile.TemporaryDirectory(prefix="psserve-bench-") as folder:
         config = Path(folder) / "fleet.toml"
-        settings = fleet_settings(spec)
+        settings = fleet_settings(spec, decode_servers(spec))
         config.write_text(tomli_w.dumps(settings))
         note("psserve launch")
         arguments = ["--config", str(config), "--", *spec.engine_args()]
@@ -47,19 +48,26 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
             yield RunningSystem(target, {"fleet": settings}, spec.exports)
 
 
-def fleet_settings(spec: SystemSpec) -> dict[str, Any]:
+def decode_servers(spec: SystemSpec) -> int:
+    """How many decode servers the modules have: one each, but adapters share one. Raises ZooError."""
+    zoo = Zoo.open(spec.zoo)
+    shared = sum(zoo.module(name).shares_servers for name in spec.modules)
+    return len(spec.modules) - shared + min(shared, 1)
+
+
+def fleet_settings(spec: SystemSpec, decode_servers: int) -> dict[str, Any]:
     """The fleet.toml of the system: its KV cache is shared out as a fleet shares out a device's."""
     options = spec.fleet_options().model_dump(mode="json", exclude_unset=True, exclude_none=True)
     machine = detect()
     device = choose(machine, spec.device)
     longest = 0 if spec.context_length is None else pool_for(spec.context_length, spec.page_size)
-    sizes = pools(spec.kv_tokens, spec.prefill_servers, len(spec.modules), longest)
+    sizes = pools(spec.kv_tokens, spec.prefill_servers, decode_servers, longest)
     prefill = {"replicas": spec.prefill_servers, "kv_tokens": sizes["prefill"]}
     decode = {"kv_tokens": sizes["decode"]}
     return {
         **options,
         "prefill": {**prefill, "env": spec.server_env(device, machine, spec.prefill_servers)},
-        "decode": {**decode, "env": spec.server_env(device, machine, len(spec.modules))},
+        "decode": {**decode, "env": spec.server_env(device, machine, decode_servers)},
     }
 
 

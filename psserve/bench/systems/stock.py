@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from psserve.fleet.run.preload import PreloadStarter
 from psserve.fleet.run.prepare import make_run_dir
 from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter, last_error
 from psserve.fleet.run.router_client import HttpClient
-from psserve.zoo import Zoo
+from psserve.zoo import Zoo, serving_form
 
 _POLL_S = 0.2
 _END_WITHIN_S = 20.0
@@ -35,6 +35,8 @@ _END_WITHIN_S = 20.0
 def stock_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> Iterator[RunningSystem]:
     """Start the system `name` of STOCK_KINDS, and end it at the end. Raises PlanError, StartError, ZooError."""
     zoo, kind = Zoo.open(spec.zoo), STOCK_KINDS[name]
+    if name == "lora":
+        spec = replace(spec, adapters={**adapters_of(zoo, spec.modules), **spec.adapters})
     with _folders(zoo.path, name) as (folder, tmp):
 
         @cache
@@ -57,6 +59,12 @@ def stock_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> It
             commands = {process.name: list(process.command) for process in processes}
             target = Target(urls=endpoints, servers=servers, pids=pids)
             yield RunningSystem(target, {"commands": commands}, spec.exports)
+
+
+def adapters_of(zoo: Zoo, modules: Sequence[str]) -> dict[str, Path]:
+    """Module -> folder of its adapter, of those of `modules` that are adapters. Raises ZooError."""
+    found = (zoo.module(name) for name in modules)
+    return {module.name: serving_form(zoo, module) for module in found if module.adapter is not None}
 
 
 @contextlib.contextmanager

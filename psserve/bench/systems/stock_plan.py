@@ -191,31 +191,27 @@ def _lora(
     base: Base, spec: SystemSpec, planner: StockPlanner, checkpoint: Callable[[str], Path]
 ) -> dict[str, ModuleRoute]:
     """One ordinary server of the base with every module's LoRA adapter: weights are shared, KV is not."""
-    check_lora(spec.modules, spec.adapters, planner.settings.device)
+    check_lora(spec.modules, spec.adapters)
     adapters = {module: spec.adapters[module] for module in spec.modules}
-    extra = lora_arguments(adapters)
+    extra = lora_arguments(adapters, planner.settings.device)
     server = planner.add("server-base", "whole", base.path, base.name, spec.kv_tokens, extra, sharers=1)
     return {module: ModuleRoute(server.url, model=f"{base.name}:{module}") for module in spec.modules}
 
 
-def check_lora(modules: Sequence[str], adapters: Mapping[str, Path], device: str) -> None:
+def check_lora(modules: Sequence[str], adapters: Mapping[str, Path]) -> None:
     """Raise PlanError where the modules cannot be served as LoRA adapters."""
-    if device == "cpu":
-        raise PlanError(
-            "system lora needs a GPU: SGLang's LoRA backends are made of Triton kernels or, like torch_native, pin "
-            "memory for each batch, which PyTorch refuses without an accelerator. Leave it out"
-        )
     if missing := [module for module in modules if module not in adapters]:
         raise PlanError(
             f"system lora: no adapter for {', '.join(missing)}: give the folder of each module's LoRA adapter "
-            "(--adapter NAME=DIR); a zoo keeps modules merged into the base's weights"
+            "(--adapter NAME=DIR); the zoo has it only of modules that are adapters there"
         )
 
 
-def lora_arguments(adapters: Mapping[str, Path]) -> tuple[str, ...]:
+def lora_arguments(adapters: Mapping[str, Path], device: str) -> tuple[str, ...]:
     """SGLang's arguments that load these adapters (module -> folder), all of which may be in one batch."""
     named = (f"{module}={path}" for module, path in adapters.items())
-    return ("--enable-lora", "--max-loras-per-batch", str(len(adapters)), "--lora-paths", *named)
+    backend = ("--lora-backend", "torch_native") if device == "cpu" else ()
+    return ("--enable-lora", *backend, "--max-loras-per-batch", str(len(adapters)), "--lora-paths", *named)
 
 
 STOCK_KINDS = {

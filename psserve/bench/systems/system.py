@@ -41,7 +41,7 @@ class SystemSpec:
     """CPU threads that a server computes with, where it runs on CPU; None: all cores, shared out among the servers of
     its kind (`colocated`: all cores each). Which cores they run on is left to the system."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
-    """For `lora`: module -> folder of its LoRA adapter in PEFT's layout."""
+    """For `lora`: module -> folder of its LoRA adapter in PEFT's layout, where it is not the zoo's."""
     start_timeout_s: float = 300.0
     args: tuple[str, ...] = ()
     """SGLang's own arguments, for all servers."""

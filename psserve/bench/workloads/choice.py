@@ -176,4 +176,5 @@ STEPS: dict[Preset, Callable[[Workload, random.Random, Turns], Iterator[Step]]] 
     "reflexion": reflexion,
     "fanout": fanout,
     "chat": chat,
+    "hotpotqa": react,
 }

@@ -110,8 +110,8 @@ class Order:
         return f"zipf:{self.exponent:g}" if self.kind == "zipf" else self.kind
 
 
-Preset = Literal["react", "reflexion", "fanout", "chat"]
-PRESETS: tuple[Preset, ...] = ("react", "reflexion", "fanout", "chat")
+Preset = Literal["react", "reflexion", "fanout", "chat", "hotpotqa"]
+PRESETS: tuple[Preset, ...] = ("react", "reflexion", "fanout", "chat", "hotpotqa")
 Arrival = Literal["poisson", "constant"]
 
 
@@ -209,6 +209,7 @@ VALUES: dict[Preset, dict[str, Any]] = {
         "output": Length(250, 250, 0.5),
         "think_s": 5.0,
     },
+    "hotpotqa": {"turns": Length(4, 7), "system": 1536, "new": Length(150, 150, 0.5), "output": Length(100, 100, 0.5)},
 }
 
 

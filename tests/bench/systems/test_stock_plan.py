@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from psserve.bench.compare.systems import running_system
-from psserve.bench.systems.fleet import fleet_settings
+from psserve.bench.systems.fleet import decode_servers, fleet_settings
 from psserve.bench.systems.front import ModuleRoute
+from psserve.bench.systems.stock import adapters_of
 from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner
 from psserve.bench.systems.system import SystemSpec
 from psserve.errors import PlanError, UsageError
 from psserve.fleet.plan.devices import Machine, detect
+from psserve.zoo import serving_form
+from psserve.zoo.synthetic.zoo import build_zoo
 from tests.fleet.fake_zoo import FakeBase
 from tests.fleet.planning import CPU, TWO_GPUS, value_of
+from tests.zoo.checkpoints.test_lora import make_adapter
 
 MODULES = ("math", "code")
 KV_TOKENS = 64_000
@@ -45,14 +49,14 @@ def test_every_system_has_the_same_kv_tokens(name: str, tmp_path: Path) -> None:
 
 
 def test_psserve_has_as_many(tmp_path: Path) -> None:
-    fleet = fleet_settings(spec_of(tmp_path, prefill_servers=2))
+    fleet = fleet_settings(spec_of(tmp_path, prefill_servers=2), decode_servers=2)
     assert 2 * fleet["prefill"]["kv_tokens"] + 2 * fleet["decode"]["kv_tokens"] == KV_TOKENS
 
 
 def test_psserve_s_prefill_servers_have_what_a_fleet_gives_them(tmp_path: Path) -> None:
-    fleet = fleet_settings(spec_of(tmp_path))
+    fleet = fleet_settings(spec_of(tmp_path), decode_servers=2)
     assert [fleet[role]["kv_tokens"] for role in ("prefill", "decode")] == [38_400, 12_800]
-    long = fleet_settings(spec_of(tmp_path, context_length=15_000))
+    long = fleet_settings(spec_of(tmp_path, context_length=15_000), decode_servers=2)
     assert long["decode"]["kv_tokens"] > 15_000
     assert long["prefill"]["kv_tokens"] + 2 * long["decode"]["kv_tokens"] == KV_TOKENS
 
@@ -97,9 +101,25 @@ def test_lora_without_an_adapter_is_refused_with_the_modules(tmp_path: Path) -> 
         planned("lora", spec_of(tmp_path, adapters={}))
 
 
-def test_lora_on_a_cpu_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"lora needs a GPU.* pin memory"):
-        planned("lora", spec_of(tmp_path), CPU)
+@pytest.mark.parametrize(("machine", "backend"), [(CPU, ["torch_native"]), (TWO_GPUS, [])])
+def test_lora_is_one_server_with_all_adapters(tmp_path: Path, machine: Machine, backend: list[str]) -> None:
+    planner, routes = planned("lora", spec_of(tmp_path), machine)
+    (server,) = planner.servers
+    assert [value_of(server.command, flag) for flag in server.command if flag == "--lora-backend"] == backend
+    assert server.command[-2:] == (f"math={tmp_path / 'math'}", f"code={tmp_path / 'code'}")
+    assert {route.model for route in routes.values()} == {"qwen3-tiny:math", "qwen3-tiny:code"}
+
+
+def test_adapters_of_a_zoo_need_no_folder_and_share_a_decode_server(tmp_path: Path) -> None:
+    zoo = build_zoo(tmp_path / "zoo", modules=("code",))
+    zoo.add("math", make_adapter(zoo.base.path, tmp_path / "a"), allow_naive=True)
+    zoo.add("sums", make_adapter(zoo.base.path, tmp_path / "b"), allow_naive=True)
+    assert adapters_of(zoo, ("code", "math")) == {"math": serving_form(zoo, zoo.module("math"))}
+    counts = [
+        decode_servers(spec_of(tmp_path, zoo=zoo.path, modules=modules))
+        for modules in (("code",), ("math", "sums"), ("code", "math", "sums"))
+    ]
+    assert counts == [1, 1, 2]
 
 
 def test_a_context_that_no_pool_holds_is_refused(tmp_path: Path) -> None:
@@ -119,5 +139,5 @@ def test_servers_of_a_kind_share_out_the_cores(
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     planner, _ = planned(name, spec_of(tmp_path), detect())
     assert {server.env["OMP_NUM_THREADS"] for server in planner.servers} == threads
-    shared = fleet_settings(spec_of(tmp_path))
+    shared = fleet_settings(spec_of(tmp_path), decode_servers=2)
     assert [shared[role]["env"]["OMP_NUM_THREADS"] for role in ("prefill", "decode")] == ["8", "4"]
