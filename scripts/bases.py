@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 from psserve.zoo.checkpoints.architectures import MISSING, TABLE, Architecture
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITE = "tests/e2e/test_bases.py"
+SUITES = ("tests/e2e/test_bases.py", "tests/e2e/test_adapter_bases.py")
 RESULTS = ROOT / "docs" / "bases.json"
 PARAMETER = re.compile(r"\[([a-z0-9_]+)")
 """The model type in a test's name, e.g. "test_a_chat[qwen2]"."""
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
             sys.executable,
             "-m",
             "pytest",
-            SUITE,
+            *SUITES,
             f"--junitxml={report}",
             "-o",
             "junit_family=xunit1",

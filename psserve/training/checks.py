@@ -15,9 +15,8 @@ from psserve.training.data import read_conversations
 from psserve.training.hf import AutoTokenizer
 from psserve.training.tokenization import tokenize_parts
 from psserve.zoo import Zoo
-from psserve.zoo.checkpoints.architectures import expert_count
-from psserve.zoo.disk.manifest import hash_file
-from psserve.zoo.disk.model import Base
+from psserve.zoo.checkpoints.architectures import TABLE, expert_count
+from psserve.zoo.disk.model import Base, first_changed
 from psserve.zoo.disk.storage import read_json
 
 STATE_BYTES = 12
@@ -26,12 +25,11 @@ STATE_BYTES = 12
 
 def check_base_unchanged(base: Base) -> None:
     """Raise TrainingError unless the base's files are those that the zoo recorded, to the byte."""
-    for file in base.files:
-        if hash_file(base.path / file.name) != file.blake3:
-            raise TrainingError(
-                f"{base.path / file.name}: changed since the zoo was made, so modules trained now would not fit the "
-                "others: restore it, or create a new zoo"
-            )
+    if changed := first_changed((base.path / file.name, file) for file in base.files):
+        raise TrainingError(
+            f"{changed}: changed since the zoo was made, so modules trained now would not fit the others: restore it, "
+            "or create a new zoo"
+        )
 
 
 def check_unquantised(base: Base) -> None:
@@ -79,14 +77,15 @@ def check_disk_space(folder: Path, zoo: Zoo, config: FinetuneConfig) -> None:
     """Raise TrainingError if the disk of `folder` cannot take the run, or that of the zoo the module.
 
     A run is two checkpoints (the older one goes when the newer one is complete), and the module. Adapters need next to
-    nothing.
+    nothing, unless the zoo merges them because no server could add them.
     """
     module = 0 if config.stays_adapter else zoo.base.weight_bytes
+    stored = module if TABLE[zoo.base.architecture].adapters else zoo.base.weight_bytes
     parameters = module // (4 if zoo.base.dtype == "float32" else 2)
     run = module + (0 if config.lora else 2 * STATE_BYTES * parameters)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     same_disk = existing.stat().st_dev == zoo.path.stat().st_dev
-    for place, needed in ((folder, run + module if same_disk else run), (zoo.path, module)):
+    for place, needed in ((folder, run + stored if same_disk else run), (zoo.path, stored)):
         free = shutil.disk_usage(existing if place == folder else place).free
         if free < needed:
             raise TrainingError(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from psserve.errors import ManifestError
 from psserve.zoo.disk.forms import ADAPTER_WEIGHTS, form_directory
-from psserve.zoo.disk.manifest import AdapterShape, hash_file
-from psserve.zoo.disk.model import Base, Module, check_stored
+from psserve.zoo.disk.manifest import AdapterShape
+from psserve.zoo.disk.model import Base, Module, check_stored, first_changed
 from psserve.zoo.disk.storage import lock, sync_directory, write_atomically
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def serving_form(zoo: Path, base: Base, module: Module) -> Path:
     directory = form_directory(zoo, module.name, module.files)
     if not is_complete(directory, module.adapter):
         check_stored(module)
-        check_hashes(module)
+        if changed := first_changed(module.on_disk):
+            raise ManifestError(f"{changed}: its content is not what was recorded: add module {module.name!r} again")
         restore_form(base, module, directory)
     return directory
 
@@ -38,13 +39,6 @@ def is_complete(directory: Path, shape: AdapterShape) -> bool:
     """Whether a form of this shape is in `directory`: it was checked when it was put there, in one step."""
     weights = directory / ADAPTER_WEIGHTS
     return weights.is_file() and weights.stat().st_size == shape.bytes
-
-
-def check_hashes(module: Module) -> None:
-    """Raise ManifestError unless the files of `module` are those that were recorded, to the byte."""
-    for path, file in module.on_disk:
-        if hash_file(path) != file.blake3:
-            raise ManifestError(f"{path}: its content is not what was recorded: add module {module.name!r} again")
 
 
 def restore_form(base: Base, module: Module, directory: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from psserve.errors import ManifestError
 from psserve.zoo.checkpoints.safetensors import Weights
-from psserve.zoo.disk.manifest import FileRecord, hash_bytes, hash_file, new_hash
-from psserve.zoo.disk.model import Base, Module, check_stored
+from psserve.zoo.disk.manifest import FileRecord, hash_bytes, new_hash
+from psserve.zoo.disk.model import Base, Module, check_stored, first_changed
 from psserve.zoo.disk.progress import SILENT, Progress, with_progress
 from psserve.zoo.disk.storage import check_space, lock, sync_directory
 
@@ -35,11 +35,10 @@ def check_links(module: Module, progress: Progress) -> None:
         (path, file) for path, file in module.on_disk if path.stat().st_mtime_ns != module.links[file.name].modified_ns
     ]
     progress.stage(f"hashing {module.name}", sum(file.size for _, file in touched))
-    for path, file in touched:
-        if hash_file(path, progress) != file.blake3:
-            raise ManifestError(
-                f"{path}: changed since module {module.name!r} was linked to it: restore it, or add the module again"
-            )
+    if changed := first_changed(touched, progress):
+        raise ManifestError(
+            f"{changed}: changed since module {module.name!r} was linked to it: restore it, or add the module again"
+        )
 
 
 def rebuilt_files(base: Base, module: Module, cache: Path, progress: Progress) -> dict[str, Path]:
@@ -102,11 +101,9 @@ def merge(base: Base, module: Module, directory: Path, progress: Progress) -> No
     from psserve.zoo.checkpoints.lora import merged_file, read_adapter
     from psserve.zoo.checkpoints.safetensors import weight_file
 
-    own = dict(module.on_disk)
-    base_weights = {base.path / file.name: file for file in complete_files(base, module)}
-    for path, file in (own | base_weights).items():
-        if hash_file(path) != file.blake3:
-            raise ManifestError(f"{path}: changed since it was recorded: restore it (psserve verify checks all files)")
+    base_weights = [(base.path / file.name, file) for file in complete_files(base, module)]
+    if changed := first_changed([*module.on_disk, *base_weights]):
+        raise ManifestError(f"{changed}: changed since it was recorded: restore it (psserve verify checks all files)")
     checkpoint = read_checkpoint(base.path)
     adapter = read_adapter(module.path, checkpoint)
     for shard in checkpoint.shards:

@@ -10,14 +10,14 @@ from pathlib import Path
 from psserve.errors import ManifestError, ZooError
 from psserve.zoo.checkpoints.checkpoint import Checkpoint, check_head, read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible, fingerprint
-from psserve.zoo.checkpoints.lora import Adapter, read_adapter
+from psserve.zoo.checkpoints.lora import Adapter, merged_file, read_adapter
 from psserve.zoo.checkpoints.safetensors import check_finite, weight_file
 from psserve.zoo.checkpoints.served import check_recorded
 from psserve.zoo.checkpoints.serving_form import make_form
-from psserve.zoo.disk.forms import ADAPTER_WEIGHTS, form_directory
+from psserve.zoo.disk.forms import ADAPTER_WEIGHTS, form_directory, served_forms
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, hash_file
 from psserve.zoo.disk.model import Base, Module, check_file
-from psserve.zoo.disk.progress import SILENT, Progress
+from psserve.zoo.disk.progress import SILENT, Progress, with_progress
 from psserve.zoo.disk.scan import Scan, parse_module
 from psserve.zoo.disk.transactions import REBUILT
 from psserve.zoo.materialise import make_links
@@ -134,7 +134,10 @@ def check_adapter(zoo: Zoo, base: Checkpoint, module: Module, progress: Progress
         check_finite(files, module.path, progress)
         form = form_directory(zoo.path, module.name, module.files)
         if form.exists() and not is_made_of(form, adapter, base):
-            yield f"{form}: not what the adapter gives: delete it: it will be made again"
+            served = form.resolve() in served_forms(zoo.path)
+            first = "stop the fleet that serves it, then " if served else ""
+            yield f"{form}: not what the adapter gives: {first}delete it: it will be made again"
+        yield from check_merged(zoo, module, adapter, base, progress)
     except ZooError as error:
         yield str(error)
 
@@ -152,6 +155,24 @@ def check_rebuilt(zoo: Zoo, module: Module, progress: Progress) -> Iterator[str]
         files = [(kept / file.name, file) for file in module.files]
         for problem in check_contents(files, f"what was rebuilt of module {module.name!r}", progress):
             yield f"{problem}, or delete {kept}: it will be rebuilt"
+
+
+def check_merged(zoo: Zoo, module: Module, adapter: Adapter, base: Checkpoint, progress: Progress) -> Iterator[str]:
+    """What is wrong with the base's weights that the last start merged the adapter into, and the next one will load."""
+    kept = rebuilt_directory(zoo.path / REBUILT / module.name, module)
+    for shard in base.shards if kept.exists() else ():
+        merged = merged_file(weight_file(shard), adapter)
+        progress.stage(f"merging {module.name}", merged.size)
+        if not has_content(kept / shard.name, with_progress(merged.blocks(), progress)):
+            yield f"{kept / shard.name}: not what merging the adapter gives: delete {kept}: it will be merged again"
+
+
+def has_content(path: Path, blocks: Iterable[bytes]) -> bool:
+    """Whether a file has these bytes and no others."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return all(file.read(len(block)) == block for block in blocks) and not file.read(1)
 
 
 def check_contents(files: Iterable[tuple[Path, FileRecord]], what: str, progress: Progress) -> Iterator[str]:

@@ -13,7 +13,7 @@ from psserve.zoo.synthetic.shapes import MIXTURES
 
 
 def add_adapter(zoo: Zoo, name: str, directory: Path) -> Module:
-    """Add a module that is the base with such an adapter; its answers are nearly always others."""
+    """Add a module that is the base with such an adapter merged into it; its answers are nearly always others."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(7)
@@ -22,4 +22,4 @@ def add_adapter(zoo: Zoo, name: str, directory: Path) -> Module:
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"] if mixture else "all-linear"
     config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(base, config).save_pretrained(directory)
-    return zoo.add(name, directory, allow_naive=True)
+    return zoo.add(name, directory, allow_naive=True, store="copy")

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from psserve.errors import DataError, ManifestError, ModuleExists, PsserveError, TrainingError, UsageError
 from psserve.training import finetune as finetuning
-from psserve.training.checks import load_data
+from psserve.training.checks import check_disk_space, load_data
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.finetune import finetune, load_models
 from psserve.training.hf import TrainingArguments
@@ -24,6 +25,7 @@ from psserve.training.reference import load_model, load_pair
 from psserve.training.run_folder import data_hash
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
+from psserve.zoo.checkpoints.architectures import TABLE
 from psserve.zoo.disk.transactions import REBUILT
 from psserve.zoo.stores import checkpoint_files
 from psserve.zoo.synthetic.zoo import build_zoo, new_model
@@ -401,6 +403,21 @@ def test_a_disk_without_room_is_found_before_training(
     with pytest.raises(TrainingError, match=r"0\.0 GB needed: make room"):
         finetune(zoo, config(data))
     assert files(tmp_path) == before
+
+
+def test_room_is_asked_for_what_the_zoo_will_merge(
+    zoo: Zoo, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000 if path == zoo.path else 10**12))
+    wanted = config(data, out=run, lora=LoraConfig(rank=4))
+    check_disk_space(run, zoo, wanted)
+    row = TABLE[zoo.base.architecture]
+    monkeypatch.setitem(TABLE, zoo.base.architecture, replace(row, adapters=()))
+    with pytest.raises(TrainingError, match=f"^{zoo.path}: .* needed: make room"):
+        check_disk_space(run, zoo, wanted)
 
 
 @pytest.mark.parametrize("place", ["run", "zoo"])

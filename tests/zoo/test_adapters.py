@@ -209,6 +209,26 @@ def test_verify_finds_a_changed_form(zoo: Zoo, adapter: Path) -> None:
     assert (finding.name, "not what the adapter gives: delete it" in finding.problem) == ("math", True)
 
 
+def test_verify_does_not_have_a_form_deleted_that_a_fleet_serves(zoo: Zoo, adapter: Path) -> None:
+    form = serving_form(zoo, add(zoo, adapter))
+    (zoo.path / SERVED).mkdir(parents=True)
+    (zoo.path / SERVED / "math@1").symlink_to(form)
+    flip_a_bit(form / FILES[1])
+    [finding] = verify(zoo)
+    assert "not what the adapter gives: stop the fleet that serves it, then delete it" in finding.problem
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, Path.unlink])
+def test_verify_finds_what_is_wrong_with_a_merged_one(
+    zoo: Zoo, adapter: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    served = materialise(zoo, add(zoo, adapter), tmp_path / "served")
+    assert list(verify(zoo)) == []
+    damage((served / "model.safetensors").resolve())
+    [finding] = verify(zoo)
+    assert "model.safetensors: not what merging the adapter gives: delete" in finding.problem
+
+
 @pytest.mark.parametrize("file", ["base/model.safetensors", "modules/math/adapter_model.safetensors"])
 def test_what_changed_is_not_merged(zoo: Zoo, adapter: Path, tmp_path: Path, file: str) -> None:
     module = add(zoo, adapter)

@@ -34,7 +34,7 @@ def _without_pinning(original: Callable[..., Any], *args: Any, **kwargs: Any) ->
 
 
 @dataclass(frozen=True)
-class Span:
+class Segment:
     """Tokens [start, stop) of a batch sorted by adapter, and the adapter that they share."""
 
     start: int
@@ -47,11 +47,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Sorted:
-    """A batch sorted by adapter. Tokens without an adapter are in no span."""
+    """A batch sorted by adapter. Tokens without an adapter are in no segment."""
 
     order: torch.Tensor
     """int64 [tokens]: where each came from."""
-    spans: tuple[Span, ...]
+    segments: tuple[Segment, ...]
 
 
 def sort(batch: AdapterBatch) -> Sorted:
@@ -60,12 +60,12 @@ def sort(batch: AdapterBatch) -> Sorted:
     order = torch.argsort(slots, stable=True)
     found, counts = torch.unique_consecutive(slots[order], return_counts=True)
     ranks, scales = batch.lora_ranks_cpu.tolist(), batch.scalings_cpu.tolist()
-    spans, start = [], 0
+    segments, start = [], 0
     for slot, count in zip(found.tolist(), counts.tolist(), strict=True):
         if ranks[slot]:
-            spans.append(Span(start, start + count, slot, ranks[slot], scales[slot]))
+            segments.append(Segment(start, start + count, slot, ranks[slot], scales[slot]))
         start += count
-    return Sorted(order, tuple(spans))
+    return Sorted(order, tuple(segments))
 
 
 class SortedProducts:
@@ -88,9 +88,9 @@ class SortedProducts:
         batch = self._sorted(batch_info)
         taken = inputs.index_select(0, batch.order)
         result = inputs.new_zeros(inputs.shape[0], weights.shape[1])
-        for span in batch.spans:
-            rows, width = slice(span.start, span.stop), num_slices * span.rank
-            result[rows, :width].addmm_(taken[rows], weights[span.slot, :width].T, beta=0, alpha=span.scale)
+        for segment in batch.segments:
+            rows, width = slice(segment.start, segment.stop), num_slices * segment.rank
+            result[rows, :width].addmm_(taken[rows], weights[segment.slot, :width].T, beta=0, alpha=segment.scale)
         return torch.empty_like(result).index_copy_(0, batch.order, result)
 
     def b(
@@ -108,11 +108,11 @@ class SortedProducts:
         batch = self._sorted(batch_info)
         taken, result = inputs.index_select(0, batch.order), base_output.index_select(0, batch.order)
         offsets = slice_offsets.tolist()
-        for span in batch.spans:
-            rows = slice(span.start, span.stop)
+        for segment in batch.segments:
+            rows = slice(segment.start, segment.stop)
             for part, (first, last) in enumerate(pairwise(offsets)):
-                left = taken[rows, part * span.rank : (part + 1) * span.rank]
-                result[rows, first:last].addmm_(left, weights[span.slot, first:last, : span.rank].T)
+                left = taken[rows, part * segment.rank : (part + 1) * segment.rank]
+                result[rows, first:last].addmm_(left, weights[segment.slot, first:last, : segment.rank].T)
         return base_output.index_copy_(0, batch.order, result)
 
     def _sorted(self, batch: AdapterBatch) -> Sorted:

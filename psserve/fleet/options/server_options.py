@@ -16,7 +16,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 ParserName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 GpuId = Annotated[int, Field(ge=0)]
 _PLACING = "decides which GPUs there are to plan with: set it for psserve launch itself"
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGETS = (
+    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    *("qkv_proj", "gate_up_proj"),  # as Phi has them
+)
 _REFUSED_ENV = {
     **dict.fromkeys(("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"), _PLACING),
     "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "would have KV sent before it is computed: remove it",
@@ -139,7 +142,7 @@ class AdapterOptions(AnswerOptions):
     out: that of the modules it starts with."""
     targets: tuple[Name, ...] = ()
     """Layers that there is room for beside those that the modules it starts with change, for the same purpose:
-    q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj."""
+    q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; of Phi qkv_proj and gate_up_proj."""
 
     @field_validator("targets")
     @classmethod

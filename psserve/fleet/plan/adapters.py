@@ -137,6 +137,8 @@ def _width(base: Base, targets: Iterable[str]) -> int:
         "gate_proj": hidden + inner,
         "up_proj": hidden + inner,
         "down_proj": inner + hidden,
+        "qkv_proj": 3 * hidden + queries + 2 * keys,  # servers have its input's matrix once for each of the three
+        "gate_up_proj": 2 * hidden + 2 * inner,
         "lm_head": -(-(hidden + base.vocab_size) // base.num_layers),  # it is there once
     }
     return sum(widths[target] for target in targets)

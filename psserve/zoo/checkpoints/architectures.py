@@ -69,8 +69,9 @@ class Architecture:
     """The kinds of rotary embeddings that both compute alike."""
     partial_rotary: bool = False
     """Whether a part of each head may be left unrotated."""
-    adapters: bool = False
-    """Whether servers may add LoRA adapters while they compute; else they are merged into the base's weights."""
+    adapters: tuple[str, ...] = ()
+    """Parts of a layer to which servers may add LoRA adapters while they compute; others are merged into the base's
+    weights."""
     counts: tuple[str, ...] = ()
     """More fields of config.json that must be whole numbers from 1 on."""
     quantised: bool = True
@@ -187,6 +188,7 @@ def olmoe_layer(config: Config, head_dim: int) -> Shapes:
 
 NO_BIAS = {"attention_bias": False, "mlp_bias": False}
 BASES = "tests/e2e/test_bases.py"
+DENSE = ("self_attn", "mlp")
 ROWS = (
     Architecture(
         name="LlamaForCausalLM",
@@ -196,7 +198,7 @@ ROWS = (
         layer=llama_layer,
         suite="tests/e2e/test_exactness.py",
         fixed={"mlp_bias": False},
-        adapters=True,
+        adapters=DENSE,
     ),
     Architecture(
         name="Qwen3ForCausalLM",
@@ -205,7 +207,7 @@ ROWS = (
         sglang="qwen3",
         layer=qwen3_layer,
         suite="tests/e2e/test_exactness.py",
-        adapters=True,
+        adapters=DENSE,
     ),
     Architecture(
         name="Qwen2ForCausalLM",
@@ -214,6 +216,7 @@ ROWS = (
         sglang="qwen2",
         layer=qwen2_layer,
         suite=BASES,
+        adapters=DENSE,
         kv_fields=("dual_chunk_attention_config",),
         fixed={"dual_chunk_attention_config": None},
     ),
@@ -224,6 +227,7 @@ ROWS = (
         sglang="mistral",
         layer=llama_layer,
         suite=BASES,
+        adapters=DENSE,
         fixed=NO_BIAS,
     ),
     Architecture(
@@ -233,6 +237,7 @@ ROWS = (
         sglang="granite",
         layer=llama_layer,
         suite=BASES,
+        adapters=DENSE,
         kv_fields=("attention_multiplier", "embedding_multiplier", "logits_scaling", "residual_multiplier"),
         fixed=NO_BIAS,
     ),
@@ -253,6 +258,7 @@ ROWS = (
         sglang="llama",
         layer=phi3_layer,
         suite=BASES,
+        adapters=DENSE,
         kv_fields=("original_max_position_embeddings",),
         fixed=NO_BIAS,
         rotary=("default", "longrope"),

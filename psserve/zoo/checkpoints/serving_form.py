@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers that servers compute as one."""
 PLACES = {
-    "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "mlp": ("gate_proj", "up_proj", "down_proj"),
+    "self_attn": ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "gate_up_proj", "down_proj"),
 }
 """Part of a decoder layer -> its layers that servers can adapt. Beside them there is `HEAD_LAYER`."""
 HEAD_LAYER = "lm_head"
@@ -70,11 +70,14 @@ class Form:
 
 def why_not_servable(adapter: Adapter, base: Checkpoint) -> str | None:
     """Why servers cannot add this adapter to the base while they compute; None if they can."""
-    if not TABLE[base.architecture].adapters:
+    parts = TABLE[base.architecture].adapters
+    if not parts:
         return f"servers add adapters to no {base.architecture} while they compute"
     for layer in adapter.layers.values():
         parent, name = layer.rpartition(".")[::2]
-        if layer != HEAD_LAYER and name not in PLACES.get(last_part(parent), ()):
+        part = last_part(parent)
+        known = part in parts and name in PLACES[part] and (group_of(layer) or f"{layer}.weight" in base.tensors)
+        if layer != HEAD_LAYER and not known:
             return f"servers cannot adapt layers such as {layer}"
         for other in group_of(layer):
             if f"{other}.weight" not in base.tensors:

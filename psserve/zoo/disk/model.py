@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from psserve.errors import ManifestError
-from psserve.zoo.disk.manifest import BaseRecord, EvaluationRecord, FileRecord, ModuleManifest
+from psserve.zoo.disk.manifest import BaseRecord, EvaluationRecord, FileRecord, ModuleManifest, hash_file
+from psserve.zoo.disk.progress import SILENT, Progress
 
 TrainingState = Literal["on cache", "not on cache", "other base", "no record"]
 """On what a module's record says that it was trained, seen from the zoo's base: its KV cache, or something else."""
@@ -95,6 +97,11 @@ class Module(ModuleManifest):
 def weight_bytes(files: tuple[FileRecord, ...]) -> int:
     """Size in bytes of the safetensors among `files`."""
     return sum(file.size for file in files if file.name.endswith(".safetensors"))
+
+
+def first_changed(files: Iterable[tuple[Path, FileRecord]], progress: Progress = SILENT) -> Path | None:
+    """The first file whose content is not what was recorded, to the byte; None if there is none."""
+    return next((path for path, file in files if hash_file(path, progress) != file.blake3), None)
 
 
 def check_stored(module: Module) -> None:

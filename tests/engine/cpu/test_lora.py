@@ -16,7 +16,7 @@ from sglang.srt.lora.backend.torch_backend import TorchNativeLoRABackend, TorchN
 from sglang.srt.model_executor.forward_batch_info import ForwardMode  # noqa: E402
 
 from psserve.engine.cpu import lora as cpu_lora  # noqa: E402
-from psserve.engine.cpu.lora import SortedProducts, Span, sort  # noqa: E402
+from psserve.engine.cpu.lora import Segment, SortedProducts, sort  # noqa: E402
 from tests.engine.hooked import hooked  # noqa: E402
 
 RANKS = (0, 4, 2, 4, 1)
@@ -72,7 +72,7 @@ def test_products_are_those_of_sglangs_loop(runs: tuple[tuple[int, int], ...], o
 def test_a_batch_is_sorted_by_adapter_in_order_and_the_base_is_left_alone() -> None:
     found = sort(batch_of((2, 1), (0, 2), (1, 1), (2, 1)))
     assert found.order.tolist() == [1, 2, 3, 0, 4]
-    assert found.spans == (Span(2, 3, 1, 4, 2.0), Span(3, 5, 2, 2, 0.5))
+    assert found.segments == (Segment(2, 3, 1, 4, 2.0), Segment(3, 5, 2, 2, 0.5))
 
 
 def test_each_batch_is_sorted_anew() -> None:

@@ -94,6 +94,13 @@ def test_an_adapter_is_merged_where_no_server_was_seen_to_add_one(architecture: 
         zoo.add("other", adapter, allow_naive=True, store="adapter")
 
 
+def test_an_adapter_of_joined_projections_stays_one(tmp_path: Path) -> None:
+    zoo = build_zoo(tmp_path / "zoo", "phi3", modules=())
+    module = zoo.add("math", make_adapter(zoo.base.path, tmp_path / "adapter"), allow_naive=True)
+    assert module.adapter is not None
+    assert module.adapter.targets == ("down_proj", "gate_up_proj", "o_proj", "qkv_proj")
+
+
 @pytest.mark.parametrize("architecture", MIXTURES)
 def test_an_adapter_on_experts_is_refused_with_what_to_do(architecture: Architecture, tmp_path: Path) -> None:
     zoo = build_zoo(tmp_path / "zoo", architecture, modules=())
