@@ -137,10 +137,11 @@ async def test_an_answer_that_has_begun_may_take_longer_than_its_first_byte(make
 
 async def test_decode_that_answered_nothing_by_the_deadline_is_proven_again(make_fleet) -> None:
     fleet = await make_fleet(request_timeout_s=0.5)
-    fleet.math.faults.append("hang")
     fleet.math.fail_probes = "status_500"
-    while fleet.math.faults:  # a busy machine may not even have reached it by the deadline
-        await fleet.complete("math")
+    while fleet.state.table.decodes[0].is_ready:
+        fleet.math.faults.append("hang")
+        await fleet.complete("math")  # a busy machine may not even have reached it by the deadline
+    fleet.math.faults.clear()
     status, answer, _ = await fleet.complete("math")
     assert (status, answer["error"]["code"]) == (503, "module_unavailable")
     fleet.math.fail_probes = None
