@@ -33,7 +33,7 @@ from psserve.engine.handover import releases  # noqa: E402
 from psserve.engine.handover.targets import CALLED, CALLED_ON_CPU, functions_of  # noqa: E402
 from psserve.engine.settings import NegativeControl, Role, Settings  # noqa: E402
 from psserve.engine.source import SourceTree  # noqa: E402
-from psserve.engine.versions import installed_sglang  # noqa: E402
+from psserve.engine.versions import ONE_POOL, installed_sglang  # noqa: E402
 
 CACHE = Path(tempfile.gettempdir()) / "psserve-sglang"
 
@@ -42,7 +42,14 @@ def every_target(release: str) -> list[str]:
     """All functions of a release of SGLang that servers of any role build on, on any machine."""
     found = {*functions_of((*CALLED, *CALLED_ON_CPU), release)}
     for role in Role:
-        settings = Settings(role, False, NegativeControl.NONE, check_purity=True, adapters=Path())
+        settings = Settings(
+            role,
+            False,
+            NegativeControl.NONE,
+            check_purity=True,
+            adapters=Path(),
+            one_pool=role is not Role.STOCK and release in ONE_POOL,
+        )
         found |= plugin.targets(settings, plugin.declared(settings, release) + plugin.cpu_hooks(), release)
     return sorted(found)
 

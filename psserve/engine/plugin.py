@@ -15,7 +15,7 @@ from psserve.engine import hooks as hooking
 from psserve.engine.handover import releases
 from psserve.engine.handover.targets import CALLED, CALLED_ON_CPU, functions_of, is_in
 from psserve.engine.settings import NegativeControl, Role, Settings
-from psserve.engine.versions import SUPPORTED, installed_sglang, require_supported_sglang
+from psserve.engine.versions import SUPPORTED, installed_sglang, require_one_pool, require_supported_sglang
 from psserve.errors import EngineError
 
 loaded = False
@@ -42,6 +42,8 @@ def load() -> None:
 def install(settings: Settings) -> None:
     """Apply and check the hooks of a role. Raises UnsupportedSglang, ChangedSglang or HookMissing."""
     version = require_supported_sglang(allow_untested=settings.allow_untested)
+    if settings.one_pool:
+        require_one_pool(version)
     hooks = declared(settings, version)
     releases.require_fit(
         releases.installed_tree(),
@@ -61,6 +63,10 @@ def targets(settings: Settings, hooks: Iterable[hooking.Hook], release: str | No
     hooked = {hook.target for hook in hooks if hook.target.startswith("sglang.")}
     called: tuple[str, ...] = () if settings.role is Role.STOCK else CALLED
     called += () if torch.cuda.is_available() else CALLED_ON_CPU
+    if settings.one_pool:
+        from psserve.engine.onepool import LEANT_ON
+
+        called += LEANT_ON
     return {*hooked, *functions_of(called, release or _release())}
 
 
@@ -124,4 +130,8 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
             chosen += lora.hooks(settings.adapters, settings.negative_control)
     if settings.check_purity:
         chosen += purity.hooks(settings.role)
+    if settings.one_pool and settings.role is not None:
+        from psserve.engine import onepool
+
+        chosen += onepool.hooks(settings.role)
     return chosen

@@ -23,6 +23,7 @@ CHECK_PURITY = "PSSERVE_CHECK_PURITY"
 NEGATIVE_CONTROL = "PSSERVE_NEGATIVE_CONTROL"
 FEW_CORES = "PSSERVE_FEW_CORES"
 ADAPTERS = "PSSERVE_ADAPTERS"
+ONE_POOL = "PSSERVE_ONE_POOL"
 
 
 class Role(Enum):
@@ -57,6 +58,8 @@ class Settings:
     adapters: Path | None = None
     """The folder of the adapters that a decode server serves, a folder (or link) each; None where it serves a module
     of its own."""
+    one_pool: bool = False
+    """Whether decode servers read the base's KV in the prefill server's pool."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -69,6 +72,7 @@ class Settings:
             check_purity=os.environ.get(CHECK_PURITY, "") == "1",
             few_cores=os.environ.get(FEW_CORES, "") == "1",
             adapters=adapters_folder(),
+            one_pool=os.environ.get(ONE_POOL, "") == "1",
         )
 
 

@@ -13,6 +13,8 @@ from psserve.errors import UnsupportedSglang
 
 SUPPORTED = ("0.5.17", "0.5.18", "0.5.21", "0.5.22", "0.5.23")
 TESTED = f"{', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]}"
+ONE_POOL = ("0.5.18",)
+"""Releases whose decode servers can read a prefill server's pool: the tests of that pass on these."""
 _KNOWN_BAD = {
     release: "it leaks the slots of requests that a decode server takes back after it ran out of them"
     for release in ("0.5.19", "0.5.20")
@@ -32,6 +34,15 @@ def installed_sglang() -> str | None:
 def number(release: str) -> tuple[int, ...]:
     """The first three numbers of a release, which compare as releases do: those of `0.5.18.post1` are (0, 5, 18)."""
     return tuple(int(part) for part in re.findall(r"\d+", release)[:3])
+
+
+def require_one_pool(release: str) -> None:
+    """Raise UnsupportedSglang for a release whose transfers psserve's shared pool was not made to replace."""
+    if release not in ONE_POOL:
+        raise UnsupportedSglang(
+            f"one KV pool for all servers (--transfer shared) does not work with sglang {release} yet: install sglang "
+            f"{' or '.join(ONE_POOL)}, or launch with --transfer nixl"
+        )
 
 
 def require_supported_sglang(*, allow_untested: bool = False) -> str:

@@ -29,6 +29,7 @@ _READ_AGAIN = frozenset(
         *("TMPDIR", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "PSSERVE_NEGATIVE_CONTROL", tree_dump.ASKED_BY),
         *("SGLANG_TEST_RETRACT", "SGLANG_TEST_RETRACT_INTERVAL", "SGLANG_TEST_DISAGG_FAILURE_PROB"),
         *("SGLANG_DEBUG_MEMORY_POOL", "PSSERVE_CHECK_PURITY", "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND"),
+        "PSSERVE_ONE_POOL",
     )
 )
 """Variables that a forked process looks at after its fork, by itself or by `_read_again`."""

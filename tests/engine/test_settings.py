@@ -12,7 +12,15 @@ from psserve.errors import EngineError
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROLE", "NEGATIVE_CONTROL", "ALLOW_UNTESTED_SGLANG", "CHECK_PURITY", "FEW_CORES", "ADAPTERS"):
+    for name in (
+        "ROLE",
+        "NEGATIVE_CONTROL",
+        "ALLOW_UNTESTED_SGLANG",
+        "CHECK_PURITY",
+        "FEW_CORES",
+        "ADAPTERS",
+        "ONE_POOL",
+    ):
         monkeypatch.delenv(f"PSSERVE_{name}", raising=False)
 
 
@@ -48,3 +56,9 @@ def test_few_cores_are_said_by_1(value: str, few: bool, monkeypatch: pytest.Monk
 def test_a_folder_of_adapters_is_read(value: str, folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSSERVE_ADAPTERS", value)
     assert Settings.from_environment().adapters == folder
+
+
+@pytest.mark.parametrize(("value", "asked"), [("1", True), ("0", False), ("", False)])
+def test_one_pool_is_asked_for_by_1(value: str, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSSERVE_ONE_POOL", value)
+    assert Settings.from_environment().one_pool is asked

@@ -46,3 +46,14 @@ def test_a_missing_sglang_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(versions, "installed_sglang", lambda: None)
     with pytest.raises(UnsupportedSglang, match="make setup"):
         versions.require_supported_sglang(allow_untested=True)
+
+
+@pytest.mark.parametrize("version", versions.ONE_POOL)
+def test_one_pool_is_there_where_it_was_tested(version: str) -> None:
+    versions.require_one_pool(version)
+
+
+@pytest.mark.parametrize("version", ["0.5.17", "0.5.23", "0.6.0"])
+def test_one_pool_is_refused_by_name_where_it_was_not(version: str) -> None:
+    with pytest.raises(UnsupportedSglang, match=rf"shared.*with sglang {version} yet.*0\.5\.18.*nixl"):
+        versions.require_one_pool(version)

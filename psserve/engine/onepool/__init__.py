@@ -1,0 +1,53 @@
+"""One KV pool for all servers of a device (`--transfer shared`): a context is stored once, and handing it over copies
+nothing.
+
+The base's KV is the same for all modules. So the prefill server's pool holds it, decode servers map that pool
+read-only and attend to it in place, and keep in a small pool of their own only what their module makes.
+
+    prefill server                                          decode server
+    1  pool       _create_buffers_normal  -> pool: a file   _create_buffers_normal   -> pool: own rows, and places for
+                                                                                        other servers' files
+    2  connect    register_to_bootstrap   -> lender         (first request)          -> reader: maps the file
+    3  prealloc                                             _match_prefix_and_lock   -> decode: whole pages need no slot
+    4  transfer   send_kv_chunk           -> prefill:       (WANT before, READY after)
+                                             locks, tells
+    5  commit                                               _commit_transfer_to_req  -> decode: names the pages, copies
+                                                                                        the unfinished one, says TAKEN
+    6  finish     process_disagg_prefill_inflight_queue     release_kv_cache         -> decode: says RELEASE
+                                          -> prefill: unlocks
+    7  retract                                              release_req and others   -> retraction: own slots alone
+       idle       is_fully_idle           -> prefill: not while pages are lent
+
+`layout` is the arithmetic of rows, `memory` the mapping, `messages` and `lines` what the two say to each other,
+`leases` what is lent, `readings` who reads it. Hooks are in `prefill`, `decode`, `retraction` and `limits`; `lender`
+and `reader` are what SGLang calls a transfer backend. docs/one-pool.md tells it with a picture.
+"""
+
+from __future__ import annotations
+
+from psserve.engine.hooks import Hook
+from psserve.engine.onepool import decode, prefill
+from psserve.engine.settings import Role
+
+_CONN = "sglang.srt.disaggregation.common.conn"
+LEANT_ON = (
+    *(f"{_CONN}.CommonKVManager.{name}" for name in ("__init__", "register_to_bootstrap", "_handle_node_failure")),
+    *(f"{_CONN}.CommonKVManager.{name}" for name in ("update_status", "record_failure", "check_status")),
+    *(f"{_CONN}.CommonKVSender.{name}" for name in ("__init__", "init", "clear", "abort", "_check_bootstrap_timeout")),
+    *(f"{_CONN}.CommonKVReceiver.{name}" for name in ("__init__", "init", "clear", "abort", "_check_waiting_timeout")),
+    "sglang.srt.disaggregation.decode.DecodePreallocQueue.pop_preallocated",
+    "sglang.srt.disaggregation.decode.DecodePreallocQueue._required_alloc_tokens",
+    "sglang.srt.disaggregation.decode.DecodeTransferQueue.pop_transferred",
+    "sglang.srt.disaggregation.decode.alloc_for_decode_prealloc",
+    "sglang.srt.disaggregation.utils._is_fake_transfer",
+    "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool._kv_buffer_shapes",
+    "sglang.srt.mem_cache.radix_cache.RadixCache.inc_lock_ref",
+    "sglang.srt.mem_cache.radix_cache.RadixCache.dec_lock_ref",
+    "sglang.srt.mem_cache.radix_cache.RadixCache._split_node",
+)
+"""Functions of SGLang that are not hooked, but called or taken over."""
+
+
+def hooks(role: Role) -> tuple[Hook, ...]:
+    """The hooks of a server that lends or reads, to be applied after all others of the hand-over."""
+    return prefill.hooks() if role is Role.PREFILL else decode.hooks()

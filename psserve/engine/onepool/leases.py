@@ -1,0 +1,67 @@
+"""Which of a prefill server's pages are lent, and to whom.
+
+What comes back, and that a reader is gone, is heard by the thread of the sockets. The scheduler's thread, which alone
+may touch the radix tree, looks here once a turn and unlocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class Lease:
+    """Pages that a reader attends to in place."""
+
+    room: int
+    reader: object
+    node: object
+    """The radix tree's node, whose lock the lease holds."""
+    tokens: int
+    since: float
+    """By the machine's monotonic clock."""
+
+
+class LeaseTable:
+    """All leases of one prefill server. Only `give_back` and `end_reader` may be called from another thread."""
+
+    def __init__(self) -> None:
+        self._leases: dict[int, Lease] = {}
+        self._returned: deque[int] = deque()
+        self._ended: deque[object] = deque()
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens lent, those of pages that several read counted for each."""
+        return sum(lease.tokens for lease in self._leases.values())
+
+    def lend(self, lease: Lease) -> None:
+        """Note a lease, whose node was locked for it."""
+        assert lease.room not in self._leases, f"room {lease.room} has a lease already"
+        self._leases[lease.room] = lease
+
+    def give_back(self, room: int) -> None:
+        """A reader reads a room's pages no more. A room without a lease is passed over."""
+        self._returned.append(room)
+
+    def end_reader(self, reader: object) -> None:
+        """A reader is gone, and with it all that it read."""
+        self._ended.append(reader)
+
+    def take_back(self) -> list[Lease]:
+        """Forget and return the leases that ended, each once: their nodes are to be unlocked."""
+        rooms = []
+        while self._returned:
+            rooms.append(self._returned.popleft())
+        while self._ended:
+            reader = self._ended.popleft()
+            rooms += [room for room, lease in self._leases.items() if lease.reader is reader]
+        return [lease for room in rooms if (lease := self._leases.pop(room, None))]
+
+    def oldest_s(self, now: float) -> float:
+        """The age of the oldest lease; 0 where there is none."""
+        return max((now - lease.since for lease in self._leases.values()), default=0.0)

@@ -1,0 +1,146 @@
+"""What SGLang's scheduler of a prefill server hands KV over with: it tells where the KV is, and lends it."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import Any
+
+import numpy as np
+from sglang.srt.disaggregation.base.conn import KVPoll
+from sglang.srt.disaggregation.common.conn import CommonKVManager, CommonKVSender, KVTransferError
+
+from psserve.engine.onepool.leases import Lease, LeaseTable
+from psserve.engine.onepool.lines import Line, Lines
+from psserve.engine.onepool.messages import Kind, Message
+from psserve.engine.onepool.metrics import LeaseMetrics
+from psserve.engine.onepool.pool import MEMORY
+
+_SHOW_EVERY_S = 0.1
+"""A turn of the scheduler is much shorter."""
+
+
+class LendingManager(CommonKVManager):  # type: ignore[misc]
+    """One a scheduler. `leases` is the scheduler's thread's; the lines' thread writes statuses and `_wanted`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.leases = LeaseTable()
+        self._wanted: dict[int, Line] = {}
+        super().__init__(*args, **kwargs)
+        self._metrics = LeaseMetrics() if self.server_args.enable_metrics else None
+        self._shown_at = 0.0
+
+    def register_to_bootstrap(self) -> None:
+        """Tell decode servers of this one, whose socket is there by then."""
+        memory = MEMORY.lender()
+        Lines(self._heard, self._line_ended).listen(self.rank_port, memory.pool, memory.file)
+        super().register_to_bootstrap()
+
+    def lend(self, tree: Any, req: Any) -> None:
+        """Lock the whole pages of a prompt for its reader, unless that is gone already."""
+        room = req.bootstrap_room
+        line = self._wanted.get(room)
+        if line is None or self.request_status.get(room) == KVPoll.Failed:
+            return
+        tree.inc_lock_ref(req.last_node)
+        self.leases.lend(Lease(room, line, req.last_node, len(req.origin_input_ids), time.monotonic()))
+
+    def take_back(self, tree: Any) -> None:
+        """Unlock what is not lent any more. What a reader that is gone had yet to take fails."""
+        for lease in self.leases.take_back():
+            tree.dec_lock_ref(lease.node)
+            if self.request_status.get(lease.room) == KVPoll.Transferring:
+                self._fail(lease.room, "the decode server is gone")
+        self._show()
+
+    def tell(self, room: int, pages: np.ndarray[Any, np.dtype[np.int32]], aux_index: int) -> None:
+        """READY. The forward that wrote the pages is over."""
+        line = self._wanted.pop(room, None)
+        if line is None:
+            return
+        args = self.kv_args
+        metadata = b"".join(
+            ctypes.string_at(pointer + aux_index * length, length)
+            for pointer, length in zip(args.aux_data_ptrs, args.aux_item_lens, strict=True)
+        )
+        self.update_status(room, KVPoll.Transferring)
+        line.send(Message(Kind.READY, room, pages.astype(np.int32).tobytes(), metadata))
+
+    def forget(self, room: int) -> None:
+        """Nobody waits for a room any more."""
+        self._wanted.pop(room, None)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if self._metrics and now >= self._shown_at + _SHOW_EVERY_S:
+            self._shown_at = now
+            self._metrics.show(self.leases, now)
+
+    def _heard(self, line: Line, message: Message) -> None:
+        room = message.room
+        if message.kind is Kind.WANT:
+            self._wanted[room] = line
+            self.req_to_decode_prefix_len[room] = 0
+            self.update_status(room, KVPoll.WaitingForInput)
+        elif message.kind is Kind.TAKEN:
+            if room in self.request_status:
+                self.update_status(room, KVPoll.Success)
+        elif message.kind is Kind.RELEASE:
+            self.leases.give_back(room)
+        elif message.kind is Kind.ABORT:
+            self._wanted.pop(room, None)
+            if self.request_status.get(room, KVPoll.Success) != KVPoll.Success:
+                self._fail(room, "the decode server does not want it any more")
+            self.leases.give_back(room)
+
+    def _line_ended(self, line: Line) -> None:
+        for room in [room for room, its in list(self._wanted.items()) if its is line]:
+            self._wanted.pop(room, None)
+            self._fail(room, "the decode server is gone")
+        self.leases.end_reader(line)
+
+    def _fail(self, room: int, reason: str) -> None:
+        self.record_failure(room, reason)
+        self.update_status(room, KVPoll.Failed)
+
+
+class LendingSender(CommonKVSender):  # type: ignore[misc]
+    """One a request. It has succeeded once its reader has copied the last, unfinished page."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.init_time = time.time()
+        self._pages: list[Any] = []
+
+    def send(self, kv_indices: Any, state_indices: Any = None, num_kv_tokens: int | None = None) -> None:
+        """Note the pages of a chunk; with the last one, tell them all."""
+        self._pages.append(kv_indices)
+        self.curr_idx += len(kv_indices)
+        if self.curr_idx == self.num_kv_indices and self.kv_mgr.check_status(self.bootstrap_room) != KVPoll.Failed:
+            self.kv_mgr.tell(self.bootstrap_room, np.concatenate(self._pages), self.aux_index)
+
+    def poll(self) -> Any:
+        """How far it is."""
+        if self.conclude_state is not None:
+            return self.conclude_state
+        status = self.kv_mgr.check_status(self.bootstrap_room)
+        if status == KVPoll.Bootstrapping:
+            return self._check_bootstrap_timeout() or status
+        return status
+
+    def abort(self) -> None:
+        """End it, unless its pages are lent: then its reader says when, for it may be copying the last one."""
+        if self.kv_mgr.request_status.get(self.bootstrap_room) != KVPoll.Transferring:
+            super().abort()
+
+    def clear(self) -> None:
+        """Forget the request."""
+        super().clear()
+        self.kv_mgr.forget(self.bootstrap_room)
+
+    def failure_exception(self) -> None:
+        """Raise why it failed."""
+        reason = self.kv_mgr.failure_records.pop(self.bootstrap_room, "unknown")
+        self.conclude_state = KVPoll.Failed
+        self.clear()
+        raise KVTransferError(self.bootstrap_room, reason)

@@ -1,0 +1,136 @@
+"""Lines between a decode server and a prefill server of one machine: Unix sockets, served by one thread.
+
+A line begins with the prefill server's Pool and its file, and carries messages both ways after that. Its end is how
+either side learns that the other is gone. Sockets have abstract names, which end with their process, and both sides
+make sure that the other belongs to the same user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from psserve.engine.onepool.layout import Pool
+from psserve.engine.onepool.messages import Message, Unpacker, packed
+from psserve.errors import EngineError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_HELLO_BYTES = 4096
+_HELLO_WITHIN_S = 10.0
+_PIECE = 1 << 16
+
+
+class Line:
+    """One connection. Messages may be sent from any thread; to an ended line they go nowhere."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter) -> None:
+        self._loop = loop
+        self._writer = writer
+        self.ended = False
+
+    def send(self, message: Message) -> None:
+        """Send without waiting."""
+        self._loop.call_soon_threadsafe(self._write, packed(message))
+
+    def _write(self, data: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(data)
+
+
+class Lines:
+    """All lines of one process. What is heard, and which line ended, is told in the lines' own thread."""
+
+    def __init__(self, heard: Callable[[Line, Message], None], ended: Callable[[Line], None]) -> None:
+        self._heard = heard
+        self._told_end = ended
+        self._loop = asyncio.new_event_loop()
+        self._reading: set[asyncio.Task[None]] = set()
+        threading.Thread(target=self._loop.run_forever, name="psserve-one-pool", daemon=True).start()
+
+    def listen(self, port: int, pool: Pool, file: int) -> None:
+        """Let readers come to the socket named after `port`, and give each the pool's file."""
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening.bind(_name_of(port))
+        listening.listen(128)
+        listening.setblocking(False)
+        self._run(self._start_accepting(listening, json.dumps(asdict(pool)).encode(), file))
+
+    def call(self, port: int) -> tuple[Line, Pool, int]:
+        """A line to the prefill server whose socket is named after `port`, its pool, and its file: the caller's to
+        close. Raises EngineError if there is none."""
+        found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        found.settimeout(_HELLO_WITHIN_S)
+        try:
+            found.connect(_name_of(port))
+            _require_own(found)
+            hello, files, _, _ = socket.recv_fds(found, _HELLO_BYTES, 1)
+            pool = Pool(**json.loads(hello))
+        except (OSError, ValueError) as error:
+            found.close()
+            raise EngineError(f"the prefill server does not lend its KV: {error}") from error
+        found.setblocking(False)
+        return self._run(self._open(found)), pool, files[0]
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _start_accepting(self, listening: socket.socket, hello: bytes, file: int) -> None:
+        self._keep(self._accept(listening, hello, file))
+
+    async def _accept(self, listening: socket.socket, hello: bytes, file: int) -> None:
+        while True:
+            reader, _ = await self._loop.sock_accept(listening)
+            try:
+                _require_own(reader)
+                socket.send_fds(reader, [hello], [file])
+            except (OSError, EngineError) as error:  # it is gone already, or another user's
+                logger.warning("psserve: a reader of KV was turned away: %s", error)
+                reader.close()
+                continue
+            await self._open(reader)
+
+    async def _open(self, connected: socket.socket) -> Line:
+        stream, writer = await asyncio.open_unix_connection(sock=connected)
+        line = Line(self._loop, writer)
+        self._keep(self._listen_to(line, stream, writer))
+        return line
+
+    async def _listen_to(self, line: Line, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        unpacker = Unpacker()
+        try:
+            while piece := await stream.read(_PIECE):
+                for message in unpacker.feed(piece):
+                    self._heard(line, message)
+        except OSError:  # it ended with something unread
+            pass
+        finally:
+            line.ended = True
+            writer.close()
+            self._told_end(line)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+
+def _name_of(port: int) -> bytes:
+    """The abstract socket of the scheduler that listens on a TCP port of SGLang's: unique while it lives."""
+    return f"\0psserve-kv-{os.getuid()}-{port}".encode()
+
+
+def _require_own(peer: socket.socket) -> None:
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
+    if user != os.getuid():
+        raise EngineError(f"the other side belongs to user {user}")

@@ -1,0 +1,63 @@
+"""Hooks of a prefill server that lends its KV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from psserve.engine.hooks import Hook, Kind
+from psserve.engine.onepool import pool
+
+_MIXIN = "sglang.srt.disaggregation.prefill.SchedulerDisaggregationPrefillMixin"
+
+
+def _classes(original: Callable[[Any, Any], Any], backend: Any, kind: Any) -> Any:
+    """AROUND `get_kv_class`: what moves KV, in place of NIXL's."""
+    from sglang.srt.disaggregation.common.conn import CommonKVBootstrapServer
+    from sglang.srt.disaggregation.utils import KVClassType, TransferBackend
+
+    if backend == TransferBackend.FAKE:  # SGLang's own probes
+        return original(backend, kind)
+    from psserve.engine.onepool.lender import LendingManager, LendingSender
+
+    ours = {
+        KVClassType.MANAGER: LendingManager,
+        KVClassType.SENDER: LendingSender,
+        KVClassType.BOOTSTRAP_SERVER: CommonKVBootstrapServer,
+    }
+    return ours.get(kind) or original(TransferBackend.FAKE, kind)
+
+
+def _manager(scheduler: Any) -> Any:
+    return scheduler.disagg_prefill_bootstrap_queue.kv_manager
+
+
+def _lend_and_send(
+    original: Callable[..., None], scheduler: Any, req: Any, last_chunk: bool = False, end_idx: int | None = None
+) -> None:
+    """AROUND `send_kv_chunk`: pages are locked before their reader hears of them."""
+    if last_chunk:
+        _manager(scheduler).lend(scheduler.tree_cache, req)
+    original(scheduler, req, last_chunk, end_idx)
+
+
+def _take_back(scheduler: Any, *args: Any, **kwargs: Any) -> None:
+    """BEFORE `process_disagg_prefill_inflight_queue`, which the scheduler's loop calls in each turn."""
+    _manager(scheduler).take_back(scheduler.tree_cache)
+
+
+def _busy_while_lending(original: Callable[..., bool], scheduler: Any, for_health_check: bool = False) -> bool:
+    """AROUND `is_fully_idle`: an idle server may drop its tree, and sleeps until a request comes."""
+    idle = original(scheduler, for_health_check)
+    return idle and (for_health_check or not len(_manager(scheduler).leases))
+
+
+def hooks() -> tuple[Hook, ...]:
+    """The hooks that a prefill server needs."""
+    return (
+        Hook("sglang.srt.disaggregation.utils.get_kv_class", Kind.AROUND, _classes),
+        pool.LENDING,
+        Hook(f"{_MIXIN}.send_kv_chunk", Kind.AROUND, _lend_and_send),
+        Hook(f"{_MIXIN}.process_disagg_prefill_inflight_queue", Kind.BEFORE, _take_back),
+        Hook("sglang.srt.managers.scheduler.Scheduler.is_fully_idle", Kind.AROUND, _busy_while_lending),
+    )

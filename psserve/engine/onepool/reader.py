@@ -1,0 +1,171 @@
+"""What SGLang's scheduler of a decode server gets KV with: it asks where the KV is, and reads it there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sglang.srt.disaggregation.base.conn import KVPoll
+from sglang.srt.disaggregation.common.conn import CommonKVManager, CommonKVReceiver, KVTransferError
+
+from psserve.engine.onepool.lines import Line, Lines
+from psserve.engine.onepool.memory import Region
+from psserve.engine.onepool.messages import Kind, Message
+from psserve.engine.onepool.pool import MEMORY
+from psserve.errors import EngineError
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A prefill server: the line to it, and where its KV is mapped."""
+
+    line: Line
+    region: Region
+
+
+class Reading:
+    """A prompt's pages in a prefill server's KV, read in place until `release`."""
+
+    def __init__(self, source: Source, room: int, pages: bytes, page_size: int) -> None:
+        self._source = source
+        self._room = room
+        first_slots = torch.from_numpy(np.frombuffer(pages, dtype=np.int32).astype(np.int64)) * page_size
+        self.slots = (source.region.first_row + first_slots[:, None] + torch.arange(page_size)).reshape(-1)
+        """int64 [tokens of all pages]: rows of this server's buffers."""
+        source.region.users += 1
+
+    def taken(self) -> None:
+        """Say that the last, unfinished page is copied."""
+        self._source.line.send(Message(Kind.TAKEN, self._room))
+
+    def release(self) -> None:
+        """End the lease."""
+        self._source.region.users -= 1
+        self._source.line.send(Message(Kind.RELEASE, self._room))
+
+
+class ReadingManager(CommonKVManager):  # type: ignore[misc]
+    """One a scheduler. The lines' thread writes statuses and what arrived, the scheduler's thread all else."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lines = Lines(self._heard, self._line_ended)
+        self._sources: dict[int, Source] = {}
+        self._asked: dict[int, Source] = {}
+        self._arrived: dict[int, Message] = {}
+        self._start_heartbeat_checker_thread()
+
+    def ask(self, room: int, port: int) -> None:
+        """WANT, to the prefill server whose scheduler listens on this port."""
+        try:
+            source = self._source(port)
+        except EngineError as error:
+            self._fail(room, str(error))
+            return
+        self._asked[room] = source
+        source.line.send(Message(Kind.WANT, room))
+        if source.line.ended:  # before it was known that this room waits for it
+            self._fail(room, "the prefill server is gone")
+
+    def arrived(self, room: int) -> Message:
+        """What READY said."""
+        return self._arrived[room]
+
+    def read(self, room: int, page_size: int) -> Reading:
+        """Begin to read what arrived."""
+        return Reading(self._asked.pop(room), room, self._arrived.pop(room).pages, page_size)
+
+    def forget(self, room: int) -> None:
+        """Say that a room's KV is not wanted, if it was asked for and not taken."""
+        self._arrived.pop(room, None)
+        if source := self._asked.pop(room, None):
+            source.line.send(Message(Kind.ABORT, room))
+
+    def _source(self, port: int) -> Source:
+        known = self._sources.get(port)
+        if known and not known.line.ended:
+            return known
+        line, pool, file = self._lines.call(port)
+        try:
+            self._sources[port] = Source(line, MEMORY.reader().map(pool, file))
+        finally:
+            os.close(file)
+        return self._sources[port]
+
+    def _heard(self, line: Line, message: Message) -> None:
+        if message.kind is Kind.READY and message.room in self.request_status:
+            self._arrived[message.room] = message
+            self.update_status(message.room, KVPoll.Success)
+
+    def _line_ended(self, line: Line) -> None:
+        for source in list(self._sources.values()):
+            if source.line is line:
+                source.region.ended = True
+        for room, source in list(self._asked.items()):
+            if source.line is line and self.request_status.get(room) != KVPoll.Success:
+                self._fail(room, "the prefill server is gone")
+
+    def _fail(self, room: int, reason: str) -> None:
+        self.record_failure(room, reason)
+        self.update_status(room, KVPoll.Failed)
+
+
+class ReadingReceiver(CommonKVReceiver):  # type: ignore[misc]
+    """One a request."""
+
+    conclude_state: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._metadata_index: int | None = None
+
+    def send_metadata(
+        self, kv_indices: Any, aux_index: int | None = None, state_indices: Any = None, decode_prefix_len: Any = None
+    ) -> None:
+        """Ask for the KV: where it is to go, SGLang's question, does not matter."""
+        self._metadata_index, self.init_time = aux_index, time.time()
+        (server,) = self.bootstrap_infos  # both sides have one part: the plan sees to it
+        self.kv_mgr.ask(self.bootstrap_room, int(server["rank_port"]))
+
+    def poll(self) -> Any:
+        """How far it is. Once it has succeeded, SGLang's metadata is where SGLang looks for it."""
+        if self.conclude_state is not None:
+            return self.conclude_state
+        status = self.kv_mgr.check_status(self.bootstrap_room)
+        if status in (KVPoll.Success, KVPoll.Failed):
+            if status == KVPoll.Success:
+                self.kv_mgr.addr_to_rooms_tracker[self.bootstrap_addr].discard(self.bootstrap_room)
+                self._note(self.kv_mgr.arrived(self.bootstrap_room).metadata)
+            self.conclude_state = status
+            return status
+        if self._metadata_index is None:
+            return status
+        return self._check_waiting_timeout() or KVPoll.WaitingForInput
+
+    def reading(self, page_size: int) -> Reading:
+        """Begin to read, after a poll that said Success."""
+        reading: Reading = self.kv_mgr.read(self.bootstrap_room, page_size)
+        return reading
+
+    def _note(self, metadata: bytes) -> None:
+        args, start = self.kv_mgr.kv_args, 0
+        for pointer, length in zip(args.aux_data_ptrs, args.aux_item_lens, strict=True):
+            ctypes.memmove(pointer + self._metadata_index * length, metadata[start : start + length], length)
+            start += length
+
+    def _send_abort_notification(self) -> None:
+        self.kv_mgr.forget(self.bootstrap_room)
+
+    def clear(self) -> None:
+        """Forget the request; what it asked for and did not get goes back."""
+        super().clear()
+        self.kv_mgr.forget(self.bootstrap_room)
+
+    def failure_exception(self) -> None:
+        """Raise why it failed."""
+        raise KVTransferError(self.bootstrap_room, self.kv_mgr.failure_records.pop(self.bootstrap_room, "unknown"))

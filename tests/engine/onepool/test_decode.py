@@ -1,0 +1,183 @@
+"""A decode server that reads prompts in place answers exactly, and each lease ends once (SGLang's own queues)."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from psserve import torchvision_ops
+
+torchvision_ops.declare_missing()
+
+from psserve.engine.fixes import retraction  # noqa: E402
+from psserve.engine.handover import decode, purity  # noqa: E402
+from psserve.engine.handover.differences import slots_of  # noqa: E402
+from psserve.engine.onepool import decode as one_pool  # noqa: E402
+from psserve.engine.onepool.memory import LentMemory  # noqa: E402
+from psserve.engine.onepool.messages import Kind, Message  # noqa: E402
+from psserve.engine.onepool.pool import MEMORY  # noqa: E402
+from psserve.engine.onepool.reader import Reading, ReadingReceiver, Source  # noqa: E402
+from psserve.engine.settings import NegativeControl, Role  # noqa: E402
+from psserve.engine.versions import ONE_POOL, installed_sglang  # noqa: E402
+from tests.engine.handover.decode_server import DecodeServer, expected, sglang_configured  # noqa: E402
+from tests.engine.hooked import hooked  # noqa: E402
+
+pytestmark = pytest.mark.skipif(installed_sglang() not in ONE_POOL, reason="not with this release of SGLang yet")
+
+LENT_PAGES = 400
+PROMPTS = [[1], [1, 2], [*range(1, 4)], [*range(1, 5)], [*range(1, 6)], [*range(1, 7)], [*range(1, 41)]]
+
+
+class Receiver(ReadingReceiver):  # type: ignore[misc]
+    """What has arrived is given by the test."""
+
+    conclude_state = None
+    require_staging = False
+
+    def __init__(self) -> None:
+        self.arrived: Reading | None = None
+
+    def send_metadata(self, *args: Any, **kwargs: Any) -> None:
+        """Ask nobody."""
+
+    def clear(self) -> None:
+        """Forget nothing."""
+
+    def reading(self, page_size: int) -> Reading:
+        assert self.arrived is not None
+        return self.arrived
+
+
+class Line:
+    """Remembers what is said."""
+
+    ended = False
+
+    def __init__(self) -> None:
+        self.said: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.said.append(message)
+
+
+class ReadingServer(DecodeServer):
+    """A decode server beside a prefill server's pool, whose pages are given out in a random order."""
+
+    def __init__(self, page_size: int) -> None:
+        super().__init__(page_size)
+        self.line = Line()
+        self.lent = LentMemory(LENT_PAGES * page_size, (1, 1), torch.float32, 2)
+        self.region = MEMORY.reader().map(self.lent.pool, self.lent.file)
+        pages = list(range(1, LENT_PAGES))
+        random.Random(1).shuffle(pages)
+        self._pages = iter(pages)
+
+    def enqueue(self, req: Any, *, rebootstrap: bool = False) -> None:
+        super().enqueue(req, rebootstrap=rebootstrap)
+        self.queue.queue[-1].kv_receiver = Receiver()
+
+    def _fill(self, entry: Any) -> None:
+        req, size = entry.req, self.page_size
+        tokens = [*req.origin_input_ids, *req.output_ids][: slots_of(req).kv_committed_len]
+        pages = [next(self._pages) for _ in range(-(-len(tokens) // size))]
+        for token, (page, place) in zip(tokens, itertools.product(pages, range(size)), strict=False):
+            self.lent.tensors[0][page * size + place] = float(token)
+        source = Source(self.line, self.region)  # type: ignore[arg-type]
+        numbers = torch.tensor(pages, dtype=torch.int32).numpy().tobytes()
+        entry.kv_receiver.arrived = Reading(source, req.bootstrap_room, numbers, size)
+
+    def said_of(self, req: Any) -> list[Kind]:
+        return [message.kind for message in self.line.said if message.room == req.bootstrap_room]
+
+    def check_idle(self) -> None:
+        super().check_idle()
+        assert self.tree_cache.evictable_size() == 0, "the base's KV is not kept twice"
+        assert self.region.users == 0
+        rooms = {message.room for message in self.line.said}
+        taken = [message.room for message in self.line.said if message.kind is Kind.TAKEN]
+        released = [message.room for message in self.line.said if message.kind is Kind.RELEASE]
+        assert sorted(taken) == sorted(released)
+        assert set(taken) == rooms
+
+
+@pytest.fixture(scope="module")
+def hooked_sglang() -> Iterator[None]:
+    hooks = [*decode.hooks(NegativeControl.NONE), *retraction.hooks(), *purity.hooks(Role.DECODE), *one_pool.hooks()]
+    with sglang_configured(), hooked(hooks):
+        yield
+
+
+@pytest.fixture(params=[1, 4], ids=["pages of 1", "pages of 4"])
+def server(request: pytest.FixtureRequest, hooked_sglang: None) -> Iterator[ReadingServer]:
+    """It must have leaked no slot and no lease when the test ends."""
+    server = ReadingServer(request.param)
+    yield server
+    server.finish()
+    server.check_idle()
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=len)
+def test_an_answer_over_pages_read_in_place_is_exact(server: ReadingServer, prompt: Sequence[int]) -> None:
+    req = server.submit(prompt, 9)
+    server.run()
+    assert list(req.output_ids) == expected(prompt, 9)
+    assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
+
+
+def test_whole_pages_take_no_slots(server: ReadingServer) -> None:
+    server.submit([*range(1, 42)], 3)
+    free = server.token_to_kv_pool_allocator.available_size()
+    server.admit()
+    assert free - server.token_to_kv_pool_allocator.available_size() <= server.page_size
+
+
+def test_many_at_once(server: ReadingServer) -> None:
+    reqs = [(server.submit(prompt, 5), prompt) for prompt in PROMPTS]
+    server.run()
+    for req, prompt in reqs:
+        assert list(req.output_ids) == expected(prompt, 5)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+@pytest.mark.parametrize("prompt", PROMPTS, ids=len)
+def test_a_retracted_request_keeps_what_it_reads(server: ReadingServer, prompt: Sequence[int], steps: int) -> None:
+    req = server.submit(prompt, 9)
+    other = server.submit([50, 51, 52, 53, 54], 9)
+    server.admit()
+    for _ in range(steps):
+        server.step()
+    server.retract(req)
+    assert server.said_of(req) == [Kind.TAKEN]
+    server.step()
+    server.resume()
+    server.prebuild()
+    server.finish()
+    assert list(req.output_ids) == expected(prompt, 9)
+    assert list(other.output_ids) == expected([50, 51, 52, 53, 54], 9)
+    assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
+
+
+def test_a_request_that_is_aborted_reads_no_more(server: ReadingServer) -> None:
+    req = server.submit([*range(1, 12)], 9)
+    server.admit()
+    server.step()
+    server.abort(req)
+    server.step()
+    assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
+
+
+def test_kv_that_is_computed_anew_is_lent_anew(server: ReadingServer) -> None:
+    prompt = [*range(1, 12)]
+    req = server.submit(prompt, 9)
+    server.admit()
+    server.step()
+    server.step()
+    server.restart(req)
+    assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
+    server.run()
+    assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE] * 2

@@ -1,0 +1,163 @@
+"""A prefill server lends what is wanted, as long as it is wanted. SGLang's statuses are its own."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from psserve import torchvision_ops
+
+torchvision_ops.declare_missing()
+
+from sglang.srt.disaggregation.base.conn import KVPoll  # noqa: E402
+
+from psserve.engine.onepool.leases import LeaseTable  # noqa: E402
+from psserve.engine.onepool.lender import LendingManager, LendingSender  # noqa: E402
+from psserve.engine.onepool.messages import Kind, Message  # noqa: E402
+from psserve.engine.versions import ONE_POOL, installed_sglang  # noqa: E402
+
+pytestmark = pytest.mark.skipif(installed_sglang() not in ONE_POOL, reason="not with this release of SGLang yet")
+
+ROOM = 7
+
+
+class Manager(LendingManager):  # type: ignore[misc]
+    """One without sockets; its metadata is one buffer with rows of 4 bytes."""
+
+    def __init__(self) -> None:
+        self.metadata = ctypes.create_string_buffer(b"row0row1row2")
+        self.kv_args = SimpleNamespace(aux_data_ptrs=[ctypes.addressof(self.metadata)], aux_item_lens=[4])
+        self.leases, self._wanted, self._metrics, self._shown_at = LeaseTable(), {}, None, 0.0
+        self.request_status: dict[int, Any] = {}
+        self.failure_records: dict[int, str] = {}
+        self.failure_lock = threading.Lock()
+        self.req_to_decode_prefix_len: dict[int, int] = {}
+        self.is_dummy_cp_rank = False
+        self.bootstrap_timeout = 1000
+
+
+class Tree:
+    """Counts the locks of nodes."""
+
+    def __init__(self) -> None:
+        self.locks: dict[object, int] = {}
+
+    def inc_lock_ref(self, node: object) -> None:
+        self.locks[node] = self.locks.get(node, 0) + 1
+
+    def dec_lock_ref(self, node: object) -> None:
+        self.locks[node] -= 1
+
+
+class Line:
+    def __init__(self) -> None:
+        self.said: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.said.append(message)
+
+
+class Lending:
+    """One prompt of 20 tokens in pages 3 and 1 on its way."""
+
+    def __init__(self) -> None:
+        self.manager, self.tree, self.line = Manager(), Tree(), Line()
+        self.req = SimpleNamespace(bootstrap_room=ROOM, last_node="node", origin_input_ids=[0] * 20)
+        self.sender = LendingSender.__new__(LendingSender)
+        vars(self.sender).update(
+            kv_mgr=self.manager, bootstrap_room=ROOM, curr_idx=0, conclude_state=None, init_time=None, _pages=[]
+        )
+        self.sender.init(2, aux_index=1)
+        self.manager.update_status(ROOM, KVPoll.Bootstrapping)
+
+    def hear(self, kind: Kind) -> None:
+        self.manager._heard(self.line, Message(kind, ROOM))
+
+    def send(self) -> None:
+        self.manager.lend(self.tree, self.req)
+        for page in (3, 1):
+            self.sender.send(np.array([page], dtype=np.int64))
+
+    @property
+    def is_locked(self) -> bool:
+        self.manager.take_back(self.tree)
+        return bool(self.tree.locks.get("node"))
+
+
+def test_pages_are_locked_from_ready_to_release() -> None:
+    lending = Lending()
+    assert lending.sender.poll() == KVPoll.Bootstrapping
+    lending.hear(Kind.WANT)
+    assert lending.sender.poll() == KVPoll.WaitingForInput
+    lending.send()
+    pages = np.array([3, 1], dtype=np.int32).tobytes()
+    assert lending.line.said == [Message(Kind.READY, ROOM, pages, b"row1")]
+    assert lending.sender.poll() == KVPoll.Transferring
+    lending.hear(Kind.TAKEN)
+    assert lending.sender.poll() == KVPoll.Success
+    lending.sender.clear()
+    assert lending.is_locked
+    lending.hear(Kind.RELEASE)
+    assert not lending.is_locked
+
+
+def test_what_is_not_wanted_any_more_is_not_lent() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.hear(Kind.ABORT)
+    lending.send()
+    assert lending.sender.poll() == KVPoll.Failed
+    assert not lending.is_locked
+    assert lending.line.said == []
+
+
+def test_an_abort_after_ready_fails_the_request_and_unlocks() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.send()
+    lending.hear(Kind.ABORT)
+    assert lending.sender.poll() == KVPoll.Failed
+    assert not lending.is_locked
+
+
+def test_a_reader_that_is_gone_before_it_took_the_last_page_fails_the_request() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.send()
+    lending.manager._line_ended(lending.line)
+    assert not lending.is_locked
+    assert lending.sender.poll() == KVPoll.Failed
+    assert lending.manager.failure_records[ROOM] == "the decode server is gone"
+
+
+def test_a_reader_that_is_gone_while_the_prompt_is_computed_gets_nothing() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.manager._line_ended(lending.line)
+    lending.send()
+    assert lending.sender.poll() == KVPoll.Failed
+    assert not lending.is_locked
+
+
+def test_an_abort_of_this_server_waits_for_a_reader_that_may_be_copying() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.send()
+    lending.sender.abort()
+    assert lending.sender.poll() == KVPoll.Transferring
+    lending.hear(Kind.TAKEN)
+    assert lending.sender.poll() == KVPoll.Success
+
+
+def test_an_abort_of_this_server_before_that_fails_at_once() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.sender.abort()
+    assert lending.sender.poll() == KVPoll.Failed
+    lending.send()
+    assert not lending.is_locked

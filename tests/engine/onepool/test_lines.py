@@ -1,0 +1,165 @@
+"""A line brings the pool and its file, then messages both ways; its end is heard on the other side."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from psserve.engine.onepool import lines
+from psserve.engine.onepool.lines import Line, Lines
+from psserve.engine.onepool.memory import LentMemory
+from psserve.engine.onepool.messages import Kind, Message
+from psserve.errors import EngineError
+from tests.waiting import PATIENCE_S
+
+_ports = itertools.count(os.getpid() * 100_000)  # names of sockets, not TCP's
+
+
+@dataclass
+class Side:
+    """What one process would hear."""
+
+    heard: queue.Queue[tuple[Line, Message]] = field(default_factory=queue.Queue)
+    ended: queue.Queue[Line] = field(default_factory=queue.Queue)
+
+    def __post_init__(self) -> None:
+        self.lines = Lines(lambda line, message: self.heard.put((line, message)), self.ended.put)
+
+    def next(self) -> tuple[Line, Message]:
+        return self.heard.get(timeout=PATIENCE_S)
+
+    def end(self) -> Line:
+        return self.ended.get(timeout=PATIENCE_S)
+
+
+@dataclass
+class Server(Side):
+    """A prefill server's side."""
+
+    port: int = field(default_factory=lambda: next(_ports))
+    memory: LentMemory = field(default_factory=lambda: LentMemory(8, (2, 4), torch.float32, 2))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.lines.listen(self.port, self.memory.pool, self.memory.file)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    os.close(server.memory.file)
+
+
+def test_a_line_begins_with_the_pool_and_its_file(server: Server) -> None:
+    _, pool, file = Side().lines.call(server.port)
+    assert pool == server.memory.pool
+    assert os.fstat(file).st_ino == os.fstat(server.memory.file).st_ino
+    os.close(file)
+
+
+def test_messages_go_both_ways_in_their_order(server: Server) -> None:
+    reader = Side()
+    line, _, file = reader.lines.call(server.port)
+    os.close(file)
+    wanted = [Message(Kind.WANT, room) for room in range(20)]
+    for message in wanted:
+        line.send(message)
+    heard = [server.next() for _ in wanted]
+    assert [message for _, message in heard] == wanted
+    ready = Message(Kind.READY, 3, b"p" * 1_000_000, b"m" * 5_000)
+    heard[0][0].send(ready)
+    assert reader.next() == (line, ready)
+
+
+def test_two_readers_have_lines_of_their_own(server: Server) -> None:
+    readers = [Side(), Side()]
+    for room, reader in enumerate(readers):
+        line, _, file = reader.lines.call(server.port)
+        os.close(file)
+        line.send(Message(Kind.WANT, room))
+    first, second = (server.next()[0] for _ in readers)
+    assert first is not second
+
+
+def test_the_end_of_a_readers_process_is_heard(server: Server) -> None:
+    code = f"""
+from psserve.engine.onepool.lines import Lines
+from psserve.engine.onepool.messages import Kind, Message
+import os, signal, threading
+line, _, _ = Lines(print, print).call({server.port})
+line.send(Message(Kind.WANT, 5))
+threading.Event().wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        line, message = server.next()
+        assert (message, line.ended) == (Message(Kind.WANT, 5), False)
+    finally:
+        process.kill()
+        process.wait()
+    assert server.end() is line
+    assert line.ended
+    line.send(Message(Kind.READY, 5))  # goes nowhere
+
+
+def test_the_end_of_the_server_is_heard_and_one_that_starts_again_is_another_generation() -> None:
+    code = f"""
+import torch, threading
+from psserve.engine.onepool.lines import Lines
+from psserve.engine.onepool.memory import LentMemory
+memory = LentMemory(8, (2, 4), torch.float32, 2)
+Lines(print, print).listen({(port := next(_ports))}, memory.pool, memory.file)
+print("up", flush=True)
+threading.Event().wait()
+"""
+    reader, generations = Side(), []
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        try:
+            assert process.stdout.readline() == "up\n"
+            line, pool, file = reader.lines.call(port)
+            os.close(file)
+            generations.append(pool.generation)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        assert reader.end() is line
+    assert generations[0] != generations[1]
+    with pytest.raises(EngineError, match="does not lend its KV"):
+        reader.lines.call(port)
+
+
+def test_another_users_process_is_turned_away(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_another_user(peer: socket.socket) -> None:
+        raise EngineError("the other side belongs to user 7")
+
+    monkeypatch.setattr(lines, "_require_own", of_another_user)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.connect(lines._name_of(server.port))
+        assert other.recv(1) == b""
+
+
+def test_users_are_told_apart() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        lines._require_own(ours)
+
+    class Foreign:
+        def getsockopt(self, *_: int) -> bytes:
+            return struct.pack("3i", 1, os.getuid() + 1, 1)
+
+    with pytest.raises(EngineError, match="belongs to user"):
+        lines._require_own(Foreign())  # type: ignore[arg-type]
