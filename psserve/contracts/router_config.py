@@ -206,7 +206,9 @@ class RouterConfig(RouterSettings):
     start_timeout_s: float = Field(default=600.0, gt=0)
     """How long after the router's start a module that has never answered may still come."""
     kv_pool_tokens: int | None = Field(default=None, gt=0)
-    """Tokens of KV that the smallest worker holds; longer prompts are refused. None: not known."""
+    """Tokens of KV that the smallest worker that prompts go to holds; longer ones are refused. None: not known."""
+    one_pool: bool = False
+    """Whether prompts take KV of prefill workers alone, until their answers end, and answers that of decode workers."""
     page_size: int = Field(default=16, gt=0)
     """Tokens of a KV page of the workers."""
     task_routing: TaskRoutingConfig | None = None

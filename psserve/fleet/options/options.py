@@ -26,7 +26,7 @@ from psserve.fleet.options.server_options import (
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
-TransferChoice = Literal["auto", "nixl", "mooncake"]
+TransferChoice = Literal["auto", "nixl", "mooncake", "shared"]
 WithPorts = TypeVar("WithPorts", AdapterOptions, ModuleOptions)
 KvDtypeChoice = Literal["auto", "fp8_e4m3", "fp8_e5m2"]
 
@@ -73,7 +73,8 @@ class FleetOptions(SettingsTable):
     kv_cache_dtype: KvDtypeChoice = "auto"
     """Numbers that the KV cache holds; auto: those of dtype. fp8 halves it, and needs GPUs."""
     transfer: TransferChoice = "auto"
-    """What moves KV between servers; auto: nixl."""
+    """What moves KV between servers; auto: nixl. shared: nothing does, decode servers read it in the prefill server's
+    pool (docs/one-pool.md; on CPU, for modules that are no adapters)."""
     page_size: Count | None = None
     """Tokens of one KV page. Only whole pages are shared. Left out: 64 on GPUs, 16 on CPU."""
     context_length: Count | None = None

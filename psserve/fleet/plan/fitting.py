@@ -18,6 +18,7 @@ from psserve.fleet.plan.allowance import Role
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import SMALLEST_POOL, Budget, ServerMemory, amount, usable_bytes
 from psserve.fleet.plan.nvidia import Gpu
+from psserve.fleet.plan.one_pool import pools_of_one
 from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.settings import pool_for
 from psserve.fleet.plan.sglang_args import EngineSettings
@@ -58,7 +59,8 @@ def fit_cpu(
                 f"{server.table}.memory_fraction is a part of a GPU's memory: on CPU give kv_tokens instead"
             )
     others = [server for server in servers if server.options.kv_tokens is None]
-    sizes = _pools(others, CPU_KV_TOKENS * len(others), pool_for(settings.context_length, settings.page_size))
+    longest = pool_for(settings.context_length, settings.page_size)
+    sizes = _pools(others, CPU_KV_TOKENS * len(others), longest, settings.one_pool)
     found = [budget.memory(server, server.options.kv_tokens or sizes[server.role], gpus=0) for server in servers]
     need = taken + sum(memory.total_bytes + memory.adapter_bytes for memory in found)
     if need > machine.total_bytes:
@@ -111,9 +113,13 @@ def _shares(
     return _pools(others, usable_bytes(gpu) - fixed, max((budget.kv(server, longest) for server in others), default=0))
 
 
-def _pools(servers: Sequence[PlannedServer], left: int, longest: int) -> dict[Role, int]:
+def _pools(servers: Sequence[PlannedServer], left: int, longest: int, is_one_pool: bool = False) -> dict[Role, int]:
     prefill = sum(server.role == "prefill" for server in servers)
-    return pools(left, prefill, len(servers) - prefill, longest)
+    decode = len(servers) - prefill
+    if is_one_pool and prefill and decode:
+        of_prefill, of_decode = pools_of_one(left, prefill, decode, longest)
+        return {"prefill": of_prefill, "decode": of_decode}
+    return pools(left, prefill, decode, longest)
 
 
 def check_main_memory(machine: Machine, servers: Sequence[ServerMemory]) -> None:

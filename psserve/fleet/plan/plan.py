@@ -17,6 +17,7 @@ from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
+from psserve.fleet.plan.one_pool import check_one_pool, check_pools, smallest_pool
 from psserve.fleet.plan.parsers import NO_PARSERS, Parsers, chosen_parsers, parser_args
 from psserve.fleet.plan.placement import Placer, place_fleet, prefill_replicas
 from psserve.fleet.plan.planned import (
@@ -80,8 +81,12 @@ def make_plan(
     check_quantised(zoo.base, modules, settings, machine)
     check_equal_tp(planned, options.prefill.tp)
     check_split(zoo.base, modules, options.table("prefill"), options.prefill.tp)
+    if settings.one_pool:
+        check_one_pool(settings, planned)
     placed, memory = _fit(zoo, modules, machine, settings, prefill, decode, spare)
-    smallest = min(one.kv_tokens for one in memory)
+    if settings.one_pool:
+        check_pools(planned, memory)
+    smallest = smallest_pool(settings, planned, memory)
     settings = within_pool(settings, smallest, explicit=options.context_length is not None)
     basis = PlanBasis(options=options, machine=machine, settings=settings, environ=environ)
     router_port, ports = fleet_ports(options.router, planned)

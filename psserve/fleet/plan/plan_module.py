@@ -12,6 +12,7 @@ from psserve.fleet.plan.adapters import adapter_name, check_adapters, room_for, 
 from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
+from psserve.fleet.plan.one_pool import check_one_pool
 from psserve.fleet.plan.placement import Placer, decode_pool
 from psserve.fleet.plan.plan import make_server
 from psserve.fleet.plan.planned import PlannedServer, planned_adapters, planned_decode
@@ -78,7 +79,10 @@ def _servers(zoo: Zoo, plan: FleetPlan, module: Module, planned: Sequence[Planne
     check_equal_tp(planned, plan.basis.options.prefill.tp)
     check_split(zoo.base, [module], plan.basis.options.table("prefill"), plan.basis.options.prefill.tp)
     placed, memory = _fit(zoo, module, plan, planned)
-    within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
+    if plan.basis.settings.one_pool:
+        check_one_pool(plan.basis.settings, planned)
+    else:
+        within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
     return tuple(
         make_server(zoo, plan.basis, server, gpus=gpus, memory=one, ports=ports)
         for server, gpus, one, ports in zip(

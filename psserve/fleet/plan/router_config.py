@@ -67,7 +67,10 @@ def router_config(
             first_byte_timeout_s=wanted.first_byte_timeout_secs,
             drain_timeout_s=wanted.drain_secs,
             start_timeout_s=max(_LEAST_START_S, start_limit_s(basis, servers)),
-            kv_pool_tokens=min(server.memory.kv_tokens for server in servers),
+            kv_pool_tokens=min(
+                server.memory.kv_tokens for server in servers if server.role == "prefill" or not basis.settings.one_pool
+            ),
+            one_pool=basis.settings.one_pool,
             page_size=basis.settings.page_size,
             task_routing=_task_routing(wanted),
         )

@@ -15,7 +15,7 @@ from typing import Literal
 
 from psserve.contracts.router_config import KvEventsConfig
 from psserve.engine.cuda.toolkit import compiler_env
-from psserve.engine.settings import ADAPTERS, FEW_CORES
+from psserve.engine.settings import ADAPTERS, FEW_CORES, ONE_POOL
 from psserve.fleet.plan.adapters import AdapterRoom
 
 LOOPBACK = "127.0.0.1"
@@ -67,6 +67,11 @@ class EngineSettings:
     """On GPUs: whether threads that wait must leave the cores to others. On CPU they always do."""
     rdma: bool = False
     """Whether Mooncake may use RDMA."""
+
+    @property
+    def one_pool(self) -> bool:
+        """Whether decode servers read the base's KV in the prefill server's pool."""
+        return self.transfer == "shared"
 
 
 def server_args(
@@ -139,6 +144,8 @@ def server_env(
         env[FEW_CORES] = "1"
     if settings.transfer == "mooncake" and not settings.rdma:
         env["MC_FORCE_TCP"] = "1"
+    if settings.one_pool:
+        env[ONE_POOL] = "1"
     if adapters is not None:
         env[ADAPTERS] = str(adapters)
     env.update(extra)
@@ -215,8 +222,9 @@ def reserved_tokens(kv_tokens: int) -> int:
 
 
 def _pairing_args(settings: EngineSettings, role: str, bootstrap_port: int | None, kv_tokens: int) -> tuple[str, ...]:
+    backend = "nixl" if settings.one_pool else settings.transfer  # psserve's hooks stand in for it there
     return (
-        *("--disaggregation-mode", role, "--disaggregation-transfer-backend", settings.transfer),
+        *("--disaggregation-mode", role, "--disaggregation-transfer-backend", backend),
         *_optional("--disaggregation-bootstrap-port", bootstrap_port),
         *(_decode_args(kv_tokens) if role == "decode" else ()),
     )

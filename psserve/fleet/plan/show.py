@@ -86,6 +86,8 @@ def context_note(plan: FleetPlan, of_base: int) -> str | None:
 
 def split_note(plan: FleetPlan) -> str | None:
     """What to say of pools whose sizes psserve chose, where prefill and decode servers share a device."""
+    if plan.basis.settings.one_pool:
+        return _one_pool_note(plan)
     sides = [[server for server in plan.servers if server.role == role] for role in ("prefill", "decode")]
     prefill, decode = ({gpu for server in side for gpu in server.gpus or (-1,)} for side in sides)
     wanted = plan.basis.options.prefill
@@ -99,6 +101,16 @@ def split_note(plan: FleetPlan) -> str | None:
     return (
         f"{first} of {first + second} KV tokens ({part:.0%}) are prefill servers': the contexts of all modules go"
         f" through their pools (docs/fleet.md; kv_tokens in fleet.toml sets other sizes{more})"
+    )
+
+
+def _one_pool_note(plan: FleetPlan) -> str:
+    of_prefill = sum(server.memory.kv_tokens for server in plan.servers if server.role == "prefill")
+    own = [server.memory.kv_tokens for server in plan.servers if server.role == "decode"]
+    sizes = f"{min(own)}" if min(own) == max(own) else f"{min(own)} to {max(own)}"
+    return (
+        f"one KV pool: {of_prefill} tokens hold every context once, and decode servers read them in place; each has"
+        f" {sizes} tokens of its own, which bound an answer (docs/one-pool.md; kv_tokens sets other sizes)"
     )
 
 

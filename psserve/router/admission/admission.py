@@ -6,7 +6,7 @@
       +--------------------+        |--wait_secs: 408   |--no worker any more: 503   |--deadline, client left
 
 There is capacity when one of the module's decode workers can hold the sequence, and the window of a prefill worker is
-not full.
+not full. With one KV pool a decode worker holds the answer alone, and a prefill worker the prompt until that has ended.
 Whatever waits, waits here and not in the workers' own queues, which know neither modules nor priorities.
 """
 
@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from psserve.contracts.limits import QueueLimits
 from psserve.contracts.router_config import ModuleConfig
 from psserve.errors import RequestError
-from psserve.router.admission.capacity import KvBudget, OutputLengths, PrefillWindow, unshared_tokens
+from psserve.router.admission.capacity import Hold, KvBudget, OutputLengths, PrefillWindow
 from psserve.router.admission.fair import FairQueue
 from psserve.router.body.checks import Body
 from psserve.router.observability.metrics import LoadMetrics
@@ -40,10 +40,8 @@ class Grant:
 
     place: Place
     module: str
-    prompt: Prompt
-    unshared_tokens: int
     window: PrefillWindow
-    budget: KvBudget
+    holds: tuple[Hold, ...]
     freed: Callable[[], None]
     """Called whenever there may be capacity for others."""
     _in_window: bool = True
@@ -51,7 +49,8 @@ class Grant:
 
     def __post_init__(self) -> None:
         self.window.add(self.module, self.place.prefill_tokens)
-        self.budget.add(self.prompt, self.unshared_tokens)
+        for hold in self.holds:
+            hold.begin()
 
     @property
     def prefill(self) -> Worker:
@@ -77,7 +76,8 @@ class Grant:
         self._ended = True
         self.place.end()
         self._leave_window()
-        self.budget.remove(self.prompt, self.unshared_tokens)
+        for hold in self.holds:
+            hold.end()
         self.freed()
 
     def _leave_window(self) -> None:
@@ -100,8 +100,20 @@ class Ticket:
 class Admission:
     """The admission of one router. Use it inside the event loop."""
 
-    def __init__(self, routing: Routing, limits: QueueLimits, metrics: LoadMetrics, kv_tokens: int | None) -> None:
-        """`kv_tokens`: pool of a worker of which nothing else is known; None: no limit."""
+    def __init__(
+        self,
+        routing: Routing,
+        limits: QueueLimits,
+        metrics: LoadMetrics,
+        kv_tokens: int | None,
+        one_pool_page: int | None = None,
+    ) -> None:
+        """`kv_tokens`: pool of a worker of which nothing else is known; None: no limit.
+
+        `one_pool_page`: tokens of a page where decode workers read prompts in the prefill workers' pools; None: they
+        have their own copies.
+        """
+        self._one_pool_page = one_pool_page
         self.outputs = OutputLengths()
         self._routing = routing
         self._limits = limits
@@ -167,22 +179,22 @@ class Admission:
         name, request = ticket.module.name, ticket.request
         prefills, decodes = self._routing.candidates(ticket.module)
         output = self.outputs.expected(name, request.output_tokens)
-        prefills = [one for one in _others(prefills, ticket.avoid) if self._prefill_takes(one, name)]
+        prefills = [one for one in _others(prefills, ticket.avoid) if self._prefill_takes(one, name, request)]
         if not prefills:
             return None
-        decodes = [one for one in _others(decodes, ticket.avoid) if self._decode_takes(one, request, output)]
+        copied = self._copied(request.prompt)
+        decodes = [one for one in _others(decodes, ticket.avoid) if self._decode_takes(one, copied, output)]
         if not decodes:
             return None
         place = self._routing.place(request, prefills, decodes)
-        return Grant(
-            place,
-            name,
-            request.prompt,
-            unshared_tokens(request.prompt, output),
-            self._window(place.prefill),
-            self._budget(place.decode),
-            self.pump,
-        )
+        holds: tuple[Hold, ...] = (Hold(self._budget(place.decode), copied, output),)
+        if self._one_pool_page is not None:
+            holds += (Hold(self._budget(place.prefill), request.prompt, 0),)
+        return Grant(place, name, self._window(place.prefill), holds, self.pump)
+
+    def _copied(self, prompt: Prompt) -> Prompt:
+        """What a decode worker needs slots of its own for: with one pool, of the last page alone."""
+        return prompt if self._one_pool_page is None else Prompt((), self._one_pool_page, self._one_pool_page)
 
     async def _wait(self, ticket: Ticket, priority: int) -> Grant:
         name = ticket.module.name
@@ -217,13 +229,15 @@ class Admission:
         self._metrics.rejected.labels(name, reason).inc()
         return RequestError(status, message, type="rate_limit_error", code=f"queue_{reason}", retry_after=RETRY_AFTER_S)
 
-    def _prefill_takes(self, worker: Worker, module: str) -> bool:
+    def _prefill_takes(self, worker: Worker, module: str, request: Request) -> bool:
         window = self._window(worker)
-        return window.takes(module) and (worker.breaker.state == "closed" or not window.requests)
+        if not window.takes(module) or (worker.breaker.state != "closed" and window.requests):
+            return False
+        return self._one_pool_page is None or self._budget(worker).takes(request.prompt, 0)
 
-    def _decode_takes(self, worker: Worker, request: Request, output_tokens: int) -> bool:
+    def _decode_takes(self, worker: Worker, copied: Prompt, output_tokens: int) -> bool:
         budget = self._budget(worker)
-        return budget.takes(request.prompt, output_tokens) and (worker.breaker.state == "closed" or not budget.requests)
+        return budget.takes(copied, output_tokens) and (worker.breaker.state == "closed" or not budget.requests)
 
     def _window(self, worker: Worker) -> PrefillWindow:
         window = self._windows.get(worker)
@@ -235,7 +249,8 @@ class Admission:
         budget = self._budgets.get(worker)
         if budget is None:
             known = worker.config
-            budget = self._budgets[worker] = KvBudget(known.kv_tokens or self._kv_tokens, known.max_running_requests)
+            most = known.max_running_requests if known.role == "decode" else None
+            budget = self._budgets[worker] = KvBudget(known.kv_tokens or self._kv_tokens, most)
         return budget
 
 

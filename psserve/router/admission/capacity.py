@@ -68,7 +68,7 @@ class PrefillWindow:
 
 
 class KvBudget:
-    """One decode server's KV pool, as far as the requests in flight take it up.
+    """One server's KV pool, as far as the requests in flight take it up.
 
     Prompts that begin alike share their KV, so blocks are counted once however many requests have them.
     """
@@ -114,6 +114,21 @@ class KvBudget:
     def _shared(self, strides: Sequence[int]) -> int:
         """Leading ones that are there: names are chained, so none after the first that is not."""
         return sum(1 for _ in takewhile(self._strides.__contains__, strides))
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What a sequence takes up of one server's KV pool until it has ended."""
+
+    budget: KvBudget
+    prompt: Prompt
+    output_tokens: int
+
+    def begin(self) -> None:
+        self.budget.add(self.prompt, unshared_tokens(self.prompt, self.output_tokens))
+
+    def end(self) -> None:
+        self.budget.remove(self.prompt, unshared_tokens(self.prompt, self.output_tokens))
 
 
 def unshared_tokens(prompt: Prompt, output_tokens: int) -> int:

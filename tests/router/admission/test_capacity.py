@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psserve.contracts.limits import QueueLimits
-from psserve.router.admission.capacity import STRIDE, KvBudget, OutputLengths, PrefillWindow, unshared_tokens
+from psserve.router.admission.capacity import STRIDE, Hold, KvBudget, OutputLengths, PrefillWindow, unshared_tokens
 from psserve.router.policies import Prompt
 
 
@@ -80,3 +80,13 @@ def test_answers_are_expected_to_be_as_long_as_they_were() -> None:
     assert 100 <= outputs.expected("m", 4096) <= 110
     assert outputs.expected("m", 16) == 16
     assert outputs.expected("other", 4096) == 1024
+
+
+def test_a_hold_takes_up_a_prompt_and_an_answer_until_it_ends() -> None:
+    budget = KvBudget(40, None)
+    hold = Hold(budget, prompt(1, 2), 10)
+    hold.begin()
+    assert budget.takes(prompt(1, 2), 10)
+    assert not budget.takes(prompt(1, 2), 11)
+    hold.end()
+    assert budget.takes(prompt(3, 4, 5, 6), 0)
