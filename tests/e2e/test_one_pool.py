@@ -1,0 +1,189 @@
+"""With one KV pool answers are the reference's too, whatever becomes of the servers that lend and read.
+
+The pools are small: prompts are longer than a decode server's, and a few fill the prefill server's. Pages of 1 token:
+tests/engine/onepool/test_decode.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import psutil
+import pytest
+import requests
+
+from psserve.engine.versions import ONE_POOL, installed_sglang
+from psserve.training.reference import reference_answer
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic.shapes import Architecture
+from tests.e2e.client import agent_sessions, client_of, random_ids
+from tests.e2e.conftest import MODULES
+from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
+from tests.e2e.oracle import Oracle
+from tests.e2e.served import Served, Setting
+from tests.e2e.watching import ask, await_whole, check, pids, scheduler
+from tests.waiting import PATIENCE_S, until
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(installed_sglang() not in ONE_POOL, reason="one KV pool: not with this release of SGLang yet"),
+]
+
+POOL, OWN, CHUNK = 2048, 512, 64
+CONFIG = f"prefill = {{kv_tokens = {POOL}}}\ndecode = {{kv_tokens = {OWN}}}"
+PROMPT, ANSWER = 900, 250
+"""Tokens: a prompt that is longer than a decode server's pool, and an answer that is read for long."""
+ARGUMENTS = ("--transfer", "shared", "--page-size", "16", "--chunked-prefill-size", str(CHUNK))
+
+
+@pytest.fixture(scope="module")
+def served(
+    zoo_of: Callable[[Architecture], Zoo],
+    oracle_of: Callable[[Architecture], Oracle],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
+    config = tmp_path_factory.mktemp("config") / "fleet.toml"
+    config.write_text(CONFIG)
+    with launched(zoo_of("qwen3").path, "--config", str(config), *ARGUMENTS) as fleet:
+        yield Served(fleet, oracle_of("qwen3"), Setting("qwen3", 16, CHUNK, True, ARGUMENTS, CONFIG))
+        wait_idle(fleet)
+        until(lambda: leases(fleet) == 0)
+
+
+@pytest.fixture
+def whole(served: Served) -> Served:
+    """The fleet, whole again."""
+    await_whole(served.fleet)
+    return served
+
+
+def leases(fleet: RunningFleet) -> float:
+    return counter(fleet, "prefill-0", "psserve_kv_leases")
+
+
+def await_replaced(fleet: RunningFleet, server: str, before: Mapping[str, int | None]) -> None:
+    """Wait until another process serves in place of a server that ended."""
+    until(lambda: pids(fleet)[server] not in (None, before[server]))
+    await_whole(fleet)
+
+
+def reference(oracle: Oracle, module: str, prompt: Sequence[int]) -> list[int]:
+    """The module's answer of ANSWER tokens, whatever ends it by itself."""
+    nothing: frozenset[int] = frozenset()
+    return list(reference_answer(oracle.base, oracle.modules[module], prompt, ANSWER, stop_ids=nothing).tokens)
+
+
+class Answer:
+    """An answer that comes token by token."""
+
+    def __init__(self, stream: requests.Response) -> None:
+        self._lines = stream.iter_lines()
+        self._tokens: list[int] = []
+        while not self._tokens:
+            self._read(next(self._lines))
+
+    def whole(self) -> list[int]:
+        for line in self._lines:
+            self._read(line)
+        return self._tokens
+
+    def _read(self, line: bytes) -> None:
+        if line.startswith(b"data: {"):
+            (choice,) = json.loads(line[len(b"data: ") :])["choices"] or [{}]
+            self._tokens += choice.get("token_ids") or []
+
+
+@contextmanager
+def stopped_in_an_answer(fleet: RunningFleet, prompt: Sequence[int]) -> Iterator[Answer]:
+    """An answer of decode-alpha-0's that has begun; in the middle of it the server does nothing."""
+    server = scheduler(fleet, "decode-alpha-0")
+    stream = ask(fleet, "alpha", prompt, ANSWER, within_s=PATIENCE_S, stream=True, ignore_eos=True)
+    answer = Answer(stream)
+    server.suspend()
+    try:
+        yield answer
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            server.resume()
+
+
+def flood(fleet: RunningFleet) -> None:
+    """Send more prompts through the prefill server's pool than it holds."""
+    rng = random.Random(8)
+    for first in range(100, 104):
+        assert ask(fleet, "beta", [first, *random_ids(rng, 800)], 2, within_s=PATIENCE_S).status_code == 200
+
+
+async def test_growing_agent_contexts_that_alternate_modules(served: Served) -> None:
+    async with client_of(served.url) as client:
+        await agent_sessions(client, served.oracle, MODULES, sessions=4, turns=8, max_tokens=8)
+
+
+async def test_sixteen_at_once(served: Served) -> None:
+    rng = random.Random(16)
+    async with client_of(served.url) as client:
+        prompts = [random_ids(rng, rng.randrange(1, 300)) for _ in range(16)]
+        await asyncio.gather(
+            *(client.check(served.oracle, MODULES[i % 3], prompt, 16) for i, prompt in enumerate(prompts))
+        )
+
+
+async def test_prompts_at_the_edges_of_pages_and_chunks(served: Served) -> None:
+    rng = random.Random(1)
+    async with client_of(served.url) as client:
+        for length in (1, 2, 15, 16, 17, 18, 33, CHUNK, CHUNK + 1, CHUNK + 2):
+            prompt = random_ids(rng, length)
+            for module in MODULES[:2]:
+                await client.check(served.oracle, module, prompt, 6)
+
+
+def test_a_context_that_every_module_reads_is_stored_once(whole: Served) -> None:
+    prompt = random_ids(random.Random(2), 1024)
+    with ThreadPoolExecutor(len(MODULES)) as threads:
+        asked = [threads.submit(check, whole.fleet, whole.oracle, module, prompt) for module in MODULES]
+        for one in asked:
+            one.result()
+    wait_idle(whole.fleet)
+    assert requests.post(f"{whole.fleet.worker_url('prefill-0')}/flush_cache", headers=whole.fleet.auth, timeout=30).ok
+    check(whole.fleet, whole.oracle, MODULES[0], prompt)
+    for module in MODULES:
+        assert counter(whole.fleet, f"decode-{module}-0", "sglang:kv_evictable_tokens") == 0
+
+
+def test_lent_pages_do_not_change_while_others_fill_the_pool(whole: Served) -> None:
+    prompt = random_ids(random.Random(3), PROMPT)
+    with stopped_in_an_answer(whole.fleet, prompt) as answer:
+        flood(whole.fleet)
+        until(lambda: counter(whole.fleet, "prefill-0", "psserve_kv_lease_tokens") == PROMPT - 1)
+        assert leases(whole.fleet) == 1
+    assert answer.whole() == reference(whole.oracle, "alpha", prompt)
+    until(lambda: leases(whole.fleet) == 0)
+
+
+def test_a_readers_end_ends_its_leases(whole: Served) -> None:
+    before = pids(whole.fleet)
+    with stopped_in_an_answer(whole.fleet, random_ids(random.Random(4), PROMPT)):
+        until(lambda: leases(whole.fleet) == 1)
+        scheduler(whole.fleet, "decode-alpha-0").kill()
+        until(lambda: leases(whole.fleet) == 0)
+    await_replaced(whole.fleet, "decode-alpha-0", before)
+    assert pids(whole.fleet)["prefill-0"] == before["prefill-0"]
+    check(whole.fleet, whole.oracle, "alpha", random_ids(random.Random(5), PROMPT))
+
+
+def test_an_answer_that_is_read_from_a_prefill_server_that_ended_goes_on(whole: Served) -> None:
+    before = pids(whole.fleet)
+    prompt = random_ids(random.Random(6), PROMPT)
+    with stopped_in_an_answer(whole.fleet, prompt) as answer:
+        lender = scheduler(whole.fleet, "prefill-0")
+        lender.kill()
+        lender.wait(PATIENCE_S)
+    assert answer.whole() == reference(whole.oracle, "alpha", prompt)
+    await_replaced(whole.fleet, "prefill-0", before)
+    for module in MODULES:
+        check(whole.fleet, whole.oracle, module, prompt)
