@@ -112,9 +112,7 @@ def _class_text(text: str, name: str) -> str:
 
 def _complete(text: str, start: int, indent: str) -> Function:
     """The function whose `def` is at `start`: with its decorators, up to the first line at which it is complete."""
-    first = start
-    while text.startswith(f"{indent}@", before := text.rfind("\n", 0, first - 1) + 1):
-        first = before
+    first = _first_decorator(text, start, indent)
     for line in re.compile(rf"^(?!{indent}\s)[ \t]*[^\s#]", re.MULTILINE).finditer(text, text.index("\n", start)):
         function = Function(text[first : line.start()])
         try:
@@ -123,6 +121,19 @@ def _complete(text: str, start: int, indent: str) -> Function:
             continue
         return function
     return Function(text[first:])
+
+
+def _first_decorator(text: str, start: int, indent: str) -> int:
+    """Where the decorators of the function at `start` begin, of one line or of several; `start` without any."""
+    first = line = start
+    within = tuple(f"{indent}{begin}" for begin in " )]}")
+    while line > 0:
+        line = text.rfind("\n", 0, line - 1) + 1
+        if text.startswith(f"{indent}@", line):
+            first = line
+        elif not text.startswith(within, line):
+            break
+    return first
 
 
 def _meaning(value: Any) -> Any:

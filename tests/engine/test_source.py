@@ -35,6 +35,10 @@ class Owner(object):
         self.read == 1
 
     @staticmethod
+    @os.path.join(
+        1,
+        sep=[
+    ])
     @os.path.join
     def method(
         a,
@@ -87,7 +91,9 @@ def test_decorators_and_texts_over_several_lines_belong_to_a_function(tmp_path: 
     first = MODULE.replace("    def method(a, b=1): return a\n", "")
     (tmp_path / "engine.py").write_text(first)
     method = function(SourceTree(tmp_path), "Owner.method")
-    assert method.signature.startswith("@staticmethod @os.path.join (a, b='text\\nthat begins a line")
+    assert method.signature.startswith(
+        "@staticmethod @os.path.join(1, sep=[]) @os.path.join (a, b='text\\nthat begins a line"
+    )
     assert method.text.rstrip().endswith("return a + b")
 
 

@@ -25,7 +25,7 @@ def test_the_installed_sglang_makes_these_kernels() -> None:
     kernels = sglang_kernels(Shape(head_size=128, kv_heads=8))
     assert {"activation", "rope", "clamp position", "KV cache"} <= kernels.keys()
     for build in kernels.values():
-        inspect.signature(build.func).bind(*build.args)
+        inspect.signature(build.func).bind(*build.args, **build.keywords)
 
 
 def test_a_row_of_kv_holds_all_heads_of_one_token() -> None:
