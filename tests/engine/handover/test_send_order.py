@@ -25,6 +25,7 @@ from sglang.srt.managers import scheduler as sglang_scheduler  # noqa: E402
 from sglang.srt.managers.schedule_batch import Req  # noqa: E402
 from sglang.srt.managers.utils import GenerationBatchResult  # noqa: E402
 from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, ReqToTokenPool  # noqa: E402
+from sglang.srt.model_executor.forward_batch_info import ForwardMode  # noqa: E402
 from sglang.srt.sampling.sampling_params import SamplingParams  # noqa: E402
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm  # noqa: E402
 
@@ -92,6 +93,7 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
         self.disaggregation_mode = DisaggregationMode.PREFILL
         self.spec_algorithm = SpeculativeAlgorithm.NONE
         self.forward_ct, self._sched_idled, self.forward_sleep_time = 0, False, None
+        self.processed_tokens_counter = 0
         self.scripted_scheduler_hook = self._confidence_budget_prepare = None
         self.disagg_prefill_inflight_queue: list[Any] = []
         self.disagg_prefill_pending_chunk_rids: set[str] = set()
@@ -131,6 +133,9 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
     def _relay_forward_payload(self, *args: Any) -> None:
         return None
 
+    def _copy_result_to_cpu(self, *args: Any) -> None:
+        return None
+
     def _maybe_report_active_ranks(self) -> None:
         return None
 
@@ -155,7 +160,9 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
         self.chunked_req = None if is_last else self.req
         return SimpleNamespace(
             reqs=[self.req],
-            forward_mode=SimpleNamespace(is_prebuilt=lambda: False),
+            forward_mode=ForwardMode.EXTEND,
+            extend_num_tokens=end - start,
+            hicache_consumer_index=-1,
             spec_algorithm=self.spec_algorithm,
             spec_info=None,
             seq_lens=torch.tensor([end]),
