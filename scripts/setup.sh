@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-OTHER_SGLANG=0.5.17 # the release that tests/e2e/test_versions.py serves with, beside the one of .venv
+OTHER_SGLANG=0.5.18 # the release that tests/e2e/test_versions.py serves with, beside the one of .venv
 
 die() { echo "setup: error: $*" >&2; exit 1; }
 say() { echo "setup: $*" >&2; }

@@ -21,7 +21,7 @@ from tests.e2e.oracle import Oracle
 
 pytestmark = pytest.mark.e2e
 
-OTHER = "0.5.17"
+OTHER = "0.5.18"
 OTHERS_PLACE = Path(sys.prefix) / f"sglang-{OTHER}"  # put there by `make setup`
 INSTALLED = installed_sglang()
 
