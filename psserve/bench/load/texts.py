@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from psserve.errors import BenchError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer  # type: ignore[import-untyped]
+    from tokenizers import Tokenizer
 
 
 class Texts(Protocol):

@@ -81,7 +81,7 @@ def render_text(conversation: Conversation) -> str:
 
 def write_demo_tokenizer(directory: Path, texts: Iterable[str], context_length: int) -> None:
     """Train on `texts` and write the tokenizer's files. Always the same."""
-    from tokenizers import Regex, pre_tokenizers  # type: ignore[import-untyped]
+    from tokenizers import Regex, pre_tokenizers
 
     words = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
     cut = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])

@@ -77,7 +77,7 @@ class TextLengths:
     @cached_property
     def _tokenizer(self) -> Any:
         # Only here: most routers never need it.
-        from tokenizers import Tokenizer  # type: ignore[import-untyped]
+        from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self._file))
 

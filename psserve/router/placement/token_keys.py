@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from tokenizers import Tokenizer  # type: ignore[import-untyped]
+from tokenizers import Tokenizer
 
 from psserve.errors import UsageError
 from psserve.router.body.checks import Body

@@ -48,7 +48,7 @@ def read_tokenizer(directory: Path) -> Tokenizer:
 
 def read_parts(directory: Path) -> dict[str, Any] | None:
     """The deciding parts of tokenizer.json, in the words of the installed tokenizers library (releases differ)."""
-    from tokenizers import Tokenizer as FastTokenizer  # type: ignore[import-untyped]
+    from tokenizers import Tokenizer as FastTokenizer
 
     path = directory / "tokenizer.json"
     if not path.exists():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tokenizers.pre_tokenizers import PreTokenizer  # type: ignore[import-untyped]
+    from tokenizers.pre_tokenizers import PreTokenizer
 
 VOCAB_SIZE = 512
 PAD, START, END = SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -72,7 +72,7 @@ CHAT_TEMPLATE = """\
 
 def write_tokenizer(directory: Path, context_length: int) -> None:
     """Train the tokenizer and write its files. Always the same."""
-    from tokenizers import pre_tokenizers  # type: ignore[import-untyped]
+    from tokenizers import pre_tokenizers
 
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
     marks = TOOL_CALL + THINK
@@ -99,7 +99,7 @@ def train_tokenizer(
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = cut
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    trainer = trainers.BpeTrainer(  # type: ignore[no-untyped-call]
         vocab_size=vocab_size - len(marks),
         special_tokens=[AddedToken(text, special=True) for text in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
