@@ -15,6 +15,7 @@ import torch
 
 from psserve.rule import base_len
 from psserve.training.hf import DynamicCache, PreTrainedModel
+from psserve.training.windows import Masks, masks, window_of
 
 Tokens = Sequence[int]
 
@@ -39,7 +40,7 @@ class Rows:
         self.mask = torch.cat([self.mask, new.long()], 1)
         result = model(
             ids,
-            attention_mask=self.mask,
+            attention_mask=self._masks(positions, new, window_of(model)),
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
@@ -47,6 +48,16 @@ class Rows:
         )
         logits: torch.Tensor = result.logits[:, -1].float()
         return logits
+
+    def _masks(self, positions: torch.Tensor, new: torch.Tensor, window: int | None) -> Masks:
+        """What the newest tokens see. Padding sees all, because a query that sees nothing has no softmax."""
+        if window is None:
+            return self.mask
+        cells = self.mask.cumsum(1) - 1
+        before = self.mask.bool()[:, None, :] & (cells[:, None, :] <= positions[:, :, None])
+        made = masks(before, positions, cells, window)
+        assert isinstance(made, dict)
+        return {kind: mask | ~new[:, None, :, None] for kind, mask in made.items()}
 
     def keep(self, rows: list[int]) -> None:
         """Drop all other rows."""

@@ -28,6 +28,7 @@ from psserve.training.hf import (
     sdpa_attention_forward,
     sdpa_mask,
 )
+from psserve.training.windows import masks, window_of
 
 OVER_BASE_KV = "psserve_over_base_kv"
 """The attention implementation that a module must be loaded with to be trained."""
@@ -68,10 +69,13 @@ def cache_logits(base: PreTrainedModel, module: torch.nn.Module, batch: Batch) -
 
     `module` must have been loaded with the attention implementation OVER_BASE_KV (it may be wrapped: PEFT, FSDP, DDP).
     """
-    mask = visible(batch["context_lengths"], batch["positions"], batch["context_ids"].shape[1])
+    tokens, positions = batch["context_ids"].shape[1], batch["positions"]
+    context = torch.arange(tokens, device=positions.device).expand(len(positions), tokens)
+    seen = visible(batch["context_lengths"], positions, tokens)
+    mask = masks(seen, positions, torch.cat([context, positions], dim=1), window_of(base))
     logits: torch.Tensor = module(
         input_ids=batch["query_ids"],
-        position_ids=batch["positions"],
+        position_ids=positions,
         attention_mask=mask,
         base_kv=prefill_contexts(base, batch["context_ids"]),
         use_cache=False,
@@ -88,14 +92,14 @@ def prefill_contexts(base: PreTrainedModel, context_ids: torch.Tensor) -> BaseKV
 
 
 def visible(context_lengths: torch.Tensor, positions: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Which keys each query sees, [B, 1, Q, T + Q]: `tokens` (T) of base KV, then the module's own.
+    """Which keys each query sees, [B, Q, T + Q]: `tokens` (T) of base KV, then the module's own.
 
     Padding sees padding, because a query that sees nothing has no softmax.
     """
     base = torch.arange(tokens, device=positions.device) < context_lengths[:, :, None]
     same_turn = context_lengths[:, :, None] == context_lengths[:, None, :]
     before = positions[:, None, :] <= positions[:, :, None]
-    return torch.cat([base, same_turn & before], dim=2)[:, None]
+    return torch.cat([base, same_turn & before], dim=2)
 
 
 def full_logits(module: torch.nn.Module, batch: Batch) -> torch.Tensor:

@@ -125,7 +125,7 @@ def test_over_its_own_cache_a_module_trains_as_in_full_fine_tuning(alpha: ModelP
 def test_mask_is_the_picture() -> None:
     batch = cache_batch([conversation(9, [(2, 4), (6, 8)])])
     mask = visible(batch["context_lengths"], batch["positions"], batch["context_ids"].shape[1])
-    assert ["".join(".X"[seen] for seen in row) for row in mask[0, 0].tolist()] == [
+    assert ["".join(".X"[seen] for seen in row) for row in mask[0].tolist()] == [
         "X....X...",
         "X....XX..",
         "XXXXX..X.",

@@ -74,6 +74,8 @@ class Architecture:
     weights."""
     counts: tuple[str, ...] = ()
     """More fields of config.json that must be whole numbers from 1 on."""
+    windows: bool = False
+    """Whether some of its layers may see a window alone. SGLang keeps the KV of all tokens for them, too."""
     quantised: bool = True
     """Whether quantised checkpoints may be served, see quantisation.py."""
 
@@ -131,6 +133,13 @@ def qwen3_layer(config: Config, head_dim: int) -> Shapes:
 def head_norms(head_dim: int) -> Shapes:
     """Norms of each head's query and key."""
     return {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
+
+
+def gemma3_layer(config: Config, head_dim: int) -> Shapes:
+    """Qwen3's, with two more norms."""
+    shape = (config["hidden_size"],)
+    more: Shapes = {"pre_feedforward_layernorm.weight": shape, "post_feedforward_layernorm.weight": shape}
+    return joined(qwen3_layer(config, head_dim), more)
 
 
 def phi3_layer(config: Config, head_dim: int) -> Shapes:
@@ -306,14 +315,36 @@ ROWS = (
         counts=("num_experts_per_tok",),
         quantised=False,
     ),
+    Architecture(
+        name="Gemma3ForCausalLM",
+        model_type="gemma3_text",
+        models="Gemma 3 270M and 1B",
+        sglang="gemma3_causal",
+        layer=gemma3_layer,
+        suite=BASES,
+        kv_fields=(
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "hidden_activation",
+            "query_pre_attn_scalar",
+            "use_bidirectional_attention",
+        ),
+        fixed={
+            "attention_bias": False,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "use_bidirectional_attention": False,
+        },
+        rotary=("default",),
+        windows=True,
+        quantised=False,
+    ),
 )
 TABLE = {row.name: row for row in ROWS}
 """Name -> row, in the order of documents."""
 
 MISSING = {
-    "layers with a sliding window, which training and evaluation over the base's KV do not know": (
-        "Gemma3ForCausalLM",
-    ),
     "a soft cap on attention, which SGLang computes on GPUs alone, where no test has run": ("Gemma2ForCausalLM",),
     "attention sinks, which SGLang computes on GPUs alone, and windows, whose KV it keeps in a second pool": (
         "GptOssForCausalLM",
@@ -377,7 +408,7 @@ def nearest(name: str) -> list[str]:
 
 def config_problems(row: Architecture, config: Config) -> Iterator[str]:
     """What in a configuration of this architecture is not served as Transformers computes it, in words."""
-    yield from window_problems(config)
+    yield from window_problems(row.windows, config)
     if config.get("hidden_act", "silu") != "silu":
         yield f"hidden_act is {config['hidden_act']!r}, and SGLang has 'silu' alone"
     yield from rotary_problems(row.rotary, row.partial_rotary, config)
@@ -386,13 +417,18 @@ def config_problems(row: Architecture, config: Config) -> Iterator[str]:
             yield f"{name} is {json.dumps(config[name])}, and SGLang computes as if it were {json.dumps(value)}"
 
 
-def window_problems(config: Config) -> Iterator[str]:
-    """What tells of attention that does not see the whole context."""
+def window_problems(windows: bool, config: Config) -> Iterator[str]:
+    """What tells of attention that does not see the whole context; with `windows`, other than by a window."""
     kinds = config.get("layer_types")
-    others = [kind for kind in kinds if kind != "full_attention"] if isinstance(kinds, list) else []
+    served = ("full_attention", "sliding_attention") if windows else ("full_attention",)
+    others = [kind for kind in kinds if kind not in served] if isinstance(kinds, list) else []
     if others:
         yield f"layers of {others[0]} (layer_types), whose KV SGLang keeps otherwise"
     window, context = config.get("sliding_window"), config["max_position_embeddings"]
+    if windows:
+        if type(window) is not int or window < 1:
+            yield f"sliding_window is {window!r}, not a number of tokens"
+        return
     if not others and window is not None and not (type(window) is int and window >= context):
         yield (
             f"a sliding window of {window!r} tokens in a context of {context} (sliding_window), which SGLang ignores or"

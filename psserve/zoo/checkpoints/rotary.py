@@ -38,6 +38,9 @@ def parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def rotary_problems(kinds: tuple[str, ...], partial: bool, config: Mapping[str, Any]) -> Iterator[str]:
     """What of a configuration's rotary embeddings is not served as Transformers computes it, in words."""
     found, kind = parameters(config), rotary_kind(config)
+    for layers, own in found.items():
+        if isinstance(own, Mapping) and (kind_of := own.get("rope_type", "default")) != "default":
+            yield f"rotary embeddings of the kind {kind_of!r} in layers of {layers} (rope_parameters)"
     if kind not in kinds:
         yield f"rotary embeddings of the kind {kind!r} (rope_parameters), where {', '.join(kinds)} can be served"
     if kind == LONG and trained_length(config) is None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from psserve.zoo.synthetic.tokenizer import VOCAB_SIZE
 
 Architecture = Literal[
-    "qwen3", "llama", "qwen2", "mistral", "granite", "smollm3", "phi3", "qwen3_moe", "mixtral", "olmoe"
+    "qwen3", "llama", "qwen2", "mistral", "granite", "smollm3", "phi3", "qwen3_moe", "mixtral", "olmoe", "gemma3_text"
 ]
 """Model types of the architectures in psserve/zoo/checkpoints/architectures.py."""
 
@@ -75,6 +75,14 @@ OWN: dict[Architecture, dict[str, Any]] = {
     },
     "qwen3_moe": EXPERTS | {"head_dim": 32, "num_experts": 4, "moe_intermediate_size": 32, "norm_topk_prob": True},
     "mixtral": EXPERTS | {"num_local_experts": 4, "intermediate_size": 32},
+    "gemma3_text": {
+        "num_hidden_layers": 3,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "tie_word_embeddings": True,
+        "sliding_window": 24,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "olmoe": EXPERTS | {"num_experts": 4, "num_key_value_heads": 4, "intermediate_size": 32},
 }
 """Those that an architecture has instead or besides."""

@@ -63,7 +63,7 @@ def test_nothing_is_both_served_and_refused() -> None:
     ("name", "message"),
     [
         ("Gemma2ForCausalLM", "it has a soft cap on attention"),
-        ("Gemma3ForCausalLM", "it has layers with a sliding window"),
+        ("Cohere2ForCausalLM", "it has layers with a sliding window"),
         ("GptOssForCausalLM", "it has attention sinks"),
         ("DeepseekV3ForCausalLM", r"compressed KV \(MLA\)"),
         ("Qwen3NextForCausalLM", r"recurrent layers.*near it is Qwen3ForCausalLM \(Qwen3\)"),
@@ -181,6 +181,11 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 OTHER: dict[str, Any] = {
+    "attn_logit_softcapping": 20.0,
+    "final_logit_softcapping": 20.0,
+    "hidden_activation": "silu",
+    "query_pre_attn_scalar": 64,
+    "use_bidirectional_attention": True,
     "attention_multiplier": 0.5,
     "decoder_sparse_step": 3,
     "dual_chunk_attention_config": {"chunk_size": 8},
@@ -254,6 +259,12 @@ def test_a_quantised_checkpoint_is_refused_where_its_layers_are_unknown(base: Pa
         ("llama", {"mlp_bias": True}, "mlp_bias is true, and SGLang computes as if it were false"),
         ("granite", {"attention_bias": True}, "attention_bias is true"),
         ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\], and SGLang computes as if it were \[\]"),
+        ("gemma3_text", {"sliding_window": None}, "sliding_window is None, not a number of tokens"),
+        (
+            "gemma3_text",
+            {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}}},
+            "rotary embeddings of the kind 'linear' in layers of full_attention",
+        ),
         ("mixtral", {"hidden_act": "gelu"}, "SGLang has 'silu' alone"),
     ],
 )
