@@ -7,6 +7,7 @@ name before SGLang is imported; what SGLang then made of the whole line is looke
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from psserve.engine.settings import Role
 from psserve.engine.versions import installed_sglang
@@ -82,6 +83,16 @@ def refusal(name: str, role: Role) -> str | None:
         return None
     meant = option if name == option else f"{option} ({name})"
     return f"{meant} cannot be used on a {role.value} server of psserve: {reasons[option]}"
+
+
+def resolved(server_args: Any) -> Any:
+    """What SGLang decides of its arguments, by their names: before 0.5.21 it wrote that into them at once."""
+    if not hasattr(server_args, "resolve_once"):
+        return server_args
+    from sglang.srt.arg_groups.model_override_base import resolving_view
+
+    server_args.resolve_once()
+    return resolving_view(server_args)
 
 
 def check_parsed(server_args: object, role: Role, *, adapters: bool = False) -> None:

@@ -84,7 +84,8 @@ def serve(arguments: list[str]) -> None:
         )
     server_args = prepare_server_args(arguments)
     if os.environ.get(ROLE) != Role.STOCK.value:
-        command_line.check_parsed(server_args, Role(os.environ[ROLE]), adapters=adapters_folder() is not None)
+        decided, role = command_line.resolved(server_args), Role(os.environ[ROLE])
+        command_line.check_parsed(decided, role, adapters=adapters_folder() is not None)
     try:
         run_server(server_args)
     finally:

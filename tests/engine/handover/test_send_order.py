@@ -19,6 +19,7 @@ from psserve import torchvision_ops
 
 torchvision_ops.declare_missing()
 
+from sglang.srt.disaggregation import prefill as sglang_prefill  # noqa: E402
 from sglang.srt.disaggregation.prefill import SchedulerDisaggregationPrefillMixin  # noqa: E402
 from sglang.srt.disaggregation.utils import DisaggregationMode  # noqa: E402
 from sglang.srt.managers import scheduler as sglang_scheduler  # noqa: E402
@@ -72,6 +73,9 @@ class Sender:
     def should_send_kv_chunk(self, pages: int, is_last: bool) -> bool:
         return pages > 0
 
+    def get_max_transfer_tokens(self) -> None:
+        return None
+
     def send(self, pages: Any, state: Any, num_kv_tokens: int) -> None:
         self._sent += num_kv_tokens
         self._gpu.send(self._sent)
@@ -89,7 +93,7 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
         self.req_to_token_pool = ReqToTokenPool(2, POOL, "cpu", False)
         self.tree_cache = radix_tree(self.req_to_token_pool, self.token_to_kv_pool_allocator, PAGE)
         self.enable_overlap, self.is_generation, self.enable_staging = True, True, False
-        self.enable_unified_memory = self.enable_dp_attention = False
+        self.enable_unified_memory = self.enable_unified_cache_external_linker = self.enable_dp_attention = False
         self.disaggregation_mode = DisaggregationMode.PREFILL
         self.spec_algorithm = SpeculativeAlgorithm.NONE
         self.forward_ct, self._sched_idled, self.forward_sleep_time = 0, False, None
@@ -105,12 +109,16 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
         self.metrics_reporter = SimpleNamespace(
             report_prefill_stats=lambda **kwargs: None, record_scheduler_active=lambda now: None
         )
-        self.batch_result_processor = SimpleNamespace(move_logprobs_to_cpu=lambda **kwargs: None)
+        self.batch_result_processor = SimpleNamespace(
+            move_logprobs_to_cpu=lambda **kwargs: None,
+            snapshot_auxiliary_output_starts=lambda batch, result: None,
+            consume_auxiliary_output=lambda *args, **kwargs: None,
+        )
         self.future_map = SimpleNamespace(resolve_seq_lens_cpu=lambda batch: None, publish=lambda *args: None)
         self.forward_stream = self.copy_stream = SimpleNamespace(wait_stream=lambda stream: None)
         self.forward_stream_ctx = self.copy_stream_ctx = nullcontext()
         self.schedule_stream = None
-        self.scheduler_stage_metrics = None
+        self.scheduler_stage_metrics = self.kv_checksum_computer = None
         self.device_module = SimpleNamespace(Event=gpu.event)
         self.model_worker = SimpleNamespace(forward_batch_generation=self._forward)
         self.running_batch = SimpleNamespace(batch_is_full=False)
@@ -134,6 +142,9 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
         return None
 
     def _copy_result_to_cpu(self, *args: Any) -> None:
+        return None
+
+    def maybe_send_health_check_signal(self) -> None:
         return None
 
     def _maybe_report_active_ranks(self) -> None:
@@ -194,6 +205,8 @@ def trace(monkeypatch: pytest.MonkeyPatch, tokens: int, early_send: str) -> list
     """Where each piece of a prompt's KV ended that was sent, and how much was computed by then."""
     monkeypatch.setenv(EARLY_SEND, early_send)
     monkeypatch.setattr(sglang_scheduler, "resolve_forward_inputs", lambda *args: None)
+    switches = SimpleNamespace(optimistic_prefill_attempts=0, disaggregation_decode_allocation_policy="eager")
+    monkeypatch.setattr(sglang_prefill, "get_disagg", lambda: switches, raising=False)  # since 0.5.22
     gpu = Gpu()
     monkeypatch.setattr(torch.cuda, "Event", gpu.event)
     PrefillServer(gpu, list(range(1, tokens + 1))).run()

@@ -61,7 +61,7 @@ def main() -> None:
     for command in asked["commands"]:
         role = arguments.role_of(command)
         arguments.check(command, role)
-        parsed: Any = prepare_server_args(command)
+        parsed = arguments.resolved(prepare_server_args(command))
         arguments.check_parsed(parsed, role)
         answers.append(
             {
