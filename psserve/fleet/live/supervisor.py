@@ -116,6 +116,7 @@ class Supervisor:
         with contextlib.suppress(OSError):  # on a full disk too the fleet serves
             self._roster.note_ready()
         self._save()
+        self._requests.begin()  # who reads that it is ready may ask for a change at once
         self._on_ready(self._plan.router.url)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(self._roster.note_gpu_memory)
@@ -138,7 +139,6 @@ class Supervisor:
     # --- serving
 
     async def _until_signal(self) -> None:
-        self._requests.begin()
         while not self._signals:
             self._roster.revive()
             self._roster.end_stuck()
