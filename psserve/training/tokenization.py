@@ -16,10 +16,10 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from psserve.contracts.tools import tool_as_served
 from psserve.errors import DataError
 from psserve.training.batch import Tokenized
 from psserve.training.conversation import Conversation
-from psserve.zoo.checkpoints.tokenizer import tool_as_served
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

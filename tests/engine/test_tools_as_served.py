@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from psserve import torchvision_ops
+from psserve.contracts.tools import tool_as_served
 from psserve.router.body.chat import offered_tools
-from psserve.zoo.checkpoints.tokenizer import tool_as_served
 
 torchvision_ops.declare_missing()
 

@@ -16,7 +16,7 @@ from psserve.training.cache_loss import OVER_BASE_KV, answer_loss, cache_logits
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.finetune import finetune
 from psserve.training.reference import ModelPair, load_pair
-from psserve.zoo import Zoo
+from psserve.zoo import Zoo, materialise
 from psserve.zoo.synthetic.shapes import Architecture
 from psserve.zoo.synthetic.zoo import build_zoo
 from tests.training.plain import plain_loss
@@ -60,6 +60,7 @@ def test_a_module_is_trained_and_added(zoo: Zoo, tmp_path: Path, lora: LoraConfi
     finetune(zoo, FinetuneConfig(name=name, data=(data,), steps=2, batch_size=4, learning_rate=1e-2, lora=lora))
     module = zoo.module(name)
     assert module.kind == "cache-conditioned"
-    found, base = (load_file(path / "model.safetensors") for path in (module.path, zoo.base.path))
+    weights = materialise(zoo, module, tmp_path / "weights")
+    found, base = (load_file(path / "model.safetensors") for path in (weights, zoo.base.path))
     assert found.keys() == base.keys()
     assert any(not torch.equal(found[tensor], base[tensor]) for tensor in base if "layers.0.self_attn" in tensor)

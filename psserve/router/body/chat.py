@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
+from psserve.contracts.tools import tool_as_served
 from psserve.router.body.checks import Body, Check, check_int, check_schema, invalid
 from psserve.router.body.output import check_answer_length
-from psserve.zoo.checkpoints.tokenizer import tool_as_served
 
 TASKS = ("action", "query", "authority", "domain", "title", "read_url")
 MAX_TOP_LOGPROBS = 20

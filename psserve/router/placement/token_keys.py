@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
+from psserve.contracts.tools import tool_as_served
 from psserve.errors import UsageError
 from psserve.router.body.checks import Body
 from psserve.router.placement.prompt_key import TextKeys, namespace_of
@@ -21,7 +22,7 @@ from psserve.router.policies import Prompt
 from psserve.router.policies.base import TOKEN_BYTES, blocks_of, token_bytes
 from psserve.rule import base_part
 from psserve.zoo.checkpoints.chat_template import compiled
-from psserve.zoo.checkpoints.tokenizer import read_chat_template, tool_as_served
+from psserve.zoo.checkpoints.tokenizer import read_chat_template
 
 
 class TokenKeys:

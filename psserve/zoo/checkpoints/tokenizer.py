@@ -113,14 +113,3 @@ def read_chat_template(directory: Path) -> str | None:
             raise IncompatibleCheckpoint(f"{path}: not UTF-8 ({error}): copy it again") from None
     template = read_json(directory / "tokenizer_config.json").get("chat_template")
     return template if template is None or isinstance(template, str) else json.dumps(template)
-
-
-def tool_as_served(tool: dict[str, Any]) -> dict[str, Any]:
-    """A tool with the fields, and in the order, in which SGLang hands it to the template.
-
-    Until 0.5.22 whatever a client sends; 0.5.23 keeps a client's order, so the router sends this one.
-    """
-    function = tool["function"]
-    served = {field: function.get(field) for field in ("description", "name", "parameters")}
-    served["strict"] = bool(function.get("strict"))
-    return {"type": "function", "function": served, "defer_loading": None}
