@@ -55,6 +55,22 @@ def release_empty_row(req: Req, tree_cache: Any) -> None:
     cast(KvRow, req.kv).mark_kv_released()
 
 
+def lock_node(tree_cache: Any, node: Any) -> Any:
+    """Keep the path to a node of a radix tree from being evicted until `unlock_node` is given the result."""
+    if hasattr(tree_cache, "lock"):
+        return tree_cache.lock(node)
+    tree_cache.inc_lock_ref(node)
+    return node
+
+
+def unlock_node(tree_cache: Any, lock: Any) -> None:
+    """Undo `lock_node`: by the node until 0.5.21, by a receipt since 0.5.22."""
+    if hasattr(tree_cache, "unlock"):
+        tree_cache.unlock(lock)
+    else:
+        tree_cache.dec_lock_ref(lock)
+
+
 def keeps_prefixes(tree_cache: Any) -> bool:
     """Whether it is a radix tree, and not what stands for one where nothing is kept."""
     ask = getattr(tree_cache, "supports_prefix_sharing", None) or tree_cache.is_tree_cache

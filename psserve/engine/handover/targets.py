@@ -14,6 +14,7 @@ from psserve.engine.versions import number
 
 _REQ = "sglang.srt.managers.schedule_batch.Req"
 _ROW = "sglang.srt.managers.schedule_batch.ReqKvInfo"
+_QUEUE = "sglang.srt.disaggregation.decode.DecodePreallocQueue"
 _CACHE = "sglang.srt.mem_cache"
 _TREE = f"{_CACHE}.unified_radix_cache.UnifiedRadixCache"
 _CORE = f"{_CACHE}.unified_cache.unified_tree_core_interface"
@@ -182,6 +183,24 @@ _SPANS: Mapping[str, Span] = {
     f"{_CACHE}.base_prefix_cache.BasePrefixCache.supports_prefix_sharing": Span(since="0.5.22"),
     f"{_CACHE}.base_prefix_cache.BasePrefixCache.unpin": Span(since="0.5.21", until="0.5.22"),
     f"{_CACHE}.base_prefix_cache.BasePrefixCache.unlock": Span(since="0.5.22"),
+    # What hands KV over was cut into more functions, and one was named anew.
+    "sglang.srt.disaggregation.prefill.SchedulerDisaggregationPrefillMixin._send_kv_chunk": Span(since="0.5.21"),
+    f"{_QUEUE}._alloc_for_decode_prealloc": Span(since="0.5.21"),
+    f"{_QUEUE}._required_admission_tokens": Span(since="0.5.21"),
+    f"{_QUEUE}._send_kv_metadata": Span(since="0.5.21"),
+    "sglang.srt.disaggregation.decode._bind_root_prefix": Span(since="0.5.21"),
+    "sglang.srt.disaggregation.common.conn.CommonKVReceiver._clear": Span(since="0.5.22"),
+    "sglang.srt.disaggregation.common.conn.CommonKVReceiver.ensure_abort_notified": Span(since="0.5.21"),
+    f"{_CACHE}.common.retraction_discard": Span(until="0.5.21"),
+    f"{_CACHE}.common.discard_kv_cache_backup": Span(since="0.5.21"),
+    **dict.fromkeys(
+        (f"{_CACHE}.radix_cache.RadixCache.{name}" for name in ("inc_lock_ref", "dec_lock_ref", "_split_node")),
+        Span(until="0.5.21"),
+    ),
+    f"{_CACHE}.memory_pool.MHATokenToKVPool._build_kv_buffer_descs": Span(since="0.5.21"),
+    f"{_TREE}.lock": Span(since="0.5.22"),
+    f"{_TREE}.unlock": Span(since="0.5.22"),
+    f"{_TREE}.root_node_handle": Span(since="0.5.21"),
     # That class is the platform's own choice.
     "sglang.srt.platforms.interface.SRTPlatform.get_mha_kv_pool_cls": Span(until="0.5.22"),
 }

@@ -40,11 +40,11 @@ def _classes(original: Callable[[Any, Any], Any], backend: Any, kind: Any) -> An
 def _promise_pages(original: Callable[[Any, Any], Any], queue: Any, req: Any) -> Any:
     """AROUND `_match_prefix_and_lock`: in place of a match, the base's whole pages."""
     from sglang.srt.disaggregation.decode_hicache_mixin import DecodePrefixMatch
-    from sglang.srt.disaggregation.utils import _is_fake_transfer
+    from sglang.srt.disaggregation.utils import FAKE_BOOTSTRAP_HOST
 
-    if _is_fake_transfer(req, queue.scheduler.server_args) or not is_fresh(req):
+    if req.bootstrap_host == FAKE_BOOTSTRAP_HOST or not is_fresh(req):  # the former are SGLang's own probes
         return original(queue, req)
-    page, root = queue.token_to_kv_pool_allocator.page_size, queue.tree_cache.root_node
+    page, root = queue.token_to_kv_pool_allocator.page_size, queue.tree_cache.root_node_handle(req.extra_key)
     whole = base_len_of(req) // page * page
     _promised[req], req.last_node = whole, root
     return DecodePrefixMatch(
@@ -61,17 +61,16 @@ def _read_in_place(original: Callable[[Any, Any], None], queue: Any, decode_req:
 
     receiver, req, scheduler = decode_req.kv_receiver, decode_req.req, queue.scheduler
     if isinstance(receiver, ReadingReceiver):
-        allocator, row = (
-            scheduler.token_to_kv_pool_allocator,
-            scheduler.req_to_token_pool.req_to_token[req.req_pool_idx],
-        )
+        allocator, held = scheduler.token_to_kv_pool_allocator, slots_of(req)
+        row = scheduler.req_to_token_pool.req_to_token[held.req_pool_idx]
         reading = receiver.reading(allocator.page_size)
-        whole, end = _promised.pop(req, 0), slots_of(req).kv_committed_len
+        whole, end = _promised.pop(req, 0), held.kv_committed_len
         row[:whole] = reading.slots[:whole]
         _copy(allocator.get_kvcache(), reading.slots[whole:end], row[whole:end])
         reading.taken()
         READINGS.begin(req, reading, whole)
-        req.prefix_indices = reading.slots[:whole]
+        if hasattr(req, "prefix_indices"):  # until 0.5.21
+            req.prefix_indices = reading.slots[:whole]
         req.skip_radix_cache_insert = True
     original(queue, decode_req)
 
@@ -83,7 +82,7 @@ def _copy(kv: Any, source: torch.Tensor, target: torch.Tensor) -> None:
 
 
 def _release(original: Callable[..., None], req: Any, *args: Any, **kwargs: Any) -> None:
-    """AROUND `release_kv_cache` and `retraction_discard`: the request reads no more."""
+    """AROUND `release_kv_cache`, and what drops the backup of a retracted request: it reads no more."""
     original(req, *args, **kwargs)
     READINGS.end(req)
 
@@ -92,11 +91,12 @@ def hooks() -> tuple[Hook, ...]:
     """The hooks that a decode server needs."""
     return (
         Hook("sglang.srt.disaggregation.utils.get_kv_class", Kind.AROUND, _classes),
-        pool.READING,
+        *pool.READING,
         Hook(f"{_QUEUE}._match_prefix_and_lock", Kind.AROUND, _promise_pages),
         Hook(f"{_DECODE}.DecodeTransferQueue._commit_transfer_to_req", Kind.AROUND, _read_in_place),
         Hook("sglang.srt.mem_cache.common.release_kv_cache", Kind.AROUND, _release),
         Hook("sglang.srt.mem_cache.common.retraction_discard", Kind.AROUND, _release),
+        Hook("sglang.srt.mem_cache.common.discard_kv_cache_backup", Kind.AROUND, _release),
         *retraction.hooks(),
         *limits.hooks(),
     )

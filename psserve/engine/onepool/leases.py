@@ -16,8 +16,8 @@ class Lease:
 
     room: int
     reader: object
-    node: object
-    """The radix tree's node, whose lock the lease holds."""
+    lock: object
+    """What keeps the path to its last page in the radix tree."""
     tokens: int
     since: float
     """By the machine's monotonic clock."""
@@ -40,7 +40,7 @@ class LeaseTable:
         return sum(lease.tokens for lease in self._leases.values())
 
     def lend(self, lease: Lease) -> None:
-        """Note a lease, whose node was locked for it."""
+        """Note a lease, for which its node was locked."""
         assert lease.room not in self._leases, f"room {lease.room} has a lease already"
         self._leases[lease.room] = lease
 
@@ -53,7 +53,7 @@ class LeaseTable:
         self._ended.append(reader)
 
     def take_back(self) -> list[Lease]:
-        """Forget and return the leases that ended, each once: their nodes are to be unlocked."""
+        """Forget and return the leases that ended, each once: their locks are to be taken away."""
         rooms = []
         while self._returned:
             rooms.append(self._returned.popleft())

@@ -10,6 +10,7 @@ import numpy as np
 from sglang.srt.disaggregation.base.conn import KVPoll
 from sglang.srt.disaggregation.common.conn import CommonKVManager, CommonKVSender, KVTransferError
 
+from psserve.engine.handover.differences import lock_node, unlock_node
 from psserve.engine.onepool.leases import Lease, LeaseTable
 from psserve.engine.onepool.lines import Line, Lines
 from psserve.engine.onepool.messages import Kind, Message
@@ -42,13 +43,13 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
         line = self._wanted.get(room)
         if line is None or self.request_status.get(room) == KVPoll.Failed:
             return
-        tree.inc_lock_ref(req.last_node)
-        self.leases.lend(Lease(room, line, req.last_node, len(req.origin_input_ids), time.monotonic()))
+        lock = lock_node(tree, req.last_node)
+        self.leases.lend(Lease(room, line, lock, len(req.origin_input_ids), time.monotonic()))
 
     def take_back(self, tree: Any) -> None:
         """Unlock what is not lent any more. What a reader that is gone had yet to take fails."""
         for lease in self.leases.take_back():
-            tree.dec_lock_ref(lease.node)
+            unlock_node(tree, lease.lock)
             if self.request_status.get(lease.room) == KVPoll.Transferring:
                 self._fail(lease.room, "the decode server is gone")
         self._show()

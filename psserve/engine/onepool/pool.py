@@ -53,8 +53,21 @@ def _give(pool: Any, tensors: list[Any]) -> None:
     pool.k_buffer, pool.v_buffer = tensors[: pool.layer_num], tensors[pool.layer_num :]
 
 
-_TARGET = "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool._create_buffers_normal"
-LENDING = Hook(_TARGET, Kind.AROUND, _create_to_lend)
+def _describe_own_rows(original: Callable[[Any], Any], pool: Any) -> Any:
+    """AROUND `_build_kv_buffer_descs`, which takes every row for one of the pool's size."""
+    rows, buffers = _shape_of(pool)[0], [*pool.k_buffer, *pool.v_buffer]
+    _give(pool, [buffer[:rows] for buffer in buffers])
+    try:
+        return original(pool)
+    finally:
+        _give(pool, buffers)
+
+
+_POOL = "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool"
+LENDING = (Hook(f"{_POOL}._create_buffers_normal", Kind.AROUND, _create_to_lend),)
 """Of a prefill server."""
-READING = Hook(_TARGET, Kind.AROUND, _create_to_read)
+READING = (
+    Hook(f"{_POOL}._create_buffers_normal", Kind.AROUND, _create_to_read),
+    Hook(f"{_POOL}._build_kv_buffer_descs", Kind.AROUND, _describe_own_rows),
+)
 """Of a decode server."""

@@ -46,9 +46,11 @@ def _take_back(scheduler: Any, *args: Any, **kwargs: Any) -> None:
     _manager(scheduler).take_back(scheduler.tree_cache)
 
 
-def _busy_while_lending(original: Callable[..., bool], scheduler: Any, for_health_check: bool = False) -> bool:
+def _busy_while_lending(
+    original: Callable[..., bool], scheduler: Any, for_health_check: bool = False, **options: bool
+) -> bool:
     """AROUND `is_fully_idle`: an idle server may drop its tree, and sleeps until a request comes."""
-    idle = original(scheduler, for_health_check)
+    idle = original(scheduler, for_health_check, **options)
     return idle and (for_health_check or not len(_manager(scheduler).leases))
 
 
@@ -56,7 +58,7 @@ def hooks() -> tuple[Hook, ...]:
     """The hooks that a prefill server needs."""
     return (
         Hook("sglang.srt.disaggregation.utils.get_kv_class", Kind.AROUND, _classes),
-        pool.LENDING,
+        *pool.LENDING,
         Hook(f"{_MIXIN}.send_kv_chunk", Kind.AROUND, _lend_and_send),
         Hook(f"{_MIXIN}.process_disagg_prefill_inflight_queue", Kind.BEFORE, _take_back),
         Hook("sglang.srt.managers.scheduler.Scheduler.is_fully_idle", Kind.AROUND, _busy_while_lending),

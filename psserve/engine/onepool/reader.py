@@ -124,9 +124,10 @@ class ReadingReceiver(CommonKVReceiver):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._metadata_index: int | None = None
 
-    def send_metadata(
-        self, kv_indices: Any, aux_index: int | None = None, state_indices: Any = None, decode_prefix_len: Any = None
-    ) -> None:
+    def _register_kv_args(self) -> bool:
+        return True  # nobody writes here
+
+    def send_metadata(self, kv_indices: Any, aux_index: int | None = None, *where: Any, **wherein: Any) -> None:
         """Ask for the KV: where it is to go, SGLang's question, does not matter."""
         self._metadata_index, self.init_time = aux_index, time.time()
         (server,) = self.bootstrap_infos  # both sides have one part: the plan sees to it
@@ -158,7 +159,7 @@ class ReadingReceiver(CommonKVReceiver):  # type: ignore[misc]
             ctypes.memmove(pointer + self._metadata_index * length, metadata[start : start + length], length)
             start += length
 
-    def _send_abort_notification(self) -> None:
+    def _send_abort_notification(self, **how: bool) -> None:
         self.kv_mgr.forget(self.bootstrap_room)
 
     def clear(self) -> None:

@@ -13,19 +13,21 @@ _QUEUE = "sglang.srt.disaggregation.decode.DecodePreallocQueue"
 _REQ = "sglang.srt.managers.schedule_batch.Req"
 
 
-def _keep_reading(original: Callable[..., None], *, req: Any, offload_kv: bool = True, **kwargs: Any) -> None:
+def _keep_reading(original: Callable[..., Any], *, req: Any, offload_kv: bool = True, **kwargs: Any) -> Any:
     """AROUND `release_req`."""
     if not offload_kv:  # its KV is computed anew, by another hand-over
-        original(req=req, offload_kv=offload_kv, **kwargs)
-        return
+        return original(req=req, offload_kv=offload_kv, **kwargs)
     with READINGS.kept(req):
-        original(req=req, offload_kv=offload_kv, **kwargs)
+        is_backed_up = original(req=req, offload_kv=offload_kv, **kwargs)
+    if is_backed_up is False:  # releases before 0.5.21 say nothing
+        READINGS.end(req)
+    return is_backed_up
 
 
 def _own_slots(req: Any, req_to_token_pool: Any) -> Any:
     read = READINGS.slots_of(req)
     start = 0 if read is None else len(read)
-    return req_to_token_pool.req_to_token[req.req_pool_idx, start : req.seqlen - 1]
+    return req_to_token_pool.req_to_token[slots_of(req).req_pool_idx, start : req.seqlen - 1]
 
 
 def _back_up_own(original: Callable[..., None], req: Any, req_to_token_pool: Any, allocator: Any) -> None:
@@ -33,21 +35,24 @@ def _back_up_own(original: Callable[..., None], req: Any, req_to_token_pool: Any
     from sglang.srt.mem_cache.common import RetractionBackup
 
     copy = allocator.get_cpu_copy(_own_slots(req, req_to_token_pool), mamba_indices=None)
-    req.retraction_backup = RetractionBackup(cpu_tensors=copy)
+    held: Any = slots_of(req)
+    held.retraction_backup = RetractionBackup(cpu_tensors=copy)
 
 
 def _load_own(original: Callable[..., None], req: Any, req_to_token_pool: Any, allocator: Any) -> None:
     """AROUND `Req.load_kv_cache`."""
     slots = _own_slots(req, req_to_token_pool)
-    allocator.load_cpu_copy(req.retraction_backup.cpu_tensors, slots, mamba_indices=None)
-    req.retraction_backup = None
+    held: Any = slots_of(req)
+    allocator.load_cpu_copy(held.retraction_backup.cpu_tensors, slots, mamba_indices=None)
+    held.retraction_backup = None
 
 
 def _allocate_own(original: Callable[..., Any], queue: Any, req: Any, *prefix: Any) -> Any:
-    """AROUND `_pre_alloc`, which is called without a prefix when a request is resumed."""
+    """AROUND `_pre_alloc`, called without a prefix when a request is resumed: lent pages are not its to free."""
     read = READINGS.slots_of(req)
     if read is None or prefix:
         return original(queue, req, *prefix)
+    req.last_node, slots_of(req).cache_protected_len = queue.tree_cache.root_node_handle(req.extra_key), len(read)
     return original(queue, req, read, len(read), len(read))
 
 
@@ -59,7 +64,7 @@ def _need_own(original: Callable[[Any, Any], tuple[int, int]], queue: Any, req: 
 
 
 def _lent_is_not_its_own(original: Callable[..., list[Any]], queue: Any, *args: Any, **kwargs: Any) -> list[Any]:
-    """AROUND `resume_retracted_reqs`, after the hook of fixes/retraction: lent pages are not the request's to free."""
+    """AROUND `resume_retracted_reqs`: what `_allocate_own` said, after fixes/retraction has said otherwise."""
     resumed = original(queue, *args, **kwargs)
     for req in resumed:
         read = READINGS.slots_of(req)

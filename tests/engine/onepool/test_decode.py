@@ -26,6 +26,7 @@ from psserve.engine.settings import NegativeControl, Role  # noqa: E402
 from psserve.engine.versions import ONE_POOL, installed_sglang  # noqa: E402
 from tests.engine.handover.decode_server import DecodeServer, expected, sglang_configured  # noqa: E402
 from tests.engine.hooked import hooked  # noqa: E402
+from tests.engine.release import only  # noqa: E402
 
 pytestmark = pytest.mark.skipif(installed_sglang() not in ONE_POOL, reason="not with this release of SGLang yet")
 
@@ -159,6 +160,19 @@ def test_a_retracted_request_keeps_what_it_reads(server: ReadingServer, prompt: 
     server.finish()
     assert list(req.output_ids) == expected(prompt, 9)
     assert list(other.output_ids) == expected([50, 51, 52, 53, 54], 9)
+    assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
+
+
+@only(since="0.5.21")
+def test_a_request_that_is_retracted_for_good_reads_no_more(server: ReadingServer) -> None:
+    from sglang.srt.runtime_context import get_disagg
+
+    req = server.submit([*range(1, 12)], 9)
+    server.admit()
+    server.step()
+    with get_disagg().override(disaggregation_decode_retraction_backup="none"):
+        server.retract(req)
+    server.queue.retracted_queue.clear()
     assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
 
 

@@ -39,6 +39,15 @@ class Manager(LendingManager):  # type: ignore[misc]
         self.req_to_decode_prefix_len: dict[int, int] = {}
         self.is_dummy_cp_rank = False
         self.bootstrap_timeout = 1000
+        self._no_deferred_release()
+
+    def _no_deferred_release(self) -> None:
+        """Say that SGLang's own ways to end a transfer late, of newer releases, are off."""
+        self.defer_decode_allocation, self.deferred_bootstrap = False, None
+        self._deferred_ack_targets: dict[int, Any] = {}
+        self._deferred_ack_poisoned_rooms: set[int] = set()
+        self._staging_outstanding: dict[int, int] = {}
+        self.transfer_infos: dict[int, Any] = {}
 
 
 class Tree:
@@ -72,6 +81,7 @@ class Lending:
         vars(self.sender).update(
             kv_mgr=self.manager, bootstrap_room=ROOM, curr_idx=0, conclude_state=None, init_time=None, _pages=[]
         )
+        self.sender.trace_ctx = SimpleNamespace(abort=lambda **named: None, trace_req_finish=lambda: None)
         self.sender.init(2, aux_index=1)
         self.manager.update_status(ROOM, KVPoll.Bootstrapping)
 

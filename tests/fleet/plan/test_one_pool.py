@@ -117,8 +117,8 @@ def test_a_server_that_cannot_read_in_place_is_refused(server: dict[str, Any], p
 
 
 def test_a_release_that_it_was_not_made_for_is_refused(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_pool, "installed_sglang", lambda: "0.5.23")
-    with pytest.raises(UnsupportedSglang, match=r"shared.*sglang 0\.5\.23"):
+    monkeypatch.setattr(one_pool, "installed_sglang", lambda: "0.5.21")
+    with pytest.raises(UnsupportedSglang, match=r"shared.*sglang 0\.5\.21"):
         plan(zoo, transfer="shared")
 
 
