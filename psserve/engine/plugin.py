@@ -133,5 +133,5 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     if settings.one_pool and settings.role is not None:
         from psserve.engine import onepool
 
-        chosen += onepool.hooks(settings.role)
+        chosen += onepool.hooks(settings.role, settings.negative_control)
     return chosen

@@ -42,6 +42,7 @@ class NegativeControl(Enum):
     NO_HOOKS = "no-hooks"
     KEEP_GENERATED_KV = "keep-generated-kv"
     ADAPTER_IN_KEY = "adapter-in-key"
+    NO_LEASE = "no-lease"
 
 
 @dataclass(frozen=True)

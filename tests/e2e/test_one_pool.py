@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -187,3 +188,16 @@ def test_an_answer_that_is_read_from_a_prefill_server_that_ended_goes_on(whole: 
     await_replaced(whole.fleet, "prefill-0", before)
     for module in MODULES:
         check(whole.fleet, whole.oracle, module, prompt)
+
+
+def test_without_leases_an_answer_is_another(
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
+) -> None:
+    """The negative control of `test_lent_pages_do_not_change_while_others_fill_the_pool`."""
+    config, prompt = tmp_path / "fleet.toml", random_ids(random.Random(3), PROMPT)
+    config.write_text(CONFIG)
+    arguments = ("--modules", "alpha,beta", "--config", str(config), *ARGUMENTS)
+    with launched(zoo_of("qwen3").path, *arguments, env={"PSSERVE_NEGATIVE_CONTROL": "no-lease"}) as fleet:
+        with stopped_in_an_answer(fleet, prompt) as answer:
+            flood(fleet)
+        assert answer.whole() != reference(oracle_of("qwen3"), "alpha", prompt)

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from psserve.engine.hooks import Hook
 from psserve.engine.onepool import decode, prefill
-from psserve.engine.settings import Role
+from psserve.engine.settings import NegativeControl, Role
 
 _CONN = "sglang.srt.disaggregation.common.conn"
 LEANT_ON = (
@@ -56,6 +56,6 @@ LEANT_ON = (
 """Functions of SGLang that are not hooked, but called or taken over."""
 
 
-def hooks(role: Role) -> tuple[Hook, ...]:
+def hooks(role: Role, negative_control: NegativeControl) -> tuple[Hook, ...]:
     """The hooks of a server that lends or reads, to be applied after all others of the hand-over."""
-    return prefill.hooks() if role is Role.PREFILL else decode.hooks()
+    return prefill.hooks(negative_control) if role is Role.PREFILL else decode.hooks()

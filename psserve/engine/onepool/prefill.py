@@ -7,6 +7,7 @@ from typing import Any
 
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool import pool
+from psserve.engine.settings import NegativeControl
 
 _MIXIN = "sglang.srt.disaggregation.prefill.SchedulerDisaggregationPrefillMixin"
 
@@ -41,6 +42,9 @@ def _lend_and_send(
     original(scheduler, req, last_chunk, end_idx)
 
 
+_LENDING = Hook(f"{_MIXIN}.send_kv_chunk", Kind.AROUND, _lend_and_send)
+
+
 def _take_back(scheduler: Any, *args: Any, **kwargs: Any) -> None:
     """BEFORE `process_disagg_prefill_inflight_queue`, which the scheduler's loop calls in each turn."""
     _manager(scheduler).take_back(scheduler.tree_cache)
@@ -54,12 +58,13 @@ def _busy_while_lending(
     return idle and (for_health_check or not len(_manager(scheduler).leases))
 
 
-def hooks() -> tuple[Hook, ...]:
+def hooks(negative_control: NegativeControl) -> tuple[Hook, ...]:
     """The hooks that a prefill server needs."""
+    lending = () if negative_control is NegativeControl.NO_LEASE else (_LENDING,)
     return (
         Hook("sglang.srt.disaggregation.utils.get_kv_class", Kind.AROUND, _classes),
         *pool.LENDING,
-        Hook(f"{_MIXIN}.send_kv_chunk", Kind.AROUND, _lend_and_send),
+        *lending,
         Hook(f"{_MIXIN}.process_disagg_prefill_inflight_queue", Kind.BEFORE, _take_back),
         Hook("sglang.srt.managers.scheduler.Scheduler.is_fully_idle", Kind.AROUND, _busy_while_lending),
     )
