@@ -13,7 +13,7 @@ from psserve.errors import UnsupportedSglang
 
 SUPPORTED = ("0.5.17", "0.5.18", "0.5.21", "0.5.22", "0.5.23")
 TESTED = f"{', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]}"
-ONE_POOL = ("0.5.18", "0.5.23")
+ONE_POOL = ("0.5.18", "0.5.22", "0.5.23")
 """Releases whose decode servers can read a prefill server's pool: the tests of that pass on these."""
 _KNOWN_BAD = {
     release: "it leaks the slots of requests that a decode server takes back after it ran out of them"

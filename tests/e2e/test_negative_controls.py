@@ -1,16 +1,19 @@
-"""The exactness checks can fail: with psserve's hooks off, or with generated KV kept, they do."""
+"""The exactness checks can fail: with psserve's hooks off, with generated KV kept, or with pages not lent, they do."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from psserve.engine.versions import ONE_POOL, installed_sglang
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import direct_pair, launched
+from tests.e2e.one_pool import ARGUMENTS, CONFIG, PROMPT, flood, reference, stopped_in_an_answer
 from tests.e2e.oracle import Oracle
 
 pytestmark = pytest.mark.e2e
@@ -52,3 +55,17 @@ async def test_keeping_generated_kv_gives_wrong_second_turns(
                 expected = oracle.answer("alpha", second, 8)
                 wrong += served["token_logprobs"] != pytest.approx(expected.logprobs, abs=1e-4)
     assert wrong >= 5
+
+
+@pytest.mark.skipif(installed_sglang() not in ONE_POOL, reason="one KV pool: not with this release of SGLang yet")
+def test_without_leases_an_answer_is_another(
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
+) -> None:
+    """With one KV pool: `test_lent_pages_do_not_change_while_others_fill_the_pool` can fail."""
+    config, prompt = tmp_path / "fleet.toml", random_ids(random.Random(3), PROMPT)
+    config.write_text(CONFIG)
+    arguments = ("--modules", "alpha,beta", "--config", str(config), *ARGUMENTS)
+    with launched(zoo_of("qwen3").path, *arguments, env={"PSSERVE_NEGATIVE_CONTROL": "no-lease"}) as fleet:
+        with stopped_in_an_answer(fleet, prompt) as answer:
+            flood(fleet)
+        assert answer.whole() != reference(oracle_of("qwen3"), "alpha", prompt)

@@ -7,39 +7,29 @@ tests/engine/onepool/test_decode.py.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
 from psserve.engine.versions import ONE_POOL, installed_sglang
-from psserve.training.reference import reference_answer
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
+from tests.e2e.one_pool import ARGUMENTS, CHUNK, CONFIG, PROMPT, flood, reference, stopped_in_an_answer
 from tests.e2e.oracle import Oracle
 from tests.e2e.served import Served, Setting
-from tests.e2e.watching import ask, await_whole, check, pids, scheduler
+from tests.e2e.watching import await_whole, check, pids, scheduler
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(installed_sglang() not in ONE_POOL, reason="one KV pool: not with this release of SGLang yet"),
 ]
-
-POOL, OWN, CHUNK = 2048, 512, 64
-CONFIG = f"prefill = {{kv_tokens = {POOL}}}\ndecode = {{kv_tokens = {OWN}}}"
-PROMPT, ANSWER = 900, 250
-"""Tokens: a prompt that is longer than a decode server's pool, and an answer that is read for long."""
-ARGUMENTS = ("--transfer", "shared", "--page-size", "16", "--chunked-prefill-size", str(CHUNK))
 
 
 @pytest.fixture(scope="module")
@@ -71,53 +61,6 @@ def await_replaced(fleet: RunningFleet, server: str, before: Mapping[str, int | 
     """Wait until another process serves in place of a server that ended."""
     until(lambda: pids(fleet)[server] not in (None, before[server]))
     await_whole(fleet)
-
-
-def reference(oracle: Oracle, module: str, prompt: Sequence[int]) -> list[int]:
-    """The module's answer of ANSWER tokens, whatever ends it by itself."""
-    nothing: frozenset[int] = frozenset()
-    return list(reference_answer(oracle.base, oracle.modules[module], prompt, ANSWER, stop_ids=nothing).tokens)
-
-
-class Answer:
-    """An answer that comes token by token."""
-
-    def __init__(self, stream: requests.Response) -> None:
-        self._lines = stream.iter_lines()
-        self._tokens: list[int] = []
-        while not self._tokens:
-            self._read(next(self._lines))
-
-    def whole(self) -> list[int]:
-        for line in self._lines:
-            self._read(line)
-        return self._tokens
-
-    def _read(self, line: bytes) -> None:
-        if line.startswith(b"data: {"):
-            (choice,) = json.loads(line[len(b"data: ") :])["choices"] or [{}]
-            self._tokens += choice.get("token_ids") or []
-
-
-@contextmanager
-def stopped_in_an_answer(fleet: RunningFleet, prompt: Sequence[int]) -> Iterator[Answer]:
-    """An answer of decode-alpha-0's that has begun; in the middle of it the server does nothing."""
-    server = scheduler(fleet, "decode-alpha-0")
-    stream = ask(fleet, "alpha", prompt, ANSWER, within_s=PATIENCE_S, stream=True, ignore_eos=True)
-    answer = Answer(stream)
-    server.suspend()
-    try:
-        yield answer
-    finally:
-        with suppress(psutil.NoSuchProcess):
-            server.resume()
-
-
-def flood(fleet: RunningFleet) -> None:
-    """Send more prompts through the prefill server's pool than it holds."""
-    rng = random.Random(8)
-    for first in range(100, 104):
-        assert ask(fleet, "beta", [first, *random_ids(rng, 800)], 2, within_s=PATIENCE_S).status_code == 200
 
 
 async def test_growing_agent_contexts_that_alternate_modules(served: Served) -> None:
@@ -188,16 +131,3 @@ def test_an_answer_that_is_read_from_a_prefill_server_that_ended_goes_on(whole: 
     await_replaced(whole.fleet, "prefill-0", before)
     for module in MODULES:
         check(whole.fleet, whole.oracle, module, prompt)
-
-
-def test_without_leases_an_answer_is_another(
-    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
-) -> None:
-    """The negative control of `test_lent_pages_do_not_change_while_others_fill_the_pool`."""
-    config, prompt = tmp_path / "fleet.toml", random_ids(random.Random(3), PROMPT)
-    config.write_text(CONFIG)
-    arguments = ("--modules", "alpha,beta", "--config", str(config), *ARGUMENTS)
-    with launched(zoo_of("qwen3").path, *arguments, env={"PSSERVE_NEGATIVE_CONTROL": "no-lease"}) as fleet:
-        with stopped_in_an_answer(fleet, prompt) as answer:
-            flood(fleet)
-        assert answer.whole() != reference(oracle_of("qwen3"), "alpha", prompt)
