@@ -21,7 +21,7 @@ from psserve.zoo.synthetic.shapes import Architecture
 from tests.bench.records import record
 from tests.e2e.client import random_ids
 from tests.e2e.fleet import one_start_at_a_time
-from tests.e2e.oracle import Oracle
+from tests.e2e.oracle import Oracle, readable
 from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -59,8 +59,10 @@ def test_a_plain_pair_of_servers_answers_as_the_module_alone(
         used = counted(system, before).since(before)
         asked = [record(answer_id=answer["id"], done_s=time.time() - started) for answer in answers]
         spans = [told.spans for told in with_spans(asked, tmp_path, started)]
-    for answer in answers:
-        oracle.check_choice(expected, answer["choices"][0])
+    for answer in answers:  # how plain SGLang spells tokens that are parts of a character is its own affair
+        choice = answer["choices"][0]
+        oracle.check_tokens(expected, choice["token_ids"], choice["logprobs"]["token_logprobs"])
+        assert readable(choice["text"]) == oracle.text(expected)
     assert answers[1]["usage"]["prompt_tokens_details"]["cached_tokens"] == 192
     assert used["decode"]["requests"] == 2
     assert used["kv_bytes"] > 0

@@ -61,7 +61,7 @@ def test_a_renamed_target_stops_the_worker_and_is_named(tmp_path: Path) -> None:
 
 
 def test_an_edited_function_stops_the_worker_and_is_named(tmp_path: Path) -> None:
-    edit_sglang(tmp_path, "srt/mem_cache/common.py", "is_insert=is_insert and", "is_insert=True or is_insert and")
+    edit_sglang(tmp_path, "srt/mem_cache/common.py", "checkpoint = checkpoint and not", "checkpoint = not")
     ended = _worker({"PYTHONPATH": str(tmp_path)})
     assert ended.returncode == 1
     last = ended.stderr.strip().splitlines()[-1]
