@@ -232,10 +232,19 @@ PREFILL_FIXED: Body = {"max_tokens": 1, "temperature": 0, "stream": False}
 """What every prefill leg gets beside its prompt and the base's name: its one token is thrown away."""
 
 
-def check_refused(body: Body) -> None:
-    """Raises RequestError (400) for the first field that is refused and set; false and null ask for nothing."""
+OF_MESSAGES = frozenset({"thinking"})
+"""Of those, what /v1/messages and its count_tokens take: Anthropic's own."""
+
+
+def check_refused(body: Body, taken: frozenset[str] = frozenset()) -> None:
+    """Raises RequestError (400) for the first field that is refused and set; false and null ask for nothing.
+
+    `taken`: fields of the endpoint's own, which are not refused there.
+    """
     for name, value in body.items():
-        if name in REFUSED and value is not None and value is not False:  # 0 is set: a rank or a room may be
+        if (
+            name in REFUSED and name not in taken and value is not None and value is not False
+        ):  # 0 is set: a rank or a room may be
             raise invalid(name, f"{name} is not supported: {REFUSED[name]}", "unsupported_parameter")
 
 

@@ -14,11 +14,14 @@ from psserve.router.body.fields import REFUSED, check_refused
 _TEXT = re.compile(rb'"[^"]*"')
 
 
-def load_body(raw: bytes, limits: RequestLimits = DEFAULT_LIMITS) -> Body:
-    """The body's fields, without those that ask for nothing. Raises RequestError (400)."""
+def load_body(raw: bytes, limits: RequestLimits = DEFAULT_LIMITS, taken: frozenset[str] = frozenset()) -> Body:
+    """The body's fields, without those that ask for nothing. Raises RequestError (400).
+
+    `taken`: fields that the endpoint takes though others refuse them.
+    """
     body = {name: value for name, value in _load(raw, limits).items() if value is not None}
-    check_refused(body)
-    return {name: value for name, value in body.items() if name not in REFUSED}
+    check_refused(body, taken)
+    return {name: value for name, value in body.items() if name not in REFUSED or name in taken}
 
 
 def _load(raw: bytes, limits: RequestLimits) -> Body:

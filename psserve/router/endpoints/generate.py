@@ -16,7 +16,7 @@ from psserve.router.apis.dialect import Translation
 from psserve.router.apis.messages_answer import MessagesTranslation
 from psserve.router.apis.responses_answer import ResponsesTranslation
 from psserve.router.body.checks import Body
-from psserve.router.body.fields import ROUTE_PATHS, Route, check_body
+from psserve.router.body.fields import OF_MESSAGES, ROUTE_PATHS, Route, check_body
 from psserve.router.body.headers import handling_of
 from psserve.router.body.load import load_body
 from psserve.router.observability.exchange import EXCHANGE
@@ -53,7 +53,8 @@ async def _generate(
     state = request.app[STATE]
     exchange = request[EXCHANGE]
     exchange.route = name or route
-    body = load_body(await read_body(request, state.config.limits), state.config.limits)
+    taken = OF_MESSAGES if name == "messages" else frozenset()
+    body = load_body(await read_body(request, state.config.limits), state.config.limits, taken)
     translation = translate(body) if translate is not None else None
     if translation is not None:
         body = translation.chat

@@ -19,7 +19,7 @@ from psserve.router.apis.dialect import Document, refuse_unknown
 from psserve.router.apis.messages_request import count_body
 from psserve.router.body.chat import offered_tools
 from psserve.router.body.checks import Body, check_bool, check_token_ids, invalid, missing
-from psserve.router.body.fields import TOKENIZE_FIELDS, check_body
+from psserve.router.body.fields import OF_MESSAGES, TOKENIZE_FIELDS, check_body
 from psserve.router.body.load import load_body
 from psserve.router.body.messages import with_readable_calls
 from psserve.router.body.thinking import toggled
@@ -65,7 +65,8 @@ async def count_tokens(request: web.Request) -> web.Response:
 async def _begin(request: web.Request, name: str) -> Body:
     request[EXCHANGE].route = name
     limits = request.app[STATE].config.limits
-    return load_body(await read_body(request, limits), limits)
+    taken = OF_MESSAGES if name == "count_tokens" else frozenset()
+    return load_body(await read_body(request, limits), limits, taken)
 
 
 def _check_tokenize(body: Body, config: RouterConfig) -> None:

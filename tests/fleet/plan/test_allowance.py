@@ -23,7 +23,7 @@ SMALL = Allowance(
 
 @pytest.mark.parametrize(
     ("gib", "chunk", "batch"),
-    [(12, 2_048, 8), (24, 2_048, 24), (48, 4_096, 32), (80, 8_192, 256), (141, 8_192, 256), (180, 16_384, 512)],
+    [(12, 2_048, 8), (24, 4_096, 48), (48, 4_096, 32), (80, 8_192, 256), (141, 8_192, 256), (180, 16_384, 512)],
 )
 def test_cards_are_served_as_sglang_chooses(gib: int, chunk: int, batch: int) -> None:
     found = card(gib * GIB)

@@ -104,7 +104,7 @@ FOUR = ("code", "math", "sql", "tools")
 CASES = {
     "one H200: 8B and 4 modules": Case(QWEN_8B, machine(1, H200, HOPPER), FOUR, {}, "0 0 0 0 0", 40_960),
     "eight H100: 8B and 4 modules": Case(QWEN_8B, machine(8, H100, HOPPER), FOUR, {}, "0 1 2 3 4 5 6 7", 40_960),
-    "one 24 GB card: 0.6B and 4 modules": Case(SMALL, machine(1, RTX_4090, ADA), FOUR, {}, "0 0 0 0 0", 15_000),
+    "one 24 GB card: 0.6B and 4 modules": Case(SMALL, machine(1, RTX_4090, ADA), FOUR, {}, "0 0 0 0 0", 14_000),
     "one 12 GB card: 0.6B and 2 modules": Case(SMALL, machine(1, SMALL_CARD, ADA), FOUR[:2], {}, "0 0 0", 8_000),
     "one 24 GB card: heads of 32": Case(ODD_HEADS, machine(1, RTX_4090, ADA), FOUR[:2], {}, "0 0 0", 4_096),
     "eight H100: 70B with tp 4": Case(
