@@ -98,3 +98,12 @@ async def agent_sessions(
         )
     )
     return sum(counts)
+
+
+async def sixteen_at_once(client: Client, oracle: Oracle, modules: Sequence[str]) -> None:
+    """Requests of several lengths, dealt out over the modules, that are answered in the same batches."""
+    rng = random.Random(16)
+    prompts = [random_ids(rng, rng.randrange(1, 300)) for _ in range(16)]
+    await asyncio.gather(
+        *(client.check(oracle, modules[i % len(modules)], prompt, 16) for i, prompt in enumerate(prompts))
+    )

@@ -20,7 +20,7 @@ import pytest
 from psserve.training.reference import reference_answer
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
-from tests.e2e.client import Client, agent_sessions, client_of, random_ids
+from tests.e2e.client import Client, agent_sessions, client_of, random_ids, sixteen_at_once
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import counter, launched, wait_idle
 from tests.e2e.oracle import LOGPROB_TOLERANCE, Oracle, readable
@@ -63,12 +63,8 @@ async def test_growing_agent_contexts_that_alternate_modules(served: Served) -> 
 
 
 async def test_sixteen_at_once(served: Served) -> None:
-    rng = random.Random(16)
     async with client_of(served.url) as client:
-        prompts = [random_ids(rng, rng.randrange(1, 300)) for _ in range(16)]
-        await asyncio.gather(
-            *(client.check(served.oracle, MODULES[i % 3], prompt, 16) for i, prompt in enumerate(prompts))
-        )
+        await sixteen_at_once(client, served.oracle, MODULES)
 
 
 async def test_all_servers_of_a_module_take_part(served: Served) -> None:

@@ -6,7 +6,6 @@ tests/engine/onepool/test_decode.py.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import requests
 from psserve.engine.versions import ONE_POOL, installed_sglang
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
-from tests.e2e.client import agent_sessions, client_of, random_ids
+from tests.e2e.client import agent_sessions, client_of, random_ids, sixteen_at_once
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.one_pool import ARGUMENTS, CHUNK, CONFIG, PROMPT, flood, reference, stopped_in_an_answer
@@ -69,12 +68,8 @@ async def test_growing_agent_contexts_that_alternate_modules(served: Served) -> 
 
 
 async def test_sixteen_at_once(served: Served) -> None:
-    rng = random.Random(16)
     async with client_of(served.url) as client:
-        prompts = [random_ids(rng, rng.randrange(1, 300)) for _ in range(16)]
-        await asyncio.gather(
-            *(client.check(served.oracle, MODULES[i % 3], prompt, 16) for i, prompt in enumerate(prompts))
-        )
+        await sixteen_at_once(client, served.oracle, MODULES)
 
 
 async def test_prompts_at_the_edges_of_pages_and_chunks(served: Served) -> None:
