@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from psserve.zoo.checkpoints.architectures import MISSING, TABLE, Architecture
+from psserve.zoo.checkpoints.architectures import TABLE, Architecture
+from psserve.zoo.checkpoints.unsupported import MISSING
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = ("tests/e2e/test_bases.py", "tests/e2e/test_adapter_bases.py")

@@ -15,7 +15,8 @@ from psserve.training.data import read_conversations
 from psserve.training.hf import AutoTokenizer
 from psserve.training.tokenization import tokenize_parts
 from psserve.zoo import Zoo
-from psserve.zoo.checkpoints.architectures import TABLE, expert_count
+from psserve.zoo.checkpoints.architectures import TABLE
+from psserve.zoo.checkpoints.layers import expert_count
 from psserve.zoo.disk.model import Base, first_changed
 from psserve.zoo.disk.storage import read_json
 

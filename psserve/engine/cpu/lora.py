@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from psserve.engine.handover.sglang import AdapterBatch
+from psserve.engine.handover.sglang.adapters import AdapterBatch
 from psserve.engine.hooks import Hook, Kind
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from psserve.engine.fixes.spinning import slow_progress_thread
-from psserve.engine.handover.sglang import KVArgs
+from psserve.engine.handover.sglang.scheduler import KVArgs
 from psserve.engine.hooks import Hook, Kind
 
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
-from psserve.engine.handover.sglang import (
+from psserve.engine.handover.sglang.http_process import (
     AbortedRequest,
     ClientRequest,
     RequestState,

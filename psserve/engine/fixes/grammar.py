@@ -10,7 +10,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from psserve.engine.handover.sglang import Grammar, GrammarBackend, Req
+from psserve.engine.handover.sglang.request import Req
+from psserve.engine.handover.sglang.scheduler import Grammar, GrammarBackend
 from psserve.engine.hooks import Hook, Kind
 
 if TYPE_CHECKING:

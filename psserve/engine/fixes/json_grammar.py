@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from psserve.contracts.json_schema import NotKept, Schema, kept, subschemas
-from psserve.engine.handover.sglang import Grammar, GrammarBackend
+from psserve.engine.handover.sglang.scheduler import Grammar, GrammarBackend
 from psserve.engine.hooks import Hook, Kind
 
 if TYPE_CHECKING:

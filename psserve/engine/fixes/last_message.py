@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from psserve.engine.handover.sglang import ChatRequest
+from psserve.engine.handover.sglang.http_process import ChatRequest
 from psserve.engine.hooks import Hook, Kind
 
 Split = tuple[list[dict[str, Any]], str | None]

@@ -14,7 +14,7 @@ from functools import cache
 from time import time
 from typing import Any
 
-from psserve.engine.handover.sglang import LogProbs, RequestState, Tokenizer, TokenizerManager
+from psserve.engine.handover.sglang.http_process import LogProbs, RequestState, Tokenizer, TokenizerManager
 from psserve.engine.hooks import Hook, Kind
 
 Entry = tuple[float, int, str]

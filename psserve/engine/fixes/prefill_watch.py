@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from psserve.engine.handover.sglang import KVManager
+from psserve.engine.handover.sglang.scheduler import KVManager
 from psserve.engine.hooks import Hook, Kind
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from psserve.engine.handover.differences import slots_of
-from psserve.engine.handover.sglang import NodeTree, PreallocQueue, Req
+from psserve.engine.handover.sglang.request import Req
+from psserve.engine.handover.sglang.scheduler import PreallocQueue
+from psserve.engine.handover.sglang.trees import NodeTree
 from psserve.engine.hooks import Hook, Kind
 
 

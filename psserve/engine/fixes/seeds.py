@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from psserve.engine.handover.sglang import Batch, Sampler, SamplingInfo
+from psserve.engine.handover.sglang.scheduler import Batch, Sampler, SamplingInfo
 from psserve.engine.hooks import Hook, Kind
 
 if TYPE_CHECKING:

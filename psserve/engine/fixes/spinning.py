@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from psserve.engine.handover.sglang import Scheduler
+from psserve.engine.handover.sglang.scheduler import Scheduler
 from psserve.engine.hooks import Hook, Kind
 
 _SHORTEST_S = 0.0005

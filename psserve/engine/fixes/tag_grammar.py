@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from psserve.contracts.json_schema import BOUNDS, COMBINING, NOT_KEPT, NotKept, subschemas
 from psserve.engine.fixes.json_grammar import OPTIONS, compiled, narrowed, tokenizer_of
-from psserve.engine.handover.sglang import GrammarBackend
+from psserve.engine.handover.sglang.scheduler import GrammarBackend
 from psserve.engine.hooks import Hook, Kind
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from psserve.engine.handover.sglang import ChatRequest, ReasoningDetector, ReasoningParser, Tokenizer
+from psserve.engine.handover.sglang.http_process import ChatRequest, ReasoningDetector, ReasoningParser, Tokenizer
 from psserve.engine.hooks import Hook, Kind
 
 Parsed = tuple[str, str]

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from psserve.engine.handover.sglang import ChatRequest, Tool, ToolCallDetector, ToolCallParser
+from psserve.engine.handover.sglang.http_process import ChatRequest, Tool, ToolCallDetector, ToolCallParser
 from psserve.engine.hooks import Hook, Kind
 
 Parsed = tuple[str, list[Any]]

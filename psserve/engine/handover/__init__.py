@@ -26,6 +26,6 @@ output; n is its prompt's length, x[n-1] the prompt's last token.
        resume       DecodePreallocQueue.resume_retracted_reqs   -> fixes/retraction: it owns all its slots, SGLang's
                                                                    match at this point leaks them
 
-`purity.py` checks, where that is asked for, that all this has kept an idle server's tree pure. `sglang.py` is what all
+`purity.py` checks, where that is asked for, that all this has kept an idle server's tree pure. `sglang/` is what all
 of it believes of SGLang, `releases.py` makes sure of it when a server starts.
 """

@@ -25,7 +25,8 @@ from psserve.engine.handover.rule import (
     last_prompt_token_pending,
     prompt_len,
 )
-from psserve.engine.handover.sglang import Batch, DecodeRequest, Req, ReqLogprob, TransferQueue
+from psserve.engine.handover.sglang.request import Req, ReqLogprob
+from psserve.engine.handover.sglang.scheduler import Batch, DecodeRequest, TransferQueue
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.settings import NegativeControl
 from psserve.rule import prefill_len

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from psserve.engine.handover import sglang
-from psserve.engine.handover.sglang import BoundedReq, KvRow, LockedReq, RangedReq, Req, ReqSlots
+from psserve.engine.handover.sglang import members
+from psserve.engine.handover.sglang.request import (
+    BoundedReq,
+    KvRow,
+    LockedReq,
+    RangedReq,
+    Req,
+    ReqReasoning,
+    ReqSlots,
+    ReqThoughtMark,
+)
 
-_REASONING = (*sglang.members(sglang.ReqReasoning), *sglang.members(sglang.ReqThoughtMark))
+_REASONING = (*members(ReqReasoning), *members(ReqThoughtMark))
 
 
 def slots_of(req: Req) -> ReqSlots:

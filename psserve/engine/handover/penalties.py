@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from psserve.engine.handover.sglang import Batch
+from psserve.engine.handover.sglang.scheduler import Batch
 from psserve.engine.handover.targets import PENALTY_COUNTERS
 
 

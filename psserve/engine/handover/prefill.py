@@ -6,7 +6,7 @@ token stays as it is: an empty one kills SGLang's scheduler, and the decode serv
 
 from __future__ import annotations
 
-from psserve.engine.handover.sglang import TokenizedRequest
+from psserve.engine.handover.sglang.request import TokenizedRequest
 from psserve.engine.hooks import Hook, Kind
 from psserve.rule import base_part, shares_nothing
 

@@ -22,18 +22,15 @@ from typing import cast
 import torch
 
 from psserve.engine.handover.differences import keeps_prefixes, slots_of
-from psserve.engine.handover.sglang import (
+from psserve.engine.handover.sglang.scheduler import (
     Allocator,
     Batch,
     DecodeRequest,
     InvariantChecker,
-    NodeTree,
     PreallocQueue,
-    RowTree,
     TransferQueue,
-    TreeCache,
-    TreeNode,
 )
+from psserve.engine.handover.sglang.trees import NodeTree, RowTree, TreeCache, TreeNode
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.settings import Role
 from psserve.errors import ImpureTree

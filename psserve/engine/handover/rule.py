@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from psserve.engine.handover.sglang import REBOOTSTRAP, Req
+from psserve.engine.handover.sglang.request import REBOOTSTRAP, Req
 from psserve.rule import base_len, base_part, module_part, shares_nothing
 
 _hidden: set[int] = set()

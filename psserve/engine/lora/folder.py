@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from psserve.engine.handover.sglang import AdapterRequest, LoadedAdapter, LoadRequest, LoRARegistry, TokenizerManager
+from psserve.engine.handover.sglang.adapters import AdapterRequest, LoadedAdapter, LoadRequest, LoRARegistry
+from psserve.engine.handover.sglang.http_process import TokenizerManager
 from psserve.engine.hooks import Hook, Kind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@[0-9]+")

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from psserve.engine.handover.sglang import Batch, Req, Scheduler
+from psserve.engine.handover.sglang.request import Req
+from psserve.engine.handover.sglang.scheduler import Batch, Scheduler
 from psserve.engine.hooks import Hook, Kind
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from psserve.engine.handover.sglang import Req
+from psserve.engine.handover.sglang.request import Req
 from psserve.engine.hooks import Hook, Kind
 
 

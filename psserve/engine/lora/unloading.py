@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from psserve.engine.handover.sglang import LoadedAdapter, Req, Scheduler, UnloadRequest
+from psserve.engine.handover.sglang.adapters import LoadedAdapter, UnloadRequest
+from psserve.engine.handover.sglang.request import Req
+from psserve.engine.handover.sglang.scheduler import Scheduler
 from psserve.engine.hooks import Hook, Kind
 
 

@@ -13,7 +13,7 @@ from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.quantised import DTYPE_BYTES, parameters, served_bytes
 from psserve.fleet.plan.sglang_args import EngineSettings
 from psserve.zoo import Base, Module
-from psserve.zoo.checkpoints.architectures import expert_count
+from psserve.zoo.checkpoints.layers import expert_count
 from psserve.zoo.disk.storage import read_json
 
 KV_DTYPE_BYTES = DTYPE_BYTES | {"fp8_e4m3": 1, "fp8_e5m2": 1}

@@ -8,22 +8,26 @@ one: a row, its synthetic shape in psserve/zoo/synthetic/shapes.py, and `make te
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from psserve.zoo.checkpoints.rotary import rotary_problems
-
-Config = Mapping[str, Any]
-"""A configuration as Transformers understands it, defaults filled in."""
-Shapes = dict[str, tuple[int, ...]]
-"""Name of a weight -> its shape."""
+from psserve.zoo.checkpoints.layers import (
+    Config,
+    Shapes,
+    gemma3_layer,
+    llama_layer,
+    mixtral_layer,
+    olmoe_layer,
+    phi3_layer,
+    qwen2_layer,
+    qwen3_layer,
+    qwen3_moe_layer,
+)
 
 CHECKS = 1
-"""Raised with each check that is added to those of `config_problems`: zoos that were made before are held to it when
-they are served."""
+"""Raised with each check that is added to those of served.py: zoos that were made before are held to it when they are
+served."""
 
 KV_FIELDS = (
     "model_type",
@@ -78,121 +82,6 @@ class Architecture:
     """Whether some of its layers may see a window alone. SGLang keeps the KV of all tokens for them, too."""
     quantised: bool = True
     """Whether quantised checkpoints may be served, see quantisation.py."""
-
-
-def joined(*parts: Shapes) -> Shapes:
-    """The weights of a layer, of those of its parts."""
-    return {name: shape for part in parts for name, shape in part.items()}
-
-
-def attention(config: Config, head_dim: int, *biased: str) -> Shapes:
-    """The four projections; those named in `biased` have a bias."""
-    hidden = config["hidden_size"]
-    queries, keys = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
-    shapes: Shapes = {"q": (queries, hidden), "k": (keys, hidden), "v": (keys, hidden), "o": (hidden, queries)}
-    return projections("self_attn", shapes, biased)
-
-
-def feed_forward(config: Config, *biased: str) -> Shapes:
-    """The gated feed-forward network; those named in `biased` have a bias."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    return projections("mlp", {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}, biased)
-
-
-def projections(part: str, shapes: Shapes, biased: tuple[str, ...]) -> Shapes:
-    """Linear layers of a part of a layer, [out, in]."""
-    weights = {f"{part}.{name}_proj.weight": shape for name, shape in shapes.items()}
-    return weights | {f"{part}.{name}_proj.bias": shapes[name][:1] for name in biased}
-
-
-def norms(config: Config) -> Shapes:
-    """The two norms of a layer."""
-    shape = (config["hidden_size"],)
-    return {"input_layernorm.weight": shape, "post_attention_layernorm.weight": shape}
-
-
-def llama_layer(config: Config, head_dim: int) -> Shapes:
-    """Llama's: biases where the configuration says so."""
-    return joined(
-        attention(config, head_dim, *("qkvo" if config.get("attention_bias") else "")),
-        feed_forward(config, *(("gate", "up", "down") if config.get("mlp_bias") else ())),
-        norms(config),
-    )
-
-
-def qwen2_layer(config: Config, head_dim: int) -> Shapes:
-    """Always with biases of queries, keys and values."""
-    return joined(attention(config, head_dim, "q", "k", "v"), feed_forward(config), norms(config))
-
-
-def qwen3_layer(config: Config, head_dim: int) -> Shapes:
-    """Llama's, with norms of queries and keys."""
-    return joined(llama_layer(config, head_dim), head_norms(head_dim))
-
-
-def head_norms(head_dim: int) -> Shapes:
-    """Norms of each head's query and key."""
-    return {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
-
-
-def gemma3_layer(config: Config, head_dim: int) -> Shapes:
-    """Qwen3's, with two more norms."""
-    shape = (config["hidden_size"],)
-    more: Shapes = {"pre_feedforward_layernorm.weight": shape, "post_feedforward_layernorm.weight": shape}
-    return joined(qwen3_layer(config, head_dim), more)
-
-
-def phi3_layer(config: Config, head_dim: int) -> Shapes:
-    """Queries, keys and values in one projection, gate and up in another."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    queries, keys = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
-    fused: Shapes = {
-        "self_attn.qkv_proj.weight": (queries + 2 * keys, hidden),
-        "self_attn.o_proj.weight": (hidden, queries),
-        "mlp.gate_up_proj.weight": (2 * inner, hidden),
-        "mlp.down_proj.weight": (hidden, inner),
-    }
-    return joined(fused, norms(config))
-
-
-def experts(part: str, names: tuple[str, str, str], config: Config, inner: int) -> Shapes:
-    """A router and gated networks of width `inner`: `names` are what gate, up and down are called."""
-    hidden, count = config["hidden_size"], expert_count(config)
-    shapes: Shapes = {f"{part}.gate.weight": (count, hidden)}
-    for expert in range(count):
-        for name, shape in zip(names, ((inner, hidden), (inner, hidden), (hidden, inner)), strict=True):
-            shapes[f"{part}.experts.{expert}.{name}.weight"] = shape
-    return shapes
-
-
-def expert_count(config: Config) -> int:
-    """How many experts a layer has, 0 for none. Transformers has renamed the field in some architectures."""
-    return int(config.get("num_local_experts") or config.get("num_experts") or 0)
-
-
-def qwen3_moe_layer(config: Config, head_dim: int) -> Shapes:
-    """Qwen3's, with experts in all layers."""
-    names, inner = ("gate_proj", "up_proj", "down_proj"), config["moe_intermediate_size"]
-    return joined(
-        attention(config, head_dim, *("qkvo" if config.get("attention_bias") else "")),
-        head_norms(head_dim),
-        experts("mlp", names, config, inner),
-        norms(config),
-    )
-
-
-def mixtral_layer(config: Config, head_dim: int) -> Shapes:
-    """Mistral's, with experts in all layers."""
-    inner = config["intermediate_size"]
-    networks = experts("block_sparse_moe", ("w1", "w3", "w2"), config, inner)
-    return joined(attention(config, head_dim), networks, norms(config))
-
-
-def olmoe_layer(config: Config, head_dim: int) -> Shapes:
-    """Experts in all layers. Queries and keys have norms over all heads together, which SGLang has of one width."""
-    names, inner = ("gate_proj", "up_proj", "down_proj"), config["intermediate_size"]
-    own: Shapes = {f"self_attn.{name}_norm.weight": (config["hidden_size"],) for name in "qk"}
-    return joined(attention(config, head_dim), own, experts("mlp", names, config, inner), norms(config))
 
 
 NO_BIAS = {"attention_bias": False, "mlp_bias": False}
@@ -343,97 +232,6 @@ ROWS = (
 )
 TABLE = {row.name: row for row in ROWS}
 """Name -> row, in the order of documents."""
-
-MISSING = {
-    "a soft cap on attention, which SGLang computes on GPUs alone, where no test has run": ("Gemma2ForCausalLM",),
-    "attention sinks, which SGLang computes on GPUs alone, and windows, whose KV it keeps in a second pool": (
-        "GptOssForCausalLM",
-    ),
-    "layers with a sliding window, whose KV SGLang keeps in a second pool that psserve does not hand over": (
-        "Cohere2ForCausalLM",
-        "Olmo3ForCausalLM",
-        "MinistralForCausalLM",
-    ),
-    "compressed KV (MLA), for which psserve has no pool on a CPU, where tests would show that it is exact": (
-        "DeepseekV2ForCausalLM",
-        "DeepseekV3ForCausalLM",
-        "KimiK2ForCausalLM",
-        "MiniCPM3ForCausalLM",
-    ),
-    "recurrent layers, whose state after a prompt is not KV of its tokens": (
-        "FalconH1ForCausalLM",
-        "GraniteMoeHybridForCausalLM",
-        "JambaForCausalLM",
-        "Lfm2ForCausalLM",
-        "Mamba2ForCausalLM",
-        "MambaForCausalLM",
-        "NemotronHForCausalLM",
-        "Qwen3NextForCausalLM",
-        "Qwen3_5ForCausalLM",
-        "Qwen3_5ForConditionalGeneration",
-    ),
-    "pictures or sound beside text": (
-        "Gemma3ForConditionalGeneration",
-        "Gemma3nForConditionalGeneration",
-        "Llama4ForConditionalGeneration",
-        "LlavaForConditionalGeneration",
-        "Mistral3ForConditionalGeneration",
-        "MllamaForConditionalGeneration",
-        "Phi4MMForCausalLM",
-        "Qwen2VLForConditionalGeneration",
-        "Qwen2_5_VLForConditionalGeneration",
-        "Qwen3VLForConditionalGeneration",
-    ),
-}
-"""What keeps architectures that people ask for from being served -> their names."""
-
-
-def not_supported(name: str) -> str:
-    """Why an architecture is refused, and which are near it, for a message."""
-    why = next((why for why, names in MISSING.items() if name in names), None)
-    reason = f"it has {why}" if why else "no test has shown that it is served exactly"
-    near = ", ".join(f"{one} ({TABLE[one].models})" for one in nearest(name))
-    return (
-        f"architecture {name} is not supported: {reason}"
-        f"{f'; near it is {near}' if near else ''} (supported: {', '.join(TABLE)})"
-    )
-
-
-def nearest(name: str) -> list[str]:
-    """The supported architectures with the most similar names, the nearest first; of the same family, if any is."""
-    family = name[:4].lower()
-    same = [one for one in TABLE if one[:4].lower() == family]
-    return difflib.get_close_matches(name, same or TABLE, n=3, cutoff=0.3 if same else 0.75)
-
-
-def config_problems(row: Architecture, config: Config) -> Iterator[str]:
-    """What in a configuration of this architecture is not served as Transformers computes it, in words."""
-    yield from window_problems(row.windows, config)
-    if config.get("hidden_act", "silu") != "silu":
-        yield f"hidden_act is {config['hidden_act']!r}, and SGLang has 'silu' alone"
-    yield from rotary_problems(row.rotary, row.partial_rotary, config)
-    for name, value in row.fixed.items():
-        if config.get(name, value) != value:
-            yield f"{name} is {json.dumps(config[name])}, and SGLang computes as if it were {json.dumps(value)}"
-
-
-def window_problems(windows: bool, config: Config) -> Iterator[str]:
-    """What tells of attention that does not see the whole context; with `windows`, other than by a window."""
-    kinds = config.get("layer_types")
-    served = ("full_attention", "sliding_attention") if windows else ("full_attention",)
-    others = [kind for kind in kinds if kind not in served] if isinstance(kinds, list) else []
-    if others:
-        yield f"layers of {others[0]} (layer_types), whose KV SGLang keeps otherwise"
-    window, context = config.get("sliding_window"), config["max_position_embeddings"]
-    if windows:
-        if type(window) is not int or window < 1:
-            yield f"sliding_window is {window!r}, not a number of tokens"
-        return
-    if not others and window is not None and not (type(window) is int and window >= context):
-        yield (
-            f"a sliding window of {window!r} tokens in a context of {context} (sliding_window), which SGLang ignores or"
-            " keeps otherwise"
-        )
 
 
 def kv_fields(row: Architecture) -> tuple[str, ...]:

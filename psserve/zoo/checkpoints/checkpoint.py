@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.checkpoints.architectures import TABLE, Architecture, not_supported
+from psserve.zoo.checkpoints.architectures import TABLE, Architecture
 from psserve.zoo.checkpoints.quantisation import Quantisation, other_methods, read_quantisation
 from psserve.zoo.checkpoints.quantisation_methods import FLOATS
 from psserve.zoo.checkpoints.safetensors import EMBEDDINGS, HEAD, INDEX, Tensor, Weights, read_tensors
 from psserve.zoo.checkpoints.tokenizer import Tokenizer, read_tokenizer
+from psserve.zoo.checkpoints.unsupported import not_supported
 from psserve.zoo.disk.manifest import FILE_NAME
 from psserve.zoo.disk.storage import read_json
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.checkpoints.architectures import expected_tensors, expert_count
+from psserve.zoo.checkpoints.architectures import expected_tensors
 from psserve.zoo.checkpoints.checkpoint import Checkpoint
 from psserve.zoo.checkpoints.kv_scales import may_be_kv_scale
+from psserve.zoo.checkpoints.layers import expert_count
 from psserve.zoo.checkpoints.quantisation_methods import Gptq, Wanted
 from psserve.zoo.checkpoints.safetensors import Tensor, Weights
 

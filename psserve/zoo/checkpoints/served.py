@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from psserve.errors import IncompatibleCheckpoint
-from psserve.zoo.checkpoints.architectures import TABLE, config_problems
+from psserve.zoo.checkpoints.architectures import TABLE, Architecture
 from psserve.zoo.checkpoints.checkpoint import COUNTS, Checkpoint, check_config, check_counts, understand_config
-from psserve.zoo.checkpoints.rotary import context_limit
+from psserve.zoo.checkpoints.layers import Config
+from psserve.zoo.checkpoints.rotary import context_limit, rotary_problems
 from psserve.zoo.disk.model import Base
 from psserve.zoo.disk.storage import read_json
 
@@ -54,4 +57,34 @@ def check_recorded(base: Base, architecture: str, config: dict[str, Any]) -> Non
         raise IncompatibleCheckpoint(
             f"{base.path}: the zoo says a context of {base.context_length} tokens, and {longest} can be served: "
             f"set context_length to {longest} in zoo.toml"
+        )
+
+
+def config_problems(row: Architecture, config: Config) -> Iterator[str]:
+    """What in a configuration of this architecture is not served as Transformers computes it, in words."""
+    yield from window_problems(row.windows, config)
+    if config.get("hidden_act", "silu") != "silu":
+        yield f"hidden_act is {config['hidden_act']!r}, and SGLang has 'silu' alone"
+    yield from rotary_problems(row.rotary, row.partial_rotary, config)
+    for name, value in row.fixed.items():
+        if config.get(name, value) != value:
+            yield f"{name} is {json.dumps(config[name])}, and SGLang computes as if it were {json.dumps(value)}"
+
+
+def window_problems(windows: bool, config: Config) -> Iterator[str]:
+    """What tells of attention that does not see the whole context; with `windows`, other than by a window."""
+    kinds = config.get("layer_types")
+    served = ("full_attention", "sliding_attention") if windows else ("full_attention",)
+    others = [kind for kind in kinds if kind not in served] if isinstance(kinds, list) else []
+    if others:
+        yield f"layers of {others[0]} (layer_types), whose KV SGLang keeps otherwise"
+    window, context = config.get("sliding_window"), config["max_position_embeddings"]
+    if windows:
+        if type(window) is not int or window < 1:
+            yield f"sliding_window is {window!r}, not a number of tokens"
+        return
+    if not others and window is not None and not (type(window) is int and window >= context):
+        yield (
+            f"a sliding window of {window!r} tokens in a context of {context} (sliding_window), which SGLang ignores or"
+            " keeps otherwise"
         )

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from psserve.engine.cpu import nixl
-from psserve.engine.handover.sglang import KVArgs
+from psserve.engine.handover.sglang.scheduler import KVArgs
 
 
 @pytest.fixture(autouse=True)

@@ -8,29 +8,31 @@ from pathlib import Path
 import pytest
 
 from psserve.engine.handover import sglang, targets
+from psserve.engine.handover.sglang import adapters, http_process, request, scheduler, trees
 from psserve.engine.versions import SUPPORTED
 
-ENGINE = Path(sglang.__file__).parents[1]
-FILES = [*(ENGINE / "handover").glob("*.py"), *(ENGINE / "fixes").glob("*.py")]
+ENGINE = Path(sglang.__file__).parents[2]
+FILES = [*(ENGINE / "handover").rglob("*.py"), *(ENGINE / "fixes").glob("*.py")]
 FILES.remove(ENGINE / "handover" / "differences.py")  # it asks objects what they are
 
 
 def protocols() -> list[type]:
     return [
         each
-        for each in vars(sglang).values()
-        if getattr(each, "_is_protocol", False) and each.__module__ == sglang.__name__
+        for room in (adapters, http_process, request, scheduler, trees)
+        for each in vars(room).values()
+        if getattr(each, "_is_protocol", False) and each.__module__ == room.__name__
     ]
 
 
 def test_every_protocol_is_looked_for_in_sglang() -> None:
-    of_others = {sglang.GrammarMatcher, sglang.Tokenizer, sglang.AddedToken}
+    of_others = {scheduler.GrammarMatcher, http_process.Tokenizer, http_process.AddedToken}
     assert set(protocols()) - of_others == {each for release in SUPPORTED for each in targets.classes_of(release)}
 
 
 def test_members_are_fields_and_methods() -> None:
-    assert sglang.members(sglang.ReqKv) == ("kv_allocated_len",)
-    assert sglang.members(sglang.KVManager) == ("connection_lock", "connection_pool", "_handle_node_failure")
+    assert sglang.members(request.ReqKv) == ("kv_allocated_len",)
+    assert sglang.members(scheduler.KVManager) == ("connection_lock", "connection_pool", "_handle_node_failure")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

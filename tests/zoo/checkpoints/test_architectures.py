@@ -14,19 +14,13 @@ from hypothesis import strategies as st
 
 from psserve.errors import IncompatibleCheckpoint
 from psserve.zoo import Zoo
-from psserve.zoo.checkpoints.architectures import (
-    MISSING,
-    TABLE,
-    Config,
-    config_problems,
-    kv_fields,
-    nearest,
-    not_supported,
-)
+from psserve.zoo.checkpoints.architectures import TABLE, kv_fields
 from psserve.zoo.checkpoints.checkpoint import read_checkpoint
 from psserve.zoo.checkpoints.compatibility import check_compatible
+from psserve.zoo.checkpoints.layers import Config
 from psserve.zoo.checkpoints.rotary import context_limit
-from psserve.zoo.checkpoints.served import check_served
+from psserve.zoo.checkpoints.served import check_served, config_problems
+from psserve.zoo.checkpoints.unsupported import MISSING, nearest, not_supported
 from psserve.zoo.synthetic.quantised import CONFIGS
 from psserve.zoo.synthetic.shapes import OWN, Architecture
 from psserve.zoo.synthetic.zoo import new_model, save_model
