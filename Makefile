@@ -11,13 +11,15 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --dist loadfile --no-loadscope-reord
 AGAIN := --reruns 1 --max-suite-reruns 5 --rerun-show-tracebacks
 # With servers: exactness, engine modes, what the tree holds, who shares it.
 HAND_OVER := $(patsubst %,tests/e2e/test_%.py,exactness engine_modes cache_purity sharing)
+# Those, and what servers and the network do to it: all that must hold with one KV pool for all servers, too.
+ONE_POOL := $(HAND_OVER) $(patsubst %,tests/e2e/test_%.py,one_pool negative_controls faults transfer_faults live)
 export DEVICE PYTHON
 # Else each of a hundred processes that tests start compiles psserve anew.
 unexport PYTHONDONTWRITEBYTECODE
 # Whose kernels `make gpu-compile` compiles: A100, L4 and RTX 40, H100 and H200.
 ARCH := 8.0 8.9 9.0
 
-.PHONY: help setup run test test-fast test-bases test-sglang test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
+.PHONY: help setup run test test-fast test-bases test-sglang test-shared test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +43,9 @@ test-bases: setup ## each architecture's whole list against this SGLang, and the
 test-sglang: setup ## the hand-over's tests on another release of SGLang (VERSION=0.5.22)
 	scripts/sglang.sh "$(VERSION)"
 	PYTHONPATH="$(CURDIR)/.venv/sglang-$(VERSION)" $(PYTEST) $(AGAIN) --numprocesses 2 tests/engine $(HAND_OVER)
+
+test-shared: setup ## the suites with servers once more, with one KV pool for all servers (docs/one-pool.md)
+	PSSERVE_TEST_TRANSFER=shared $(PYTEST) $(AGAIN) --numprocesses 2 $(ONE_POOL) -m "not long"
 
 test-gpu: setup ## what needs an NVIDIA GPU, and nothing else; all other tests run on the CPU
 	$(PY) -m pytest -m gpu

@@ -12,7 +12,8 @@
     |   |-- UnsupportedSglang      SGLang's version is not one psserve was tested with
     |   |-- ChangedSglang          SGLang's functions or fields are not those psserve was tested with
     |   |-- HookMissing            a function psserve must hook is not hooked
-    |   `-- ImpureTree             a server's radix tree holds something that it must not
+    |   |-- ImpureTree             a server's radix tree holds something that it must not
+    |   `-- ChangedLease           pages that a prefill server had lent were written to
     |-- TrainingError
     |   `-- DataError              a data file cannot be trained or evaluated on
     |-- BenchError                 a benchmark cannot be run as asked, or its files cannot be read
@@ -87,6 +88,10 @@ class HookMissing(EngineError):
 
 class ImpureTree(EngineError):
     """A radix tree holds something else than whole pages of the base's KV, or a lock of nobody's."""
+
+
+class ChangedLease(EngineError):
+    """Pages of KV that others were reading in place were written to."""
 
 
 class TrainingError(PsserveError):

@@ -4,15 +4,20 @@ synthetic zoo, whose processes are killed and frozen all the while.
 Processes are killed for two thirds of the time; in the last third they are only frozen, so that they live long enough
 for their memory to be judged.
 
+`--transfer-faults 0.05` lets SGLang's own fault injection fail one look at a hand-over in twenty, on both sides, and
+`--requests` ends the soak once so many have ended: `--transfer shared --transfer-faults 0.05 --requests 10000
+--seconds-between-kills 0 --minutes 120 --json docs/results/soak-one-pool.json` is the soak of one-pool.md.
+
 Fails (exit status 1) if an answer differs from the reference, a request does not end, an error has another form than
 the agreed one, the fleet does not recover, memory grows, or something is left once all is quiet: KV tokens, queue
-entries, gauges, descriptors, coroutines. Prints a summary, and writes it to docs/results/soak.json.
+entries, leases, gauges, descriptors, coroutines. Prints a summary, and writes it to docs/results/soak.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import sys
@@ -33,6 +38,8 @@ MODULES = ("alpha", "beta", "gamma")
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "soak.json"
 REQUEST_TIMEOUT_S = 60
 SAMPLE_S = 5.0
+NO_BREAKER = "[router.breaker]\nfailures = 1000000\n"
+"""Every request must reach the servers, however many before it failed."""
 
 
 def main() -> int:
@@ -40,8 +47,11 @@ def main() -> int:
         description="Soak a fleet: load, kills, disconnects, bad input; then look for leaks."
     )
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--requests", type=int, help="end after so many, if that is sooner")
     parser.add_argument("--clients", type=int, default=12)
-    parser.add_argument("--seconds-between-kills", type=float, default=30.0)
+    parser.add_argument("--seconds-between-kills", type=float, default=30.0, help="0: kill and freeze nothing")
+    parser.add_argument("--transfer", choices=("auto", "nixl", "shared"), default="auto")
+    parser.add_argument("--transfer-faults", type=float, default=0.0, metavar="P", help="chance at each look")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the result goes")
     options = parser.parse_args()
@@ -61,10 +71,14 @@ def run(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     zoo = build_zoo(path, modules=MODULES)
     questions = make_questions(zoo, MODULES, rng)
     note("launching 2 prefill and 3 decode servers")
-    with launched(
-        path, ["--device", "cpu", "--prefill", "2", "--request-timeout-secs", str(REQUEST_TIMEOUT_S)]
-    ) as fleet:
-        traffic = Traffic(fleet.url, questions, REQUEST_TIMEOUT_S + 20.0, options.seed)
+    config = path.with_name("fleet.toml")
+    config.write_text(NO_BREAKER if options.transfer_faults else "")
+    arguments = ["--config", str(config), "--device", "cpu", "--prefill", "2", "--transfer", options.transfer]
+    arguments += ["--request-timeout-secs", str(REQUEST_TIMEOUT_S)]
+    if options.transfer_faults:
+        arguments += ["--env", f"SGLANG_TEST_DISAGG_FAILURE_PROB={options.transfer_faults}"]
+    with launched(path, arguments) as fleet:
+        traffic = Traffic(fleet.url, questions, REQUEST_TIMEOUT_S + 20.0, options.seed, options.requests)
         return asyncio.run(soak(fleet, traffic, Killer(fleet, rng), options))
 
 
@@ -75,7 +89,7 @@ async def soak(fleet: RunningFleet, traffic: Traffic, killer: Killer, options: a
     sampling = asyncio.create_task(sample(fleet, samples, started))
     traffic.start(options.clients)
     try:
-        await strike(killer, 60 * options.minutes, options.seconds_between_kills)
+        await strike(killer, traffic.over, 60 * options.minutes, options.seconds_between_kills)
     except NotWhole as error:
         failures.append(str(error))
     await traffic.stop()
@@ -87,7 +101,9 @@ async def soak(fleet: RunningFleet, traffic: Traffic, killer: Killer, options: a
     grown = growth(samples)
     failures += too_much(grown)
     return {
-        "minutes": options.minutes,
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "transfer": options.transfer,
+        "transfer_faults": options.transfer_faults,
         "clients": options.clients,
         "seed": options.seed,
         "requests": sum(traffic.tally.results.values()),
@@ -102,15 +118,16 @@ async def soak(fleet: RunningFleet, traffic: Traffic, killer: Killer, options: a
     }
 
 
-async def strike(killer: Killer, seconds: float, pause_s: float) -> None:
+async def strike(killer: Killer, over: asyncio.Event, seconds: float, pause_s: float) -> None:
     """Strike again and again: anything for a third of the time, then the router, anything again, at last only freezes.
 
-    The fleet is whole at the end.
+    Ends sooner if the soak is over; without a pause between strikes there are none. The fleet is whole at the end.
     """
     started = time.monotonic()
     router_is_due = True
-    while (passed := time.monotonic() - started) + pause_s < seconds:
-        await asyncio.sleep(pause_s)
+    while pause_s and (passed := time.monotonic() - started) + pause_s < seconds:
+        if await within(over, pause_s):
+            break
         if router_is_due and passed > seconds / 3:
             router_is_due = False
             await killer.strike(("kill router",))
@@ -119,8 +136,15 @@ async def strike(killer: Killer, seconds: float, pause_s: float) -> None:
         else:
             await killer.strike()
         note(f"faults so far: {dict(killer.done)}")
-    await asyncio.sleep(max(0.0, started + seconds - time.monotonic()))
+    await within(over, max(0.0, started + seconds - time.monotonic()))
     await killer.whole()
+
+
+async def within(over: asyncio.Event, seconds: float) -> bool:
+    """Wait for so long at most; whether the soak is over."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(over.wait(), seconds)
+    return over.is_set()
 
 
 async def left_open(fleet: RunningFleet, traffic: Traffic, clients: int) -> list[str]:

@@ -1,4 +1,5 @@
-"""What must be as it was once nothing runs: KV, queues and gauges at zero, the router's descriptors and coroutines.
+"""What must be as it was once nothing runs: KV, leases, queues and gauges at zero, the router's descriptors and
+coroutines.
 
 And what must not grow while something runs: the memory of every process, which holds whatever has no gauge (SGLang's
 rooms, ids of requests).
@@ -25,6 +26,7 @@ IDLE_WITHIN_S = 120
 ANSWER_S = 10.0
 GAUGES = ("psserve_inflight_requests", "psserve_queued_sequences")
 TASKS = "psserve_router_tasks"
+LEASES = "psserve_kv_leases"
 SPARE = {"descriptors": 16, "coroutines": 16}
 """Connections to workers, probes and our own question come and go."""
 LATE_S = 150.0
@@ -65,6 +67,7 @@ def held(fleet: RunningFleet) -> dict[str, float]:
         name = worker["name"]
         load = json.loads(HttpClient(fleet.worker_url(name), fleet.key).get("/v1/loads", ANSWER_S))["loads"][0]
         found |= {f"{name} {quantity}": value for quantity, value in _quantities(load).items()}
+        found[f"{name} {LEASES}"] = scrape(fleet.worker_url(name), fleet.key).get(LEASES, 0.0)
     for name, view in RouterClient(fleet.url).workers(ANSWER_S).items():
         found |= {f"{name} router's running": view.running, f"{name} router's held": view.held}
     samples = scrape(fleet.url)

@@ -92,11 +92,15 @@ class Tally:
 
 
 class Traffic:
-    """So many clients in a closed loop until `stop`."""
+    """So many clients in a closed loop until `stop`. `over` is set once `most` requests have ended."""
 
-    def __init__(self, url: str, questions: Sequence[Question], bound_s: float, seed: int) -> None:
+    def __init__(
+        self, url: str, questions: Sequence[Question], bound_s: float, seed: int, most: int | None = None
+    ) -> None:
         """`bound_s`: every request must have ended by then."""
         self.tally = Tally()
+        self.over = asyncio.Event()
+        self._most = most
         self._url = url
         self._questions = questions
         self._bound_s = bound_s
@@ -145,6 +149,8 @@ class Traffic:
             await asyncio.sleep(0.2)
         self.tally.slowest_s = max(self.tally.slowest_s, time.monotonic() - started)
         self.tally.results[f"{kind} {result}"] += 1
+        if self._most is not None and self.tally.results.total() >= self._most:
+            self.over.set()
         if result.isdigit():
             await asyncio.sleep(rng.uniform(0.1, 0.5))
 

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.bench.systems.fleet import RunningFleet as Running
 from tests.e2e.forked_launch import Launch, launching
+from tests.e2e.transfer import with_transfer
 from tests.waiting import PATIENCE_S
 
 READY_WITHIN_S = 240  # patience, not a verdict on speed
@@ -63,7 +64,7 @@ def launched(
     variables = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
     with contextlib.ExitStack() as ends:
         with one_start_at_a_time():
-            launch = ends.enter_context(launching(zoo, *variables, *arguments))
+            launch = ends.enter_context(launching(zoo, *variables, *with_transfer(arguments)))
             ends.callback(_stop, launch)
             config = _router_config(zoo, launch)
             launch.await_ready(READY_WITHIN_S) if wait_ready else _await_health(config, launch)

@@ -17,9 +17,9 @@ from tests.e2e.oracle import Oracle
 from tests.e2e.watching import ask, scheduler
 from tests.waiting import PATIENCE_S
 
-POOL, OWN, CHUNK = 2048, 512, 64
+POOL, OWN, CHUNK = 4096, 1024, 64
 CONFIG = f"prefill = {{kv_tokens = {POOL}}}\ndecode = {{kv_tokens = {OWN}}}"
-PROMPT, ANSWER = 900, 250
+PROMPT, ANSWER = 1500, 250
 """Tokens: a prompt that is longer than a decode server's pool, and an answer that is read for long."""
 ARGUMENTS = ("--transfer", "shared", "--page-size", "16", "--chunked-prefill-size", str(CHUNK))
 
@@ -67,5 +67,5 @@ def stopped_in_an_answer(fleet: RunningFleet, prompt: Sequence[int]) -> Iterator
 def flood(fleet: RunningFleet) -> None:
     """Send more prompts through the prefill server's pool than it holds."""
     rng = random.Random(8)
-    for first in range(100, 104):
+    for first in range(100, 106):
         assert ask(fleet, "beta", [first, *random_ids(rng, 800)], 2, within_s=PATIENCE_S).status_code == 200

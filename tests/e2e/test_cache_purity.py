@@ -22,6 +22,7 @@ from tests.e2e import tree_dump
 from tests.e2e.client import agent_sessions, client_of
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, wait_idle
 from tests.e2e.oracle import Oracle
+from tests.e2e.transfer import IS_SHARED, copies_alone
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.e2e
@@ -81,12 +82,15 @@ async def test_trees_hold_only_the_bases_kv(
         await mixed_load(fleet, oracle)
         retracted = counter(fleet, "decode-alpha-0", "sglang:num_retracted_requests_total")
         assert (retracted > 0) == bool(env)
-        for server in ("decode-alpha-0", "prefill-0"):
+        if IS_SHARED:  # what is lent stays as it is: each server looks (psserve/engine/onepool/unchanged.py)
+            assert tree(fleet, "decode-alpha-0") == []
+        for server in ("prefill-0",) if IS_SHARED else ("decode-alpha-0", "prefill-0"):
             paths = tree(fleet, server)
             assert sum(len(path.tokens) for path in paths) > 500
             assert max(impurity(path, oracle) for path in paths) < TOLERANCE
 
 
+@copies_alone("decode servers keep nothing; what can go wrong: test_negative_controls, test_without_leases")
 async def test_kept_generated_kv_is_found(
     zoo_of: Callable[[Architecture], Zoo],
     oracle_of: Callable[[Architecture], Oracle],
@@ -99,6 +103,7 @@ async def test_kept_generated_kv_is_found(
         assert max(impurity(path, oracle) for path in tree(fleet, "decode-alpha-0")) > 0.01
 
 
+@copies_alone("decode servers keep nothing; what can go wrong: test_negative_controls, test_without_leases")
 async def test_a_server_that_keeps_generated_kv_ends_and_says_why(zoo_of: Callable[[Architecture], Zoo]) -> None:
     env = {"PSSERVE_NEGATIVE_CONTROL": "keep-generated-kv"}
     with launched(zoo_of("qwen3").path, "--modules", "alpha", "--page-size", "16", env=env) as fleet:

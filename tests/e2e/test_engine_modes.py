@@ -18,6 +18,7 @@ from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import Oracle
+from tests.e2e.transfer import IS_SHARED, copies_alone
 
 pytestmark = pytest.mark.e2e
 
@@ -68,16 +69,20 @@ async def test_retraction_and_aborts(
 
 
 async def test_more_requests_than_the_kv_pool_holds(
-    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle]
+    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
 ) -> None:
     """16 requests of up to 300 tokens each over 2,048 tokens of KV: they wait, are retracted, evict, and are right.
+
+    With one pool the decode server has 512 for the answers.
 
     The router lets in what it expects to fit; short answers first have it expect too little.
     """
     oracle = oracle_of("qwen3")
     rng = random.Random(3)
     prompts = [random_ids(rng, rng.randrange(100, 200)) for _ in range(16)]
-    arguments = ("--modules", "alpha", "--kv-tokens", "2048", "--", "--num-reserved-decode-tokens", "16")
+    config = tmp_path / "fleet.toml"
+    config.write_text(f"prefill = {{kv_tokens = 2048}}\ndecode = {{kv_tokens = {512 if IS_SHARED else 2048}}}")
+    arguments = ("--modules", "alpha", "--config", str(config), "--", "--num-reserved-decode-tokens", "16")
     with launched(zoo_of("qwen3").path, *arguments) as fleet:
         async with client_of(fleet.url) as client:
             for max_tokens in (*[1] * 9, 120, 120):
@@ -86,6 +91,7 @@ async def test_more_requests_than_the_kv_pool_holds(
         assert counter(fleet, "decode-alpha-0", RETRACTED) > 0
 
 
+@copies_alone("it is refused with tp = 2 (tests/fleet/plan/test_one_pool.py)")
 async def test_servers_split_in_two(
     zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import direct_pair, launched
 from tests.e2e.one_pool import ARGUMENTS, CONFIG, PROMPT, flood, reference, stopped_in_an_answer
 from tests.e2e.oracle import Oracle
+from tests.e2e.transfer import copies_alone
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -39,6 +41,7 @@ async def test_without_hooks_no_answer_is_right_and_the_fleet_is_never_ready(
         assert any("prompt" in str(worker["error"]) for worker in workers), workers
 
 
+@copies_alone("decode servers keep nothing")
 async def test_keeping_generated_kv_gives_wrong_second_turns(
     zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle]
 ) -> None:
@@ -61,7 +64,7 @@ async def test_keeping_generated_kv_gives_wrong_second_turns(
 def test_without_leases_an_answer_is_another(
     zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
 ) -> None:
-    """With one KV pool: `test_lent_pages_do_not_change_while_others_fill_the_pool` can fail."""
+    """With one KV pool: `test_lent_pages_do_not_change_while_others_fill_the_pool` can fail, and a lender notices."""
     config, prompt = tmp_path / "fleet.toml", random_ids(random.Random(3), PROMPT)
     config.write_text(CONFIG)
     arguments = ("--modules", "alpha,beta", "--config", str(config), *ARGUMENTS)
@@ -69,3 +72,4 @@ def test_without_leases_an_answer_is_another(
         with stopped_in_an_answer(fleet, prompt) as answer:
             flood(fleet)
         assert answer.whole() != reference(oracle_of("qwen3"), "alpha", prompt)
+        until(lambda: "ChangedLease: pages [" in fleet.log("prefill-0"))

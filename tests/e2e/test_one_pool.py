@@ -6,6 +6,7 @@ tests/engine/onepool/test_decode.py.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import agent_sessions, client_of, random_ids, sixteen_at_once
 from tests.e2e.conftest import MODULES
-from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
+from tests.e2e.fleet import RunningFleet, counter, launched, load_of, wait_idle
 from tests.e2e.one_pool import ARGUMENTS, CHUNK, CONFIG, PROMPT, flood, reference, stopped_in_an_answer
 from tests.e2e.oracle import Oracle
 from tests.e2e.served import Served, Setting
@@ -83,15 +84,29 @@ async def test_prompts_at_the_edges_of_pages_and_chunks(served: Served) -> None:
 
 def test_a_context_that_every_module_reads_is_stored_once(whole: Served) -> None:
     prompt = random_ids(random.Random(2), 1024)
+    wait_idle(whole.fleet)
+    until(lambda: leases(whole.fleet) == 0)
+    requests.post(f"{whole.fleet.worker_url('prefill-0')}/flush_cache", headers=whole.fleet.auth).raise_for_status()
     with ThreadPoolExecutor(len(MODULES)) as threads:
         asked = [threads.submit(check, whole.fleet, whole.oracle, module, prompt) for module in MODULES]
         for one in asked:
             one.result()
     wait_idle(whole.fleet)
-    assert requests.post(f"{whole.fleet.worker_url('prefill-0')}/flush_cache", headers=whole.fleet.auth, timeout=30).ok
-    check(whole.fleet, whole.oracle, MODULES[0], prompt)
-    for module in MODULES:
-        assert counter(whole.fleet, f"decode-{module}-0", "sglang:kv_evictable_tokens") == 0
+    until(lambda: kept(whole.fleet) == 1008)  # whole pages of 1,023 tokens
+
+
+def kept(fleet: RunningFleet) -> float:
+    """Tokens of KV that all servers keep for whoever asks next."""
+    return sum(counter(fleet, worker["name"], "sglang:kv_evictable_tokens") for worker in fleet.config["workers"])
+
+
+async def test_four_at_a_time_a_module_of_prompts_longer_than_its_servers_pool(served: Served) -> None:
+    """Their beginning is common, or the prefill server's pool would not hold them all."""
+    rng = random.Random(9)
+    beginning = random_ids(rng, PROMPT - 30)
+    asked = [(module, beginning + random_ids(rng, 30)) for module in MODULES * 4]
+    async with client_of(served.url) as client:
+        await asyncio.gather(*(client.check(served.oracle, module, prompt, 40) for module, prompt in asked))
 
 
 def test_lent_pages_do_not_change_while_others_fill_the_pool(whole: Served) -> None:
@@ -100,6 +115,7 @@ def test_lent_pages_do_not_change_while_others_fill_the_pool(whole: Served) -> N
         flood(whole.fleet)
         until(lambda: counter(whole.fleet, "prefill-0", "psserve_kv_lease_tokens") == PROMPT - 1)
         assert leases(whole.fleet) == 1
+        until(lambda: load_of(whole.fleet, "prefill-0")["num_used_tokens"] == (PROMPT - 1) // 16 * 16)
     assert answer.whole() == reference(whole.oracle, "alpha", prompt)
     until(lambda: leases(whole.fleet) == 0)
 

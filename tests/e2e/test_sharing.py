@@ -15,6 +15,7 @@ from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import RunningFleet, counter, launched, load_of, wait_idle
 from tests.e2e.oracle import Oracle
+from tests.e2e.transfer import copies_alone, shared_alone
 from tests.grafana import panel_names
 
 pytestmark = pytest.mark.e2e
@@ -63,6 +64,7 @@ async def test_another_modules_prefill_is_reused(fleet: RunningFleet, oracle: Or
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= 1000 - PAGE - 1
 
 
+@copies_alone("no KV is sent")
 async def test_a_second_turn_transfers_only_what_is_new(fleet: RunningFleet, oracle: Oracle) -> None:
     rng = random.Random(2)
     prompt = random_ids(rng, 1000)
@@ -76,6 +78,7 @@ async def test_a_second_turn_transfers_only_what_is_new(fleet: RunningFleet, ora
     assert end - middle <= len(answer) + 40 + 2 * PAGE
 
 
+@copies_alone("no KV is sent")
 async def test_a_module_new_to_a_context_receives_it_all(fleet: RunningFleet) -> None:
     prompt = random_ids(random.Random(3), 500)
     async with client_of(fleet.url) as client:
@@ -85,6 +88,7 @@ async def test_a_module_new_to_a_context_receives_it_all(fleet: RunningFleet) ->
         assert transferred(fleet) - start >= 499 - PAGE
 
 
+@copies_alone("no KV is sent")
 async def test_the_router_counts_what_the_servers_did(fleet: RunningFleet) -> None:
     prompt = random_ids(random.Random(4), 500)
     async with client_of(fleet.url) as client:
@@ -100,6 +104,18 @@ async def test_the_router_counts_what_the_servers_did(fleet: RunningFleet) -> No
     again = end - middle
     assert again["decode_cached"] >= 499 - PAGE
     assert again["decode_cached"] + again["kv_transferred"] == 499
+
+
+@shared_alone("else KV is sent")
+async def test_the_unfinished_page_alone_is_copied(fleet: RunningFleet) -> None:
+    prompt = random_ids(random.Random(4), 500)
+    async with client_of(fleet.url) as client:
+        await client.complete("alpha", prompt, 2)
+        start = router_counts(fleet, "beta")
+        answer = await client.complete("beta", prompt, 2)
+        cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+        assert router_counts(fleet, "beta") - start == Counter(shared_prefix=cached, kv_transferred=499 % PAGE)
+    assert transferred(fleet) == 0
 
 
 def test_the_servers_metrics_are_on_one_page(fleet: RunningFleet) -> None:

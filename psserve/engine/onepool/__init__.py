@@ -19,8 +19,9 @@ read-only and attend to it in place, and keep in a small pool of their own only 
        idle       is_fully_idle           -> prefill: not while pages are lent
 
 `layout` is the arithmetic of rows, `memory` the mapping, `messages` and `lines` what the two say to each other,
-`leases` what is lent, `readings` who reads it. Hooks are in `prefill`, `decode`, `retraction` and `limits`; `lender`
-and `reader` are what SGLang calls a transfer backend. docs/one-pool.md tells it with a picture.
+`leases` what is lent, `unchanged` the check that it stays as it is, `readings` who reads it. Hooks are in `prefill`,
+`decode`, `retraction` and `limits`; `lender` and `reader` are what SGLang calls a transfer backend.
+docs/one-pool.md tells it with a picture.
 """
 
 from __future__ import annotations

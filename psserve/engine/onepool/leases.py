@@ -39,6 +39,10 @@ class LeaseTable:
         """Tokens lent, those of pages that several read counted for each."""
         return sum(lease.tokens for lease in self._leases.values())
 
+    def of(self, room: int) -> Lease | None:
+        """The lease of a room, if it has one."""
+        return self._leases.get(room)
+
     def lend(self, lease: Lease) -> None:
         """Note a lease, for which its node was locked."""
         assert lease.room not in self._leases, f"room {lease.room} has a lease already"

@@ -16,6 +16,8 @@ from psserve.engine.onepool.lines import Line, Lines
 from psserve.engine.onepool.messages import Kind, Message
 from psserve.engine.onepool.metrics import LeaseMetrics
 from psserve.engine.onepool.pool import MEMORY
+from psserve.engine.onepool.unchanged import LentBytes
+from psserve.engine.settings import Settings
 
 _SHOW_EVERY_S = 0.1
 """A turn of the scheduler is much shorter."""
@@ -27,6 +29,7 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leases = LeaseTable()
         self._wanted: dict[int, Line] = {}
+        self._lent_bytes: LentBytes | None = None
         super().__init__(*args, **kwargs)
         self._metrics = LeaseMetrics() if self.server_args.enable_metrics else None
         self._shown_at = 0.0
@@ -34,6 +37,8 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
     def register_to_bootstrap(self) -> None:
         """Tell decode servers of this one, whose socket is there by then."""
         memory = MEMORY.lender()
+        if Settings.from_environment().check_purity:
+            self._lent_bytes = LentBytes(memory.tensors, self.kv_args.page_size)
         Lines(self._heard, self._line_ended).listen(self.rank_port, memory.pool, memory.file)
         super().register_to_bootstrap()
 
@@ -47,8 +52,13 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
         self.leases.lend(Lease(room, line, lock, len(req.origin_input_ids), time.monotonic()))
 
     def take_back(self, tree: Any) -> None:
-        """Unlock what is not lent any more. What a reader that is gone had yet to take fails."""
+        """Unlock what is not lent any more. What a reader that is gone had yet to take fails.
+
+        Raises ChangedLease, where that is checked.
+        """
         for lease in self.leases.take_back():
+            if self._lent_bytes:
+                self._lent_bytes.returned(lease.room)
             unlock_node(tree, lease.lock)
             if self.request_status.get(lease.room) == KVPoll.Transferring:
                 self._fail(lease.room, "the decode server is gone")
@@ -59,7 +69,9 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
         line = self._wanted.pop(room, None)
         if line is None:
             return
-        args = self.kv_args
+        lease, args = self.leases.of(room), self.kv_args
+        if self._lent_bytes and lease:
+            self._lent_bytes.lent(room, pages[: lease.tokens // args.page_size])
         metadata = b"".join(
             ctypes.string_at(pointer + aux_index * length, length)
             for pointer, length in zip(args.aux_data_ptrs, args.aux_item_lens, strict=True)

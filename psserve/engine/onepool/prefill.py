@@ -33,21 +33,38 @@ def _manager(scheduler: Any) -> Any:
     return scheduler.disagg_prefill_bootstrap_queue.kv_manager
 
 
-def _lend_and_send(
-    original: Callable[..., None], scheduler: Any, req: Any, last_chunk: bool = False, end_idx: int | None = None
-) -> None:
-    """AROUND `send_kv_chunk`: pages are locked before their reader hears of them."""
-    if last_chunk:
-        _manager(scheduler).lend(scheduler.tree_cache, req)
-    original(scheduler, req, last_chunk, end_idx)
+class _Lending:
+    """Locks what is lent, but for NegativeControl.NO_LEASE."""
+
+    def __init__(self, negative_control: NegativeControl) -> None:
+        self._tree = _NoLocks() if negative_control is NegativeControl.NO_LEASE else None
+
+    def lend_and_send(
+        self,
+        original: Callable[..., None],
+        scheduler: Any,
+        req: Any,
+        last_chunk: bool = False,
+        end_idx: int | None = None,
+    ) -> None:
+        """AROUND `send_kv_chunk`: pages are locked before their reader hears of them."""
+        if last_chunk:
+            _manager(scheduler).lend(self._tree or scheduler.tree_cache, req)
+        original(scheduler, req, last_chunk, end_idx)
+
+    def take_back(self, scheduler: Any, *args: Any, **kwargs: Any) -> None:
+        """BEFORE `process_disagg_prefill_inflight_queue`, which the scheduler's loop calls in each turn."""
+        _manager(scheduler).take_back(self._tree or scheduler.tree_cache)
 
 
-_LENDING = Hook(f"{_MIXIN}.send_kv_chunk", Kind.AROUND, _lend_and_send)
+class _NoLocks:
+    """Stands for a tree whose nodes are not kept."""
 
+    def lock(self, node: object) -> None:
+        """Do nothing."""
 
-def _take_back(scheduler: Any, *args: Any, **kwargs: Any) -> None:
-    """BEFORE `process_disagg_prefill_inflight_queue`, which the scheduler's loop calls in each turn."""
-    _manager(scheduler).take_back(scheduler.tree_cache)
+    def unlock(self, lock: None) -> None:
+        """Do nothing."""
 
 
 def _busy_while_lending(
@@ -60,11 +77,11 @@ def _busy_while_lending(
 
 def hooks(negative_control: NegativeControl) -> tuple[Hook, ...]:
     """The hooks that a prefill server needs."""
-    lending = () if negative_control is NegativeControl.NO_LEASE else (_LENDING,)
+    lending = _Lending(negative_control)
     return (
         Hook("sglang.srt.disaggregation.utils.get_kv_class", Kind.AROUND, _classes),
         *pool.LENDING,
-        *lending,
-        Hook(f"{_MIXIN}.process_disagg_prefill_inflight_queue", Kind.BEFORE, _take_back),
+        Hook(f"{_MIXIN}.send_kv_chunk", Kind.AROUND, lending.lend_and_send),
+        Hook(f"{_MIXIN}.process_disagg_prefill_inflight_queue", Kind.BEFORE, lending.take_back),
         Hook("sglang.srt.managers.scheduler.Scheduler.is_fully_idle", Kind.AROUND, _busy_while_lending),
     )

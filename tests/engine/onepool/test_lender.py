@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from psserve import torchvision_ops
 
@@ -19,19 +20,26 @@ from sglang.srt.disaggregation.base.conn import KVPoll  # noqa: E402
 from psserve.engine.onepool.leases import LeaseTable  # noqa: E402
 from psserve.engine.onepool.lender import LendingManager, LendingSender  # noqa: E402
 from psserve.engine.onepool.messages import Kind, Message  # noqa: E402
+from psserve.engine.onepool.unchanged import LentBytes  # noqa: E402
 from psserve.engine.versions import ONE_POOL, installed_sglang  # noqa: E402
+from psserve.errors import ChangedLease  # noqa: E402
 
 pytestmark = pytest.mark.skipif(installed_sglang() not in ONE_POOL, reason="not with this release of SGLang yet")
 
 ROOM = 7
+PAGE = 16
 
 
 class Manager(LendingManager):  # type: ignore[misc]
-    """One without sockets; its metadata is one buffer with rows of 4 bytes."""
+    """One without sockets. Its metadata is one buffer with rows of 4 bytes, its KV one with 4 pages."""
 
     def __init__(self) -> None:
         self.metadata = ctypes.create_string_buffer(b"row0row1row2")
-        self.kv_args = SimpleNamespace(aux_data_ptrs=[ctypes.addressof(self.metadata)], aux_item_lens=[4])
+        self.kv_args = SimpleNamespace(
+            aux_data_ptrs=[ctypes.addressof(self.metadata)], aux_item_lens=[4], page_size=PAGE
+        )
+        self.kv = torch.zeros(4 * PAGE, 1, 2)
+        self._lent_bytes = LentBytes([self.kv], PAGE)
         self.leases, self._wanted, self._metrics, self._shown_at = LeaseTable(), {}, None, 0.0
         self.request_status: dict[int, Any] = {}
         self.failure_records: dict[int, str] = {}
@@ -170,4 +178,23 @@ def test_an_abort_of_this_server_before_that_fails_at_once() -> None:
     lending.sender.abort()
     assert lending.sender.poll() == KVPoll.Failed
     lending.send()
+    assert not lending.is_locked
+
+
+def test_a_write_to_a_lent_page_is_found_when_it_comes_back() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.send()
+    lending.manager.kv[3 * PAGE] = 1
+    lending.hear(Kind.RELEASE)
+    with pytest.raises(ChangedLease):
+        lending.manager.take_back(lending.tree)
+
+
+def test_the_unfinished_page_is_not_lent_and_may_be_written_to() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.send()
+    lending.manager.kv[1 * PAGE] = 1
+    lending.hear(Kind.RELEASE)
     assert not lending.is_locked
