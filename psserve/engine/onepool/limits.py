@@ -30,8 +30,9 @@ def _limit_the_answer_alone(original: Callable[[Any, Any], None], scheduler: Any
         original(scheduler, req)
     finally:
         scheduler.max_total_num_tokens = own
-    limit = max(0, own - 2 * scheduler.page_size)
-    req.sampling_params.max_new_tokens = min(req.sampling_params.max_new_tokens, limit)
+    asked, limit = req.sampling_params, max(0, own - 2 * scheduler.page_size)
+    asked.max_new_tokens = min(asked.max_new_tokens, limit)
+    asked.min_new_tokens = min(asked.min_new_tokens, asked.max_new_tokens)
 
 
 def _never_too_long(original: Callable[[Any, Any], bool], queue: Any, req: Any) -> bool:

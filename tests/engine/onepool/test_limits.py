@@ -44,7 +44,9 @@ def test_an_answer_may_have_what_the_own_pool_and_the_context_hold(
         chunked_prefill_size=2048,
         token_to_kv_pool_allocator=allocator,
     )
-    req = SimpleNamespace(rid="1", origin_input_ids=[0] * prompt, sampling_params=SimpleNamespace(max_new_tokens=asked))
+    sampling = SimpleNamespace(max_new_tokens=asked, min_new_tokens=asked or 0)
+    req = SimpleNamespace(rid="1", origin_input_ids=[0] * prompt, sampling_params=sampling)
     _limit_the_answer_alone(Scheduler.init_req_max_new_tokens, scheduler, req)
-    assert req.sampling_params.max_new_tokens == granted
+    assert sampling.max_new_tokens == granted
+    assert sampling.min_new_tokens <= granted
     assert scheduler.max_total_num_tokens == OWN
