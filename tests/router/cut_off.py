@@ -1,7 +1,8 @@
 """A router whose workers' machine is cut off in the middle of a stream: run in a network namespace of its own.
 
-`unshare -Urn python -m tests.router.cut_off` prints, as JSON, what clients heard whose worker was away until the router
-had noticed, and then what they heard when it stayed away. Clients come by a Unix socket, so only workers are cut off.
+`unshare -Urn python -m tests.router.cut_off` prints, as JSON, what clients heard whose worker was away for a while,
+what they heard when it stayed away, and how a body ended that was on its way to it. Clients come by a Unix socket, so
+only workers are cut off.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socket
 import struct
 import tempfile
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import aiohttp
@@ -20,12 +22,17 @@ import uvloop
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from psserve.contracts.router_config import WorkerConfig
 from psserve.router.access.server import make_runner
 from psserve.router.app import make_app
 from psserve.router.state import STATE
+from psserve.router.workers.failures import LegFailure
+from psserve.router.workers.workers import Worker
 from tests.router.conftest import Fleet, eventually, make_config, make_workers
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+QUIET_S = 4.0
+SHORT_CUT_S = 10.0
 
 
 def loopback(*, up: bool) -> None:
@@ -49,7 +56,8 @@ async def main() -> None:
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as http:
             fleet = Fleet(*workers, "http://localhost", http, app[STATE])
             heard = [await cut(fleet, for_good=for_good) for for_good in (False, True)]
-    print(json.dumps(heard))
+            unread = await cut_while_sending(fleet)
+    print(json.dumps([*heard, unread]))
     await runner.cleanup()
 
 
@@ -67,11 +75,14 @@ async def cut(fleet: Fleet, *, for_good: bool) -> dict[str, Any]:
     body = {"model": "math", "prompt": "some prompt", "max_tokens": 3, "stream": True}
     async with fleet.http.post(fleet.url + "/v1/completions", json=body) as response:
         await response.content.readany()
+        await asyncio.sleep(QUIET_S)  # the last sign from the worker's machine need not be of the moment of the cut
         loopback(up=False)
+        mended = None if for_good else asyncio.create_task(asyncio.to_thread(mend_later))
+        began = monotonic()
         await eventually(lambda: not any(worker.is_ready for worker in fleet.state.table.workers))
         meanwhile = await fleet.complete()
-        if not for_good:
-            loopback(up=True)
+        if mended is not None:
+            await mended
             fleet.math.proceed.set()
         stream = (await response.read()).decode()
     answer = None if whole is None else await whole
@@ -81,7 +92,31 @@ async def cut(fleet: Fleet, *, for_good: bool) -> dict[str, Any]:
         "whole": answer and code(answer),
         "stream": json.loads(stream.removeprefix("data: "))["error"]["code"],
         "reasons": await reasons(fleet),
+        "heard_after_s": round(monotonic() - began, 1),
     }
+
+
+def mend_later() -> None:
+    """Switch the network on again after a while, by a thread of its own: the test's work must not delay it."""
+    sleep(SHORT_CUT_S)
+    loopback(up=True)
+
+
+async def cut_while_sending(fleet: Fleet) -> dict[str, Any]:
+    """Cut a worker off that does not read, with a body under way to it that is more than the kernels hold."""
+    await fleet.ready()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        worker = Worker(WorkerConfig(name="deaf", role="decode", module="math", port=server.getsockname()[1]))
+        post = fleet.state.upstream.post(worker, "/", b" " * 64 * 1024 * 1024, {}, fresh=True)
+        posting = asyncio.create_task(post)
+        with (await asyncio.to_thread(server.accept))[0]:
+            await asyncio.sleep(QUIET_S)
+            loopback(up=False)
+            began = monotonic()
+            failure = (await asyncio.gather(posting, return_exceptions=True))[0]
+            assert isinstance(failure, LegFailure), failure
+            loopback(up=True)
+    return {"reason": failure.reason, "heard_after_s": round(monotonic() - began, 1)}
 
 
 def code(answer: Any) -> str:

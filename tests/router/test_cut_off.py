@@ -29,8 +29,9 @@ def test_a_short_cut_loses_nothing_and_a_long_one_ends_requests_long_before_thei
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    short, long = json.loads(done.stdout)
+    short, long, unread = json.loads(done.stdout)
     assert short["meanwhile"] == long["meanwhile"] == long["whole"] == "module_unavailable"
     assert short["reasons"] == ["error"]  # the worker's own, sent when the network was back
     assert sorted(long["reasons"]) == ["connect", "error", "reset"]
     assert short["stream"] == long["stream"] == "upstream_error"
+    assert unread["reason"] == "connect"

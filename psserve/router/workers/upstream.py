@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.workers.failures import LegFailure, bad_status, broken, no_connection
+from psserve.router.workers.silence import Pulses, impatient_socket, is_silent, patient_socket
 from psserve.router.workers.tasks import Background
 from psserve.router.workers.workers import Worker, WorkerTable
 
@@ -25,15 +25,8 @@ KEEP_ALIVE_S = 3.0  # SGLang closes idle connections after 5 s; ours must be gon
 ABORT_TIMEOUT_S = 5.0
 CONNECT_CHECK_S = 5.0  # a dead worker refuses at once: what takes longer is a machine that has no time for us
 ERROR_BODY_LIMIT = 64 * 1024
-SILENT_S = 13
-"""A connection is lost when the worker's machine has given no sign for so long: it lives through a cable that is out
-for 12 s, and a client hears within 15 s."""
-ASKED_AFTER_S = 5
-"""Of silence; from then on each second. The kernel asks and is answered by the kernel, however busy the worker is."""
 LARGE_BODY = 32 * 1024
 """Bytes above which a body may fill what Linux holds for a worker that does not read: 64 KiB at first."""
-SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
-"""What a connection breaks with when the other machine is cut off. A process that ends resets its connections."""
 
 log = logging.getLogger("psserve.router")
 
@@ -44,10 +37,11 @@ class Upstream:
     def __init__(self, config: RouterConfig, table: WorkerTable) -> None:
         self._table = table
         self._background = Background()
-        self._pooled = _session(config, _impatient_socket, keepalive_timeout=KEEP_ALIVE_S)
-        self._fresh = _session(config, _impatient_socket, force_close=True)
-        self._pooled_large = _session(config, _socket, keepalive_timeout=KEEP_ALIVE_S)
-        self._fresh_large = _session(config, _socket, force_close=True)
+        self._pulses = Pulses()
+        self._pooled = _session(config, impatient_socket, keepalive_timeout=KEEP_ALIVE_S)
+        self._fresh = _session(config, impatient_socket, force_close=True)
+        self._pooled_large = _session(config, patient_socket, keepalive_timeout=KEEP_ALIVE_S)
+        self._fresh_large = _session(config, patient_socket, force_close=True)
 
     async def post(
         self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
@@ -57,23 +51,31 @@ class Upstream:
         Raises LegFailure otherwise. A worker that cannot be reached, or breaks the connection, is marked down;
         one that breaks a pooled connection is not, for it may have restarted since.
         """
-        if len(body) > LARGE_BODY:
-            session = self._fresh_large if fresh else self._pooled_large
-        else:
-            session = self._fresh if fresh else self._pooled
         _is_reused.set(True)
         try:
-            response = await session.post(worker.url + path, data=body, headers=headers)
+            response = await self._sent(worker, path, body, headers, fresh=fresh)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             self._table.mark_down(worker, "does not accept connections")
             raise no_connection(worker, str(error)) from error
         except aiohttp.ClientError as error:
-            if _is_reused.get() and not _is_silent(error):
+            if _is_reused.get() and not is_silent(error):
                 raise broken(worker, "stale", repr(error)) from error
+            raise self._reset(worker, error) from error
+        except TimeoutError as error:  # no pulse
             raise self._reset(worker, error) from error
         if response.status != 200:
             raise await self._bad_status(worker, response)
         return response
+
+    async def _sent(
+        self, worker: Worker, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
+    ) -> aiohttp.ClientResponse:
+        url = worker.url + path
+        if len(body) <= LARGE_BODY:
+            return await (self._fresh if fresh else self._pooled).post(url, data=body, headers=headers)
+        session = self._fresh_large if fresh else self._pooled_large
+        async with self._pulses.felt(worker):
+            return await session.post(url, data=body, headers=headers)
 
     async def read(self, worker: Worker, response: aiohttp.ClientResponse) -> bytes:
         """The whole body of an answer. Raises LegFailure when the connection breaks first."""
@@ -128,7 +130,7 @@ class Upstream:
             await session.close()
 
     def _reset(self, worker: Worker, error: Exception) -> LegFailure:
-        if _is_silent(error):
+        if is_silent(error):
             self._table.mark_down(worker, "is silent")
             return no_connection(worker, repr(error))
         self._table.mark_down(worker, "broke the connection")
@@ -155,31 +157,6 @@ class Upstream:
 
 _is_reused: ContextVar[bool] = ContextVar("psserve_is_reused")
 """Whether the request that this task sent last had a connection that had served others."""
-
-
-def _is_silent(error: Exception) -> bool:
-    """Whether a connection broke since its other end was silent. In the middle of a body aiohttp does not tell."""
-    return isinstance(error, OSError) and error.errno in SILENT
-
-
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket that breaks once the other end's kernel was silent for `SILENT_S` while nothing was under way to it."""
-    made = socket.socket(*address[:3])
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER_S)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, SILENT_S - ASKED_AFTER_S)
-    return made
-
-
-def _impatient_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """One that breaks after `SILENT_S` with data under way too.
-
-    It would also break on a worker that lives but does not read for so long, once that one's buffer is full.
-    """
-    made = _socket(address)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
-    return made
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -9,7 +9,8 @@ from asyncio.subprocess import PIPE
 
 import pytest
 
-from psserve.router.workers.upstream import SILENT_S, Upstream
+from psserve.router.workers.silence import SILENT_S
+from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import WorkerTable
 from tests.router.conftest import make_config, make_workers
 
