@@ -21,6 +21,7 @@
     |-- FleetError
     |   |-- PlanError              the options cannot become a fleet on this machine
     |   |-- StartError             a server did not become ready
+    |   |   `-- HostLost           the host that it should run on cannot be reached
     |   |-- AlreadyRunning         a fleet of this zoo runs already
     |   |-- NotRunning             no fleet runs for this zoo
     |   |-- NoAnswer               a server of a fleet gave no answer
@@ -120,6 +121,10 @@ class PlanError(FleetError):
 
 class StartError(FleetError):
     """A server did not become ready."""
+
+
+class HostLost(StartError):
+    """The host that a server should run on cannot be reached."""
 
 
 class AlreadyRunning(FleetError):

@@ -8,6 +8,8 @@ from pathlib import Path
 import setproctitle
 
 from psserve.engine import preload
+from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.host import local_host
 from psserve.fleet.plan.sglang_args import EngineSettings, server_env
 
 _SETTINGS = EngineSettings(
@@ -19,7 +21,8 @@ _SETTINGS = EngineSettings(
     chunked_prefill_size=None,
     max_running_requests=None,
 )
-ENVIRONMENT = server_env(_SETTINGS, os.environ, tmp_dir=Path("/"), rendezvous=Path("/"), extra={})
+_HOST = local_host(Machine(1, 0, 0, ()), os.environ)
+ENVIRONMENT = server_env(_SETTINGS, _HOST, tmp_dir=Path("/"), rendezvous=Path("/"), extra={})
 """What a fleet's servers get, but for what differs from fleet to fleet."""
 
 setproctitle.getproctitle()  # while the environment, by which it finds the title's place, is as at start

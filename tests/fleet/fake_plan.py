@@ -14,6 +14,7 @@ from psserve.fleet import FleetOptions, FleetPlan
 from psserve.fleet.live.supply import Offer, Offers
 from psserve.fleet.plan.adapters import GROUP, AdapterRoom, adapter_name
 from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.host import local_host
 from psserve.fleet.plan.layout import checkpoint_path, decode_name, log_path, run_dir
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.sglang_args import EngineSettings
@@ -108,7 +109,7 @@ def basis() -> PlanBasis:
         chunked_prefill_size=None,
         max_running_requests=None,
     )
-    return PlanBasis(options=FleetOptions(), machine=Machine(2, 2**34, 2**34, ()), settings=settings, environ={})
+    return PlanBasis(options=FleetOptions(), hosts=(local_host(Machine(2, 2**34, 2**34, ()), {}),), settings=settings)
 
 
 class FakeSupply:

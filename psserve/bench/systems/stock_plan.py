@@ -21,9 +21,10 @@ from psserve.errors import PlanError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.attention import attention_backend
 from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.host import LOCAL, LOOPBACK, local_host
 from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.settings import engine_settings, with_cores, within_pool
-from psserve.fleet.plan.sglang_args import LOOPBACK, EngineSettings, server_args, server_env
+from psserve.fleet.plan.sglang_args import EngineSettings, server_args, server_env
 from psserve.zoo import Base
 
 ServerKind = Literal["prefill", "decode", "whole"]
@@ -38,6 +39,10 @@ class StockProcess:
     command: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     log: Path
+
+    @property
+    def host_name(self) -> str:
+        return LOCAL
 
     @property
     def url(self) -> str:
@@ -94,6 +99,7 @@ class StockPlanner:
         gpus = self._gpus()
         args = server_args(
             self.settings,
+            local_host(self._machine, os.environ),
             role=kind,
             checkpoint=checkpoint,
             served_name=served_name,
@@ -136,7 +142,8 @@ class StockPlanner:
     def _env(self, name: str, sharers: int) -> dict[str, str]:
         ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, self._machine, sharers)
         rendezvous = self._tmp / f"rendezvous-{name}"
-        return server_env(self.settings, os.environ, tmp_dir=self._tmp, rendezvous=rendezvous, extra=ours)
+        host = local_host(self._machine, os.environ)
+        return server_env(self.settings, host, tmp_dir=self._tmp, rendezvous=rendezvous, extra=ours)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from psserve.fleet.run.preload import starter_for
 from psserve.fleet.run.prepare import clean_up, make_run_dir, prepare
 from psserve.fleet.run.process import Starter, become_subreaper, sweep_descendants
 from psserve.fleet.run.progress import StartProgress
+from psserve.fleet.run.reachability import require_reachable
 from psserve.fleet.run.roster import Roster
 from psserve.fleet.run.state import FleetState, ProcessId, clean_stale, fleet_lock, remove_state, write_state
 
@@ -50,7 +51,8 @@ class Supervisor:
         self._limits = limits or Limits()
         self._progress = progress or StartProgress()
         self._on_ready = on_ready
-        self._roster = Roster(plan, starter or starter_for(plan), self._limits.restarts, self._progress.note)
+        self._starter = starter or starter_for(plan)
+        self._roster = Roster(plan, self._starter, self._limits.restarts, self._progress.note)
         self._requests = Requests(
             self._roster,
             supply or ZooSupply(plan.zoo, plan.basis.options),
@@ -84,6 +86,8 @@ class Supervisor:
         become_subreaper()
         try:
             weights = await asyncio.to_thread(prepare, self._plan)
+            if len(self._plan.basis.hosts) > 1:
+                await require_reachable(self._plan, self._starter)
             await self._requests.open(weights, watch=self._watch)
             self._roster.start()
             self._save()

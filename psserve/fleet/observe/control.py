@@ -90,7 +90,7 @@ def live_state(zoo: Path) -> FleetState:
         return state
     servers = tuple(
         server.model_copy(update={"state": seen[server.name].state, "error": seen[server.name].error})
-        if server.name in seen and server.pid is not None and server.state != "draining"
+        if server.name in seen and server.may_answer and server.state != "draining"
         else server
         for server in state.servers
     )

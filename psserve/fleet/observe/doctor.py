@@ -5,6 +5,7 @@ Nothing heavy is imported: versions come from package metadata, transfer backend
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import resource
@@ -12,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,10 +30,14 @@ from psserve.fleet.options.key_file import client_keys
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.allowance import GIB
 from psserve.fleet.plan.devices import Machine, detect
+from psserve.fleet.plan.host import LOCAL
 from psserve.fleet.plan.memory import amount
 from psserve.fleet.plan.plan import make_plan
 from psserve.fleet.plan.ports import is_free
 from psserve.fleet.plan.show import named
+from psserve.fleet.plan.spec import FleetPlan
+from psserve.fleet.run.probe import look
+from psserve.fleet.run.reachability import tasks_of
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, running_fleet
 from psserve.versions import installed
@@ -256,7 +262,16 @@ def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list
     devices = ", ".join(sorted({server.device for server in plan.servers}))
     total = amount(sum(server.memory.total_bytes for server in plan.servers))
     found = f"{len(plan.servers)} servers on {devices}, {total} for weights and KV cache"
-    return [Diagnosis("plan", "ok", found), *check_sharing(plan, mps_runs())]
+    return [Diagnosis("plan", "ok", found), *check_network(plan), *check_sharing(plan, mps_runs())]
+
+
+def check_network(plan: FleetPlan) -> list[Diagnosis]:
+    """What keeps servers from listening where the plan has them, which env in fleet.toml may change. Mostly nothing."""
+    task = next(task for task in tasks_of(plan) if task.name == LOCAL)
+    with ExitStack() as opened:
+        report = asyncio.run(look(task, opened))
+    advice = "correct it, or take it out of env in fleet.toml"
+    return [Diagnosis("network", "fail", found, advice) for found in report.here]
 
 
 # --- the fleet

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -135,8 +136,8 @@ def mps_runs(environ: Mapping[str, str] = os.environ) -> bool:
 
 def check_sharing(plan: FleetPlan, mps: bool) -> list[Diagnosis]:
     """Servers that share a GPU take turns on it unless MPS lets them compute at the same time."""
-    per_gpu = [sum(gpu.index in server.gpus for server in plan.servers) for gpu in plan.basis.machine.gpus]
-    most = max(per_gpu, default=0)
+    per_gpu = Counter((server.host_name, gpu) for server in plan.servers for gpu in server.gpus)
+    most = max(per_gpu.values(), default=0)
     if most < 2:
         return []
     found = f"up to {most} servers share a GPU"

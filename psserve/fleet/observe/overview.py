@@ -93,11 +93,11 @@ def worker_key_of(zoo: Path) -> str | None:
 
 
 def _ask(zoo: Path, state: FleetState, server: ServerState, worker_key: str | None) -> _Said:
-    if server.pid is None:
+    if not server.may_answer:
         return _Said()
     if server.role == "router":
         return _Said(totals=_or_none(read_totals, client_of(zoo, state.url)))
-    client = HttpClient(f"http://127.0.0.1:{server.port}", worker_key)
+    client = HttpClient(f"http://{server.address}:{server.port}", worker_key)
     load = _or_none(read_load, client)
     if load is None or server.role == "decode":
         return _Said(load)

@@ -20,6 +20,7 @@ STATE_STYLES = {
     "restarting": "yellow",
     "draining": "yellow",
     "down": "red",
+    "lost": "bold red",
     "failed": "bold red",
 }
 NOTHING = "-"

@@ -1,19 +1,53 @@
-"""Which GPUs each server gets.
+"""Which host and GPUs each server gets.
 
 Servers with `gpus` get those. For the others: with two or more GPUs, prefill apart from decode; each server goes
-where most memory is left.
+where most memory is left. Over several hosts servers are spread first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from psserve.errors import PlanError
 from psserve.fleet.options.server_options import PrefillOptions
+from psserve.fleet.plan.host import Host
+from psserve.fleet.plan.memory import usable_bytes
 from psserve.fleet.plan.planned import PlannedServer
 
 Need = Callable[[PlannedServer], int]
 """Bytes that a server surely takes on each of its GPUs."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a server goes."""
+
+    host: Host
+    gpus: tuple[int, ...] = ()
+    """Of the host; none: it runs on CPU."""
+
+
+def spread(
+    hosts: Sequence[Host], servers: Sequence[PlannedServer], taken: Mapping[str, int], *, on_gpus: bool
+) -> list[Host]:
+    """The host of each server, one after the other: where each of them would have the largest part of what is left.
+
+    `taken`: bytes that running servers hold, by host.
+    """
+    left = {
+        host.name: (sum(map(usable_bytes, host.machine.gpus)) if on_gpus else host.machine.total_bytes)
+        - taken.get(host.name, 0)
+        for host in hosts
+    }
+    parts: Counter[str] = Counter()
+    chosen = []
+    for server in servers:
+        host = max(hosts, key=lambda host: left[host.name] / (parts[host.name] + server.options.tp))
+        parts[host.name] += server.options.tp
+        chosen.append(host)
+    return chosen
 
 
 class Placer:

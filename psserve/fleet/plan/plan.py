@@ -15,11 +15,12 @@ from psserve.fleet.plan.adapters import adapter_name, base_shares_servers, check
 from psserve.fleet.plan.attention import attention_backend
 from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
+from psserve.fleet.plan.host import Host, check_hosts, common_machine, local_host
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.one_pool import check_one_pool, check_pools, smallest_pool
 from psserve.fleet.plan.parsers import NO_PARSERS, Parsers, chosen_parsers, parser_args
-from psserve.fleet.plan.placement import Placer, place_fleet, prefill_replicas
+from psserve.fleet.plan.placement import Placer, Slot, place_fleet, prefill_replicas, spread
 from psserve.fleet.plan.planned import (
     PlannedServer,
     chosen_modules,
@@ -34,7 +35,6 @@ from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.router_config import router_config
 from psserve.fleet.plan.settings import check_devices, check_equal_tp, engine_settings, with_cores, within_pool
 from psserve.fleet.plan.sglang_args import (
-    LOOPBACK,
     EngineSettings,
     kv_event_addresses,
     router_env,
@@ -54,8 +54,11 @@ def make_plan(
     keys: ClientKeys = NO_KEYS,
     machine: Machine | None = None,
     environ: Mapping[str, str] = os.environ,
+    hosts: Sequence[Host] = (),
 ) -> FleetPlan:
     """Plan a fleet. Writes nothing and starts nothing. `keys`: what clients must send.
+
+    Its servers run on `hosts`; left out: on this machine, which is `machine`, if that is given.
 
     Raises:
         UsageError: the router would be open to other machines without a key, or its certificate cannot be used.
@@ -64,7 +67,9 @@ def make_plan(
         IncompatibleCheckpoint: an older psserve made the zoo, and its base is one that this one refuses.
     """
     check_reach(options, keys)
-    machine = machine or detect(environ)
+    hosts = tuple(hosts) or (local_host(machine or detect(environ), environ),)
+    check_hosts(hosts, options)
+    machine = common_machine(hosts)
     _check_served(zoo.base)
     modules = chosen_modules(zoo, options)
     check_adapters(zoo.base, modules, options)
@@ -76,29 +81,30 @@ def make_plan(
     replicas = prefill_replicas(gpus_there, options.prefill, [*decode, *spare])
     prefill = planned_prefill(zoo.base, options, replicas)
     planned = prefill + decode
-    settings = with_cores(settings, machine, len(planned))
     check_devices(zoo.base, settings, planned)
     check_quantised(zoo.base, modules, settings, machine)
     check_equal_tp(planned, options.prefill.tp)
     check_split(zoo.base, modules, options.table("prefill"), options.prefill.tp)
     if settings.one_pool:
         check_one_pool(settings, planned)
-    placed, memory = _fit(zoo, modules, machine, settings, prefill, decode, spare)
+    placed, memory = _fit(zoo, modules, hosts, settings, prefill, decode, spare)
+    for host in hosts:
+        settings = with_cores(settings, host.machine, sum(slot.host is host for slot in placed))
     if settings.one_pool:
         check_pools(planned, memory)
     smallest = smallest_pool(settings, planned, memory)
     settings = within_pool(settings, smallest, explicit=options.context_length is not None)
-    basis = PlanBasis(options=options, machine=machine, settings=settings, environ=environ)
-    router_port, ports = fleet_ports(options.router, planned)
+    basis = PlanBasis(options=options, hosts=hosts, settings=settings)
+    router_port, ports = fleet_ports(options.router, planned, [slot.host for slot in placed])
     servers = tuple(
-        make_server(zoo, basis, server, gpus=gpus, memory=one, ports=its)
-        for server, gpus, one, its in zip(planned, placed, memory, ports, strict=True)
+        make_server(zoo, basis, server, slot=slot, memory=one, ports=its)
+        for server, slot, one, its in zip(planned, placed, memory, ports, strict=True)
     )
     return FleetPlan(
         zoo=zoo.path,
         base=zoo.base.name,
         servers=servers,
-        router=_router(zoo, basis, modules, servers, router_port, keys),
+        router=_router(zoo, basis, modules, servers, router_port, keys, environ),
         checkpoints=tuple(
             PlannedCheckpoint(module=module.name, path=layout.checkpoint_path(run, module.name))
             for module in modules
@@ -120,11 +126,12 @@ def make_server(
     basis: PlanBasis,
     server: PlannedServer,
     *,
-    gpus: tuple[int, ...],
+    slot: Slot,
     memory: ServerMemory,
     ports: ServerPorts,
 ) -> ServerSpec:
-    """The command, environment and files of a planned server with this device, memory and ports."""
+    """The command, environment and files of a planned server with this place, memory and ports."""
+    host, gpus = slot.host, slot.gpus
     run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
     rendezvous = tmp / f"rendezvous-{server.name}"
     publishes = basis.options.router.kv_events and server.role == "prefill"
@@ -132,6 +139,7 @@ def make_server(
     parsers = _parsers(zoo.base, server.options)
     args = server_args(
         basis.settings,
+        host,
         role=server.role,
         checkpoint=server.checkpoint,
         served_name=server.module or zoo.base.name,
@@ -142,7 +150,7 @@ def make_server(
         kv_tokens=memory.kv_tokens,
         kv_events=kv_events,
         extra=(*parser_args(parsers), *server.options.args),
-        attention=_attention(zoo.base, basis, gpus),
+        attention=_attention(zoo.base, basis, slot),
         tp=server.options.tp,
         adapters=server.adapters,
     )
@@ -150,17 +158,18 @@ def make_server(
         name=server.name,
         role=server.role,
         module=server.module,
-        host=LOOPBACK,
+        host=host.address,
+        host_name=host.name,
         port=ports.http,
         bootstrap_port=ports.bootstrap,
         gpus=gpus,
         memory=memory,
         parsers=parsers,
         max_running_requests=basis.settings.max_running_requests,
-        command=(sys.executable, "-m", "psserve.engine.worker", *args),
+        command=(host.python, "-m", "psserve.engine.worker", *args),
         env=server_env(
             basis.settings,
-            basis.environ,
+            host,
             tmp_dir=tmp,
             rendezvous=rendezvous,
             extra=server.options.env,
@@ -187,8 +196,8 @@ def _parsers(base: Base, options: ServerOptions) -> Parsers:
     return chosen_parsers(read_chat_template(base.path), options)
 
 
-def _attention(base: Base, basis: PlanBasis, gpus: tuple[int, ...]) -> str | None:
-    capabilities = [basis.machine.gpus[i].capability for i in gpus]
+def _attention(base: Base, basis: PlanBasis, slot: Slot) -> str | None:
+    capabilities = [slot.host.machine.gpus[i].capability for i in slot.gpus]
     found = {attention_backend(base.head_dim, basis.settings.dtype, capability) for capability in capabilities}
     return next(filter(None, found), None)
 
@@ -213,23 +222,38 @@ def _all_decode(
 def _fit(
     zoo: Zoo,
     modules: Sequence[Module],
-    machine: Machine,
+    hosts: Sequence[Host],
     settings: EngineSettings,
     prefill: Sequence[PlannedServer],
     decode: Sequence[PlannedServer],
     spare: Sequence[PlannedServer],
-) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
-    """GPUs and memory of each server, prefill servers first; spare ones only take up memory."""
-    budget = Budget.of(zoo.base, settings, machine, modules, read_measured(layout.run_dir(zoo.path)))
+) -> tuple[list[Slot], list[ServerMemory]]:
+    """Place and memory of each server, prefill servers first; spare ones only take up memory."""
     planned = [*prefill, *decode, *spare]
-    count = len(prefill) + len(decode)
+    hosts_of = spread(hosts, planned, {}, on_gpus=settings.device == "cuda")
+    found: dict[str, tuple[Slot, ServerMemory]] = {}
+    for host in hosts:
+        budget = Budget.of(zoo.base, settings, host.machine, modules, read_measured(layout.run_dir(zoo.path)))
+        here = [server for server, its in zip(planned, hosts_of, strict=True) if its is host]
+        placed, memory = _fit_host(host.machine, budget, settings, here) if here else ([], [])
+        for server, gpus, one in zip(here, placed, memory, strict=True):
+            found[server.name] = Slot(host, gpus), one
+    wanted = [found[server.name] for server in (*prefill, *decode)]
+    return [slot for slot, _ in wanted], [memory for _, memory in wanted]
+
+
+def _fit_host(
+    machine: Machine, budget: Budget, settings: EngineSettings, servers: Sequence[PlannedServer]
+) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
+    """GPUs and memory of each server of one machine, prefill servers first."""
     if settings.device == "cpu":
-        return [()] * count, fit_cpu(machine, budget, settings, planned)[:count]
+        return [()] * len(servers), fit_cpu(machine, budget, settings, servers)
+    prefill = [server for server in servers if server.role == "prefill"]
     placer = Placer([usable_bytes(gpu) for gpu in machine.gpus], budget.fixed)
-    placed = place_fleet(placer, len(machine.gpus), prefill, [*decode, *spare])
-    memory = fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken={})
+    placed = place_fleet(placer, len(machine.gpus), prefill, servers[len(prefill) :])
+    memory = fit_gpus(machine.gpus, budget, settings, list(zip(servers, placed, strict=True)), taken={})
     check_main_memory(machine, memory)
-    return placed[:count], memory[:count]
+    return placed, memory
 
 
 def _router(
@@ -239,6 +263,7 @@ def _router(
     servers: Sequence[ServerSpec],
     port: int,
     keys: ClientKeys,
+    environ: Mapping[str, str],
 ) -> RouterSpec:
     run, tmp, wanted = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path), basis.options.router
     config_path = layout.router_config_path(run)
@@ -248,7 +273,7 @@ def _router(
         host=wanted.host,
         port=port,
         command=(sys.executable, "-m", "psserve.router", "--config", str(config_path)),
-        env=router_env(basis.environ, tmp_dir=tmp),
+        env=router_env(environ, tmp_dir=tmp),
         log=layout.log_path(run, "router"),
         config_path=config_path,
         config=router_config(zoo.base, basis, modules, servers, port, keys),

@@ -10,10 +10,11 @@ from psserve.errors import PlanError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.adapters import adapter_name, check_adapters, room_for, shares_servers
 from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
+from psserve.fleet.plan.host import Host, common_machine
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
 from psserve.fleet.plan.one_pool import check_one_pool
-from psserve.fleet.plan.placement import Placer, decode_pool
+from psserve.fleet.plan.placement import Placer, Slot, decode_pool, spread
 from psserve.fleet.plan.plan import make_server
 from psserve.fleet.plan.planned import PlannedServer, planned_adapters, planned_decode
 from psserve.fleet.plan.ports import more_ports
@@ -75,7 +76,7 @@ def _adapter_servers(zoo: Zoo, plan: FleetPlan, module: Module) -> tuple[ServerS
 def _servers(zoo: Zoo, plan: FleetPlan, module: Module, planned: Sequence[PlannedServer]) -> tuple[ServerSpec, ...]:
     planned = [_sized(server, plan) for server in planned]
     check_devices(zoo.base, plan.basis.settings, planned)
-    check_quantised(zoo.base, [module], plan.basis.settings, plan.basis.machine)
+    check_quantised(zoo.base, [module], plan.basis.settings, common_machine(plan.basis.hosts))
     check_equal_tp(planned, plan.basis.options.prefill.tp)
     check_split(zoo.base, [module], plan.basis.options.table("prefill"), plan.basis.options.prefill.tp)
     placed, memory = _fit(zoo, module, plan, planned)
@@ -84,8 +85,8 @@ def _servers(zoo: Zoo, plan: FleetPlan, module: Module, planned: Sequence[Planne
     else:
         within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
     return tuple(
-        make_server(zoo, plan.basis, server, gpus=gpus, memory=one, ports=ports)
-        for server, gpus, one, ports in zip(
+        make_server(zoo, plan.basis, server, slot=slot, memory=one, ports=ports)
+        for server, slot, one, ports in zip(
             planned, placed, memory, more_ports(planned, _taken_ports(plan)), strict=True
         )
     )
@@ -102,20 +103,45 @@ def _sized(server: PlannedServer, plan: FleetPlan) -> PlannedServer:
 
 def _fit(
     zoo: Zoo, module: Module, plan: FleetPlan, planned: Sequence[PlannedServer]
+) -> tuple[list[Slot], list[ServerMemory]]:
+    """Place and memory of each server, beside the running ones."""
+    held: Counter[str] = Counter()
+    for server in plan.servers:
+        held[server.host_name] += server.memory.total_bytes
+    on_gpus = plan.basis.settings.device == "cuda"
+    found: dict[str, tuple[Slot, ServerMemory]] = {}
+    hosts_of = spread(plan.basis.hosts, planned, held, on_gpus=on_gpus)
+    for host in plan.basis.hosts:
+        here = [server for server, its in zip(planned, hosts_of, strict=True) if its is host]
+        running = [server for server in plan.servers if server.host_name == host.name]
+        if here:
+            placed, memory = _fit_host(zoo, module, plan, host, running, here)
+            for of_it, gpus, one in zip(here, placed, memory, strict=True):
+                found[of_it.name] = Slot(host, gpus), one
+    return [found[server.name][0] for server in planned], [found[server.name][1] for server in planned]
+
+
+def _fit_host(
+    zoo: Zoo,
+    module: Module,
+    plan: FleetPlan,
+    host: Host,
+    running: Sequence[ServerSpec],
+    planned: Sequence[PlannedServer],
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
-    """GPUs and memory of each server, beside those of the running ones."""
-    machine, settings = plan.basis.machine, plan.basis.settings
+    """GPUs and memory of each server of one host, beside those of the running ones there."""
+    machine, settings = host.machine, plan.basis.settings
     budget = Budget.of(zoo.base, settings, machine, [module], read_measured(layout.run_dir(zoo.path)))
     try:
         if settings.device == "cpu":
-            running = sum(server.memory.total_bytes + server.memory.adapter_bytes for server in plan.servers)
-            return [()] * len(planned), fit_cpu(machine, budget, settings, planned, running)
-        taken = _taken_bytes(plan.servers)
+            held = sum(server.memory.total_bytes + server.memory.adapter_bytes for server in running)
+            return [()] * len(planned), fit_cpu(machine, budget, settings, planned, held)
+        taken = _taken_bytes(running)
         placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)
-        prefill_on = [server.gpus for server in plan.servers if server.role == "prefill"]
+        prefill_on = [server.gpus for server in running if server.role == "prefill"]
         placed = placer.place(planned, decode_pool(len(machine.gpus), prefill_on, planned))
         memory = fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken)
-        check_main_memory(machine, [*(server.memory for server in plan.servers), *memory])
+        check_main_memory(machine, [*(server.memory for server in running), *memory])
         return placed, memory
     except PlanError as error:
         raise PlanError(f"{error} (decode.spare in fleet.toml keeps room for live changes)") from error

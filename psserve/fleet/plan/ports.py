@@ -1,7 +1,8 @@
-"""Loopback ports for servers.
+"""Ports for servers, on the address of their host.
 
 Free ports are taken from below the kernel's ephemeral range: a server that is down for a moment must find its port
-free again, so no outgoing connection and no "any free port" of another program may land on it.
+free again, so no outgoing connection and no "any free port" of another program may land on it. No port is given twice
+in a fleet, on whichever hosts. Which are free on another machine nobody asks: a server that finds its port taken ends.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 
 from psserve.errors import PlanError
 from psserve.fleet.options.options import RouterOptions
+from psserve.fleet.plan.host import Host
 from psserve.fleet.plan.planned import PlannedServer
-from psserve.fleet.plan.sglang_args import LOOPBACK
 
 _ROUTER = "router.port (--port)"
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -25,7 +26,7 @@ _SPAN = 12_000
 
 @dataclass(frozen=True)
 class ServerPorts:
-    """The ports of one server, always on the loopback interface."""
+    """The ports of one server, on its host's address."""
 
     http: int
     dist: int
@@ -34,22 +35,27 @@ class ServerPorts:
     """Prefill servers only: where decode servers find it."""
 
 
-def fleet_ports(router: RouterOptions, servers: Sequence[PlannedServer]) -> tuple[int, list[ServerPorts]]:
-    """The router's port, and those of each server of a new fleet.
+def fleet_ports(
+    router: RouterOptions, servers: Sequence[PlannedServer], hosts: Sequence[Host]
+) -> tuple[int, list[ServerPorts]]:
+    """The router's port, and those of each server of a new fleet. `hosts`: that of each server.
 
     Raises:
         PlanError: a given port is taken, or given twice.
     """
     given = {_ROUTER: router.port} if router.port else {}
-    given |= {f"{server.table}.ports[{server.replica}]": server.port for server in servers if server.port}
-    given |= {
-        f"{server.table}.bootstrap_ports[{server.replica}]": server.bootstrap_port
-        for server in servers
-        if server.bootstrap_port
-    }
+    addresses = {_ROUTER: router.host}
+    for server, host in zip(servers, hosts, strict=True):
+        for name, port in (("ports", server.port), ("bootstrap_ports", server.bootstrap_port)):
+            if port:
+                key = f"{server.table}.{name}[{server.replica}]"
+                given[key] = port
+                if host.is_local:
+                    addresses[key] = host.address
     require_different(given)
     for key, port in given.items():
-        require_free(port, router.host if key == _ROUTER else LOOPBACK, key)
+        if key in addresses:
+            require_free(port, addresses[key], key)
     free = iter(free_ports(1 + 3 * len(servers), frozenset(given.values())))
     return router.port or next(free), _deal(servers, free)
 

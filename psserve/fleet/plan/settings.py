@@ -62,8 +62,9 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
 
 
 def with_cores(settings: EngineSettings, machine: Machine, servers: int) -> EngineSettings:
-    """The settings of so many servers that share the machine's cores."""
-    return replace(settings, few_cores=settings.device == "cuda" and machine.cores < CORES_A_SERVER * servers)
+    """The settings where, beside others, so many servers share the cores of this machine."""
+    few = settings.device == "cuda" and machine.cores < CORES_A_SERVER * servers
+    return replace(settings, few_cores=settings.few_cores or few)
 
 
 def _dtype(machine: Machine, cpu: bool) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from psserve.contracts.router_config import KvEventsConfig
 from psserve.engine.cuda.toolkit import compiler_env
 from psserve.engine.settings import ADAPTERS, FEW_CORES, ONE_POOL
 from psserve.fleet.plan.adapters import AdapterRoom
-
-LOOPBACK = "127.0.0.1"
+from psserve.fleet.plan.host import Host
 
 # What a server may inherit. All else is dropped: keys and tokens of the user's shell are none of its business,
 # DUMPER_* opens a port that evaluates code, and SGLANG_TEST_* injects faults.
@@ -76,6 +74,7 @@ class EngineSettings:
 
 def server_args(
     settings: EngineSettings,
+    host: Host,
     *,
     role: Literal["prefill", "decode", "whole"],
     checkpoint: Path,
@@ -91,16 +90,17 @@ def server_args(
     tp: int = 1,
     adapters: AdapterRoom | None = None,
 ) -> tuple[str, ...]:
-    """SGLang's arguments for one server. `gpus` counts visible GPUs, `tp` many; it is empty on CPU. `extra` comes last.
+    """SGLang's arguments for one server on `host`. `gpus` counts visible GPUs there, `tp` many; it is empty on CPU.
 
     `attention`: the kernels on GPUs; None: SGLang's choice. `adapters`: what there must be room for, if it serves any.
+    `extra` comes last.
 
     A `whole` server both reads prompts and answers; no fleet has one, benchmarks compare with them.
     """
     pairing = () if role == "whole" else _pairing_args(settings, role, bootstrap_port, kv_tokens)
     args = [
         *("--model-path", str(checkpoint), "--served-model-name", served_name, "--load-format", "safetensors"),
-        *("--host", LOOPBACK, "--port", str(port), "--nccl-port", str(dist_port)),
+        *("--host", host.address, "--port", str(port), "--nccl-port", str(dist_port)),
         *("--device", settings.device, "--dtype", settings.dtype),
         *_optional("--kv-cache-dtype", None if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype),
         *("--context-length", str(settings.context_length), "--page-size", str(settings.page_size)),
@@ -120,7 +120,7 @@ def server_args(
 
 def server_env(
     settings: EngineSettings,
-    inherited: Mapping[str, str],
+    host: Host,
     *,
     tmp_dir: Path,
     rendezvous: Path,
@@ -128,12 +128,16 @@ def server_env(
     tp: int = 1,
     adapters: Path | None = None,
 ) -> dict[str, str]:
-    """The whole environment of one server, split `tp` times, but for its key. `adapters`: where it finds its own."""
-    env = {name: value for name, value in inherited.items() if _may_inherit(name)}
+    """The whole environment of one server on `host`, split `tp` times, but for its key.
+
+    `adapters`: where it finds its own.
+    """
+    env = {name: value for name, value in host.environ.items() if _may_inherit(name)}
     env.update(_COMMON_ENV)
+    env.update({"SGLANG_HOST_IP": host.address, "UCX_NET_DEVICES": host.nic})
     env["TMPDIR"] = str(tmp_dir)
     # Kernels are compiled with the ninja that is installed beside psserve, whether or not its environment is active.
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [env.get("PATH")])])
+    env["PATH"] = os.pathsep.join([str(Path(host.python).parent), *filter(None, [env.get("PATH")])])
     # A file in place of torch's TCPStore, which listens on every interface whatever address it is given.
     env["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] = rendezvous.as_uri()
     env.update(_CPU_ENV if settings.device == "cpu" else _GPU_ENV | compiler_env(env))
@@ -168,8 +172,7 @@ _COMMON_ENV = {
     # SGLang would send a chunk's KV while the forward that computes it runs. It records a CUDA event for the transfer
     # to wait for, which neither NIXL nor Mooncake looks at: decode servers would get KV that is not there yet.
     "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",
-    "SGLANG_HOST_IP": LOOPBACK,
-    "UCX_NET_DEVICES": "lo",
+    # A server's parts are all on one machine.
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
     "SGLANG_DISAGGREGATION_BOOTSTRAP_TIMEOUT": "60",

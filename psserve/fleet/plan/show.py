@@ -62,14 +62,15 @@ def gpu_share(plan: FleetPlan, server: ServerSpec) -> float | None:
     """The part of each of its GPUs' memory that a server is planned to take; None on CPU."""
     if not server.gpus:
         return None
-    smallest = min(plan.basis.machine.gpus[i].total_bytes for i in server.gpus)
+    smallest = min(plan.basis.host_of(server).machine.gpus[i].total_bytes for i in server.gpus)
     return server.memory.total_bytes / len(server.gpus) / smallest
 
 
 def idle_gpus(plan: FleetPlan) -> list[int]:
     """Visible GPUs that a fleet on GPUs leaves alone."""
-    used = {i for server in plan.servers for i in server.gpus}
-    return [gpu.index for gpu in plan.basis.machine.gpus if used and gpu.index not in used]
+    used = {(server.host_name, i) for server in plan.servers for i in server.gpus}
+    there = ((host.name, gpu.index) for host in plan.basis.hosts for gpu in host.machine.gpus)
+    return [index for name, index in there if used and (name, index) not in used]
 
 
 def context_note(plan: FleetPlan, of_base: int) -> str | None:

@@ -10,7 +10,7 @@ from typing import Literal
 from psserve.contracts.router_config import KvEventsConfig, ModuleConfig, RouterConfig, WorkerConfig
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.adapters import AdapterRoom
-from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.host import LOCAL, Host
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.parsers import NO_PARSERS, Parsers
 from psserve.fleet.plan.sglang_args import EngineSettings
@@ -25,6 +25,9 @@ class ProcessSpec:
     name: str
     role: ProcessRole
     host: str
+    """The address that it listens on."""
+    host_name: str = LOCAL
+    """The host that it runs on."""
     port: int
     command: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
@@ -110,11 +113,12 @@ class PlanBasis:
     """The grounds of a plan, so that more servers can be planned into it."""
 
     options: FleetOptions
-    machine: Machine
-    """As it was before the fleet started."""
+    hosts: tuple[Host, ...]
     settings: EngineSettings
-    environ: Mapping[str, str] = field(repr=False)
-    """What servers may inherit from."""
+
+    def host_of(self, process: ProcessSpec) -> Host:
+        """The host that one of the fleet's processes runs on."""
+        return next(host for host in self.hosts if host.name == process.host_name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,15 @@ import signal
 import time
 from dataclasses import dataclass, field, replace
 
+from psserve.errors import HostLost
+from psserve.fleet.plan.host import LOCAL
 from psserve.fleet.plan.ports import listens
 from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
-from psserve.fleet.run.process import Handle, Starter, last_error, start_ticks, tail
+from psserve.fleet.run.process import MOST_LINES, Handle, Starter, error_among, start_ticks
 from psserve.fleet.run.state import ServerState, ServerStatus
+
+WORDS = 12
+"""Lines of a log that people are shown of a process that ended."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class RestartPolicy:
     longest_s: float = 30.0
     stuck_s: float = 300.0
     """A server that lives, and has not served for so long though others could work with it, is started anew."""
+    lost_s: float = 2.0
+    """Between two tries to start a server whose host is lost. They count for nothing: the server did not fail."""
 
 
 @dataclass
@@ -64,8 +71,8 @@ class Member:
 
     starting --router says ready--> ready <--router says--> down
        ^                              |
-       |-- restarting <---- exits ----'      failed: ended too often; stopped: told to end;
-                                             draining: gets no new requests, and ends after its last one
+       |-- restarting <---- exits ----|      failed: ended too often; stopped: told to end;
+       '-- lost <---- its host goes --'      draining: gets no new requests, and ends after its last one
     """
 
     def __init__(self, spec: ProcessSpec, starter: Starter, policy: RestartPolicy) -> None:
@@ -76,7 +83,9 @@ class Member:
         self._restarts = Restarts(policy)
         self._handle: Handle | None = None
         self._ticks: int | None = None
-        self._log_start = 0
+        self._last: Handle | None = None
+        """Of its latest process, which may have ended."""
+        self._host_is_lost = False
         self._started: float | None = None
         self._since = time.monotonic()
         self._restart_at = 0.0
@@ -95,37 +104,50 @@ class Member:
         """Start the process.
 
         Raises:
-            StartError: its command cannot be run.
+            StartError: its command cannot be run, or its host is lost.
         """
         spec = self.spec
         if isinstance(spec, ServerSpec):
             spec.rendezvous.unlink(missing_ok=True)
             spec = replace(spec, env={**spec.env, "PSSERVE_WORKER_KEY": worker_key})
-        self._log_start = spec.log.stat().st_size if spec.log.exists() else 0
-        self._handle = self._starter.start(spec)
+        try:
+            self._handle = self._last = self._starter.start(spec)
+        except HostLost as error:
+            self._host_is_lost, self.error = True, str(error)
+            raise
+        self._host_is_lost = False
         self._ticks = None
         self._started, self._since = time.time(), time.monotonic()
         self.state = "starting"
 
     def ended(self) -> bool:
-        """Whether the process has ended since it was last asked; then `error` says how."""
-        code = self._handle.poll() if self._handle else None
-        if code is None:
+        """Whether the process has ended, or its host was lost, since it was last asked; then `error` says how."""
+        handle = self._handle
+        if handle is None:
+            return False
+        if handle.is_lost:
+            self._host_is_lost, self.error = True, f"its host {self.spec.host_name} is lost"
+        elif (code := handle.poll()) is not None:
+            self.error = f"{_how(code)}: {error_among(handle.tail(MOST_LINES))}"
+        else:
             return False
         self._handle = None
-        self.error = f"{_how(code)}: {last_error(self.spec.log, self._log_start)}"
         return True
 
     def plan_restart(self) -> float | None:
         """After an end: wait for the restart, or give up. Returns the wait in seconds."""
         now = time.monotonic()
-        delay = self._restarts.delay(now)
-        self.state = "failed" if delay is None else "restarting"
+        if self._host_is_lost:
+            delay: float | None = self._restarts.policy.lost_s
+            self.state = "lost"
+        else:
+            delay = self._restarts.delay(now)
+            self.state = "failed" if delay is None else "restarting"
         self._restart_at = now + (delay or 0.0)
         return delay
 
     def restart_due(self) -> bool:
-        return self.state == "restarting" and time.monotonic() >= self._restart_at
+        return self.state in ("restarting", "lost") and time.monotonic() >= self._restart_at
 
     async def observe(self, state: str, error: str | None) -> None:
         """Take over what the router sees of a living process that is not about to end.
@@ -183,12 +205,12 @@ class Member:
 
     def last_words(self) -> list[str]:
         """The end of what its latest process logged, for people."""
-        said = tail(self.spec.log, since=self._log_start)
+        said = self._last.tail(WORDS) if self._last else []
         return [f"the last lines of {self.spec.log}:", *(f"  {line}" for line in said)]
 
     def record(self) -> ServerState:
         spec = self.spec
-        pid = self._handle.pid if self._handle else None
+        pid = self._handle.pid if self._handle and spec.host_name == LOCAL else None
         if pid is not None and self._ticks is None:
             self._ticks = start_ticks(pid)
         return ServerState(
@@ -197,6 +219,8 @@ class Member:
             module=spec.module if isinstance(spec, ServerSpec) else None,
             pid=pid,
             ticks=self._ticks if pid is not None else None,
+            host=spec.host_name,
+            address=spec.host,
             port=spec.port,
             device=spec.device if isinstance(spec, ServerSpec) else "cpu",
             tool_call_parser=spec.parsers.tool_calls if isinstance(spec, ServerSpec) else None,

@@ -31,6 +31,8 @@ from psserve.fleet.run.process import (
     private,
     reap_group,
     signal_group,
+    size,
+    tail,
 )
 
 _COMMAND = (sys.executable, "-m", "psserve.engine.preload")
@@ -97,7 +99,7 @@ class _Preloaded:
     def __init__(self, env: Mapping[str, str], log: Path) -> None:
         self.env = env
         self.log = log
-        self.log_start = log.stat().st_size if log.exists() else 0
+        self.log_start = size(log)
         self.pids: dict[str, int] = {}
         self.codes: dict[int, int] = {}
         self.forked_any = False
@@ -165,9 +167,12 @@ class _Preloaded:
 class ForkedHandle:
     """A server forked from the preloaded process, which is its parent; it leads its own group."""
 
+    is_lost = False
+
     def __init__(self, preloaded: _Preloaded, spec: Runnable) -> None:
         self._preloaded = preloaded
         self._spec = spec
+        self._log_start = size(spec.log)
         self._pid: int | None = None
         self._code: int | None = None
         self._wanted_end: signal.Signals | None = None
@@ -203,6 +208,9 @@ class ForkedHandle:
         if self.pid is not None and self._code is None:
             kill_tree(self.pid)
         self._end(signal.SIGKILL)
+
+    def tail(self, lines: int) -> list[str]:
+        return tail(self._spec.log, lines, self._log_start)
 
     def _end(self, number: signal.Signals) -> None:
         if self._code is not None:

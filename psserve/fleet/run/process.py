@@ -13,8 +13,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +38,8 @@ class Runnable(Protocol):
     def env(self) -> Mapping[str, str]: ...
     @property
     def log(self) -> Path: ...
+    @property
+    def host_name(self) -> str: ...
 
 
 class Handle(Protocol):
@@ -45,7 +47,11 @@ class Handle(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None while it waits to be forked."""
+        """Its process id on this machine; None while it waits to be forked, or if it runs on another."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its host cannot be reached any more: nobody knows how it is, and it counts as gone."""
 
     def poll(self) -> int | None:
         """Exit code (negative: signal), or None while it runs. Once it is not None, its whole group is dead."""
@@ -55,6 +61,9 @@ class Handle(Protocol):
 
     def kill(self) -> None:
         """End it and all its descendants now (SIGKILL)."""
+
+    def tail(self, lines: int) -> list[str]:
+        """The last lines that it has logged itself, and that say something; none if they cannot be read."""
 
 
 class Starter(Protocol):
@@ -67,7 +76,7 @@ class Starter(Protocol):
         is the thread that forked, and a thread of a pool ends before the supervisor does.
 
         Raises:
-            StartError: the command cannot be run or its log cannot be written.
+            StartError: the command cannot be run or its log cannot be written; HostLost: where it should run.
         """
 
 
@@ -75,6 +84,7 @@ class SubprocessStarter:
     """Runs every command as a fresh child of this process."""
 
     def start(self, spec: Runnable) -> Handle:
+        log_start = size(spec.log)
         try:
             with open(spec.log, "ab", opener=private) as log:
                 child = subprocess.Popen(
@@ -89,14 +99,17 @@ class SubprocessStarter:
                 )
         except OSError as error:
             raise StartError(f"{spec.name} cannot be started: {error}") from error
-        return ChildHandle(child)
+        return ChildHandle(child, spec.log, log_start)
 
 
 class ChildHandle:
     """A child of this process that leads its own group."""
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+    is_lost = False
+
+    def __init__(self, child: subprocess.Popen[bytes], log: Path, log_start: int) -> None:
         self._child = child
+        self._log, self._log_start = log, log_start
         self._ended_with: int | None = None
 
     @property
@@ -125,6 +138,9 @@ class ChildHandle:
         if self._child.returncode is None and self._ended_with is None:
             kill_tree(self.pid)
             signal_group(self.pid, signal.SIGKILL)
+
+    def tail(self, lines: int) -> list[str]:
+        return tail(self._log, lines, self._log_start)
 
 
 def become_subreaper() -> None:
@@ -167,6 +183,12 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+@cache
+def boot_id() -> str:
+    """A name for this start of this machine, which no other start and no other machine has."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
@@ -185,11 +207,18 @@ def signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
+MOST_LINES = 400
+"""Of a log, in which an error is looked for."""
 _TAIL_BYTES = 64 * 1024
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ERROR = re.compile(
     r"^(psserve: error: |[\w.]*(Error|Exception|Exit|Missing|Unsupported\w+)\b(: |$))|: error: | ERROR "
 )
+
+
+def size(log: Path) -> int:
+    """Bytes that it has now."""
+    return log.stat().st_size if log.exists() else 0
 
 
 def tail(log: Path, lines: int = 12, since: int = 0) -> list[str]:
@@ -206,6 +235,10 @@ def tail(log: Path, lines: int = 12, since: int = 0) -> list[str]:
 
 def last_error(log: Path, since: int = 0) -> str:
     """The last line from byte `since` on that names an error, or else the last line."""
-    lines = tail(log, 400, since)
+    return error_among(tail(log, MOST_LINES, since))
+
+
+def error_among(lines: Sequence[str]) -> str:
+    """The last one that names an error, or else the last one."""
     errors = [line for line in lines if _ERROR.search(line)]
     return (errors or lines or ["it wrote no log"])[-1].strip()

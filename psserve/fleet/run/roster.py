@@ -105,6 +105,7 @@ class Roster:
                 member.kill()
 
     def _revive(self, member: Member) -> None:
+        before = member.state
         if member.restart_due():
             try:
                 member.start(self._plan.worker_key)
@@ -114,6 +115,8 @@ class Roster:
         elif not member.ended():
             return
         delay = member.plan_restart()
+        if before == member.state == "lost":  # said already
+            return
         what = "given up after too many ends" if delay is None else f"restart in {delay:g} s"
         self._note(f"{member.spec.name}: {member.error}; {what} (log: {member.spec.log})")
         if delay is None and member is self.router:

@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from psserve.errors import AlreadyRunning, FleetError, NotRunning
 from psserve.fleet.plan import layout
+from psserve.fleet.plan.host import LOCAL, LOOPBACK
 from psserve.fleet.plan.spec import ProcessRole
-from psserve.fleet.run.process import kill_tree, start_ticks
+from psserve.fleet.run.process import boot_id, kill_tree, start_ticks
 from psserve.zoo.disk.storage import write_atomically
 
-ServerStatus = Literal["starting", "ready", "down", "restarting", "draining", "failed", "stopped"]
+ServerStatus = Literal["starting", "ready", "down", "restarting", "lost", "draining", "failed", "stopped"]
 
 
 class _Record(BaseModel):
@@ -30,27 +31,38 @@ class ProcessId(_Record):
 
     pid: int
     ticks: int
+    boot: str | None = None
+    """The start of the machine that it is on. None: an older psserve wrote this, on this machine."""
 
     @classmethod
     def own(cls) -> ProcessId:
         """This process."""
         ticks = start_ticks(os.getpid())
         assert ticks is not None, "this process runs"
-        return cls(pid=os.getpid(), ticks=ticks)
+        return cls(pid=os.getpid(), ticks=ticks, boot=boot_id())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is, or was, a process of this machine since its start."""
+        return self.boot in (None, boot_id())
 
     @property
     def alive(self) -> bool:
-        return start_ticks(self.pid) == self.ticks
+        return self.is_here and start_ticks(self.pid) == self.ticks
 
 
 class ServerState(_Record):
     """One server, or the router."""
 
     name: str
+    host: str = LOCAL
+    """The host that it runs on."""
     role: ProcessRole
     module: str | None = None
     pid: int | None = None
+    """None: it does not run, or not on this machine."""
     ticks: int | None = None
+    address: str = LOOPBACK
     port: int
     device: str = "cpu"
     """`cpu`, `cuda:1`, or `cuda:0,1` when split over two."""
@@ -66,11 +78,19 @@ class ServerState(_Record):
     """Why it last ended or is not ready."""
     log: str
 
+    @property
+    def may_answer(self) -> bool:
+        """Whether it runs, as far as its supervisor knows."""
+        if self.host == LOCAL:
+            return self.pid is not None
+        return self.state not in ("restarting", "lost", "failed", "stopped")
+
 
 class FleetState(_Record):
     """A running fleet."""
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
+    """1: of a psserve that knew one machine alone."""
     url: str
     zoo: str
     base: str
@@ -105,6 +125,10 @@ def read_state(run: Path) -> FleetState | None:
         raise FleetError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if first["loc"] == ("version",) and first["type"] == "literal_error":
+            raise FleetError(
+                f"{path} is of another version of psserve: end its fleet with that one, or remove it if no fleet runs"
+            ) from error
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise FleetError(f"{path} is damaged ({where}: {first['msg']}); remove it if no fleet runs") from error
 
@@ -144,13 +168,15 @@ def require_none_running(zoo: Path) -> None:
 def clean_stale(run: Path) -> list[str]:
     """Kill what a dead supervisor's fleet left running, and remove its files but for logs. Call with the lock held.
 
+    Only on this machine: a pid of another one may be anybody's here.
+
     Returns:
         Names of the servers that were still alive.
     """
     state = _read_or_none(run)
     left: list[str] = []
-    for server in state.servers if state else ():
-        if server.pid and server.ticks is not None and start_ticks(server.pid) == server.ticks:
+    for server in state.servers if state and state.supervisor.is_here else ():
+        if server.host == LOCAL and server.pid and server.ticks is not None and start_ticks(server.pid) == server.ticks:
             kill_tree(server.pid)
             left.append(server.name)
     layout.router_config_path(run).unlink(missing_ok=True)

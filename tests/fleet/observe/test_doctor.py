@@ -26,6 +26,7 @@ from psserve.fleet.observe.doctor import (
     find_fleet,
 )
 from psserve.fleet.observe.overview import ServerOverview
+from psserve.fleet.options.config_file import validated
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.allowance import GIB
 from psserve.fleet.plan.devices import Machine
@@ -198,6 +199,13 @@ def test_a_plan_that_fits_and_one_that_does_not(zoo: Zoo) -> None:
     assert (fits.level, fits.found.startswith("3 servers on cpu")) == ("ok", True)
     (too_much,) = check_plan(zoo, FleetOptions(), replace(CPU_ONLY, total_bytes=1))
     assert too_much.level == "fail"
+
+
+def test_an_interface_that_is_not_there_is_named(zoo: Zoo) -> None:
+    options = validated({"decode": {"env": {"UCX_NET_DEVICES": "none7"}}})
+    plan, network = check_plan(zoo, options, CPU_ONLY)
+    assert (plan.level, network.level) == ("ok", "fail")
+    assert network.found.startswith("UCX_NET_DEVICES=none7: there is no such interface, only ")
 
 
 def test_no_fleet_is_no_failure(zoo: Zoo) -> None:

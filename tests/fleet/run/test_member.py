@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from psserve.errors import HostLost, StartError
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
 from psserve.fleet.run.member import Member, RestartPolicy
-from psserve.fleet.run.process import Handle
+from psserve.fleet.run.process import Handle, size, tail
 from tests.ports import own_ports
 
 
@@ -20,12 +22,17 @@ class Scripted:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self.is_lost = False
+        self.host_is_away = False
         self.code: int | None = None
         self.started: list[ProcessSpec] = []
 
     def start(self, spec: ProcessSpec) -> Handle:
+        if self.host_is_away:
+            raise HostLost("the host b is away")
         self.started.append(spec)
-        self.code = None
+        self.log_start = size(spec.log)
+        self.code, self.is_lost = None, False
         return self
 
     def poll(self) -> int | None:
@@ -34,6 +41,9 @@ class Scripted:
     def terminate(self) -> None: ...
 
     def kill(self) -> None: ...
+
+    def tail(self, lines: int) -> list[str]:
+        return tail(self.started[-1].log, lines, self.log_start)
 
 
 @pytest.fixture
@@ -109,6 +119,33 @@ def test_end_is_restarted_then_given_up(member: Member, scripted: Scripted, tmp_
     assert (member.state, member.restart_due()) == ("failed", False)
     assert member.record().pid is None
     assert member.error == "killed by signal 9: it wrote no log"
+
+
+def test_a_lost_host_is_no_fault_of_the_server_and_waited_for(member: Member, scripted: Scripted) -> None:
+    member.start("k")
+    for _ in range(10):
+        scripted.is_lost, scripted.host_is_away = True, True
+        assert member.ended()
+        assert member.plan_restart() == RestartPolicy().lost_s
+        assert (member.state, member.error) == ("lost", "its host local is lost")
+        with pytest.raises(StartError):
+            member.start("k")
+        assert member.plan_restart() == RestartPolicy().lost_s
+        assert (member.state, member.error) == ("lost", "the host b is away")
+        scripted.host_is_away = False
+        member.start("k")
+        assert (member.state, member.record().restarts) == ("starting", 0)
+    scripted.code = 1
+    assert member.ended()
+    assert member.plan_restart() == 0.0
+
+
+def test_a_process_of_another_machine_has_no_pid_here(member: Member, scripted: Scripted) -> None:
+    member.spec = replace(member.spec, host_name="b", host="10.0.0.2")
+    member.start("k")
+    record = member.record()
+    assert (record.host, record.address, record.pid, record.ticks) == ("b", "10.0.0.2", None, None)
+    assert record.may_answer
 
 
 async def test_dead_process_is_not_ready_whatever_the_router_says(member: Member, scripted: Scripted) -> None:

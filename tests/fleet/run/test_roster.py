@@ -32,6 +32,7 @@ class Living:
 
 class LivingHandle:
     pid = None
+    is_lost = False
 
     def __init__(self, name: str, killed: list[str]) -> None:
         self._name, self._killed = name, killed
@@ -43,6 +44,9 @@ class LivingHandle:
 
     def kill(self) -> None:
         self._killed.append(self._name)
+
+    def tail(self, lines: int) -> list[str]:
+        return []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -125,6 +126,44 @@ def test_process_that_took_over_a_servers_pid_is_left_alone(zoo: Path) -> None:
         assert clean_stale(zoo / ".run") == []
         assert innocent.poll() is None
         innocent.kill()
+
+
+def test_process_with_the_pid_of_a_server_on_another_host_is_left_alone(zoo: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as innocent:
+        ticks = start_ticks(innocent.pid)
+        assert ticks is not None
+        remote = left_over(innocent.pid, ticks).model_copy(update={"host": "b"})
+        write_state(zoo / ".run", state_of(zoo, ProcessId(pid=1, ticks=1), remote))
+        assert clean_stale(zoo / ".run") == []
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+def test_process_with_the_pid_of_a_server_of_another_machines_fleet_is_left_alone(zoo: Path) -> None:
+    """Its zoo is on a disk that both machines have."""
+    with subprocess.Popen(["sleep", "600"]) as innocent:
+        ticks = start_ticks(innocent.pid)
+        assert ticks is not None
+        supervisor = ProcessId(pid=1, ticks=1, boot="another")
+        write_state(zoo / ".run", state_of(zoo, supervisor, left_over(innocent.pid, ticks)))
+        assert clean_stale(zoo / ".run") == []
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+def test_a_file_of_version_1_is_read(zoo: Path) -> None:
+    server = {"name": "decode-a-0", "role": "decode", "pid": 2, "ticks": 2, "port": 1, "state": "ready", "log": ""}
+    supervisor = ProcessId.own().model_dump(exclude={"boot"})
+    state = {"version": 1, "url": "u", "zoo": "z", "base": "b", "supervisor": supervisor, "ready": True, "tmp_dir": ""}
+    (zoo / ".run" / "state.json").write_text(json.dumps(state | {"servers": [server]}))
+    found = running_fleet(zoo)
+    assert (found.servers[0].host, found.servers[0].pid) == ("local", 2)
+
+
+def test_a_file_of_a_later_version_is_refused_with_what_to_do(zoo: Path) -> None:
+    (zoo / ".run" / "state.json").write_text('{"version": 3, "nodes": []}')
+    with pytest.raises(FleetError, match="another version of psserve: end its fleet with that one, or remove it"):
+        read_state(zoo / ".run")
 
 
 def test_lock_is_exclusive_and_freed(zoo: Path) -> None:

@@ -1,0 +1,110 @@
+"""Plans over several hosts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.errors import PlanError
+from psserve.fleet import FleetPlan, make_plan
+from psserve.fleet.options.config_file import validated
+from psserve.fleet.plan.devices import Machine
+from psserve.fleet.plan.host import LOCAL, Host, local_host
+from psserve.fleet.plan.plan_module import plan_module
+from psserve.fleet.plan.show import gpu_share, idle_gpus
+from tests.fleet.fake_zoo import FakeBase, FakeZoo
+from tests.fleet.planning import CPU, GIB, SHELL, gpus, plan, value_of
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Any:
+    return FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
+
+
+def hosts(*machines: Machine) -> tuple[Host, ...]:
+    """a, b, ... at 10.0.0.1, 10.0.0.2, ..."""
+    return tuple(
+        Host(
+            name="abc"[i],
+            address=f"10.0.0.{i + 1}",
+            nic=f"eth{i}",
+            machine=machine,
+            python=f"/{i}/bin/python",
+            environ={"LC_ALL": str(i)},
+        )
+        for i, machine in enumerate(machines)
+    )
+
+
+def planned(zoo: Any, over: tuple[Host, ...], **document: Any) -> FleetPlan:
+    return make_plan(zoo, validated({"router": {"port": 0}} | document), hosts=over, environ=SHELL)
+
+
+def test_this_machine_is_one_host_at_loopback(zoo: Any) -> None:
+    made = plan(zoo)
+    assert made.basis.hosts == (local_host(CPU, SHELL),)
+    assert {server.host_name for server in made.servers} == {made.router.host_name} == {LOCAL}
+
+
+def test_servers_listen_where_their_host_is_reached(zoo: Any) -> None:
+    made = planned(zoo, hosts(CPU, CPU, CPU))
+    assert [server.host_name for server in made.servers] == ["a", "b", "c"]
+    for i, server in enumerate(made.servers):
+        address = f"10.0.0.{i + 1}"
+        assert value_of(server.command, "--host") == server.host == made.router.config.workers[i].host == address
+        assert (server.env["SGLANG_HOST_IP"], server.env["UCX_NET_DEVICES"]) == (address, f"eth{i}")
+        assert (server.env["GLOO_SOCKET_IFNAME"], server.env["NCCL_SOCKET_IFNAME"]) == ("lo", "lo")
+        assert (server.command[0], server.env["LC_ALL"]) == (f"/{i}/bin/python", str(i))
+        assert server.env["PATH"].startswith(f"/{i}/bin")
+    assert (made.router.host_name, made.router.host) == (LOCAL, "127.0.0.1")
+
+
+def test_a_larger_host_gets_more_servers(zoo: Any) -> None:
+    made = planned(zoo, hosts(CPU, replace(CPU, total_bytes=48 * GIB)), decode={"replicas": 3}, modules=["code"])
+    assert [server.host_name for server in made.servers] == ["b", "a", "b", "b"]
+
+
+def test_gpus_are_counted_on_each_host(zoo: Any) -> None:
+    made = planned(zoo, hosts(gpus(2), gpus(3)), prefill={"replicas": 2}, modules=["math", "code"])
+    slots = [(server.host_name, server.gpus) for server in made.servers]
+    assert Counter(name for name, _ in slots) == {"a": 2, "b": 2}
+    assert len(set(slots)) == len(slots)
+    assert [gpu_share(made, server) for server in made.servers] == [pytest.approx(0.9, abs=0.01)] * 4
+    assert len(idle_gpus(made)) == 1
+
+
+def test_no_server_is_split_over_two_hosts(zoo: Any) -> None:
+    zoo.base.path.mkdir()
+    (zoo.base.path / "config.json").write_text('{"num_attention_heads": 4}')
+    with pytest.raises(PlanError, match=r"tp = 2: .* would need 2 neighbouring GPUs"):
+        planned(zoo, hosts(gpus(1), gpus(1)), prefill={"tp": 2}, decode={"tp": 2})
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"transfer": "shared"}, "servers on a, b have no memory in common"),
+        ({"router": {"kv_events": True}}, "events hold prompts and stay on one machine"),
+        ({"decode": {"gpus": [0]}}, r"decode.gpus counts the GPUs of one machine"),
+    ],
+)
+def test_what_one_machine_alone_can_do_is_refused(zoo: Any, document: Any, said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        planned(zoo, hosts(CPU, CPU), **document)
+
+
+def test_a_module_that_is_added_goes_where_most_room_is(zoo: Any) -> None:
+    running = planned(zoo, hosts(CPU, CPU, CPU), modules=["code"])
+    (server,) = plan_module(zoo, running, "math").servers
+    assert (server.host_name, server.host, server.env["UCX_NET_DEVICES"]) == ("c", "10.0.0.3", "eth2")
+
+
+def test_one_more_module_is_counted_with_the_servers_of_its_host(zoo: Any) -> None:
+    running = planned(zoo, hosts(gpus(1), gpus(1)), modules=["code"], decode={"memory_fraction": 0.4})
+    (server,) = plan_module(zoo, running, "math").servers
+    beside = next(one for one in running.servers if one.host_name == server.host_name)
+    assert server.memory.total_bytes + beside.memory.total_bytes <= 0.9 * 80 * GIB
