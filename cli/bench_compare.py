@@ -58,8 +58,9 @@ class Resumable(click.Command):
 def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json: bool, **options: Any) -> None:
     """Run systems in turns (A B A B) under several loads, and write a report with ratios and pictures.
 
-    Systems that psserve starts: shared (psserve), disaggregated (each module its own prefill and decode server),
-    colocated (each module one ordinary server), lora, single. All get the same modules, KV tokens and cores.
+    Systems that psserve starts: shared (psserve), one-pool (psserve with one KV pool), disaggregated (each module its
+    own prefill and decode server), colocated (each module one ordinary server), lora, single. All get the same modules,
+    KV tokens and cores.
 
     \b
     psserve bench compare --concurrency 1,2,4,8 --out results

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from psserve.bench.simulator.system import SystemName
     from psserve.bench.workloads.choice import WorkloadChoice
 
-SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora", "single")
+SYSTEMS: tuple[SystemName, ...] = ("shared", "one-pool", "disaggregated", "colocated", "lora", "single")
+DEFAULT_SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora", "single")
 
 
 @click.command("simulate")
-@click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS), help="Repeatable [default: all].")
+@click.option(
+    "--system", "systems", multiple=True, type=click.Choice(SYSTEMS), help="Repeatable [default: all but one-pool]."
+)
 @click.option("--model", default="Llama-3.1-8B", show_default=True, help="Its shape: a name of docs/simulator.md.")
 @click.option("--hardware", default="A100-80G", show_default=True, help="A100-80G, H100 or H200: published figures.")
 @click.option("--calibrate", type=click.Path(path_type=Path), help="Records of measured runs: their costs instead.")
@@ -99,7 +102,7 @@ def command(
     else:
         basis = measured(calibrate, kv_tokens, decode_kv_tokens)
     asked = Asked(
-        systems=systems or SYSTEMS,
+        systems=systems or DEFAULT_SYSTEMS,
         basis=basis,
         prefill=prefill,
         decode=decode,

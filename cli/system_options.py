@@ -62,6 +62,8 @@ def system_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _spec(values: dict[str, Any], zoo: Path, modules: tuple[str, ...]) -> SystemSpec:
     from psserve.bench.systems.system import SystemSpec
 
+    if values["transfer"] == "shared":
+        raise UsageError("--transfer shared is a system of its own here: --system one-pool")
     taken = {name: values[name] for name in ("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size")}
     return SystemSpec(
         zoo=zoo,

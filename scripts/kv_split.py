@@ -20,29 +20,18 @@ from statistics import mean
 from typing import Any
 
 import tomli_w
+from measuring.held import CONTEXT, HELD, KV_TOKENS, MODULES, PAGE, cached_part
 from measuring.simulated import figures, published_setup
 
 from psserve.bench import machine
-from psserve.bench.load.options import LoadOptions
-from psserve.bench.load.run import run_load
-from psserve.bench.session import Call, Session, Step
 from psserve.bench.simulator.asked import published
-from psserve.bench.systems.fleet import RunningFleet, launched
+from psserve.bench.systems.fleet import launched
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.workload import Length
-from psserve.errors import BenchError
 from psserve.fleet.plan.fitting import pools
 from psserve.fleet.plan.settings import pool_for
 
-MODULES = ("alpha", "beta", "gamma", "delta")
-KV_TOKENS = 40_960
-"""Of all servers together."""
-CONTEXT, PAGE = 2_048, 16
-FIRST, LATER, ANSWER, TURNS = 1_400, 24, 8, 4
-"""Tokens of a session: 1,500 in the end."""
 SESSIONS = (4, 5, 6, 8, 12, 14, 15, 16, 17, 18)
-HELD = 0.9
-"""The sessions' contexts stay cached where so much of later turns' prompts is found."""
 SIMULATED = ((1, 200_000, (8, 16)), (2, 250_000, (8, 16, 24)), (4, 360_000, (8, 16, 24)), (8, 720_000, (16, 32, 48)))
 """Modules, KV tokens in all (so many that each part leaves decode pools room for the longest session), sessions."""
 PARTS = (None, 0.4, 0.5, 0.6, 0.7)
@@ -88,26 +77,6 @@ def measured(counts: Sequence[int]) -> dict[str, Any]:
             held = max((count for count, part in cached.items() if part >= HELD), default=0)
             document["splits"][name] = {**sizes, "sessions_held": held, "cached": cached}
     return document
-
-
-async def cached_part(fleet: RunningFleet, tokenizer: Path, count: int) -> float:
-    """Of the prompts of all turns but the first, what part the prefill server had. Raises BenchError."""
-    sessions = [session(number) for number in range(count)]
-    options = LoadOptions(concurrency=count, api="completions", tokenizer=tokenizer, salt=str(count))
-    records = await run_load(sessions, dict.fromkeys(MODULES, fleet.url), options)
-    if failed := [record.error for record in records if record.error is not None]:
-        raise BenchError(f"a request failed: {failed[0]}")
-    later = [record for record in records if record.step > 0]
-    return sum(record.cached_tokens or 0 for record in later) / sum(record.prompt_tokens for record in later)
-
-
-def session(number: int) -> Session:
-    """One that asks another module each turn."""
-    steps = (
-        Step(LATER if turn else FIRST, (Call(MODULES[(number + turn) % len(MODULES)], ANSWER),))
-        for turn in range(TURNS)
-    )
-    return Session(f"session-{number}", "", 0, tuple(steps))
 
 
 def simulated() -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """What is said of servers: by the router under `/workers`, and by SGLang under `/v1/loads` (0.5.17 to 0.5.23).
 
-The latter tells of requests and KV slots, from shared memory, also while the scheduler computes.
+The latter tells of requests and KV slots, from shared memory, also while the scheduler computes. What a prefill server
+lends to decode servers is among its metrics (docs/one-pool.md).
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
 
 from pydantic import BaseModel
 
@@ -33,7 +37,36 @@ class RouterView(BaseModel):
         return {worker.name: worker for worker in self.workers}
 
 
+LEASE_METRICS = ("psserve_kv_leases", "psserve_kv_lease_tokens", "psserve_kv_lease_age_seconds")
+"""Those of a prefill server with one KV pool: how many, their tokens, the oldest one's age."""
+_LEASE_LINE = re.compile(rf"^({'|'.join(LEASE_METRICS)})(?:\{{[^}}]*\}})? (\S+)$", re.MULTILINE)
+
+
+class KvLeases(BaseModel):
+    """Prompts whose KV decode servers read in a prefill server's pool, where it cannot be evicted meanwhile."""
+
+    count: int
+    tokens: int
+    """Of these prompts. What several read counts for each."""
+    oldest_s: float
+
+    @classmethod
+    def of(cls, samples: Mapping[str, float]) -> KvLeases | None:
+        """From the server's metrics, by name. None: it lends nothing to anybody."""
+        count, tokens, oldest = map(samples.get, LEASE_METRICS)
+        if count is None or tokens is None or oldest is None:
+            return None
+        return cls(count=int(count), tokens=int(tokens), oldest_s=oldest)
+
+
+def parse_kv_leases(page: bytes) -> KvLeases | None:
+    """The leases on a page of metrics, in Prometheus' text format. Raises ValueError for what is no number there."""
+    found = _LEASE_LINE.findall(page.decode(errors="replace"))
+    return KvLeases.of({name: float(value) for name, value in found})
+
+
 LOADS_PATH = "/v1/loads?include=core,disagg"
+METRICS_PATH = "/metrics"
 
 
 class ServerLoad(BaseModel):
@@ -46,6 +79,8 @@ class ServerLoad(BaseModel):
     """Size of its KV pool, in tokens."""
     kv_used_tokens: int
     """Of these, held by requests. What the cache keeps for later requests gives way, and is not counted."""
+    leases: KvLeases | None = None
+    """What it lends of them, where decode servers read prompts in its pool."""
 
 
 class _Disaggregation(BaseModel):

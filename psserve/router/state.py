@@ -81,7 +81,7 @@ class RouterState:
                 config.task_routing, table, metrics.task_decided, BaseModel(config, table, dispatcher).ask
             )
             tasks.learn(task_modules(config))
-        activity, loads = Activity(), Loads(table, upstream)
+        activity, loads = Activity(), Loads(table, upstream, one_pool=config.one_pool)
         return cls(config, table, metrics, routing, admission, upstream, dispatcher, prober, tasks, activity, loads)
 
     def reconfigure(self, config: RouterConfig) -> None:

@@ -11,19 +11,23 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value. `target` is the most it should be; None where nothing was promised."""
+    """One measured value. `target` is the most it should be, or the least; None where nothing was promised."""
 
     name: str
     value: float
     unit: str
     target: float | None = None
+    is_least: bool = False
 
     @property
     def met(self) -> bool | None:
-        return None if self.target is None else self.value <= self.target
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.is_least else self.value <= self.target
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "value": self.value, "unit": self.unit, "target": self.target, "met": self.met}
+        told = {"name": self.name, "value": self.value, "unit": self.unit, "target": self.target, "met": self.met}
+        return told | ({"is_least": True} if self.is_least else {})
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -56,7 +60,9 @@ def heading(machine: Mapping[str, Any]) -> str:
 
 
 def _target(figure: Figure) -> str:
-    return "" if figure.target is None else f"<= {figure.target:g}"
+    if figure.target is None:
+        return ""
+    return f"{'>=' if figure.is_least else '<='} {figure.target:g}"
 
 
 def _verdict(figure: Figure) -> str:

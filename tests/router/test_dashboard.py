@@ -42,6 +42,23 @@ async def test_the_data_tells_the_state_and_load_of_every_server(fleet: Fleet) -
     assert data["servers"][0]["load"] == {"running": 0, "queued": 0, "kv_tokens": 2048, "kv_used_tokens": 320}
 
 
+LEASES = """\
+psserve_kv_leases 2.0
+psserve_kv_lease_tokens 300.0
+psserve_kv_lease_age_seconds 1.5
+"""
+
+
+async def test_with_one_pool_the_data_tells_what_is_lent(make_fleet: MakeFleet) -> None:
+    fleet = await make_fleet(one_pool=True)
+    fleet.prefill.metrics_page = fleet.math.metrics_page = LEASES
+    _, data = await fleet.get("/dashboard/data")
+    assert data["one_pool"] is True
+    prefill, math, _ = (server["load"] for server in data["servers"])
+    assert prefill["leases"] == {"count": 2, "tokens": 300, "oldest_s": 1.5}
+    assert "leases" not in math
+
+
 async def test_a_server_that_is_lost_has_no_load(fleet: Fleet) -> None:
     await fleet.math.stop()
     await eventually(lambda: not fleet.state.table.workers[1].is_ready)

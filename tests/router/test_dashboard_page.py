@@ -5,6 +5,7 @@ Skipped where there is no Chromium (scripts/browser.sh installs it).
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -127,6 +128,26 @@ async def test_hostile_and_long_names_stay_text_and_fit_a_phone(fleet: Fleet, pa
     await expect(page.locator("#decodes")).to_contain_text(HOSTILE)
     assert await page.locator("main img").count() == 0
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+LEASES = """\
+psserve_kv_leases 2.0
+psserve_kv_lease_tokens 300.0
+psserve_kv_lease_age_seconds 61.0
+"""
+
+
+async def test_one_pool_is_drawn_with_what_is_lent_and_each_modules_own(
+    make_fleet: Callable[..., Awaitable[Fleet]], page: Page
+) -> None:
+    fleet = await make_fleet(one_pool=True)
+    fleet.prefill.metrics_page = LEASES
+    await page.goto(fleet.url + "/dashboard")
+    await expect(page.locator("#fleet-note")).to_contain_text("One KV pool")
+    lent = "KV in use 320 of 2,048 tokens, 300 lent to 2 requests (the oldest for 61 s)"
+    await expect(page.locator("#prefills .pool")).to_contain_text(lent)
+    await expect(page.locator("#decodes .pool").first).to_have_text("Own KV in use 320 of 2,048 tokens")
+    await expect(page.locator("#prefills .meter .lent")).to_have_attribute("style", re.compile(r"width: 14\.6"))
 
 
 async def test_it_asks_for_the_key(make_fleet: Callable[..., Awaitable[Fleet]], page: Page) -> None:

@@ -14,15 +14,16 @@ from pathlib import Path
 from psserve.bench.load.endpoints import check_endpoints, open_http
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.measured_run import target_of_urls
-from psserve.bench.systems.fleet import shared_system
+from psserve.bench.systems.fleet import ONE_POOL, shared_system
 from psserve.bench.systems.stock import stock_system
 from psserve.bench.systems.stock_plan import STOCK_KINDS
 from psserve.bench.systems.system import RunningSystem, SystemSpec, Target
 from psserve.errors import UsageError
 from psserve.zoo import Zoo, find_zoo
 
-SHARED = "shared"
-SYSTEMS = (SHARED, *STOCK_KINDS)
+FLEETS = ("shared", ONE_POOL)
+"""Those of psserve, which differ in where decode servers find the KV of prompts."""
+SYSTEMS = ("shared", *STOCK_KINDS, ONE_POOL)
 """Names of all systems."""
 DEFAULT_SYSTEMS = ("shared", "disaggregated")
 
@@ -44,7 +45,7 @@ def running_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> 
     zoo = Zoo.open(spec.zoo)
     for module in spec.modules:
         zoo.module(module)
-    start = shared_system if name == SHARED else stock_system
+    start = shared_system if name in FLEETS else stock_system
     with start(name, spec, note) as system:
         yield system
 

@@ -28,6 +28,7 @@ INK = Colour("ink", "#1b1d1e", "#ececea")
 MUTED = Colour("muted", "#63686b", "#9aa0a2")
 GRID = Colour("grid", "#e3e4e1", "#2b2f31")
 SYSTEM_COLOURS = {
+    "one-pool": Colour("one-pool", "#1f6f9c", "#62b5e5"),
     "shared": Colour("shared", "#0d8578", "#3ecab4"),
     "disaggregated": Colour("disaggregated", "#d0602a", "#f29a68"),
     "colocated": Colour("colocated", "#4668c5", "#8fabf7"),

@@ -116,7 +116,7 @@ COMPARED = (THROUGHPUT, P95_SESSION, P50_SESSION, P95_WAITING, P95_REQUEST, P95_
 """What ratios are made of, the two of the paper's headline first."""
 
 
-ORDER = ("shared", "disaggregated", "colocated", "lora")
+ORDER = ("one-pool", "shared", "disaggregated", "colocated", "lora")
 """In which systems are shown; others follow by name. The first one there is, is ours."""
 
 

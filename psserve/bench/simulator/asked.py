@@ -25,6 +25,8 @@ from psserve.bench.simulator.system import Setup, SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.contracts.router_config import PolicyName
 from psserve.errors import UsageError
+from psserve.fleet.plan.one_pool import pools_of_one
+from psserve.fleet.plan.sglang_args import reserved_tokens
 from psserve.progress import Bars
 
 SHOW_EVERY = 50
@@ -58,15 +60,20 @@ class Asked:
     """Cells that are simulated at a time."""
 
     def setup(self, system: SystemName, modules: tuple[str, ...]) -> Setup:
-        """Of one cell. Raises UsageError where its servers are too few."""
+        """Of one cell. With one pool, it is as large as all pools otherwise. Raises UsageError for too few servers."""
+        kv_tokens, decode_kv_tokens = self.basis.kv_tokens, self.basis.decode_kv_tokens
+        if system == "one-pool":
+            total = self.prefill * kv_tokens + self.decode * (decode_kv_tokens or kv_tokens)
+            kv_tokens, decode_kv_tokens = pools_of_one(total, self.prefill, self.decode, longest=0)
         return Setup(
             system=system,
             modules=modules,
             prefill=self.prefill,
             decode=self.decode,
             costs=self.basis.costs,
-            kv_tokens=self.basis.kv_tokens,
-            decode_kv_tokens=self.basis.decode_kv_tokens,
+            kv_tokens=kv_tokens,
+            decode_kv_tokens=decode_kv_tokens,
+            reserved_tokens=reserved_tokens(decode_kv_tokens or kv_tokens),
             prefill_policy=self.prefill_policy,
             decode_policy=self.decode_policy,
             longest_tokens=None if self.basis.calibration is None else self.basis.calibration.longest_tokens,

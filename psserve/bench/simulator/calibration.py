@@ -16,6 +16,7 @@ import numpy as np
 
 from psserve.bench.record import RequestRecord, read_records, seconds_per_token
 from psserve.bench.simulator.costs import Costs, DecodeCosts, PrefillCosts, TransferCosts
+from psserve.bench.simulator.system import SHARED
 from psserve.errors import BenchError
 
 FEWEST = 8
@@ -121,7 +122,7 @@ class Samples:
         """By the servers' times, if known: pieces of a short answer reach the client together, and say nothing."""
         context = record.prompt_tokens + record.output_tokens / 2
         if "decode" in record.spans:
-            steps = record.output_tokens - (system != "shared")  # stock SGLang has the first token of the prefill
+            steps = record.output_tokens - (system not in SHARED)  # stock SGLang has the first token of the prefill
             begin, end = record.spans["decode"]
             self._sample(self.decode, (1, steps, steps * context), end - begin)
         elif (step := seconds_per_token(record)) is not None:

@@ -143,18 +143,25 @@ class Agents:
         )
 
     def _check_room(self, session: Session, prompt: int, call: Call) -> None:
-        setup = self._setup
-        room = min(setup.kv_tokens, setup.decode_kv_tokens or setup.kv_tokens) - setup.page_size
-        needed = prompt + max(call.output_tokens, setup.reserved_tokens)
-        if needed > room:
-            raise UsageError(
-                f"session {session.id} needs {needed} tokens of KV (a prompt of {prompt} and what is reserved for its"
-                f" answer), and a server has {room}: use shorter sessions, or servers with more KV"
-            )
+        setup, answer = self._setup, max(call.output_tokens, self._setup.reserved_tokens)
+        own = setup.decode_kv_tokens or setup.kv_tokens
+        if setup.system == "one-pool":
+            self._check_pool(session, prompt, prompt, setup.kv_tokens)
+            self._check_pool(session, prompt, setup.page_size + answer, own)
+        else:
+            self._check_pool(session, prompt, prompt + answer, min(setup.kv_tokens, own))
         if setup.longest_tokens is not None and prompt + call.output_tokens > setup.longest_tokens:
             raise UsageError(
                 f"session {session.id} has {prompt + call.output_tokens} tokens, and the calibration reaches to"
                 f" {setup.longest_tokens}, twice what was measured: calibrate with longer sessions"
+            )
+
+    def _check_pool(self, session: Session, prompt: int, needed: int, pool: int) -> None:
+        room = pool - self._setup.page_size
+        if needed > room:
+            raise UsageError(
+                f"session {session.id} needs {needed} tokens of KV (a prompt of {prompt} and what is reserved for its"
+                f" answer), and a server has {room}: use shorter sessions, or servers with more KV"
             )
 
 

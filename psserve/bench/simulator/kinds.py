@@ -10,7 +10,7 @@ import simpy
 
 from psserve.bench.simulator.device import after
 from psserve.bench.simulator.server import Job, SimulatedServer
-from psserve.bench.simulator.system import Group, Setup, System, dealt
+from psserve.bench.simulator.system import SHARED, Group, Setup, System, dealt
 from psserve.router.policies import Choice
 from psserve.rule import prefill_len
 
@@ -41,7 +41,8 @@ class Paired(System):
         self, clock: simpy.Environment, setup: Setup, block_tokens: int, answered: Callable[[Job], None]
     ) -> None:
         super().__init__(clock, setup, block_tokens, answered)
-        self._shared = setup.system == "shared"
+        self._shared = setup.system in SHARED
+        self._one_pool = setup.system == "one-pool"
         decode_kv_tokens = setup.decode_kv_tokens or setup.kv_tokens
         prefill = self._add_servers("prefill", setup.prefill, setup.kv_tokens)
         decode = self._add_servers("decode", setup.decode, decode_kv_tokens)
@@ -73,8 +74,10 @@ class Paired(System):
         waiting, page = self._sides[decode].waiting, self._setup.page_size
         while waiting:
             job = waiting[0]
-            needed = -(-(job.prompt_tokens + self._answer_tokens(job)) // page)
-            job.decode_lease = decode.pool.take(job.context, (job.prompt_tokens - 1) // page, needed)
+            read = self._read_in_place(job)
+            needed = -(-(job.prompt_tokens - read + self._answer_tokens(job)) // page)
+            cached = 0 if self._one_pool else (job.prompt_tokens - 1) // page
+            job.decode_lease = decode.pool.take(job.context, cached, needed)
             if job.decode_lease is None:
                 return
             waiting.popleft()
@@ -84,7 +87,7 @@ class Paired(System):
         """Of a prompt of several batches, all but the last one's KV was sent while the next was computed."""
         way, costs = self._ways[job], self._setup.costs
         assert job.decode_lease is not None
-        found = job.decode_lease.hit * self._setup.page_size
+        found = job.decode_lease.hit * self._setup.page_size + self._read_in_place(job)
         lacking = max(0, job.read_tokens - found)
         self.counters.decode_cached_tokens += found
         self.counters.kv_bytes += lacking * costs.kv_bytes
@@ -98,9 +101,8 @@ class Paired(System):
         """Stock SGLang has sampled the first token at the prefill server; here the module makes it."""
         way, now = self._ways[job], self._clock.now
         job.spans["transfer"] = (began_s, now)
-        assert job.lease is not None
-        way.prefill.pool.release(job.lease)
-        way.prefill.room()
+        if not self._one_pool:
+            self._free_prompt(job)
         if not self._shared:
             job.first_s = now
         if steps := job.output_tokens - (not self._shared):
@@ -110,14 +112,29 @@ class Paired(System):
 
     def _generated(self, job: Job) -> None:
         """Of an answer, the last token has no KV; what a module wrote over the base's KV is never kept."""
-        way, lease = self._ways.pop(job), job.decode_lease
+        way, lease = self._ways[job], job.decode_lease
         assert lease is not None
+        if self._one_pool:
+            self._free_prompt(job)
+        del self._ways[job]
         kept = job.prompt_tokens - 1 if self._shared else job.prompt_tokens + (job.output_tokens - 1) * job.joins
-        way.decode.pool.store(lease, kept // self._setup.page_size)
+        way.decode.pool.store(lease, 0 if self._one_pool else kept // self._setup.page_size)
         way.decode.pool.release(lease)
         self._generating[job.module].finish(way.decode_choice)
         self._admit(way.decode)
         self._end(job)
+
+    def _read_in_place(self, job: Job) -> int:
+        """Tokens of the prompt that its decode server reads in the prefill server's pool: whole pages."""
+        page = self._setup.page_size
+        return job.read_tokens // page * page if self._one_pool else 0
+
+    def _free_prompt(self, job: Job) -> None:
+        """Nobody reads the prompt's KV on the prefill server any more."""
+        prefill = self._ways[job].prefill
+        assert job.lease is not None
+        prefill.pool.release(job.lease)
+        prefill.room()
 
 
 class Unified(System):

@@ -20,7 +20,7 @@ from psserve.bench.session import Session
 from psserve.bench.simulator.client import Agents
 from psserve.bench.simulator.kinds import Paired, Unified
 from psserve.bench.simulator.server import Job
-from psserve.bench.simulator.system import Setup, System, Totals
+from psserve.bench.simulator.system import PAIRED, Setup, System, Totals
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.errors import UsageError
 
@@ -78,7 +78,7 @@ def simulate(
 class _Simulation:
     def __init__(self, setup: Setup, every: int, warmup: int, progress: OnEnded) -> None:
         block_tokens = max(setup.page_size, setup.kv_tokens // POOL_BLOCKS)
-        kind = Paired if setup.system in ("shared", "disaggregated") else Unified
+        kind = Paired if setup.system in PAIRED else Unified
         self._clock = simpy.Environment()
         self._system: System = kind(self._clock, setup, block_tokens, self._answered)
         self._agents = Agents(self._clock, setup, block_tokens, self._system.submit, self._ended)

@@ -1,6 +1,7 @@
 """What is simulated: a system and its servers; which of them a request passes, what it leaves in their caches.
 
 shared          router -> a prefill server of all modules -> KV travels -> a decode server of the module
+one-pool        router -> a prefill server of all modules -> KV stays   -> a decode server of the module, reading there
 disaggregated   router -> a prefill server of the module  -> KV travels -> a decode server of the module
 colocated       router -> a server of the module, which does both
 lora            router -> a server of all modules, which does both; caches are the modules' own
@@ -24,8 +25,12 @@ from psserve.contracts.router_config import PolicyName
 from psserve.errors import UsageError
 from psserve.router.policies import Choice, Policy, Prompt, Request, make_policy
 
-SystemName = Literal["shared", "disaggregated", "colocated", "lora", "single"]
+SystemName = Literal["shared", "one-pool", "disaggregated", "colocated", "lora", "single"]
 SYSTEMS: tuple[SystemName, ...] = get_args(SystemName)
+SHARED = frozenset(("shared", "one-pool"))
+"""Where one base computes the prompts of all modules."""
+PAIRED = SHARED | {"disaggregated"}
+"""Where one server computes prompts and another generates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +64,13 @@ class Setup:
         count = len(self.modules)
         if count < 1 or len(set(self.modules)) < count:
             raise UsageError("modules: give at least one, and none twice")
-        if self.prefill < 1 or self.decode < (self.system in ("shared", "disaggregated")):
+        if self.prefill < 1 or self.decode < (self.system in PAIRED):
             raise UsageError(f"{self.prefill} prefill and {self.decode} decode servers: give at least one of each")
-        needed = {"disaggregated": min(self.prefill, self.decode), "shared": self.decode, "colocated": self.servers}
+        needed = {
+            **dict.fromkeys(SHARED, self.decode),
+            "disaggregated": min(self.prefill, self.decode),
+            "colocated": self.servers,
+        }
         if needed.get(self.system, count) < count:
             raise UsageError(
                 f"{self.prefill} prefill and {self.decode} decode servers are too few for {count} modules as"

@@ -19,7 +19,7 @@ from psserve.bench.session import Call, Session, Step
 from psserve.bench.simulator.calibration import calibrate
 from psserve.bench.simulator.costs import Costs
 from psserve.bench.simulator.simulation import simulate
-from psserve.bench.simulator.system import SYSTEMS, Setup
+from psserve.bench.simulator.system import SHARED, SYSTEMS, Setup
 from psserve.errors import BenchError
 from psserve.fleet.plan.sglang_args import reserved_tokens
 
@@ -86,7 +86,7 @@ def _setup(told: Mapping[str, Any], costs: Costs, resources: Resources) -> Setup
     system, modules = told["system"], tuple(told["modules"])
     count = len(modules)
     servers: Mapping[str, tuple[int, int]] = {
-        "shared": (resources.prefill_servers, count),
+        **dict.fromkeys(SHARED, (resources.prefill_servers, count)),
         "disaggregated": (count, count),
         "colocated": (count, 0),
         "lora": (1, 0),

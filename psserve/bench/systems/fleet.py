@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,22 @@ import tomli_w
 from psserve.bench.systems.counters import Server
 from psserve.bench.systems.system import RunningSystem, SystemSpec, Target, warm_up
 from psserve.errors import StartError
+from psserve.fleet.options.options import TransferChoice
 from psserve.fleet.plan.devices import choose, detect
 from psserve.fleet.plan.fitting import pools
 from psserve.fleet.plan.settings import pool_for
 from psserve.zoo import Zoo
 
+ONE_POOL = "one-pool"
+"""The system whose decode servers read prompts in the prefill servers' pools."""
 _LAUNCH = "import sys; from psserve.cli.main import main; sys.argv[0] = 'psserve'; main()"
 _LOG_LINES = 40
 
 
 @contextlib.contextmanager
 def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> Iterator[RunningSystem]:
-    """Launch the zoo's fleet, and stop it at the end. Raises StartError."""
+    """Launch the zoo's fleet, with one KV pool or without, and stop it at the end. Raises StartError."""
+    spec = replace(spec, transfer=_transfer(name, spec))
     with tempfile.TemporaryDirectory(prefix="psserve-bench-") as folder:
         config = Path(folder) / "fleet.toml"
         settings = fleet_settings(spec, decode_servers(spec))
@@ -48,6 +52,12 @@ def shared_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> I
             yield RunningSystem(target, {"fleet": settings}, spec.exports)
 
 
+def _transfer(name: str, spec: SystemSpec) -> TransferChoice:
+    if name == ONE_POOL:
+        return "shared"
+    return "nixl" if spec.transfer == "auto" else spec.transfer
+
+
 def decode_servers(spec: SystemSpec) -> int:
     """How many decode servers the modules have: one each, but adapters share one. Raises ZooError."""
     zoo = Zoo.open(spec.zoo)
@@ -61,7 +71,8 @@ def fleet_settings(spec: SystemSpec, decode_servers: int) -> dict[str, Any]:
     machine = detect()
     device = choose(machine, spec.device)
     longest = 0 if spec.context_length is None else pool_for(spec.context_length, spec.page_size)
-    sizes = pools(spec.kv_tokens, spec.prefill_servers, decode_servers, longest)
+    one_pool = spec.transfer == "shared"
+    sizes = pools(spec.kv_tokens, spec.prefill_servers, decode_servers, longest, one_pool=one_pool)
     prefill = {"replicas": spec.prefill_servers, "kv_tokens": sizes["prefill"]}
     decode = {"kv_tokens": sizes["decode"]}
     return {

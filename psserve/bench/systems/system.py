@@ -28,7 +28,7 @@ class SystemSpec:
     """Names of modules of the zoo."""
     kv_tokens: int
     """KV cache of all servers of a system together, in tokens. `disaggregated` has half of it for its prefill servers,
-    `shared` what a fleet gives to them."""
+    `shared` and `one-pool` what a fleet gives to them."""
     context_length: int | None = None
     """Longest prompt and answer together, in tokens; None: the base's."""
     device: DeviceChoice = "auto"
@@ -36,7 +36,7 @@ class SystemSpec:
     transfer: TransferChoice = "auto"
     page_size: int = 16
     prefill_servers: int = 1
-    """Of `shared`, which share their part of the KV cache. The others have one for each module."""
+    """Of `shared` and `one-pool`, which share their part of the KV cache. The others have one for each module."""
     threads: int | None = None
     """CPU threads that a server computes with, where it runs on CPU; None: all cores, shared out among the servers of
     its kind (`colocated`: all cores each). Which cores they run on is left to the system."""

@@ -6,6 +6,7 @@ Nothing heavy is imported: versions come from package metadata, transfer backend
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import resource
@@ -21,9 +22,10 @@ from pathlib import Path
 import psserve
 from psserve.engine.versions import SUPPORTED
 from psserve.errors import FleetError, NotRunning, PsserveError, UsageError, ZooError, ZooNotFound
-from psserve.fleet.observe.control import client_of, modules_by_server
+from psserve.fleet.observe.control import client_of, modules_by_server, router_config_of
 from psserve.fleet.observe.diagnosis import Diagnosis
 from psserve.fleet.observe.gpu_checks import check_gpus, check_sharing, mps_runs
+from psserve.fleet.observe.lease_checks import check_leases
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview, survey
 from psserve.fleet.options.config_file import FLEET_FILE, Flags, load_options
 from psserve.fleet.options.key_file import client_keys
@@ -296,7 +298,9 @@ def check_fleet(zoo: Path, state: FleetState) -> list[Diagnosis]:
     try:
         servers = [check_server(server) for server in survey(zoo).servers]
         requests = [check_request(client, module) for module in modules]
-        return [Diagnosis("fleet", "ok", f"runs at {state.url}"), *servers, *requests, check_kv(_settled(zoo))]
+        settled = _settled(zoo)
+        leases = check_leases(settled, router_config_of(zoo).get("request_timeout_s", math.inf))
+        return [Diagnosis("fleet", "ok", f"runs at {state.url}"), *servers, *requests, check_kv(settled), *leases]
     except NotRunning:
         return [Diagnosis("fleet", "fail", f"the fleet at {state.url} ended just now", "psserve logs supervisor")]
 
@@ -341,10 +345,14 @@ def _is_idle(server: ServerOverview) -> bool:
 
 
 def _settled(zoo: Path) -> FleetOverview:
-    """The fleet once it is idle and holds no KV, or as it is after a while."""
+    """The fleet once it is idle, holds no KV and lends none, or as it is after a while."""
     deadline = time.monotonic() + SETTLE_S
     while True:
         fleet = survey(zoo)
-        if not any(server.kv_used_tokens for server in fleet.servers) or time.monotonic() > deadline:
+        if not any(map(_holds, fleet.servers)) or time.monotonic() > deadline:
             return fleet
         time.sleep(0.2)
+
+
+def _holds(server: ServerOverview) -> bool:
+    return bool(server.kv_used_tokens or (server.kv_leases and server.kv_leases.count))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from psserve.contracts.servers import LOADS_PATH, ServerLoad, parse_server_load
+from psserve.contracts.servers import LOADS_PATH, METRICS_PATH, KvLeases, ServerLoad, parse_server_load
 from psserve.errors import FleetError
 from psserve.fleet.observe.control import client_of, live_state, modules_by_server, router_config_of
 from psserve.fleet.run.memory import family, gpu_memory, main_memory, of_family
@@ -42,6 +42,8 @@ class ServerOverview(ServerState):
     kv_tokens: int | None = None
     kv_used_tokens: int | None = None
     """KV slots that requests hold. What the cache keeps gives way and is not counted."""
+    kv_leases: KvLeases | None = None
+    """What a prefill server lends, where decode servers read prompts in its pool."""
     uptime_s: float | None = None
 
 
@@ -49,6 +51,8 @@ class FleetOverview(FleetState):
     """A running fleet, with more on each server than its state file has."""
 
     servers: tuple[ServerOverview, ...]
+    one_pool: bool = False
+    """Whether decode servers read prompts in the prefill servers' pools."""
     versions: dict[str, str]
 
 
@@ -80,10 +84,11 @@ def survey(zoo: Path) -> FleetOverview:
         _overview(server, said.get(server.name, _Said()), router, gpu_bytes, modules.get(server.module or "", []))
         for server in state.servers
     )
-    processes = router_config_of(zoo).get("router_workers", 1)
+    config = router_config_of(zoo)
+    processes = config.get("router_workers", 1)
     servers = tuple(one.model_copy(update={"processes": processes}) if one.role == "router" else one for one in found)
     fields = state.model_dump(exclude={"servers"})
-    return FleetOverview(**fields, servers=servers, versions=versions())
+    return FleetOverview(**fields, servers=servers, one_pool=config.get("one_pool", False), versions=versions())
 
 
 def worker_key_of(zoo: Path) -> str | None:
@@ -130,8 +135,13 @@ def _overview(
         sharing=None if not modules or server.module in modules else len(modules),
         kv_tokens=load.kv_tokens if load else None,
         kv_used_tokens=load.kv_used_tokens if load else None,
+        kv_leases=_leases(said.totals) if server.role == "prefill" else None,
         uptime_s=time.time() - server.started if processes and server.started is not None else None,
     )
+
+
+def _leases(totals: Totals | None) -> KvLeases | None:
+    return None if totals is None else KvLeases.of({name: value for (name, _), value in totals.items()})
 
 
 def _hit_rate(server: ServerState, own: Totals | None, router: Totals | None, modules: set[str]) -> float | None:
@@ -164,7 +174,7 @@ def read_totals(server: HttpClient, timeout_s: float) -> Totals:
     from prometheus_client.parser import text_string_to_metric_families
 
     totals: Totals = defaultdict(float)
-    text = server.get("/metrics", timeout_s).decode(errors="replace")
+    text = server.get(METRICS_PATH, timeout_s).decode(errors="replace")
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:

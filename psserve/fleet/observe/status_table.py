@@ -13,6 +13,7 @@ from rich.text import Text
 from psserve.console import cell, table
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview
 from psserve.fleet.plan.parsers import Parsers
+from psserve.fleet.plan.show import named
 
 STATE_STYLES = {
     "ready": "green",
@@ -44,7 +45,8 @@ def render_status(fleet: FleetOverview, console: Console) -> RenderableType:
         for server in fleet.servers
         if server.error and server.state != "ready"
     ]
-    return Group(_heading(fleet), "", _fitting(fleet, console), *([""] if problems else []), *problems)
+    heading = (_heading(fleet), *_one_pool(fleet))
+    return Group(*heading, "", _fitting(fleet, console), *([""] if problems else []), *problems)
 
 
 def _heading(fleet: FleetOverview) -> Text:
@@ -56,6 +58,22 @@ def _heading(fleet: FleetOverview) -> Text:
         *((fleet.base, "bold"), f"  supervisor pid {fleet.supervisor.pid}\n"),
         (f"zoo {fleet.zoo}\n{known}", "dim"),
     )
+
+
+def _one_pool(fleet: FleetOverview) -> list[Text]:
+    """What there is to say of a pool that decode servers read prompts in, and of their own."""
+    if not fleet.one_pool:
+        return []
+    sides = [[server for server in fleet.servers if server.role == role] for role in ("prefill", "decode")]
+    contexts, own = ([server for server in side if server.kv_tokens is not None] for side in sides)
+    used = sum(server.kv_used_tokens or 0 for server in contexts)
+    size = sum(server.kv_tokens or 0 for server in contexts)
+    leases = [server.kv_leases for server in contexts if server.kv_leases is not None]
+    count, tokens = sum(one.count for one in leases), sum(one.tokens for one in leases)
+    oldest = duration(max((one.oldest_s for one in leases), default=0.0))
+    lent = f"{tokens} are lent to {count} requests, the oldest for {oldest}" if count else "nothing is lent"
+    parts = named([f"{server.module} {server.kv_used_tokens} of {server.kv_tokens}" for server in own])
+    return [Text(f"one KV pool: {used} of {size} tokens in use, {lent}\nown parts: {parts or NOTHING}", "dim")]
 
 
 def _fitting(fleet: FleetOverview, console: Console) -> Table:

@@ -32,15 +32,18 @@ Placed = Sequence[tuple[PlannedServer, tuple[int, ...]]]
 """Servers, each with the indices of its GPUs."""
 
 
-def pools(left: int, prefill: int, decode: int, longest: int) -> dict[Role, int]:
+def pools(left: int, prefill: int, decode: int, longest: int, *, one_pool: bool = False) -> dict[Role, int]:
     """The size of one KV pool of each role, where so many servers of each share out `left`.
 
     `longest`: a pool that holds the longest request; no pool is smaller, unless all are of one size. In tokens or
-    in bytes.
+    in bytes. `one_pool`: decode servers read prompts in the prefill servers' (psserve.fleet.plan.one_pool), in tokens.
     """
-    least = min(longest, left // max(1, prefill + decode))
     if not prefill or not decode:
         return dict.fromkeys(("prefill", "decode"), left // max(1, prefill + decode))
+    if one_pool:
+        of_each_prefill, of_each_decode = pools_of_one(left, prefill, decode, longest)
+        return {"prefill": of_each_prefill, "decode": of_each_decode}
+    least = min(longest, left // (prefill + decode))
     of_prefill = min(max(int(left * PREFILL_PART), least * prefill), left - least * decode)
     return {"prefill": of_prefill // prefill, "decode": (left - of_prefill) // decode}
 
@@ -113,13 +116,9 @@ def _shares(
     return _pools(others, usable_bytes(gpu) - fixed, max((budget.kv(server, longest) for server in others), default=0))
 
 
-def _pools(servers: Sequence[PlannedServer], left: int, longest: int, is_one_pool: bool = False) -> dict[Role, int]:
+def _pools(servers: Sequence[PlannedServer], left: int, longest: int, one_pool: bool = False) -> dict[Role, int]:
     prefill = sum(server.role == "prefill" for server in servers)
-    decode = len(servers) - prefill
-    if is_one_pool and prefill and decode:
-        of_prefill, of_decode = pools_of_one(left, prefill, decode, longest)
-        return {"prefill": of_prefill, "decode": of_decode}
-    return pools(left, prefill, decode, longest)
+    return pools(left, prefill, len(servers) - prefill, longest, one_pool=one_pool)
 
 
 def check_main_memory(machine: Machine, servers: Sequence[ServerMemory]) -> None:

@@ -54,6 +54,7 @@ def plan_json(plan: FleetPlan) -> dict[str, Any]:
         "zoo": str(plan.zoo),
         "base": plan.base,
         "context_length": plan.basis.settings.context_length,
+        "transfer": plan.basis.settings.transfer,
         "servers": [_process(plan, process) for process in (*plan.servers, plan.router)],
     }
 

@@ -33,6 +33,7 @@ async def view(state: RouterState) -> Json:
         "version": psserve.__version__,
         "uptime_s": now - activity.since,
         "base": state.config.base.name,
+        "one_pool": state.config.one_pool,
         "modules": [{"name": module.name, "task": module.task} for module in state.config.modules],
         "servers": [worker | _load(loads.get(worker["name"])) for worker in _servers(state)],
         "running": len(activity.running),
@@ -55,7 +56,7 @@ def _servers(state: RouterState) -> Iterable[Json]:
 
 
 def _load(load: ServerLoad | None) -> Json:
-    return {"load": None if load is None else load.model_dump()}
+    return {"load": None if load is None else load.model_dump(exclude_none=True)}
 
 
 def _recent(buckets: list[Bucket], now: float) -> tuple[list[Bucket], float]:

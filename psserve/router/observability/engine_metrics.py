@@ -9,12 +9,11 @@ import asyncio
 import re
 from collections.abc import Iterable, Mapping
 
-from psserve.contracts.servers import LOADS_PATH, ServerLoad, parse_server_load
+from psserve.contracts.servers import LOADS_PATH, METRICS_PATH, KvLeases, ServerLoad, parse_kv_leases, parse_server_load
 from psserve.router.workers.tasks import Fresh
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
 
-METRICS_PATH = "/metrics"
 FRESH_S = 1.0
 ANSWER_S = 5.0
 """A worker that is silent for so long is left out."""
@@ -112,9 +111,11 @@ LOADS_ANSWER_S = 0.5
 class Loads:
     """What workers said last of their queues and KV pools."""
 
-    def __init__(self, table: WorkerTable, upstream: Upstream) -> None:
+    def __init__(self, table: WorkerTable, upstream: Upstream, *, one_pool: bool = False) -> None:
+        """`one_pool`: decode workers read prompts in the prefill workers' pools, which say how much."""
         self._table = table
         self._upstream = upstream
+        self._one_pool = one_pool
         self._loads = Fresh(self._ask_all, LOADS_FRESH_S)
 
     async def read(self) -> Mapping[str, ServerLoad]:
@@ -128,7 +129,15 @@ class Loads:
 
     async def _ask(self, worker: Worker) -> ServerLoad | None:
         body = await self._upstream.get(worker, LOADS_PATH, LOADS_ANSWER_S)
+        if body is None:
+            return None
         try:
-            return None if body is None else parse_server_load(body)
+            return parse_server_load(body).model_copy(update={"leases": await self._leases(worker)})
         except ValueError:  # another form than SGLang's: nothing to show
             return None
+
+    async def _leases(self, worker: Worker) -> KvLeases | None:
+        if not self._one_pool or worker.config.role == "decode":
+            return None
+        page = await self._upstream.get(worker, METRICS_PATH, LOADS_ANSWER_S)
+        return None if page is None else parse_kv_leases(page)

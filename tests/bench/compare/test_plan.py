@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from psserve.bench.compare.plan import ComparisonFolder, Plan, loads_of, numbers, saved_arguments
 from psserve.bench.compare.systems import started_names, systems_of
 from psserve.bench.result import LoadLevel, append_result
+from psserve.cli.main import cli
 from psserve.errors import BenchError, UsageError
 from tests.bench.report.results import line
 
@@ -75,3 +77,9 @@ def test_urls_are_named(against: tuple[str, ...], message: str) -> None:
 
     with pytest.raises(UsageError, match=message):
         systems_of((), against, ("math",), None, no_spec, None)  # type: ignore[arg-type]
+
+
+def test_one_pool_is_a_system_and_no_transfer_of_all() -> None:
+    assert started_names(("one-pool", "shared"), ()) == ("one-pool", "shared")
+    result = CliRunner().invoke(cli, ["bench", "compare", "--transfer", "shared", "--models", "a"])
+    assert (result.exit_code, "--system one-pool" in result.stderr) == (2, True)

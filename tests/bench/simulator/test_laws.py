@@ -14,7 +14,7 @@ from psserve.bench.record import RequestRecord
 from psserve.bench.session import Session
 from psserve.bench.simulator.costs import DecodeCosts, PrefillCosts, TransferCosts
 from psserve.bench.simulator.simulation import SimulatedRun, simulate
-from psserve.bench.simulator.system import SYSTEMS, SystemName
+from psserve.bench.simulator.system import PAIRED, SHARED, SYSTEMS, SystemName
 from tests.bench.simulator.sessions import COSTS, MODULES, agents, one_call, setup
 
 systems = pytest.mark.parametrize("system", SYSTEMS)
@@ -24,10 +24,11 @@ systems = pytest.mark.parametrize("system", SYSTEMS)
 def test_time_in_an_idle_system_is_the_sum_of_its_terms(system: SystemName) -> None:
     prompt, output = 1_000, 50
     (record,) = simulate(setup(system, page_size=16), [one_call("s", prompt, output)], 1).records
-    shared, unified = system == "shared", system not in ("shared", "disaggregated")
+    shared, unified = system in SHARED, system not in PAIRED
     read = prompt - shared
     prefill = COSTS.prefill.seconds([(read, 0)])
-    sent = 0.0 if unified else COSTS.transfer.seconds(read * COSTS.kv_bytes)
+    copied = read % 16 if system == "one-pool" else read
+    sent = 0.0 if unified else COSTS.transfer.seconds(copied * COSTS.kv_bytes)
     steps = output if shared else output - 1
     decode = sum(COSTS.decode.seconds(1, prompt + output - steps + step, 1) for step in range(steps))
     assert record.done_s == pytest.approx(COSTS.router_s + prefill + sent + decode)
@@ -68,7 +69,7 @@ def test_all_that_is_asked_is_done_and_no_token_is_lost(
     assert counters.requests == len(outcome.records) == len(calls)
     assert counters.output_tokens == sum(call.output_tokens for call in calls)
     assert counters.prompt_tokens == sum(map(prompt_tokens, asked))
-    unread = counters.requests if system == "shared" else 0
+    unread = counters.requests if system in SHARED else 0
     assert counters.cached_tokens + counters.computed_tokens == counters.prompt_tokens - unread
     assert counters.cached_tokens == sum(record.cached_tokens for record in outcome.records)
 
@@ -93,7 +94,7 @@ def test_devices_do_exactly_the_work_that_there_is(system: SystemName) -> None:
     costs = setup().costs
     linear = type(costs)(PrefillCosts(0, 1e-4, 0), DecodeCosts(0, 0, 1e-3), TransferCosts(0, 0), 1)
     outcome = simulate(setup(system, costs=linear), agents(40, fan=2), 12)
-    steps = outcome.counters.output_tokens - (0 if system == "shared" else outcome.counters.requests)
+    steps = outcome.counters.output_tokens - (0 if system in SHARED else outcome.counters.requests)
     work = outcome.counters.computed_tokens * 1e-4 + steps * 1e-3
     assert math.fsum(outcome.busy_s) == pytest.approx(work)
 

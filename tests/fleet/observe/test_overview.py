@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from psserve.contracts.servers import ServerLoad
+from psserve.contracts.servers import KvLeases, ServerLoad
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet.observe import overview
 from psserve.fleet.observe.overview import read_load, read_totals, survey
@@ -154,3 +154,22 @@ def test_silent_servers_are_shown_without_what_they_would_say(
 def test_no_fleet(tmp_path: Path) -> None:
     with pytest.raises(NotRunning):
         survey(tmp_path)
+
+
+LEASES = """\
+psserve_kv_leases 2.0
+psserve_kv_lease_tokens 3000.0
+psserve_kv_lease_age_seconds 1.5
+"""
+
+
+def test_what_a_prefill_server_lends(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_fleet(tmp_path, port, port, port)
+    assert survey(tmp_path).one_pool is False
+    assert survey(tmp_path).servers[0].kv_leases is None
+    monkeypatch.setitem(BODIES, "/metrics", METRICS + LEASES)
+    (tmp_path / ".run" / "router.json").write_text(json.dumps({"one_pool": True}))
+    fleet = survey(tmp_path)
+    assert fleet.one_pool is True
+    leases = [server.kv_leases for server in fleet.servers]
+    assert leases == [KvLeases(count=2, tokens=3000, oldest_s=1.5), None, None]

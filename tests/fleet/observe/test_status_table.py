@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from psserve.console import console, show
+from psserve.contracts.servers import KvLeases
 from psserve.fleet.observe.overview import FleetOverview, ServerOverview
 from psserve.fleet.observe.status_table import duration, render_status
 from psserve.fleet.run.state import ProcessId
@@ -97,3 +98,19 @@ def test_it_says_what_reads_the_answers_where_that_fits() -> None:
     reads = SERVER.model_copy(update={"tool_call_parser": "qwen", "reasoning_parser": "qwen3"})
     assert any("qwen + qwen3" in line for line in shown(reads))
     assert not any("qwen3" in line for line in shown(reads, width=100))
+
+
+def test_one_pool_and_each_modules_own_part() -> None:
+    sizes = {"kv_tokens": 36_864, "kv_used_tokens": 3_008, "kv_leases": KvLeases(count=2, tokens=3_000, oldest_s=61)}
+    lender = SERVER.model_copy(update={"name": "prefill-0", "role": "prefill", "module": None, **sizes})
+    out = io.StringIO()
+    shared = fleet(lender, SERVER, DOWN).model_copy(update={"one_pool": True})
+    show(render_status(shared, made := console(out)), made)
+    assert out.getvalue().splitlines()[3:5] == [
+        "one KV pool: 3008 of 36864 tokens in use, 3000 are lent to 2 requests, the oldest for 1 m 1 s",
+        "own parts: math 120 of 1000",
+    ]
+
+
+def test_a_fleet_of_copies_has_no_one_pool() -> None:
+    assert not any("pool" in line for line in shown(SERVER))
