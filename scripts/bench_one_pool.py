@@ -40,6 +40,7 @@ from psserve.bench.systems.counters import scrape
 from psserve.bench.systems.fleet import RunningFleet, launched
 from psserve.fleet.plan.fitting import pools
 from psserve.fleet.plan.settings import pool_for
+from psserve.fleet.run.router_client import HttpClient
 from psserve.zoo import Zoo
 
 TRANSFERS = ("nixl", "shared")
@@ -50,8 +51,8 @@ COUNTS = {"nixl": (14, 15, 16, 17), "shared": (22, 23, 24, 25)}
 TURNS = 8
 LOW, HIGH = 6, 20
 """Sessions: one after the other, and all at a time."""
-SETTLED_S, WITHIN_S = 3.0, 60.0
-"""Servers tell how full their pools are once a second, when they are idle."""
+TOLD_S = 33.0
+"""An idle server tells every 30 s how full its pool is."""
 TARGETS = {"stored": 1.05, "held": 23, "handoff": round(1 / 3, 3), "low": 1.0, "pressure": round(1 / 1.3, 3)}
 
 
@@ -60,7 +61,7 @@ class Fleets:
 
     def __init__(self, zoo: Zoo, running: Mapping[str, RunningFleet]) -> None:
         self.zoo = zoo
-        self._running = running
+        self.running = running
         self._turn = 0
 
     def each(self, measure: Callable[[str, RunningFleet], Any]) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Fleets:
         self._turn += 1
         found = {}
         for name in TRANSFERS if self._turn % 2 else reversed(TRANSFERS):
-            found[name] = measure(name, self._running[name])
+            found[name] = measure(name, self.running[name])
             print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
         return found
 
@@ -91,27 +92,23 @@ def stored(fleets: Fleets) -> dict[str, float]:
             for module in MODULES:
                 await client.post("/v1/completions", completion(module, prompt, 4))
 
-    def measure(_: str, fleet: RunningFleet) -> float:
-        before = stored_tokens(fleet)
+    for fleet in fleets.running.values():
+        for url in worker_urls(fleet):
+            HttpClient(url, fleet.key).post("/flush_cache", {}, 30).close()
         asyncio.run(read(fleet))
-        return round((stored_tokens(fleet) - before) / LENGTH, 3)
+    time.sleep(TOLD_S)
+    return fleets.each(lambda _, fleet: round(stored_tokens(fleet) / LENGTH, 3))
 
-    return fleets.each(measure)
+
+def worker_urls(fleet: RunningFleet) -> list[str]:
+    """Those of all prefill and decode servers."""
+    return [fleet.worker_url(worker["name"]) for worker in fleet.config["workers"]]
 
 
 def stored_tokens(fleet: RunningFleet) -> float:
-    """Tokens in all pools of an idle fleet, once servers tell the same for a while."""
-    last, since, deadline = -1.0, time.monotonic(), time.monotonic() + WITHIN_S
-    while time.monotonic() - since < SETTLED_S:
-        if time.monotonic() > deadline:
-            raise SystemExit("the fleet's pools do not come to rest")
-        workers = [worker["name"] for worker in fleet.config["workers"]]
-        readings = [scrape(fleet.worker_url(name), fleet.key) for name in workers]
-        now = sum(one["sglang:kv_evictable_tokens"] + one["sglang:kv_used_tokens"] for one in readings)
-        if now != last:
-            last, since = now, time.monotonic()
-        time.sleep(0.2)
-    return last
+    """Tokens in all pools of a fleet that has been idle for TOLD_S."""
+    readings = [scrape(url, fleet.key) for url in worker_urls(fleet)]
+    return sum(one["sglang:kv_evictable_tokens"] + one["sglang:kv_used_tokens"] for one in readings)
 
 
 def held(fleets: Fleets) -> dict[str, dict[str, Any]]:
