@@ -21,8 +21,10 @@ PREFILL_PART = Fraction(9, 10)
 """Of the KV cache of a device: answers are short beside the contexts that they are made from."""
 
 
-def check_one_pool(settings: EngineSettings, servers: Sequence[PlannedServer], platform: str = sys.platform) -> None:
-    """Check that decode servers can read the prefill servers' KV in place.
+def check_one_pool(
+    settings: EngineSettings, servers: Sequence[PlannedServer], platform: str = sys.platform, *, hosts: int = 1
+) -> None:
+    """Check that decode servers can read the prefill servers' KV in place. `hosts`: of the fleet.
 
     Raises:
         PlanError: this device, this system, or what is asked of a server rules it out.
@@ -32,6 +34,8 @@ def check_one_pool(settings: EngineSettings, servers: Sequence[PlannedServer], p
         raise _refused("it works on CPU so far, and this fleet runs on GPUs")
     if platform != "linux":
         raise _refused("it needs Linux")
+    if hosts > 1:
+        raise _refused(f"decode servers read memory of their own host, and the fleet has {hosts} hosts")
     if (release := installed_sglang()) is not None:
         require_one_pool(release)
     if any(server.adapters for server in servers):

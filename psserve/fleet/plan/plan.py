@@ -86,7 +86,7 @@ def make_plan(
     check_equal_tp(planned, options.prefill.tp)
     check_split(zoo.base, modules, options.table("prefill"), options.prefill.tp)
     if settings.one_pool:
-        check_one_pool(settings, planned)
+        check_one_pool(settings, planned, hosts=len(hosts))
     placed, memory = _fit(zoo, modules, hosts, settings, prefill, decode, spare)
     for host in hosts:
         settings = with_cores(settings, host.machine, sum(slot.host is host for slot in placed))

@@ -81,7 +81,7 @@ def _servers(zoo: Zoo, plan: FleetPlan, module: Module, planned: Sequence[Planne
     check_split(zoo.base, [module], plan.basis.options.table("prefill"), plan.basis.options.prefill.tp)
     placed, memory = _fit(zoo, module, plan, planned)
     if plan.basis.settings.one_pool:
-        check_one_pool(plan.basis.settings, planned)
+        check_one_pool(plan.basis.settings, planned, hosts=len(plan.basis.hosts))
     else:
         within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
     return tuple(

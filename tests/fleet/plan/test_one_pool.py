@@ -116,6 +116,12 @@ def test_a_server_that_cannot_read_in_place_is_refused(server: dict[str, Any], p
         check_one_pool(settings, [SimpleNamespace(**plain | server)], platform)  # type: ignore[list-item]
 
 
+def test_a_fleet_of_several_hosts_is_refused() -> None:
+    settings: Any = SimpleNamespace(device="cpu")
+    with pytest.raises(PlanError, match=r"^--transfer shared: .* the fleet has 2 hosts; launch with --transfer nixl"):
+        check_one_pool(settings, [], "linux", hosts=2)
+
+
 def test_a_release_that_it_was_not_made_for_is_refused(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_pool, "installed_sglang", lambda: "0.5.21")
     with pytest.raises(UnsupportedSglang, match=r"shared.*sglang 0\.5\.21"):
