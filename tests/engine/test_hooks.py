@@ -51,6 +51,16 @@ def test_hooks_run() -> None:
     assert sys.modules["fake_engine"].Target().method() == "hooked"
 
 
+def test_modules_that_imported_a_function_by_name_get_the_hooked_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, importer = sys.modules["fake_engine"], types.ModuleType("fake_importer")
+    importer.renamed, importer.other = engine.function, len  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fake_importer", importer)
+    apply([Hook("fake_engine.function", Kind.AROUND, hooked)], "0.0.0")
+    assert importer.renamed is engine.function
+    assert importer.renamed() == "hooked"
+    assert importer.other is len
+
+
 @pytest.mark.parametrize("target", ["fake_engine.Target.renamed", "fake_engine.Gone.method", "fake_engine_gone.f"])
 def test_a_missing_target_is_named_with_the_version(target: str) -> None:
     with pytest.raises(HookMissing, match=rf"0\.0\.0.*{target}"):

@@ -94,6 +94,7 @@ CALLED = (
     "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache.unlock",
     "sglang.srt.mem_cache.memory_pool.ReqToTokenPool.free",
     "sglang.srt.observability.req_time_stats.SchedulerReqTimeStats.set_decode_prebuilt_finish_time",
+    "sglang.srt.plugins.hook_registry._propagate_patch",
     "sglang.srt.disaggregation.common.conn.CommonKVManager._handle_node_failure",
     "sglang.srt.entrypoints.openai.sse_utils.build_sse_content",
     "sglang.srt.constrained.base_grammar_backend.InvalidGrammarObject.__init__",
