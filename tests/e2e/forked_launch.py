@@ -21,6 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any
 
+from psserve.fleet.plan.sglang_args import OTHER_MODELS
 from tests.e2e import tree_dump
 
 _FORKING = multiprocessing.get_context("forkserver")
@@ -29,10 +30,11 @@ _READ_AGAIN = frozenset(
         *("TMPDIR", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "PSSERVE_NEGATIVE_CONTROL", tree_dump.ASKED_BY),
         *("SGLANG_TEST_RETRACT", "SGLANG_TEST_RETRACT_INTERVAL", "SGLANG_TEST_DISAGG_FAILURE_PROB"),
         *("SGLANG_DEBUG_MEMORY_POOL", "PSSERVE_CHECK_PURITY", "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND"),
-        "PSSERVE_ONE_POOL",
+        *("PSSERVE_ONE_POOL", OTHER_MODELS),
     )
 )
-"""Variables that a forked process looks at after its fork, by itself or by `_read_again`."""
+"""Variables that a forked process looks at after its fork, by itself or by `_read_again`; and which models it need not
+have imported, of which it has all."""
 
 
 def start_importing() -> None:

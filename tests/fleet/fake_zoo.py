@@ -16,6 +16,7 @@ from psserve.zoo.disk.scan import Scan
 class FakeBase:
     path: Path
     name: str = "qwen3-tiny"
+    architecture: str = "Qwen3ForCausalLM"
     vocab_size: int = 512
     context_length: int = 4096
     dtype: str = "float32"

@@ -43,7 +43,7 @@ from psserve.fleet.plan.sglang_args import (
 )
 from psserve.fleet.plan.spec import FleetPlan, PlanBasis, PlannedAdapter, PlannedCheckpoint, RouterSpec, ServerSpec
 from psserve.zoo import Base, Module, Zoo
-from psserve.zoo.checkpoints.architectures import CHECKS
+from psserve.zoo.checkpoints.architectures import CHECKS, TABLE
 from psserve.zoo.checkpoints.tokenizer import read_chat_template
 
 
@@ -175,6 +175,7 @@ def make_server(
             extra=server.options.env,
             tp=server.options.tp,
             adapters=None if server.adapters is None else layout.adapters_dir(run),
+            model=TABLE[zoo.base.architecture].sglang,
         ),
         log=layout.log_path(run, server.name),
         rendezvous=rendezvous,

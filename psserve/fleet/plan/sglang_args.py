@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -127,10 +128,12 @@ def server_env(
     extra: Mapping[str, str],
     tp: int = 1,
     adapters: Path | None = None,
+    model: str | None = None,
 ) -> dict[str, str]:
     """The whole environment of one server on `host`, split `tp` times, but for its key.
 
-    `adapters`: where it finds its own.
+    `adapters`: where it finds its own. `model`: the module of SGLang that has the class of its model; None: it imports
+    all of them, as SGLang does.
     """
     env = {name: value for name, value in host.environ.items() if _may_inherit(name)}
     env.update(_COMMON_ENV)
@@ -152,8 +155,25 @@ def server_env(
         env[ONE_POOL] = "1"
     if adapters is not None:
         env[ADAPTERS] = str(adapters)
+    if model is not None:
+        env[OTHER_MODELS] = ",".join(other_models(model))
     env.update(extra)
     return env
+
+
+OTHER_MODELS = "SGLANG_DISABLED_MODEL_ARCHS"
+"""Names the modules of models that SGLang does not import."""
+_FOR_ANY_MODEL = "transformers"
+"""The module of SGLang that runs a model with Transformers' own code."""
+
+
+def other_models(model: str) -> list[str]:
+    """The modules of the installed SGLang, if there is one, that have other models: they take a second of a start."""
+    package = find_spec("sglang")  # without its import, which takes seconds
+    if package is None or package.origin is None:
+        return []
+    found = (path.stem for path in (Path(package.origin).parent / "srt" / "models").glob("*.py"))
+    return sorted(name for name in found if name not in (model, _FOR_ANY_MODEL, "__init__", "registry"))
 
 
 def router_env(inherited: Mapping[str, str], *, tmp_dir: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_cpu_arguments(zoo: Any) -> None:
         assert value_of(command, "--cuda-graph-backend-decode") == "disabled"
         assert server.env["OMP_NUM_THREADS"] == "1"
         assert server.env["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_servers_import_no_other_model_than_the_bases(zoo: Any) -> None:
+    models = Path(find_spec("sglang").origin).parent / "srt" / "models"  # type: ignore[arg-type,union-attr]
+    for server in plan(zoo).servers:
+        others = server.env["SGLANG_DISABLED_MODEL_ARCHS"].split(",")
+        assert {path.stem for path in models.glob("*.py")} - set(others) == {"qwen3", "transformers", "registry"}
 
 
 def test_gpu_arguments(zoo: Any) -> None:
