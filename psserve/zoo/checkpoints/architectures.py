@@ -87,6 +87,7 @@ class Architecture:
 NO_BIAS = {"attention_bias": False, "mlp_bias": False}
 BASES = "tests/e2e/test_bases.py"
 DENSE = ("self_attn", "mlp")
+ATTENTION = ("self_attn",)
 ROWS = (
     Architecture(
         name="LlamaForCausalLM",
@@ -170,6 +171,7 @@ ROWS = (
         sglang="qwen3_moe",
         layer=qwen3_moe_layer,
         suite=BASES,
+        adapters=ATTENTION,
         kv_fields=(
             "decoder_sparse_step",
             "mlp_only_layers",
@@ -188,6 +190,7 @@ ROWS = (
         sglang="mixtral",
         layer=mixtral_layer,
         suite=BASES,
+        adapters=ATTENTION,
         kv_fields=("num_experts_per_tok",),
         counts=("num_experts_per_tok",),
         quantised=False,
@@ -199,6 +202,7 @@ ROWS = (
         sglang="olmoe",
         layer=olmoe_layer,
         suite=BASES,
+        adapters=ATTENTION,
         kv_fields=("clip_qkv", "norm_topk_prob", "num_experts_per_tok"),
         fixed={"attention_bias": False, "clip_qkv": None, "norm_topk_prob": False, "rms_norm_eps": 1e-5},
         counts=("num_experts_per_tok",),

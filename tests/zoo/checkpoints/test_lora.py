@@ -102,6 +102,15 @@ def test_an_adapter_of_joined_projections_stays_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", MIXTURES)
+def test_an_adapter_of_attention_beside_experts_stays_one(architecture: Architecture, tmp_path: Path) -> None:
+    zoo = build_zoo(tmp_path / "zoo", architecture, modules=())
+    adapter = make_adapter(zoo.base.path, tmp_path / "adapter", target_modules=["q_proj", "o_proj"])
+    module = zoo.add("math", adapter, allow_naive=True)
+    assert module.adapter is not None
+    assert module.adapter.targets == ("k_proj", "o_proj", "q_proj", "v_proj")
+
+
+@pytest.mark.parametrize("architecture", MIXTURES)
 def test_an_adapter_on_experts_is_refused_with_what_to_do(architecture: Architecture, tmp_path: Path) -> None:
     zoo = build_zoo(tmp_path / "zoo", architecture, modules=())
     adapter = make_adapter(zoo.base.path, tmp_path / "adapter")
