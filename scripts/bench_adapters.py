@@ -9,12 +9,14 @@ targets. Parts, all of them without --part, and what they take on two cores that
     zipf      1,000 adapters: first answers of some, then 10,000 requests, popular ones more   7 minutes
     replace   one of 12 adapters is replaced 200 times while 12 clients ask; what is left      5 minutes
     fair      12 adapters in a batch of 4, asked at random by 12 clients: who waits            1 minute
+    leave     clients go, prompts are refused, the adapter is replaced: when the old one goes  1 minute
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import sys
@@ -50,6 +52,10 @@ COLD = 40
 """Adapters that are asked for the first time, one after the other."""
 ZIPF = 1.0
 IN_BATCH = 4
+LEAVING = 8
+LEAVING_TOKENS = 400
+"""Clients that ask for long answers, and go in the midst of them."""
+REFUSED_TOKENS = 100_000
 WARM_REPLACEMENTS = 0.1
 """Part of the replacements after which memory should grow no more."""
 LEFT_WITHIN_S = 60.0
@@ -75,6 +81,17 @@ class Clients:
         took = time.monotonic() - started
         self.outcomes["200" if response.status == 200 else f"{response.status} {answer['error']['message']}"] += 1
         return took
+
+    async def leave(self, module: str, number: int, after_s: float) -> None:
+        """Ask for a long answer, and go."""
+        body = {"model": module, "prompt": self._prompts[number % PROMPTS], "ignore_eos": True}
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(after_s),
+                self._session.post(f"{self._url}/v1/completions", json=body | {"max_tokens": LEAVING_TOKENS}) as answer,
+            ):
+                await answer.read()
+                raise SystemExit("an answer came before its client could go: raise LEAVING_TOKENS")
 
     async def ask_all(self, modules: Iterable[str], clients: int) -> None:
         """Have so many clients ask, one request after the other each, until `modules` ends."""
@@ -247,6 +264,44 @@ class Bench:
             Figure(f"failed of {len(asked)} requests", clients.failed, "", 0),
         ]
 
+    def leave(self) -> None:
+        """What clients that went, and prompts that were refused, keep of an adapter."""
+        zoo, modules, options = self._zoo(FEW), names(FEW), self._options
+        changed = modules[0]
+        took: list[float] = []
+
+        def replace_and_wait(fleet: RunningFleet, number: int) -> None:
+            add_adapter(zoo, changed, 20_000 + number, options.rank, replace=True)
+            started = time.monotonic()
+            change_fleet(zoo.path, ChangeRequest(command="update", module=changed), lambda text: None)
+            if left := until_none(lambda: left_over(fleet, modules)):
+                raise SystemExit(f"left after {LEFT_WITHIN_S:g} s: {', '.join(left)}")
+            took.append(time.monotonic() - started)
+
+        async def measure(fleet: RunningFleet) -> None:
+            async with session() as http:
+                clients = Clients(fleet.url, http, zoo.base.vocab_size)
+                for number in range(options.leavings):
+                    await clients.ask_all(modules, options.clients)  # all are loaded
+                    await asyncio.gather(*(clients.leave(changed, each, 0.2 + 0.1 * each) for each in range(LEAVING)))
+                    await refused(fleet, http, changed)
+                    await asyncio.to_thread(replace_and_wait, fleet, number)
+
+        with launched(zoo.path, self._arguments(modules)) as fleet:
+            asyncio.run(measure(fleet))
+        self.details["leave"] = {"gone_s": summary(took)}
+        self.figures.append(Figure("old adapter gone after clients left, slowest", round(max(took), 2), "s", 5.0))
+
+
+async def refused(fleet: RunningFleet, http: aiohttp.ClientSession, module: str) -> None:
+    """Send the adapter's server a prompt that is too long for it; the router would not."""
+    [name] = (link.name for link in links_of(fleet) if link.name.startswith(f"{module}@"))
+    body = {"input_ids": [20] * REFUSED_TOKENS, "lora_path": name}
+    auth = {"Authorization": f"Bearer {fleet.key}"}
+    async with http.post(f"{fleet.worker_url(SERVER)}/generate", json=body, headers=auth) as answer:
+        if answer.status != 400:
+            raise SystemExit(f"a prompt of {REFUSED_TOKENS} tokens was not refused: {answer.status}")
+
 
 def summary(seconds: list[float]) -> dict[str, float]:
     return {"median": median(seconds), "p99": percentile(seconds, 99), "max": max(seconds)}
@@ -259,7 +314,7 @@ def descriptors_of(fleet: RunningFleet) -> int:
 
 def left_over(fleet: RunningFleet, modules: list[str]) -> list[str]:
     """What the fleet and its server have beside one adapter for each module."""
-    links = {path.name for path in (fleet.zoo / ".run" / "adapters").iterdir()}
+    links = {link.name for link in links_of(fleet)}
     listed = json.loads(HttpClient(fleet.worker_url(SERVER), fleet.key).get("/v1/models", 30))["data"]
     loaded = {entry["id"] for entry in listed if "@" in entry["id"]}
     forms = [path for module in modules for path in sorted((fleet.zoo / ".adapters" / module).glob("*/"))]
@@ -270,15 +325,20 @@ def left_over(fleet: RunningFleet, modules: list[str]) -> list[str]:
     ]
 
 
+def links_of(fleet: RunningFleet) -> list[Path]:
+    """What the fleet offers to its servers."""
+    return list((fleet.zoo / ".run" / "adapters").iterdir())
+
+
 def until_none(look: Callable[[], list[str]]) -> list[str]:
     """What there is to see once there is nothing, or the time is over."""
     deadline = time.monotonic() + LEFT_WITHIN_S
     while (found := look()) and time.monotonic() < deadline:
-        time.sleep(0.5)
+        time.sleep(0.1)
     return found
 
 
-PARTS = ("launch", "zipf", "replace", "fair")
+PARTS = ("launch", "zipf", "replace", "fair", "leave")
 
 
 def main() -> None:
@@ -289,6 +349,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--replacements", type=int, default=200)
     parser.add_argument("--fair-requests", type=int, default=600)
+    parser.add_argument("--leavings", type=int, default=20, help="times that clients leave an adapter that is replaced")
     parser.add_argument("--repeats", type=int, default=3, help="launches of each size")
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--zipf-clients", type=int, default=32)

@@ -13,7 +13,7 @@ import pytest
 
 from psserve.zoo import Zoo
 from tests.e2e.adapters import OUTPUT, SHAPES, AdapterOracle, build_adapters
-from tests.e2e.client import Client, agent_sessions, client_of, random_ids
+from tests.e2e.client import Client, agent_sessions, client_of, random_ids, sixteen_at_once
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, load_of, wait_idle
 from tests.e2e.processors import JsonMask, frequency, one_step_late
 from tests.e2e.test_engine_modes import FORCED_RETRACTION, RETRACTED, leave_early
@@ -72,10 +72,8 @@ async def test_growing_contexts_that_alternate_adapters(fleet: RunningFleet, ora
 
 
 async def test_sixteen_at_once_of_all_shapes(fleet: RunningFleet, oracle: AdapterOracle) -> None:
-    rng = random.Random(16)
-    prompts = [random_ids(rng, rng.randrange(1, 300)) for _ in range(16)]
     async with client_of(fleet.url) as client:
-        await asyncio.gather(*(client.check(oracle, FOUR[i % 4], prompt, 16) for i, prompt in enumerate(prompts)))
+        await sixteen_at_once(client, oracle, FOUR)
 
 
 async def test_prompts_at_the_edges_of_pages(fleet: RunningFleet, oracle: AdapterOracle) -> None:
@@ -236,17 +234,19 @@ async def test_an_adapter_that_is_not_in_the_folder_is_refused_and_no_path_is_a_
 
 
 async def test_retraction_and_aborts_with_pages_of_one_token(tmp_path_factory: pytest.TempPathFactory) -> None:
-    zoo = build_adapters(tmp_path_factory.mktemp("llama"), "llama", dict(itertools.islice(SHAPES.items(), 3)))
-    oracle, adapters = AdapterOracle(zoo), list(FOUR[:3])
+    zoo = build_adapters(tmp_path_factory.mktemp("llama"), "llama", SHAPES)
+    oracle = AdapterOracle(zoo)
     arguments = ("--page-size", "1", "--", "--disable-overlap-schedule")
     with launched(zoo.path, *arguments, env=FORCED_RETRACTION) as fleet:
         async with client_of(fleet.url) as client:
-            await agent_sessions(client, oracle, adapters, sessions=6, turns=3, max_tokens=40)
+            await agent_sessions(client, oracle, FOUR, sessions=6, turns=3, max_tokens=40)
             wait_idle(fleet)
             assert counter(fleet, SERVER, RETRACTED) > 5
+            checked = await agent_sessions(client, oracle, FOUR, sessions=16, turns=13, max_tokens=6, seed=50)
+            assert checked >= 200
             await asyncio.gather(
-                leave_early(client, random.Random(1), requests=20, modules=adapters),
-                agent_sessions(client, oracle, adapters, sessions=3, turns=2, max_tokens=30, seed=100),
+                leave_early(client, random.Random(1), requests=20, modules=FOUR),
+                agent_sessions(client, oracle, FOUR, sessions=3, turns=2, max_tokens=30, seed=100),
             )
         wait_idle(fleet)
 
