@@ -68,10 +68,10 @@ class RouterState:
     @classmethod
     def create(cls, config: RouterConfig) -> RouterState:
         table = WorkerTable(config)
-        page = config.page_size if config.one_pool else None
-        metrics = Metrics(table, config.base.kv_token_bytes, page)
+        metrics = Metrics(table, config.base.kv_token_bytes)
         upstream = Upstream(config, table)
         routing = Routing.create(config, table, metrics)
+        page = config.page_size if config.one_pool else None
         admission = Admission(routing, config.queue, metrics.load, config.kv_pool_tokens, page)
         dispatcher = Dispatcher(config, table, upstream, metrics, routing, admission)
         prober = Prober(config, table, upstream, dispatcher, admission)

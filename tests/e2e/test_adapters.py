@@ -17,6 +17,7 @@ from tests.e2e.client import Client, agent_sessions, client_of, random_ids, sixt
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, load_of, wait_idle
 from tests.e2e.processors import JsonMask, frequency, one_step_late
 from tests.e2e.test_engine_modes import FORCED_RETRACTION, RETRACTED, leave_early
+from tests.e2e.transfer import copies_alone
 
 pytestmark = pytest.mark.e2e
 
@@ -145,6 +146,7 @@ async def test_peft_files_as_they_came_are_served_wrong(fleet: RunningFleet, zoo
 # --- shared
 
 
+@copies_alone("decode servers keep nothing")
 async def test_what_one_adapter_received_no_other_receives_again(fleet: RunningFleet, oracle: AdapterOracle) -> None:
     prompt = random_ids(random.Random(5), 30 * PAGE + 1)
     async with client_of(fleet.url) as client:
@@ -160,6 +162,7 @@ async def test_what_one_adapter_received_no_other_receives_again(fleet: RunningF
     assert end == middle
 
 
+@copies_alone("decode servers keep nothing")
 async def test_with_the_adapter_in_the_key_nothing_is_shared(tmp_path: Path, config: Path) -> None:
     """The check above can fail."""
     zoo = build_adapters(tmp_path, "qwen3", {name: SHAPES[name] for name in ("plain", "rslora")})

@@ -27,7 +27,6 @@ from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import PSSERVE, RunningFleet, launched, wait_idle
 from tests.e2e.load import MAX_TOKENS, Load, Outcome
 from tests.e2e.oracle import Oracle
-from tests.e2e.transfer import copies_alone
 from tests.e2e.watching import pids, workers
 from tests.waiting import until
 
@@ -222,7 +221,6 @@ async def test_module_that_cannot_be_loaded_changes_nothing(fleet: RunningFleet,
     assert "model_not_found" in page(fleet, "/v1/models/broken")
 
 
-@copies_alone("adapters are refused (tests/fleet/plan/test_one_pool.py)")
 async def test_adapters_come_change_and_go_under_load(
     fleet: RunningFleet, newcomers: Newcomers, tmp_path: Path
 ) -> None:

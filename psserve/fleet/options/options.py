@@ -74,7 +74,7 @@ class FleetOptions(SettingsTable):
     """Numbers that the KV cache holds; auto: those of dtype. fp8 halves it, and needs GPUs."""
     transfer: TransferChoice = "auto"
     """What moves KV between servers; auto: nixl. shared: nothing does, decode servers read it in the prefill server's
-    pool (docs/one-pool.md; on CPU, for modules that are no adapters)."""
+    pool (docs/one-pool.md; on CPU)."""
     page_size: Count | None = None
     """Tokens of one KV page. Only whole pages are shared. Left out: 64 on GPUs, 16 on CPU."""
     context_length: Count | None = None

@@ -38,8 +38,6 @@ def check_one_pool(
         raise _refused(f"decode servers read memory of their own host, and the fleet has {hosts} hosts")
     if (release := installed_sglang()) is not None:
         require_one_pool(release)
-    if any(server.adapters for server in servers):
-        raise _refused("modules that are served as adapters cannot use it yet (own_server = true serves one alone)")
     if split := [server for server in servers if server.options.tp > 1]:
         raise _refused(f"{split[0].table}.tp is {split[0].options.tp}, and it works with tp = 1")
     prefill = sum(server.role == "prefill" for server in servers)

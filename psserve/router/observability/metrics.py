@@ -24,11 +24,8 @@ log = logging.getLogger("psserve.router")
 class Metrics:
     """One registry a router, so that several can live in one process."""
 
-    def __init__(self, table: WorkerTable, kv_token_bytes: int | None = None, one_pool_page: int | None = None) -> None:
-        """`kv_token_bytes`: size of one token's KV; None: not known.
-
-        `one_pool_page`: tokens of a page where decode workers read whole ones in the prefill workers' pools.
-        """
+    def __init__(self, table: WorkerTable, kv_token_bytes: int | None = None) -> None:
+        """`kv_token_bytes`: size of one token's KV; None: not known."""
         self._table = table
         self._registry = registry = Instruments()
         self.requests = registry.counter("psserve_requests_total", "Requests answered.", "module", "route", "code")
@@ -39,7 +36,7 @@ class Metrics:
         self.overhead = registry.histogram(
             "psserve_router_overhead_seconds", "Time added to the slower leg.", OVERHEAD_BUCKETS, "module"
         )
-        self.sequences = SequenceMetrics(registry, kv_token_bytes, one_pool_page)
+        self.sequences = SequenceMetrics(registry, kv_token_bytes)
         self.inflight = registry.gauge("psserve_inflight_requests", "Generations in flight.")
         # The loop is asked while a page is rendered, which happens in it.
         tasks = registry.gauge("psserve_router_tasks", "Coroutines under way in the router.")
@@ -132,13 +129,9 @@ class Metrics:
 class SequenceMetrics:
     """Metrics of sequences, each labelled by module."""
 
-    def __init__(self, registry: Instruments, kv_token_bytes: int | None, one_pool_page: int | None) -> None:
-        """`kv_token_bytes`: size of one token's KV; None: not known, and no bytes are counted.
-
-        `one_pool_page`: see Metrics.
-        """
+    def __init__(self, registry: Instruments, kv_token_bytes: int | None) -> None:
+        """`kv_token_bytes`: size of one token's KV; None: not known, and no bytes are counted."""
         self._kv_token_bytes = kv_token_bytes
-        self._one_pool_page = one_pool_page
 
         def counter(name: str, help: str) -> Counter:
             return registry.counter(name, help, "module")
@@ -204,12 +197,9 @@ class SequenceMetrics:
         if sequence.is_first:
             self._shared.labels(module).inc(sequence.shared_tokens)
         self._decode_cached.labels(module).inc(sequence.decode_cached_tokens)
-        moved = sequence.transferred_tokens
-        if self._one_pool_page is not None:  # all else is read where it is
-            moved = sequence.prompt_tokens % self._one_pool_page
-        self._moved.labels(module).inc(moved)
+        self._moved.labels(module).inc(sequence.transferred_tokens)
         if self._kv_token_bytes is not None:
-            self._moved_bytes.labels(module).inc(moved * self._kv_token_bytes)
+            self._moved_bytes.labels(module).inc(sequence.transferred_tokens * self._kv_token_bytes)
 
 
 class LoadMetrics:

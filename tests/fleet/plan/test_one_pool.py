@@ -105,7 +105,6 @@ def test_where_it_cannot_work_it_is_refused_by_name(zoo: Any, machine: Any, aske
     ("server", "platform", "reason"),
     [
         ({}, "darwin", "it needs Linux"),
-        ({"adapters": object()}, "linux", "modules that are served as adapters cannot use it yet"),
         ({"options": SimpleNamespace(tp=2)}, "linux", r"decode.tp is 2, and it works with tp = 1"),
     ],
 )
@@ -120,6 +119,13 @@ def test_a_fleet_of_several_hosts_is_refused() -> None:
     settings: Any = SimpleNamespace(device="cpu")
     with pytest.raises(PlanError, match=r"^--transfer shared: .* the fleet has 2 hosts; launch with --transfer nixl"):
         check_one_pool(settings, [], "linux", hosts=2)
+
+
+def test_modules_that_share_servers_as_adapters_may_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_pool, "installed_sglang", lambda: "0.5.23")
+    server: Any = SimpleNamespace(role="decode", adapters=object(), table="adapters", options=SimpleNamespace(tp=1))
+    settings: Any = SimpleNamespace(device="cpu")
+    check_one_pool(settings, [server], "linux")
 
 
 def test_a_release_that_it_was_not_made_for_is_refused(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:

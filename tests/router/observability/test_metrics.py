@@ -48,14 +48,6 @@ async def test_tokens_are_counted_where_they_were_found(known_size: Fleet) -> No
     assert values["psserve_shared_prefix_tokens_total", "code"] == 0
 
 
-async def test_with_one_pool_the_last_page_alone_is_counted_as_sent(
-    make_fleet: Callable[..., Awaitable[Fleet]],
-) -> None:
-    fleet = await make_fleet(one_pool=True, page_size=16)
-    await fleet.complete("code", PROMPT)
-    assert (await samples(fleet))["psserve_kv_transferred_tokens_total", "code"] == (len(PROMPT) - 1) % 16
-
-
 async def test_the_choices_of_a_prompt_share_it_once(fleet: Fleet) -> None:
     await fleet.complete("code", PROMPT)
     fleet.prefill.cached_tokens = len(PROMPT) - 1
