@@ -6,7 +6,7 @@ next time. Prints a table of figures beside their targets. Takes some six minute
 
     stored      tokens of KV in all pools once four modules have read a context of 1,024 tokens, of one context
     held        sessions of 1,500 tokens whose contexts stay cached (measuring/held.py)
-    hand-off    of 1,024 tokens, by the prefill server's clock: the prompt is computed already
+    hand-off    of 1,024 tokens that the prefill server has: until the decode server knows that their KV is there
     low load    the time that sessions take, one after the other
     pressure    the 95th percentile of the sessions' latency, with more of them at a time than private pools hold
 
@@ -24,20 +24,24 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import tomli_w
-from measuring import handoff, report
+from measuring import report
 from measuring.client import Client, completion, random_ids
 from measuring.held import CONTEXT, HELD, KV_TOKENS, MODULES, PAGE, cached_part, run_sessions, session
 from measuring.report import Figure
 
 from psserve.bench import machine
 from psserve.bench.metrics import summarise
+from psserve.bench.record import HANDOFF
+from psserve.bench.session import Call, Session, Step
 from psserve.bench.systems.counters import scrape
 from psserve.bench.systems.fleet import RunningFleet, launched
+from psserve.bench.trace.spans import export_args, with_spans
 from psserve.fleet.plan.fitting import pools
 from psserve.fleet.plan.settings import pool_for
 from psserve.fleet.run.router_client import HttpClient
@@ -57,11 +61,12 @@ TARGETS = {"stored": 1.05, "held": 23, "handoff": round(1 / 3, 3), "low": 1.0, "
 
 
 class Fleets:
-    """Both fleets, by transfer."""
+    """Both fleets, by transfer, and where their servers write down when they did what."""
 
-    def __init__(self, zoo: Zoo, running: Mapping[str, RunningFleet]) -> None:
+    def __init__(self, zoo: Zoo, running: Mapping[str, RunningFleet], exports: Mapping[str, Path]) -> None:
         self.zoo = zoo
         self.running = running
+        self.exports = exports
         self._turn = 0
 
     def each(self, measure: Callable[[str, RunningFleet], Any]) -> dict[str, Any]:
@@ -121,13 +126,19 @@ def held(fleets: Fleets) -> dict[str, dict[str, Any]]:
     return fleets.each(measure)
 
 
-def handed_over(fleets: Fleets, rounds: int, repeat: int) -> dict[str, float]:
-    """Milliseconds of a hand-off of a context that the prefill server has."""
+def handed_over(fleets: Fleets, sessions: int, salt: str) -> dict[str, dict[str, float]]:
+    """Milliseconds of handing a context over that the prefill server has, and a decode server has nothing of."""
+    steps = (Step(1 if turn else LENGTH, (Call(module, 2),)) for turn, module in enumerate(MODULES))
+    asked = Session("handed-over", "", 0, tuple(steps))
 
-    def measure(_: str, fleet: RunningFleet) -> float:
-        length = LENGTH + 1 + repeat  # other prompts in each repeat: the length is their seed
-        found = asyncio.run(handoff.measure(fleet, MODULES, length, rounds, fleets.zoo.base.vocab_size))
-        return float(found["handoff_ms"]["engine"])
+    def measure(transfer: str, fleet: RunningFleet) -> dict[str, float]:
+        many = [replace(asked, id=f"handed-over-{number}") for number in range(sessions)]
+        started = time.time()
+        records = asyncio.run(run_sessions(fleet, fleets.tokenizer, many, at_once=1, salt=salt))
+        spans = [one.spans for one in with_spans(records, fleets.exports[transfer], started) if one.step and one.spans]
+        return {
+            phase: round(median(end - begin for begin, end in (s[phase] for s in spans)) * 1000, 2) for phase in HANDOFF
+        }
 
     return fleets.each(measure)
 
@@ -149,17 +160,16 @@ def loaded(fleets: Fleets, count: int, at_once: int, salt: str) -> dict[str, dic
     return fleets.each(measure)
 
 
-def ratio(runs: list[dict[str, Any]], key: str | None = None) -> float:
+def ratio(runs: list[dict[str, Any]], key: str) -> float:
     """The median of what one pool takes of what NIXL takes, in the same repeat."""
-    pairs = [(run["shared"], run["nixl"]) if key is None else (run["shared"][key], run["nixl"][key]) for run in runs]
-    return round(median(one / other for one, other in pairs), 3)
+    return round(median(run["shared"][key] / run["nixl"][key] for run in runs), 3)
 
 
 def measured(fleets: Fleets, repeats: int, rounds: int) -> dict[str, Any]:
     """All measurements, as JSON."""
     found: dict[str, Any] = {"stored": stored(fleets), "held": held(fleets)}
     turns = range(repeats)
-    found["handoff_ms"] = [handed_over(fleets, rounds, turn) for turn in turns]
+    found["handoff_ms"] = [handed_over(fleets, rounds, f"handed-{turn}") for turn in turns]
     found["low"] = [loaded(fleets, LOW, 1, f"low-{turn}") for turn in turns]
     found["pressure"] = [loaded(fleets, HIGH, HIGH, f"high-{turn}") for turn in turns]
     return found
@@ -173,7 +183,7 @@ def figures(found: Mapping[str, Any]) -> list[Figure]:
         Figure("  with NIXL", found["stored"]["nixl"], "contexts"),
         Figure("sessions that stay cached", found["held"]["shared"]["sessions"], "", TARGETS["held"], is_least=True),
         Figure("  with NIXL", found["held"]["nixl"]["sessions"], ""),
-        Figure(f"hand-off of {LENGTH} tokens", ratio(found["handoff_ms"]), of_nixl, TARGETS["handoff"]),
+        Figure(f"hand-off of {LENGTH} tokens", ratio(found["handoff_ms"], "transfer"), of_nixl, TARGETS["handoff"]),
         Figure("time of a low load", ratio(found["low"], "all_ms"), of_nixl, TARGETS["low"]),
         Figure(f"p95 of {HIGH} sessions at a time", p95, of_nixl, TARGETS["pressure"]),
         Figure("  time of all", ratio(found["pressure"], "all_ms"), of_nixl),
@@ -183,7 +193,9 @@ def figures(found: Mapping[str, Any]) -> list[Figure]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=8, help="hand-offs of each repeat")
+    parser.add_argument(
+        "--rounds", type=int, default=8, help="contexts of each repeat that are handed over three times"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     options = parser.parse_args()
     from psserve.zoo.synthetic.zoo import build_zoo
@@ -191,16 +203,17 @@ def main() -> int:
     on = machine.describe()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="psserve-pool-") as folder, ExitStack() as up:
-        running = {}
+        running, exports = {}, {transfer: Path(folder) / f"{transfer}-exports" for transfer in TRANSFERS}
         for transfer in TRANSFERS:
             zoo = build_zoo(Path(folder) / transfer, modules=MODULES)
             config = Path(folder) / f"{transfer}.toml"
             tables = {role: {"kv_tokens": size} for role, size in sizes(transfer).items()}
             settings = {"transfer": transfer, "context_length": CONTEXT, "page_size": PAGE, **tables}
             config.write_text(tomli_w.dumps(settings))
-            arguments = ["--device", "cpu", "--config", str(config)]
+            exports[transfer].mkdir()
+            arguments = ["--device", "cpu", "--config", str(config), "--", *export_args(exports[transfer])]
             running[transfer] = up.enter_context(launched(zoo.path, arguments, within_s=600))
-        found = measured(Fleets(zoo, running), options.repeats, options.rounds)
+        found = measured(Fleets(zoo, running, exports), options.repeats, options.rounds)
     table = figures(found)
     print(report.heading(on), report.table(table), sep="\n\n")
     if options.json:

@@ -37,7 +37,9 @@ def test_figures_are_medians_of_paired_ratios(script: Any) -> None:
     found = {
         "stored": {"shared": 1.0, "nixl": 5.0},
         "held": {"shared": {"sessions": 22}, "nixl": {"sessions": 16}},
-        "handoff_ms": [{"shared": 1.0, "nixl": 4.0}, {"shared": 3.0, "nixl": 4.0}, {"shared": 1.0, "nixl": 5.0}],
+        "handoff_ms": [
+            {"shared": {"transfer": one}, "nixl": {"transfer": other}} for one, other in ((1, 4), (3, 4), (1, 5))
+        ],
         "low": [load],
         "pressure": [load],
     }
