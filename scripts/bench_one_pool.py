@@ -50,7 +50,7 @@ from psserve.zoo import Zoo
 TRANSFERS = ("nixl", "shared")
 LENGTH = 1_024
 """Of the context that is stored and handed over."""
-COUNTS = {"nixl": (14, 15, 16, 17), "shared": (22, 23, 24, 25)}
+COUNTS = {"nixl": (15, 16, 17), "shared": (23, 24, 25)}
 """Numbers of sessions that are tried."""
 TURNS = 8
 LOW, HIGH = 6, 20
@@ -196,6 +196,7 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, default=8, help="contexts of each repeat that are handed over three times"
     )
+    parser.add_argument("--layers", type=int, default=4, help="of the random models: each makes a token's KV larger")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     options = parser.parse_args()
     from psserve.zoo.synthetic.zoo import build_zoo
@@ -205,7 +206,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="psserve-pool-") as folder, ExitStack() as up:
         running, exports = {}, {transfer: Path(folder) / f"{transfer}-exports" for transfer in TRANSFERS}
         for transfer in TRANSFERS:
-            zoo = build_zoo(Path(folder) / transfer, modules=MODULES)
+            zoo = build_zoo(Path(folder) / transfer, modules=MODULES, num_hidden_layers=options.layers)
             config = Path(folder) / f"{transfer}.toml"
             tables = {role: {"kv_tokens": size} for role, size in sizes(transfer).items()}
             settings = {"transfer": transfer, "context_length": CONTEXT, "page_size": PAGE, **tables}
@@ -218,8 +219,12 @@ def main() -> int:
     print(report.heading(on), report.table(table), sep="\n\n")
     if options.json:
         document = {"machine": on, "figures": [figure.as_json() for figure in table]}
-        document["options"] = {"repeats": options.repeats, "rounds": options.rounds, "kv_tokens": KV_TOKENS}
-        document |= {"pools": {transfer: sizes(transfer) for transfer in TRANSFERS}, "measured": found}
+        document["options"] = {name: getattr(options, name) for name in ("repeats", "rounds", "layers")}
+        document |= {
+            "kv_tokens": KV_TOKENS,
+            "pools": {transfer: sizes(transfer) for transfer in TRANSFERS},
+            "measured": found,
+        }
         document["seconds"] = round(time.monotonic() - started)
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0
