@@ -3,21 +3,25 @@
     python scripts/bases.py                  all of them, against the SGLang that is installed: some minutes
     python scripts/bases.py -k "qwen2"       some; the results of the others stay
 
-docs/bases.json has the results of each release of SGLang that this was run with; nothing in it is written by hand.
+An architecture's results are written as soon as its last test has ended, so a run that is broken off keeps what it
+has. docs/bases.json has the results of each release of SGLang that this was run with; nothing in it is written by hand.
+With another release: `scripts/sglang.sh 0.5.22`, then this with .venv/sglang-0.5.22 on PYTHONPATH.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+
+import pytest
 
 from psserve.zoo.checkpoints.architectures import TABLE, Architecture
 from psserve.zoo.checkpoints.unsupported import MISSING
@@ -31,51 +35,76 @@ Result = dict[str, Any]
 
 
 def main(arguments: list[str]) -> int:
-    """Run the suite, and record what they found; the status is pytest's."""
-    with tempfile.TemporaryDirectory() as directory:
-        report = Path(directory) / "report.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            *SUITES,
-            f"--junitxml={report}",
-            "-o",
-            "junit_family=xunit1",
-            *arguments,
-        ]
-        status = subprocess.run(command, cwd=ROOT, check=False).returncode
-        if not report.exists():
-            return status
-        found = results(report)
-    recorded = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    """Run the suites, and record what they found; the status is pytest's."""
+    os.chdir(ROOT)
+    status = pytest.main([*SUITES, *arguments], plugins=[Recorder(record)])
+    subprocess.run([sys.executable, ROOT / "scripts" / "docs.py"], check=True)
+    return int(status)
+
+
+class Recorder:
+    """Counts what pytest reports, and hands an architecture's result on once all of its tests have ended."""
+
+    def __init__(self, record: Callable[[str, Result], None]) -> None:
+        self._record = record
+        self._left: Counter[str] = Counter()
+        self._reports: defaultdict[str, list[pytest.TestReport]] = defaultdict(list)
+        self._found: dict[str, Result] = {}
+        self._answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """Of an architecture, by its suites, each of which counts up from test to test."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Have all tests of an architecture follow one another, whatever their files."""
+        places = {row.model_type: place for place, row in enumerate(TABLE.values())}
+        items.sort(key=lambda item: places.get(model_type(item.nodeid), len(places)))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.expect(item.nodeid for item in session.items)
+
+    def expect(self, tests: Iterable[str]) -> None:
+        """These tests will be run."""
+        self._left = Counter(map(model_type, tests))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test has three reports, the last of what comes after it; that one has what was compared."""
+        self._reports[report.nodeid].append(report)
+        kind = model_type(report.nodeid)
+        if report.when != "teardown" or not kind:
+            return
+        result = self._found.setdefault(kind, {"passed": 0, "failed": 0, "answers": 0, "difference": 0.0})
+        count(self._reports.pop(report.nodeid), result)
+        compared: dict[str, Any] = dict(report.user_properties)
+        answers, suite = self._answers[kind], report.nodeid.partition("::")[0]
+        answers[suite] = max(answers[suite], int(compared.get("checked", 0)))
+        result["answers"] = answers.total()
+        result["difference"] = float(f"{max(result['difference'], compared.get('difference', 0)):.1e}")
+        self._left[kind] -= 1
+        if not self._left[kind]:
+            self._record(kind, result)
+
+
+def count(reports: Sequence[pytest.TestReport], result: Result) -> None:
+    """Add a test to an architecture's result. One that was skipped counts as neither passed nor failed."""
+    if any(report.failed for report in reports):
+        result["failed"] += 1
+    elif any(report.when == "call" and report.passed for report in reports):
+        result["passed"] += 1
+
+
+def model_type(test: str) -> str:
+    """The architecture that a test is of; empty if it is of none."""
+    match = PARAMETER.search(test)
+    return match[1] if match else ""
+
+
+def record(kind: str, result: Result) -> None:
+    """Write an architecture's result, with this release of SGLang, into docs/bases.json."""
+    recorded = read_results() if RESULTS.exists() else {}
     release = recorded.setdefault(version("sglang"), {"results": {}})
     release |= {"transformers": version("transformers"), "torch": version("torch").partition("+")[0]}
-    release["results"] |= found
+    release["results"][kind] = result
     RESULTS.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n")
-    subprocess.run([sys.executable, ROOT / "scripts" / "docs.py"], check=True)
-    return status
-
-
-def results(report: Path) -> dict[str, Result]:
-    """Model type -> what its tests found, of pytest's report."""
-    found: dict[str, Result] = {}
-    answers: dict[tuple[str, str], int] = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        match = PARAMETER.search(case.get("name") or "")
-        if match is None:
-            continue
-        result = found.setdefault(match[1], {"passed": 0, "failed": 0, "answers": 0, "difference": 0.0})
-        if case.find("skipped") is None:
-            failed = case.find("failure") is not None or case.find("error") is not None
-            result["failed" if failed else "passed"] += 1
-        values = {one.get("name"): float(one.get("value") or 0) for one in case.iter("property")}
-        suite = match[1], case.get("classname") or ""  # which counts up from test to test
-        answers[suite] = max(answers.get(suite, 0), int(values.get("checked", 0)))
-        result["difference"] = float(f"{max(result['difference'], values.get('difference', 0)):.1e}")
-    for (model, _), count in answers.items():
-        found[model]["answers"] += count
-    return found
 
 
 def served(recorded: Mapping[str, Any]) -> list[Architecture]:

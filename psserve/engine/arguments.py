@@ -29,6 +29,8 @@ _SET_BY_FLEET = dict.fromkeys(
     ),
     "a fleet sets it, on decode servers that serve adapters",
 )
+_LINKER = "--enable-unified-cache-external-linker"
+_OTHER_CACHES = ("--radix-cache-backend", "--enable-lmcache", "--enable-flexkv", _LINKER)
 _REFUSED = {
     Role.PREFILL: _EITHER
     | {
@@ -39,11 +41,12 @@ _REFUSED = {
         "--speculative-algorithm": "a draft model would start from the base's state, which is not the module's",
         "--disaggregation-decode-enable-offload-kvcache": "it would keep KV that the module wrote",
         "--enable-hierarchical-cache": "it would keep KV that the module wrote",
+        **dict.fromkeys(_OTHER_CACHES, "only SGLang's own radix cache is known to keep no KV that the module wrote"),
         "--enable-hisparse": "it does not go with the decode server's radix cache",
         "--enable-lora-overlap-loading": "adapters are looked for a place in when their requests join a batch",
     },
 }
-_NOT_YET = {"0.5.17": _SWITCH, "0.5.18": _SWITCH}
+_NOT_YET = dict.fromkeys(("0.5.17", "0.5.18"), (*_SWITCH, _LINKER))
 """Release -> refused options that it does not have; each release has all others."""
 _OTHER_NAMES = {"--enable-hicache": "--enable-hierarchical-cache"}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -68,27 +68,45 @@ async def test_retraction_and_aborts(
         assert pids(fleet) == before
 
 
+@pytest.fixture(scope="module")
+def small(zoo_of: Callable[[Architecture], Zoo], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """A fleet of one module with 2,048 tokens of KV on either side."""
+    config = tmp_path_factory.mktemp("small") / "fleet.toml"
+    config.write_text(f"prefill = {{kv_tokens = 2048}}\ndecode = {{kv_tokens = {512 if IS_SHARED else 2048}}}")
+    arguments = ("--modules", "alpha", "--config", str(config), "--eviction-policy", "slru")
+    with launched(zoo_of("qwen3").path, *arguments, "--", "--num-reserved-decode-tokens", "16") as fleet:
+        yield fleet
+
+
 async def test_more_requests_than_the_kv_pool_holds(
-    zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
+    small: RunningFleet, oracle_of: Callable[[Architecture], Oracle]
 ) -> None:
     """16 requests of up to 300 tokens each over 2,048 tokens of KV: they wait, are retracted, evict, and are right.
-
-    With one pool the decode server has 512 for the answers.
 
     The router lets in what it expects to fit; short answers first have it expect too little.
     """
     oracle = oracle_of("qwen3")
     rng = random.Random(3)
     prompts = [random_ids(rng, rng.randrange(100, 200)) for _ in range(16)]
-    config = tmp_path / "fleet.toml"
-    config.write_text(f"prefill = {{kv_tokens = 2048}}\ndecode = {{kv_tokens = {512 if IS_SHARED else 2048}}}")
-    arguments = ("--modules", "alpha", "--config", str(config), "--", "--num-reserved-decode-tokens", "16")
-    with launched(zoo_of("qwen3").path, *arguments) as fleet:
-        async with client_of(fleet.url) as client:
-            for max_tokens in (*[1] * 9, 120, 120):
-                await asyncio.gather(*(client.check(oracle, "alpha", prompt, max_tokens) for prompt in prompts))
-        wait_idle(fleet)
-        assert counter(fleet, "decode-alpha-0", RETRACTED) > 0
+    async with client_of(small.url) as client:
+        for max_tokens in (*[1] * 9, 120, 120):
+            await asyncio.gather(*(client.check(oracle, "alpha", prompt, max_tokens) for prompt in prompts))
+    wait_idle(small)
+    assert counter(small, "decode-alpha-0", RETRACTED) > 0
+
+
+async def test_a_context_that_came_again_outlives_what_came_once(
+    small: RunningFleet, oracle_of: Callable[[Architecture], Oracle]
+) -> None:
+    """That is what `eviction_policy = "slru"` is for: by least recent use it would have gone first."""
+    oracle, rng = oracle_of("qwen3"), random.Random(5)
+    context = random_ids(rng, 200)
+    async with client_of(small.url) as client:
+        for prompt in (context, context, *(random_ids(rng, 150) for _ in range(20))):
+            await client.check(oracle, "alpha", prompt, 4)
+        answer = await client.complete("alpha", context, 4)
+    oracle.check_choice(oracle.answer("alpha", context, 4), answer["choices"][0])
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 192
 
 
 @copies_alone("it is refused with tp = 2 (tests/fleet/plan/test_one_pool.py)")

@@ -47,6 +47,13 @@ def test_adapters_are_refused_on_either_server(role: Role, option: str) -> None:
         check([RADIX, option, "X"], role)
 
 
+@pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
+@pytest.mark.parametrize("option", ["--enable-pd-role-switch", "--disaggregation-enable-kv-checksum"])
+def test_no_server_changes_its_role_or_counts_the_last_tokens_kv(role: Role, option: str) -> None:
+    with pytest.raises(UsageError, match=f"{option} cannot be used on a {role.value} server of psserve: "):
+        check([RADIX, option], role)
+
+
 FOR_ADAPTERS = (
     *("--enable-lora", "--max-lora-rank", "8", "--lora-target-modules", "q_proj", "--lora-backend", "torch_native"),
     *("--max-loras-per-batch", "5", "--max-loaded-loras", "9", "--lora-drain-wait-threshold", "1.0"),
@@ -130,6 +137,8 @@ DECODE = ("--disaggregation-mode", "decode", RADIX)
         ("--enable-hierarchical",),
         ("--enable-his",),
         ("--disaggregation-decode-enable-off",),
+        ("--enable-lmc",),
+        ("--radix-cache-b", "flexkv"),
     ],
 )
 def test_what_sglang_makes_of_the_line_is_refused_too(arguments: tuple[str, ...]) -> None:

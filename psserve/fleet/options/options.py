@@ -27,6 +27,7 @@ from psserve.fleet.options.server_options import (
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 TransferChoice = Literal["auto", "nixl", "mooncake", "shared"]
+EvictionChoice = Literal["lru", "lfu", "slru"]
 WithPorts = TypeVar("WithPorts", AdapterOptions, ModuleOptions)
 KvDtypeChoice = Literal["auto", "fp8_e4m3", "fp8_e5m2"]
 
@@ -75,6 +76,9 @@ class FleetOptions(SettingsTable):
     transfer: TransferChoice = "auto"
     """What moves KV between servers; auto: nixl. shared: nothing does, decode servers read it in the prefill server's
     pool (docs/one-pool.md; on CPU)."""
+    eviction_policy: EvictionChoice = "lru"
+    """What a full KV pool of a prefill server gives up first. lru: what was used longest ago; lfu: what came least
+    often; slru: what came once alone, as long as there is any, then what was used longest ago (docs/fleet.md)."""
     page_size: Count | None = None
     """Tokens of one KV page. Only whole pages are shared. Left out: 64 on GPUs, 16 on CPU."""
     context_length: Count | None = None

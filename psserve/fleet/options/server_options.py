@@ -200,6 +200,8 @@ RESERVED_ARGUMENTS = {
     "--config": "its keys would go past psserve's plan: give the arguments one by one",
     **dict.fromkeys(("--api-key", "--admin-api-key"), _KEY),
     "--disaggregation-mode": _PAIRING,
+    "--disaggregation-decode-host-receive-threshold": "no transfer backend of SGLang's can do it: remove it",
+    "--load-publish-endpoint": "it would publish on every interface, and nobody listens: remove it",
     "--kv-events-config": "KV events hold prompts, and it may publish them on every interface: use --kv-events",
 }
 """SGLang's argument -> why it is not the user's, and what to do. Its abbreviations, which SGLang takes, count too."""
@@ -223,6 +225,5 @@ def why_refused(arguments: Sequence[str], role: Role | None = None) -> str | Non
 
 
 def _reason(name: str) -> str | None:
-    if name.startswith("--disaggregation-"):
-        return _PAIRING
-    return next((reason for flag, reason in RESERVED_ARGUMENTS.items() if flag.startswith(name)), None)
+    reason = next((reason for flag, reason in RESERVED_ARGUMENTS.items() if flag.startswith(name)), None)
+    return _PAIRING if reason is None and name.startswith("--disaggregation-") else reason

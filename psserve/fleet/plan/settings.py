@@ -52,6 +52,7 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
         dtype=_dtype(machine, cpu) if options.dtype == "auto" else options.dtype,
         kv_cache_dtype=options.kv_cache_dtype,
         transfer="nixl" if options.transfer == "auto" else options.transfer,
+        eviction_policy=options.eviction_policy,
         page_size=options.page_size or (CPU_PAGE if cpu else GPU_PAGE),
         context_length=context,
         chunked_prefill_size=options.chunked_prefill_size or (CPU_CHUNK if cpu else None),

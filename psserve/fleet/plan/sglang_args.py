@@ -56,6 +56,8 @@ class EngineSettings:
     kv_cache_dtype: str = "auto"
     """`auto`: that of the model."""
     transfer: str
+    eviction_policy: str = "lru"
+    """Of prefill servers."""
     page_size: int
     context_length: int
     chunked_prefill_size: int | None
@@ -110,6 +112,7 @@ def server_args(
         *_optional("--attention-backend", attention if gpus else None),
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
         *_optional("--max-running-requests", settings.max_running_requests),
+        *(_eviction_args(settings) if role == "prefill" else ()),
         *pairing,
         *(() if adapters is None else _adapter_args(settings, adapters)),
         *_optional("--kv-events-config", None if kv_events is None else _zmq_publisher(kv_events)),
@@ -251,6 +254,10 @@ def _pairing_args(settings: EngineSettings, role: str, bootstrap_port: int | Non
         *_optional("--disaggregation-bootstrap-port", bootstrap_port),
         *(_decode_args(kv_tokens) if role == "decode" else ()),
     )
+
+
+def _eviction_args(settings: EngineSettings) -> tuple[str, ...]:
+    return _optional("--radix-eviction-policy", None if settings.eviction_policy == "lru" else settings.eviction_policy)
 
 
 def _decode_args(kv_tokens: int) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ Prompts are rendered and tokenized as SGLang does it for text (serving_chat.py);
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
-from psserve.contracts.tools import tool_as_served
+from psserve.contracts.tools import call_as_served, tool_as_served
 from psserve.errors import UsageError
 from psserve.router.body.checks import Body
 from psserve.router.placement.prompt_key import TextKeys, namespace_of
@@ -94,11 +93,5 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     content = shown.get("content", "")
     shown["content"] = content if isinstance(content, str) else " ".join(part["text"] for part in content)
     if "tool_calls" in shown:
-        shown["tool_calls"] = [_call(call) for call in shown["tool_calls"]]
+        shown["tool_calls"] = [*map(call_as_served, shown["tool_calls"])]
     return shown
-
-
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    function = call["function"]
-    arguments = function.get("arguments")
-    return call | {"function": function | {"arguments": json.loads(arguments)}} if isinstance(arguments, str) else call

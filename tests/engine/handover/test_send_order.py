@@ -107,7 +107,7 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
         )
         self.profiler_manager = SimpleNamespace(_profile_batch_predicate=lambda batch: None)
         self.metrics_reporter = SimpleNamespace(
-            report_prefill_stats=lambda **kwargs: None, record_scheduler_active=lambda now: None
+            report_prefill_stats=lambda **kwargs: None, record_scheduler_active=lambda *when: None
         )
         self.batch_result_processor = SimpleNamespace(
             move_logprobs_to_cpu=lambda **kwargs: None,

@@ -19,6 +19,8 @@ from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, P
         ["--disaggregation-mode", "null"],
         ["--disaggregation-ib-device", "mlx5_0"],
         ["--disagg", "x"],
+        ["--disaggregation-decode-host-receive-threshold", "0.5"],
+        ["--load-publish-endpoint", "auto"],
         ["--model-path", "/x"],
         ["--model", "/x"],
         ["--config", "x.yaml"],
@@ -60,6 +62,7 @@ def test_a_first_word_that_is_no_argument_is_refused() -> None:
         *("--speculative-algorithm", "--speculative-algo", "--spec"),
         *("--enable-hierarchical-cache", "--enable-hierarchical", "--enable-hicache", "--enable-hic=1"),
         *("--enable-hisparse", "--enable-his"),
+        *("--radix-cache-backend", "--enable-lmcache", "--enable-flexkv", "--enable-unified-cache-external-linker"),
     ],
 )
 def test_what_no_decode_server_may_keep_is_refused_by_any_name(argument: str) -> None:

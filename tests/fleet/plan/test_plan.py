@@ -264,6 +264,13 @@ def test_pages_are_larger_on_gpus(zoo: Any, machine: Any, said: dict[str, int], 
     assert made.router.config.page_size == page
 
 
+def test_prefill_servers_give_up_first_what_is_said(zoo: Any) -> None:
+    prefill, *decode = plan(zoo, eviction_policy="slru").servers
+    assert value_of(prefill.command, "--radix-eviction-policy") == "slru"
+    for server in (*decode, *plan(zoo).servers):  # SGLang's own choice is lru
+        assert "--radix-eviction-policy" not in server.command
+
+
 @pytest.mark.parametrize(
     ("machine", "rdma", "tcp"), [(TWO_GPUS, True, None), (TWO_GPUS, False, "1"), (CPU, True, "1"), (CPU, False, "1")]
 )

@@ -68,7 +68,8 @@ def test_chats_have_the_tokens_of_transformers(keys: TokenKeys, reference: Any, 
 def test_tools_and_calls_are_shown_as_sglang_shows_them(keys: TokenKeys, reference: Any) -> None:
     function = {"description": "Adds <two>.", "name": "add", "parameters": {"type": "object"}, "strict": False}
     shown = [dict(message) for message in CHAT]
-    shown[2] |= {"content": "", "tool_calls": [CALL | {"function": {"name": "add", "arguments": {"a": 1}}}]}
+    call = {"id": "1", "index": None, "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    shown[2] |= {"content": "", "tool_calls": [call]}
     tools = [{"type": "function", "function": function, "defer_loading": None}]
     expected = reference.apply_chat_template(shown, tools=tools, add_generation_prompt=True, return_dict=False)
     assert keys.tokens({"messages": CHAT, "tools": TOOLS}) == expected
