@@ -80,6 +80,7 @@ def test_every_flag_is_a_key_of_the_configuration(zoo: Path) -> None:
     flags = ("--modules=math", "--no-serve-base", "--prefill=1", "--host=localhost", "--port=0", "--device=cpu")
     flags += ("--dtype=auto", "--transfer=auto", "--page-size=8", "--kv-tokens=2048", "--context-length=512")
     flags += ("--chunked-prefill-size=64", "--max-running-requests=4", "--request-timeout-secs=9")
+    flags += ("--eviction-policy=slru",)
     flags += ("--first-byte-timeout-secs=9", "--allow-untested-sglang", "--kv-cache-dtype=auto")
     flags += (
         "--start-timeout-secs=9",

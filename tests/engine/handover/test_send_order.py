@@ -128,7 +128,8 @@ class PrefillServer(SchedulerDisaggregationPrefillMixin):  # type: ignore[misc]
     def _request(self, prompt: list[int]) -> Any:
         req = Req("1", "", array("q", prompt), SamplingParams(max_new_tokens=1), vocab_size=512, bootstrap_room=1)
         (getattr(req, "refresh_fill_ids", None) or req._refresh_fill_ids)()
-        req.last_node = self.tree_cache.root_node
+        handle = getattr(self.tree_cache, "root_node_handle", None)
+        req.last_node = handle() if handle else self.tree_cache.root_node
         if not HAS_BOUNDS:
             req.prefix_indices = torch.empty(0, dtype=torch.int64)
         self.req_to_token_pool.alloc([req])
