@@ -35,6 +35,7 @@ FIRST = (
 SLOW = (
     "demo/",
     "test_model_zoo.py",
+    "training/test_cache_conditioned.py",
     "training/test_distributed.py",
     "training/test_finetune.py",
     "training/test_reference.py",

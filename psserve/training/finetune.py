@@ -28,15 +28,13 @@ from psserve.training.checks import (
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
 from psserve.training.models import load_base, new_lora_module, new_module, write_adapter, write_checkpoint
-from psserve.training.progress import RunLog, StopOnSignal, read_metrics
+from psserve.training.progress import RunLog, StopOnSignal, final_loss, read_metrics
 from psserve.training.run_folder import RunFolder, data_hash, run_description, training_record, write_record
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
 from psserve.zoo.checkpoints.served import check_made_before
 from psserve.zoo.disk.model import Base, Module
 
-LAST = 0.1
-"""The final loss is the mean of this share of the log entries: a single one is noise."""
 DISK_FULL = 64 << 20
 """Bytes: with less than this left, a failed write is taken to have failed for lack of room."""
 
@@ -188,5 +186,4 @@ def result(zoo: Zoo, config: FinetuneConfig, folder: RunFolder) -> FinetuneResul
 def outcome(folder: RunFolder) -> tuple[int, float]:
     """The number of steps, and the loss at the end, as metrics.jsonl has them."""
     entries = read_metrics(folder.metrics)
-    last = entries[-max(int(len(entries) * LAST), 1) :]
-    return int(entries[-1]["step"]), sum(entry["loss"] for entry in last) / len(last)
+    return int(entries[-1]["step"]), final_loss([entry["loss"] for entry in entries])

@@ -21,6 +21,7 @@ from transformers import (  # noqa: E402 (only importable after that)
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
 from transformers.masking_utils import sdpa_mask  # noqa: E402
+from transformers.modeling_outputs import CausalLMOutput  # noqa: E402
 from transformers.trainer_pt_utils import LengthGroupedSampler  # noqa: E402
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "AttentionMaskInterface",
     "AutoModelForCausalLM",
     "AutoTokenizer",
+    "CausalLMOutput",
     "DynamicCache",
     "LengthGroupedSampler",
     "PreTrainedModel",

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -90,6 +90,16 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+LAST = 0.1
+"""The final loss is the mean of this share of the log entries: a single one is noise."""
+
+
+def final_loss(losses: Sequence[float]) -> float:
+    """The loss at the end of a run, of those that were logged, in order."""
+    last = losses[-max(int(len(losses) * LAST), 1) :]
+    return sum(last) / len(last)
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc] # Transformers has no types

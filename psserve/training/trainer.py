@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from psserve.training.answer_loss import AnswerLoss
 from psserve.training.batch import IGNORED, Batch, cache_batch, full_batch
-from psserve.training.cache_loss import answer_loss, cache_logits, full_logits
+from psserve.training.cache_loss import cache_logits, full_logits
 from psserve.training.config import FinetuneConfig
 from psserve.training.hf import (
     LengthGroupedSampler,
@@ -48,7 +49,7 @@ class EpochOrder(TrainerCallback):  # type: ignore[misc] # Transformers has no t
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
-class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
+class ModuleTrainer(AnswerLoss, Trainer):  # type: ignore[misc] # Transformers has no types
     """Trains `model` over the KV of `base`, or on its own (method "full", `base` None).
 
     The base is no part of the model: it is frozen, never saved, has no optimizer state, and is whole on every device.
@@ -62,25 +63,10 @@ class ModuleTrainer(Trainer):  # type: ignore[misc] # Transformers has no types
         self.base = base.to(self.args.device) if base else None
         self.answer_tokens = torch.zeros((), dtype=torch.long, device=self.args.device)
         """Answer tokens this process has trained on since it started; on the device, so that counting never waits."""
-        # Our loss is a sum over answer tokens, divided here by their number in the whole optimizer step; our labels
-        # are already those of the next token, so all of them count.
-        self.model_accepts_loss_kwargs = True
-        self._loss_shifts_labels = False
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        """The mean loss of an answer token of the optimizer step, as far as this batch contributes to it."""
-        logits = full_logits(model, inputs) if self.base is None else cache_logits(self.base, model, inputs)
-        tokens = inputs["labels"].ne(IGNORED).sum()
-        self.answer_tokens += tokens
-        loss = answer_loss(logits, inputs["labels"]) / (tokens if num_items_in_batch is None else num_items_in_batch)
-        # The number of tokens is that of all devices, and their gradients will be averaged.
-        return loss * int(self.accelerator.num_processes)
+    def answer_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        self.answer_tokens += batch["labels"].ne(IGNORED).sum()
+        return full_logits(model, batch) if self.base is None else cache_logits(self.base, model, batch)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
         return self.sampler
