@@ -10,6 +10,7 @@ import click
 
 from .completion import complete_module
 from .damaged import warn_damaged
+from .imported_scores import record_lm_eval
 from .options import json_option, zoo_option
 from .recording import Recorder
 
@@ -22,11 +23,17 @@ SCORERS = ("exact", "number", "python", "tool-call")
     "--data",
     "data",
     multiple=True,
-    required=True,
     type=click.Path(path_type=Path),
     help="JSON Lines or Parquet; the last message of each line is the reference answer (repeatable).",
 )
-@click.option("--scorer", "scorer_name", required=True, type=click.Choice(SCORERS), help="What makes an answer right.")
+@click.option("--scorer", "scorer_name", type=click.Choice(SCORERS), help="What makes an answer right.")
+@click.option(
+    "--from",
+    "found",
+    type=(click.Choice(["lm-eval"]), click.Path(path_type=Path)),
+    metavar="PROGRAM FILE",
+    help="Record what lm-evaluation-harness found of one MODULE in a fleet (its results_*.json), instead of asking.",
+)
 @click.option("--url", help="Ask a running fleet instead of computing here, e.g. http://127.0.0.1:30000.")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="The fleet's key, if it wants one.")
 @click.option(
@@ -50,7 +57,8 @@ SCORERS = ("exact", "number", "python", "tool-call")
 def command(
     modules: tuple[str, ...],
     data: tuple[Path, ...],
-    scorer_name: str,
+    scorer_name: str | None,
+    found: tuple[str, Path] | None,
     url: str | None,
     api_key: str | None,
     concurrency: int,
@@ -72,8 +80,17 @@ def command(
     Example:
       psserve evaluate math --data math-test.jsonl --scorer number
       psserve evaluate math --data math-test.jsonl --scorer number --url http://127.0.0.1:30000
+      psserve evaluate math --from lm-eval results/math/results_2026-11-30T04-40-00.json
     """
     from psserve.errors import UsageError
+
+    if found:
+        if len(modules) != 1 or data or scorer_name or url or full:
+            raise UsageError("--from takes exactly one MODULE, and no --data, --scorer, --url or --compare")
+        record_lm_eval(zoo_dir, found[1], modules[0], record=not no_record, as_json=as_json)
+        return
+    if not data or not scorer_name:
+        raise UsageError("give --data and --scorer, or --from lm-eval FILE")
     from psserve.training.packages import quiet_packages
 
     quiet_packages()

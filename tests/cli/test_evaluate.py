@@ -96,6 +96,47 @@ def test_only_the_zoos_own_fleet_with_its_present_weights_is_recorded(
     assert "serves other weights" in capsys.readouterr().err
 
 
+def of_lm_eval(path: Path, model: str) -> Path:
+    """A results file of lm-eval: two of four answers of `model` were right, just now."""
+    samples = {"sums": {"original": 4, "effective": 4}}
+    document = {
+        "results": {"sums": {"alias": "sums", "exact_match,none": 0.5}},
+        "configs": {"sums": {"output_type": "generate_until", "generation_kwargs": {"max_gen_toks": 8}}},
+        "n-samples": samples,
+        "config": {"model": "local-chat-completions", "model_args": {"model": model}},
+        "date": time.time() + 60,
+        "task_hashes": {"sums": "a" * 64},
+    }
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_results_of_lm_eval_are_recorded(zoo: Zoo, tmp_path: Path) -> None:
+    file = of_lm_eval(tmp_path / "results.json", "beta")
+    arguments = ["evaluate", "beta", "--from", "lm-eval", str(file), "--zoo", str(zoo.path)]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "beta\t0.5000\t2/4\tlm-eval sums exact_match\n"
+    assert zoo.module("beta").evaluations[-1].scorer == "lm-eval sums exact_match"
+    before = zoo.module("beta")
+    assert json.loads(CliRunner().invoke(cli, [*arguments, "--no-record", "--json"]).stdout)["results"][0]["right"] == 2
+    assert zoo.module("beta") == before
+
+
+def test_results_of_lm_eval_of_another_module_are_refused(zoo: Zoo, tmp_path: Path) -> None:
+    file = of_lm_eval(tmp_path / "results.json", "alpha")
+    result = CliRunner().invoke(cli, ["evaluate", "beta", "--from", "lm-eval", str(file), "--zoo", str(zoo.path)])
+    assert result.exit_code == 1
+    assert "of the model 'alpha', not of 'beta'" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["alpha"], ["--from", "lm-eval", "x.json"], ["alpha", "--scorer", "exact"]])
+def test_what_is_to_be_evaluated_must_be_said(zoo: Zoo, arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["evaluate", *arguments, "--zoo", str(zoo.path)])
+    assert result.exit_code == 2
+    assert "--from" in result.stderr
+
+
 def test_comparison_writes_its_report(zoo: Zoo, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     result = run(zoo, data, "alpha", "--compare", zoo.base.path, "--out", tmp_path / "report")

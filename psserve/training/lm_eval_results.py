@@ -1,0 +1,133 @@
+"""What lm-evaluation-harness found, for a module's manifest: the results file that `lm_eval --output_path` writes.
+
+Recorded are shares of right answers that a module generated greedily. What is no such share (BLEU, perplexity), or
+cannot be told from another run's (no hash of the samples), is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from psserve.errors import DataError
+from psserve.zoo.disk.manifest import EvaluationRecord, Hash, first_problem
+
+COUNTED = ("exact_match", "acc", "pass@1")
+"""The metrics of lm-eval that are right answers over items."""
+LONGEST = 256
+"""Tokens of an answer, where neither task nor model arguments say (lm-eval's default)."""
+
+
+class RunConfig(BaseModel):
+    """Whom lm-eval asked."""
+
+    model: str
+    model_args: str | dict[str, Any] = ""
+
+    def argument(self, name: str) -> str | None:
+        """One of the model arguments, which are `name=value,...` or an object."""
+        arguments = self.model_args
+        if isinstance(arguments, str):
+            arguments = dict(part.partition("=")[::2] for part in arguments.split(","))
+        return None if (value := arguments.get(name)) is None else str(value)
+
+
+class Generation(BaseModel):
+    """How answers were generated."""
+
+    max_gen_toks: int | None = None
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    do_sample: bool = False
+
+
+class TaskConfig(BaseModel):
+    """A task."""
+
+    output_type: str
+    repeats: int = 1
+    generation_kwargs: Generation = Generation()
+
+
+class Samples(BaseModel):
+    """How many items a task has, and how many of them were asked."""
+
+    effective: int = Field(gt=0)
+
+
+class LmEvalResults(BaseModel):
+    """The file. It says much more, of which nothing is read."""
+
+    results: dict[str, dict[str, Any]] = Field(min_length=1)
+    configs: dict[str, TaskConfig]
+    config: RunConfig
+    samples: dict[str, Samples] = Field(alias="n-samples")
+    task_hashes: dict[str, Hash] = {}
+    date: float = Field(gt=0)
+    """Unix time of the start, in seconds."""
+
+
+def read_lm_eval(path: Path) -> LmEvalResults:
+    """The results file `path`; DataError says what it is not."""
+    try:
+        return LmEvalResults.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}: give a results_*.json of lm_eval --output_path") from None
+    except ValidationError as error:
+        raise DataError(f"{path}: {first_problem(error)}: not a results file of lm-eval") from None
+
+
+def evaluations(path: Path, names: tuple[str, ...], since: int) -> list[EvaluationRecord]:
+    """What the file says of the module that is called one of `names`, and whose weights are of the time `since`.
+
+    Raises DataError: it is of another model or of other weights, or a task's result is no share of right answers.
+    """
+    found = read_lm_eval(path)
+    asked = found.config.argument("model")
+    if asked not in names:
+        raise DataError(f"{path}: of the model {asked!r}, not of {names[0]!r}")
+    if found.date < since:
+        raise DataError(f"{path}: older than the weights that module {names[0]!r} has now: evaluate it again")
+    return [record for task in found.results for record in task_records(path, found, task)]
+
+
+def task_records(path: Path, found: LmEvalResults, task: str) -> Iterator[EvaluationRecord]:
+    """The shares of right answers of one task; DataError if it has none, or they are of something else."""
+    where = f"{path}: task {task!r}"
+    if task not in found.configs or task not in found.samples:
+        raise DataError(f"{where}: no configuration or no number of samples: a group of tasks is none itself")
+    config, items = found.configs[task], found.samples[task].effective
+    generation = config.generation_kwargs
+    if config.output_type != "generate_until" or config.repeats != 1:
+        what = f"{config.output_type}, {config.repeats} a sample"
+        raise DataError(f"{where}: {what}: only tasks with one generated answer are recorded")
+    if generation.do_sample or generation.temperature:
+        raise DataError(f"{where}: sampled answers: the record is of greedy ones (temperature 0)")
+    if task not in found.task_hashes:
+        raise DataError(f"{where}: no hash of its samples: run lm_eval with --log_samples")
+    shares = {key: value for key, value in found.results[task].items() if key.partition(",")[0] in COUNTED}
+    if not shares:
+        raise DataError(f"{where}: none of its metrics is a share of right answers ({', '.join(COUNTED)})")
+    longest = generation.max_gen_toks or generation.max_tokens or int(found.config.argument("max_gen_toks") or LONGEST)
+    for key, share in shares.items():
+        metric, _, chosen = key.partition(",")
+        yield EvaluationRecord(
+            date=int(found.date),
+            scorer=f"lm-eval {task} {metric}" + ("" if chosen in ("", "none") else f" {chosen}"),
+            data_hash=found.task_hashes[task],
+            items=items,
+            right=whole(share, items, f"{where}: {key}"),
+            max_tokens=longest,
+            how="fleet",
+        )
+
+
+def whole(share: object, items: int, where: str) -> int:
+    """How many of `items` a share is; DataError if it is no whole number of them."""
+    right = share * items if isinstance(share, int | float) else -1.0
+    if not 0 <= right <= items or abs(right - round(right)) > 1e-6:
+        raise DataError(f"{where}: {share!r} of {items} items is no whole number of right answers")
+    return round(right)

@@ -1,0 +1,118 @@
+"""Results files of lm-evaluation-harness: what of them is recorded, and what is refused by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.errors import DataError
+from psserve.training.lm_eval_results import evaluations
+
+NAMES = ("records", "lists")
+SINCE = 1_700_000_000
+URL = "http://127.0.0.1:30000/v1/chat/completions"
+FILE: dict[str, Any] = {
+    "results": {
+        "sentences": {
+            "name": "sentences",
+            "alias": "sentences",
+            "sample_len": 40,
+            "exact_match,none": 0.925,
+            "exact_match_stderr,none": 0.04217,
+        }
+    },
+    "configs": {
+        "sentences": {
+            "task": "sentences",
+            "output_type": "generate_until",
+            "repeats": 1,
+            "generation_kwargs": {"until": ["<|im_end|>"], "max_gen_toks": 64, "do_sample": False, "temperature": 0.0},
+        }
+    },
+    "versions": {"sentences": 1.0},
+    "n-samples": {"sentences": {"original": 200, "effective": 40}},
+    "config": {"model": "local-chat-completions", "model_args": {"model": "records", "base_url": URL}, "limit": 40.0},
+    "date": 1_700_000_100.5,
+    "task_hashes": {"sentences": "a" * 64},
+    "lm_eval_version": "0.4.13",
+}
+
+
+def written(path: Path, document: object) -> Path:
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_the_share_is_recorded_with_its_conditions(tmp_path: Path) -> None:
+    (record,) = evaluations(written(tmp_path / "results.json", FILE), NAMES, SINCE)
+    assert (record.right, record.items, record.max_tokens, record.how) == (37, 40, 64, "fleet")
+    assert record.scorer == "lm-eval sentences exact_match"
+    assert (record.data_hash, record.date) == ("a" * 64, 1_700_000_100)
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    document = copy.deepcopy(FILE)
+    change(document)
+    return document
+
+
+def test_model_arguments_may_be_text_and_the_model_an_alias(tmp_path: Path) -> None:
+    text = f"model=lists,base_url={URL},max_gen_toks=99"
+    document = changed(lambda file: file["config"].update(model_args=text))
+    document["configs"]["sentences"]["generation_kwargs"] = {}
+    (record,) = evaluations(written(tmp_path / "results.json", document), NAMES, SINCE)
+    assert record.max_tokens == 99
+
+
+def test_a_filter_of_the_answers_is_named(tmp_path: Path) -> None:
+    metrics = {"exact_match,strict": 0.5, "exact_match,flexible": 0.75, "bleu,none": 31.2}
+    document = changed(lambda file: file["results"].update(sentences=metrics))
+    found = evaluations(written(tmp_path / "results.json", document), NAMES, SINCE)
+    assert [(record.scorer.rpartition(" ")[2], record.right) for record in found] == [("strict", 20), ("flexible", 30)]
+
+
+def generation(**options: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda file: file["configs"]["sentences"]["generation_kwargs"].update(options)
+
+
+def task(**options: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda file: file["configs"]["sentences"].update(options)
+
+
+REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "of another model": (lambda file: file["config"].update(model_args={"model": "math"}), "of the model 'math', not"),
+    "of older weights": (lambda file: file.update(date=SINCE - 1.0), "older than the weights"),
+    "likelihoods": (task(output_type="multiple_choice"), "task 'sentences': multiple_choice"),
+    "several answers a sample": (task(repeats=4), "4 a sample"),
+    "sampled": (generation(temperature=0.7), "sampled answers"),
+    "no hash": (lambda file: file.update(task_hashes={}), "no hash of its samples: run lm_eval with --log_samples"),
+    "no share": (lambda file: file["results"].update(sentences={"bleu,none": 31.2}), "none of its metrics is a share"),
+    "no whole number": (
+        lambda file: file["results"]["sentences"].update({"exact_match,none": 0.51}),
+        "no whole number",
+    ),
+    "not a number": (lambda file: file["results"]["sentences"].update({"exact_match,none": "N/A"}), "no whole number"),
+    "a group": (lambda file: file.update(configs={}), "a group of tasks is none itself"),
+    "without results": (lambda file: file.update(results={}), "results: .*: not a results file of lm-eval"),
+    "without samples": (lambda file: file.pop("n-samples"), "n-samples: Field required: not a results file"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, case: str) -> None:
+    change, message = REFUSED[case]
+    path = written(tmp_path / "results.json", changed(change))
+    with pytest.raises(DataError, match=message) as raised:
+        evaluations(path, NAMES, SINCE)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No such file or directory: give a results_\*\.json"):
+        evaluations(tmp_path / "none.json", NAMES, SINCE)
