@@ -23,7 +23,8 @@ path_option = click.option(
     "--path",
     required=True,
     metavar="DIR_OR_HUB_ID",
-    help="A full checkpoint or a LoRA adapter (PEFT), as a directory or a Hub id, or the folder of a training run.",
+    help="A full checkpoint or a LoRA adapter (PEFT), as a directory or a Hub id (HUB_ID@REVISION: of that revision), "
+    "or the folder of a training run.",
 )
 revision_option = click.option(
     "--revision", help="Branch, tag or commit of a Hub id [default: what the local cache has, then main]."

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "path": ("psserve.cli.path:command", "Print the directory of the zoo or of a module."),
     "verify": ("psserve.cli.verify:command", "Read every byte of the zoo and check that all fits together."),
     "export": ("psserve.cli.export:command", "Write a module as a plain Hugging Face checkpoint."),
+    "push": ("psserve.cli.push:command", "Upload a module to the Hugging Face Hub."),
     "update-model": ("psserve.cli.update_model:command", "Replace the weights of a module."),
     "rename-model": ("psserve.cli.rename_model:command", "Give a module another name."),
     "remove-model": ("psserve.cli.remove_model:command", "Delete a module."),

@@ -34,7 +34,8 @@ class Source:
 def find_source(wanted: str | Path, zoo: Path, revision: str | None = None) -> Source:
     """A directory if there is one of that name, else a model of the Hub; ZooError if neither.
 
-    A model that is not in the local cache is downloaded. `revision` is a branch, tag or commit of the Hub.
+    A model that is not in the local cache is downloaded. `revision` is a branch, tag or commit of the Hub; the id may
+    have it, too, after an "@".
     """
     path = Path(wanted).expanduser().resolve()
     if path.exists():
@@ -42,9 +43,12 @@ def find_source(wanted: str | Path, zoo: Path, revision: str | None = None) -> S
             raise UsageError(f"{wanted}: --revision is for models of the Hub, and this is a directory: leave it out")
         inside = path.is_relative_to(zoo.resolve())
         return Source(str(path.relative_to(zoo.resolve()) if inside else path), None, path)
-    if is_hub_id(str(wanted)):
-        path = snapshot(str(wanted), revision)
-        return Source(str(wanted), path.name, path)
+    hub_id, at, pinned = str(wanted).partition("@")
+    if is_hub_id(hub_id) and bool(pinned) == bool(at):
+        if pinned and revision not in (None, pinned):
+            raise UsageError(f"{wanted}: --revision {revision} is another one: give one of the two")
+        path = snapshot(hub_id, revision or pinned or None)
+        return Source(hub_id, path.name, path)
     raise ZooError(f"{wanted}: no such directory")
 
 

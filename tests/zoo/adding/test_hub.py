@@ -1,23 +1,17 @@
-"""Models of the Hub: from a cache made here, and from a server here that speaks as much of the Hub's API as is used."""
+"""Models of the Hub: from a cache made here, and from a server here (tests/zoo/hub.py)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
 
-from psserve.errors import ZooError
+from psserve.errors import UsageError, ZooError
 from psserve.zoo import Zoo
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from tests.zoo.hub import COMMIT, Hub, serve_hub
 
 
 @pytest.fixture
@@ -38,70 +32,11 @@ def cached(cache: Path, checkpoint: Path) -> Path:
     return repository / "snapshots" / COMMIT
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The one model ann/tiny, whose files are in `directory`."""
-
-    directory: Path
-    fetched: list[str]
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path.startswith("/api/models/ann/tiny/tree"):
-            self.answer(json.dumps([self.entry(file) for file in sorted(self.directory.iterdir())]).encode())
-        elif path.startswith("/api/models/ann/tiny"):
-            self.answer(json.dumps({"id": "ann/tiny", "sha": COMMIT, "siblings": []}).encode())
-        elif path.startswith(f"/ann/tiny/resolve/{COMMIT}/"):
-            self.send_file(self.directory / path.rpartition("/")[2])
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    do_HEAD = do_GET
-
-    def entry(self, file: Path) -> dict[str, object]:
-        oid = hashlib.sha1(file.read_bytes()).hexdigest()
-        return {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": oid}
-
-    def send_file(self, file: Path) -> None:
-        if self.command == "GET":
-            self.fetched.append(file.name)
-        etag = hashlib.sha1(file.read_bytes()).hexdigest()
-        self.answer(file.read_bytes(), {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
-
-    def answer(self, content: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(200)
-        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on stderr."""
-
-
 @pytest.fixture
 def hub(cache: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     """A Hub that has ann/tiny."""
-
-    class ThisHub(Hub):
-        directory = checkpoint
-        fetched: list[str] = []  # noqa: RUF012
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), ThisHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", endpoint)
-    close_session()
-    yield ThisHub
-    close_session()
-    server.shutdown()
-    server.server_close()
+    with serve_hub(checkpoint, monkeypatch) as hub:
+        yield hub
 
 
 def test_a_zoo_of_a_cached_model_is_pinned_and_opens_again(cached: Path, tmp_path: Path) -> None:
@@ -160,3 +95,14 @@ def test_no_network_is_said(cache: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
     with pytest.raises(ZooError, match=r"cannot be downloaded: .*: check the network"):
         Zoo.create(tmp_path / "zoo", "ann/tiny")
+
+
+def test_a_revision_may_stand_behind_the_id(hub: type[Hub], cache: Path, zoo: Zoo) -> None:
+    module = zoo.add("math", f"ann/tiny@{COMMIT}", allow_naive=True)
+    assert module.origin == f"ann/tiny@{COMMIT[:12]}"
+    assert (cache / "models--ann--tiny" / "snapshots" / COMMIT).is_dir()
+
+
+def test_two_revisions_are_refused(zoo: Zoo) -> None:
+    with pytest.raises(UsageError, match="--revision v2 is another one"):
+        zoo.add("math", "ann/tiny@v1", allow_naive=True, revision="v2")
