@@ -215,6 +215,7 @@ ROWS = (
         sglang="gemma3_causal",
         layer=gemma3_layer,
         suite=BASES,
+        adapters=DENSE,
         kv_fields=(
             "attn_logit_softcapping",
             "final_logit_softcapping",
