@@ -42,7 +42,6 @@ LEANT_ON = (
     "sglang.srt.disaggregation.decode.DecodeTransferQueue.pop_transferred",
     "sglang.srt.disaggregation.decode.alloc_for_decode_prealloc",
     "sglang.srt.disaggregation.decode.DecodePreallocQueue._alloc_for_decode_prealloc",
-    "sglang.srt.disaggregation.decode.DecodePreallocQueue._required_admission_tokens",
     "sglang.srt.disaggregation.decode.DecodePreallocQueue._send_kv_metadata",
     "sglang.srt.disaggregation.decode._bind_root_prefix",
     "sglang.srt.disaggregation.prefill.SchedulerDisaggregationPrefillMixin._send_kv_chunk",

@@ -1,17 +1,26 @@
-"""A prompt may be longer than a decode server's own pool: it takes none of it. Only its answer does."""
+"""A prompt may be longer than a decode server's own pool: it takes none of it. Only its answer does.
+
+SGLang lets a request in when, of those that run, the one that may become longest could still end if all others were
+retracted. It counts prompts to them. Here what is read in place is left out on both sides, or a few requests without
+a limit of their own would not run beside each other in a small pool, though their answers are short.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from psserve.engine.hooks import Hook, Kind
+from psserve.engine.onepool.readings import READINGS
 
+_QUEUE = "sglang.srt.disaggregation.decode.DecodePreallocQueue"
 _LONGEST = slice(4, 6)
 """Where `get_worker_info` says how long a request, and its prompt, may be."""
 _SPECIAL = 5
 """SGLang's own margin between the two."""
 _NO_LIMIT = 1 << 30
+_SPARE_PART = 8
+"""So much of the own pool is left for the last pages of prompts that arrive beside the longest answer."""
 
 
 def _as_long_as_the_model_takes(original: Callable[[Any], tuple[Any, ...]], worker: Any) -> tuple[Any, ...]:
@@ -23,14 +32,14 @@ def _as_long_as_the_model_takes(original: Callable[[Any], tuple[Any, ...]], work
 
 
 def _limit_the_answer_alone(original: Callable[[Any, Any], None], scheduler: Any, req: Any) -> None:
-    """AROUND `Scheduler.init_req_max_new_tokens`: what the pool holds beside the prompt's last page, and one spare."""
+    """AROUND `Scheduler.init_req_max_new_tokens`: what the pool holds beside the last pages of prompts."""
     own = scheduler.max_total_num_tokens
     scheduler.max_total_num_tokens = _NO_LIMIT
     try:
         original(scheduler, req)
     finally:
         scheduler.max_total_num_tokens = own
-    asked, limit = req.sampling_params, max(0, own - 2 * scheduler.page_size)
+    asked, limit = req.sampling_params, max(0, own - max(2 * scheduler.page_size, own // _SPARE_PART))
     asked.max_new_tokens = min(asked.max_new_tokens, limit)
     asked.min_new_tokens = min(asked.min_new_tokens, asked.max_new_tokens)
 
@@ -40,14 +49,61 @@ def _never_too_long(original: Callable[[Any, Any], bool], queue: Any, req: Any) 
     return False
 
 
+def _longest_that_runs(original: Callable[..., int], queue: Any, retractable_tokens: int | None = None) -> int:
+    """AROUND `_need_space_for_single_req`: less what a request is let in with, which `_to_begin` asks for beside it."""
+    running = queue.scheduler.running_batch.reqs
+    if retractable_tokens is None or not running:
+        return original(queue, retractable_tokens)
+    return max(map(_at_most, running)) - _held(running) - _to_go_on(queue)
+
+
+def _to_begin(
+    original: Callable[..., int],
+    queue: Any,
+    req: Any,
+    allocated_tokens: int,
+    prefix_len: int,
+    retractable_tokens: int,
+) -> int:
+    """AROUND `_required_admission_tokens`: more than there is, where it could not end with all others retracted."""
+    needed = allocated_tokens + _longest_answer(req) - _held(queue.scheduler.running_batch.reqs)
+    if needed > queue.token_to_kv_pool_allocator.available_size():
+        return needed
+    return allocated_tokens + _to_go_on(queue)
+
+
+def _to_go_on(queue: Any) -> int:
+    """Tokens that a request is let in with beside those that it begins with."""
+    tokens: int = queue.num_reserved_decode_tokens
+    return tokens
+
+
+def _at_most(req: Any) -> int:
+    """Own tokens of a request at its end."""
+    return _own_prompt(req) + _longest_answer(req)
+
+
+def _longest_answer(req: Any) -> int:
+    tokens: int = req.sampling_params.max_new_tokens
+    return tokens
+
+
+def _held(reqs: Iterable[Any]) -> int:
+    """Own tokens that requests have now, and lose when they are retracted."""
+    return sum(_own_prompt(req) + len(req.output_ids) for req in reqs)
+
+
+def _own_prompt(req: Any) -> int:
+    read = READINGS.slots_of(req)
+    return len(req.origin_input_ids) - (0 if read is None else len(read))
+
+
 def hooks() -> tuple[Hook, ...]:
     """The hooks that a decode server needs."""
     return (
         Hook("sglang.srt.managers.tp_worker.TpModelWorker.get_worker_info", Kind.AROUND, _as_long_as_the_model_takes),
         Hook("sglang.srt.managers.scheduler.Scheduler.init_req_max_new_tokens", Kind.AROUND, _limit_the_answer_alone),
-        Hook(
-            "sglang.srt.disaggregation.decode.DecodePreallocQueue._check_if_req_exceed_kv_capacity",
-            Kind.AROUND,
-            _never_too_long,
-        ),
+        Hook(f"{_QUEUE}._check_if_req_exceed_kv_capacity", Kind.AROUND, _never_too_long),
+        Hook(f"{_QUEUE}._need_space_for_single_req", Kind.AROUND, _longest_that_runs),
+        Hook(f"{_QUEUE}._required_admission_tokens", Kind.AROUND, _to_begin),
     )

@@ -24,7 +24,7 @@ from psserve.engine.onepool.pool import MEMORY  # noqa: E402
 from psserve.engine.onepool.reader import Reading, ReadingReceiver, Source  # noqa: E402
 from psserve.engine.settings import NegativeControl, Role  # noqa: E402
 from psserve.engine.versions import ONE_POOL, installed_sglang  # noqa: E402
-from tests.engine.handover.decode_server import DecodeServer, expected, sglang_configured  # noqa: E402
+from tests.engine.handover.decode_server import POOL, DecodeServer, expected, sglang_configured  # noqa: E402
 from tests.engine.hooked import hooked  # noqa: E402
 from tests.engine.release import only  # noqa: E402
 
@@ -142,6 +142,45 @@ def test_many_at_once(server: ReadingServer) -> None:
     server.run()
     for req, prompt in reqs:
         assert list(req.output_ids) == expected(prompt, 5)
+
+
+@only(since="0.5.21")
+@pytest.mark.parametrize("prompt", [[50, 51, 52], [*range(1, 42)]], ids=len)
+def test_requests_whose_answers_may_fill_the_pool_run_beside_each_other(
+    server: ReadingServer, prompt: Sequence[int]
+) -> None:
+    reqs = [server.submit(prompt, POOL * 7 // 8)]
+    server.admit()
+    server.step()
+    reqs.append(server.submit(prompt, POOL * 7 // 8))
+    server.admit()
+    assert [len(req.output_ids) for req in reqs] == [1, 0]
+    assert len(server.running_batch.reqs) == 2
+    for req in reqs:
+        server.abort(req)
+    server.step()
+
+
+@only(since="0.5.21")
+@pytest.mark.parametrize("server", [4], indirect=True)
+def test_no_more_wait_for_their_kv_than_leave_who_runs_room_to_its_end(server: ReadingServer) -> None:
+    reqs = [server.submit([50, 51], POOL * 7 // 8)]
+    server.admit()
+    reqs += [server.submit([50, 51], 4) for _ in range(6)]
+    server.preallocate()
+    waiting = len(server.transfer_queue.queue)
+    assert 0 < waiting < 6
+    assert waiting * server.page_size + 1 + POOL * 7 // 8 <= POOL
+    server.transfer()
+    server.prebuild()
+    server.preallocate()  # who runs can be retracted: there is room for the next
+    assert server.transfer_queue.queue
+    server.transfer()
+    server.prebuild()
+    server.abort(reqs[0])
+    server.finish()
+    server.run()
+    assert [list(req.output_ids) for req in reqs[1:]] == [expected([50, 51], 4)] * 6
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])

@@ -23,10 +23,9 @@ OWN, PAGE, CONTEXT = 1024, 16, 4096
     ("prompt", "asked", "granted"),
     [
         (10, 50, 50),
-        (1500, 900, 900),
-        (1500, OWN - 2 * PAGE, OWN - 2 * PAGE),
-        (1500, OWN, OWN - 2 * PAGE),
-        (10, None, OWN - 2 * PAGE),
+        (1500, OWN * 7 // 8, OWN * 7 // 8),
+        (1500, OWN, OWN * 7 // 8),
+        (10, None, OWN * 7 // 8),
         (CONTEXT - 11, 50, 9),
     ],
 )
