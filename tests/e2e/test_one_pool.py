@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -125,7 +126,9 @@ def test_a_readers_end_ends_its_leases(whole: Served) -> None:
     with stopped_in_an_answer(whole.fleet, random_ids(random.Random(4), PROMPT)):
         until(lambda: leases(whole.fleet) == 1)
         scheduler(whole.fleet, "decode-alpha-0").kill()
+        killed = time.monotonic()
         until(lambda: leases(whole.fleet) == 0)
+        print(f"leases of a reader that was killed: back after {time.monotonic() - killed:.2f} s")
     await_replaced(whole.fleet, "decode-alpha-0", before)
     assert pids(whole.fleet)["prefill-0"] == before["prefill-0"]
     check(whole.fleet, whole.oracle, "alpha", random_ids(random.Random(5), PROMPT))
