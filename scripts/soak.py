@@ -5,8 +5,7 @@ Processes are killed for two thirds of the time; in the last third they are only
 for their memory to be judged.
 
 `--transfer-faults 0.05` lets SGLang's own fault injection fail one look at a hand-over in twenty, on both sides, and
-`--requests` ends the soak once so many have ended: `--transfer shared --transfer-faults 0.05 --requests 10000
---seconds-between-kills 0 --minutes 120 --json docs/results/soak-one-pool.json` is the soak of one-pool.md.
+`--requests` ends the soak once so many have ended.
 
 Fails (exit status 1) if an answer differs from the reference, a request does not end, an error has another form than
 the agreed one, the fleet does not recover, memory grows, or something is left once all is quiet: KV tokens, queue
