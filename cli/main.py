@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rename-model": ("psserve.cli.rename_model:command", "Give a module another name."),
     "remove-model": ("psserve.cli.remove_model:command", "Delete a module."),
     "launch": ("psserve.cli.launch:command", "Serve the zoo until Ctrl-C."),
+    "demo": ("psserve.cli.demo:command", "Serve the demo zoo."),
     "keys": ("psserve.cli.keys:command", "Make, list and remove the keys of clients."),
     "reload": ("psserve.cli.reload:command", "Have the running fleet serve what the zoo has now."),
     "status": ("psserve.cli.status:command", "Show the running fleet."),
@@ -37,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("psserve.cli.bench:command", "Send agent sessions to servers, and measure them."),
     "simulate": ("psserve.cli.simulate:command", "Simulate the benchmark's systems at any size."),
     "doctor": ("psserve.cli.doctor:command", "Check machine, zoo and fleet, and say what to do."),
+    "constraints": ("psserve.cli.constraints:command", "Print where the tested versions of packages are listed."),
     "completion": ("psserve.cli.completion:command", "Print the completion script of a shell."),
 }
 """Command name -> (where its click command lives, its line in `psserve --help`)."""

@@ -19,3 +19,6 @@ for release in requirements/sglang-*.in; do
     compile "$release" --no-deps -o "${release%.in}.txt"
 done
 compile requirements/gpu-first.in --no-deps -o requirements/gpu-first.txt
+# The same versions for pip's --constraint, as they come with psserve. torch differs from machine to machine.
+grep -hE '^[a-z0-9]' requirements/gpu.txt requirements/train.txt | sed -E 's/(\[[^]]*\])?==([^ ]+).*/==\2/' |
+    grep -v '^torch==' | LC_ALL=C sort -u > psserve/constraints.txt

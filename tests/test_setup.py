@@ -141,4 +141,4 @@ def test_training_has_the_servers_versions() -> None:
 def test_every_package_is_installed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {".".join(init.parent.relative_to(ROOT).parts) for init in ROOT.glob("psserve/**/__init__.py")}
-    assert set(listed) == found | {"psserve.cli"}
+    assert set(listed) == found | {"psserve.cli", "psserve.demo.zoo"}

@@ -50,7 +50,9 @@ def require_supported_sglang(*, allow_untested: bool = False) -> str:
     found = installed_sglang()
     tested = f"{', '.join(SUPPORTED[:-1])} and {SUPPORTED[-1]}"
     if found is None:
-        raise UnsupportedSglang(f"SGLang is not installed; psserve needs sglang {TESTED}: run `make setup`")
+        raise UnsupportedSglang(
+            f"SGLang is not installed; psserve needs sglang {TESTED}: run `make setup`, or see docs/install.md"
+        )
     if reason := _KNOWN_BAD.get(found):
         raise UnsupportedSglang(f"sglang {found} is not supported: {reason}. Install sglang {TESTED}")
     if found not in SUPPORTED and not allow_untested:

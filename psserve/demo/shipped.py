@@ -1,0 +1,58 @@
+"""The demo zoo as it comes with psserve: in a wheel beside this file, in the source tree where it is committed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from psserve.errors import ZooError
+from psserve.zoo import Zoo
+from psserve.zoo.disk.manifest import ZOO_MANIFEST
+
+MODULES = ("code", "math", "tools")
+_PLACES = (Path(__file__).with_name("zoo"), Path(__file__).parents[2] / "model_zoo")
+
+
+def shipped_zoo() -> Path:
+    """Find the demo zoo that came with psserve. It may be another user's: copy it, and serve the copy.
+
+    Raises:
+        ZooError: this psserve came without it.
+    """
+    for place in _PLACES:
+        if (place / ZOO_MANIFEST).is_file():
+            return place
+    raise ZooError(f"this psserve came without its demo zoo ({_PLACES[0]}): install its wheel again")
+
+
+def write_demo_zoo(path: Path) -> bool:
+    """Copy the demo zoo to `path`, at once for every reader, unless it is there. Returns whether it was copied.
+
+    Raises:
+        ZooError: there is something else at `path`.
+    """
+    source = shipped_zoo()
+    if (path / ZOO_MANIFEST).is_file():
+        found, wanted = Zoo.read(path).base, Zoo.read(source).base
+        if found.fingerprint != wanted.fingerprint:
+            raise ZooError(f"{path}: a zoo of {found.name}, not the demo zoo: give the demo a place with --zoo DIR")
+        return False
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ZooError(f"{path}: not empty, and no zoo: give the demo a place with --zoo DIR")
+    building = path.resolve().with_name(f".{path.resolve().name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.parent.mkdir(parents=True, exist_ok=True)
+    for name in (ZOO_MANIFEST, "base", *(f"modules/{module}" for module in MODULES)):
+        _copy(source / name, building / name)
+    building.rename(path.resolve())
+    return True
+
+
+def _copy(source: Path, destination: Path) -> None:
+    """Copy bytes alone: what is installed may be read-only."""
+    if source.is_dir():
+        for each in source.iterdir():
+            _copy(each, destination / each.name)
+        return
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, destination)
