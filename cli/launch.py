@@ -74,7 +74,7 @@ def command(
     from psserve.zoo import Zoo, find_zoo
 
     zoo = Zoo.open(find_zoo(zoo_dir))
-    options = load_options(zoo.path, config, _flags(**given))
+    options = load_options(zoo.path, config, as_flags(**given))
     check_classifier(options.router.task_classifier)
     if api_key == "":
         raise UsageError("--api-key is empty")
@@ -101,7 +101,7 @@ def command(
     _launch(plan, watch, detach)
 
 
-def _flags(
+def as_flags(
     kv_tokens: int | None,
     env: tuple[str, ...],
     allow_untested_sglang: bool,

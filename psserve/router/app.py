@@ -14,7 +14,7 @@ from psserve.errors import RequestError
 from psserve.router.access.body import json_response
 from psserve.router.apis.messages_answer import error_body as anthropic_error
 from psserve.router.dashboard import routes as dashboard
-from psserve.router.endpoints import generate, info, tokens
+from psserve.router.endpoints import drain, generate, info, tokens
 from psserve.router.endpoints.gate import enter, metered, tell_rates
 from psserve.router.observability.exchange import Exchange, new_exchange
 from psserve.router.observability.log import request_line
@@ -38,6 +38,7 @@ def make_app(config: RouterConfig, siblings: Siblings | None = None) -> web.Appl
     app[SIBLINGS] = siblings or Siblings()
     app.cleanup_ctx.append(_run_router(config))
     app.add_routes(info.routes)
+    app.add_routes(drain.routes)
     app.add_routes(dashboard.routes)
     app.add_routes(generate.routes)
     app.add_routes(tokens.routes)

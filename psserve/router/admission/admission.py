@@ -13,6 +13,7 @@ Whatever waits, waits here and not in the workers' own queues, which know neithe
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -24,6 +25,7 @@ from psserve.errors import RequestError
 from psserve.router.admission.capacity import Hold, KvBudget, OutputLengths, PrefillWindow
 from psserve.router.admission.fair import FairQueue
 from psserve.router.body.checks import Body
+from psserve.router.observability.demand import Demand
 from psserve.router.observability.metrics import LoadMetrics
 from psserve.router.placement.routing import Place, Routing
 from psserve.router.policies import Prompt, Request
@@ -122,6 +124,9 @@ class Admission:
         self._queue: FairQueue[Ticket] = FairQueue(limits.weights)
         self._windows: WeakKeyDictionary[Worker, PrefillWindow] = WeakKeyDictionary()
         self._budgets: WeakKeyDictionary[Worker, KvBudget] = WeakKeyDictionary()
+        self._waiting_tokens: Counter[str] = Counter()
+        self._waiting_prompts = 0  # in tokens
+        metrics.demand.source = self.demand
 
     async def enter(
         self,
@@ -148,6 +153,15 @@ class Admission:
             grant = await self._wait(ticket, priority)
         self._metrics.wait.labels(name).observe(monotonic() - arrived)
         return grant
+
+    def demand(self) -> Demand:
+        """What is asked of the servers now: what waits, and what runs."""
+        held: Counter[str] = Counter()
+        for worker, budget in self._budgets.items():
+            if worker.config.module is not None:
+                held[worker.config.module] += budget.tokens
+        outstanding = sum(window.tokens for window in self._windows.values())
+        return Demand(held + self._waiting_tokens, outstanding + self._waiting_prompts)
 
     def pump(self) -> None:
         """Let in whom there is capacity for. To be called whenever there may be more of it, or fewer workers."""
@@ -199,7 +213,10 @@ class Admission:
     async def _wait(self, ticket: Ticket, priority: int) -> Grant:
         name = ticket.module.name
         entry = self._queue.push(name, ticket, cost=_cost(ticket.request), priority=priority)
+        servers, tokens = ticket.module.group or name, self._tokens(ticket)
         self._metrics.queued.labels(name).inc()
+        self._waiting_tokens[servers] += tokens
+        self._waiting_prompts += ticket.request.prompt.tokens
         try:
             async with asyncio.timeout(self._limits.wait_secs):
                 return await ticket.granted
@@ -212,6 +229,13 @@ class Admission:
             raise
         finally:
             self._metrics.queued.labels(name).dec()
+            self._waiting_tokens[servers] -= tokens
+            self._waiting_prompts -= ticket.request.prompt.tokens
+
+    def _tokens(self, ticket: Ticket) -> int:
+        """KV that a sequence that waits will take up of a decode worker."""
+        output = self.outputs.expected(ticket.module.name, ticket.request.output_tokens)
+        return self._copied(ticket.request.prompt).tokens + output
 
     def _give_up(self, ticket: Ticket) -> None:
         """Whoever waited with `ticket` is gone, perhaps in the moment in which it was granted."""

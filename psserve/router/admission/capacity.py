@@ -78,8 +78,14 @@ class KvBudget:
         self._kv_tokens = kv_tokens
         self._most = None if max_running is None else max_running + max(SPARE_RUNNING, max_running // 4)
         self._strides: Counter[int] = Counter()
+        self._stride_tokens = 0.0  # of one
         self._unshared = 0  # tokens of answers, and of prompts beyond their last whole stride
         self.requests = 0
+
+    @property
+    def tokens(self) -> int:
+        """KV that the requests in flight take up, expected answers included."""
+        return round(len(self._strides) * self._stride_tokens) + self._unshared
 
     def takes(self, prompt: Prompt, output_tokens: int) -> bool:
         """Whether a request fits. One that is larger than the pool is sent when nothing else is there."""
@@ -98,6 +104,7 @@ class KvBudget:
         """A request with this prompt; `unshared`: see unshared_tokens."""
         self.requests += 1
         self._unshared += unshared
+        self._stride_tokens = STRIDE * prompt.block_tokens
         self._strides.update(_strides(prompt))
 
     def remove(self, prompt: Prompt, unshared: int) -> None:

@@ -12,11 +12,12 @@ from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 from psserve.router.access.clients import CLIENT
 from psserve.router.dashboard.routes import PAGE_FILES
+from psserve.router.endpoints.drain import DRAIN_PATH
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 
-OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", "/engine_metrics", *PAGE_FILES})
-"""Need no key, and answer while the router drains."""
+OPEN_PATHS = frozenset({"/health", "/liveness", "/readiness", "/metrics", "/engine_metrics", DRAIN_PATH, *PAGE_FILES})
+"""Need no client's key, and answer while the router drains."""
 ADMIN_PATHS = frozenset({"/workers", "/server_info", "/dashboard/data"})
 """About the fleet, not about answers: for keys with `admin`."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from prometheus_client import generate_latest
 
+from psserve.router.observability.demand import DemandMetrics
 from psserve.router.observability.exchange import Exchange, SequenceRecord
 from psserve.router.observability.instruments import LATENCY, PER_TOKEN, Counter, Histogram, Instruments
 from psserve.router.task_routing.choice import ModuleChoice
@@ -226,10 +227,13 @@ class LoadMetrics:
         self._breaker_opened = registry.gauge(
             "psserve_worker_breaker_opened", "How often the breaker opened.", "worker", "role"
         )
+        self.demand = DemandMetrics(registry)
         self.by_module = (self.queued, self.wait, self.rejected)
 
     def look_at(self, workers: Iterable[Worker]) -> None:
-        """Take the states of the breakers, of these workers alone."""
+        """Take the states of the breakers and of what is asked of servers, of these workers alone."""
+        workers = list(workers)
+        self.demand.look_at(workers)
         self._breaker_state.clear()
         self._breaker_opened.clear()
         for worker in workers:

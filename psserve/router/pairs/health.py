@@ -78,7 +78,7 @@ class Prober:
         for worker in self._table.workers:
             if worker in self._busy:
                 continue
-            if worker.is_ready:
+            if worker.is_ready or worker.leaves:
                 if monotonic() - self._checked.get(worker, 0.0) >= READY_CHECK_S:
                     self._start(worker, self._check(worker))
             elif not worker.breaker.is_resting and (partner := self._partner(worker)):
@@ -98,7 +98,8 @@ class Prober:
     async def _check(self, worker: Worker) -> None:
         self._checked[worker] = monotonic()
         if not await self._upstream.accepts(worker):
-            if worker.is_ready:
+            if worker.is_ready or worker.leaves:
+                worker.leaves = False  # whoever comes at its address is its successor
                 self._table.mark_down(worker, "does not accept connections")
         elif worker.is_suspect and (partner := self._partner(worker)):
             await self._clear(worker, partner)

@@ -96,6 +96,8 @@ class Worker:
     """When it last completed a sequence (monotonic seconds)."""
     last_sign: float = float("-inf")
     """When it last gave a sign of work, or was sent a leg while it had none (monotonic seconds)."""
+    leaves: bool = False
+    """It is about to end: it finishes what it has, and gets nothing new."""
     is_suspect: bool = False
     """It could not handle somebody's body: a probe is to tell whether it handles others."""
     breaker: Breaker = field(default_factory=Breaker)
@@ -115,7 +117,7 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        return self.state == "ready"
+        return self.state == "ready" and not self.leaves
 
     def could_not_load(self, adapter: str) -> None:
         """Note that it failed to load an adapter: trying holds up all its other requests, so it rests a while."""
@@ -151,7 +153,7 @@ class Worker:
             "url": self.url,
             "state": self.state,
             "running": self.running,
-            "error": self.error,
+            "error": "leaves: gets nothing new" if self.leaves else self.error,
             "breaker": self.breaker.state,
         }
 

@@ -1,0 +1,63 @@
+"""Servers that leave: they finish what they have, and get nothing new."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.router.conftest import Fleet, eventually
+
+KEY = {"Authorization": "Bearer worker-secret"}
+HERE = {"host": "127.0.0.1"}
+
+
+async def test_a_server_that_leaves_gets_nothing_new(fleet: Fleet) -> None:
+    math, code = fleet.state.table.decodes
+    math.leaves = True
+    assert (await fleet.complete("math"))[0] == 503
+    assert (await fleet.complete("code"))[0] == 200
+    assert not math.is_ready
+    assert code.is_ready
+
+
+async def test_what_it_has_it_finishes(fleet: Fleet) -> None:
+    fleet.math.faults.append("hang")
+    asking = asyncio.create_task(fleet.complete("math"))
+    await eventually(lambda: fleet.state.table.decodes[0].running)
+    status, answer, _ = await fleet.post("/workers/drain", HERE, headers=KEY)
+    assert status == 200
+    assert answer["workers"] == 3
+    assert answer["running"] >= 1
+    assert not asking.done()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await fleet.idle()
+    assert (await fleet.post("/workers/drain", HERE, headers=KEY))[1] == {"workers": 3, "running": 0}
+
+
+async def test_its_successor_is_taken_in(fleet: Fleet) -> None:
+    math = fleet.state.table.decodes[0]
+    math.leaves = True
+    await fleet.math.stop()
+    await eventually(lambda: math.state == "down")
+    assert not math.leaves
+    await fleet.math.start()
+    await eventually(lambda: math.is_ready)
+    assert (await fleet.complete("math"))[0] == 200
+
+
+async def test_another_host_leaves_ours_alone(fleet: Fleet) -> None:
+    assert (await fleet.post("/workers/drain", {"host": "elsewhere"}, headers=KEY))[1] == {"workers": 0, "running": 0}
+    assert all(worker.is_ready for worker in fleet.state.table.workers)
+
+
+@pytest.mark.parametrize("header", ["", "Bearer wrong", "Bearer schlüssel"])
+async def test_only_servers_may_say_so(fleet: Fleet, header: str) -> None:
+    status, answer, _ = await fleet.post("/workers/drain", HERE, headers={"Authorization": header})
+    assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+    assert all(worker.is_ready for worker in fleet.state.table.workers)
+
+
+async def test_a_body_of_another_form_is_refused(fleet: Fleet) -> None:
+    assert (await fleet.post("/workers/drain", {"name": "decode-math-0"}, headers=KEY))[0] == 400
