@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("psserve.cli.demo:command", "Serve the demo zoo."),
     "keys": ("psserve.cli.keys:command", "Make, list and remove the keys of clients."),
     "reload": ("psserve.cli.reload:command", "Have the running fleet serve what the zoo has now."),
+    "manifests": ("psserve.cli.manifests:command", "Print a fleet's objects for Kubernetes."),
     "status": ("psserve.cli.status:command", "Show the running fleet."),
     "stop": ("psserve.cli.stop:command", "Stop the running fleet."),
     "logs": ("psserve.cli.logs:command", "Print what the fleet's processes wrote."),

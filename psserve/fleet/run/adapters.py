@@ -2,14 +2,18 @@
 
 A server loads an adapter from here when the first request for it comes, also after a restart: it need be told nothing.
 What a link of a running fleet leads to stays in the zoo, whatever becomes of the module.
+
+`python -m psserve.fleet.run.adapters ZOO RUN NAME=MODULE...` makes one in the folder RUN.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from psserve.errors import PsserveError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.spec import PlannedAdapter
 from psserve.zoo import Module, Zoo, serving_form
@@ -38,3 +42,22 @@ def unlink_adapter(run: Path, name: str) -> None:
 def remove_adapters(run: Path) -> None:
     """Delete the folder; what its links lead to stays."""
     shutil.rmtree(layout.adapters_dir(run), ignore_errors=True)
+
+
+def main() -> int:
+    """Make one folder. Returns the exit status."""
+    zoo_dir, run, *adapters = sys.argv[1:]
+    named = dict(text.split("=") for text in adapters)
+    try:
+        zoo = Zoo.open(Path(zoo_dir))
+        scan = zoo.scan()
+        planned = [(PlannedAdapter(module=module, name=name), scan.get(module)) for name, module in named.items()]
+        link_adapters(zoo, Path(run), planned)
+    except (PsserveError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

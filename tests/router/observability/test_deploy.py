@@ -45,6 +45,22 @@ def test_compose_mounts_files_that_there_are() -> None:
     assert all(path.exists() for path in mounted)
 
 
+def test_the_image_copies_files_that_there_are() -> None:
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    sources = [name for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.M) for name in line.split()[:-1]]
+    kept = set((ROOT / ".dockerignore").read_text().split())
+    assert len(sources) == 7
+    assert all((ROOT / name).exists() and f"!{name}" in kept for name in sources)
+    assert {(ROOT / name).is_file() for name in re.findall(r"/(requirements/[\w.]+)", text)} == {True}
+
+
+def test_the_container_is_built_from_a_target_that_there_is() -> None:
+    (service,) = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())["services"].values()
+    targets = re.findall(r"^FROM \S+ AS (\w+)$", (ROOT / "deploy" / "Dockerfile").read_text(), re.M)
+    assert service["build"]["target"] in targets
+    assert (ROOT / service["build"]["dockerfile"]).is_file()
+
+
 async def test_prometheus_is_told_paths_that_answer(fleet: Fleet) -> None:
     jobs = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
     for job in jobs:

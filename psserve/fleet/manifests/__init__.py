@@ -1,0 +1,1 @@
+"""A fleet as Kubernetes runs it: objects made from the plan that `psserve launch` makes, and what their pods run."""
