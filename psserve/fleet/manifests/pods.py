@@ -22,8 +22,8 @@ ADDRESS = "$(POD_IP)"
 FIRST_PORT = 8000
 PORTS_EACH = 4
 """HTTP, torch.distributed, where decode servers find a prefill server, where nodes find each other."""
-_OF_THE_IMAGE = ("PATH", "CUDA_HOME", "LIBRARY_PATH")
-"""Variables that lead to programs and libraries: the image has its own."""
+_OF_THE_IMAGE = ("PATH", "CUDA_HOME", "LIBRARY_PATH", "SGLANG_DISABLED_MODEL_ARCHS")
+"""Variables that tell of programs, libraries and the SGLang that are installed: the image has its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
