@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -78,11 +79,13 @@ def policy(request: pytest.FixtureRequest) -> str:
 def small(
     policy: str, zoo_of: Callable[[Architecture], Zoo], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningFleet]:
-    """A fleet of one module with 2,048 tokens of KV on either side."""
-    config = tmp_path_factory.mktemp("small") / "fleet.toml"
+    """A fleet of one module with 2,048 tokens of KV on either side, over a zoo that no other test serves meanwhile."""
+    folder = tmp_path_factory.mktemp("small")
+    zoo, config = folder / "zoo", folder / "fleet.toml"
+    shutil.copytree(zoo_of("qwen3").path, zoo, ignore=shutil.ignore_patterns(".run"))
     config.write_text(f"prefill = {{kv_tokens = 2048}}\ndecode = {{kv_tokens = {512 if IS_SHARED else 2048}}}")
     arguments = ("--modules", "alpha", "--config", str(config), "--eviction-policy", policy)
-    with launched(zoo_of("qwen3").path, *arguments, "--", "--num-reserved-decode-tokens", "16") as fleet:
+    with launched(zoo, *arguments, "--", "--num-reserved-decode-tokens", "16") as fleet:
         yield fleet
 
 
