@@ -16,6 +16,8 @@ _FIELDS = (
     *_PROMPT_FIELDS, "max_tokens", "stop_sequences", "top_k", "stream", "temperature", "top_p", "metadata",
     "cache_salt", "extra_key", "priority", "prompt_cache_key",
 )  # fmt: skip
+OWN_FIELDS = frozenset({"thinking"})
+"""What /v1/messages and its count_tokens take though other endpoints refuse it."""
 _HINTS = ("service_tier", "betas", "context_management", "inference_geo", "cache_control")
 """Say how Anthropic should serve, not what: nothing here depends on them."""
 _WHY = {

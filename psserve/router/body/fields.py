@@ -232,10 +232,6 @@ PREFILL_FIXED: Body = {"max_tokens": 1, "temperature": 0, "stream": False}
 """What every prefill leg gets beside its prompt and the base's name: its one token is thrown away."""
 
 
-OF_MESSAGES = frozenset({"thinking"})
-"""Of those, what /v1/messages and its count_tokens take: Anthropic's own."""
-
-
 def check_refused(body: Body, taken: frozenset[str] = frozenset()) -> None:
     """Raises RequestError (400) for the first field that is refused and set; false and null ask for nothing.
 

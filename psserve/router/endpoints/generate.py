@@ -14,9 +14,10 @@ from psserve.router.answers.one_call import OneCallEvents, wants_one_call, with_
 from psserve.router.answers.streaming import Events, stream_answer
 from psserve.router.apis.dialect import Translation
 from psserve.router.apis.messages_answer import MessagesTranslation
+from psserve.router.apis.messages_request import OWN_FIELDS
 from psserve.router.apis.responses_answer import ResponsesTranslation
 from psserve.router.body.checks import Body
-from psserve.router.body.fields import OF_MESSAGES, ROUTE_PATHS, Route, check_body
+from psserve.router.body.fields import ROUTE_PATHS, Route, check_body
 from psserve.router.body.headers import handling_of
 from psserve.router.body.load import load_body
 from psserve.router.observability.exchange import EXCHANGE
@@ -43,17 +44,23 @@ async def responses(request: web.Request) -> web.StreamResponse:
 
 @routes.post("/v1/messages")
 async def messages(request: web.Request) -> web.StreamResponse:
-    return await _generate(request, "chat", "messages", MessagesTranslation)
+    return await _generate(request, "chat", "messages", MessagesTranslation, OWN_FIELDS)
 
 
 async def _generate(
-    request: web.Request, route: Route, name: str | None = None, translate: Callable[[Body], Translation] | None = None
+    request: web.Request,
+    route: Route,
+    name: str | None = None,
+    translate: Callable[[Body], Translation] | None = None,
+    taken: frozenset[str] = frozenset(),
 ) -> web.StreamResponse:
-    """Answer on `route`; `name` is the endpoint's in log and metrics, `translate` makes chat bodies of its own form."""
+    """Answer on `route`; `name` is the endpoint's in log and metrics, `translate` makes chat bodies of its own form.
+
+    `taken`: fields of that form that other endpoints refuse.
+    """
     state = request.app[STATE]
     exchange = request[EXCHANGE]
     exchange.route = name or route
-    taken = OF_MESSAGES if name == "messages" else frozenset()
     body = load_body(await read_body(request, state.config.limits), state.config.limits, taken)
     translation = translate(body) if translate is not None else None
     if translation is not None:

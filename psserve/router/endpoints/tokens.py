@@ -16,10 +16,10 @@ from psserve.router.access.body import json_response, read_body
 from psserve.router.access.clients import CLIENT
 from psserve.router.answers.generation import served_module
 from psserve.router.apis.dialect import Document, refuse_unknown
-from psserve.router.apis.messages_request import count_body
+from psserve.router.apis.messages_request import OWN_FIELDS, count_body
 from psserve.router.body.chat import offered_tools
 from psserve.router.body.checks import Body, check_bool, check_token_ids, invalid, missing
-from psserve.router.body.fields import OF_MESSAGES, TOKENIZE_FIELDS, check_body
+from psserve.router.body.fields import TOKENIZE_FIELDS, check_body
 from psserve.router.body.load import load_body
 from psserve.router.body.messages import with_readable_calls
 from psserve.router.body.thinking import toggled
@@ -55,17 +55,16 @@ async def detokenize(request: web.Request) -> web.Response:
 
 @routes.post("/v1/messages/count_tokens")
 async def count_tokens(request: web.Request) -> web.Response:
-    body = count_body(await _begin(request, "count_tokens"))
+    body = count_body(await _begin(request, "count_tokens", OWN_FIELDS))
     check_body("tokenize", body, request.app[STATE].config)
     body = await request.app[STATE].roles.fit(body)
     answer = await _ask(request, "/v1/tokenize", _rendered_alike(body))
     return json_response({"input_tokens": answer["count"]})
 
 
-async def _begin(request: web.Request, name: str) -> Body:
+async def _begin(request: web.Request, name: str, taken: frozenset[str] = frozenset()) -> Body:
     request[EXCHANGE].route = name
     limits = request.app[STATE].config.limits
-    taken = OF_MESSAGES if name == "count_tokens" else frozenset()
     return load_body(await read_body(request, limits), limits, taken)
 
 
