@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -75,8 +76,10 @@ def accuracy_runs(
     weights = [hash_file(shard) for shard in read_checkpoint(base).shards]
     check_work(work, f"{weights} {replace(config, seed=0, tasks=())}")
     note(f"{len(jobs)} jobs, {processes} at a time; each one's progress is in {work}/seed-N/TASK/log")
+    kept = [(job, kept_result(job)) for job in jobs if job.result.exists()]
+    made = side_by_side(run_job, [job for job in jobs if not job.result.exists()], processes)
     results = {}
-    for job, result in side_by_side(run_job, jobs, processes):
+    for job, result in chain(kept, made):
         note(f"seed {job.config.seed}, {job.task}: {result.rows}")
         results[job.config.seed, job.task] = result
     return [{task: results[seed, task] for task in config.tasks} for seed in seeds]
@@ -103,10 +106,13 @@ def check_work(work: Path, made_of: str) -> None:
     write_atomically(path, made_of.encode())
 
 
+def kept_result(job: TaskRun) -> TaskAccuracy:
+    """What an earlier call has found."""
+    return _RESULT.validate_json(job.result.read_bytes())
+
+
 def run_job(job: TaskRun) -> TaskAccuracy:
-    """Train and compare, unless it was done before."""
-    if job.result.exists():
-        return _RESULT.validate_json(job.result.read_bytes())
+    """Train and compare, and keep what is found."""
     job.work.mkdir(parents=True, exist_ok=True)
     with progress_in(job.work / "log"):
         result = train_and_compare(job)

@@ -1,4 +1,4 @@
-"""`psserve launch`, and the servers of its fleet, as forks of one process that has imported SGLang for the whole run.
+"""`psserve`, and the servers of a fleet, as forks of one process that has imported SGLang for the whole run.
 
 Importing SGLang is most of a small fleet's start. psserve pays it once a fleet (psserve/engine/preload.py); here it is
 paid once for all fleets of a test run: their preloaded processes are forks too. All else is as a user's fleet has it,
@@ -85,6 +85,21 @@ class Launch:
         return self.process.exitcode
 
 
+def run_command(*arguments: str, within_s: float) -> tuple[int | None, str]:
+    """Run `psserve` with these arguments to its end, in this process's environment: exit status, standard error.
+
+    What it imports was imported before. A new process would take seconds for that, and minutes beside a busy fleet.
+    """
+    with tempfile.NamedTemporaryFile("r") as notes:
+        given = (list(arguments), dict(os.environ), Path(os.devnull), Path(notes.name))
+        process = _FORKING.Process(target=_psserve, args=given)
+        process.start()
+        process.join(within_s)
+        process.kill()
+        process.join()
+        return process.exitcode, notes.read()
+
+
 @contextlib.contextmanager
 def launching(zoo: Path, *arguments: str) -> Iterator[Launch]:
     """`psserve launch` with these arguments in this process's environment; killed at the end if it still runs."""
@@ -103,19 +118,24 @@ def launching(zoo: Path, *arguments: str) -> Iterator[Launch]:
 
 
 def _launch(arguments: Sequence[str], environment: Mapping[str, str], output: Path, notes: Path) -> None:
-    from psserve.cli.main import main
     from psserve.fleet.run import preload
 
-    _environment_is(environment)
-    for path, number in ((output, 1), (notes, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     _start_plainly = preload.start_preloading
 
     def start_preloading(env: Mapping[str, str], log: IO[bytes]) -> Any:
         return ForkedPreload(env, log) if _imports_alike(env) else _start_plainly(env, log)
 
     preload.start_preloading = start_preloading
-    sys.argv = ["psserve", "launch", *arguments]
+    _psserve(["launch", *arguments], environment, output, notes)
+
+
+def _psserve(arguments: Sequence[str], environment: Mapping[str, str], output: Path, notes: Path) -> None:
+    from psserve.cli.main import main
+
+    _environment_is(environment)
+    for path, number in ((output, 1), (notes, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    sys.argv = ["psserve", *arguments]
     main()
 
 

@@ -1,8 +1,10 @@
-"""Requests in a closed loop: as many in flight as there are clients, and what became of each."""
+"""Requests of many clients, each of which asks again once it has its answer, and what became of each request."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,12 +34,19 @@ class Outcome:
 
 @dataclass
 class Load:
-    """Clients that ask modules for greedy answers to the same prompts until they are told to stop."""
+    """Clients that ask modules for greedy answers to the same prompts until they are told to stop.
+
+    Between two requests a client thinks for `think_s` on the average, until `hurry`: from then on as many requests are
+    in flight as there are clients.
+    """
 
     client: Client
     prompts: Sequence[list[int]]
+    think_s: float = 0.0
     outcomes: list[Outcome] = field(default_factory=list)
     _stopped: set[str] = field(default_factory=set)
+    _hurries: asyncio.Event = field(default_factory=asyncio.Event)
+    _rng: random.Random = field(default_factory=lambda: random.Random(0))
     _clients: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self, modules: Iterable[str], clients: int) -> None:
@@ -47,8 +56,12 @@ class Load:
             asking = self._ask(names[i % len(names)], i, 2 if i % 5 == 0 else 1)
             self._clients.append(asyncio.create_task(asking))
 
+    def hurry(self) -> None:
+        """Let nobody think from now on."""
+        self._hurries.set()
+
     def stop(self, *modules: str) -> None:
-        """Let the clients of these modules end after their present request."""
+        """Let the clients of these modules end after their present request, or thought."""
         self._stopped.update(modules)
 
     async def __aenter__(self) -> Self:
@@ -91,3 +104,9 @@ class Load:
                     tuple(tuple(choice["token_ids"]) for choice in answer.get("choices", ())),
                 )
             )
+            if self.think_s and not self._hurries.is_set():
+                await self._think()
+
+    async def _think(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurries.wait(), self._rng.uniform(0, 2 * self.think_s))

@@ -10,6 +10,7 @@ import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -25,8 +26,10 @@ IMPORTED = [
 """If it does not run yet: one serves all tests of a process, also those that kill changes of a zoo."""
 
 
-def run_ranks(program: str, arguments: Sequence[str], env: Mapping[str, str], processes: int, log: Path) -> None:
-    """`python -m program arguments` in so many processes that work together, to its end, which must be a good one.
+def start_ranks(
+    program: str, arguments: Sequence[str], env: Mapping[str, str], processes: int, log: Path
+) -> list[BaseProcess]:
+    """`python -m program arguments` in so many processes that work together.
 
     `log` gets what they write on standard error.
     """
@@ -34,15 +37,23 @@ def run_ranks(program: str, arguments: Sequence[str], env: Mapping[str, str], pr
     world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(own_ports(1)[0])}
     log.touch()
-    ranks = []
+    ranks: list[BaseProcess] = []
     for rank in range(processes):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **world} if processes > 1 else {}
         ranks.append(CONTEXT.Process(target=_run, args=(program, list(arguments), {**env, **own}, log)))
     for process in ranks:
         process.start()
+    return ranks
+
+
+def ends_of(ranks: Sequence[BaseProcess], within_s: float) -> list[int | None]:
+    """Wait for their ends. Returns their exit statuses; None of one that had to be killed."""
+    statuses = []
     for process in ranks:
-        process.join()
-    assert {process.exitcode for process in ranks} == {0}, log.read_text()
+        process.join(within_s)
+        statuses.append(process.exitcode)
+        process.kill()
+    return statuses
 
 
 def _run(program: str, arguments: list[str], env: dict[str, str], log: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from psserve.training.progress import read_metrics
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
 from tests.training.on_cpu import HELD_STEP
-from tests.training.ranks import run_ranks
+from tests.training.ranks import ends_of, start_ranks
 from tests.waiting import until
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node")
@@ -72,18 +73,22 @@ class Training:
         changes = (FSDP if self.fsdp else {}) | ({"HELD_UNTIL": str(self.held_until)} if self.held_until else {})
         return {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **changes}
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, log: Path) -> subprocess.Popen[bytes]:
         """Under torchrun."""
-        return subprocess.Popen(
-            [sys.executable, *TORCHRUN, str(self.processes), "-m", self.program, *self.arguments],
-            env={**os.environ, **self.env},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                [sys.executable, *TORCHRUN, str(self.processes), "-m", self.program, *self.arguments],
+                env={**os.environ, **self.env},
+                stderr=file,
+            )
+
+    def fork(self, log: Path) -> list[BaseProcess]:
+        """Start it as forks (ranks.py)."""
+        return start_ranks(self.program, self.arguments, self.env, self.processes, log)
 
     def run(self, log: Path) -> None:
-        """As forks (ranks.py)."""
-        run_ranks(self.program, self.arguments, self.env, self.processes, log)
+        """As forks, to a good end."""
+        assert set(ends_of(self.fork(log), ENDS_WITHIN_S)) == {0}, log.read_text()
         assert log.read_text().count("added") == 1
 
 
@@ -106,10 +111,7 @@ def assert_same_training(zoo: Zoo, name: str, expected: str) -> None:
 def test_two_processes_train_what_one_trains_on_a_batch_twice_as_large(zoo: Zoo, data: Path, tmp_path: Path) -> None:
     steps = ("--steps", "4")
     Training(zoo, data, "one", 1, 4, steps).run(tmp_path / "one")
-    process = Training(zoo, data, "two", 2, 2, steps).start()
-    stderr = process.communicate(timeout=ENDS_WITHIN_S)[1]
-    assert process.returncode == 0, stderr
-    assert stderr.count("added") == 1
+    Training(zoo, data, "two", 2, 2, steps).run(tmp_path / "two")
     assert_same_training(zoo, "two", "one")
     Training(zoo, data, "split", 2, 2, steps, fsdp=True).run(tmp_path / "split")
     assert_same_training(zoo, "split", "one")
@@ -130,17 +132,33 @@ def test_two_processes_stop_together_and_go_on_to_the_same_weights(
     expected, stopped = f"{module}-expected", f"{module}-stopped"
     training = Training(zoo, data, expected, 2, 2, ("--steps", "20"), fsdp=module == "split")
     training.run(tmp_path / "expected")
-    told = tmp_path / "told"
-    process = replace(training, name=stopped, held_until=told).start()
-    until(lambda: process.poll() is not None or len(losses(zoo, stopped)) == HELD_STEP - 1, ENDS_WITHIN_S)
-    psutil.Process(process.pid).children()[-1].send_signal(signal.SIGINT)  # one of the two alone
-    told.touch()
-    stderr = process.communicate(timeout=ENDS_WITHIN_S)[1]
-    assert process.returncode != 0
-    assert "go on with --resume" in stderr
+    log = tmp_path / "stopped"
+    stop_one(replace(training, name=stopped, held_until=tmp_path / "told"), log, by_torchrun=not training.fsdp)
+    assert "go on with --resume" in log.read_text()
     assert len(losses(zoo, stopped)) == HELD_STEP
     checkpoints = zoo.path / ".training" / stopped / "checkpoints"
     assert len(list(checkpoints.glob("*/pytorch_model_fsdp.bin"))) == training.fsdp, "split, or not"
     replace(training, name=stopped, options=(*training.options, "--resume")).run(tmp_path / "resumed")
     assert losses(zoo, stopped) == losses(zoo, expected)
     assert all(torch.equal(tensor, weights(zoo, stopped)[name]) for name, tensor in weights(zoo, expected).items())
+
+
+def stop_one(training: Training, log: Path, *, by_torchrun: bool) -> None:
+    """Send SIGINT to one of a held training's two processes alone, and let it go on. Both must end, and not well."""
+    assert training.held_until
+
+    def is_held() -> bool:
+        return len(losses(training.zoo, training.name)) == HELD_STEP - 1
+
+    if by_torchrun:
+        process = training.start(log)
+        until(lambda: process.poll() is not None or is_held(), ENDS_WITHIN_S)
+        psutil.Process(process.pid).children()[-1].send_signal(signal.SIGINT)
+        training.held_until.touch()
+        assert process.wait(ENDS_WITHIN_S) != 0
+        return
+    ranks = training.fork(log)
+    until(lambda: not all(rank.is_alive() for rank in ranks) or is_held(), ENDS_WITHIN_S)
+    psutil.Process(ranks[-1].pid).send_signal(signal.SIGINT)
+    training.held_until.touch()
+    assert all(ends_of(ranks, ENDS_WITHIN_S)), log.read_text()

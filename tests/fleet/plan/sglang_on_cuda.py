@@ -1,7 +1,7 @@
 """Have SGLang's own parser read command lines as on a machine with CUDA, which is faked.
 
-Standard input: {"capability": [major, minor], "mib": a GPU's memory, "commands": [[SGLang's arguments], ...]}.
-Standard output, last line: what SGLang made of each.
+Standard input: {"capability": [major, minor], "cards": [{"mib": a GPU's memory, "commands": [[SGLang's arguments],
+...]}, ...]}. Standard output, last line: what SGLang made of each card's commands.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Absent:
 
 
 def fake_cuda(capability: tuple[int, int], mib: int) -> None:
-    """Let torch say that there are eight such GPUs."""
+    """Let torch say that there are eight such GPUs, until it is called again."""
     total = mib * 1024**2
     card = SimpleNamespace(major=capability[0], minor=capability[1], total_memory=total, multi_processor_count=132)
     torch.version.cuda = "13.0"
@@ -52,29 +52,32 @@ def main() -> None:
     asked = json.loads(sys.stdin.read())
     torchvision_ops.declare_missing()
     sys.meta_path.append(Absent())  # type: ignore[arg-type]
-    fake_cuda(tuple(asked["capability"]), asked["mib"])
+    answers = []
+    for card in asked["cards"]:
+        fake_cuda(tuple(asked["capability"]), card["mib"])
+        answers.append([parsed(command) for command in card["commands"]])
+    print(json.dumps(answers))
+
+
+def parsed(command: list[str]) -> dict[str, Any]:
+    """What SGLang makes of one command line."""
     from sglang.srt.server_args import prepare_server_args
 
     from psserve.engine import arguments
 
-    answers = []
-    for command in asked["commands"]:
-        role = arguments.role_of(command)
-        arguments.check(command, role)
-        parsed = arguments.resolved(prepare_server_args(command))
-        arguments.check_parsed(parsed, role)
-        answers.append(
-            {
-                "attention": parsed.attention_backend,
-                "page_size": parsed.page_size,
-                "chunk": parsed.chunked_prefill_size,
-                "batch": parsed.cuda_graph_config.decode.max_bs,
-                "prefill_graphs": len(parsed.cuda_graph_config.prefill.bs),
-                "tp": parsed.tp_size,
-                "kv_tokens": parsed.max_total_tokens,
-            }
-        )
-    print(json.dumps(answers))
+    role = arguments.role_of(command)
+    arguments.check(command, role)
+    found = arguments.resolved(prepare_server_args(command))
+    arguments.check_parsed(found, role)
+    return {
+        "attention": found.attention_backend,
+        "page_size": found.page_size,
+        "chunk": found.chunked_prefill_size,
+        "batch": found.cuda_graph_config.decode.max_bs,
+        "prefill_graphs": len(found.cuda_graph_config.prefill.bs),
+        "tp": found.tp_size,
+        "kv_tokens": found.max_total_tokens,
+    }
 
 
 if __name__ == "__main__":

@@ -158,23 +158,30 @@ def test_each_prefill_server_of_eight_gpus_has_one_of_its_own(made: dict[str, Fl
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mib", "capability", "attention"), [(H200, HOPPER, "fa3"), (H100, HOPPER, "fa3"), (RTX_4090, ADA, "flashinfer")]
+    ("cards", "capability", "attention"), [((H200, H100), HOPPER, "fa3"), ((RTX_4090,), ADA, "flashinfer")]
 )
 def test_sglangs_own_parser_takes_every_command(
-    made: dict[str, FleetPlan], mib: int, capability: tuple[int, int], attention: str
+    made: dict[str, FleetPlan], cards: tuple[int, ...], capability: tuple[int, int], attention: str
 ) -> None:
-    """And it chooses for the card what the plan counts with."""
-    names = [name for name, case in CASES.items() if case.machine.gpus[0].total_bytes == mib * MIB]
-    servers = [server for name in names for server in made[name].servers]
-    asked = {"capability": capability, "mib": mib, "commands": [server.command[3:] for server in servers]}
+    """And it chooses for each card what the plan counts with."""
+    on = {mib: [server for name in CASES if _card(name) == mib for server in made[name].servers] for mib in cards}
+    commands = [{"mib": mib, "commands": [server.command[3:] for server in servers]} for mib, servers in on.items()]
+    asked = {"capability": capability, "cards": commands}
     done = subprocess.run(
         [sys.executable, str(PARSER)], input=json.dumps(asked), capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = card(mib * MIB)
-    for server, found in zip(servers, json.loads(done.stdout.splitlines()[-1]), strict=True):
-        wanted = "triton" if "--attention-backend" in server.command else attention
-        assert (found["attention"], found["page_size"]) == (wanted, 64)
-        assert (found["tp"], found["kv_tokens"]) == (len(server.gpus), server.memory.kv_tokens)
-        assert (found["chunk"], found["prefill_graphs"]) == (expected.chunk, expected.prefill_graphs)
-        assert found["batch"] == (expected.batch_of_four if found["tp"] >= 4 else expected.batch)
+    for (mib, servers), answers in zip(on.items(), json.loads(done.stdout.splitlines()[-1]), strict=True):
+        assert servers
+        expected = card(mib * MIB)
+        for server, found in zip(servers, answers, strict=True):
+            wanted = "triton" if "--attention-backend" in server.command else attention
+            assert (found["attention"], found["page_size"]) == (wanted, 64)
+            assert (found["tp"], found["kv_tokens"]) == (len(server.gpus), server.memory.kv_tokens)
+            assert (found["chunk"], found["prefill_graphs"]) == (expected.chunk, expected.prefill_graphs)
+            assert found["batch"] == (expected.batch_of_four if found["tp"] >= 4 else expected.batch)
+
+
+def _card(name: str) -> int:
+    """The MiB of a card of that case's machine."""
+    return CASES[name].machine.gpus[0].total_bytes // MIB
