@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 
 import pytest
 
+from psserve.engine.settings import WORKER_KEY
+from psserve.fleet.manifests.drain import HOST, ROUTER
+from psserve.fleet.manifests.drain import drain as drain_pod
+from tests.ports import own_ports
 from tests.router.conftest import Fleet, eventually
 
 KEY = {"Authorization": "Bearer worker-secret"}
@@ -61,3 +67,22 @@ async def test_only_servers_may_say_so(fleet: Fleet, header: str) -> None:
 
 async def test_a_body_of_another_form_is_refused(fleet: Fleet) -> None:
     assert (await fleet.post("/workers/drain", {"name": "decode-math-0"}, headers=KEY))[0] == 400
+
+
+async def test_a_pods_program_waits_for_what_its_servers_have(fleet: Fleet) -> None:
+    fleet.math.faults.append("hang")
+    asking = asyncio.create_task(fleet.complete("math"))
+    await eventually(lambda: fleet.state.table.decodes[0].running)
+    env = {**os.environ, ROUTER: fleet.url, HOST: HERE["host"], WORKER_KEY: "worker-secret"}
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "psserve.fleet.manifests.drain", "600", env=env
+    )
+    await eventually(lambda: fleet.state.table.decodes[0].leaves)
+    assert program.returncode is None
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert await program.wait() == 0
+
+
+def test_a_pods_program_waits_for_no_router_that_is_gone() -> None:
+    assert not drain_pod(f"http://127.0.0.1:{own_ports(1)[0]}", HERE["host"], "worker-secret", 600, again_s=0)
