@@ -4,7 +4,7 @@
 |---|---|
 | waits for an answer | keepalive probes, each second |
 | has a small body under way | its own segments, sent again and again (TCP_USER_TIMEOUT) |
-| has a large body under way | another connection, opened and closed twice a second (`Pulses`) |
+| has a large body under way | another connection to the worker, with nothing under way (`Pulses`) |
 
 The last is for workers that live and do not read for long: TCP_USER_TIMEOUT would break their connections too, once
 their buffers are full, and a connection with data under way sends no keepalive probes.
@@ -30,6 +30,7 @@ given a second before."""
 ASKED_AFTER_S = 1
 """Of silence; from then on each second. The kernel asks and is answered by the kernel."""
 PULSE_S = 0.5
+"""Between attempts to open the connection that feels a pulse, each of which is given as long."""
 SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 """What a connection breaks with when the other machine is cut off. A process that ends resets its connections."""
 
@@ -42,10 +43,7 @@ def is_silent(error: Exception) -> bool:
 def patient_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """A socket that breaks once the other end's kernel was silent for `SILENT_S` while nothing was under way to it."""
     made = socket.socket(*address[:3])
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER_S)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, SILENT_S - ASKED_AFTER_S)
+    _ask_in_silence(made)
     return made
 
 
@@ -57,6 +55,13 @@ def impatient_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     made = patient_socket(address)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
     return made
+
+
+def _ask_in_silence(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, SILENT_S - ASKED_AFTER_S)
 
 
 class Pulses:
@@ -96,21 +101,37 @@ class _Pulse:
 
 
 async def until_silent(host: str, port: int) -> None:
-    """Wait until this machine has given no sign for `SILENT_S`."""
+    """Wait until this machine has given no sign for `SILENT_S`.
+
+    One connection is held: a worker that accepts none has room for few.
+    """
     heard = monotonic()
     while monotonic() - heard < SILENT_S:
         asked = monotonic()
-        if await _is_heard(host, port):
+        try:
+            await _until_broken(host, port)
             heard = monotonic()
+        except _Silent:
+            return
+        except OSError as error:  # a TimeoutError too
+            if not is_silent(error):  # a refusal
+                heard = monotonic()
         await asyncio.sleep(asked + PULSE_S - monotonic())
 
 
-async def _is_heard(host: str, port: int) -> bool:
-    """Whether its kernel answers within `PULSE_S`, be it with a refusal."""
+class _Silent(Exception):
+    """A connection that was open has been silent for `SILENT_S`."""
+
+
+async def _until_broken(host: str, port: int) -> None:
+    """Hold a connection until the worker ends it. Raises OSError: none opens within `PULSE_S`; _Silent."""
+    async with asyncio.timeout(PULSE_S):
+        reader, writer = await asyncio.open_connection(host, port)
+    _ask_in_silence(writer.get_extra_info("socket"))
     try:
-        async with asyncio.timeout(PULSE_S):
-            _, writer = await asyncio.open_connection(host, port)
-    except OSError as error:  # a TimeoutError too
-        return not is_silent(error)
-    writer.close()
-    return True
+        await reader.read()  # nothing is asked, so there is nothing but the end
+    except OSError as error:
+        if is_silent(error):
+            raise _Silent from error
+    finally:
+        writer.close()
