@@ -15,6 +15,8 @@ SUPPORTED = ("0.5.17", "0.5.18", "0.5.21", "0.5.22", "0.5.23")
 TESTED = f"{', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]}"
 ONE_POOL = ("0.5.18", "0.5.22", "0.5.23")
 """Releases whose decode servers can read a prefill server's pool: the tests of that pass on these."""
+HITS_SINCE = "0.5.22"
+"""The first release in which prompts that a prefill server hands over count as hits of what they found in its cache."""
 _KNOWN_BAD = {
     release: "it leaks the slots of requests that a decode server takes back after it ran out of them"
     for release in ("0.5.19", "0.5.20")
@@ -42,6 +44,15 @@ def require_one_pool(release: str) -> None:
         raise UnsupportedSglang(
             f"one KV pool for all servers (--transfer shared) does not work with sglang {release} yet: install sglang "
             f"{' or '.join(ONE_POOL)}, or launch with --transfer nixl"
+        )
+
+
+def require_hits(release: str, policy: str) -> None:
+    """Raise UnsupportedSglang for a release in which that eviction policy would do what `lru` does."""
+    if number(release) < number(HITS_SINCE):
+        raise UnsupportedSglang(
+            f"eviction_policy {policy}: sglang {release} does not count how often a prefill server's contexts come, so "
+            f"it would be no other than lru: install sglang {HITS_SINCE} or later, or leave it out"
         )
 
 

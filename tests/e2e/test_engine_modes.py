@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from psserve.engine.versions import HITS_SINCE, installed_sglang, number
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids
@@ -69,7 +70,11 @@ async def test_retraction_and_aborts(
         assert pids(fleet) == before
 
 
-@pytest.fixture(scope="module", params=["lru", "slru"])
+COUNTS_HITS = number(installed_sglang() or "0") >= number(HITS_SINCE)
+"""Where it does not, the other policies are refused (tests/engine/test_versions.py)."""
+
+
+@pytest.fixture(scope="module", params=["lru", "slru"] if COUNTS_HITS else ["lru"])
 def policy(request: pytest.FixtureRequest) -> str:
     """What a prefill server's full pool gives up first."""
     return str(request.param)

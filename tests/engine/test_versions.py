@@ -59,3 +59,13 @@ def test_one_pool_is_refused_by_name_where_it_was_not(version: str) -> None:
         UnsupportedSglang, match=rf"shared.*with sglang {version} yet.*0\.5\.18 or 0\.5\.22 or 0\.5\.23, .*nixl"
     ):
         versions.require_one_pool(version)
+
+
+def test_a_policy_that_counts_hits_is_there_where_they_are_counted() -> None:
+    versions.require_hits("0.5.22", "slru")
+
+
+@pytest.mark.parametrize("version", ["0.5.18", "0.5.21"])
+def test_a_policy_that_counts_hits_is_refused_by_name_where_they_are_not(version: str) -> None:
+    with pytest.raises(UnsupportedSglang, match=rf"eviction_policy slru: sglang {version} .*0\.5\.22 or later"):
+        versions.require_hits(version, "slru")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
+from psserve.engine.versions import installed_sglang, require_hits
 from psserve.errors import PlanError
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.plan.allowance import card
@@ -34,7 +35,10 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
 
     Raises:
         PlanError: there is no such device, it has no such KV cache, or the context is longer than the base's.
+        UnsupportedSglang: the eviction policy has no effect in the SGLang that is installed.
     """
+    if options.eviction_policy != "lru" and (release := installed_sglang()) is not None:
+        require_hits(release, options.eviction_policy)
     device = choose(machine, options.device)
     cpu = device == "cpu"
     context = options.context_length or base.context_length

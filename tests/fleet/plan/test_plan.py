@@ -13,8 +13,9 @@ import pytest
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.engine.cuda.toolkit import assemble
-from psserve.errors import PlanError, UnknownModule
+from psserve.errors import PlanError, UnknownModule, UnsupportedSglang
 from psserve.fleet import FleetOptions, make_plan
+from psserve.fleet.plan import settings
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.show import plan_commands, plan_json, plan_rows
 from tests.engine.cuda.wheels import lay_wheels
@@ -269,6 +270,13 @@ def test_prefill_servers_give_up_first_what_is_said(zoo: Any) -> None:
     assert value_of(prefill.command, "--radix-eviction-policy") == "slru"
     for server in (*decode, *plan(zoo).servers):  # SGLang's own choice is lru
         assert "--radix-eviction-policy" not in server.command
+
+
+def test_a_policy_without_effect_is_refused(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "installed_sglang", lambda: "0.5.21")
+    with pytest.raises(UnsupportedSglang, match="eviction_policy lfu"):
+        plan(zoo, eviction_policy="lfu")
+    plan(zoo)
 
 
 @pytest.mark.parametrize(

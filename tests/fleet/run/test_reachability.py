@@ -1,4 +1,4 @@
-"""Looking whether hosts reach each other. Real hosts, in namespaces, are in tests/fleet/test_hosts.py."""
+"""Looking whether hosts reach each other, with this machine for all of them."""
 
 from __future__ import annotations
 
