@@ -31,6 +31,7 @@ _CLASSES: Mapping[type, str] = {
     scheduler.SamplingInfo: "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo",
     scheduler.Penalizers: "sglang.srt.sampling.penaltylib.orchestrator.BatchedPenalizerOrchestrator",
     scheduler.Scheduler: "sglang.srt.managers.scheduler.Scheduler",
+    scheduler.IdleSleeper: "sglang.srt.managers.scheduler_components.idle_sleeper.IdleSleeper",
     scheduler.ModelRunner: "sglang.srt.model_executor.model_runner.ModelRunner",
     scheduler.TpWorker: "sglang.srt.managers.tp_worker.TpModelWorker",
     scheduler.GrammarManager: "sglang.srt.constrained.grammar_manager.GrammarManager",

@@ -16,7 +16,8 @@ read-only and attend to it in place, and keep in a small pool of their own only 
     6  finish     process_disagg_prefill_inflight_queue     release_kv_cache         -> decode: says RELEASE
                                           -> prefill: unlocks
     7  retract                                              release_req and others   -> retraction: own slots alone
-       idle       is_fully_idle           -> prefill: not while pages are lent
+       idle       is_fully_idle           -> prefill: not while pages are lent, but for
+                  on_idle                 -> prefill: sleeps all the same, until something comes back
 
 `layout` is the arithmetic of rows, `memory` the mapping, `messages` and `lines` what the two say to each other,
 `leases` what is lent, `unchanged` the check that it stays as it is, `readings` who reads it. Hooks are in `prefill`,

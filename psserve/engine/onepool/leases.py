@@ -6,7 +6,9 @@ may touch the radix tree, looks here once a turn and unlocks.
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 
 
@@ -69,3 +71,26 @@ class LeaseTable:
     def oldest_s(self, now: float) -> float:
         """The age of the oldest lease; 0 where there is none."""
         return max((now - lease.since for lease in self._leases.values()), default=0.0)
+
+
+class Waker:
+    """Ends the sleep of a scheduler that has nothing to run, so that it takes back what has come back."""
+
+    def __init__(self) -> None:
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def __del__(self) -> None:
+        os.close(self._event)
+
+    def fileno(self) -> int:
+        """What can be read once `wake` was called."""
+        return self._event
+
+    def wake(self) -> None:
+        """Be readable until `clear`. May be called from another thread."""
+        os.eventfd_write(self._event, 1)
+
+    def clear(self) -> None:
+        """Be not readable any more."""
+        with suppress(BlockingIOError):  # nobody called
+            os.eventfd_read(self._event)

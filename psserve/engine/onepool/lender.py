@@ -11,7 +11,7 @@ from sglang.srt.disaggregation.base.conn import KVPoll
 from sglang.srt.disaggregation.common.conn import CommonKVManager, CommonKVSender, KVTransferError
 
 from psserve.engine.handover.differences import lock_node, unlock_node
-from psserve.engine.onepool.leases import Lease, LeaseTable
+from psserve.engine.onepool.leases import Lease, LeaseTable, Waker
 from psserve.engine.onepool.lines import Line, Lines
 from psserve.engine.onepool.messages import Kind, Message
 from psserve.engine.onepool.metrics import LeaseMetrics
@@ -28,6 +28,7 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leases = LeaseTable()
+        self.waker = Waker()
         self._wanted: dict[int, Line] = {}
         self._lent_bytes: LentBytes | None = None
         super().__init__(*args, **kwargs)
@@ -99,18 +100,23 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
             if room in self.request_status:
                 self.update_status(room, KVPoll.Success)
         elif message.kind is Kind.RELEASE:
-            self.leases.give_back(room)
+            self._given_back(room)
         elif message.kind is Kind.ABORT:
             self._wanted.pop(room, None)
             if self.request_status.get(room, KVPoll.Success) != KVPoll.Success:
                 self._fail(room, "the decode server does not want it any more")
-            self.leases.give_back(room)
+            self._given_back(room)
+
+    def _given_back(self, room: int) -> None:
+        self.leases.give_back(room)
+        self.waker.wake()
 
     def _line_ended(self, line: Line) -> None:
         for room in [room for room, its in list(self._wanted.items()) if its is line]:
             self._wanted.pop(room, None)
             self._fail(room, "the decode server is gone")
         self.leases.end_reader(line)
+        self.waker.wake()
 
     def _fail(self, room: int, reason: str) -> None:
         self.record_failure(room, reason)

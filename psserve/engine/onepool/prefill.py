@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import zmq
+
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool import pool
 from psserve.engine.settings import NegativeControl
@@ -67,21 +69,40 @@ class _NoLocks:
         """Do nothing."""
 
 
-def _busy_while_lending(
-    original: Callable[..., bool], scheduler: Any, for_health_check: bool = False, **options: bool
-) -> bool:
-    """AROUND `is_fully_idle`: an idle server may drop its tree, and sleeps until a request comes."""
-    idle = original(scheduler, for_health_check, **options)
-    return idle and (for_health_check or not len(_manager(scheduler).leases))
+class _Idle:
+    """A server that runs nothing but lends sleeps as any other that runs nothing. To all else it is busy."""
+
+    def __init__(self) -> None:
+        self._nothing_runs = False
+
+    def sleep(self, original: Callable[[Any], None], scheduler: Any) -> None:
+        """AROUND `on_idle`, which checks the pool (lent pages are locked ones), and sleeps until a request comes."""
+        waker = _manager(scheduler).waker
+        if scheduler.idle_sleeper is not None:
+            scheduler.idle_sleeper.poller.register(waker, zmq.POLLIN)
+        self._nothing_runs = True
+        try:
+            original(scheduler)
+        finally:
+            self._nothing_runs = False
+            waker.clear()
+
+    def is_fully_idle(
+        self, original: Callable[..., bool], scheduler: Any, for_health_check: bool = False, **options: bool
+    ) -> bool:
+        """AROUND `is_fully_idle`: an idle server may drop its tree."""
+        idle = original(scheduler, for_health_check, **options)
+        return idle and (for_health_check or self._nothing_runs or not len(_manager(scheduler).leases))
 
 
 def hooks(negative_control: NegativeControl) -> tuple[Hook, ...]:
     """The hooks that a prefill server needs."""
-    lending = _Lending(negative_control)
+    lending, idle = _Lending(negative_control), _Idle()
     return (
         Hook("sglang.srt.disaggregation.utils.get_kv_class", Kind.AROUND, _classes),
         *pool.LENDING,
         Hook(f"{_MIXIN}.send_kv_chunk", Kind.AROUND, lending.lend_and_send),
         Hook(f"{_MIXIN}.process_disagg_prefill_inflight_queue", Kind.BEFORE, lending.take_back),
-        Hook("sglang.srt.managers.scheduler.Scheduler.is_fully_idle", Kind.AROUND, _busy_while_lending),
+        Hook("sglang.srt.managers.scheduler.Scheduler.on_idle", Kind.AROUND, idle.sleep),
+        Hook("sglang.srt.managers.scheduler.Scheduler.is_fully_idle", Kind.AROUND, idle.is_fully_idle),
     )

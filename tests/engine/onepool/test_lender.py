@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import select
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ torchvision_ops.declare_missing()
 
 from sglang.srt.disaggregation.base.conn import KVPoll  # noqa: E402
 
-from psserve.engine.onepool.leases import LeaseTable  # noqa: E402
+from psserve.engine.onepool.leases import LeaseTable, Waker  # noqa: E402
 from psserve.engine.onepool.lender import LendingManager, LendingSender  # noqa: E402
 from psserve.engine.onepool.messages import Kind, Message  # noqa: E402
 from psserve.engine.onepool.unchanged import LentBytes  # noqa: E402
@@ -40,7 +41,8 @@ class Manager(LendingManager):  # type: ignore[misc]
         )
         self.kv = torch.zeros(4 * PAGE, 1, 2)
         self._lent_bytes = LentBytes([self.kv], PAGE)
-        self.leases, self._wanted, self._metrics, self._shown_at = LeaseTable(), {}, None, 0.0
+        self.leases, self.waker, self._wanted = LeaseTable(), Waker(), {}
+        self._metrics, self._shown_at = None, 0.0
         self.request_status: dict[int, Any] = {}
         self.failure_records: dict[int, str] = {}
         self.failure_lock = threading.Lock()
@@ -198,3 +200,23 @@ def test_the_unfinished_page_is_not_lent_and_may_be_written_to() -> None:
     lending.manager.kv[1 * PAGE] = 1
     lending.hear(Kind.RELEASE)
     assert not lending.is_locked
+
+
+@pytest.mark.parametrize("end", ["release", "abort", "the line's end"])
+def test_what_comes_back_wakes_the_scheduler(end: str) -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.send()
+    lending.hear(Kind.TAKEN)
+    assert not is_readable(lending.manager.waker)
+    if end == "the line's end":
+        lending.manager._line_ended(lending.line)
+    else:
+        lending.hear(Kind[end.upper()])
+    assert is_readable(lending.manager.waker)
+    lending.manager.waker.clear()
+    assert not is_readable(lending.manager.waker)
+
+
+def is_readable(waker: Waker) -> bool:
+    return bool(select.select([waker], [], [], 0)[0])

@@ -12,6 +12,7 @@ from psserve.engine.handover.sglang.trees import TreeCache
 
 if TYPE_CHECKING:
     import torch
+    import zmq
 
 
 class Allocator(Protocol):
@@ -51,6 +52,12 @@ class GrammarManager(Protocol):
     grammar_queue: list[Req]
 
 
+class IdleSleeper(Protocol):
+    """What an idle scheduler sleeps on: a poller of sockets."""
+
+    poller: zmq.Poller
+
+
 class Scheduler(Protocol):
     """What runs batches of requests in a process of its own."""
 
@@ -68,6 +75,7 @@ class Scheduler(Protocol):
     grammar_manager: GrammarManager
     tp_worker: TpWorker
     lora_drainer: LoRADrainer | None
+    idle_sleeper: IdleSleeper | None
 
     def is_fully_idle(self) -> bool: ...
 
