@@ -7,6 +7,7 @@ the time that prefill needs.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -37,12 +38,19 @@ class Wait:
 
 
 _WAIT = Wait()  # a process has one scheduler
+_COME = threading.Event()
+
+
+def end_pause() -> None:
+    """Let the scheduler look again at once: something has come. May be called from any thread."""
+    _COME.set()
 
 
 def _pause_while_waiting(result: None, scheduler: Scheduler, *args: Any) -> None:
     """AFTER `Scheduler.on_idle`: nothing to run, but transfers in flight; fully idle, SGLang sleeps on its sockets."""
     if not scheduler.is_fully_idle():
-        time.sleep(_WAIT.pause_s(scheduler.forward_ct, time.monotonic()))
+        _COME.wait(_WAIT.pause_s(scheduler.forward_ct, time.monotonic()))
+        _COME.clear()
 
 
 def slow_progress_thread() -> None:

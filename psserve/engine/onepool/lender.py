@@ -10,6 +10,7 @@ import numpy as np
 from sglang.srt.disaggregation.base.conn import KVPoll
 from sglang.srt.disaggregation.common.conn import CommonKVManager, CommonKVSender, KVTransferError
 
+from psserve.engine.fixes.spinning import end_pause
 from psserve.engine.handover.differences import lock_node, unlock_node
 from psserve.engine.onepool.leases import Lease, LeaseTable, Waker
 from psserve.engine.onepool.lines import Line, Lines
@@ -91,6 +92,10 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
             self._metrics.show(self.leases, now)
 
     def _heard(self, line: Line, message: Message) -> None:
+        self._note(line, message)
+        end_pause()
+
+    def _note(self, line: Line, message: Message) -> None:
         room = message.room
         if message.kind is Kind.WANT:
             self._wanted[room] = line

@@ -13,6 +13,7 @@ import torch
 from sglang.srt.disaggregation.base.conn import KVPoll
 from sglang.srt.disaggregation.common.conn import CommonKVManager, CommonKVReceiver, KVTransferError
 
+from psserve.engine.fixes.spinning import end_pause
 from psserve.engine.onepool.lines import Line, Lines
 from psserve.engine.onepool.memory import Region
 from psserve.engine.onepool.messages import Kind, Message
@@ -101,6 +102,7 @@ class ReadingManager(CommonKVManager):  # type: ignore[misc]
         if message.kind is Kind.READY and message.room in self.request_status:
             self._arrived[message.room] = message
             self.update_status(message.room, KVPoll.Success)
+            end_pause()
 
     def _line_ended(self, line: Line) -> None:
         for source in list(self._sources.values()):

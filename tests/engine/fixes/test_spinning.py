@@ -29,10 +29,18 @@ def test_a_scheduler_pauses_only_while_transfers_are_in_flight(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr(spinning, "_WAIT", Wait())
-    monkeypatch.setattr(spinning.time, "sleep", slept.append)
+    monkeypatch.setattr(spinning, "_COME", SimpleNamespace(wait=slept.append, clear=lambda: None))
     pause = spinning.pause_hook()
     assert pause.function(None, SimpleNamespace(is_fully_idle=lambda: fully_idle, forward_ct=3)) is None
     assert slept == ([] if fully_idle else [0.0005])
+
+
+def test_what_has_come_ends_one_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spinning, "_WAIT", SimpleNamespace(pause_s=lambda *now: 10.0))
+    spinning.end_pause()
+    pause = spinning.pause_hook()
+    pause.function(None, SimpleNamespace(is_fully_idle=lambda: False, forward_ct=3))  # would last ten seconds
+    assert not spinning._COME.is_set()
 
 
 def test_on_gpus_nixls_progress_thread_pauses_too(monkeypatch: pytest.MonkeyPatch) -> None:
