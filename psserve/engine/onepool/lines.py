@@ -15,6 +15,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -31,20 +32,52 @@ _PIECE = 1 << 16
 
 
 class Line:
-    """One connection. Messages may be sent from any thread; to an ended line they go nowhere."""
+    """One connection. To an ended line messages go nowhere.
+
+    Messages are sent by the thread that has them: to wait for the lines' thread would take longer than to hand over.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter) -> None:
+        self.ended = False
         self._loop = loop
         self._writer = writer
-        self.ended = False
+        self._socket: socket.socket = writer.get_extra_info("socket").dup()
+        self._waiting = 0
+        """Messages that the other side was too slow for. While there are any, others wait behind them."""
+        self._turn = threading.Lock()
+        writer.transport.set_write_buffer_limits(0)
 
     def send(self, message: Message) -> None:
-        """Send without waiting."""
-        self._loop.call_soon_threadsafe(self._write, packed(message))
+        """Send without waiting. May be called from any thread."""
+        data = packed(message)
+        with self._turn:
+            if self.ended or not (rest := data if self._waiting else self._unsent(data)):
+                return
+            self._waiting += 1
+            asyncio.run_coroutine_threadsafe(self._send_later(rest), self._loop)
 
-    def _write(self, data: bytes) -> None:
-        if not self._writer.is_closing():
+    def end(self) -> None:
+        """Close it."""
+        with self._turn:
+            self.ended = True
+            self._socket.close()
+            self._writer.close()
+
+    def _unsent(self, data: bytes) -> bytes:
+        """What of it the other side has no room for."""
+        try:
+            return data[self._socket.send(data) :]
+        except BlockingIOError:
+            return data
+        except OSError:  # it ended, of which the lines' thread is about to hear
+            return b""
+
+    async def _send_later(self, data: bytes) -> None:
+        with suppress(OSError):  # as above
             self._writer.write(data)
+            await self._writer.drain()
+        with self._turn:
+            self._waiting -= 1
 
 
 class Lines:
@@ -102,10 +135,10 @@ class Lines:
     async def _open(self, connected: socket.socket) -> Line:
         stream, writer = await asyncio.open_unix_connection(sock=connected)
         line = Line(self._loop, writer)
-        self._keep(self._listen_to(line, stream, writer))
+        self._keep(self._listen_to(line, stream))
         return line
 
-    async def _listen_to(self, line: Line, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _listen_to(self, line: Line, stream: asyncio.StreamReader) -> None:
         unpacker = Unpacker()
         try:
             while piece := await stream.read(_PIECE):
@@ -114,8 +147,7 @@ class Lines:
         except OSError:  # it ended with something unread
             pass
         finally:
-            line.ended = True
-            writer.close()
+            line.end()
             self._told_end(line)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:

@@ -82,6 +82,18 @@ def test_messages_go_both_ways_in_their_order(server: Server) -> None:
     assert reader.next() == (line, ready)
 
 
+def test_what_the_other_side_is_too_slow_for_keeps_its_place(server: Server) -> None:
+    reader = Side()
+    line, _, file = reader.lines.call(server.port)
+    os.close(file)
+    sent = [Message(Kind.READY, room, b"p" * (0 if room % 3 else 1_000_000)) for room in range(30)]
+    for message in sent:
+        line.send(message)
+    assert [server.next()[1] for _ in sent] == sent
+    line.send(Message(Kind.WANT, 99))  # nothing is in its way any more
+    assert server.next()[1].room == 99
+
+
 def test_two_readers_have_lines_of_their_own(server: Server) -> None:
     readers = [Side(), Side()]
     for room, reader in enumerate(readers):
