@@ -52,6 +52,8 @@ LENGTH = 1_024
 """Of the context that is stored and handed over."""
 COUNTS = {"nixl": (15, 16, 17), "shared": (23, 24, 25)}
 """Numbers of sessions that are tried."""
+SHAPE = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 64}
+"""Of the random models. With four layers a token has 8 KiB of KV, a sixteenth of what it has in Llama-3.1-8B."""
 TURNS = 8
 LOW, HIGH = 6, 20
 """Sessions: one after the other, and all at a time."""
@@ -206,7 +208,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="psserve-pool-") as folder, ExitStack() as up:
         running, exports = {}, {transfer: Path(folder) / f"{transfer}-exports" for transfer in TRANSFERS}
         for transfer in TRANSFERS:
-            zoo = build_zoo(Path(folder) / transfer, modules=MODULES, num_hidden_layers=options.layers)
+            zoo = build_zoo(Path(folder) / transfer, modules=MODULES, num_hidden_layers=options.layers, **SHAPE)
             config = Path(folder) / f"{transfer}.toml"
             tables = {role: {"kv_tokens": size} for role, size in sizes(transfer).items()}
             settings = {"transfer": transfer, "context_length": CONTEXT, "page_size": PAGE, **tables}

@@ -77,8 +77,11 @@ def _read_in_place(original: Callable[[Any, Any], None], queue: Any, decode_req:
 
 def _copy(kv: Any, source: torch.Tensor, target: torch.Tensor) -> None:
     """Copy rows of every layer, at most a page's unless the request got slots for all."""
+    if not len(source):
+        return
+    target = target.long()
     for buffer in (*kv.k_buffer, *kv.v_buffer):
-        buffer[target.long()] = buffer[source]
+        buffer[target] = buffer[source]
 
 
 def _release(original: Callable[..., None], req: Any, *args: Any, **kwargs: Any) -> None:
