@@ -42,7 +42,7 @@ class Resumable(click.Command):
 @click.option("--models", help="Modules, as in math,code [default: the zoo's].")
 @click.option("--modules", "sizes", help="How many of them take turns, as in 1,2,4,8 [default: all].")
 @click.option("--concurrency", help="Sessions at a time, as in 1,2,4,8 [default: 4].")
-@click.option("--rate", help="Instead: sessions that arrive a second, as in 0.1,0.2.")
+@click.option("--rate", help="Sessions that arrive a second, as in 0.1,0.2; --concurrency then limits them.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of everything.")
 @click.option("--resident", is_flag=True, help="Keep all systems up side by side, instead of one at a time.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results and report [default: comparison].")
@@ -65,6 +65,7 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
     \b
     psserve bench compare --concurrency 1,2,4,8 --out results
     psserve bench compare --system shared --system colocated --modules 1,2,4,8 --workload reflexion
+    psserve bench compare --workload four-agents-react --rate 1 --concurrency 2,4,8
     psserve bench compare --system shared --against vllm=http://127.0.0.1:8000 --rate 0.1,0.2
     psserve bench compare --resume results
     """

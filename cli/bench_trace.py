@@ -16,9 +16,18 @@ from .options import json_option
 @click.option("--html", type=click.Path(path_type=Path), help="Write the waterfall as a page, too.")
 @click.option("--chrome", type=click.Path(path_type=Path), help="Write all sessions for chrome://tracing or Perfetto.")
 @click.option("--otlp", type=click.Path(path_type=Path), help="Write all sessions as OpenTelemetry's OTLP/JSON.")
+@click.option(
+    "--mooncake", type=click.Path(path_type=Path), help="Write all sessions as a trace, for AIPerf and --trace."
+)
 @json_option
 def command(
-    records: Path, session: str | None, html: Path | None, chrome: Path | None, otlp: Path | None, as_json: bool
+    records: Path,
+    session: str | None,
+    html: Path | None,
+    chrome: Path | None,
+    otlp: Path | None,
+    mooncake: Path | None,
+    as_json: bool,
 ) -> None:
     """Show a waterfall of a session: when each request was where, by the servers' own clocks.
 
@@ -28,11 +37,12 @@ def command(
     \b
     psserve bench trace comparison/records/shared.m4.c8.r1.jsonl
     psserve bench trace shared.jsonl --chrome trace.json     # open it in https://ui.perfetto.dev
+    psserve bench trace shared.jsonl --mooncake trace.jsonl  # psserve bench --trace trace.jsonl asks the same again
     """
     from dataclasses import asdict
 
     from psserve.bench.record import read_records
-    from psserve.bench.trace.formats import chrome_trace, otlp_trace
+    from psserve.bench.trace.formats import chrome_trace, mooncake_trace, otlp_trace
     from psserve.bench.trace.waterfall import show_waterfall, waterfall
     from psserve.console import console
 
@@ -42,6 +52,8 @@ def command(
         chrome.write_text(json.dumps(chrome_trace(header, made)) + "\n")
     if otlp is not None:
         otlp.write_text(json.dumps(otlp_trace(header, made)) + "\n")
+    if mooncake is not None:
+        mooncake.write_text("".join(f"{json.dumps(line)}\n" for line in mooncake_trace(made)))
     if html is not None:
         from psserve.bench.report.page import session_page
 

@@ -12,6 +12,9 @@ import click
 if TYPE_CHECKING:
     from psserve.bench.workloads.choice import WorkloadChoice
 
+PRESETS = (
+    *("four-agents-react", "four-agents-reflexion", "react", "reflexion", "fanout", "chat", "hotpotqa", "icarus"),
+)
 LENGTH = "N, LOW-HIGH, or MEAN~SIGMA (lognormal)"
 _NAMES = {
     "sessions": "sessions",
@@ -34,15 +37,19 @@ _RATE = click.option("--rate", type=click.FloatRange(0, min_open=True), help="Se
 _OPTIONS = (
     click.option(
         "--workload",
-        type=click.Choice(("react", "reflexion", "fanout", "chat", "hotpotqa")),
+        type=click.Choice(PRESETS),
         help="What sessions are like [default: react].",
     ),
     click.option(
         "--trace", type=click.Path(path_type=Path), help="Replay AIPerf's mooncake_trace JSON Lines, instead."
     ),
     click.option("--trace-block-tokens", type=click.IntRange(1), default=512, show_default=True, help="Of hash_ids."),
-    click.option("--sessions", type=click.IntRange(1), help="How many [default: 32; without an end for a duration]."),
-    click.option("--turns", help=f"Calls of a session, or of a trial: {LENGTH}."),
+    click.option(
+        "--sessions",
+        type=click.IntRange(1),
+        help="How many [default: 32; icarus: 128; for a duration: without an end].",
+    ),
+    click.option("--turns", help=f"Calls of a session, of a trial, or rounds: {LENGTH}."),
     click.option("--trials", type=click.IntRange(1), help="Attempts of a reflexion session."),
     click.option("--system-tokens", type=click.IntRange(0), help="System prompt, which sessions share."),
     click.option("--system-prompts", type=click.IntRange(1), help="Different system prompts."),

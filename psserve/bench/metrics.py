@@ -151,7 +151,8 @@ def _peaks(good: Sequence[RequestRecord]) -> tuple[float, int]:
 def session_metrics(records: Sequence[RequestRecord], duration_s: float) -> dict[str, Any]:
     """Sessions that ended well, failed or were interrupted, and of the first kind latency and waiting time.
 
-    `session_latency`: from a session's first request to its last answer, think and tool times included.
+    `session_latency`: from a session's first request (its arrival, where it had to wait for a place) to its last
+    answer, think and tool times included.
     `session_waiting`: the same without them: in each step, from the first request sent to the last answer.
     """
     sessions: dict[str, list[RequestRecord]] = defaultdict(list)
@@ -165,9 +166,14 @@ def session_metrics(records: Sequence[RequestRecord], duration_s: float) -> dict
         "failed": len(sessions) - len(ended) - interrupted,
         "interrupted": interrupted,
         "session_throughput": len(ended) / duration_s if duration_s > 0 else 0.0,
-        **distribution([_latency(made) for made in ended], "session_latency"),
+        **distribution([_whole_latency(made) for made in ended], "session_latency"),
         **distribution([_waiting(made) for made in ended], "session_waiting"),
     }
+
+
+def _whole_latency(made: Sequence[RequestRecord]) -> float:
+    arrived = min((record.arrived_s for record in made if record.arrived_s is not None), default=None)
+    return _latency(made) if arrived is None else max(record.done_s for record in made) - arrived
 
 
 def _latency(made: Sequence[RequestRecord]) -> float:

@@ -45,6 +45,8 @@ class RequestRecord:
     error: str | None = None
     warmup: bool = False
     """Not counted."""
+    arrived_s: float | None = None
+    """When the session arrived: on its first requests, where it may have had to wait for its turn."""
     request_id: str | None = None
     """As the client called it: psserve's log has it."""
     answer_id: str | None = None

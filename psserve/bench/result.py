@@ -20,18 +20,30 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ResultLine = dict[str, Any]
-LoadKind = Literal["concurrency", "rate"]
+LoadKind = Literal["concurrency", "rate", "limit"]
 
 
 @dataclass(frozen=True, order=True)
 class LoadLevel:
-    """How much was asked at once: sessions at a time, or sessions that arrive a second."""
+    """How much was asked at once: sessions at a time; sessions that arrive a second; or, of sessions that arrive at a
+    rate, at most so many at a time."""
 
     kind: LoadKind
     value: float
+    rate: float = 0.0
+    """`limit`: sessions that arrive a second."""
 
     def __str__(self) -> str:
-        return f"{self.value:g} {'at a time' if self.kind == 'concurrency' else 'per second'}"
+        return {
+            "concurrency": f"{self.value:g} at a time",
+            "rate": f"{self.value:g} per second",
+            "limit": f"{self.rate:g} per second, at most {self.value:g} at a time",
+        }[self.kind]
+
+    @property
+    def name(self) -> str:
+        """In a file's name: c8, r0.5, r0.5-l8."""
+        return f"r{self.rate:g}-l{self.value:g}" if self.kind == "limit" else f"{self.kind[0]}{self.value:g}"
 
 
 @dataclass(frozen=True, order=True)
@@ -45,9 +57,16 @@ class Cell:
     def title(self) -> str:
         """4 modules, 8 sessions at a time."""
         modules = f"{self.modules} module{'s' if self.modules != 1 else ''}"
-        sessions = "session" if self.load.value == 1 else "sessions"
-        kind = "at a time" if self.load.kind == "concurrency" else "arriving a second"
-        return f"{modules}, {self.load.value:g} {sessions} {kind}"
+        load = self.load
+        if load.kind == "concurrency":
+            return f"{modules}, {_sessions(load.value)} at a time"
+        if load.kind == "rate":
+            return f"{modules}, {_sessions(load.value)} arriving a second"
+        return f"{modules}, {_sessions(load.rate)} arriving a second, at most {load.value:g} at a time"
+
+
+def _sessions(number: float) -> str:
+    return f"{number:g} session{'s' if number != 1 else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +104,7 @@ def result_line(summary: Mapping[str, Any], facts: RunFacts) -> ResultLine:
         "backend": "sglang-oai-chat" if facts.api == "chat" else "sglang-oai",
         "dataset_name": workload.get("preset"),
         "request_rate": "trace" if workload.get("preset") == "trace" else None,  # ours is of sessions: psserve.load
-        "max_concurrency": load.get("concurrency"),
+        "max_concurrency": load.get("concurrency") or load.get("limit"),
         "sharegpt_output_len": None,
         "random_input_len": None,
         "random_output_len": None,

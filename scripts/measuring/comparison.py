@@ -77,8 +77,8 @@ def comparison(options: argparse.Namespace, zoo: Path, folder: Path, *arguments:
         return ["--resume", told(folder)]
     return [
         *("--zoo", told(zoo), "--out", told(folder), *arguments),
-        *("--concurrency", options.concurrency, "--sessions", str(options.sessions)),
-        *("--repeats", str(options.repeats)),
+        *(("--concurrency", options.concurrency) if options.concurrency else ()),
+        *("--sessions", str(options.sessions), "--repeats", str(options.repeats)),
         *(part for system in options.systems.split(",") for part in ("--system", system)),
     ]
 

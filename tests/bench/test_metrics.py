@@ -86,6 +86,12 @@ def test_a_session_lasts_from_its_first_request_to_its_last_answer_and_waits_wit
     assert sessions["completed"] == 1
 
 
+def test_a_session_that_had_to_wait_for_a_place_lasts_from_its_arrival() -> None:
+    sessions = summarise([record(5.0, arrived_s=2.0), record(7.0, step=1)])["psserve"]["sessions"]
+    assert sessions["mean_session_latency_ms"] == pytest.approx(6000)
+    assert sessions["mean_session_waiting_ms"] == pytest.approx(2000)
+
+
 def test_an_interrupted_session_neither_failed_nor_ended() -> None:
     line = summarise([record(), record(2.0, step=1, error=INTERRUPTED, first_s=None)])
     sessions = line["psserve"]["sessions"]

@@ -34,8 +34,7 @@ class Run:
     @property
     def name(self) -> str:
         """Also a file's name: shared.m4.c8.r1."""
-        load = self.cell.load
-        return f"{self.system}.m{self.cell.modules}.{load.kind[0]}{load.value:g}.r{self.repeat + 1}"
+        return f"{self.system}.m{self.cell.modules}.{self.cell.load.name}.r{self.repeat + 1}"
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,14 @@ class Plan:
 
 
 def loads_of(concurrency: str | None, rate: str | None) -> tuple[LoadLevel, ...]:
-    """The loads that `--concurrency` or `--rate` name. Raises UsageError."""
-    if concurrency and rate:
-        raise UsageError("give --concurrency (closed loop) or --rate (open loop), not both")
-    if rate:
-        return tuple(LoadLevel("rate", value) for value in numbers("--rate", rate, float))
-    return tuple(
-        LoadLevel("concurrency", at) for at in numbers("--concurrency", concurrency or DEFAULT_CONCURRENCY, int)
-    )
+    """The loads that `--concurrency` and `--rate` name; with both, every rate under every limit. Raises UsageError."""
+    rates = numbers("--rate", rate, float) if rate else []
+    if rates and not concurrency:
+        return tuple(LoadLevel("rate", value) for value in rates)
+    limits = numbers("--concurrency", concurrency or DEFAULT_CONCURRENCY, int)
+    if rates:
+        return tuple(LoadLevel("limit", limit, value) for value in rates for limit in limits)
+    return tuple(LoadLevel("concurrency", at) for at in limits)
 
 
 def numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:

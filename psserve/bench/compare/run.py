@@ -32,7 +32,7 @@ class Comparison:
     systems: Systems
     workload: WorkloadChoice
     load: LoadOptions
-    """What runs have in common; its concurrency is replaced by the plan's."""
+    """What runs have in common; the plan says how many sessions at a time."""
     slo: Slo | None
     resident: bool
     """Systems stay up from their first run to the last one, side by side, instead of one at a time."""
@@ -92,16 +92,17 @@ def _visit(
 
 
 def _one_run(asked: Comparison, run: Run, started: RunningSystem, store: ComparisonFolder) -> OneRun:
-    closed = run.cell.load.kind == "concurrency"
+    level = run.cell.load
     return OneRun(
         target=started.target,
         modules=asked.systems.modules[: run.cell.modules],
-        workload=_paced(asked.workload, run.cell.load),
+        workload=_paced(asked.workload, level),
         load=replace(
             asked.load,
-            concurrency=int(run.cell.load.value) if closed else None,
+            concurrency=int(level.value) if level.kind == "concurrency" else None,
+            limit=int(level.value) if level.kind == "limit" else None,
             # The same texts for all systems, and new ones for each run: no run finds what another one left.
-            salt=f"{asked.load.salt}-{run.repeat}-{run.cell.load.value:g}",
+            salt=f"{asked.load.salt}-{run.repeat}-{level.name}",
         ),
         slo=asked.slo,
         system=run.system,
@@ -117,8 +118,9 @@ def _one_run(asked: Comparison, run: Run, started: RunningSystem, store: Compari
 def _paced(workload: WorkloadChoice, load: LoadLevel) -> WorkloadChoice:
     """With arrivals as in `load`: in a closed loop there are none."""
     changes = {name: value for name, value in workload.changes.items() if name != "arrival"}
-    if load.kind == "rate":
-        changes |= {"arrival": workload.changes.get("arrival", "poisson"), "sessions_per_s": load.value}
+    if load.kind != "concurrency":
+        rate = load.rate if load.kind == "limit" else load.value
+        changes |= {"arrival": workload.changes.get("arrival", "poisson"), "sessions_per_s": rate}
     return replace(workload, changes=changes)
 
 

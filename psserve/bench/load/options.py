@@ -18,6 +18,8 @@ class LoadOptions:
 
     concurrency: int | None = 4
     """Closed loop: so many sessions at a time. None: open loop, each session starts at its `start_s`."""
+    limit: int | None = None
+    """Open loop: at most so many sessions at a time; one that arrives meanwhile waits for the end of another."""
     warmup: int = 0
     """The first so many sessions run before all others, and their requests are marked `warmup`."""
     duration_s: float | None = None

@@ -145,15 +145,25 @@ class _Run:
                 group.create_task(work())
 
     async def _open(self, sessions: Iterator[Session], zero: float, end: float | None) -> None:
+        limit = self._options.limit
+        places = None if limit is None else asyncio.Semaphore(limit)
         async with asyncio.TaskGroup() as group:
             for session in sessions:
                 due = zero + (session.start_s or 0.0)
                 if end is not None and due >= end:
                     return
                 await sleep_until(due)
-                group.create_task(self._session(session, due))
+                run = self._session(session, due) if places is None else self._limited(session, due, places)
+                group.create_task(run)
 
-    async def _session(self, session: Session, due: float | None = None, warmup: bool = False) -> None:
+    async def _limited(self, session: Session, arrived: float, places: asyncio.Semaphore) -> None:
+        """First come, first served."""
+        async with places:
+            await self._session(session, arrived=arrived)
+
+    async def _session(
+        self, session: Session, due: float | None = None, arrived: float | None = None, warmup: bool = False
+    ) -> None:
         run = SessionRun(
             session,
             self._context(session),
@@ -161,6 +171,7 @@ class _Run:
             self._ended,
             salt=self._options.salt,
             start=self._start,
+            arrived=arrived,
             warmup=warmup,
         )
         await run.run(due)

@@ -44,12 +44,14 @@ class SessionRun:
         *,
         salt: str = "",
         start: float,
+        arrived: float | None = None,
         warmup: bool = False,
     ) -> None:
-        """`start`: the moment (`time.perf_counter`) that the records' times count from."""
+        """`start`: the moment (`time.perf_counter`) that the records' times count from. `arrived`: that at which a
+        session arrived that may have had to wait."""
         self._session, self._context, self._sender, self._sink = session, context, sender, sink
         self._name = f"{salt}-{session.id}" if salt else session.id
-        self._start, self._warmup = start, warmup
+        self._start, self._arrived, self._warmup = start, arrived, warmup
 
     async def run(self, due: float | None = None) -> None:
         """Make all calls, beginning at the moment `due` (None: now), up to the end or the first failure.
@@ -120,6 +122,7 @@ class SessionRun:
             asked_tokens=due.asked.output_tokens,
             error=called.error,
             warmup=self._warmup,
+            arrived_s=None if self._arrived is None or due.step else self._arrived - since,
             request_id=self._request_id(due),
             answer_id=streamed.id,
         )

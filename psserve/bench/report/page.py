@@ -11,10 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from psserve.bench.record import PHASES, RunHeader
+from psserve.bench.report.best import best_table, hits_table
 from psserve.bench.report.drawing import ALL_COLOURS, PHASE_COLOURS, colours, inline
 from psserve.bench.report.panels import Panel, figure
 from psserve.bench.report.summary import Summary
-from psserve.bench.report.tables import compared_table, figure_table, headline, notes, number_text, ratio_table
+from psserve.bench.report.tables import (
+    TextTable,
+    compared_table,
+    figure_table,
+    headline,
+    notes,
+    number_text,
+    ratio_table,
+)
 from psserve.bench.trace.waterfall import Row, Waterfall
 
 FOLDER = Path(__file__).with_name("page")
@@ -33,12 +42,16 @@ def report_page(summary: Summary, shown: Sequence[Panel], facts: dict[str, str],
         headline=headline(summary),
         notes=notes(summary),
         pictures=[(panel, inline(figure(panel), panel.name)) for panel in shown],
-        ratios=[compared_table(summary), *([ratio_table(summary)] if len(summary.cells) > 1 else [])],
+        ratios=[compared_table(summary), *_over_cells(summary)],
         figures=[figure_table(summary, cell) for cell in summary.cells],
         head=summary.head.title,
         facts=facts,
         settings=settings,
     )
+
+
+def _over_cells(summary: Summary) -> list[TextTable]:
+    return [best_table(summary), ratio_table(summary), hits_table(summary)] if len(summary.cells) > 1 else []
 
 
 def render_page(template: str, **values: Any) -> str:

@@ -24,7 +24,11 @@ from psserve.bench.report.summary import (
 from psserve.bench.report.tables import number_text
 from psserve.bench.result import Cell
 
-AXES = {"concurrency": "sessions at a time", "rate": "sessions that arrive a second"}
+AXES = {
+    "concurrency": "sessions at a time",
+    "rate": "sessions that arrive a second",
+    "limit": "sessions at a time, at most",
+}
 DASHED = "; dashed: "
 """Parts what the solid line is from what the dashed one is, which bars do not show."""
 SIZE = (3.9, 2.7)
@@ -97,7 +101,7 @@ def overview(shown: Sequence[Panel], title: str, columns: int = 3) -> Any:
 
 def _load_panel(summary: Summary, name: str, title: str, says: str, metrics: Sequence[Metric]) -> Panel | None:
     """Figures against load, with the headline's number of modules; bars where there is one load only."""
-    cells = [cell for cell in summary.loads(summary.head.modules) if cell.load.kind == summary.head.load.kind]
+    cells = summary.curve
     shown = [metric for metric in metrics if any(_values(summary, cells, metric, system) for system in summary.systems)]
     if not shown:
         return None

@@ -172,7 +172,8 @@ def points_of(lines: Iterable[ResultLine]) -> list[Point]:
 def _load(told: Mapping[str, Any]) -> LoadLevel:
     if told.get("concurrency") is not None:
         return LoadLevel("concurrency", float(told["concurrency"]))
-    return LoadLevel("rate", float(told.get("sessions_per_s") or 0.0))
+    rate = float(told.get("sessions_per_s") or 0.0)
+    return LoadLevel("rate", rate) if told.get("limit") is None else LoadLevel("limit", float(told["limit"]), rate)
 
 
 def _values(line: ResultLine) -> dict[str, float]:
@@ -226,7 +227,11 @@ class Summary:
 
         None where no repeat has both, or one of them did nothing.
         """
-        ours, theirs = self._by_repeat(self.ours, cell, metric), self._by_repeat(system, cell, metric)
+        return self.between(cell, system, cell, metric)
+
+    def between(self, our_cell: Cell, system: str, cell: Cell, metric: Metric) -> Spread | None:
+        """The same, with ours in a cell of its own."""
+        ours, theirs = self._by_repeat(self.ours, our_cell, metric), self._by_repeat(system, cell, metric)
         ratios = [_better(ours[repeat], theirs[repeat], metric) for repeat in sorted(ours.keys() & theirs.keys())]
         finite = [ratio for ratio in ratios if ratio is not None]
         return Spread.of(finite) if finite else None
@@ -248,9 +253,12 @@ class Summary:
                 told[phase].append(seconds)
         return {phase: fmean(seconds) for phase, seconds in told.items()}
 
-    def loads(self, modules: int) -> tuple[Cell, ...]:
-        """The cells with so many modules, by load."""
-        return tuple(cell for cell in self.cells if cell.modules == modules)
+    @property
+    def curve(self) -> tuple[Cell, ...]:
+        """The cells that differ from the headline's in the load's value alone, by load."""
+        head = self.head
+        same = (head.modules, head.load.kind, head.load.rate)
+        return tuple(cell for cell in self.cells if (cell.modules, cell.load.kind, cell.load.rate) == same)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ def ratio_table(summary: Summary) -> TextTable:
     for cell in summary.cells:
         ratios = [summary.ratio(system, cell, metric) for system, metric in pairs]
         if any(ratios):
-            rows.append((cell.title, *(_with_range(ratio, times) for ratio in ratios)))
+            rows.append((cell.title, *(with_range(ratio, times) for ratio in ratios)))
     columns = ("", *(f"{system}: {metric.label}" for system, metric in pairs))
     return TextTable(f"How much better {summary.ours} is", columns, tuple(rows))
 
@@ -70,7 +70,7 @@ def compared_table(summary: Summary) -> TextTable:
     for metric in COMPARED:
         ratios = [summary.ratio(system, summary.head, metric) for system in others]
         if any(ratios):
-            rows.append((metric.label, *(_with_range(ratio, times) for ratio in ratios)))
+            rows.append((metric.label, *(with_range(ratio, times) for ratio in ratios)))
     return TextTable(f"{summary.head.title}: how much better {summary.ours} is", ("", *others), tuple(rows))
 
 
@@ -81,7 +81,7 @@ def figure_table(summary: Summary, cell: Cell) -> TextTable:
         spreads = [summary.values(system, cell, metric) for system in summary.systems]
         if any(spreads):
             label = metric.label if metric.unit == "share" else f"{metric.label} ({metric.unit})"
-            rows.append((label, *(_with_range(spread, partial(figure_text, metric)) for spread in spreads)))
+            rows.append((label, *(with_range(spread, partial(figure_text, metric)) for spread in spreads)))
     return TextTable(cell.title, ("", *summary.systems), tuple(rows))
 
 
@@ -107,7 +107,8 @@ def _range(spread: Spread) -> str:
     return f"{times(spread.low)} to {times(spread.high)}" if spread.count > 1 else "one run"
 
 
-def _with_range(spread: Spread | None, form: Callable[[float], str]) -> str:
+def with_range(spread: Spread | None, form: Callable[[float], str]) -> str:
+    """The middle, and in brackets the smallest and the largest where they differ; a dash for nothing."""
     if spread is None:
         return "-"
     middle, low, high = form(spread.middle), form(spread.low), form(spread.high)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from psserve.bench.record import handoff_share
+from psserve.bench.report.best import best_document, best_table, hits_table
 from psserve.bench.report.drawing import save_figure
 from psserve.bench.report.page import report_page
 from psserve.bench.report.panels import overview, panels
@@ -58,6 +59,7 @@ def document(summary: Summary) -> dict[str, Any]:
         "spread": {system: {name: _range(ratio) for name, ratio in of.items()} for system, of in head.items()},
         "at": _place(summary.head),
         "ours": summary.ours,
+        "best": best_document(summary),
         "simulated": any(point.simulated for point in summary.points),
         "partial_runs": sum(point.partial for point in summary.points),
         "cells": [_cell(summary, cell) for cell in summary.cells],
@@ -101,7 +103,8 @@ def _facts(summary: Summary) -> dict[str, Any]:
 
 
 def _place(cell: Cell) -> dict[str, Any]:
-    return {"modules": cell.modules, cell.load.kind: cell.load.value}
+    place: dict[str, Any] = {"modules": cell.modules, cell.load.kind: cell.load.value}
+    return place | ({"rate": cell.load.rate} if cell.load.kind == "limit" else {})
 
 
 def _range(spread: Spread) -> list[float]:
@@ -130,7 +133,9 @@ def _lines(summary: Summary, facts: dict[str, str], settings: dict[str, str], pi
     yield ""
     yield from _table(compared_table(summary))
     if len(summary.cells) > 1:
+        yield from _table(best_table(summary))
         yield from _table(ratio_table(summary))
+        yield from _table(hits_table(summary))
     for cell in summary.cells:
         yield from _table(figure_table(summary, cell))
     yield "## How it was measured"

@@ -1,5 +1,8 @@
 """The requests of a run in the formats of other programs.
 
+Mooncake's trace as AIPerf takes it (`mooncake_trace`): JSON Lines, a session's requests one after the other. `psserve
+bench --trace` replays such a file, too.
+
 Chrome's trace, which chrome://tracing and ui.perfetto.dev open: one track a session, one row a call. The format is
 Google's "Trace Event Format": complete events ("ph": "X") with times in microseconds.
 
@@ -15,11 +18,47 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import psserve
 from psserve.bench.record import RequestRecord, RunHeader
+from psserve.errors import UsageError
+
+
+def mooncake_trace(records: Iterable[RequestRecord]) -> Iterator[dict[str, Any]]:
+    """The lines, session by session in the order of their arrival, without warm-up and what failed.
+
+    `input_length` is what a request adds to its session's context. Which texts sessions share is not told: records do
+    not know it. Raises UsageError for a session that asks several modules at once, which the format has no words for.
+    """
+    sessions: dict[str, list[RequestRecord]] = defaultdict(list)
+    for record in records:
+        if not record.warmup and record.error is None:
+            if record.call:
+                raise UsageError("sessions that ask several modules at once cannot be told as a trace of this kind")
+            sessions[record.session].append(record)
+    made = sorted((sorted(of, key=lambda one: one.step) for of in sessions.values()), key=lambda of: _arrival(of[0]))
+    for requests in made:
+        first = requests[0]
+        yield _line(first, first.prompt_tokens) | {"timestamp": _ms(_arrival(first) - _arrival(made[0][0]))}
+        for before, record in pairwise(requests):
+            added = record.prompt_tokens - before.prompt_tokens - before.output_tokens
+            yield _line(record, max(1, added)) | {"delay": _ms(max(0.0, record.due_s - before.done_s))}
+
+
+def _arrival(first: RequestRecord) -> float:
+    return first.due_s if first.arrived_s is None else first.arrived_s
+
+
+def _line(record: RequestRecord, added: int) -> dict[str, Any]:
+    lengths = {"input_length": added, "output_length": record.output_tokens}
+    return {"session_id": record.session, **lengths, "extra": {"model": record.module}}
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
 
 
 def chrome_trace(header: RunHeader, records: Iterable[RequestRecord]) -> dict[str, Any]:

@@ -136,6 +136,13 @@ def react(workload: Workload, rng: random.Random, turns: Turns) -> Iterator[Step
         yield _step(workload, rng, [next(turns)], first=turn == 0)
 
 
+def workflow(workload: Workload, rng: random.Random, turns: Turns) -> Iterator[Step]:
+    """Each turn as many calls as there are modules: in round-robin order all of them act, one after the other."""
+    for turn in range(workload.turns.draw(rng)):
+        for place in range(len(workload.modules)):
+            yield _step(workload, rng, [next(turns)], first=turn == place == 0)
+
+
 def reflexion(workload: Workload, rng: random.Random, turns: Turns) -> Iterator[Step]:
     """Trials of acting turns; one module judges each trial, and before the next one another reflects on it."""
     first = True
@@ -172,9 +179,12 @@ def _step(workload: Workload, rng: random.Random, modules: list[str], *, first: 
 
 
 STEPS: dict[Preset, Callable[[Workload, random.Random, Turns], Iterator[Step]]] = {
+    "four-agents-react": workflow,
+    "four-agents-reflexion": workflow,
     "react": react,
     "reflexion": reflexion,
     "fanout": fanout,
     "chat": chat,
     "hotpotqa": react,
+    "icarus": react,
 }

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count, cycle
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from psserve.errors import UsageError
 
@@ -110,8 +110,10 @@ class Order:
         return f"zipf:{self.exponent:g}" if self.kind == "zipf" else self.kind
 
 
-Preset = Literal["react", "reflexion", "fanout", "chat", "hotpotqa"]
-PRESETS: tuple[Preset, ...] = ("react", "reflexion", "fanout", "chat", "hotpotqa")
+Preset = Literal[
+    "four-agents-react", "four-agents-reflexion", "react", "reflexion", "fanout", "chat", "hotpotqa", "icarus"
+]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 Arrival = Literal["poisson", "constant"]
 
 
@@ -126,7 +128,8 @@ class Workload:
     """None: without an end."""
     order: Order = Order()  # it is frozen
     turns: Length
-    """Calls of a session (`fanout`: rounds of calls; `reflexion`: acting calls of a trial; `chat`: messages)."""
+    """Calls of a session (`four-agents-*`: rounds in which all modules act; `fanout`: rounds of calls; `reflexion`:
+    acting calls of a trial; `chat`: messages)."""
     trials: int = 1
     """`reflexion`: attempts, each evaluated; between two of them comes a reflection."""
     system: int
@@ -192,7 +195,11 @@ class Workload:
         }
 
 
+_FOUR_AGENTS = {"system": 1728, "new": Length(544, 544), "output": Length(144, 144), "think_s": 0.0}
+_HOTPOTQA = {"turns": Length(4, 7), "system": 1536, "new": Length(150, 150, 0.5), "output": Length(100, 100, 0.5)}
 VALUES: dict[Preset, dict[str, Any]] = {
+    "four-agents-react": {**_FOUR_AGENTS, "turns": Length(3, 3)},
+    "four-agents-reflexion": {**_FOUR_AGENTS, "turns": Length(6, 6)},
     "react": {"turns": Length(8, 8), "system": 2048, "new": Length(512, 512, 0.5), "output": Length(150, 150, 0.5)},
     "reflexion": {
         "turns": Length(6, 6),
@@ -209,7 +216,8 @@ VALUES: dict[Preset, dict[str, Any]] = {
         "output": Length(250, 250, 0.5),
         "think_s": 5.0,
     },
-    "hotpotqa": {"turns": Length(4, 7), "system": 1536, "new": Length(150, 150, 0.5), "output": Length(100, 100, 0.5)},
+    "hotpotqa": _HOTPOTQA,
+    "icarus": {**_HOTPOTQA, "sessions": 128, "think_s": 0.0},
 }
 
 

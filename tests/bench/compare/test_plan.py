@@ -24,6 +24,8 @@ def test_every_system_has_its_turn_before_the_next_repeat() -> None:
     names = [run.name for run in plan.runs]
     assert len(set(names)) == len(names) == 16
     assert names[0] == "a.m1.c1.r1"
+    limited = Plan(systems=("a",), sizes=(1,), loads=loads_of("2", "0.5,1"), repeats=1)
+    assert [run.name for run in limited.runs] == ["a.m1.r0.5-l2.r1", "a.m1.r1-l2.r1"]
 
 
 def test_a_folder_with_results_is_not_begun_anew(tmp_path: Path) -> None:
@@ -49,8 +51,7 @@ def test_loads_are_sessions_at_a_time_or_a_rate() -> None:
     assert loads_of("8,1,1", None) == LOADS
     assert loads_of(None, "0.5") == (LoadLevel("rate", 0.5),)
     assert loads_of(None, None) == (LoadLevel("concurrency", 4),)
-    with pytest.raises(UsageError, match="not both"):
-        loads_of("1", "1")
+    assert loads_of("8,2", "0.5") == (LoadLevel("limit", 2, 0.5), LoadLevel("limit", 8, 0.5))
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,,2", "-1", "one", "1.5"])

@@ -115,6 +115,20 @@ async def test_an_open_loop_starts_sessions_when_they_are_due(fleet: Fleet) -> N
     assert all(r.sent_s >= r.due_s for r in records)
 
 
+async def test_sessions_that_arrive_wait_for_a_place_in_the_order_of_their_arrival(fleet: Fleet) -> None:
+    records = await run(fleet, sessions(6, starts=0.001), concurrency=None, limit=2)
+    events = sorted([(r.sent_s, 1) for r in records] + [(r.done_s, -1) for r in records])
+    running = 0
+    assert max(running := running + change for _, change in events) <= 2
+    firsts = sorted((r for r in records if r.step == 0), key=lambda r: r.session)
+    arrivals = [r.arrived_s or 0.0 for r in firsts]
+    assert [at - arrivals[0] for at in arrivals] == pytest.approx([0.001 * number for number in range(6)])
+    assert sorted(firsts, key=lambda r: r.sent_s) == firsts
+    ends = sorted(r.done_s for r in records if r.step == 1)
+    assert firsts[2].sent_s >= ends[0]
+    assert {r.arrived_s for r in records if r.step == 1} == {None}
+
+
 @pytest.mark.parametrize("concurrency", [2, None])
 async def test_warmup_sessions_are_over_before_what_counts(fleet: Fleet, concurrency: int | None) -> None:
     asked_when_warm: list[int] = []

@@ -27,17 +27,19 @@ def line(
     *,
     repeat: int = 0,
     concurrency: int = 4,
+    limit: int | None = None,
+    rate: float = 1.0,
     modules: Sequence[str] = ("math",),
     **facts: Any,
 ) -> ResultLine:
-    """The line of a run whose sessions take `seconds` each, one after the other."""
+    """The line of a run whose sessions take `seconds` each, one after the other. `limit`: they arrive at `rate`."""
     made = requests(seconds)
     told = RunFacts(
         run=f"{system}-{repeat}",
         system=system,
         modules=tuple(modules),
         workload={"preset": "react", "seed": 1},
-        load={"concurrency": concurrency},
+        load={"concurrency": concurrency} if limit is None else {"limit": limit, "sessions_per_s": rate},
         command="psserve bench compare",
         started=1_700_000_000.0,
         extra={"repeat": repeat, "phases_s": mean_seconds(made)},

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
-from psserve.bench.record import RunHeader
-from psserve.bench.trace.formats import chrome_trace, otlp_trace
+import pytest
+from click.testing import CliRunner
+
+from psserve.bench.record import RunHeader, write_records
+from psserve.bench.session import Call, Session, Step
+from psserve.bench.trace.formats import chrome_trace, mooncake_trace, otlp_trace
+from psserve.bench.workloads.trace import TraceOptions, read_trace
+from psserve.cli.main import cli
+from psserve.errors import UsageError
 from tests.bench.records import record
 
 HEADER = RunHeader("run-1", "shared", 1_000.0)
@@ -44,3 +52,27 @@ def test_spans_hang_below_their_request_and_ids_are_the_same_each_time() -> None
     assert ids[spans[2]["parentSpanId"]]["name"] == "request math"
     assert ids[spans[1]["parentSpanId"]]["name"] == "session s"
     assert json.dumps(otlp_trace(HEADER, RECORDS)) == json.dumps(otlp_trace(HEADER, [replace(r) for r in RECORDS]))
+
+
+def test_a_run_is_a_trace_that_asks_the_same_again(tmp_path: Path) -> None:
+    made = [
+        record(0.0, session="warm", warmup=True),
+        record(8.0, session="b", module="code", arrived_s=3.5, due_s=8.0),
+        record(3.0, session="a", prompt_tokens=100),
+        record(4.5, session="a", step=1, module="code", due_s=4.25, prompt_tokens=150),
+        record(6.0, session="a", step=2, error="status 500"),
+    ]
+    records, trace = tmp_path / "records.jsonl", tmp_path / "trace.jsonl"
+    write_records(records, HEADER, made)
+    done = CliRunner().invoke(cli, ["bench", "trace", str(records), "--mooncake", str(trace)])
+    assert done.exit_code == 0, done.output
+    a = (Step(100, (Call("math", 3),)), Step(47, (Call("code", 3),), delay_s=0.25))
+    assert read_trace(trace, TraceOptions()) == [
+        Session(id="a", system="", system_tokens=0, steps=a, start_s=0.0),
+        Session(id="b", system="", system_tokens=0, steps=(Step(100, (Call("code", 3),)),), start_s=0.5),
+    ]
+
+
+def test_calls_at_once_are_no_trace_of_that_kind() -> None:
+    with pytest.raises(UsageError, match="several modules at once"):
+        list(mooncake_trace([record(), record(call=1)]))

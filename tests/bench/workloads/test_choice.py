@@ -75,6 +75,45 @@ def test_react_calls_one_module_a_turn_over_a_growing_context() -> None:
     assert all(step.delay_s > 0 for step in session.steps[1:])
 
 
+@pytest.mark.parametrize(("preset", "turns"), [("four-agents-react", 3), ("four-agents-reflexion", 6)])
+def test_all_four_agents_act_in_every_turn_with_fixed_lengths_and_without_pauses(preset: Preset, turns: int) -> None:
+    first, second = make_sessions(preset_workload(preset, MODULES, sessions=2))
+    assert modules_of(first) == list(MODULES) * turns
+    assert modules_of(second) == [*MODULES[1:], MODULES[0]] * turns
+    assert {(step.new_tokens, step.calls[0].output_tokens, step.delay_s) for step in first.steps} == {(544, 144, 0.0)}
+
+
+def test_eight_agents_have_as_many_turns_as_four() -> None:
+    eight = tuple(f"m{number}" for number in range(8))
+    (session,) = make_sessions(preset_workload("four-agents-react", eight, sessions=1))
+    assert modules_of(session) == list(eight) * 3
+
+
+def test_the_papers_hit_ratios_follow_from_the_lengths_of_four_agents() -> None:
+    """89% where all agents share a cache, 60% where each finds what it read itself; 40 sessions of 10,000 tokens."""
+    (session,) = make_sessions(preset_workload("four-agents-react", MODULES, sessions=1))
+    context = shared = own = session.system_tokens
+    read = dict.fromkeys(MODULES, session.system_tokens)
+    prompts = missed = missed_alone = 0
+    for step in session.steps:
+        (call,) = step.calls
+        context += step.new_tokens
+        prompts, missed, missed_alone = prompts + context, missed + context - shared, missed_alone + context - own
+        missed_alone += own - read[call.module]
+        shared = read[call.module] = own = context
+        context += call.output_tokens
+    assert 1 - missed / prompts == pytest.approx(0.89, abs=0.01)
+    assert 1 - missed_alone / prompts == pytest.approx(0.60, abs=0.02)
+    assert context == pytest.approx(10_000, rel=0.02)
+
+
+def test_icarus_asks_128_sessions_of_hotpotqa_without_pauses() -> None:
+    made, usual = (make_sessions(preset_workload(preset, MODULES, sessions=128)) for preset in ("icarus", "hotpotqa"))
+    assert make_sessions(preset_workload("icarus", MODULES)) == made
+    assert [modules_of(session) for session in made] == [modules_of(session) for session in usual]
+    assert not any(step.delay_s for session in made for step in session.steps)
+
+
 def test_reflexion_judges_every_trial_and_reflects_between_two() -> None:
     workload = preset_workload("reflexion", MODULES, sessions=1, trials=2, turns=Length(3, 3), output=Length(7, 7))
     (session,) = make_sessions(workload)
