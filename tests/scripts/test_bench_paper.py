@@ -31,13 +31,13 @@ def test_four_agents_arrive_and_each_limit_is_tried(script: Any, workload: str, 
     given = asked(script, "--workload", workload, "--modules", str(modules))
     assert given["systems"] == ("one-pool", "shared", "disaggregated")
     assert (given["rate"], given["concurrency"]) == ("1", "2,5,12")
-    assert (given["workload"], given["scale"], given["output_tokens"]) == (workload, 0.125, "36")
+    assert (given["workload"], given["scale"], given["output_tokens"]) == (workload, 0.125, "32")
 
 
 def test_the_baselines_pools_hold_the_sessions_that_the_rule_says(script: Any) -> None:
     options = script.parse([])
     context = script.longest_context(options)
-    assert context == 216 + 12 * (68 + 4)
+    assert context == 216 + 12 * (78 + 4)
     assert script.kv_tokens(options) // 8 == pytest.approx(4 * context, abs=16)
     assert asked(script)["context_length"] >= 1.1 * context
 
@@ -46,7 +46,7 @@ def test_icarus_gets_the_baselines_peak_rate_and_no_limit(script: Any) -> None:
     assert script.parse(["--workload", "icarus"]).adapters
     given = asked(script, "--workload", "icarus", "--rate", "0.75")
     assert (given["systems"], given["rate"], given["concurrency"]) == (("shared", "lora"), "0.75", None)
-    assert (given["sessions"], given["output_tokens"]) == (40, "25~0.5")
+    assert (given["sessions"], given["output_tokens"]) == (40, "50~0.5")
 
 
 def test_the_peak_is_what_whole_runs_told(script: Any) -> None:

@@ -161,7 +161,7 @@ class Workload:
             raise UsageError(f"workload {self.preset}: there are {', '.join(PRESETS)}")
         if (self.arrival is None) != (self.sessions_per_s is None):
             raise UsageError("an arrival process needs a rate, and a rate an arrival process")
-        if self.turns.high < 1 or self.output.high < 1 or min(self.trials, self.system_prompts) < 1:
+        if self.turns.high < 1 or self.output.high <= 0 or min(self.trials, self.system_prompts) < 1:
             raise UsageError("turns, trials, system prompts and output tokens must be at least 1")
         if self.system < 0 or self.think_s < 0 or not (math.isfinite(self.scale) and self.scale > 0):
             raise UsageError("lengths and times must not be below 0, and the scale must be above 0")
@@ -195,7 +195,7 @@ class Workload:
         }
 
 
-_FOUR_AGENTS = {"system": 1728, "new": Length(544, 544), "output": Length(144, 144), "think_s": 0.0}
+_FOUR_AGENTS = {"system": 1728, "new": Length(624, 624), "output": Length(64, 64), "think_s": 0.0}
 _HOTPOTQA = {"turns": Length(4, 7), "system": 1536, "new": Length(150, 150, 0.5), "output": Length(100, 100, 0.5)}
 VALUES: dict[Preset, dict[str, Any]] = {
     "four-agents-react": {**_FOUR_AGENTS, "turns": Length(3, 3)},

@@ -80,7 +80,7 @@ def test_all_four_agents_act_in_every_turn_with_fixed_lengths_and_without_pauses
     first, second = make_sessions(preset_workload(preset, MODULES, sessions=2))
     assert modules_of(first) == list(MODULES) * turns
     assert modules_of(second) == [*MODULES[1:], MODULES[0]] * turns
-    assert {(step.new_tokens, step.calls[0].output_tokens, step.delay_s) for step in first.steps} == {(544, 144, 0.0)}
+    assert {(step.new_tokens, step.calls[0].output_tokens, step.delay_s) for step in first.steps} == {(624, 64, 0.0)}
 
 
 def test_eight_agents_have_as_many_turns_as_four() -> None:
