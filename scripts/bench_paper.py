@@ -34,6 +34,8 @@ from psserve.bench.workloads.workload import Length, Preset, preset_workload
 ANSWERS = 2
 """Answers are so many times shorter than the scale has them: half of the papers' GPUs decode and do nothing else, and
 here the same cores do both."""
+SHAPE_HERE = SHAPE | {"max_position_embeddings": 8_192}
+"""That of the CPU table, with room for the longest contexts of eight agents."""
 RANK = 16
 PAGE = 16
 SLACK = 1.1
@@ -147,8 +149,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def experiment_zoo(options: argparse.Namespace) -> Path:
     """A zoo of random weights, built unless it is there already."""
     if not options.adapters:
-        return bench_zoo(options.work / f"zoo-{options.modules}", options.modules, SHAPE)
-    base = bench_zoo(options.work / "zoo-0", 0, SHAPE) / "base"
+        return bench_zoo(options.work / f"zoo-{options.modules}", options.modules, SHAPE_HERE)
+    base = bench_zoo(options.work / "zoo-0", 0, SHAPE_HERE) / "base"
     return make_zoo(options.work / f"zoo-{options.modules}-adapters", options.modules, base, RANK).path
 
 
