@@ -19,18 +19,17 @@ from measuring.simulated import figures, published_setup
 from psserve.bench.simulator.asked import published
 from psserve.bench.simulator.system import SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
-from psserve.bench.workloads.workload import Length
+from psserve.bench.workloads.workload import Preset
 
 MODEL, HARDWARE, MODULES, PREFILL, DECODE = "Llama-3.1-8B", "A100-80G", 4, 4, 4
 SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated")
 SESSIONS_AT_A_TIME = (10, 20, 30, 40, 50, 60, 80, 100, 120, 140, 160)
 TURNOVER = 4
 """Sessions of a run for each that goes on at a time; the first time round does not count."""
-WORKLOADS: dict[str, dict[str, Any]] = {"reflexion": {}, "react": {"turns": Length(24, 24)}}
-"""Changes to the presets. A turn of ReAct is thought, action and observation: eight turns are taken as 24 calls."""
-PAPER: dict[str, dict[str, float]] = {
-    "reflexion": {"p95_session": 4.5, "throughput": 3.9, "shared_hit_ratio": 0.89, "baseline_falls_at": 40},
-    "react": {"p95_session": 3.9, "throughput": 3.6, "shared_hit_ratio": 0.89, "baseline_falls_at": 40},
+WORKLOADS: tuple[Preset, ...] = ("four-agents-reflexion", "four-agents-react")
+PAPER: dict[Preset, dict[str, float]] = {
+    "four-agents-reflexion": {"p95_session": 4.5, "throughput": 3.9, "shared_hit_ratio": 0.89, "baseline_falls_at": 40},
+    "four-agents-react": {"p95_session": 3.9, "throughput": 3.6, "shared_hit_ratio": 0.89, "baseline_falls_at": 40},
 }
 FALLEN = 0.9
 """The baseline's hit ratio has fallen when it is below this part of what it is at the lowest load."""
@@ -54,19 +53,18 @@ def main() -> int:
     return 0
 
 
-def workload(name: str, loads: Sequence[int]) -> dict[str, Any]:
+def workload(name: Preset, loads: Sequence[int]) -> dict[str, Any]:
     """Both systems under every load, and what the paper says of the same."""
     curves = {system: [point(system, name, load) for load in loads] for system in SYSTEMS}
-    changes = {field: str(value) for field, value in WORKLOADS[name].items()}
-    return {"changes": changes, "paper": PAPER[name], "simulated": compared(curves), "curves": curves}
+    return {"paper": PAPER[name], "simulated": compared(curves), "curves": curves}
 
 
-def point(system: SystemName, name: str, concurrency: int) -> dict[str, Any]:
+def point(system: SystemName, name: Preset, concurrency: int) -> dict[str, Any]:
     """One run; its figures go to stderr as they come."""
     basis = published(MODEL, HARDWARE, None, None, None)
-    choice = WorkloadChoice(preset=name, changes=WORKLOADS[name])  # type: ignore[arg-type] # it is a preset
+    choice = WorkloadChoice(preset=name)
     made = figures(published_setup(system, MODULES, PREFILL, DECODE, basis), basis, choice, concurrency, TURNOVER)
-    print(f"{name:10} {system:14} {made}", file=sys.stderr, flush=True)
+    print(f"{name:21} {system:14} {made}", file=sys.stderr, flush=True)
     return made
 
 

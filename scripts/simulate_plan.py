@@ -27,7 +27,7 @@ PER_MODULE = (8, 16, 24, 32)
 """Sessions at a time for each module."""
 TURNOVER = 3
 CHANGES: dict[str, Any] = {"turns": Length(24, 24)}
-"""To the preset `react`, as in simulate_paper.py."""
+"""To the preset `react`: eight turns of thought, action and observation."""
 OBJECTIVE_S = 120.0
 """95% of the sessions, tools included."""
 TOLD = ("concurrency", "sessions_per_s", "p95_session_s", "hit_ratio")
