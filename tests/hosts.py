@@ -94,6 +94,17 @@ class Place:
                     found.add((_readable(address, family), int(port, 16)))
         return {(address, port) for address, port in found if not address.startswith("127.") and address != "::1"}
 
+    def processes(self) -> set[int]:
+        """What runs on this host, by the numbers that it has outside; without the host's first process."""
+        first = self.pid
+        own = os.readlink(f"/proc/{first}/ns/pid")
+        found = set()
+        for pid in psutil.pids():
+            with contextlib.suppress(OSError):  # it has ended
+                if pid != first and os.readlink(f"/proc/{pid}/ns/pid") == own:
+                    found.add(pid)
+        return found
+
     def _traffic(self) -> list[int]:
         lines = Path(f"/proc/{self.pid}/net/dev").read_text().splitlines()
         line = next(line for line in lines if line.strip().startswith(f"{NIC}:"))

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tests.hosts import Lan, NotThere, Place, lan
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 SERVE = """
 import http.server, os, sys
@@ -98,6 +98,7 @@ def test_hosts_share_files_and_nothing_else(net: Lan, tmp_path: Path) -> None:
 def test_all_ends_with_a_host_that_is_switched_off_and_it_comes_back_at_its_address(net: Lan, tmp_path: Path) -> None:
     b, c = net.hosts["b"], net.hosts["c"]
     lives = subprocess.Popen(b.command("sleep", "600"))
+    until(lambda: len(b.processes()) == 1)
     net.switch_off("b")
     assert lives.wait(PATIENCE_S) != 0
     with pytest.raises(NotThere):

@@ -1,7 +1,7 @@
 """`python -m psserve.fleet.run.probe TASK`: look, from one host of a fleet, whether its servers will reach the others.
 
 It listens where the servers of this host will, and calls at the doors of all other hosts, where the same program runs.
-Its last line of output is a Report.
+Each line of its output is a Report, and the last one holds. Whoever started it ends it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from time import monotonic
 
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-PATIENCE_S = 6.0
-"""For other hosts to be there; this program may have been started before theirs."""
-STAYS_S = 15.0
-"""For those that come late. Whoever started it ends it sooner."""
+STAYS_S = 60.0
+"""Longer than anybody waits for it."""
 CALL_S = 2.0
+CALL_AGAIN_S = 0.1
 BULK = 64 * 1024
 """Bytes of one parcel: more than a packet, so that a path that loses large packets is noticed."""
 
@@ -58,17 +56,63 @@ class Task(_Message):
 
 
 class Report(_Message):
-    """What was found wrong: nothing, if all is well."""
+    """What is wrong as yet: nothing, once all is well."""
 
     host: str
     here: tuple[str, ...] = ()
     """About the host itself."""
     ways: Mapping[str, tuple[str, ...]] = {}
-    """Neighbour -> why it cannot be reached."""
+    """Neighbour -> why it was not reached yet."""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.here and not self.ways
 
 
-async def look(task: Task, opened: contextlib.ExitStack) -> Report:
-    """Look at everything. The doors stay open until the stack is closed."""
+async def look(
+    task: Task, opened: contextlib.ExitStack, tell: Callable[[Report], None] = lambda report: None
+) -> Report:
+    """Look until all neighbours are reached, and `tell` at first and at each change what is wrong as yet.
+
+    Returns the last report. The doors stay open until the stack is closed.
+    """
+    here = await _open_doors(task, opened)
+    ways = {one.name: dict.fromkeys(one.doors, "no answer") for one in task.neighbours}
+    known = {one.name: set(one.doors) for one in task.neighbours}
+
+    def report() -> Report:
+        wrong = {
+            name: tuple(f"{door.setting}: {door.address}:{door.port}: {why}" for door, why in left.items())
+            for name, left in ways.items()
+            if left
+        }
+        return Report(host=task.name, here=tuple(here), ways=wrong)
+
+    async def reach(name: str, door: Door, group: asyncio.TaskGroup) -> None:
+        """Call at a neighbour's door until it opens, and then at those of which is told there."""
+        while isinstance(told := await _call(door, name), str):
+            if ways[name][door] != told:
+                ways[name][door] = told
+                tell(report())
+            await asyncio.sleep(CALL_AGAIN_S)
+        del ways[name][door]
+        for new in told.doors:
+            if new not in known[name]:
+                known[name].add(new)
+                ways[name][new] = "no answer"
+                group.create_task(reach(name, new, group))
+        tell(report())
+
+    tell(report())
+    async with asyncio.TaskGroup() as group:
+        for neighbour in task.neighbours:
+            for door in neighbour.doors:
+                group.create_task(reach(neighbour.name, door, group))
+    return report()
+
+
+async def _open_doors(task: Task, opened: contextlib.ExitStack) -> list[str]:
+    """Receive at this host's doors from now on. Returns what is wrong with them."""
     here: list[str] = []
     doors: list[Door] = []
 
@@ -86,17 +130,15 @@ async def look(task: Task, opened: contextlib.ExitStack) -> Report:
         try:
             server = await asyncio.start_server(receive, door.address, door.port, start_serving=False)
         except OSError as error:
-            here.append(f"{door.setting}: cannot listen on {door.address}: {_reason(error)}")
+            where = f"{door.address}:{door.port}" if door.port else door.address
+            here.append(f"{door.setting}: cannot listen on {where}: {_reason(error)}")
             continue
         opened.callback(server.close)
         servers.append(server)
         doors.append(door.model_copy(update={"port": server.sockets[0].getsockname()[1]}))
     for server in servers:  # now that all doors are known
         await server.start_serving()
-    deadline = monotonic() + PATIENCE_S
-    wrong = await asyncio.gather(*(_call_all(one, deadline) for one in task.neighbours))
-    ways = {one.name: tuple(found) for one, found in zip(task.neighbours, wrong, strict=True) if found}
-    return Report(host=task.name, here=tuple(here), ways=ways)
+    return here
 
 
 def _doors_of_nics(nics: Iterable[str], wrong: list[str]) -> Iterator[Door]:
@@ -115,30 +157,13 @@ def _doors_of_nics(nics: Iterable[str], wrong: list[str]) -> Iterator[Door]:
             wrong.append(f"{setting}: there is no such interface, only {', '.join(sorted(there))}")
 
 
-async def _call_all(neighbour: Neighbour, deadline: float) -> list[str]:
-    """Call at a neighbour's doors, and at those of which it tells. Returns what went wrong."""
-    wrong: list[str] = []
-    known = list(neighbour.doors)
-    for door in known:  # which grows meanwhile
-        told = await _call(door, neighbour.name, deadline)
-        if isinstance(told, str):
-            wrong.append(f"{door.setting}: {door.address}:{door.port}: {told}")
-        else:
-            known += [one for one in told.doors if one not in known]
-    return wrong
-
-
-async def _call(door: Door, name: str, deadline: float) -> Neighbour | str:
-    """What is told at a door, or why nothing was by the deadline."""
-    why = "no answer"
-    while (left := deadline - monotonic()) > 0:
-        try:
-            async with asyncio.timeout(min(CALL_S, left)):
-                return await _deliver(door, name)
-        except (OSError, EOFError, ValueError) as error:
-            why = _reason(error)
-            await asyncio.sleep(0.1)
-    return why
+async def _call(door: Door, name: str) -> Neighbour | str:
+    """What is told at a door, or why nothing was."""
+    try:
+        async with asyncio.timeout(CALL_S):
+            return await _deliver(door, name)
+    except (OSError, EOFError, ValueError) as error:
+        return _reason(error)
 
 
 async def _deliver(door: Door, name: str) -> Neighbour:
@@ -162,10 +187,14 @@ def _reason(error: Exception) -> str:
 
 
 async def main() -> None:
-    with contextlib.ExitStack() as opened:
-        report = await look(Task.model_validate_json(sys.argv[1]), opened)
-        print(report.model_dump_json(), flush=True)
-        await asyncio.sleep(STAYS_S)
+    with contextlib.ExitStack() as opened, contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(STAYS_S):
+            await look(Task.model_validate_json(sys.argv[1]), opened, _print)
+            await asyncio.Event().wait()  # for those that come late
+
+
+def _print(report: Report) -> None:
+    print(report.model_dump_json(), flush=True)
 
 
 if __name__ == "__main__":

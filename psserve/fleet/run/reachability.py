@@ -23,7 +23,10 @@ from psserve.fleet.plan.spec import FleetPlan, ServerSpec
 from psserve.fleet.run.probe import Door, Neighbour, Report, Task
 from psserve.fleet.run.process import MOST_LINES, Handle, Starter, error_among
 
-WITHIN_S = 10.0
+WITHIN_S = 20.0
+"""For all hosts to report; on one that is busy a program takes seconds to start."""
+SETTLE_S = 6.0
+"""From then on, for them to reach each other."""
 _LOOK_AGAIN_S = 0.1
 
 
@@ -113,15 +116,24 @@ def _probe(plan: FleetPlan, task: Task) -> _Probe:
 
 
 async def _reports(handles: Mapping[str, Handle], within_s: float) -> dict[str, Report]:
-    """Host -> its report, of those that came in time. Raises StartError: a probe ended without one."""
+    """Host -> its last report, once all are good or nothing more is waited for.
+
+    Raises StartError: a probe ended without one.
+    """
     deadline = monotonic() + within_s
     found: dict[str, Report] = {}
-    while len(found) < len(handles) and monotonic() < deadline:
-        for name in handles.keys() - found.keys():
-            if (report := _report(handles[name])) is not None:
+    while monotonic() < deadline:
+        missing = len(handles) - len(found)
+        for name, handle in handles.items():
+            if (report := _report(handle)) is not None:
                 found[name] = report
-            elif handles[name].is_lost or handles[name].poll() is not None:
-                raise StartError(f"{name} cannot be looked at: {error_among(handles[name].tail(MOST_LINES))}")
+            elif name not in found and (handle.is_lost or handle.poll() is not None):
+                raise StartError(f"{name} cannot be looked at: {error_among(handle.tail(MOST_LINES))}")
+        if len(found) == len(handles):
+            if all(report.is_good for report in found.values()):
+                break
+            if missing:
+                deadline = monotonic() + SETTLE_S
         await asyncio.sleep(_LOOK_AGAIN_S)
     return found
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from psserve.errors import StartError
 from psserve.fleet import FleetPlan
 from psserve.fleet.plan.host import LOCAL, local_host
-from psserve.fleet.run import probe
+from psserve.fleet.run import reachability
+from psserve.fleet.run.prepare import make_run_dir
 from psserve.fleet.run.probe import Door, Neighbour, Report, Task, look
-from psserve.fleet.run.reachability import findings, tasks_of
+from psserve.fleet.run.process import SubprocessStarter
+from psserve.fleet.run.reachability import findings, require_reachable, tasks_of
 from tests.fleet.fake_plan import plan_of
 from tests.ports import own_ports
+from tests.waiting import PATIENCE_S
 
 
 def over_two_hosts(tmp_path: Path) -> FleetPlan:
@@ -71,23 +76,98 @@ async def test_what_a_host_has_not_is_found() -> None:
     assert address == "SGLANG_HOST_IP=192.0.2.1: cannot listen on 192.0.2.1: Cannot assign requested address"
 
 
-async def test_all_doors_of_a_neighbour_are_called_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those of which it tells only when it is called; at the door of another host nobody goes in."""
-    monkeypatch.setattr(probe, "PATIENCE_S", 0.5)
-    port = own_ports(1)[0]
-    main = Door(setting="--host", address="127.0.0.1", port=port)
+def neighbour(*doors: Door) -> Task:
+    """A task to reach b, which has these doors."""
+    return Task(name="a", neighbours=(Neighbour(name="b", doors=doors),))
+
+
+async def said(task: Task, opened: ExitStack, expected: Report) -> None:
+    """Look, and wait until this is told; what is told before it may be anything."""
+    reports: asyncio.Queue[Report] = asyncio.Queue()
+    looks = asyncio.create_task(look(task, opened, reports.put_nowait))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while await reports.get() != expected:
+                pass
+    finally:
+        looks.cancel()
+
+
+async def test_all_doors_of_a_neighbour_are_called_at() -> None:
+    """Also one of which it tells only when it is called."""
+    main = Door(setting="--host", address="127.0.0.1", port=own_ports(1)[0])
     with ExitStack() as opened:
         b = Task(name="b", doors=(main, Door(setting="UCX", address="127.0.0.1", port=0)))
         assert await look(b, opened) == Report(host="b")
-        ways = await look(Task(name="a", neighbours=(Neighbour(name="b", doors=(main,)),)), opened)
-        assert ways == Report(host="a")
-        wrong = await look(Task(name="a", neighbours=(Neighbour(name="c", doors=(main,)),)), opened)
-        assert wrong.ways == {"c": (f"--host: 127.0.0.1:{port}: b is there",)}
+        assert await look(neighbour(main), opened) == Report(host="a")
 
 
-async def test_a_door_at_which_nobody_is_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "PATIENCE_S", 0.5)
-    door = Door(setting="--host", address="127.0.0.1", port=own_ports(1)[0])
+async def test_a_door_that_only_its_neighbour_sees_is_told() -> None:
+    port, other = own_ports(2)
+    doors = (
+        Door(setting="--host", address="127.0.0.1", port=port),
+        Door(setting="UCX", address="127.0.0.1", port=other),
+    )
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(Neighbour(name="b", doors=doors).model_dump_json().encode() + b"\n\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(receive, "127.0.0.1", port)
     with ExitStack() as opened:
-        report = await look(Task(name="a", neighbours=(Neighbour(name="b", doors=(door,)),)), opened)
-    assert report.ways == {"b": (f"--host: 127.0.0.1:{door.port}: Connection refused",)}
+        opened.callback(server.close)
+        ways = {"b": (f"UCX: 127.0.0.1:{other}: Connection refused",)}
+        await said(neighbour(doors[0]), opened, Report(host="a", ways=ways))
+
+
+async def test_at_the_door_of_another_host_nobody_goes_in() -> None:
+    main = Door(setting="--host", address="127.0.0.1", port=own_ports(1)[0])
+    with ExitStack() as opened:
+        await look(Task(name="c", doors=(main,)), opened)
+        ways = {"b": (f"--host: 127.0.0.1:{main.port}: c is there",)}
+        await said(neighbour(main), opened, Report(host="a", ways=ways))
+
+
+async def test_a_door_at_which_nobody_is_is_told_until_somebody_comes() -> None:
+    main = Door(setting="--host", address="127.0.0.1", port=own_ports(1)[0])
+    with ExitStack() as opened:
+        ways = {"b": (f"--host: 127.0.0.1:{main.port}: Connection refused",)}
+        await said(neighbour(main), opened, Report(host="a", ways=ways))
+        late = asyncio.create_task(look(neighbour(main), opened))
+        await look(Task(name="b", doors=(main,)), opened)
+        assert await late == Report(host="a")
+
+
+def all_here(tmp_path: Path, **env: str) -> FleetPlan:
+    """That plan with this machine for each host; `env` is of the decode servers."""
+    plan = over_two_hosts(tmp_path)
+    make_run_dir(plan.run_dir)
+    ports = iter(own_ports(4))
+    servers = [
+        replace(
+            server,
+            host="127.0.0.1",
+            port=next(ports),
+            bootstrap_port=None if server.bootstrap_port is None else next(ports),
+            env={"SGLANG_HOST_IP": "127.0.0.1", "UCX_NET_DEVICES": "lo"} | (env if server.role == "decode" else {}),
+        )
+        for server in plan.servers
+    ]
+    return replace(plan, servers=tuple(servers))
+
+
+async def test_hosts_that_reach_each_other_are_found_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachability, "SETTLE_S", PATIENCE_S)
+    await require_reachable(all_here(tmp_path), SubprocessStarter(), PATIENCE_S)
+
+
+async def test_a_host_that_is_not_as_planned_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachability, "SETTLE_S", 0.1)
+    with pytest.raises(StartError, match=r"c: UCX_NET_DEVICES=none7: there is no such interface, only .*lo"):
+        await require_reachable(all_here(tmp_path, UCX_NET_DEVICES="none7"), SubprocessStarter(), PATIENCE_S)
+
+
+async def test_a_host_that_says_nothing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"local: no report within 0 s; b: no report within 0 s"):
+        await require_reachable(all_here(tmp_path), SubprocessStarter(), 0)
