@@ -30,6 +30,10 @@ SWITCH_ADDRESS = "10.77.0.1"
 _SWITCH = "switch"
 _LISTENS = "0A"
 """The state of a socket in /proc/net/tcp."""
+_FIRST = (
+    'import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print("ready", flush=True); sys.stdin.read()'
+)
+"""The first process of a host. As it ignores SIGCHLD, what falls to it leaves no zombies."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,8 +62,7 @@ class Place:
 
     def command(self, *words: str) -> list[str]:
         """A command that runs these words there, for a process that is outside. Raises NotThere."""
-        kinds = [f"--{'mount' if kind == 'mnt' else kind}" for kind in ("user", *self.kinds)]
-        return ["nsenter", "--target", str(self.pid), "--preserve-credentials", *kinds, *words]
+        return _command(self.pid, self.kinds, words)
 
     def enter(self, *, from_outside: bool) -> None:
         """Move this process, which must have one thread, there; what it forks then sees the place's processes alone.
@@ -111,6 +114,11 @@ class Place:
         return [int(number) for number in line.partition(":")[2].split()]
 
 
+def _command(pid: int, kinds: Sequence[str], words: Sequence[str]) -> list[str]:
+    flags = [f"--{'mount' if kind == 'mnt' else kind}" for kind in ("user", *kinds)]
+    return ["nsenter", "--target", str(pid), "--preserve-credentials", *flags, *words]
+
+
 def _readable(address: str, family: socket.AddressFamily) -> str:
     """An address as people write it: /proc/net has it in words of 4 bytes, each in this machine's order."""
     words = [bytes.fromhex(address[i : i + 8]) for i in range(0, len(address), 8)]
@@ -132,16 +140,17 @@ class Lan:
         """Start a host, with its cable plugged in."""
         host = self.hosts[name]
         unshare = ["unshare", "--net", "--ipc", "--mount", "--pid", "--kill-child", "--mount-proc"]
-        script = "mount -t tmpfs shm /dev/shm && $IP link set dev lo up"
-        held = self._hold(name, self.switch.command(*unshare, "sh", "-c", f"{script} && echo ready && exec cat"))
+        script = f"mount -t tmpfs shm /dev/shm && $IP link set dev lo up && exec $PYTHON -c '{_FIRST}'"
+        held = self._hold(name, self.switch.command(*unshare, "sh", "-c", script))
         pid = psutil.Process(held.pid).children()[0].pid
         number = host.address.rpartition(".")[2]
         # An address of the card that stays the same: the others know it still when the host comes back.
         card = f"name {NIC} address 02:00:00:00:00:{int(number):02x} netns {pid}"
         self._ip(f"link add name {name} type veth peer {card}", f"link set dev {name} master {_SWITCH} up")
-        _write(host.pid_file, pid)
         batch = f"address add {host.address}/24 dev {NIC}\nlink set dev {NIC} up\n"
-        subprocess.run(host.command(_ip(), "-batch", "-"), input=batch, text=True, check=True)
+        command = _command(pid, host.kinds, (_ip(), "-batch", "-"))
+        subprocess.run(command, input=batch, text=True, check=True)
+        _write(host.pid_file, pid)
 
     def switch_off(self, name: str) -> None:
         """End all that runs on a host, at once."""
@@ -189,7 +198,11 @@ class Lan:
     def _hold(self, name: str, command: Sequence[str]) -> subprocess.Popen[str]:
         """Start what keeps a place alive: a shell that says that it is ready, and ends with this process."""
         held = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "IP": _ip()}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "IP": _ip(), "PYTHON": sys.executable},
         )
         assert held.stdout is not None  # it is a pipe
         self._held[name] = held
