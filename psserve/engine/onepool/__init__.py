@@ -18,6 +18,7 @@ read-only and attend to it in place, and keep in a small pool of their own only 
     7  retract                                              release_req and others   -> retraction: own slots alone
        idle       is_fully_idle           -> prefill: not while pages are lent, but for
                   on_idle                 -> prefill: sleeps all the same, until something comes back
+                  _check_tree_cache       -> prefill: once nothing is lent
 
 `layout` is the arithmetic of rows, `memory` the mapping, `messages` and `lines` what the two say to each other,
 `leases` what is lent, `unchanged` the check that it stays as it is, `readings` who reads it. Hooks are in `prefill`,

@@ -11,6 +11,7 @@ from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool import pool
 from psserve.engine.settings import NegativeControl
 
+_CHECKER = "sglang.srt.managers.scheduler_components.invariant_checker.SchedulerInvariantChecker"
 _MIXIN = "sglang.srt.disaggregation.prefill.SchedulerDisaggregationPrefillMixin"
 
 
@@ -74,18 +75,24 @@ class _Idle:
 
     def __init__(self) -> None:
         self._nothing_runs = False
+        self._lends = False
 
     def sleep(self, original: Callable[[Any], None], scheduler: Any) -> None:
         """AROUND `on_idle`, which checks the pool (lent pages are locked ones), and sleeps until a request comes."""
-        waker = _manager(scheduler).waker
+        manager = _manager(scheduler)
         if scheduler.idle_sleeper is not None:
-            scheduler.idle_sleeper.poller.register(waker, zmq.POLLIN)
-        self._nothing_runs = True
+            scheduler.idle_sleeper.poller.register(manager.waker, zmq.POLLIN)
+        self._nothing_runs, self._lends = True, bool(len(manager.leases))
         try:
             original(scheduler)
         finally:
             self._nothing_runs = False
-            waker.clear()
+            manager.waker.clear()
+
+    def check_tree(self, original: Callable[[Any], None], checker: Any) -> None:
+        """AROUND `_check_tree_cache`, for which nothing may be locked: not while pages are lent."""
+        if not self._lends:
+            original(checker)
 
     def is_fully_idle(
         self, original: Callable[..., bool], scheduler: Any, for_health_check: bool = False, **options: bool
@@ -105,4 +112,5 @@ def hooks(negative_control: NegativeControl) -> tuple[Hook, ...]:
         Hook(f"{_MIXIN}.process_disagg_prefill_inflight_queue", Kind.BEFORE, lending.take_back),
         Hook("sglang.srt.managers.scheduler.Scheduler.on_idle", Kind.AROUND, idle.sleep),
         Hook("sglang.srt.managers.scheduler.Scheduler.is_fully_idle", Kind.AROUND, idle.is_fully_idle),
+        Hook(f"{_CHECKER}._check_tree_cache", Kind.AROUND, idle.check_tree),
     )

@@ -14,6 +14,7 @@ from psserve.engine.onepool.leases import Lease, LeaseTable, Waker
 from psserve.engine.onepool.prefill import hooks
 from psserve.engine.settings import NegativeControl
 
+_CHECKER = "sglang.srt.managers.scheduler_components.invariant_checker.SchedulerInvariantChecker"
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
 
 
@@ -28,9 +29,11 @@ class Scheduler:
         self.idle_sleeper: IdleSleeper | None = SimpleNamespace(poller=zmq.Poller())
         self.runs = False
         self.slept = 0
+        self.checked = 0
         functions = {hook.target: hook.function for hook in hooks(NegativeControl.NONE)}
         self._idle_hook = functions[f"{_SCHEDULER}.is_fully_idle"]
         self._sleep_hook = functions[f"{_SCHEDULER}.on_idle"]
+        self._check_hook = functions[f"{_CHECKER}._check_tree_cache"]
 
     def is_fully_idle(self, **options: bool) -> bool:
         return bool(self._idle_hook(lambda *args, **options: not self.runs, self, **options))
@@ -40,6 +43,7 @@ class Scheduler:
 
     def _housekeeping(self) -> None:
         if self.is_fully_idle():
+            self._check_hook(lambda checker: setattr(self, "checked", self.checked + 1), "checker")
             self.slept += 1
             if self.idle_sleeper:
                 self.idle_sleeper.poller.poll(self.SLEEP_MS)
@@ -87,6 +91,17 @@ def test_what_comes_back_ends_its_sleep_once(scheduler: Any) -> None:
     scheduler.manager.waker.wake()
     scheduler.on_idle()  # would sleep for ten seconds
     assert scheduler.idle_sleeper.poller.poll(0) == []
+
+
+def test_its_tree_is_checked_once_nothing_is_lent(scheduler: Any) -> None:
+    scheduler.SLEEP_MS = 0
+    scheduler.lend()
+    scheduler.on_idle()
+    assert scheduler.checked == 0
+    scheduler.manager.leases.give_back(1)
+    scheduler.manager.leases.take_back()
+    scheduler.on_idle()
+    assert scheduler.checked == 1
 
 
 def test_a_server_that_never_sleeps_needs_no_waking(scheduler: Any) -> None:
