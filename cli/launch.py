@@ -65,7 +65,6 @@ def command(
     psserve launch --config fleet.toml --dry-run   (replicas, GPUs, memory, ports: docs/fleet.md)
     psserve launch -- --schedule-policy lpm        (the rest goes to every SGLang server)
     """
-    from psserve.fleet import make_plan
     from psserve.fleet.options.config_file import load_options
     from psserve.fleet.options.key_file import client_keys
     from psserve.fleet.plan.reach import reach_warnings
@@ -85,7 +84,7 @@ def command(
     keys = client_keys(options, zoo.path)
     if api_key is not None:
         keys = replace(keys, plain=api_key)
-    plan = make_plan(zoo, options, keys=keys)
+    plan, starter_of = _plan(zoo, options, keys, dry_run)
     for warning in reach_warnings(options, keys):
         click.echo(f"psserve: warning: {warning}", err=True)
     if idle := idle_gpus(plan):
@@ -98,7 +97,7 @@ def command(
             click.echo(f"psserve: {note}", err=True)
         _show(plan, as_json)
         return
-    _launch(plan, watch, detach)
+    _launch(plan, starter_of, watch, detach)
 
 
 def as_flags(
@@ -123,6 +122,21 @@ def as_flags(
     )
 
 
+def _plan(zoo: Any, options: FleetOptions, keys: Any, dry_run: bool) -> tuple[Any, Callable[[Any], Any]]:
+    """The plan, and what makes its starter, in the process that runs the fleet."""
+    from psserve.fleet import make_plan
+    from psserve.fleet.run.preload import starter_for
+
+    if options.cluster is None:
+        return make_plan(zoo, options, keys=keys), starter_for
+    from psserve.fleet.ray.survey import surveyed
+
+    with surveyed(zoo, options, keep=not dry_run) as cluster:
+        for warning in cluster.warnings:
+            click.echo(f"psserve: warning: {warning}", err=True)
+        return make_plan(zoo, options, keys=keys, hosts=cluster.hosts), cluster.starter
+
+
 def _show(plan: Any, as_json: bool) -> None:
     from psserve.fleet.plan.show import PLAN_COLUMNS, plan_commands, plan_json, plan_rows
 
@@ -135,7 +149,7 @@ def _show(plan: Any, as_json: bool) -> None:
     click.echo("\n" + plan_commands(plan))
 
 
-def _launch(plan: Any, watch: bool, detach: bool) -> None:
+def _launch(plan: Any, starter_of: Callable[[Any], Any], watch: bool, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
     from psserve.fleet.plan.layout import log_path
     from psserve.fleet.plan.show import named
@@ -150,12 +164,13 @@ def _launch(plan: Any, watch: bool, detach: bool) -> None:
     options = plan.basis.options
     limits = Limits(start_timeout_s=start_limit_s(plan.basis, plan.servers), drain_s=options.router.drain_secs)
     if not detach:
-        Supervisor(plan, watch=watch, progress=progress_for(sys.stderr), limits=limits, on_ready=ready).run()
+        progress = progress_for(sys.stderr)
+        Supervisor(plan, starter=starter_of(plan), watch=watch, progress=progress, limits=limits, on_ready=ready).run()
         return
     make_run_dir(plan.run_dir)
 
     def supervise(say: Callable[[str], None]) -> None:
-        Supervisor(plan, watch=watch, limits=limits, on_ready=say).run()
+        Supervisor(plan, starter=starter_of(plan), watch=watch, limits=limits, on_ready=say).run()
 
     ready(run_detached(supervise, log_path(plan.run_dir, "supervisor")))
 

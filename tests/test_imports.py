@@ -38,6 +38,7 @@ BREACHES = [
     ("psserve/fleet/__init__.py", "import psserve.router", "psserve.fleet is not allowed to import psserve.router"),
     ("psserve/errors.py", "import torch", "psserve.router is not allowed to import torch"),
     ("psserve/engine/__init__.py", "import aiohttp", "psserve.engine is not allowed to import aiohttp"),
+    ("psserve/fleet/ray/agent.py", "import ray", "psserve is not allowed to import ray"),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from psserve.errors import PsserveError
@@ -44,6 +44,12 @@ class Requests:
     def busy(self) -> bool:
         """Whether a change is in progress, or waits."""
         return bool(self._titles)
+
+    async def between(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do this while no change is in progress; not now, if one is."""
+        if not self.busy:
+            async with self._turn:
+                await work()
 
     async def open(self, weights: Mapping[str, str], *, watch: bool) -> None:
         """Listen from now on; a fleet that cannot serves all the same. `weights`: what each module is served with."""

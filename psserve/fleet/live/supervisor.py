@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from psserve.errors import StartError
+from psserve.fleet.live.moves import Moves
 from psserve.fleet.live.requests import Requests
 from psserve.fleet.live.supply import Supply, ZooSupply
 from psserve.fleet.plan.spec import FleetPlan
@@ -53,13 +54,9 @@ class Supervisor:
         self._on_ready = on_ready
         self._starter = starter or starter_for(plan)
         self._roster = Roster(plan, self._starter, self._limits.restarts, self._progress.note)
-        self._requests = Requests(
-            self._roster,
-            supply or ZooSupply(plan.zoo, plan.basis.options),
-            self._limits,
-            self._progress.note,
-            self._show,
-        )
+        supply = supply or ZooSupply(plan.zoo, plan.basis.options)
+        self._requests = Requests(self._roster, supply, self._limits, self._progress.note, self._show)
+        self._moves = Moves(self._roster, supply, self._progress.note)
         self._watch = watch
         self._signals = 0
         self._ready = False
@@ -86,7 +83,7 @@ class Supervisor:
         become_subreaper()
         try:
             weights = await asyncio.to_thread(prepare, self._plan)
-            if len(self._plan.basis.hosts) > 1:
+            if not all(host.is_local for host in self._plan.basis.hosts):
                 await require_reachable(self._plan, self._starter)
             await self._requests.open(weights, watch=self._watch)
             self._roster.start()
@@ -146,6 +143,7 @@ class Supervisor:
         while not self._signals:
             self._roster.revive()
             self._roster.end_stuck()
+            await self._requests.between(self._moves.look)
             await self._roster.observe(_POLL_STARTING_S if self._requests.busy else _POLL_SERVING_S)
             self._show()
             await asyncio.sleep(_TICK_S)
@@ -187,6 +185,7 @@ class Supervisor:
         await self._end(
             [*self._roster.servers, *self._roster.coming, *self._roster.going], self._limits.grace_s, before
         )
+        await asyncio.to_thread(self._starter.close)
         await asyncio.to_thread(sweep_descendants)
         remove_state(self._plan.run_dir)
         await asyncio.to_thread(clean_up, self._plan)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from psserve.contracts.router_config import ModuleConfig
 from psserve.fleet.options.options import FleetOptions
-from psserve.fleet.plan.plan_module import plan_module
+from psserve.fleet.plan.plan_module import plan_elsewhere, plan_module
 from psserve.fleet.plan.router_config import module_config
-from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint
+from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedCheckpoint, ServerSpec
 from psserve.fleet.run.checkpoints import make_command, weights_of
 from psserve.zoo import Zoo, serving_form
 
@@ -44,6 +44,9 @@ class Supply(Protocol):
     def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
         """Plan servers for this version of `module` in the fleet that runs `plan`. Raises ZooError, PlanError."""
 
+    def elsewhere(self, plan: FleetPlan, server: ServerSpec, lost: Collection[str]) -> ServerSpec:
+        """Plan a server of the fleet that runs `plan` on a host that is not `lost`. Raises ZooError, PlanError."""
+
     def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
         """A command that makes the checkpoint; if it fails, its last line on stderr says why.
 
@@ -75,6 +78,9 @@ class ZooSupply:
 
     def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
         return plan_module(Zoo.open(self._zoo), plan, module, version)
+
+    def elsewhere(self, plan: FleetPlan, server: ServerSpec, lost: Collection[str]) -> ServerSpec:
+        return plan_elsewhere(Zoo.open(self._zoo), plan, server, lost)
 
     def materialise(self, checkpoint: PlannedCheckpoint) -> tuple[str, ...]:
         return make_command(self._zoo, checkpoint.module, checkpoint.path)

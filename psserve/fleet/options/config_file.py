@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
 from psserve.contracts.tables import SettingsTable
 from psserve.errors import UsageError
+from psserve.fleet.options.cluster_options import ClusterOptions
 from psserve.fleet.options.options import FleetOptions, RouterOptions, flag_of
 from psserve.fleet.options.server_options import AdapterOptions, DecodeOptions, ModuleOptions, PrefillOptions
 
@@ -30,6 +31,7 @@ _TABLES: Mapping[str, type[SettingsTable]] = {
     "decode": DecodeOptions,
     "adapters": AdapterOptions,
     "module": ModuleOptions,
+    "cluster": ClusterOptions,
 }
 _WHAT_TO_DO = {
     "greater_than_equal": "give at least {ge}",
@@ -140,6 +142,8 @@ def said_of_file(error: ValidationError) -> str:
     key = _key(first["loc"])
     if first["type"] == "extra_forbidden":
         return _unknown(first["loc"])
+    if first["type"] == "missing":
+        return f"{key}: it is missing: give one"
     if first["type"] == "value_error":  # ours: says all by itself but for where
         return f"{key}: {_message(first)}" if key else _message(first)
     hint = "; settings of one module go under [module.NAME]" if key == "modules" else ""

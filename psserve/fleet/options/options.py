@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from psserve.contracts.router_config import RouterSettings
 from psserve.contracts.tables import Count, File, Name, SettingsTable
+from psserve.fleet.options.cluster_options import ClusterOptions
 from psserve.fleet.options.server_options import (
     AdapterOptions,
     AnswerOptions,
@@ -96,6 +97,8 @@ class FleetOptions(SettingsTable):
     adapters: AdapterOptions = AdapterOptions()
     module: Mapping[str, ModuleOptions] = Field(default_factory=dict)
     """Settings of single modules, by name or alias."""
+    cluster: ClusterOptions | None = None
+    """Machines that servers run on. Left out: this one."""
     _file: Path | None = PrivateAttr(default=None)
     _flags: frozenset[str] = PrivateAttr(default=frozenset())
 

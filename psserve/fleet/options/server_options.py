@@ -41,6 +41,8 @@ class ServerOptions(SettingsTable):
     tp: Count = 1
     """Tensor parallel size: GPUs that one server is split over. They must be neighbours (0 and 1, 2 and 3). On CPU
     the parts are processes, which is for trying it out."""
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    """Only on machines of a cluster that have all these labels. Left out: on any."""
     kv_tokens: Count | None = None
     """KV pool of each server, in tokens. Left out: a share of what its GPU has left, or on CPU of 16384 a
     server (docs/fleet.md)."""

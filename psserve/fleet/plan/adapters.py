@@ -146,3 +146,12 @@ def _width(base: Base, targets: Iterable[str]) -> int:
 
 def _listed(targets: Sequence[str]) -> str:
     return ", ".join(targets)
+
+
+def check_shipped(rooms: Iterable[AdapterRoom | None], options: FleetOptions) -> None:
+    """Raise PlanError if servers of adapters, who read these at any time, are to run on machines without the zoo."""
+    if options.cluster is not None and options.cluster.files == "ship" and any(room is not None for room in rooms):
+        raise PlanError(
+            f'{options.table("cluster")}.files = "ship": modules that are LoRA adapters are read while servers run, and'
+            " are not sent: set own_server = true for each, or share the files"
+        )

@@ -27,6 +27,8 @@ class Host:
     """Its network interface with this address, as UCX calls it."""
     machine: Machine
     """As it was before the fleet started."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What its cluster says of it."""
     python: str = sys.executable
     """Interpreter that has psserve there."""
     environ: Mapping[str, str] = field(repr=False)
@@ -35,6 +37,10 @@ class Host:
     @property
     def is_local(self) -> bool:
         return self.name == LOCAL
+
+    def has(self, labels: Mapping[str, str]) -> bool:
+        """Whether it has all these labels."""
+        return labels.items() <= self.labels.items()
 
 
 def local_host(machine: Machine, environ: Mapping[str, str]) -> Host:
@@ -61,6 +67,15 @@ def common_machine(hosts: Sequence[Host]) -> Machine:
 
 def check_hosts(hosts: Sequence[Host], options: FleetOptions) -> None:
     """Check that a fleet goes over these hosts. Raises PlanError: it asks for what one machine alone can do."""
+    tables = {"prefill": options.prefill, "decode": options.decode, "adapters": options.adapters}
+    tables |= {f"module.{name}": table for name, table in options.module.items()}
+    for name, table in tables.items():
+        if table.labels and options.cluster is None:
+            raise PlanError(f"{options.table(name)}.labels choose machines of a cluster, and there is no [cluster]")
+    if options.cluster is not None and options.router.kv_events:
+        raise PlanError(
+            f"{options.where('router.kv_events')}: events hold prompts and stay on the router's machine; leave it out"
+        )
     if len(hosts) == 1:
         return
     listed = ", ".join(host.name for host in hosts)
@@ -71,8 +86,6 @@ def check_hosts(hosts: Sequence[Host], options: FleetOptions) -> None:
             f"{options.where('router.kv_events')}: events hold prompts and stay on one machine, and this fleet is on"
             f" {listed}; leave it out"
         )
-    tables = {"prefill": options.prefill, "decode": options.decode, "adapters": options.adapters}
-    tables |= {f"module.{name}": table for name, table in options.module.items()}
     for name, table in tables.items():
         if table.gpus is not None:
             where = f"{options.table(name)}.gpus"

@@ -35,6 +35,9 @@ def spread(
     """The host of each server, one after the other: where each of them would have the largest part of what is left.
 
     `taken`: bytes that running servers hold, by host.
+
+    Raises:
+        PlanError: no host has the labels that a server asks for.
     """
     left = {
         host.name: (sum(map(usable_bytes, host.machine.gpus)) if on_gpus else host.machine.total_bytes)
@@ -44,7 +47,13 @@ def spread(
     parts: Counter[str] = Counter()
     chosen = []
     for server in servers:
-        host = max(hosts, key=lambda host: left[host.name] / (parts[host.name] + server.options.tp))
+        fitting = [host for host in hosts if host.has(server.options.labels)]
+        if not fitting:
+            raise PlanError(
+                f"{server.table}.labels = {dict(server.options.labels)}: no machine for {server.name} has them all,"
+                f" of {', '.join(host.name for host in hosts)}"
+            )
+        host = max(fitting, key=lambda host: left[host.name] / (parts[host.name] + server.options.tp))
         parts[host.name] += server.options.tp
         chosen.append(host)
     return chosen

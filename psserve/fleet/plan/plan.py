@@ -7,11 +7,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from psserve.errors import PlanError
 from psserve.fleet.options.key_file import NO_KEYS, ClientKeys
 from psserve.fleet.options.options import FleetOptions
 from psserve.fleet.options.server_options import AnswerOptions, ServerOptions
 from psserve.fleet.plan import layout
-from psserve.fleet.plan.adapters import adapter_name, base_shares_servers, check_adapters, room_for, shares_servers
+from psserve.fleet.plan.adapters import (
+    adapter_name,
+    base_shares_servers,
+    check_adapters,
+    check_shipped,
+    room_for,
+    shares_servers,
+)
 from psserve.fleet.plan.attention import attention_backend
 from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
@@ -67,6 +75,11 @@ def make_plan(
         IncompatibleCheckpoint: an older psserve made the zoo, and its base is one that this one refuses.
     """
     check_reach(options, keys)
+    if options.cluster is not None and not hosts:
+        raise PlanError(
+            f"{options.table('cluster')}: this command plans for one machine, and only psserve launch asks the cluster"
+            " for its machines"
+        )
     hosts = tuple(hosts) or (local_host(machine or detect(environ), environ),)
     check_hosts(hosts, options)
     machine = common_machine(hosts)
@@ -81,6 +94,7 @@ def make_plan(
     replicas = prefill_replicas(gpus_there, options.prefill, [*decode, *spare])
     prefill = planned_prefill(zoo.base, options, replicas)
     planned = prefill + decode
+    check_shipped([server.adapters for server in planned], options)
     check_devices(zoo.base, settings, planned)
     check_quantised(zoo.base, modules, settings, machine)
     check_equal_tp(planned, options.prefill.tp)
@@ -181,6 +195,7 @@ def make_server(
         rendezvous=rendezvous,
         kv_events=kv_events,
         adapters=server.adapters,
+        planned=server,
     )
 
 

@@ -1,14 +1,15 @@
-"""Planning one more module, or new weights of one, into a fleet that runs."""
+"""Planning more servers into a fleet that runs: of one more module, of new weights, of a host that is lost."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from psserve.errors import PlanError
+from psserve.errors import PlanError, UnknownModule
 from psserve.fleet.plan import layout
-from psserve.fleet.plan.adapters import adapter_name, check_adapters, room_for, shares_servers
+from psserve.fleet.plan.adapters import adapter_name, check_adapters, check_shipped, room_for, shares_servers
 from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
 from psserve.fleet.plan.host import Host, common_machine
 from psserve.fleet.plan.measured import read_measured
@@ -46,7 +47,8 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     else:
         path = layout.checkpoint_path(plan.run_dir, module.name, version)
         checkpoint, adapter = PlannedCheckpoint(module=module.name, path=path), None
-        servers = _servers(zoo, plan, module, planned_decode(module.name, module.aliases, path, options, version))
+        planned = planned_decode(module.name, module.aliases, path, options, version)
+        servers = _servers(zoo, plan, [module], _sized(planned, plan))
     return ModulePlan(
         module=module.name,
         version=version,
@@ -58,13 +60,35 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     )
 
 
+def plan_elsewhere(zoo: Zoo, plan: FleetPlan, server: ServerSpec, lost: Collection[str]) -> ServerSpec:
+    """Plan a server of `plan` anew, on a host that is not `lost`: with the same name, and a pool of the same size.
+
+    Raises:
+        PlanError: it fits nowhere beside the servers that run.
+    """
+    planned, rest = server.planned, tuple(host for host in plan.basis.hosts if host.name not in lost)
+    if planned is None or not rest:
+        raise PlanError(f"{server.name}: no other host is there for it")
+    options = planned.options.model_copy(update={"kv_tokens": server.memory.kv_tokens, "memory_fraction": None})
+    others = replace(
+        plan,
+        servers=tuple(one for one in plan.servers if one.host_name not in lost and one.name != server.name),
+        basis=replace(plan.basis, hosts=rest),
+    )
+    modules: list[Module] = []
+    with suppress(UnknownModule):  # it serves the base, or a group of modules
+        modules.append(zoo.module(planned.module or ""))
+    (found,) = _servers(zoo, others, modules, [replace(planned, options=options)], _taken_ports(plan))
+    return replace(found, planned=planned)
+
+
 def _adapter_servers(zoo: Zoo, plan: FleetPlan, module: Module) -> tuple[ServerSpec, ...]:
     """None, where those that run have room for the adapter; or the first ones."""
     room = next((server.adapters for server in plan.servers if server.adapters is not None), None)
     if room is None:
         options = plan.basis.options
         room = room_for(zoo.base, [module], options, DTYPE_BYTES[plan.basis.settings.dtype])
-        return _servers(zoo, plan, module, planned_adapters(zoo.base, room, options))
+        return _servers(zoo, plan, [module], _sized(planned_adapters(zoo.base, room, options), plan))
     if reason := room.why_no_room(module):
         raise PlanError(
             f"{module.name} cannot be served beside the other adapters: {reason}; set max_rank and targets in"
@@ -73,36 +97,45 @@ def _adapter_servers(zoo: Zoo, plan: FleetPlan, module: Module) -> tuple[ServerS
     return ()
 
 
-def _servers(zoo: Zoo, plan: FleetPlan, module: Module, planned: Sequence[PlannedServer]) -> tuple[ServerSpec, ...]:
-    planned = [_sized(server, plan) for server in planned]
+def _servers(
+    zoo: Zoo,
+    plan: FleetPlan,
+    modules: Sequence[Module],
+    planned: Sequence[PlannedServer],
+    taken_ports: frozenset[int] | None = None,
+) -> tuple[ServerSpec, ...]:
+    """The servers beside those of `plan`. `modules`: those of them that have weights of their own."""
+    planned = [replace(server, port=None, bootstrap_port=None) for server in planned]
+    check_shipped([server.adapters for server in planned], plan.basis.options)
     check_devices(zoo.base, plan.basis.settings, planned)
-    check_quantised(zoo.base, [module], plan.basis.settings, common_machine(plan.basis.hosts))
+    check_quantised(zoo.base, modules, plan.basis.settings, common_machine(plan.basis.hosts))
     check_equal_tp(planned, plan.basis.options.prefill.tp)
-    check_split(zoo.base, [module], plan.basis.options.table("prefill"), plan.basis.options.prefill.tp)
-    placed, memory = _fit(zoo, module, plan, planned)
+    check_split(zoo.base, modules, plan.basis.options.table("prefill"), plan.basis.options.prefill.tp)
+    placed, memory = _fit(zoo, modules, plan, planned)
     if plan.basis.settings.one_pool:
         check_one_pool(plan.basis.settings, planned, hosts=len(plan.basis.hosts))
     else:
         within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
+    ports = more_ports(planned, taken_ports or _taken_ports(plan))
     return tuple(
-        make_server(zoo, plan.basis, server, slot=slot, memory=one, ports=ports)
-        for server, slot, one, ports in zip(
-            planned, placed, memory, more_ports(planned, _taken_ports(plan)), strict=True
-        )
+        make_server(zoo, plan.basis, server, slot=slot, memory=one, ports=its)
+        for server, slot, one, its in zip(planned, placed, memory, ports, strict=True)
     )
 
 
-def _sized(server: PlannedServer, plan: FleetPlan) -> PlannedServer:
-    """The server with a free port and a certain pool size."""
-    options = server.options
-    if options.kv_tokens is None and options.memory_fraction is None:
-        smallest = min(server.memory.kv_tokens for server in plan.servers)
-        options = options.model_copy(update={"kv_tokens": smallest})
-    return replace(server, port=None, options=options)
+def _sized(planned: Sequence[PlannedServer], plan: FleetPlan) -> list[PlannedServer]:
+    """The servers with pools of a certain size."""
+    smallest = min(server.memory.kv_tokens for server in plan.servers)
+    return [
+        replace(server, options=server.options.model_copy(update={"kv_tokens": smallest}))
+        if server.options.kv_tokens is None and server.options.memory_fraction is None
+        else server
+        for server in planned
+    ]
 
 
 def _fit(
-    zoo: Zoo, module: Module, plan: FleetPlan, planned: Sequence[PlannedServer]
+    zoo: Zoo, modules: Sequence[Module], plan: FleetPlan, planned: Sequence[PlannedServer]
 ) -> tuple[list[Slot], list[ServerMemory]]:
     """Place and memory of each server, beside the running ones."""
     held: Counter[str] = Counter()
@@ -115,7 +148,7 @@ def _fit(
         here = [server for server, its in zip(planned, hosts_of, strict=True) if its is host]
         running = [server for server in plan.servers if server.host_name == host.name]
         if here:
-            placed, memory = _fit_host(zoo, module, plan, host, running, here)
+            placed, memory = _fit_host(zoo, modules, plan, host, running, here)
             for of_it, gpus, one in zip(here, placed, memory, strict=True):
                 found[of_it.name] = Slot(host, gpus), one
     return [found[server.name][0] for server in planned], [found[server.name][1] for server in planned]
@@ -123,7 +156,7 @@ def _fit(
 
 def _fit_host(
     zoo: Zoo,
-    module: Module,
+    modules: Sequence[Module],
     plan: FleetPlan,
     host: Host,
     running: Sequence[ServerSpec],
@@ -131,7 +164,7 @@ def _fit_host(
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
     """GPUs and memory of each server of one host, beside those of the running ones there."""
     machine, settings = host.machine, plan.basis.settings
-    budget = Budget.of(zoo.base, settings, machine, [module], read_measured(layout.run_dir(zoo.path)))
+    budget = Budget.of(zoo.base, settings, machine, modules, read_measured(layout.run_dir(zoo.path)))
     try:
         if settings.device == "cpu":
             held = sum(server.memory.total_bytes + server.memory.adapter_bytes for server in running)

@@ -44,6 +44,7 @@ _INHERITED_PREFIXES = (
     "SGLANG_",
     "XDG_",
 )
+_ROUTERS_PREFIXES = ("LC_", "OTEL_")  # the latter says how traces are sampled and sent
 _DROPPED_PREFIXES = ("SGLANG_TEST_", "TORCH_LOGS")
 
 
@@ -122,6 +123,11 @@ def server_args(
     return (*args, *extra)
 
 
+def inheritable(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a server or a router may inherit of an environment: of a host's, all that others need to know."""
+    return {name: value for name, value in environ.items() if _may_inherit(name) or name.startswith(_ROUTERS_PREFIXES)}
+
+
 def server_env(
     settings: EngineSettings,
     host: Host,
@@ -181,8 +187,7 @@ def other_models(model: str) -> list[str]:
 
 def router_env(inherited: Mapping[str, str], *, tmp_dir: Path) -> dict[str, str]:
     """The whole environment of the router, which is no SGLang process."""
-    kept = ("LC_", "OTEL_")  # the latter says how traces are sampled and sent
-    env = {name: value for name, value in inherited.items() if name in _INHERITED or name.startswith(kept)}
+    env = {name: value for name, value in inherited.items() if name in _INHERITED or name.startswith(_ROUTERS_PREFIXES)}
     return env | {
         "TMPDIR": str(tmp_dir),
         "PYTHONUNBUFFERED": "1",

@@ -13,6 +13,7 @@ from psserve.fleet.plan.adapters import AdapterRoom
 from psserve.fleet.plan.host import LOCAL, Host
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.parsers import NO_PARSERS, Parsers
+from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.sglang_args import EngineSettings
 
 ProcessRole = Literal["prefill", "decode", "router"]
@@ -66,6 +67,8 @@ class ServerSpec(ProcessSpec):
     """Addresses of its KV events; None: it publishes none."""
     adapters: AdapterRoom | None = None
     """What it has room for; None: it serves no adapters."""
+    planned: PlannedServer | None = None
+    """What it was planned from, so that it can be planned anew elsewhere; None: it cannot."""
 
     @property
     def device(self) -> str:

@@ -32,6 +32,8 @@ class RestartPolicy:
     """A server that lives, and has not served for so long though others could work with it, is started anew."""
     lost_s: float = 2.0
     """Between two tries to start a server whose host is lost. They count for nothing: the server did not fail."""
+    elsewhere_s: float = 60.0
+    """A server whose host is lost for so long is started on another one, if it fits there."""
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Member:
         self._last: Handle | None = None
         """Of its latest process, which may have ended."""
         self._host_is_lost = False
+        self._lost_since = 0.0
         self._started: float | None = None
         self._since = time.monotonic()
         self._restart_at = 0.0
@@ -139,6 +142,7 @@ class Member:
         now = time.monotonic()
         if self._host_is_lost:
             delay: float | None = self._restarts.policy.lost_s
+            self._lost_since = self._lost_since if self.state == "lost" else now
             self.state = "lost"
         else:
             delay = self._restarts.delay(now)
@@ -148,6 +152,19 @@ class Member:
 
     def restart_due(self) -> bool:
         return self.state in ("restarting", "lost") and time.monotonic() >= self._restart_at
+
+    def wants_elsewhere(self) -> bool:
+        """Whether its host has been lost for so long that another one is to run it. Asked again as long after."""
+        now = time.monotonic()
+        if self.state != "lost" or now - self._lost_since < self._restarts.policy.elsewhere_s:
+            return False
+        self._lost_since = now
+        return True
+
+    def move(self, spec: ProcessSpec) -> None:
+        """Have it started elsewhere, when its restart is due next."""
+        self.spec = spec
+        self._restart_at = 0.0
 
     async def observe(self, state: str, error: str | None) -> None:
         """Take over what the router sees of a living process that is not about to end.

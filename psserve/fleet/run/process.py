@@ -79,6 +79,9 @@ class Starter(Protocol):
             StartError: the command cannot be run or its log cannot be written; HostLost: where it should run.
         """
 
+    def close(self) -> None:
+        """End what still runs of all that was started, and what was needed for it. May take seconds."""
+
 
 class SubprocessStarter:
     """Runs every command as a fresh child of this process."""
@@ -100,6 +103,9 @@ class SubprocessStarter:
         except OSError as error:
             raise StartError(f"{spec.name} cannot be started: {error}") from error
         return ChildHandle(child, spec.log, log_start)
+
+    def close(self) -> None:
+        """Nothing is needed beside its children, and the supervisor sweeps those."""
 
 
 class ChildHandle:

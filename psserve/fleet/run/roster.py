@@ -14,6 +14,7 @@ from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerCo
 from psserve.contracts.servers import WorkerView
 from psserve.errors import FleetError, StartError
 from psserve.fleet.plan.measured import note_measured
+from psserve.fleet.plan.router_config import worker_config
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
 from psserve.fleet.run.member import Member, RestartPolicy
 from psserve.fleet.run.memory import family, gpu_memory, of_family
@@ -53,13 +54,21 @@ class Roster:
 
     @property
     def plan(self) -> FleetPlan:
-        """The plan of what runs now."""
+        """The plan of what runs now, on the hosts that are there now."""
         specs = (member.spec for member in (*self.servers, *self.coming, *self.going))
+        hosts = self._plan.basis.hosts
+        there = tuple(host for host in hosts if host.name not in self.lost_hosts) or hosts
         return replace(
             self._plan,
+            basis=replace(self._plan.basis, hosts=there),
             servers=tuple(spec for spec in specs if isinstance(spec, ServerSpec)),
             router=replace(self._plan.router, config=self.config),
         )
+
+    @property
+    def lost_hosts(self) -> frozenset[str]:
+        """Those on which servers wait for the host."""
+        return frozenset(member.spec.host_name for member in self.servers if member.state == "lost")
 
     def servers_of(self, module: str) -> list[Member]:
         """The servers that serve this module, or are to serve it again once they are restarted."""
@@ -92,6 +101,12 @@ class Roster:
         """Restart what died and is due; give up what dies too often. FleetError when that is the router."""
         for member in (*self.servers, self.router):
             self._revive(member)
+
+    def move(self, member: Member, spec: ServerSpec) -> None:
+        """Have a server that does not run started as this `spec`, of the same name. FleetError, OSError: as `tell`."""
+        told = [worker_config(spec, one.version) if one.name == spec.name else one for one in self.config.workers]
+        self.tell(workers=told)
+        member.move(spec)
 
     def end_stuck(self) -> None:
         """End servers that live and serve nobody although servers of the other role do: `revive` starts them anew.

@@ -26,6 +26,7 @@ from psserve.fleet.options.server_options import DecodeOptions, ModuleOptions, P
         ["--config", "x.yaml"],
         ["--tp", "2"],
         ["--trust-remote-code"],
+        ["--use-ray"],
         ["--kv-cache-dtype=fp8_e5m2"],
         ["--quantization", "fp8"],
         ["--quant=awq"],

@@ -12,9 +12,10 @@ import pytest
 from psserve.errors import PlanError
 from psserve.fleet import FleetPlan, make_plan
 from psserve.fleet.options.config_file import validated
+from psserve.fleet.plan.adapters import AdapterRoom, check_shipped
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.host import LOCAL, Host, local_host
-from psserve.fleet.plan.plan_module import plan_module
+from psserve.fleet.plan.plan_module import plan_elsewhere, plan_module
 from psserve.fleet.plan.show import gpu_share, idle_gpus
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, SHELL, gpus, plan, value_of
@@ -108,3 +109,74 @@ def test_one_more_module_is_counted_with_the_servers_of_its_host(zoo: Any) -> No
     (server,) = plan_module(zoo, running, "math").servers
     beside = next(one for one in running.servers if one.host_name == server.host_name)
     assert server.memory.total_bytes + beside.memory.total_bytes <= 0.9 * 80 * GIB
+
+
+def test_a_server_of_a_lost_host_goes_where_there_is_room(zoo: Any) -> None:
+    running = planned(zoo, hosts(CPU, CPU, replace(CPU, total_bytes=48 * GIB)), modules=["code"])
+    server = running.servers[0]
+    assert (server.role, server.host_name) == ("prefill", "c")
+    moved = plan_elsewhere(zoo, running, server, {"c"})
+    assert (moved.name, moved.host_name, moved.host) == (server.name, "b", "10.0.0.2")
+    assert (moved.memory, value_of(moved.command, "--host")) == (server.memory, "10.0.0.2")
+    assert moved.bootstrap_port not in (None, server.bootstrap_port)
+    again = plan_elsewhere(zoo, running, moved, {"b", "c"})
+    assert (again.name, again.host_name) == (server.name, "a")
+
+
+def test_a_server_of_a_lost_host_may_fit_nowhere(zoo: Any) -> None:
+    running = planned(zoo, hosts(gpus(1), gpus(1)), modules=["code"])
+    with pytest.raises(PlanError):
+        plan_elsewhere(zoo, running, running.servers[0], {running.servers[0].host_name})
+    with pytest.raises(PlanError, match="no other host is there for it"):
+        plan_elsewhere(zoo, running, running.servers[0], {"a", "b"})
+
+
+def test_a_cluster_is_never_left_out_of_a_plan(zoo: Any) -> None:
+    options = validated({"router": {"port": 0}, "cluster": {"kind": "ray", "private_network": True}})
+    with pytest.raises(PlanError, match="cluster: this command plans for one machine"):
+        make_plan(zoo, options, machine=CPU, environ=SHELL)
+    made = make_plan(zoo, options, hosts=hosts(CPU), environ=SHELL)
+    assert {server.host_name for server in made.servers} == {"a"}
+
+
+CLUSTER = {"kind": "ray", "private_network": True}
+
+
+def test_labels_say_where_servers_may_go(zoo: Any) -> None:
+    a, b, c = hosts(CPU, CPU, CPU)
+    over = (a, replace(b, labels={"rack": "1", "kind": "x"}), replace(c, labels={"rack": "2"}))
+    tables = {"prefill": {"labels": {"rack": "2"}}, "module": {"code": {"labels": {"rack": "1", "kind": "x"}}}}
+    made = planned(zoo, over, cluster=CLUSTER, modules=["code", "math"], **tables)
+    assert {server.name: server.host_name for server in made.servers} == {
+        "prefill-0": "c",
+        "decode-code-0": "b",
+        "decode-math-0": "a",
+    }
+    with pytest.raises(
+        PlanError, match=r"prefill.labels = \{'rack': '2'\}: no machine for prefill-0 has them all, of a"
+    ):
+        plan_elsewhere(zoo, made, made.servers[0], {"c"})
+
+
+def test_labels_nobody_has_are_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match=r"decode.labels = \{'rack': '9'\}: no machine for decode-code-0 has them all"):
+        planned(zoo, hosts(CPU, CPU), cluster=CLUSTER, modules=["code"], decode={"labels": {"rack": "9"}})
+
+
+def test_labels_without_a_cluster_are_refused(zoo: Any) -> None:
+    with pytest.raises(PlanError, match=r"prefill.labels choose machines of a cluster, and there is no \[cluster\]"):
+        plan(zoo, prefill={"labels": {"rack": "1"}})
+
+
+def test_adapters_are_not_sent_and_so_refused(zoo: Any) -> None:
+    options = validated({"cluster": CLUSTER | {"files": "ship"}})
+    room = AdapterRoom(rank=8, targets=("q_proj",), in_batch=8, loaded=32, slot_bytes=0, loaded_bytes=0)
+    check_shipped([None, None], options)
+    check_shipped([None, room], validated({"cluster": CLUSTER}))
+    with pytest.raises(PlanError, match="set own_server = true for each, or share the files"):
+        check_shipped([None, room], options)
+
+
+def test_kv_events_stay_on_the_routers_machine(zoo: Any) -> None:
+    with pytest.raises(PlanError, match="events hold prompts and stay on the router's machine"):
+        planned(zoo, hosts(CPU), cluster=CLUSTER, router={"port": 0, "kv_events": True})

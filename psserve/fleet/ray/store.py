@@ -1,0 +1,80 @@
+"""Files that were sent to a machine: kept by what is in them, so that nothing is sent twice, and checked.
+
+files/<digest>      a file, as it was sent
+arriving/<digest>   the beginning of one
+folders/<digest>    a checkpoint: hard links to its files
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from blake3 import blake3
+from pydantic import BaseModel, ConfigDict
+
+
+class Entry(BaseModel):
+    """One file of a folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    size: int
+    digest: str
+
+
+def listed(folder: Path) -> tuple[Entry, ...]:
+    """The files of a folder, which has no others below. Reads all of them. Raises OSError."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return tuple(Entry(name=path.name, size=path.stat().st_size, digest=digest_of(path)) for path in files)
+
+
+def digest_of(path: Path) -> str:
+    """What is in a file, in short. Raises OSError."""
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+
+
+class Store:
+    """The files of one machine. Several fleets may use it at a time: what is there is never changed."""
+
+    def __init__(self, root: Path) -> None:
+        self._files, self._arriving, self._folders = (root / name for name in ("files", "arriving", "folders"))
+        for folder in (self._files, self._arriving, self._folders):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def missing(self, digests: Iterable[str]) -> list[str]:
+        """Those of these files that must be sent."""
+        return [digest for digest in dict.fromkeys(digests) if not (self._files / digest).exists()]
+
+    def receive(self, digest: str, offset: int, data: bytes) -> None:
+        """Take a piece of a file. Raises OSError, as when the disk is full."""
+        with open(self._arriving / f"{digest}-{os.getpid()}", "r+b" if offset else "wb") as file:
+            file.seek(offset)
+            file.write(data)
+
+    def keep(self, digest: str) -> bool:
+        """Keep a file whose last piece has come. Returns whether it is what it should be; else it is gone."""
+        arrived = self._arriving / f"{digest}-{os.getpid()}"
+        if digest_of(arrived) != digest:
+            arrived.unlink()
+            return False
+        arrived.replace(self._files / digest)
+        return True
+
+    def folder(self, entries: Sequence[Entry]) -> Path:
+        """The folder of these files, all of which are there. Raises OSError."""
+        digest = blake3("".join(f"{entry.name}\0{entry.digest}\0" for entry in entries).encode()).hexdigest()
+        folder = self._folders / digest
+        if not folder.exists():
+            new = self._folders / f"{digest}-{os.getpid()}"
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(mode=0o700)
+            for entry in entries:
+                os.link(self._files / entry.digest, new / entry.name)
+            with suppress(OSError):  # another agent of this machine was faster
+                new.rename(folder)
+        return folder

@@ -1,0 +1,88 @@
+"""A fleet over Ray: servers are children of an agent on a node; a bridge or a head that ends takes nothing with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+
+import psutil
+import pytest
+
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic.shapes import Architecture
+from tests.e2e.fleet import RunningFleet, launched
+from tests.e2e.oracle import Oracle
+from tests.e2e.ray_cluster import (
+    NODE,
+    RayCluster,
+    check_exact,
+    fleet_toml,
+    pid_of,
+    places,
+    ray_cluster,
+    state_of,
+)
+from tests.e2e.watching import await_whole, family
+from tests.waiting import until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: psserve[ray]")]
+
+MODULES = ("alpha", "beta")
+SERVERS = ("prefill-0", "decode-alpha-0", "decode-beta-0")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with ray_cluster(NODE) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    zoo_of: Callable[[Architecture], Zoo], cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningFleet]:
+    config = fleet_toml(tmp_path_factory.mktemp("ray"), cluster, MODULES)
+    with launched(zoo_of("qwen3").path, "--config", str(config)) as running:
+        yield running
+
+
+@pytest.fixture
+def oracle(oracle_of: Callable[[Architecture], Oracle]) -> Oracle:
+    return oracle_of("qwen3")
+
+
+def pids(fleet: RunningFleet) -> list[int | None]:
+    return [pid_of(fleet, server) for server in SERVERS]
+
+
+def bridge_of(fleet: RunningFleet) -> psutil.Process | None:
+    for child in psutil.Process(fleet.supervisor).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
+            if "psserve.fleet.ray.bridge" in child.cmdline():
+                return child
+    return None
+
+
+def check_restarts(fleet: RunningFleet, server: str) -> None:
+    """A server that is killed comes back: somebody sees its end, and is obeyed."""
+    before = pid_of(fleet, server)
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    until(lambda: pid_of(fleet, server) not in (None, before))
+    await_whole(fleet)
+
+
+def test_answers_are_exact(fleet: RunningFleet, oracle: Oracle) -> None:
+    check_exact(fleet, oracle, MODULES, 1)
+
+
+def test_servers_are_on_the_node_and_the_router_is_here(fleet: RunningFleet) -> None:
+    assert places(fleet) == dict.fromkeys(SERVERS, NODE) | {"router": "local"}
+    assert {one["address"] for one in state_of(fleet)} == {NODE, "127.0.0.1"}
+    own = {process.pid for process in family(fleet.supervisor)}
+    assert None not in pids(fleet)
+    assert own.isdisjoint(pids(fleet))
+    assert fleet.pid("router") in own

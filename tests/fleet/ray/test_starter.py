@@ -1,0 +1,184 @@
+"""Processes on other machines as the supervisor sees them, through bridges that end and are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.errors import HostLost
+from psserve.fleet.plan.spec import ServerSpec
+from psserve.fleet.ray.messages import Event, HostView, Order, RunView, Seen, Task
+from psserve.fleet.ray.starter import RayStarter
+from tests.fleet.fake_plan import plan_of
+
+
+class ScriptedBridge:
+    """A bridge whose agents do nothing by themselves: the test says what they see."""
+
+    def __init__(self, task: Task, log: Path) -> None:
+        self.orders: list[Order] = []
+        self.said: list[Event] = []
+        self.has_ended = False
+
+    def ended(self) -> bool:
+        return self.has_ended
+
+    def send(self, order: Order) -> None:
+        self.orders.append(order)
+
+    def events(self) -> Iterator[Event]:
+        said, self.said = self.said, []
+        return iter(said)
+
+    def close(self) -> None:
+        self.has_ended = True
+
+    def sees(self, *runs: RunView, agent: str = "x") -> None:
+        self.said.append(Event(view=HostView(host="b", seen=Seen(agent=agent, runs=runs))))
+
+    def loses(self) -> None:
+        self.said.append(Event(view=HostView(host="b", why="its node died")))
+
+
+class Setup:
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("psserve.fleet.ray.starter._AGAIN_S", 0.0)
+        self.bridges: list[ScriptedBridge] = []
+        plan = plan_of(tmp_path, {"decode-a-0": []}, [1, 2], tmp_path)
+        self.spec: ServerSpec = replace(plan.servers[0], host_name="b")
+        task = Task(address="auto", fleet="f", owner="o", on_gpus=False, lease_s=600.0, hosts=("b",))
+        self.starter = RayStarter(task, plan, tmp_path / "log", connect=self._connect)
+
+    def _connect(self, task: Task, log: Path) -> Any:
+        self.bridges.append(ScriptedBridge(task, log))
+        return self.bridges[-1]
+
+    @property
+    def bridge(self) -> ScriptedBridge:
+        return self.bridges[-1]
+
+    def start(self) -> tuple[Any, str]:
+        """A process on b, and the id of its run."""
+        handle: Any = self.starter.start(self.spec)
+        assert self.bridge.orders[-1].start is not None
+        return handle, self.bridge.orders[-1].start.id
+
+
+@pytest.fixture
+def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    return Setup(tmp_path, monkeypatch)
+
+
+def test_a_start_is_ordered_with_all_that_it_needs(setup: Setup) -> None:
+    setup.start()
+    (order,) = setup.bridge.orders
+    assert order.host == "b"
+    assert order.start is not None
+    assert (order.start.name, order.start.command) == (setup.spec.name, setup.spec.command)
+    assert order.start.fresh == (setup.spec.rendezvous,)
+
+
+def test_a_process_lives_until_its_agent_says_otherwise(setup: Setup) -> None:
+    handle, run = setup.start()
+    assert (handle.pid, handle.poll(), handle.is_lost, handle.tail(5)) == (None, None, False, [])
+    setup.bridge.sees(RunView(id=run, tail=("a", "b")))
+    assert (handle.poll(), handle.tail(1)) == (None, ["b"])
+    setup.bridge.sees(RunView(id=run, code=1, tail=("c",)))
+    assert (handle.poll(), handle.tail(5)) == (1, ["c"])
+
+
+def test_it_is_not_lost_while_its_start_is_on_the_way(setup: Setup) -> None:
+    handle, _ = setup.start()
+    setup.bridge.sees()
+    assert (handle.poll(), handle.is_lost) == (None, False)
+
+
+def test_it_is_lost_with_its_machine(setup: Setup) -> None:
+    handle, run = setup.start()
+    setup.bridge.sees(RunView(id=run))
+    setup.bridge.loses()
+    assert (handle.is_lost, handle.poll()) == (True, None)
+    with pytest.raises(HostLost, match="its host b is lost: its node died"):
+        setup.starter.start(setup.spec)
+    setup.bridge.sees(agent="y")
+    assert handle.is_lost
+    assert not setup.start()[0].is_lost
+
+
+def test_what_a_machine_went_on_running_while_it_was_lost_is_ended(setup: Setup) -> None:
+    handle, run = setup.start()
+    setup.bridge.loses()
+    assert handle.is_lost
+    setup.bridge.sees(RunView(id=run), RunView(id="older", code=1))
+    assert handle.is_lost
+    order = setup.bridge.orders[-1]
+    assert (order.host, order.end, order.signal, len(setup.bridge.orders)) == ("b", run, "kill", 2)
+
+
+def test_it_is_lost_with_its_agent(setup: Setup) -> None:
+    handle, run = setup.start()
+    setup.bridge.sees(RunView(id=run))
+    setup.bridge.sees(agent="y")
+    assert handle.is_lost
+
+
+def test_one_that_has_ended_is_not_lost_any_more(setup: Setup) -> None:
+    handle, run = setup.start()
+    setup.bridge.sees(RunView(id=run, code=0))
+    setup.bridge.loses()
+    assert (handle.is_lost, handle.poll()) == (False, 0)
+
+
+def test_ends_are_ordered_until_it_has_ended(setup: Setup) -> None:
+    handle, run = setup.start()
+    handle.terminate()
+    handle.kill()
+    assert [(order.end, order.signal) for order in setup.bridge.orders[1:]] == [(run, "terminate"), (run, "kill")]
+    setup.bridge.sees(RunView(id=run, code=0))
+    assert handle.poll() == 0
+    handle.kill()
+    assert len(setup.bridge.orders) == 3
+
+
+def test_a_bridge_that_ends_loses_nothing(setup: Setup) -> None:
+    handle, run = setup.start()
+    setup.bridge.sees(RunView(id=run))
+    assert handle.poll() is None
+    setup.bridge.has_ended = True
+    assert (handle.poll(), handle.is_lost) == (None, False)
+    assert len(setup.bridges) == 2
+    assert setup.bridge.orders == []
+    setup.bridge.sees(RunView(id=run, code=4))
+    assert handle.poll() == 4
+
+
+def test_what_nobody_saw_done_is_ordered_again(setup: Setup) -> None:
+    handle, run = setup.start()
+    handle.terminate()
+    setup.bridge.has_ended = True
+    assert handle.poll() is None
+    started, ended = setup.bridge.orders
+    assert started.start is not None
+    assert (started.start.id, ended.end) == (run, run)
+
+
+def test_the_last_words_of_a_bridge_are_heard(setup: Setup) -> None:
+    handle, run = setup.start()
+    setup.bridge.sees(RunView(id=run, code=5))
+    setup.bridge.has_ended = True
+    assert handle.poll() == 5
+    assert setup.bridge.orders == []
+
+
+def test_the_router_runs_here(setup: Setup, tmp_path: Path) -> None:
+    log = tmp_path / "router.log"
+    handle = setup.starter.start(replace(setup.spec, host_name="local", command=("sleep", "600"), log=log))
+    assert handle.pid is not None
+    assert setup.bridges == []
+    handle.kill()
+    while handle.poll() is None:
+        pass

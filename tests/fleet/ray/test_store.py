@@ -1,0 +1,103 @@
+"""Files that were sent to a machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.fleet.ray import shipping
+from psserve.fleet.ray.shipping import Damaged, ship
+from psserve.fleet.ray.store import Entry, Store, digest_of, listed
+
+
+class Machine:
+    """A machine's store, and what it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.asked: list[str] = []
+        self.before_keep: Callable[[], None] = lambda: None
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        self.asked.append(method)
+        if method == "keep":
+            self.before_keep()
+        if method == "folder":
+            arguments = ([Entry.model_validate(entry) for entry in arguments[0]],)
+        return getattr(Store(self.root), method)(*arguments)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "machine")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a checkpoint of these files."""
+
+    def make(name: str, **files: bytes) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        return folder
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "PIECE_BYTES", 1000)
+
+
+async def test_what_arrives_is_what_was_sent(machine: Machine, make: Callable[..., Path]) -> None:
+    folder = make("a", weights=os.urandom(2500), exact=os.urandom(2000), empty=b"", config=b"{}")
+    there = await ship(folder, machine.call)
+    assert {file.name: file.read_bytes() for file in there.iterdir()} == {
+        file.name: file.read_bytes() for file in folder.iterdir()
+    }
+
+
+async def test_nothing_is_sent_twice(machine: Machine, make: Callable[..., Path]) -> None:
+    shared = os.urandom(5000)
+    first = await ship(make("a", weights=shared, config=b"1"), machine.call)
+    machine.asked.clear()
+    second = await ship(make("b", other=shared, config=b"2"), machine.call)
+    assert machine.asked == ["missing", "receive", "keep", "folder"]
+    assert (second / "other").samefile(first / "weights")
+    machine.asked.clear()
+    assert await ship(make("c", weights=shared, config=b"1"), machine.call) == first
+    assert machine.asked == ["missing", "folder"]
+
+
+async def test_what_is_damaged_on_its_way_is_not_kept(machine: Machine, make: Callable[..., Path]) -> None:
+    folder = make("a", weights=os.urandom(2500))
+
+    def damage() -> None:
+        (arriving,) = (machine.root / "arriving").iterdir()
+        content = bytearray(arriving.read_bytes())
+        content[1234] ^= 1
+        arriving.write_bytes(content)
+
+    machine.before_keep = damage
+    with pytest.raises(Damaged, match="weights changed, or was damaged, on its way"):
+        await ship(folder, machine.call)
+    machine.before_keep = lambda: None
+    assert (await ship(folder, machine.call) / "weights").read_bytes() == (folder / "weights").read_bytes()
+
+
+def test_a_folder_is_known_by_names_and_contents(make: Callable[..., Path], tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    found = set()
+    for name, files in {"a": {"x": b"1", "y": b"2"}, "b": {"x": b"2", "y": b"1"}, "c": {"x": b"1", "z": b"2"}}.items():
+        folder = make(name, **files)
+        for file in folder.iterdir():
+            store.receive(digest_of(file), 0, file.read_bytes())
+            assert store.keep(digest_of(file))
+        found.add(store.folder(listed(folder)))
+    assert len(found) == 3
