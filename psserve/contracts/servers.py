@@ -6,9 +6,9 @@ lends to decode servers is among its metrics (docs/one-pool.md).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
 
@@ -39,7 +39,6 @@ class RouterView(BaseModel):
 
 LEASE_METRICS = ("psserve_kv_leases", "psserve_kv_lease_tokens", "psserve_kv_lease_age_seconds")
 """Those of a prefill server with one KV pool: how many, their tokens, the oldest one's age."""
-_LEASE_LINE = re.compile(rf"^({'|'.join(LEASE_METRICS)})(?:\{{[^}}]*\}})? (\S+)$", re.MULTILINE)
 
 
 class KvLeases(BaseModel):
@@ -61,8 +60,9 @@ class KvLeases(BaseModel):
 
 def parse_kv_leases(page: bytes) -> KvLeases | None:
     """The leases on a page of metrics, in Prometheus' text format. Raises ValueError for what is no number there."""
-    found = _LEASE_LINE.findall(page.decode(errors="replace"))
-    return KvLeases.of({name: float(value) for name, value in found})
+    lines = [line for line in page.decode(errors="replace").splitlines() if line.startswith(LEASE_METRICS)]
+    families = text_string_to_metric_families("\n".join(lines) + "\n")  # of all the hundreds it would take long
+    return KvLeases.of({sample.name: sample.value for family in families for sample in family.samples})
 
 
 LOADS_PATH = "/v1/loads?include=core,disagg"

@@ -109,29 +109,27 @@ async def until_silent(host: str, port: int) -> None:
     while monotonic() - heard < SILENT_S:
         asked = monotonic()
         try:
-            await _until_broken(host, port)
+            if await _ended_in_silence(host, port):
+                return
             heard = monotonic()
-        except _Silent:
-            return
         except OSError as error:  # a TimeoutError too
             if not is_silent(error):  # a refusal
                 heard = monotonic()
         await asyncio.sleep(asked + PULSE_S - monotonic())
 
 
-class _Silent(Exception):
-    """A connection that was open has been silent for `SILENT_S`."""
+async def _ended_in_silence(host: str, port: int) -> bool:
+    """Hold a connection until it ends: whether that is since its other end was silent for `SILENT_S`.
 
-
-async def _until_broken(host: str, port: int) -> None:
-    """Hold a connection until the worker ends it. Raises OSError: none opens within `PULSE_S`; _Silent."""
+    Raises OSError: none opens within `PULSE_S`.
+    """
     async with asyncio.timeout(PULSE_S):
         reader, writer = await asyncio.open_connection(host, port)
     _ask_in_silence(writer.get_extra_info("socket"))
     try:
         await reader.read()  # nothing is asked, so there is nothing but the end
     except OSError as error:
-        if is_silent(error):
-            raise _Silent from error
+        return is_silent(error)
     finally:
         writer.close()
+    return False
