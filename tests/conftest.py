@@ -1,4 +1,4 @@
-"""The whole run: Ctrl-C works in what tests start, slow files begin first, those that train are marked; a clock.
+"""The whole run: Ctrl-C works in what tests start, long files begin first, slow ones are marked; a clock.
 
 Tests marked `gpu` run with `-m gpu` alone; for all others there is no GPU, whatever the machine has.
 """
@@ -17,31 +17,57 @@ settings.register_profile("psserve", deadline=None)  # a machine that is busy fa
 settings.load_profile("psserve")
 
 FIRST = (
-    "e2e/test_live.py",
+    "e2e/test_gpu_first.py",
     "e2e/test_demo_zoo.py",
+    "e2e/test_live.py",
     "e2e/test_faults.py",
     "e2e/test_bases.py",
-    "e2e/test_gpu_first.py",
-    "e2e/test_exactness.py",
-    "e2e/test_transfer_faults.py",
     "e2e/test_engine_modes.py",
+    "e2e/test_exactness.py",
+    "e2e/test_adapters.py",
+    "e2e/test_systems.py",
+    "e2e/test_transfer_faults.py",
     "e2e/test_cli.py",
+    "e2e/test_versions.py",
+    "e2e/test_shutdown.py",
+    "e2e/test_one_pool.py",
     "training/test_distributed.py",
     "training/test_finetune.py",
+    "router/test_cut_off.py",
+    "router/workers/test_upstream.py",
+    "fleet/live/test_supervisor.py",
+    "fleet/test_live.py",
+    "demo/test_demo_zoo.py",
+    "demo/test_accuracy.py",
+    "fleet/plan/test_machines.py",
+    "bench/report/test_write.py",
+    "test_wheel.py",
+    "zoo/test_crash.py",
+    "zoo/test_changes.py",
 )
-"""What takes longest, or waits most: beside it the others run (a process of pytest-xdist takes file after file)."""
+"""What takes longest, or waits most: beside it the others run (a process of pytest-xdist takes file after file), and
+short files are left for the end, so that all processes have work until then."""
 
 
 SLOW = (
+    "bench/compare/",
+    "bench/report/test_write.py",
     "demo/",
+    "engine/",
+    "fleet/live/",
+    "fleet/test_live.py",
+    "fleet/test_live_adapters.py",
     "test_model_zoo.py",
-    "training/test_cache_conditioned.py",
-    "training/test_distributed.py",
-    "training/test_finetune.py",
-    "training/test_reference.py",
+    "test_wheel.py",
+    "training/",
     "zoo/checkpoints/test_fine_tunes.py",
+    "zoo/test_changes.py",
+    "zoo/test_crash.py",
 )
-"""What trains, or computes with whole models; `make test-fast` leaves it out."""
+"""What trains, computes with models or SGLang's parts, or starts fleets of fake servers and other programs again and
+again; `make test-fast` leaves it out, and does not even import it. A single slow test elsewhere is marked itself."""
+FAST = "engine/handover"
+"""In spite of that: the heart."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,17 +80,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _rank(_name(item)))
+    items.sort(key=lambda item: _rank(_name(item.path)))
     for item in items:
-        assert not item.get_closest_marker("e2e") or _name(item).startswith("e2e/"), f"{item.nodeid}: not in tests/e2e"
-        if _name(item).startswith(SLOW):
+        in_its_folder = _name(item.path).startswith("e2e/") or not item.get_closest_marker("e2e")
+        assert in_its_folder, f"{item.nodeid}: not in tests/e2e"
+        if _is_slow(item.path):
             item.add_marker(pytest.mark.slow)
         if config.option.markexpr != "gpu" and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a GPU: make test-gpu"))
 
 
-def _name(item: pytest.Item) -> str:
-    return item.path.relative_to(Path(__file__).parent).as_posix()
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
+
+
+def _is_slow(path: Path) -> bool:
+    return _name(path).startswith(SLOW) and not _name(path).startswith(FAST)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(Path(__file__).parent).as_posix()
 
 
 def _rank(name: str) -> int:

@@ -19,6 +19,10 @@ from psserve.training.packages import quiet_packages
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
+FORKING = multiprocessing.get_context("forkserver")  # a fork of this process would inherit PyTorch's threads
+IMPORTED = ["psserve.demo.demo_zoo", "psserve.training.finetune"]
+"""What is imported once for all processes: it takes longer than a small training."""
+
 
 def side_by_side(
     job: Callable[[Argument], Result], arguments: Iterable[Argument], processes: int
@@ -30,8 +34,8 @@ def side_by_side(
     """
     waiting = iter(arguments)
     threads = max(1, torch.get_num_threads() // processes)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, initializer=prepare_process, initargs=(threads,)) as pool:
+    FORKING.set_forkserver_preload(IMPORTED)
+    with ProcessPoolExecutor(processes, FORKING, initializer=prepare_process, initargs=(threads,)) as pool:
         running = {pool.submit(job, argument): argument for argument in islice(waiting, processes)}
         while running:
             for done in wait(running, return_when=FIRST_COMPLETED).done:
