@@ -17,7 +17,7 @@ from tests.e2e.own_settings import add_with_own_settings
 MODULES = ("alpha", "beta", "gamma")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def checked_trees() -> Iterator[None]:
     """Every server of every fleet ends, and with it a test, when its radix tree holds what it must not."""
     with pytest.MonkeyPatch.context() as patch:
@@ -25,7 +25,7 @@ def checked_trees() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _importing(checked_trees: None) -> None:
     start_importing()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from psserve.training.reference import prefill_kv
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e import tree_dump
-from tests.e2e.client import agent_sessions, client_of
+from tests.e2e.client import agent_sessions, client_of, random_ids
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, wait_idle
 from tests.e2e.oracle import Oracle
 from tests.e2e.transfer import IS_SHARED, copies_alone
@@ -91,16 +92,25 @@ async def test_trees_hold_only_the_bases_kv(
 
 
 @copies_alone("decode servers keep nothing; what can go wrong: test_negative_controls, test_without_leases")
-async def test_kept_generated_kv_is_found(
+async def test_kept_generated_kv_is_found_and_gives_wrong_second_turns(
     zoo_of: Callable[[Architecture], Zoo],
     oracle_of: Callable[[Architecture], Oracle],
 ) -> None:
-    oracle = oracle_of("qwen3")
+    oracle, rng = oracle_of("qwen3"), random.Random(2)
     env = {"PSSERVE_NEGATIVE_CONTROL": "keep-generated-kv", "PSSERVE_CHECK_PURITY": "0"}
     with watched(zoo_of("qwen3").path, env) as fleet:
         async with client_of(fleet.url) as client:
             await asyncio.gather(*(client.complete("alpha", [100 + i, 50, 60], 20) for i in range(4)))
-        assert max(impurity(path, oracle) for path in tree(fleet, "decode-alpha-0")) > 0.01
+            assert max(impurity(path, oracle) for path in tree(fleet, "decode-alpha-0")) > 0.01
+            wrong = 0
+            for _ in range(6):
+                prompt = random_ids(rng, 40)
+                answer = await client.check(oracle, "alpha", prompt, 24)  # a first turn is right all the same
+                second = prompt + answer + random_ids(rng, 5)
+                served = (await client.complete("alpha", second, 8))["choices"][0]["logprobs"]
+                expected = oracle.answer("alpha", second, 8)
+                wrong += served["token_logprobs"] != pytest.approx(expected.logprobs, abs=1e-4)
+    assert wrong >= 5
 
 
 @copies_alone("decode servers keep nothing; what can go wrong: test_negative_controls, test_without_leases")
