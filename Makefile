@@ -4,11 +4,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 # A file of tests stays in one process. They wait as much as they compute: three processes keep two cores busy, and two
-# with fleets, which take turns at starting and 2 GiB each. What imports SGLang is run beside the last fleets.
+# with fleets, which take turns at starting and 2 GiB each.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --dist loadfile --no-loadscope-reorder
 # A test that fails is run once more and named at the end (RERUN, with the traceback): what fails twice is red, and so is
 # the sixth; what fails once wants mending, as a bug of the test or of psserve, but not thousands of others run again.
 AGAIN := --reruns 1 --max-suite-reruns 5 --rerun-show-tracebacks
+# Every process imports what all its tests import. These import SGLang, which takes long, and run beside the last fleets.
+SGLANG := tests/engine tests/zoo/checkpoints/test_quantisation_sglang.py
 # With servers: exactness, engine modes, what the tree holds, who shares it.
 HAND_OVER := $(patsubst %,tests/e2e/test_%.py,exactness engine_modes cache_purity sharing)
 # Those, and what servers and the network do to it: all that must hold with one KV pool for all servers, too.
@@ -31,8 +33,8 @@ run: setup ## serve the demo zoo, ./model_zoo, on http://127.0.0.1:30000
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
-	$(PYTEST) $(AGAIN) --numprocesses 3 --ignore tests/e2e --ignore tests/engine
-	$(PYTEST) $(AGAIN) --numprocesses 2 tests/e2e tests/engine -m "not long"
+	$(PYTEST) $(AGAIN) --numprocesses 3 $(patsubst %,--ignore %,tests/e2e $(SGLANG))
+	$(PYTEST) $(AGAIN) --numprocesses 2 tests/e2e $(SGLANG) -m "not long"
 
 test-fast: setup ## what needs no server and is quick, under two minutes (tests/conftest.py says what is slow)
 	$(PYTEST) --numprocesses 2 --ignore tests/e2e -m "not slow"

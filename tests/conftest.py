@@ -61,6 +61,7 @@ SLOW = (
     "test_wheel.py",
     "training/",
     "zoo/checkpoints/test_fine_tunes.py",
+    "zoo/checkpoints/test_quantisation_sglang.py",
     "zoo/test_changes.py",
     "zoo/test_crash.py",
 )

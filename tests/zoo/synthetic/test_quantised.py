@@ -17,9 +17,7 @@ from psserve.zoo.synthetic.quantised import CONFIGS, for_size, quantised_layer, 
 from psserve.zoo.synthetic.shapes import Architecture
 from psserve.zoo.synthetic.zoo import new_model, save_model
 
-torchvision_ops.declare_missing()
-from sglang.kernels.ops.quantization.awq_triton import awq_dequantize_decomposition  # noqa: E402
-from sglang.srt.layers.quantization.utils import pack_rows  # noqa: E402
+torchvision_ops.declare_missing()  # SGLang is imported where it is needed: every process of a run reads this file
 
 WEIGHT = torch.randn(96, 256, generator=torch.Generator().manual_seed(1))
 STEPS = {"fp8-blocks": 0.2, "fp8-static": 0.3, "awq": 0.3, "gptq": 0.5}
@@ -50,6 +48,8 @@ def test_fp8_is_the_weight_times_its_scales(name: str) -> None:
 
 
 def test_awq_is_packed_as_sglang_unpacks_it() -> None:
+    from sglang.kernels.ops.quantization.awq_triton import awq_dequantize_decomposition
+
     tensors, value = layer(CONFIGS["awq"])
     found = awq_dequantize_decomposition(tensors["qweight"], tensors["scales"].float(), tensors["qzeros"])
     torch.testing.assert_close(found.T, value)
@@ -57,6 +57,8 @@ def test_awq_is_packed_as_sglang_unpacks_it() -> None:
 
 @pytest.mark.parametrize("size", [32, -1])
 def test_gptq_is_packed_as_sglang_packs_it(size: int) -> None:
+    from sglang.srt.layers.quantization.utils import pack_rows
+
     tensors, value = layer(CONFIGS["gptq"] | {"group_size": size})
     scales = tensors["scales"].float().repeat_interleave(256 // tensors["scales"].shape[0], 0)
     numbers = (value.T / scales).round().to(torch.int32) + 8
