@@ -57,16 +57,22 @@ SLOW = (
     "fleet/live/",
     "fleet/test_live.py",
     "fleet/test_live_adapters.py",
+    "router/test_dashboard_page.py",
+    "router/test_process.py",
+    "router/test_processes.py",
+    "test_conftest.py",
     "test_model_zoo.py",
     "test_wheel.py",
     "training/",
     "zoo/checkpoints/test_fine_tunes.py",
+    "zoo/checkpoints/test_lora.py",
     "zoo/checkpoints/test_quantisation_sglang.py",
+    "zoo/checkpoints/test_serving_form.py",
     "zoo/test_changes.py",
     "zoo/test_crash.py",
 )
 """What trains, computes with models or SGLang's parts, or starts fleets of fake servers and other programs again and
-again; `make test-fast` leaves it out, and does not even import it. A single slow test elsewhere is marked itself."""
+again. `make test-fast` leaves it out, and does not even import it. A single slow test elsewhere is marked itself."""
 FAST = "engine/handover"
 """In spite of that: the heart."""
 
