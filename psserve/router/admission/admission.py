@@ -192,16 +192,20 @@ class Admission:
         """A grant if there is capacity now. Raises RequestError (503) when workers are missing."""
         name, request = ticket.module.name, ticket.request
         prefills, decodes = self._routing.candidates(ticket.module)
-        output = self.outputs.expected(name, request.output_tokens)
         prefills = [one for one in _others(prefills, ticket.avoid) if self._prefill_takes(one, name, request)]
         if not prefills:
             return None
         copied = self._copied(request.prompt)
-        decodes = [one for one in _others(decodes, ticket.avoid) if self._decode_takes(one, copied, output)]
+        decodes = [
+            one
+            for one in _others(decodes, ticket.avoid)
+            if self._decode_takes(one, copied, self._answer(one, name, request))
+        ]
         if not decodes:
             return None
         place = self._routing.place(request, prefills, decodes)
-        holds: tuple[Hold, ...] = (Hold(self._budget(place.decode), copied, output),)
+        answer = self._answer(place.decode, name, request)
+        holds: tuple[Hold, ...] = (Hold(self._budget(place.decode), copied, answer),)
         if self._one_pool_page is not None:
             holds += (Hold(self._budget(place.prefill), request.prompt, 0),)
         return Grant(place, name, self._window(place.prefill), holds, self.pump)
@@ -209,6 +213,10 @@ class Admission:
     def _copied(self, prompt: Prompt) -> Prompt:
         """What a decode worker needs slots of its own for: with one pool, of the last page alone."""
         return prompt if self._one_pool_page is None else Prompt((), self._one_pool_page, self._one_pool_page)
+
+    def _answer(self, worker: Worker, module: str, request: Request) -> int:
+        """Tokens of the answer to reckon with on a decode worker."""
+        return self.outputs.expected(module, request.output_tokens, self._budget(worker).pool)
 
     async def _wait(self, ticket: Ticket, priority: int) -> Grant:
         name = ticket.module.name

@@ -10,26 +10,38 @@ from itertools import takewhile
 from psserve.contracts.limits import QueueLimits
 from psserve.router.policies import Prompt
 
-START_TOKENS = 512.0
+FIRST_TOKENS = 1024
+"""Reckoned with for a module's first answer."""
+FIRST_PART = 8
+"""In a small pool such a part of it, SGLang's own reserve for a request: or nobody would run beside the first."""
+LEAST_FIRST_TOKENS = 128
+"""In however small a pool."""
 OUTPUT_MARGIN = 2.0
 REMEMBERED_ANSWERS = 32
 """About so many answers are remembered."""
 
 
 class OutputLengths:
-    """Running mean of the tokens that a module's answers had."""
+    """Running mean of the tokens that a module's answers had, where the first guess counts for one answer."""
 
     def __init__(self) -> None:
         self._means: dict[str, float] = {}
+        self._answers: Counter[str] = Counter()
 
-    def expected(self, module: str, limit: int) -> int:
-        """Tokens to reckon with, of the `limit` that a request asks for: OUTPUT_MARGIN times the mean."""
-        return min(limit, round(OUTPUT_MARGIN * self._means.get(module, START_TOKENS)))
+    def expected(self, module: str, limit: int, pool: int | None = None) -> int:
+        """Tokens to reckon with, of the `limit` that a request asks for: OUTPUT_MARGIN times the mean.
+
+        `pool`: tokens of the one that the answer goes to; None: not known.
+        """
+        first = FIRST_TOKENS if pool is None else min(FIRST_TOKENS, max(pool // FIRST_PART, LEAST_FIRST_TOKENS))
+        learnt, answers = OUTPUT_MARGIN * self._means.get(module, 0.0), self._answers[module]
+        return min(limit, round(learnt + (first - learnt) / (answers + 1)))
 
     def learn(self, module: str, tokens: float) -> None:
         """Take note of how many tokens an answer of `module` had."""
-        mean = self._means.get(module, START_TOKENS)
-        self._means[module] = mean + (tokens - mean) / REMEMBERED_ANSWERS
+        self._answers[module] += 1
+        mean = self._means.get(module, 0.0)
+        self._means[module] = mean + (tokens - mean) / min(self._answers[module], REMEMBERED_ANSWERS)
 
 
 STRIDE = 8
@@ -81,6 +93,11 @@ class KvBudget:
         self._stride_tokens = 0.0  # of one
         self._unshared = 0  # tokens of answers, and of prompts beyond their last whole stride
         self.requests = 0
+
+    @property
+    def pool(self) -> int | None:
+        """Tokens that the server holds; None: not known, no limit."""
+        return self._kv_tokens
 
     @property
     def tokens(self) -> int:

@@ -82,6 +82,17 @@ def test_answers_are_expected_to_be_as_long_as_they_were() -> None:
     assert outputs.expected("other", 4096) == 1024
 
 
+def test_the_first_guess_is_a_part_of_a_small_pool_and_gives_way_to_what_was_seen() -> None:
+    outputs = OutputLengths()
+    assert outputs.expected("m", 4096, pool=1024) == 128
+    assert outputs.expected("m", 4096, pool=1 << 20) == 1024
+    outputs.learn("m", 400)
+    assert outputs.expected("m", 4096, pool=1024) == (128 + 800) / 2
+    for _ in range(300):
+        outputs.learn("m", 400)
+    assert 790 <= outputs.expected("m", 4096, pool=1024) <= 800
+
+
 def test_a_hold_takes_up_a_prompt_and_an_answer_until_it_ends() -> None:
     budget = KvBudget(40, None)
     hold = Hold(budget, prompt(1, 2), 10)

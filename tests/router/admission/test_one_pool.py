@@ -66,6 +66,13 @@ async def test_prompts_take_up_a_prefill_servers_pool_until_their_answers_end() 
     await over(tasks)
 
 
+async def test_answers_without_a_limit_of_their_own_run_beside_each_other_in_a_small_pool() -> None:
+    admission = admission_of(prefill=20 * PROMPT, decode=1024)
+    tasks = [asking(admission, text, 4096) for text in range(2 * 4)]
+    assert len(await granted(tasks)) == 2 * 4
+    await over(tasks)
+
+
 async def test_a_prompt_that_others_read_too_is_held_once() -> None:
     admission = admission_of(prefill=PROMPT, decode=10 * PROMPT)
     tasks = [asking(admission, 1, 1) for _ in range(6)]
