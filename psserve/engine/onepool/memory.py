@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from psserve.contracts.one_pool import MOST_SOURCES
+from psserve.contracts.one_pool import LARGEST_POOL, MOST_SOURCES
 from psserve.engine.onepool.layout import Layout, Pool
 from psserve.errors import EngineError
 
@@ -48,7 +48,7 @@ class Region:
     place: int
     first_row: int
     users: int = 0
-    """Requests that read there."""
+    """Requests that read there, or were promised to."""
     ended: bool = False
     """Its server is gone: nobody new will read there."""
 
@@ -80,12 +80,26 @@ class ReadMemory:
         self._regions[place] = region
         return region
 
+    def leave(self, region: Region) -> None:
+        """One request less reads there. What a server that is gone has lent is unmapped behind the last of them."""
+        region.users -= 1
+        if region.ended and not region.users:
+            self._unmap(region)
+
     def _free_place(self) -> int:
+        for region in [region for region in self._regions.values() if region.ended and not region.users]:
+            self._unmap(region)
         for place in range(MOST_SOURCES):
-            region = self._regions.get(place)
-            if region is None or (region.ended and not region.users):
+            if place not in self._regions:
                 return place
         raise EngineError(f"the KV of {MOST_SOURCES} prefill servers is read here already, and there is one more")
+
+    def _unmap(self, region: Region) -> None:
+        """Make its place addresses alone again: nobody else may map the server's memory, which goes with that."""
+        del self._regions[region.place]
+        offset, length = region.first_row * self.layout.row_bytes, LARGEST_POOL * self.layout.row_bytes
+        for start in self._starts:
+            _mmap(start + offset, length, _NOTHING, _PRIVATE | _FIXED | _ANONYMOUS | _NO_RESERVE)
 
 
 def _mmap(address: int | None, length: int, protection: int, flags: int, file: int = -1, offset: int = 0) -> int:

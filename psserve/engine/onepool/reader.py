@@ -46,7 +46,7 @@ class Reading:
 
     def release(self) -> None:
         """End the lease."""
-        self._source.region.users -= 1
+        MEMORY.reader().leave(self._source.region)
         self._source.line.send(Message(Kind.RELEASE, self._room))
 
 
@@ -69,6 +69,7 @@ class ReadingManager(CommonKVManager):  # type: ignore[misc]
             self._fail(room, str(error))
             return
         self._asked[room] = source
+        source.region.users += 1  # from here on: what READY names must still be mapped when it is read
         source.line.send(Message(Kind.WANT, room))
         if source.line.ended:  # before it was known that this room waits for it
             self._fail(room, "the prefill server is gone")
@@ -79,12 +80,16 @@ class ReadingManager(CommonKVManager):  # type: ignore[misc]
 
     def read(self, room: int, page_size: int) -> Reading:
         """Begin to read what arrived."""
-        return Reading(self._asked.pop(room), room, self._arrived.pop(room).pages, page_size)
+        source = self._asked.pop(room)
+        reading = Reading(source, room, self._arrived.pop(room).pages, page_size)
+        MEMORY.reader().leave(source.region)  # to the reading
+        return reading
 
     def forget(self, room: int) -> None:
         """Say that a room's KV is not wanted, if it was asked for and not taken."""
         self._arrived.pop(room, None)
         if source := self._asked.pop(room, None):
+            MEMORY.reader().leave(source.region)
             source.line.send(Message(Kind.ABORT, room))
 
     def _source(self, port: int) -> Source:

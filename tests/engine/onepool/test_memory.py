@@ -100,6 +100,25 @@ def test_the_place_of_a_server_that_is_gone_is_used_again_once_nobody_reads_ther
     assert (reader.tensors[3][again.first_row : again.first_row + ROWS] == 5).all()
 
 
+def test_what_a_server_that_is_gone_lent_is_unmapped_behind_its_last_reader() -> None:
+    reader, source, other = read(), lent(), lent()
+    region, stays = reader.map(source.pool, source.file), reader.map(other.pool, other.file)
+    other.tensors[2][:] = 3
+    before = mappings(source.file)
+    region.users, region.ended = 2, True
+    reader.leave(region)
+    assert mappings(source.file) == before
+    reader.leave(region)
+    assert mappings(source.file) == before - BUFFERS
+    assert (reader.tensors[2][stays.first_row : stays.first_row + ROWS] == 3).all()
+
+
+def mappings(file: int) -> int:
+    """How often this process maps a file."""
+    inode = os.fstat(file).st_ino
+    return sum(int(line.split()[4]) == inode for line in open("/proc/self/maps").read().splitlines())
+
+
 def test_a_pool_of_another_shape_is_refused() -> None:
     other = lent(tail=(2, 16))
     with pytest.raises(EngineError, match="it has 4 buffers with rows of 128 bytes"):
