@@ -68,7 +68,7 @@ def command(
     from psserve.fleet.options.config_file import load_options
     from psserve.fleet.options.key_file import client_keys
     from psserve.fleet.plan.reach import reach_warnings
-    from psserve.fleet.plan.show import adapters_note, context_note, idle_gpus, split_note
+    from psserve.fleet.plan.show import adapters_note, context_note, idle_gpus, split_note, transfer_note
     from psserve.fleet.run.state import require_none_running
     from psserve.zoo import Zoo, find_zoo
 
@@ -93,7 +93,7 @@ def command(
         if note is not None:
             click.echo(f"psserve: {note}", err=True)
     if dry_run:
-        if note := split_note(plan):
+        for note in filter(None, (transfer_note(plan), split_note(plan))):
             click.echo(f"psserve: {note}", err=True)
         _show(plan, as_json)
         return

@@ -135,7 +135,7 @@ class Bench:
     def _arguments(self, modules: list[str], toml: str = "") -> list[str]:
         config = self._folder / "fleet.toml"
         config.write_text(toml)
-        return ["--modules", ",".join(modules), "--config", str(config)]
+        return ["--transfer", "nixl", "--modules", ",".join(modules), "--config", str(config)]
 
     # --- parts
 

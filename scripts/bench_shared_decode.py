@@ -72,7 +72,7 @@ class Figures:
 
 def measure(zoo: Path, modules: list[str], config: Path, vocabulary: int, load: Load) -> Figures:
     """Launch, load, and ask everybody."""
-    with launched(zoo, ["--modules", ",".join(modules), "--config", str(config)]) as fleet:
+    with launched(zoo, ["--transfer", "nixl", "--modules", ",".join(modules), "--config", str(config)]) as fleet:
         decode = [pid for name, pid in fleet.pids().items() if name.startswith("decode")]
         asyncio.run(
             Load(sessions=AT_ONCE, seed=-1).run(fleet.url, modules, vocabulary)

@@ -64,7 +64,7 @@ def measure(zoo: Path) -> dict[str, Any]:
     note("building a synthetic zoo")
     base = build_zoo(zoo, modules=MODULES).base
     note("launching 1 prefill and 3 decode servers")
-    with launched(zoo, ["--device", "cpu"]) as fleet:
+    with launched(zoo, ["--device", "cpu", "--transfer", "nixl"]) as fleet:
         note(f"ready; watching the idle fleet for {IDLE_SECONDS:g} s")
         meter = CpuMeter(fleet.supervisor)
         time.sleep(IDLE_SECONDS)

@@ -59,7 +59,7 @@ def fleet() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="psserve-pictures-") as directory:
         zoo = Path(directory) / "zoo"
         build_zoo(zoo, modules=MODULES)
-        with launched(zoo, ["--device", "cpu", "--kv-tokens", "16384"], within_s=600) as running:
+        with launched(zoo, ["--device", "cpu", "--kv-tokens", "16384", "--transfer", "nixl"], within_s=600) as running:
             yield running.url
 
 

@@ -68,7 +68,8 @@ def measured(counts: Sequence[int]) -> dict[str, Any]:
         for name, sizes in shares.items():
             config = Path(folder) / f"{name}.toml"
             tables = {role: {"kv_tokens": size} for role, size in sizes.items()}
-            config.write_text(tomli_w.dumps({"context_length": CONTEXT, "page_size": PAGE, **tables}))
+            settings = {"transfer": "nixl", "context_length": CONTEXT, "page_size": PAGE, **tables}
+            config.write_text(tomli_w.dumps(settings))
             with launched(zoo.path, ["--device", "cpu", "--config", str(config)]) as fleet:
                 cached = {}
                 for count in counts:

@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, help="end after so many, if that is sooner")
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--seconds-between-kills", type=float, default=30.0, help="0: kill and freeze nothing")
-    parser.add_argument("--transfer", choices=("auto", "nixl", "shared"), default="auto")
+    parser.add_argument("--transfer", choices=("nixl", "shared"), default="nixl")
     parser.add_argument("--transfer-faults", type=float, default=0.0, metavar="P", help="chance at each look")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the result goes")

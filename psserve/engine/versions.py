@@ -15,6 +15,9 @@ SUPPORTED = ("0.5.17", "0.5.18", "0.5.21", "0.5.22", "0.5.23")
 TESTED = f"{', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]}"
 ONE_POOL = ("0.5.18", "0.5.22", "0.5.23")
 """Releases whose decode servers can read a prefill server's pool: the tests of that pass on these."""
+ONE_POOL_UNASKED_SINCE = "0.5.22"
+"""The first release in which that pool takes nothing from anybody. In 0.5.18 a request without a limit of its own waits
+while others with short prompts run in a small pool."""
 HITS_SINCE = "0.5.22"
 """The first release in which prompts that a prefill server hands over count as hits of what they found in its cache."""
 _KNOWN_BAD = {
@@ -45,6 +48,11 @@ def require_one_pool(release: str) -> None:
             f"one KV pool for all servers (--transfer shared) does not work with sglang {release} yet: install sglang "
             f"{' or '.join(ONE_POOL)}, or launch with --transfer nixl"
         )
+
+
+def runs_one_pool_unasked(release: str) -> bool:
+    """Whether decode servers may read a prefill server's pool though nobody asked for it."""
+    return release in ONE_POOL and number(release) >= number(ONE_POOL_UNASKED_SINCE)
 
 
 def require_hits(release: str, policy: str) -> None:

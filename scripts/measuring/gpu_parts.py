@@ -227,7 +227,7 @@ def launch_arguments(options: argparse.Namespace, engine: tuple[str, ...] = ()) 
     own = [*engine_arguments(options), *engine]
     return [
         *("--device", options.device, "--dtype", options.dtype, "--chunked-prefill-size", str(CHUNK[options.device])),
-        *("--kv-cache-dtype", options.kv_cache_dtype),
+        *("--kv-cache-dtype", options.kv_cache_dtype, "--transfer", "nixl"),
         *(("--kv-tokens", str(GPU_KV_TOKENS)) if options.device == "cuda" else ()),
         *(("--", *own) if own else ()),
     ]

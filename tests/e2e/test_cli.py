@@ -17,6 +17,7 @@ import pytest
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.fleet import PSSERVE, one_start_at_a_time
+from tests.e2e.transfer import with_transfer
 from tests.e2e.watching import family, listening
 from tests.waiting import PATIENCE_S
 
@@ -53,7 +54,8 @@ class Detached:
 def fleet(zoo_of: Callable[[Architecture], Zoo]) -> Iterator[Detached]:
     zoo = zoo_of("qwen3").path
     with one_start_at_a_time():
-        launch = psserve("launch", "--zoo", zoo, "--modules", ",".join(MODULES), "--port", "0", "--detach")
+        transfer = with_transfer(("--modules", ",".join(MODULES)))
+        launch = psserve("launch", "--zoo", zoo, *transfer, "--port", "0", "--detach")
     try:
         yield Detached(zoo, launch)
     finally:

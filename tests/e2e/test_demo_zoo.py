@@ -15,6 +15,7 @@ import pytest
 from openai import OpenAI
 
 from psserve.demo.tasks import TASKS, held_out_items
+from psserve.engine.versions import installed_sglang, runs_one_pool_unasked
 from psserve.training.answers import zoo_answerer
 from psserve.training.fleet_answers import FleetAnswerer
 from psserve.training.scorers import SCORERS
@@ -55,7 +56,8 @@ def _added(folder: str, names: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def fleet(zoo: Zoo) -> Iterator[RunningFleet]:
-    with launched(zoo.path) as fleet:
+    with launched(zoo.path, "--transfer", "auto") as fleet:
+        assert fleet.config["one_pool"] == runs_one_pool_unasked(installed_sglang() or "")
         yield fleet
 
 

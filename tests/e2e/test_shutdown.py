@@ -18,6 +18,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.fleet import PSSERVE, READY_WITHIN_S, one_start_at_a_time
 from tests.e2e.forked_launch import Launch, launching
+from tests.e2e.transfer import with_transfer
 from tests.e2e.watching import family, listening
 from tests.waiting import PATIENCE_S, until
 
@@ -32,7 +33,7 @@ def zoo(zoo_of: Callable[[Architecture], Zoo]) -> Path:
 @contextmanager
 def launching_alpha(zoo: Path, *flags: str) -> Iterator[Launch]:
     """`psserve launch` of one module, as it starts."""
-    with one_start_at_a_time(), launching(zoo, "--modules", "alpha", *flags) as launch:
+    with one_start_at_a_time(), launching(zoo, *with_transfer(("--modules", "alpha", *flags))) as launch:
         yield launch
 
 

@@ -1,7 +1,8 @@
-"""What moves KV in the fleets under test: with PSSERVE_TEST_TRANSFER=shared the suites run over one KV pool.
+"""What moves KV in the fleets under test: NIXL, or with PSSERVE_TEST_TRANSFER=shared nothing, over one KV pool.
 
-Fleets that name their `--transfer` themselves keep it. What another transfer rules out by its design is skipped, and
-says why.
+`auto` would be the second on a CPU: the suites say which, so that each of the two runs them all. Fleets that name their
+`--transfer` themselves keep it; test_demo_zoo.py's is as a user launches it. What another transfer rules out by its
+design is skipped, and says why.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import Sequence
 
 import pytest
 
-IS_SHARED = os.environ.get("PSSERVE_TEST_TRANSFER") == "shared"
+TRANSFER = os.environ.get("PSSERVE_TEST_TRANSFER", "nixl")
+IS_SHARED = TRANSFER == "shared"
 """Whether decode servers read prompts in the prefill server's pool."""
 
 
 def with_transfer(arguments: Sequence[str]) -> tuple[str, ...]:
     """The arguments of a launch, before which the transfer under test is named unless they name one."""
-    return tuple(arguments) if "--transfer" in arguments or not IS_SHARED else ("--transfer", "shared", *arguments)
+    return tuple(arguments) if "--transfer" in arguments else ("--transfer", TRANSFER, *arguments)
 
 
 def copies_alone(reason: str) -> pytest.MarkDecorator:

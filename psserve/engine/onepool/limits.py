@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from psserve.contracts.one_pool import longest_answer
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool.readings import READINGS
 
@@ -19,8 +20,6 @@ _LONGEST = slice(4, 6)
 _SPECIAL = 5
 """SGLang's own margin between the two."""
 _NO_LIMIT = 1 << 30
-_SPARE_PART = 8
-"""So much of the own pool is left for the last pages of prompts that arrive beside the longest answer."""
 
 
 def _as_long_as_the_model_takes(original: Callable[[Any], tuple[Any, ...]], worker: Any) -> tuple[Any, ...]:
@@ -39,7 +38,7 @@ def _limit_the_answer_alone(original: Callable[[Any, Any], None], scheduler: Any
         original(scheduler, req)
     finally:
         scheduler.max_total_num_tokens = own
-    asked, limit = req.sampling_params, max(0, own - max(2 * scheduler.page_size, own // _SPARE_PART))
+    asked, limit = req.sampling_params, longest_answer(own, scheduler.page_size)
     asked.max_new_tokens = min(asked.max_new_tokens, limit)
     asked.min_new_tokens = min(asked.min_new_tokens, asked.max_new_tokens)
 

@@ -90,6 +90,7 @@ def _for_pods(options: FleetOptions, cluster: Cluster) -> FleetOptions:
     return options.model_copy(
         update={
             "device": "cpu" if cluster.gpu_gib is None else "cuda",
+            "transfer": "nixl" if options.transfer == "auto" else options.transfer,  # pods share no memory
             "router": router,
             "prefill": options.prefill.model_copy(update=prefill),
             "adapters": options.adapters.model_copy(update=no_ports if options.adapters.ports else {}),

@@ -1,7 +1,7 @@
 """One KV pool for all servers of a device (`--transfer shared`): where it works, and how memory is shared out then.
 
 The base's KV is in the prefill servers' pools alone. A decode server's pool holds what its module makes, and of each
-prompt the tokens of its last, unfinished page.
+prompt the tokens of its last, unfinished page. `transfer.py` says where it is the default.
 """
 
 from __future__ import annotations
@@ -30,26 +30,42 @@ def check_one_pool(
         PlanError: this device, this system, or what is asked of a server rules it out.
         UnsupportedSglang: the installed release does.
     """
-    if settings.device != "cpu":
-        raise _refused("it works on CPU so far, and this fleet runs on GPUs")
-    if platform != "linux":
-        raise _refused("it needs Linux")
-    if hosts > 1:
-        raise _refused(f"decode servers read memory of their own host, and the fleet has {hosts} hosts")
+    if reason := why_no_one_pool(settings, servers, platform, hosts=hosts):
+        raise _refused(reason)
     if (release := installed_sglang()) is not None:
         require_one_pool(release)
+
+
+def why_no_one_pool(
+    settings: EngineSettings, servers: Sequence[PlannedServer], platform: str = sys.platform, *, hosts: int = 1
+) -> str | None:
+    """Why decode servers cannot read the prefill servers' KV in place, whatever the release; None if they can."""
+    if settings.device != "cpu":
+        return "it works on CPU so far, and this fleet runs on GPUs"
+    if platform != "linux":
+        return "it needs Linux"
+    if hosts > 1:
+        return f"decode servers read memory of their own host, and the fleet has {hosts} hosts"
     if split := [server for server in servers if server.options.tp > 1]:
-        raise _refused(f"{split[0].table}.tp is {split[0].options.tp}, and it works with tp = 1")
+        return f"{split[0].table}.tp is {split[0].options.tp}, and it works with tp = 1"
     prefill = sum(server.role == "prefill" for server in servers)
     if prefill > MOST_SOURCES:
-        raise _refused(f"there are {prefill} prefill servers, and it works with {MOST_SOURCES} at most")
+        return f"there are {prefill} prefill servers, and it works with {MOST_SOURCES} at most"
+    return None
 
 
 def check_pools(servers: Iterable[PlannedServer], memory: Iterable[ServerMemory]) -> None:
     """Check that decode servers have room for the addresses of each prefill server's pool. Raises PlanError."""
+    if reason := why_too_large(servers, memory):
+        raise _refused(reason)
+
+
+def why_too_large(servers: Iterable[PlannedServer], memory: Iterable[ServerMemory]) -> str | None:
+    """Which pool has too many rows to have its place in each decode server's addresses; None if all have theirs."""
     for server, its in zip(servers, memory, strict=True):
         if server.role == "prefill" and its.kv_tokens >= LARGEST_POOL:
-            raise _refused(f"{server.name} has {its.kv_tokens} KV tokens, and it works with {LARGEST_POOL - 1} at most")
+            return f"{server.name} has {its.kv_tokens} KV tokens, and it works with {LARGEST_POOL - 1} at most"
+    return None
 
 
 def smallest_pool(settings: EngineSettings, servers: Sequence[PlannedServer], memory: Sequence[ServerMemory]) -> int:

@@ -50,6 +50,7 @@ from psserve.fleet.plan.sglang_args import (
     server_env,
 )
 from psserve.fleet.plan.spec import FleetPlan, PlanBasis, PlannedAdapter, PlannedCheckpoint, RouterSpec, ServerSpec
+from psserve.fleet.plan.transfer import chosen_transfer
 from psserve.zoo import Base, Module, Zoo
 from psserve.zoo.checkpoints.architectures import CHECKS, TABLE
 from psserve.zoo.checkpoints.tokenizer import read_chat_template
@@ -102,13 +103,16 @@ def make_plan(
     if settings.one_pool:
         check_one_pool(settings, planned, hosts=len(hosts))
     placed, memory = _fit(zoo, modules, hosts, settings, prefill, decode, spare)
+    explicit, why = options.context_length is not None, None
+    if options.transfer == "auto":
+        settings, why = chosen_transfer(settings, planned, memory, explicit=explicit, hosts=len(hosts))
     for host in hosts:
         settings = with_cores(settings, host.machine, sum(slot.host is host for slot in placed))
     if settings.one_pool:
         check_pools(planned, memory)
     smallest = smallest_pool(settings, planned, memory)
-    settings = within_pool(settings, smallest, explicit=options.context_length is not None)
-    basis = PlanBasis(options=options, hosts=hosts, settings=settings)
+    settings = within_pool(settings, smallest, explicit=explicit)
+    basis = PlanBasis(options=options, hosts=hosts, settings=settings, why_transfer=why)
     router_port, ports = fleet_ports(options.router, planned, [slot.host for slot in placed])
     servers = tuple(
         make_server(zoo, basis, server, slot=slot, memory=one, ports=its)

@@ -55,6 +55,7 @@ def plan_json(plan: FleetPlan) -> dict[str, Any]:
         "base": plan.base,
         "context_length": plan.basis.settings.context_length,
         "transfer": plan.basis.settings.transfer,
+        "why_transfer": plan.basis.why_transfer,
         "servers": [_process(plan, process) for process in (*plan.servers, plan.router)],
     }
 
@@ -114,6 +115,15 @@ def _one_pool_note(plan: FleetPlan) -> str:
         f"one KV pool: {of_prefill} tokens hold every context once, and decode servers read them in place; each has"
         f" {sizes} tokens of its own, which bound an answer (docs/one-pool.md; kv_tokens sets other sizes)"
     )
+
+
+def transfer_note(plan: FleetPlan) -> str | None:
+    """What to say of the transfer that psserve chose, and why; None where it was asked for."""
+    basis = plan.basis
+    if basis.why_transfer is None:
+        return None
+    chosen = "shared" if basis.settings.one_pool else f"{basis.settings.transfer} and not shared"
+    return f"--transfer auto is {chosen}: {basis.why_transfer} (docs/one-pool.md)"
 
 
 def adapters_note(plan: FleetPlan) -> str | None:

@@ -118,6 +118,8 @@ class PlanBasis:
     options: FleetOptions
     hosts: tuple[Host, ...]
     settings: EngineSettings
+    why_transfer: str | None = None
+    """Why `--transfer auto` is what the settings say; None: it was asked for."""
 
     def host_of(self, process: ProcessSpec) -> Host:
         """The host that one of the fleet's processes runs on."""

@@ -36,13 +36,13 @@ def test_servers_are_told_and_nixl_is_only_a_name_for_sglang(zoo: Any) -> None:
     for server in plan(zoo, transfer="shared").servers:
         assert server.env["PSSERVE_ONE_POOL"] == "1"
         assert value_of(server.command, "--disaggregation-transfer-backend") == "nixl"
-    for server in plan(zoo).servers:
+    for server in plan(zoo, transfer="nixl").servers:
         assert "PSSERVE_ONE_POOL" not in server.env
 
 
 def test_the_router_charges_prompts_to_prefill_servers(zoo: Any) -> None:
     assert plan(zoo, transfer="shared").router.config.one_pool
-    assert not plan(zoo).router.config.one_pool
+    assert not plan(zoo, transfer="nixl").router.config.one_pool
 
 
 def test_a_context_need_not_fit_into_a_decode_servers_pool(zoo: Any) -> None:

@@ -314,7 +314,7 @@ def test_engine_arguments_come_last(zoo: Any) -> None:
 
 
 def test_router_accepts_its_configuration(zoo: Any) -> None:
-    made = plan(zoo, serve_base=True, api_key="k")
+    made = plan(zoo, serve_base=True, api_key="k", transfer="nixl")
     config = RouterConfig.model_validate_json(made.router.config.model_dump_json())
     assert [worker.name for worker in config.workers] == [server.name for server in made.servers]
     assert [module.name for module in config.modules] == ["code", "math", "qwen3-tiny"]
