@@ -14,7 +14,7 @@ SGLANG := tests/engine tests/zoo/checkpoints/test_quantisation_sglang.py
 # With servers: exactness, engine modes, what the tree holds, who shares it.
 HAND_OVER := $(patsubst %,tests/e2e/test_%.py,exactness engine_modes cache_purity sharing)
 # Those, and what servers and the network do to it: all that must hold with one KV pool for all servers, too.
-ONE_POOL := $(HAND_OVER) $(patsubst %,tests/e2e/test_%.py,one_pool negative_controls faults transfer_faults live adapters)
+ONE_POOL := $(HAND_OVER) $(patsubst %,tests/e2e/test_%.py,one_pool negative_controls faults transfer_faults live adapters bases)
 export DEVICE PYTHON
 # Else each of a hundred processes that tests start compiles psserve anew.
 unexport PYTHONDONTWRITEBYTECODE

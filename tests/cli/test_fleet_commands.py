@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from psserve import __version__
 from psserve.cli.launch import command
 from psserve.cli.main import cli
+from psserve.engine.versions import installed_sglang, runs_one_pool_unasked
 from psserve.fleet.plan import devices
 from psserve.fleet.plan.nvidia import Torch
 from psserve.fleet.run.state import FleetState, ProcessId, ServerState, read_state, write_state
@@ -250,8 +251,15 @@ def test_dry_run_says_that_it_cuts_the_context(zoo: Path) -> None:
 
 
 def test_dry_run_says_how_kv_is_shared_out(zoo: Path) -> None:
-    result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0")
+    result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0", "--transfer", "nixl")
     assert "KV tokens (60%) are prefill servers'" in result.stderr
+
+
+def test_dry_run_says_which_transfer_was_chosen_and_why(zoo: Path) -> None:
+    arguments = ("launch", "--dry-run", "--device", "cpu", "--port", "0")
+    chosen = "shared" if runs_one_pool_unasked(installed_sglang() or "") else "nixl and not shared"
+    assert psserve(*arguments).stderr.startswith(f"psserve: --transfer auto is {chosen}: ")
+    assert "--transfer auto" not in psserve(*arguments, "--transfer", "nixl").stderr
 
 
 @pytest.mark.parametrize("argument", ["--enable-lora", "--speculative-algorithm", "--config", "--kv-cache-dtype"])

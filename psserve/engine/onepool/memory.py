@@ -95,11 +95,11 @@ class ReadMemory:
         raise EngineError(f"the KV of {MOST_SOURCES} prefill servers is read here already, and there is one more")
 
     def _unmap(self, region: Region) -> None:
-        """Make its place addresses alone again: nobody else may map the server's memory, which goes with that."""
+        """Read zeros in its place again: nobody else may map the server's memory, which goes with that."""
         del self._regions[region.place]
         offset, length = region.first_row * self.layout.row_bytes, LARGEST_POOL * self.layout.row_bytes
         for start in self._starts:
-            _mmap(start + offset, length, _NOTHING, _PRIVATE | _FIXED | _ANONYMOUS | _NO_RESERVE)
+            _mmap(start + offset, length, _READ, _PRIVATE | _FIXED | _ANONYMOUS | _NO_RESERVE)
 
 
 def _mmap(address: int | None, length: int, protection: int, flags: int, file: int = -1, offset: int = 0) -> int:

@@ -110,6 +110,7 @@ def test_what_a_server_that_is_gone_lent_is_unmapped_behind_its_last_reader() ->
     assert mappings(source.file) == before
     reader.leave(region)
     assert mappings(source.file) == before - BUFFERS
+    assert not reader.tensors[2][region.first_row].any()
     assert (reader.tensors[2][stays.first_row : stays.first_row + ROWS] == 3).all()
 
 
