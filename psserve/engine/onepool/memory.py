@@ -95,7 +95,7 @@ class ReadMemory:
         raise EngineError(f"the KV of {MOST_SOURCES} prefill servers is read here already, and there is one more")
 
     def _unmap(self, region: Region) -> None:
-        """Read zeros in its place again: nobody else may map the server's memory, which goes with that."""
+        """Let its place read as zeros: nobody else may map the server's memory, which goes with that."""
         del self._regions[region.place]
         offset, length = region.first_row * self.layout.row_bytes, LARGEST_POOL * self.layout.row_bytes
         for start in self._starts:
