@@ -21,8 +21,9 @@ from psserve.fleet.plan.planned import PlannedServer, planned_adapters, planned_
 from psserve.fleet.plan.ports import more_ports
 from psserve.fleet.plan.quantised import DTYPE_BYTES, check_quantised, check_split
 from psserve.fleet.plan.router_config import module_config, worker_config
-from psserve.fleet.plan.settings import check_devices, check_equal_tp, within_pool
+from psserve.fleet.plan.settings import check_devices, check_equal_tp
 from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedAdapter, PlannedCheckpoint, ServerSpec
+from psserve.fleet.plan.transfer import check_limits
 from psserve.zoo import Module, Zoo
 
 
@@ -114,8 +115,8 @@ def _servers(
     placed, memory = _fit(zoo, modules, plan, planned)
     if plan.basis.settings.one_pool:
         check_one_pool(plan.basis.settings, planned, hosts=len(plan.basis.hosts))
-    else:
-        within_pool(plan.basis.settings, min(one.kv_tokens for one in memory), explicit=True)
+    if not plan.basis.settings.one_pool or plan.basis.why_transfer is not None:
+        check_limits(plan.basis.settings, planned, memory)
     ports = more_ports(planned, taken_ports or _taken_ports(plan))
     return tuple(
         make_server(zoo, plan.basis, server, slot=slot, memory=one, ports=its)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from psserve.contracts.one_pool import longest_answer
 from psserve.engine.versions import installed_sglang, runs_one_pool_unasked
+from psserve.errors import PlanError
 from psserve.fleet.plan.memory import ServerMemory
 from psserve.fleet.plan.one_pool import smallest_pool, why_no_one_pool, why_too_large
 from psserve.fleet.plan.planned import PlannedServer
@@ -46,6 +47,17 @@ def chosen_transfer(
     if reason:
         return settings, reason
     return replace(settings, transfer="shared"), "contexts are stored once, and answers may be as long as the context"
+
+
+def check_limits(settings: EngineSettings, servers: Sequence[PlannedServer], memory: Sequence[ServerMemory]) -> None:
+    """Check that decode servers that come later take nothing either, with copies or with a pool that was chosen.
+
+    Raises:
+        PlanError: one would not hold the context, or an answer as long as that.
+    """
+    within_pool(settings, min(its.kv_tokens for its in memory), explicit=True)
+    if settings.one_pool and (reason := _why_answers_are_cut(settings, servers, memory)):
+        raise PlanError(f"{reason}: raise its kv_tokens, or launch with --transfer nixl")
 
 
 def _why_not_with(release: str | None) -> str | None:

@@ -91,14 +91,14 @@ def test_idle_gpus_are_noticed(zoo: Any) -> None:
 
 def test_how_kv_is_shared_out_is_said_where_servers_share_a_device(zoo: Any) -> None:
     for machine in (CPU, gpus(1)):
-        made = plan(zoo, machine, context_length=2048)
+        made = plan(zoo, machine, context_length=2048, transfer="nixl")
         sizes = [server.memory.kv_tokens for server in made.servers]
         assert (split_note(made) or "").startswith(f"{sizes[0]} of {sum(sizes)} KV tokens (60%) are prefill servers'")
         assert "--context-length" not in (split_note(made) or "")
-    large = plan(zoo, document={"decode": {"kv_tokens": 65_536}})
+    large = plan(zoo, document={"decode": {"kv_tokens": 65_536}}, transfer="nixl")
     assert "--context-length" not in (split_note(large) or "")
     zoo = replace(zoo, base=replace(zoo.base, context_length=32_768))
     assert "a shorter --context-length gives them more" in (split_note(plan(zoo)) or "")
     assert split_note(plan(zoo, gpus(2))) is None
-    assert split_note(plan(zoo, kv_tokens=4096)) is None
+    assert split_note(plan(zoo, kv_tokens=4096, transfer="nixl")) is None
     assert split_note(plan(zoo, gpus(1), {"prefill": {"memory_fraction": 0.5}})) is None

@@ -75,6 +75,14 @@ def test_a_module_that_comes_later_has_room_for_whole_answers_too(zoo: Any) -> N
     assert server.env["PSSERVE_ONE_POOL"] == "1"
 
 
+def test_a_module_that_comes_later_without_room_for_them_is_refused(zoo: Any) -> None:
+    running = plan(zoo, document={"module": {"code": {"kv_tokens": 4_624}}}, modules=("math",))
+    with pytest.raises(
+        PlanError, match="^decode-code-0 would end answers after 4046 tokens, of a context of 4096: raise"
+    ):
+        plan_module(zoo, running, "code")
+
+
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
