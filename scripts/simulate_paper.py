@@ -108,7 +108,7 @@ def draw(workloads: dict[str, Any], path: Path) -> None:
             for system, points in told["curves"].items():
                 at, values = [p["concurrency"] for p in points], [p[key] for p in points]
                 axes.plot(at, values, marker="o", markersize=4, color=SYSTEM_COLOURS[system].light, label=system)
-            axes.set(title=f"{name}: {title}", xlabel="sessions at a time")
+            axes.set(title=f"{name.removeprefix('four-agents-')}: {title}", xlabel="sessions at a time")
             axes.set(**({"yscale": "log"} if logarithmic else {"ylim": (0, None)}))
             axes.grid(alpha=0.3)
     rows[0][0].legend()
