@@ -22,7 +22,7 @@ def show_report(paths: Sequence[Path], as_json: bool) -> None:
         click.echo(json.dumps(told, indent=1))
     else:
         show_table(COLUMNS, _rows(told))
-    if told.get("best"):
+    if told.get("best") and told["best"]["ratios"]:
         click.echo(f"psserve: each at its best limit: {_best(told['ours'], told['best'])}", err=True)
     click.echo(f"psserve: the report is {next(path for path in paths if path.suffix == '.html')}", err=True)
 
