@@ -15,17 +15,9 @@ from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.fleet import RunningFleet, launched
 from tests.e2e.oracle import Oracle
-from tests.e2e.ray_cluster import (
-    NODE,
-    RayCluster,
-    check_exact,
-    fleet_toml,
-    pid_of,
-    places,
-    ray_cluster,
-    state_of,
-)
+from tests.e2e.over_ray import check_exact, fleet_toml, pid_of, places, served_meanwhile, state_of
 from tests.e2e.watching import await_whole, family
+from tests.ray_cluster import NODE, RayCluster, ray_cluster
 from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: psserve[ray]")]
@@ -86,3 +78,17 @@ def test_servers_are_on_the_node_and_the_router_is_here(fleet: RunningFleet) -> 
     assert None not in pids(fleet)
     assert own.isdisjoint(pids(fleet))
     assert fleet.pid("router") in own
+
+
+async def test_a_bridge_that_is_killed_takes_nothing_with_it(fleet: RunningFleet, oracle: Oracle) -> None:
+    before, bridge = pids(fleet), bridge_of(fleet)
+    assert bridge is not None
+
+    def kill_bridge() -> None:
+        bridge.kill()
+        until(lambda: bridge_of(fleet) not in (None, bridge))
+
+    assert await served_meanwhile(fleet, MODULES, kill_bridge) == {200}
+    assert pids(fleet) == before
+    check_restarts(fleet, "decode-alpha-0")
+    check_exact(fleet, oracle, MODULES, 2)
