@@ -48,5 +48,19 @@ def follow_live(zoo: Path, command: ChangeCommand, module: str) -> None:
         ) from error
 
 
+def follow_update(zoo: Path, module: str, live: bool) -> None:
+    """Have the fleet follow if that is wanted (`live`), after the zoo's module has other weights; else say if it could.
+
+    Raises FleetError.
+    """
+    from .served import served_states
+
+    served = module in served_states(zoo)
+    if live:
+        follow_live(zoo, "update" if served else "add", module)
+    elif served:
+        click.echo("note: the running fleet goes on with the old weights; `psserve reload` replaces them", err=True)
+
+
 def _tell(text: str) -> None:
     click.echo(f"fleet: {text}", err=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from psserve.zoo.disk.model import Base, Module
     from psserve.zoo.disk.scan import Scan
 
-COLUMNS = ("NAME", "KIND", ">SIZE", "STORE", "TRAINED", "ACCURACY", "SERVED", "ALIASES", "TASK")
+COLUMNS = ("NAME", "VERSION", "KIND", ">SIZE", "STORE", "TRAINED", "ACCURACY", "SERVED", "ALIASES", "TASK")
 STYLES = {"naive": "bold yellow", "cache-conditioned": "green", "ready": "green", "failed": "bold red"}
 HIDDEN = {"files", "stored", "links"}
 
@@ -27,9 +27,10 @@ HIDDEN = {"files", "stored", "links"}
 def command(context: click.Context, as_json: bool, zoo_dir: Path | None) -> None:
     """List the zoo's base and modules.
 
-    SIZE is that of the weights as they are served. TRAINED is on what, by the module's record: only "on cache" (of this
-    base) is how modules are served, all others are naive. ACCURACY is what `psserve evaluate` recorded last, of so many
-    items. Damaged modules are named on stderr, and the exit status is then 1.
+    VERSION is what the module is now, and in brackets what `psserve rollback` can go to. SIZE is that of the weights as
+    they are served. TRAINED is on what, by the module's record: only "on cache" (of this base) is how modules are
+    served, all others are naive. ACCURACY is what `psserve evaluate` recorded last, of so many items. Damaged modules
+    are named on stderr, and the exit status is then 1.
 
     On a terminal this is a table, elsewhere lines of tab-separated fields.
 
@@ -67,12 +68,15 @@ def zoo_document(base: Base, scan: Scan, served: dict[str, str]) -> dict[str, An
 
 def module_document(module: Module, base: Base, served: dict[str, str]) -> dict[str, Any]:
     """One module in JSON."""
+    from psserve.zoo.disk.versions import kept_numbers
+
     latest = module.latest_evaluation
     return module.model_dump(mode="json", exclude=HIDDEN) | {
         "weight_bytes": module.weight_bytes,
         "disk_bytes": module.disk_bytes,
         "trained_on_this_base": module.training_for(base) == "on cache",
         "accuracy": latest and latest.model_dump() | {"share": latest.share},
+        "kept_versions": kept_numbers(module.path),
         "served": served.get(module.name),
     }
 
@@ -80,13 +84,14 @@ def module_document(module: Module, base: Base, served: dict[str, str]) -> dict[
 def base_row(base: Base, served: dict[str, str]) -> tuple[str, ...]:
     """The table's first row."""
     task = ", ".join(filter(None, [base.architecture, base.dtype, base.quantisation]))
-    return (base.name, "base", size(base.weight_bytes), "-", "-", "-", served.get(base.name, "-"), "", task)
+    return (base.name, "-", "base", size(base.weight_bytes), "-", "-", "-", served.get(base.name, "-"), "", task)
 
 
 def row(module: Module, base: Base, served: dict[str, str]) -> tuple[str, ...]:
     """A module's row."""
     return (
         module.name,
+        versions(module),
         module.kind,
         size(module.weight_bytes),
         stored(module),
@@ -96,6 +101,14 @@ def row(module: Module, base: Base, served: dict[str, str]) -> tuple[str, ...]:
         ", ".join(module.aliases),
         module.task,
     )
+
+
+def versions(module: Module) -> str:
+    """The version that is served, and those that are kept beside it."""
+    from psserve.zoo.disk.versions import kept_numbers
+
+    kept = ", ".join(map(str, kept_numbers(module.path)))
+    return f"{module.version} ({kept})" if kept else str(module.version)
 
 
 def stored(module: Module) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from .completion import complete_module
 from .live import live_option
 from .options import zoo_option
 
+if TYPE_CHECKING:
+    from psserve.zoo import Zoo
+
 
 @click.command("remove-model")
 @click.argument("name", shell_complete=complete_module)
@@ -20,7 +24,9 @@ from .options import zoo_option
 @live_option
 @zoo_option
 def command(name: str, yes: bool, live: bool, zoo_dir: Path | None) -> None:
-    """Delete the module NAME (not an alias) from the zoo, for good, damaged or not.
+    """Delete the module NAME (not an alias) from the zoo, for good, with all its versions, damaged or not.
+
+    NAME@VERSION deletes one of its older versions alone.
 
     It is refused while the zoo's running fleet serves the module, unless --live: then the fleet ends its service first,
     after its last request. Weights that were only linked stay where they are.
@@ -35,17 +41,35 @@ def command(name: str, yes: bool, live: bool, zoo_dir: Path | None) -> None:
     from .served import forget_checkpoint, require_not_served
 
     zoo = Zoo.open(find_zoo(zoo_dir))
+    module, _, version = name.partition("@")
+    if version:
+        remove_version(zoo, module, version, yes)
+        return
     zoo.check_own_name(name)
     if live:
         require_fleet(zoo.path)
     else:
         require_not_served(zoo.path, name, "say --live to end its service")
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError(f"{name}: no terminal to ask on whether to delete it: say --yes")
-        click.confirm(f"Delete module {name} of {zoo.path} for good?", abort=True, err=True)
+    confirm(f"module {name}", zoo, yes)
     if live:
         change_live(zoo.path, "remove", name)
     zoo.remove(name)
     forget_checkpoint(zoo.path, name)
     click.echo(f"removed {name} from {zoo.path}", err=True)
+
+
+def remove_version(zoo: Zoo, module: str, version: str, yes: bool) -> None:
+    """Delete one version of a module that is not the one served. Raises UsageError, or as `Zoo.remove_version`."""
+    if not version.isdecimal():
+        raise UsageError(f"{module}@{version}: a version is a number")
+    confirm(f"version {version} of module {module}", zoo, yes)
+    zoo.remove_version(module, int(version))
+    click.echo(f"removed version {version} of {module} from {zoo.path}", err=True)
+
+
+def confirm(what: str, zoo: Zoo, yes: bool) -> None:
+    """Ask whether to delete it, unless it was said (`yes`). UsageError: there is nobody to ask."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"{what}: no terminal to ask on whether to delete it: say --yes")
+        click.confirm(f"Delete {what} of {zoo.path} for good?", abort=True, err=True)

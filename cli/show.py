@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from psserve.zoo.disk.manifest import EvaluationRecord, TrainingRecord
     from psserve.zoo.disk.model import Base, Module
 
+_OF_MODULE = {"name", "aliases", "task", "examples"}
+"""What is the module's, and no version's."""
 Lines = Iterator[tuple[str, object]]
 
 
@@ -47,7 +49,11 @@ def command(name: str, as_json: bool, zoo_dir: Path | None) -> None:
 
 def manifest_document(module: Module, base: Base, served: str | None) -> dict[str, Any]:
     """The whole manifest, and what follows from it."""
+    from psserve.zoo.disk.versions import kept_versions
+
+    kept = [version.model_dump(mode="json", exclude=_OF_MODULE) for version in kept_versions(module, base)]
     return module.model_dump(mode="json") | {
+        "kept_versions": kept,
         "base": base.name,
         "weight_bytes": module.weight_bytes,
         "disk_bytes": module.disk_bytes,
@@ -58,6 +64,8 @@ def manifest_document(module: Module, base: Base, served: str | None) -> dict[st
 
 def lines(module: Module, base: Base, served: str | None) -> Lines:
     """Labels and values; of values that are not there, nothing."""
+    from psserve.zoo.disk.versions import kept_versions
+
     yield "name", module.name
     if module.aliases:
         yield "aliases", ", ".join(module.aliases)
@@ -65,6 +73,9 @@ def lines(module: Module, base: Base, served: str | None) -> Lines:
         yield "task", module.task
     for example in module.examples:
         yield "example", example
+    yield "version", module.version
+    for version in kept_versions(module, base):
+        yield "kept", version_line(version)
     yield "kind", module.kind
     yield "trained", module.training_for(base)
     yield "base", f"{base.name} (fingerprint {module.base_fingerprint})"
@@ -87,6 +98,13 @@ def lines(module: Module, base: Base, served: str | None) -> Lines:
         yield "evaluation", evaluation_line(evaluation)
     for file in (*module.files, *module.settings):
         yield "file", f"{file.name}, {file.size} bytes, blake3 {file.blake3}"
+
+
+def version_line(version: Module) -> str:
+    """An older version in short."""
+    latest = version.latest_evaluation
+    measured = f", accuracy {latest.share:.4f}" if latest else ""
+    return f"version {version.version}, added {when(version.created)}{measured}, {version.origin}"
 
 
 def training_lines(training: TrainingRecord) -> Lines:

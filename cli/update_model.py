@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from psserve.zoo.disk.manifest import Store
 
 
+keep_option = click.option(
+    "--keep-versions",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many versions stay, with the new one; 1 deletes all older ones.",
+)
+
+
 @click.command("update-model")
 @click.argument("name", shell_complete=complete_module)
 @path_option
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--store", type=STORES, help="How the weights are kept [default: as before].")
 @merge_option
 @naive_option
+@keep_option
 @live_option
 @zoo_option
 def command(
@@ -39,15 +49,17 @@ def command(
     store: Store | None,
     merge: bool,
     allow_naive: bool,
+    keep_versions: int,
     live: bool,
     zoo_dir: Path | None,
 ) -> None:
     """Replace the weights of the module NAME (not an alias).
 
-    The new ones are checked as those of a new module are, and take the place of the old ones in one step. With --live
-    the running fleet loads them, gives them the next requests, and drops the old ones after their last: no request
-    fails, and no answer is made by both. The weights of an adapter may become whole ones, and the reverse (--merge,
-    --store adapter).
+    The new ones are checked as those of a new module are, and take the place of the old ones in one step. The old ones
+    stay as a version of the module, to which `psserve rollback` goes back; the last --keep-versions of them stay. With
+    --live the running fleet loads the new ones, gives them the next requests, and drops the old ones after their last:
+    no request fails, and no answer is made by both. The weights of an adapter may become whole ones, and the reverse
+    (--merge, --store adapter).
 
     \b
     Example:
@@ -57,8 +69,7 @@ def command(
     from psserve.zoo.disk.progress import StreamProgress
 
     from .add_model import chosen_store, module_line, warn
-    from .live import follow_live, require_fleet
-    from .served import served_states
+    from .live import follow_update, require_fleet
 
     store = chosen_store(store, merge)
     zoo = Zoo.open(find_zoo(zoo_dir))
@@ -77,11 +88,9 @@ def command(
             replace=True,
             revision=revision,
             store=store or (None if old.store == "adapter" else old.store),
+            keep_versions=keep_versions,
             progress=progress,
         )
     warn(module)
     click.echo(f"replaced {module_line(module)} in {zoo.path}", err=True)
-    if live:
-        follow_live(zoo.path, "update" if name in served_states(zoo.path) else "add", name)
-    elif name in served_states(zoo.path):
-        click.echo("note: the running fleet goes on with the old weights; `psserve reload` replaces them", err=True)
+    follow_update(zoo.path, name, live)

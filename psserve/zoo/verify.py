@@ -18,8 +18,9 @@ from psserve.zoo.disk.forms import ADAPTER_WEIGHTS, form_directory, served_forms
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, hash_file
 from psserve.zoo.disk.model import Base, Module, check_file
 from psserve.zoo.disk.progress import SILENT, Progress, with_progress
-from psserve.zoo.disk.scan import Scan, parse_module
+from psserve.zoo.disk.scan import Scan, check_usable, parse_module
 from psserve.zoo.disk.transactions import REBUILT
+from psserve.zoo.disk.versions import VERSIONS, kept_numbers, kept_version
 from psserve.zoo.materialise import make_links
 from psserve.zoo.stores import checkpoint_files, rebuilt_directory
 from psserve.zoo.zoo import Zoo
@@ -36,10 +37,11 @@ class Finding:
 def verify(zoo: Zoo, name: str | None = None, progress: Progress = SILENT) -> Iterator[Finding]:
     """All that is wrong with the zoo, or with its module (or alias) `name` alone. `zoo` may be one of `Zoo.read`.
 
-    Raises UnknownModule. What other commands change meanwhile is no fault: a module that changed is looked at again.
+    Kept versions are looked at, too, as NAME@VERSION, which `name` can be. Raises UnknownModule. What other commands
+    change meanwhile is no fault: a module that changed is looked at again.
     """
     scan = zoo.scan()
-    directories = [zoo.path / "modules" / scan.owner(name)] if name else module_places(zoo.path)
+    directories = places_of(zoo, scan, name) if name else module_places(zoo.path)
     wrong = [Finding(zoo.base.name, problem) for problem in check_base(zoo.base, progress)] if name is None else []
     yield from wrong
     base = None if wrong else read_base(zoo.base)
@@ -47,12 +49,35 @@ def verify(zoo: Zoo, name: str | None = None, progress: Progress = SILENT) -> It
         yield Finding(name, f"the base at {zoo.base.path} cannot be read to compare with: run `psserve verify`")
     for directory in directories:
         for problem in settled_problems(zoo, scan, base, directory, progress):
-            yield Finding(directory.name, problem)
+            yield Finding(place_name(directory), problem)
 
 
 def module_places(zoo: Path) -> list[Path]:
-    """Every directory where a module is or should be."""
-    return sorted(path for path in (zoo / "modules").glob("*") if path.is_dir())
+    """Every directory where a module, or a version of one, is or should be."""
+    modules = sorted(path for path in (zoo / "modules").glob("*") if path.is_dir())
+    return [place for module in modules for place in with_versions(module)]
+
+
+def places_of(zoo: Zoo, scan: Scan, name: str) -> list[Path]:
+    """The directories of one module (NAME) and its versions, or of one version (NAME@VERSION)."""
+    owner, _, version = name.partition("@")
+    directory = zoo.path / "modules" / scan.owner(owner)
+    return [zoo.module(name).path] if version else with_versions(directory)
+
+
+def with_versions(directory: Path) -> list[Path]:
+    """A module's directory, and those of its kept versions."""
+    return [directory, *(directory / VERSIONS / str(number) for number in kept_numbers(directory))]
+
+
+def is_version(directory: Path) -> bool:
+    """Whether a module's version is or should be there, and not the module."""
+    return directory.parent.name == VERSIONS
+
+
+def place_name(directory: Path) -> str:
+    """What is there, as commands call it: NAME or NAME@VERSION."""
+    return f"{directory.parent.parent.name}@{directory.name}" if is_version(directory) else directory.name
 
 
 def check_base(base: Base, progress: Progress) -> Iterator[str]:
@@ -107,10 +132,10 @@ def check_module(zoo: Zoo, scan: Scan, base: Checkpoint | None, directory: Path,
     if not (directory / MODULE_MANIFEST).exists():
         yield f"{directory}: no {MODULE_MANIFEST}, so no module: restore the file, or delete the directory"
         return
-    if directory.name in scan.damaged:
+    if place_name(directory) in scan.damaged:
         yield str(scan.damaged[directory.name])
     try:
-        module = parse_module(directory)
+        module = read_place(zoo, directory)
     except ManifestError as error:
         yield str(error)
         return
@@ -123,6 +148,15 @@ def check_module(zoo: Zoo, scan: Scan, base: Checkpoint | None, directory: Path,
         yield from check_adapter(zoo, base, module, progress)
     elif base and not wrong:
         yield from check_served(zoo, base, module, progress)
+
+
+def read_place(zoo: Zoo, directory: Path) -> Module:
+    """The module or the version in `directory`. ManifestError: it says nothing sound, or it is a version for no use."""
+    if not is_version(directory):
+        return parse_module(directory)
+    version = kept_version(parse_module(directory.parent.parent), int(directory.name))
+    check_usable(version, zoo.base)
+    return version
 
 
 def check_adapter(zoo: Zoo, base: Checkpoint, module: Module, progress: Progress) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from psserve.errors import UnknownModule, ZooNotFound
+from psserve.errors import UnknownModule, UsageError, ZooNotFound
 from psserve.zoo.adding.source import find_source, resolve
 from psserve.zoo.disk.manifest import (
     MODULE_MANIFEST,
@@ -27,8 +27,9 @@ from psserve.zoo.disk.manifest import (
 )
 from psserve.zoo.disk.model import Base, Module, check_files
 from psserve.zoo.disk.progress import SILENT, Progress
-from psserve.zoo.disk.scan import Scan, read_module, scan_modules
-from psserve.zoo.disk.transactions import changing, remove_module, rename_module
+from psserve.zoo.disk.scan import Scan, check_usable, read_module, scan_modules
+from psserve.zoo.disk.transactions import changing, remove_directory, rename_module, switch_version
+from psserve.zoo.disk.versions import KEEP_VERSIONS, kept_directory, kept_version
 
 # What makes and imports checkpoints is imported where it is used: it brings NumPy, and a listing must be there at once.
 
@@ -100,8 +101,19 @@ class Zoo:
         return list(self.scan().modules)
 
     def module(self, name: str) -> Module:
-        """The module of that name or alias. Raises UnknownModule, which lists those there are, or ManifestError."""
-        return self.scan().get(name)
+        """The module of that name or alias, or a version of it (NAME@VERSION).
+
+        Raises UnknownModule, which lists those there are, or ManifestError.
+        """
+        name, _, version = name.partition("@")
+        module = self.scan().get(name)
+        if not version or version == str(module.version):
+            return module
+        if not version.isdecimal():
+            raise UnknownModule(f"{name}@{version}: a version is a number")
+        kept = kept_version(module, int(version))
+        check_usable(kept, self.base)
+        return kept
 
     def add(
         self,
@@ -115,6 +127,7 @@ class Zoo:
         *,
         revision: str | None = None,
         store: Store | None = None,
+        keep_versions: int = KEEP_VERSIONS,
         progress: Progress = SILENT,
     ) -> Module:
         """Import `source` as module `name`: checked against the base, then stored as `store` says.
@@ -124,7 +137,8 @@ class Zoo:
 
         `source` is a directory or a Hub id (with a `revision`): a full checkpoint, a LoRA adapter, or a training run.
 
-        With `replace`, a module of that name may be there and gives way once the new one is complete.
+        With `replace`, a module of that name may be there and gives way once the new one is complete. It stays as an
+        older version; the last `keep_versions` stay, with the new one.
         Raises UsageError (name), ModuleExists, IncompatibleCheckpoint (with the field and both values), or ZooError
         (another command is changing the zoo); the zoo is then as it was.
         """
@@ -135,9 +149,26 @@ class Zoo:
         found = find_source(source, self.path, revision)
         with changing(self.path):
             self.check_new(name, aliases, replace)
-            new = NewModule(name, found, task, examples, aliases, allow_naive, store)
+            new = NewModule(name, found, task, examples, aliases, allow_naive, store, keep_versions)
             import_module(self.path, self.base, new, progress)
         return read_module(self.path / "modules" / name, self.base)
+
+    def roll_back(self, name: str, version: int | None = None) -> Module:
+        """Serve another version of the module `name` (no alias): that one, or the one before the present one.
+
+        The present one stays as a version, and so do all others. Name, aliases, task and examples stay what they are.
+        Raises UnknownModule (no such module or version), ManifestError (one of the two is damaged), or ZooError
+        (another command is changing the zoo).
+        """
+        with changing(self.path):
+            self.check_own_name(name)
+            module = self.module(name)
+            wanted = version or module.previous
+            if wanted is None:
+                raise UnknownModule(f"module {name!r} has no version before version {module.version}")
+            if wanted != module.version:
+                switch_version(self.path, module, self.module(f"{name}@{wanted}"))
+        return self.module(name)
 
     def remove(self, name: str) -> None:
         """Delete the module `name` (no alias), damaged or not: at once for every reader, and for good.
@@ -147,7 +178,16 @@ class Zoo:
         """
         with changing(self.path):
             self.check_own_name(name)
-            remove_module(self.path, name)
+            remove_directory(self.path, self.path / "modules" / name)
+
+    def remove_version(self, name: str, version: int) -> None:
+        """Delete a version of the module `name` (no alias) that is not the one served. Raises as `remove`."""
+        with changing(self.path):
+            self.check_own_name(name)
+            module = self.module(name)
+            if version == module.version:
+                raise UsageError(f"{name}@{version} is what module {name!r} is now: roll it back first")
+            remove_directory(self.path, kept_directory(module, version))
 
     def rename(self, old: str, new: str, keep_alias: bool = False) -> Module:
         """Call the module `old` (no alias) `new`, at once for every reader; with `keep_alias`, `old` means it too.

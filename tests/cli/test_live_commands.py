@@ -99,6 +99,14 @@ def test_updated_module_that_is_not_served_is_added(fleet: Fleet, other: Path) -
     assert fleet.asked == ["add beta"]
 
 
+def test_rolled_back_module_is_replaced_in_the_fleet(fleet: Fleet, other: Path) -> None:
+    run("update-model", "alpha", "--path", other, "--allow-naive", "--zoo", fleet.zoo.path)
+    said = run("rollback", "alpha", "--zoo", fleet.zoo.path).stderr
+    assert "the running fleet goes on with the old weights" in said
+    run("rollback", "alpha", "--to", "2", "--live", "--zoo", fleet.zoo.path)
+    assert (fleet.asked, fleet.zoo.module("alpha").version) == (["update alpha"], 2)
+
+
 def test_removed_module_leaves_the_fleet_first(fleet: Fleet) -> None:
     assert run("remove-model", "alpha", "--yes", "--live", "--zoo", fleet.zoo.path).exit_code == 0
     assert (fleet.asked, fleet.names) == (["remove alpha"], [["alpha", "beta"]])
@@ -119,7 +127,12 @@ def test_reload(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [("add-model", "gamma", "--path", "x"), ("update-model", "alpha", "--path", "x"), ("remove-model", "alpha")],
+    [
+        ("add-model", "gamma", "--path", "x"),
+        ("update-model", "alpha", "--path", "x"),
+        ("remove-model", "alpha"),
+        ("rollback", "alpha"),
+    ],
 )
 def test_live_needs_a_fleet_and_changes_nothing_without(zoo: Zoo, command: tuple[str, ...]) -> None:
     assert "no fleet runs" in fails(run(*command, "--live", "--zoo", zoo.path))

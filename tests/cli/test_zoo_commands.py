@@ -9,7 +9,9 @@ from click.testing import CliRunner, Result
 
 from psserve.cli.main import cli
 from psserve.zoo import Zoo
+from psserve.zoo.disk.versions import kept_numbers
 from psserve.zoo.synthetic.zoo import build_zoo
+from tests.cli.zoo_commands import fails
 from tests.zoo.checkpoints.test_lora import make_adapter
 
 
@@ -183,3 +185,47 @@ def test_a_file_that_may_not_be_made_is_an_error_without_traceback(zoo: Zoo, tmp
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("psserve: error: ")
     assert isinstance(result.exception, SystemExit)
+
+
+def update_math(zoo: Zoo, source: Path, *options: str) -> None:
+    result = run("update-model", "math", "--path", source, "--zoo", zoo.path, "--allow-naive", *options)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_models_and_show_list_the_versions_that_rollback_goes_to(zoo: Zoo, adapter: Path) -> None:
+    add_adapter(zoo, adapter, "--merge")
+    update_math(zoo, zoo.base.path)
+    assert "\nmath\t2 (1)\t" in run("models", "--zoo", zoo.path).stdout
+    [kept] = json.loads(run("show", "math", "--json", "--zoo", zoo.path).stdout)["kept_versions"]
+    assert (kept["version"], "LoRA adapter" in kept["origin"]) == (1, True)
+    assert "version 1, added" in run("show", "math", "--zoo", zoo.path).stdout
+    said = run("rollback", "math", "--zoo", zoo.path).stderr
+    assert "version 1 of math" in said
+    assert "in the place of version 2" in said
+    assert "\nmath\t1 (2)\t" in run("models", "--zoo", zoo.path).stdout
+
+
+def test_rollback_says_which_versions_there_are(zoo: Zoo, adapter: Path) -> None:
+    add_adapter(zoo, adapter)
+    assert "no version before version 1" in fails(run("rollback", "math", "--zoo", zoo.path))
+    assert "(versions: 1)" in fails(run("rollback", "math", "--to", "4", "--zoo", zoo.path))
+    assert "is version 1 already" in run("rollback", "math", "--to", "1", "--zoo", zoo.path).stderr
+
+
+def test_update_model_keeps_as_many_versions_as_it_is_told(zoo: Zoo, adapter: Path) -> None:
+    add_adapter(zoo, adapter)
+    for kept in ([1], [2, 1], [3, 2], [4, 3]):
+        update_math(zoo, adapter)
+        assert kept_numbers(zoo.module("math").path) == kept
+    update_math(zoo, adapter, "--keep-versions", "1")
+    assert kept_numbers(zoo.module("math").path) == []
+
+
+def test_an_older_version_is_exported_and_removed_by_its_number(zoo: Zoo, adapter: Path, tmp_path: Path) -> None:
+    add_adapter(zoo, adapter)
+    update_math(zoo, zoo.base.path, "--store", "copy")
+    assert run("export", "math@1", "--adapter", "--to", tmp_path / "out", "--zoo", zoo.path).exit_code == 0
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+    assert run("remove-model", "math@1", "--yes", "--zoo", zoo.path).exit_code == 0
+    assert "no version 1" in fails(run("export", "math@1", "--to", tmp_path / "two", "--zoo", zoo.path))
+    assert zoo.module("math").version == 2

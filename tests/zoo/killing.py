@@ -87,6 +87,15 @@ def replace_alpha_without_exchange(zoo: Path) -> None:
     replace_alpha(zoo)
 
 
+def roll_alpha_back(zoo: Path) -> None:
+    Zoo.open(zoo).roll_back("alpha")
+
+
+def roll_alpha_back_without_exchange(zoo: Path) -> None:
+    staging.exchange = lambda one, other: False
+    roll_alpha_back(zoo)
+
+
 def add_adapter(zoo: Path) -> None:
     Zoo.open(zoo).add("math", source_of(zoo), allow_naive=True, store="adapter")
 

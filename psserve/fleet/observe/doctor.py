@@ -44,6 +44,7 @@ from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, running_fleet
 from psserve.versions import installed
 from psserve.zoo import Zoo, find_zoo
+from psserve.zoo.disk.versions import kept_versions
 
 CPU_SERVER_BYTES = 2 * GIB
 """What one SGLang server on CPU takes beside weights and KV: its three processes, measured."""
@@ -231,13 +232,18 @@ def check_zoo(explicit: Path | None) -> tuple[Zoo | None, list[Diagnosis]]:
 
 def check_disk(zoo: Zoo) -> Diagnosis:
     """Whether one more module would fit that is stored as the largest there is; if there is none, a copy."""
-    sizes = [module.disk_bytes for module in zoo.modules()]
+    modules = zoo.modules()
+    sizes = [module.disk_bytes for module in modules]
+    older = sum(version.disk_bytes for module in modules for version in kept_versions(module, zoo.base))
     free = shutil.disk_usage(zoo.path).free
-    found = f"modules take {amount(sum(sizes))}; {amount(free)} free"
+    kept = f", older versions of them at most {amount(older)}" if older else ""
+    found = f"modules take {amount(sum(sizes))}{kept}; {amount(free)} free"
     largest = max(sizes, default=zoo.base.weight_bytes)
     if free >= largest:
         return Diagnosis("disk", "ok", found)
     advice = f"one more module takes up to {amount(largest)}: free some space, or add it with --store delta"
+    if older:
+        advice += "; `psserve remove-model NAME@VERSION` deletes an older version"
     return Diagnosis("disk", "warn", found, advice)
 
 

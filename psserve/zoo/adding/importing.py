@@ -26,6 +26,7 @@ from psserve.zoo.disk.progress import SILENT, Progress
 from psserve.zoo.disk.scan import scan_modules
 from psserve.zoo.disk.storage import check_space
 from psserve.zoo.disk.transactions import publish, staging
+from psserve.zoo.disk.versions import KEEP_VERSIONS, carry_over, next_number, served_number
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class NewModule:
     allow_naive: bool = False
     store: Store | None = None
     """None: LoRA adapters as such, where servers can serve them so, and all else as copies."""
+    keep_versions: int = KEEP_VERSIONS
+    """How many versions of the module stay, with this one."""
 
 
 def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SILENT) -> None:
@@ -59,6 +62,7 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
     zero = check_finite(incoming.files, incoming.path, progress)
     check_space(zoo, 0 if store == "link" else incoming.size)
 
+    place = zoo / "modules" / new.name
     with staging(zoo) as directory:
         settings = module_settings(base_checkpoint, incoming.checkpoint)
         dtype, quantisation = own_format(base_checkpoint, incoming.checkpoint)
@@ -72,6 +76,8 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
             task=new.task,
             examples=new.examples,
             aliases=new.aliases,
+            version=next_number(place),
+            previous=served_number(place),
             kind="cache-conditioned" if trained_for_base else "naive",
             created=int(time.time()),
             base_fingerprint=base.fingerprint,
@@ -94,8 +100,9 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
             links=stored.links,
             adapter=shape,
         )
+        carry_over(place, directory, manifest, new.keep_versions - 1)
         write_manifest(directory / MODULE_MANIFEST, manifest)
-        publish(directory, zoo / "modules" / new.name)
+        publish(directory, place)
 
 
 def own_format(base: Checkpoint, module: Checkpoint) -> tuple[str | None, str | None]:

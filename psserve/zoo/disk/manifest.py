@@ -156,6 +156,10 @@ class ModuleManifest(Record):
     task: str = ""
     examples: tuple[str, ...] = ()
     aliases: tuple[Name, ...] = ()
+    version: int = Field(default=1, ge=1)
+    """Of its weights: every import under its name has a number of its own (see versions.py)."""
+    previous: int | None = None
+    """The version that this one took the place of."""
     kind: Literal["cache-conditioned", "naive"]
     created: int = Field(ge=0)
     """Unix time of the import, in seconds."""

@@ -78,14 +78,19 @@ def read_module(directory: Path, base: Base) -> Module:
     Sizes of its files are checked, contents are not (see `psserve.zoo.verify`).
     """
     module = parse_module(directory)
+    check_usable(module, base)
+    return module
+
+
+def check_usable(module: Module, base: Base) -> None:
+    """Raise ManifestError, which says why `module` cannot be served over `base`."""
     if module.base_fingerprint != base.fingerprint:
         theirs, ours = module.base_fingerprint[:12], base.fingerprint[:12]
         raise ManifestError(
-            f"{directory / MODULE_MANIFEST}: imported for another base (fingerprint {theirs}, base {base.name!r} has "
+            f"{module.path / MODULE_MANIFEST}: imported for another base (fingerprint {theirs}, base {base.name!r} has "
             f"{ours}): import it again with `psserve add-model`"
         )
     check_stored(module)
-    return module
 
 
 def parse_module(directory: Path) -> Module:

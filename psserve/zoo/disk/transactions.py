@@ -1,7 +1,8 @@
 """Changes of a zoo, each of which happens entirely or not at all, under the zoo's lock.
 
 `changing` holds the lock, and first ends or undoes what a killed command had begun. Under it a module is made in
-`staging` and put in place by `publish`, renamed by `rename_module`, or deleted by `remove_module`.
+`staging` and put in place by `publish`, gives way to another version of it (`switch_version`), is renamed
+(`rename_module`), or deleted (`remove_directory`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,8 +19,10 @@ from pathlib import Path
 from psserve.errors import ManifestError, ModuleExists, ZooError
 from psserve.zoo.disk.forms import prune_forms
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, ModuleManifest, read_manifest, write_manifest
+from psserve.zoo.disk.model import Module
 from psserve.zoo.disk.scan import RENAMED_MANIFEST
 from psserve.zoo.disk.storage import lock, sync_directory
+from psserve.zoo.disk.versions import VERSIONS, carry_over, link_files
 
 LOCK = ".lock"
 STAGING = ".importing"
@@ -55,7 +59,7 @@ def recover(zoo: Path) -> None:
     discard(zoo / REMOVED)
     prune_rebuilt(zoo)
     prune_forms(zoo)
-    for pattern in ("", "modules/*/"):
+    for pattern in ("", "modules/*/", f"modules/*/{VERSIONS}/*/"):
         for temporary in zoo.glob(f"{pattern}.*.tmp"):
             temporary.unlink()
     for directory in (zoo / "modules").glob("*/"):
@@ -119,6 +123,18 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), str(other))
 
 
+def switch_version(zoo: Path, module: Module, version: Module) -> None:
+    """Put `version`, one of the kept ones of `module`, in its place, which is kept then. The zoo at `zoo` is locked."""
+    manifest = version.manifest
+    if version.version > module.version:
+        manifest = manifest.model_copy(update={"previous": module.version})
+    with staging(zoo) as directory:
+        link_files(version.path, directory)
+        carry_over(module.path, directory, manifest, keep=sys.maxsize, without={version.version})
+        write_manifest(directory / MODULE_MANIFEST, manifest)
+        publish(directory, module.path)
+
+
 def rename_module(directory: Path, renamed: ModuleManifest) -> None:
     """Give the module in `directory` the manifest `renamed`, and the name in it, which is free. The zoo is locked."""
     destination = directory.with_name(renamed.name)
@@ -150,9 +166,8 @@ def has_name(manifest: Path, name: str) -> bool:
         return False
 
 
-def remove_module(zoo: Path, name: str) -> None:
-    """Delete `modules/NAME` of the zoo at `zoo`, which is locked and has nothing at `REMOVED`."""
-    directory = zoo / "modules" / name
+def remove_directory(zoo: Path, directory: Path) -> None:
+    """Delete a module's or a version's directory of the zoo at `zoo`, which is locked and has nothing at `REMOVED`."""
     directory.rename(zoo / REMOVED)
     sync_directory(directory.parent)
     discard(zoo / REMOVED)
