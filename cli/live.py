@@ -23,13 +23,16 @@ def require_fleet(zoo: Path) -> None:
     running_fleet(zoo)
 
 
-def change_live(zoo: Path, command: ChangeCommand, module: str | None = None) -> None:
+def change_live(
+    zoo: Path, command: ChangeCommand, module: str | None = None, *, version: int | None = None, share: float = 0.0
+) -> None:
     """Have the fleet make a change and wait for it, telling on stderr how far it is. Raises FleetError."""
     from psserve.fleet.observe.control import change_fleet
     from psserve.fleet.run.protocol import ChangeRequest
 
     try:
-        done = change_fleet(zoo, ChangeRequest(command=command, module=module), _tell)
+        request = ChangeRequest(command=command, module=module, version=version, share=share)
+        done = change_fleet(zoo, request, _tell)
     except KeyboardInterrupt:
         _tell("the change goes on without you: `psserve status` and `psserve logs supervisor` show it")
         raise

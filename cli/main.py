@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("psserve.cli.export:command", "Write a module as a plain Hugging Face checkpoint."),
     "push": ("psserve.cli.push:command", "Upload a module to the Hugging Face Hub."),
     "update-model": ("psserve.cli.update_model:command", "Replace the weights of a module."),
+    "promote": ("psserve.cli.promote:command", "Give a module's place to its version on trial."),
     "rollback": ("psserve.cli.rollback:command", "Give a module an older version's weights back."),
     "rename-model": ("psserve.cli.rename_model:command", "Give a module another name."),
     "remove-model": ("psserve.cli.remove_model:command", "Delete a module."),

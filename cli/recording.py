@@ -56,7 +56,7 @@ class Recorder:
                 max_tokens=self.max_tokens,
                 how="fleet" if self.url else "reference",
             )
-            zoo.record_evaluation(module.name, evaluation)
+            zoo.record_evaluation(name, evaluation)
         except (PsserveError, OSError) as error:
             click.echo(f"note: the score of {name} is not recorded: {error}", err=True)
 

@@ -23,6 +23,8 @@ def command(name: str, version: int | None, live: bool, zoo_dir: Path | None) ->
     and examples stay what they are. With --live the running fleet follows as it does for `psserve update-model --live`:
     no request fails.
 
+    If a version is on trial (`psserve update-model --canary`), the trial ends, and the module stays what it is.
+
     \b
     Example:
       psserve rollback math --live
@@ -30,10 +32,14 @@ def command(name: str, version: int | None, live: bool, zoo_dir: Path | None) ->
     from psserve.zoo import Zoo, find_zoo
 
     from .add_model import module_line
-    from .live import follow_update, require_fleet
+    from .live import change_live, follow_update, require_fleet
+    from .trials import trial_of
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
+    if version is None and trial_of(zoo.path, name) is not None:
+        change_live(zoo.path, "withdraw", name)
+        return
     if live:
         require_fleet(zoo.path)
     before = zoo.module(name).version

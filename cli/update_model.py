@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from psserve.errors import UsageError
+
 from .add_model import STORES, merge_option, naive_option, path_option, revision_option
 from .completion import complete_module
+from .evaluate import SCORERS
 from .live import live_option
 from .options import zoo_option
 
@@ -38,6 +41,26 @@ keep_option = click.option(
 @naive_option
 @keep_option
 @live_option
+@click.option(
+    "--canary",
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="Put it on trial in the running fleet: it answers so many of the sessions, beside the present version.",
+)
+@click.option(
+    "--require-accuracy",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    help="Have it answer --data in the running fleet first, and refuse it if fewer are right (0 to 1).",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Items for that, as for `psserve evaluate` (repeatable).",
+)
+@click.option("--scorer", type=click.Choice(SCORERS), help="What makes an answer to them right.")
+@click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1), help="Longest of these answers.")
 @zoo_option
 def command(
     name: str,
@@ -51,6 +74,11 @@ def command(
     allow_naive: bool,
     keep_versions: int,
     live: bool,
+    canary: float | None,
+    require_accuracy: float | None,
+    data: tuple[Path, ...],
+    scorer: str | None,
+    max_tokens: int,
     zoo_dir: Path | None,
 ) -> None:
     """Replace the weights of the module NAME (not an alias).
@@ -61,21 +89,34 @@ def command(
     no request fails, and no answer is made by both. The weights of an adapter may become whole ones, and the reverse
     (--merge, --store adapter).
 
+    With --canary both versions serve, each its sessions, until `psserve promote NAME` or `psserve rollback NAME`. With
+    --require-accuracy the new version must first be as good as that: if it is not, nothing changes, in the fleet or in
+    the zoo, and the exit status is 1; if it is, it takes the module's place, or with --canary its share.
+
     \b
-    Example:
+    Examples:
       psserve update-model math --path ./out/math-2 --live
+      psserve update-model math --path ./out/math-2 --canary 10
+      psserve update-model math --path ./out/math-2 --require-accuracy 0.94 --data held-out.jsonl --scorer number
     """
     from psserve.zoo import Zoo, find_zoo
     from psserve.zoo.disk.progress import StreamProgress
 
     from .add_model import chosen_store, module_line, warn
-    from .live import follow_update, require_fleet
+    from .live import follow_live, follow_update, require_fleet
+    from .trials import begin_trial, read_required, require_no_trial
 
     store = chosen_store(store, merge)
+    required = read_required(require_accuracy, data, scorer, max_tokens)
+    on_trial = bool(canary or required)
+    if on_trial and (task is not None or examples or aliases):
+        raise UsageError("--task, --example and --alias are the module's, and no version's: leave them out here")
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
-    if live:
+    if live or on_trial:
         require_fleet(zoo.path)
+    if on_trial:
+        require_no_trial(zoo.path, name)
     old = zoo.module(name)
     with StreamProgress(sys.stderr) as progress:
         module = zoo.add(
@@ -89,8 +130,18 @@ def command(
             revision=revision,
             store=store or (None if old.store == "adapter" else old.store),
             keep_versions=keep_versions,
+            candidate=on_trial,
             progress=progress,
         )
     warn(module)
-    click.echo(f"replaced {module_line(module)} in {zoo.path}", err=True)
-    follow_update(zoo.path, name, live)
+    if not on_trial:
+        click.echo(f"replaced {module_line(module)} in {zoo.path}", err=True)
+        follow_update(zoo.path, name, live)
+        return
+    click.echo(f"added version {module.version} of {module_line(module)} to {zoo.path}", err=True)
+    begin_trial(zoo, name, module.version, canary or 0.0, required)
+    if canary:
+        click.echo(f"note: `psserve promote {name}` or `psserve rollback {name}` ends the trial", err=True)
+        return
+    zoo.roll_back(name, module.version, keep_versions)
+    follow_live(zoo.path, "update", name)

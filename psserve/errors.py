@@ -7,7 +7,8 @@
     |   |-- ManifestError          zoo.toml or module.toml cannot be read as what it should be
     |   |-- UnknownModule          no module of that name or alias
     |   |-- ModuleExists           the name or alias is taken
-    |   `-- IncompatibleCheckpoint the checkpoint cannot serve over this base's KV cache
+    |   |-- IncompatibleCheckpoint the checkpoint cannot serve over this base's KV cache
+    |   `-- VersionRefused         a version of a module is not as accurate as was required
     |-- EngineError
     |   |-- UnsupportedSglang      SGLang's version is not one psserve was tested with
     |   |-- ChangedSglang          SGLang's functions or fields are not those psserve was tested with
@@ -69,6 +70,10 @@ class ModuleExists(ZooError):
 
 class IncompatibleCheckpoint(ZooError):
     """A checkpoint that would give wrong answers over this base's KV cache."""
+
+
+class VersionRefused(ZooError):
+    """A version of a module that is not as accurate as was required of it."""
 
 
 class EngineError(PsserveError):

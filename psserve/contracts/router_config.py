@@ -25,6 +25,10 @@ Version = Annotated[int, Field(ge=1, validation_alias=AliasChoices("version", "e
 """Of a module's weights. Files may also call it `edition`, as older ones do."""
 
 
+VERSION_MARK = "@"
+"""Between a module's name and the zoo's number of one of its versions, where clients name both. In no module's name."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,6 +56,18 @@ class BaseConfig(_Strict):
     """None: not known."""
 
 
+class Trial(_Strict):
+    """Another version of a module, served beside it until it takes its place or goes."""
+
+    version: Version
+    zoo_version: int
+    path: str = ""
+    group: str | None = None
+    adapter: str | None = None
+    share: float = Field(default=0.0, ge=0, le=100)
+    """Percent of the sessions that it answers. All others get it if they name it: MODULE@ZOO_VERSION."""
+
+
 class ModuleConfig(_Strict):
     """One decode module, as `/v1/models` shows it."""
 
@@ -65,10 +81,25 @@ class ModuleConfig(_Strict):
     path: str = ""
     version: Version = 1
     """Raised when the module's weights are replaced: only workers of the same version serve it."""
+    zoo_version: int | None = None
+    """What the zoo calls these weights: the version that clients are told. None: `version`."""
     group: str | None = None
     """The decode workers that it shares with others, by their `module`. None: it has workers of its own."""
     adapter: str | None = None
     """What the workers of its group know its weights by, a new name for each version. None: they are the base's."""
+    trial: Trial | None = None
+
+    @property
+    def shown_version(self) -> int:
+        """The version that clients are told."""
+        return self.version if self.zoo_version is None else self.zoo_version
+
+    @property
+    def tried(self) -> ModuleConfig | None:
+        """The version on trial as a module of its own, under the same name."""
+        if self.trial is None:
+            return None
+        return self.model_copy(update={**self.trial.model_dump(exclude={"share"}), "trial": None})
 
     @model_validator(mode="after")
     def _adapter_has_group(self) -> ModuleConfig:

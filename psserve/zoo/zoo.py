@@ -27,7 +27,7 @@ from psserve.zoo.disk.manifest import (
 )
 from psserve.zoo.disk.model import Base, Module, check_files
 from psserve.zoo.disk.progress import SILENT, Progress
-from psserve.zoo.disk.scan import Scan, check_usable, read_module, scan_modules
+from psserve.zoo.disk.scan import Scan, check_usable, scan_modules
 from psserve.zoo.disk.transactions import changing, remove_directory, rename_module, switch_version
 from psserve.zoo.disk.versions import KEEP_VERSIONS, kept_directory, kept_version
 
@@ -128,6 +128,7 @@ class Zoo:
         revision: str | None = None,
         store: Store | None = None,
         keep_versions: int = KEEP_VERSIONS,
+        candidate: bool = False,
         progress: Progress = SILENT,
     ) -> Module:
         """Import `source` as module `name`: checked against the base, then stored as `store` says.
@@ -138,7 +139,9 @@ class Zoo:
         `source` is a directory or a Hub id (with a `revision`): a full checkpoint, a LoRA adapter, or a training run.
 
         With `replace`, a module of that name may be there and gives way once the new one is complete. It stays as an
-        older version; the last `keep_versions` stay, with the new one.
+        older version; the last `keep_versions` stay, with the new one. With `candidate` as well, the module stays what
+        it is, and the new one becomes another version of it, to which `roll_back` can go.
+
         Raises UsageError (name), ModuleExists, IncompatibleCheckpoint (with the field and both values), or ZooError
         (another command is changing the zoo); the zoo is then as it was.
         """
@@ -149,16 +152,16 @@ class Zoo:
         found = find_source(source, self.path, revision)
         with changing(self.path):
             self.check_new(name, aliases, replace)
-            new = NewModule(name, found, task, examples, aliases, allow_naive, store, keep_versions)
-            import_module(self.path, self.base, new, progress)
-        return read_module(self.path / "modules" / name, self.base)
+            new = NewModule(name, found, task, examples, aliases, allow_naive, store, keep_versions, candidate)
+            version = import_module(self.path, self.base, new, progress)
+        return self.module(f"{name}@{version}")
 
-    def roll_back(self, name: str, version: int | None = None) -> Module:
+    def roll_back(self, name: str, version: int | None = None, keep_versions: int | None = None) -> Module:
         """Serve another version of the module `name` (no alias): that one, or the one before the present one.
 
-        The present one stays as a version, and so do all others. Name, aliases, task and examples stay what they are.
-        Raises UnknownModule (no such module or version), ManifestError (one of the two is damaged), or ZooError
-        (another command is changing the zoo).
+        The present one stays as a version, and so do all others, or the last `keep_versions` in all. Name, aliases,
+        task and examples stay what they are. Raises UnknownModule (no such module or version), ManifestError (one of
+        the two is damaged), or ZooError (another command is changing the zoo).
         """
         with changing(self.path):
             self.check_own_name(name)
@@ -167,7 +170,7 @@ class Zoo:
             if wanted is None:
                 raise UnknownModule(f"module {name!r} has no version before version {module.version}")
             if wanted != module.version:
-                switch_version(self.path, module, self.module(f"{name}@{wanted}"))
+                switch_version(self.path, module, self.module(f"{name}@{wanted}"), keep_versions)
         return self.module(name)
 
     def remove(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from psserve.fleet.live.control_socket import ControlSocket, Tell
 from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, control_path
 from psserve.fleet.run.state import ServerState
 from psserve.zoo import Zoo
+from psserve.zoo.disk.versions import kept_numbers
+from psserve.zoo.verify import verify
 
 from .zoo_commands import fails, pretend_serving, run
 
@@ -105,6 +109,67 @@ def test_rolled_back_module_is_replaced_in_the_fleet(fleet: Fleet, other: Path) 
     assert "the running fleet goes on with the old weights" in said
     run("rollback", "alpha", "--to", "2", "--live", "--zoo", fleet.zoo.path)
     assert (fleet.asked, fleet.zoo.module("alpha").version) == (["update alpha"], 2)
+
+
+def canary(fleet: Fleet, other: Path, *options: str) -> Result:
+    path = ("--path", other, "--allow-naive", "--canary", "10")
+    return run("update-model", "alpha", *path, *options, "--zoo", fleet.zoo.path)
+
+
+def has_trial(fleet: Fleet, version: int) -> None:
+    """Let the fleet's router have been told that a version of alpha is on trial."""
+    modules = [{"name": "alpha", "trial": {"zoo_version": version}}, {"name": "beta"}]
+    (fleet.zoo.path / ".run" / "router.json").write_text(json.dumps({"modules": modules}))
+
+
+def test_canary_leaves_the_module_and_has_the_fleet_try_the_version(fleet: Fleet, other: Path) -> None:
+    before = fleet.zoo.module("alpha")
+    result = canary(fleet, other)
+    assert (result.exit_code, fleet.asked) == (0, ["try alpha@2"])
+    assert "psserve promote alpha" in result.stderr
+    assert fleet.zoo.module("alpha") == before
+    assert fleet.zoo.module("alpha@2").files == fleet.zoo.module("beta").files
+    assert not list(verify(fleet.zoo))
+
+
+def test_canary_that_the_fleet_cannot_serve_leaves_nothing(fleet: Fleet, other: Path) -> None:
+    fleet.fails = "GPU 0 is full"
+    assert "GPU 0 is full" in fails(canary(fleet, other))
+    assert kept_numbers(fleet.zoo.module("alpha").path) == []
+    assert fleet.asked == ["try alpha@2", "withdraw alpha"]
+
+
+def test_promoted_version_is_the_module(fleet: Fleet, other: Path) -> None:
+    canary(fleet, other)
+    assert "no version of alpha is on trial" in fails(run("promote", "alpha", "--zoo", fleet.zoo.path), code=2)
+    has_trial(fleet, 2)
+    assert "version 2 of alpha is on trial" in fails(canary(fleet, other), code=2)
+    assert run("promote", "alpha", "--zoo", fleet.zoo.path).exit_code == 0
+    module = fleet.zoo.module("alpha")
+    assert (module.version, module.previous, kept_numbers(module.path)) == (2, 1, [1])
+    assert fleet.asked[-1] == "update alpha"
+
+
+def test_rollback_ends_a_trial(fleet: Fleet, other: Path) -> None:
+    canary(fleet, other)
+    has_trial(fleet, 2)
+    assert run("rollback", "alpha", "--zoo", fleet.zoo.path).exit_code == 0
+    assert (fleet.asked[-1], fleet.zoo.module("alpha").version) == ("withdraw alpha", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--task", "more"), "the module's, and no version's"),
+        (("--require-accuracy", "0.9"), "needs --data and --scorer"),
+        (("--scorer", "exact"), "for --require-accuracy"),
+    ],
+)
+def test_options_that_fit_no_trial_change_nothing(
+    fleet: Fleet, other: Path, options: tuple[str, ...], said: str
+) -> None:
+    assert said in fails(canary(fleet, other, *options), code=2)
+    assert (fleet.asked, kept_numbers(fleet.zoo.module("alpha").path)) == ([], [])
 
 
 def test_removed_module_leaves_the_fleet_first(fleet: Fleet) -> None:

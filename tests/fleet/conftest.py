@@ -104,10 +104,10 @@ class FakeFleet:
         new.write_text(json.dumps(modules))
         new.replace(self.zoo / "offers.json")
 
-    def ask(self, command: ChangeCommand, module: str | None = None) -> tuple[str, list[str]]:
+    def ask(self, command: ChangeCommand, module: str | None = None, **fields: Any) -> tuple[str, list[str]]:
         """Have the fleet make a change. Returns what was done and what was told meanwhile."""
         told: list[str] = []
-        return change_fleet(self.zoo, ChangeRequest(command=command, module=module), told.append), told
+        return change_fleet(self.zoo, ChangeRequest(command=command, module=module, **fields), told.append), told
 
     def served(self) -> dict[str, set[str]]:
         """What the router follows: its modules, and its servers that answer."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from psserve.contracts.router_config import BaseConfig, ModuleConfig, RouterConfig, WorkerConfig
+from psserve.contracts.router_config import VERSION_MARK, BaseConfig, ModuleConfig, RouterConfig, WorkerConfig
 from psserve.errors import PlanError
 from psserve.fleet import FleetOptions, FleetPlan
 from psserve.fleet.live.supply import Offer, Offers
@@ -115,6 +115,8 @@ def basis() -> PlanBasis:
 class FakeSupply:
     """Modules as `offers.json` lists them: {MODULE: {weights, server: [arguments], task, adapter: true, ...}}.
 
+    MODULE@VERSION is a version of one.
+
     Each new server gets the next of `ports`.
     """
 
@@ -126,10 +128,14 @@ class FakeSupply:
         return dict(json.loads((self._zoo / "offers.json").read_text()))
 
     def offers(self) -> Offers:
-        listed = self._read()
+        listed = {name: offer for name, offer in self._read().items() if VERSION_MARK not in name}
         damaged = {name: offer["damaged"] for name, offer in listed.items() if "damaged" in offer}
         sound = {name: offer for name, offer in listed.items() if name not in damaged}
         return Offers({name: Offer(offer["weights"], _entry(name, offer)) for name, offer in sound.items()}, damaged)
+
+    def version(self, name: str) -> Offer:
+        offer = self._read()[name]
+        return Offer(offer["weights"], _entry(name.partition(VERSION_MARK)[0], offer))
 
     def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
         offer = self._read()[module]
@@ -137,6 +143,7 @@ class FakeSupply:
             raise PlanError(offer["unplanned"])
         if "bug" in offer:
             raise ZeroDivisionError
+        called, module = module, module.partition(VERSION_MARK)[0]
         if "adapter" in offer:
             return self._adapter(plan, module, version, offer)
         name = decode_name(module, 0, version)
@@ -145,7 +152,7 @@ class FakeSupply:
             module=module,
             version=version,
             servers=(spec,),
-            checkpoint=PlannedCheckpoint(module=module, path=checkpoint_path(plan.run_dir, module, version)),
+            checkpoint=PlannedCheckpoint(module=called, path=checkpoint_path(plan.run_dir, module, version)),
             entry=_entry(module, offer, version),
             workers=(worker(spec, version),),
         )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 
-from psserve.contracts.router_config import ModuleConfig
+from psserve.contracts.router_config import VERSION_MARK, ModuleConfig, Trial
 from psserve.errors import FleetError, PsserveError, UnknownModule
 from psserve.fleet.live.adapters import AdapterServers
 from psserve.fleet.live.control_socket import Tell
 from psserve.fleet.live.supply import Offer, Offers, Supply
-from psserve.fleet.live.swap import Swap, run_command
+from psserve.fleet.live.swap import Leaving, Swap, run_command
 from psserve.fleet.live.waiting import until
 from psserve.fleet.options.key_file import client_keys
 from psserve.fleet.plan import layout
@@ -39,6 +38,8 @@ class Changes:
         self._used_versions: dict[str, int] = {}
         """Module -> the last version whose name an adapter had, which none gets again."""
         self._weights = dict(weights)
+        self._tried_weights: dict[str, str] = {}
+        """What each version on trial was started with."""
         plan = roster.plan
         self._wanted = None if plan.basis.options.modules is None else frozenset(plan.modules)
         self._dismissed: dict[str, str] = {}
@@ -50,8 +51,15 @@ class Changes:
         """
         if request.module is None:
             return await (self.keys() if request.command == "keys" else self.reload(tell))
-        change: Change = {"add": self.add, "update": self.update, "remove": self.remove}[request.command]
-        return await change(request.module, tell)
+        if request.version is not None:
+            return await self.try_version(request.module, request.version, request.share, tell)
+        changes: dict[str, Change] = {
+            "add": self.add,
+            "update": self.update,
+            "remove": self.remove,
+            "withdraw": self.withdraw,
+        }
+        return await changes[request.command](request.module, tell)
 
     async def add(self, module: str, tell: Tell) -> str:
         """Serve a module of the zoo."""
@@ -64,13 +72,17 @@ class Changes:
         return f"{module} is served already"
 
     async def update(self, module: str, tell: Tell) -> str:
-        """Serve the weights that the zoo has for a module now."""
+        """Serve the weights that the zoo has for a module now: if they are on trial, with the servers of the trial."""
         offer = await self._offer(module)
-        if module not in self._served():
-            raise FleetError(f"{module} is not served: add it with `psserve add-model --live`")
+        served = self._served_module(module)
         if offer.weights == self._weights.get(module):
             await self._describe(module, offer)
             return f"{module} is served with these weights already"
+        if served.trial is not None and offer.weights == self._tried_weights[module]:
+            await self._promote(module, offer, tell)
+            return f"{module} is served with the weights that were on trial"
+        if served.trial is not None:
+            tell(await self.withdraw(module, tell))
         await self._replace(module, offer, tell)
         return f"{module} is served with its new weights"
 
@@ -83,8 +95,33 @@ class Changes:
             raise FleetError(f"{module} is the base: it is served until the fleet is started without --serve-base")
         if len(served) == 1:
             raise FleetError(f"{module} is the only module served: end the fleet with `psserve stop`")
+        if served[module].trial is not None:
+            tell(await self.withdraw(module, tell))
         await self._replace(module, None, tell)
         return f"{module} is served no more"
+
+    async def try_version(self, module: str, version: int, share: float, tell: Tell) -> str:
+        """Serve another of the zoo's versions of a module beside it, for `share` percent of its sessions."""
+        served = self._served_module(module)
+        if served.trial is None:
+            await self._bring_version(served, version, share, tell)
+        elif served.trial.zoo_version == version:
+            await self._list(served.model_copy(update={"trial": served.trial.model_copy(update={"share": share})}))
+        else:
+            raise FleetError(
+                f"version {served.trial.zoo_version} of {module} is on trial: promote or roll it back first"
+            )
+        return f"version {version} of {module} is on trial, for {share:g} % of its sessions"
+
+    async def withdraw(self, module: str, tell: Tell) -> str:
+        """End the trial of a module's version; its sessions get the other one."""
+        served = self._served_module(module)
+        if served.tried is None:
+            return f"no version of {module} is on trial"
+        listed = served.model_copy(update={"trial": None})
+        await self._swap(tell, module=module, listed=listed, leaving=self._leaving(served.tried))
+        self._tried_weights.pop(module, None)
+        return f"version {served.tried.zoo_version} of {module} is on trial no more"
 
     async def keys(self) -> str:
         """Accept the keys of clients that the key file holds now, and no others."""
@@ -166,19 +203,9 @@ class Changes:
     async def _replace(self, module: str, offer: Offer | None, tell: Tell) -> None:
         """From what serves the module now, if anything, to what `offer` needs, if there is one."""
         served = self._served().get(module)
-        version = served.version if served else 0
-        if served is not None and served.adapter is not None:
-            self._used_versions[module] = version
-        plan = self._roster.plan
-        new = None
-        if offer:
-            new_version = max(version, self._used_versions.get(module, 0)) + 1
-            new = await asyncio.to_thread(self._supply.plan, plan, module, new_version)
-        if new is not None and new.adapter is not None:
-            self._used_versions[module] = new.version
-        old_checkpoint = layout.checkpoint_path(plan.run_dir, module, version)
-        swap = Swap(self._roster, self._adapters, self._limits, module, new, old_checkpoint, tell)
-        await swap.run(partial(self._make, new))
+        new = await self._plan(module, module, served) if offer else None
+        leaving = self._leaving(served) if served else None
+        await self._swap(tell, module=module, listed=new.entry if new else None, new=new, leaving=leaving)
         old_weights = self._weights.pop(module, "")
         if offer:
             self._weights[module] = offer.weights
@@ -186,12 +213,69 @@ class Changes:
         else:
             self._dismissed[module] = old_weights
 
-    async def _make(self, new: ModulePlan | None) -> None:
-        """Put on disk what a module's servers will load."""
-        if new is None:
-            return
+    async def _bring_version(self, served: ModuleConfig, version: int, share: float, tell: Tell) -> None:
+        """Put a version of a module on trial."""
+        module, name = served.name, f"{served.name}{VERSION_MARK}{version}"
+        offer = await asyncio.to_thread(self._supply.version, name)
+        if offer.weights == self._weights.get(module):
+            raise FleetError(f"{module} is served with the weights of version {version} already")
+        new = await self._plan(module, name, served)
+        entry = new.entry
+        trial = Trial(
+            version=entry.version,
+            zoo_version=version,
+            path=entry.path,
+            group=entry.group,
+            adapter=entry.adapter,
+            share=share,
+        )
+        await self._swap(tell, module=module, listed=served.model_copy(update={"trial": trial}), new=new)
+        self._tried_weights[module] = offer.weights
+
+    async def _promote(self, module: str, offer: Offer, tell: Tell) -> None:
+        """Serve the version on trial alone."""
+        served = self._served_module(module)
+        assert served.tried is not None, "there is one on trial"
+        listed = _as_served(offer.entry, served.tried)
+        await self._swap(tell, module=module, listed=listed, leaving=self._leaving(served))
+        self._weights[module] = self._tried_weights.pop(module)
+
+    async def _plan(self, module: str, name: str, served: ModuleConfig | None) -> ModulePlan:
+        """Plan the servers of `name`, the module or a version of it, under a number that none has."""
+        version = served.version if served else 0
+        if served is not None and served.adapter is not None:
+            self._used_versions[module] = max(version, self._used_versions.get(module, 0))
+        number = max(version, self._used_versions.get(module, 0)) + 1
+        new = await asyncio.to_thread(self._supply.plan, self._roster.plan, name, number)
         if new.adapter is not None:
-            form = await asyncio.to_thread(self._supply.serving_form, new.module)
+            self._used_versions[module] = new.version
+        return new
+
+    def _leaving(self, version: ModuleConfig) -> Leaving:
+        return Leaving(
+            servers=self._roster.servers_of(version.name, version.version),
+            adapter=version.adapter,
+            checkpoint=layout.checkpoint_path(self._roster.plan.run_dir, version.name, version.version),
+        )
+
+    async def _swap(
+        self,
+        tell: Tell,
+        *,
+        module: str,
+        listed: ModuleConfig | None,
+        new: ModulePlan | None = None,
+        leaving: Leaving | None = None,
+    ) -> None:
+        swap = Swap(
+            self._roster, self._adapters, self._limits, tell, module=module, listed=listed, new=new, leaving=leaving
+        )
+        await swap.run(self._make)
+
+    async def _make(self, new: ModulePlan) -> None:
+        """Put on disk what a module's servers will load."""
+        if new.adapter is not None:
+            form = await asyncio.to_thread(self._supply.serving_form, new.adapter.module)
             link_adapter(self._roster.plan.run_dir, new.adapter.name, form)
         if new.checkpoint is not None:
             command = self._supply.materialise(new.checkpoint)
@@ -199,9 +283,11 @@ class Changes:
 
     async def _describe(self, module: str, offer: Offer) -> None:
         """Tell the router what the zoo says of a module beside its weights: aliases, task."""
-        served = self._served()
-        served[module] = _as_served(offer.entry, served[module])
-        self._roster.tell(modules=served.values())
+        await self._list(_as_served(offer.entry, self._served_module(module)))
+
+    async def _list(self, module: ModuleConfig) -> None:
+        """Tell the router of a module that it has, with what it has for servers."""
+        self._roster.tell(modules=(self._served() | {module.name: module}).values())
         await until(lambda: self._roster.is_followed, self._limits.drain_s)
 
     async def _offer(self, module: str) -> Offer:
@@ -211,6 +297,12 @@ class Changes:
         if module not in offers.modules:
             raise UnknownModule(f"no module {module!r} in {self._roster.plan.zoo}")
         return offers.modules[module]
+
+    def _served_module(self, module: str) -> ModuleConfig:
+        served = self._served()
+        if module not in served:
+            raise FleetError(f"{module} is not served: add it with `psserve add-model --live`")
+        return served[module]
 
     def _served(self) -> dict[str, ModuleConfig]:
         """Module -> its entry in the router's configuration."""
@@ -223,5 +315,5 @@ def _differ(entry: ModuleConfig, served: ModuleConfig) -> bool:
 
 
 def _as_served(entry: ModuleConfig, served: ModuleConfig) -> ModuleConfig:
-    """What the zoo says of a module, with what serves it now."""
-    return entry.model_copy(update={name: getattr(served, name) for name in ("version", "group", "adapter")})
+    """What the zoo says of a module, with what serves it now: it has a trial only if that has one."""
+    return entry.model_copy(update={name: getattr(served, name) for name in ("version", "group", "adapter", "trial")})

@@ -41,8 +41,14 @@ class Supply(Protocol):
     def offers(self) -> Offers:
         """The modules that there are now. Raises ZooError."""
 
+    def version(self, name: str) -> Offer:
+        """One version of a module (MODULE@VERSION). Raises ZooError."""
+
     def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
-        """Plan servers for this version of `module` in the fleet that runs `plan`. Raises ZooError, PlanError."""
+        """Plan servers for `module`, or a version of it (MODULE@VERSION), in the fleet that runs `plan`.
+
+        `version`: the number that the fleet gives it. Raises ZooError, PlanError.
+        """
 
     def elsewhere(self, plan: FleetPlan, server: ServerSpec, lost: Collection[str]) -> ServerSpec:
         """Plan a server of the fleet that runs `plan` on a host that is not `lost`. Raises ZooError, PlanError."""
@@ -75,6 +81,10 @@ class ZooSupply:
             },
             damaged={name: str(error) for name, error in scan.damaged.items()},
         )
+
+    def version(self, name: str) -> Offer:
+        module = Zoo.open(self._zoo).module(name)
+        return Offer(weights_of(module), module_config(module, self._options))
 
     def plan(self, plan: FleetPlan, module: str, version: int) -> ModulePlan:
         return plan_module(Zoo.open(self._zoo), plan, module, version)

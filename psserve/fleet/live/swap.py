@@ -15,11 +15,12 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from os import getpid
 from pathlib import Path
 
-from psserve.contracts.router_config import RouterConfig
+from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.engine.process import die_with_parent
 from psserve.errors import FleetError, PsserveError, StartError
 from psserve.fleet.live.adapters import AdapterServers
@@ -29,33 +30,48 @@ from psserve.fleet.plan.spec import ModulePlan
 from psserve.fleet.run.member import Limits, Member
 from psserve.fleet.run.roster import Roster
 
+Make = Callable[[ModulePlan], Awaitable[None]]
+"""Puts on disk what a module's servers will load."""
 _FOLLOW_S = 120.0
 """For the router to read a small file; it may be restarting, or have more to do than its machine can."""
 _KILLED_S = 10.0
 _UNTRIED = "no server of adapters answers now: it is loaded, and tried, when the first request for it comes"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """A version of a module that is served no more after a change: its servers, or its adapter."""
+
+    servers: Sequence[Member]
+    adapter: str | None
+    checkpoint: Path
+    """Of the servers; deleted once they have gone."""
+
+
 class Swap:
-    """One change of what serves `module`: to the servers or the adapter of `new`, or to nothing."""
+    """One change of what serves `module`.
+
+    Servers or the adapter of `new` come, if it is given; then the router is told that the module is `listed`, or no
+    more; then what is `leaving` goes.
+    """
 
     def __init__(
         self,
         roster: Roster,
         adapters: AdapterServers,
         limits: Limits,
-        module: str,
-        new: ModulePlan | None,
-        checkpoint: Path,
         tell: Tell,
+        *,
+        module: str,
+        listed: ModuleConfig | None,
+        new: ModulePlan | None = None,
+        leaving: Leaving | None = None,
     ) -> None:
-        """`checkpoint`: of the servers that leave; deleted once they have."""
         self._roster, self._adapters, self._limits = roster, adapters, limits
-        self._module, self._new, self._checkpoint = module, new, checkpoint
         self._tell = tell
-        self._old = roster.servers_of(module)
-        self._old_adapter = next((one.adapter for one in roster.config.modules if one.name == module), None)
+        self._module, self._listed, self._new, self._leaving = module, listed, new, leaving
 
-    async def run(self, make: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, make: Make) -> None:
         """Do it. `make` makes the new checkpoint, or puts the new adapter where servers find it.
 
         Raises FleetError, ZooError or OSError; then what served before serves on.
@@ -68,16 +84,18 @@ class Swap:
         except (PsserveError, OSError):
             await self._undo(before)
             raise
-        self._roster.switch(self._old)
-        if self._old_adapter is not None:
-            self._adapters.leave(self._old_adapter)
-        if self._old:
-            await self._retire()
+        self._roster.switch(self._leaving.servers if self._leaving else ())
+        if self._leaving is None:
+            return
+        if self._leaving.adapter is not None:
+            self._adapters.leave(self._leaving.adapter)
+        if self._leaving.servers:
+            await self._retire(self._leaving)
 
     # --- bring
 
-    async def _bring(self, new: ModulePlan, make: Callable[[], Awaitable[None]]) -> None:
-        await make()
+    async def _bring(self, new: ModulePlan, make: Make) -> None:
+        await make(new)
         if new.servers:
             await self._start(new)
         if new.adapter is not None:
@@ -106,8 +124,8 @@ class Swap:
 
     async def _switch(self) -> None:
         modules = {entry.name: entry for entry in self._roster.config.modules}
-        if self._new is not None:
-            modules[self._module] = self._new.entry  # in its place, if it had one
+        if self._listed is not None:
+            modules[self._module] = self._listed  # in its place, if it had one
         else:
             modules.pop(self._module, None)
         self._roster.tell(modules=modules.values())
@@ -140,8 +158,8 @@ class Swap:
 
     # --- retire
 
-    async def _retire(self) -> None:
-        old = self._old
+    async def _retire(self, leaving: Leaving) -> None:
+        old = leaving.servers
         if not await until(lambda: all(self._is_drained(member) for member in old), self._limits.drain_s):
             self._tell(f"{_names(old)}: requests still run after {self._limits.drain_s:g} s and are ended")
         names = {member.spec.name for member in old}
@@ -153,7 +171,7 @@ class Swap:
         await self._end(old, self._limits.grace_s)
         self._roster.going = []
         self._tell(f"{_names(old)}: ended")
-        await asyncio.to_thread(shutil.rmtree, self._checkpoint, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, leaving.checkpoint, ignore_errors=True)
 
     def _is_drained(self, member: Member) -> bool:
         if not member.alive or member.ended():

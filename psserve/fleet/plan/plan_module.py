@@ -30,6 +30,8 @@ from psserve.zoo import Module, Zoo
 def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> ModulePlan:
     """Plan the servers of the module `name` beside those of `plan`, which all go on running. Writes and starts nothing.
 
+    `name` can be a version of it (NAME@VERSION); `version` is the fleet's own number.
+
     An adapter needs none where those run that adapters share.
 
     They get free ports and, where the options ask for no certain size, KV pools as large as the smallest in the fleet:
@@ -44,10 +46,10 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     check_adapters(zoo.base, [module], options, served=plan.modules, group_runs=group_runs)
     if shares_servers(module, options):
         servers, checkpoint = _adapter_servers(zoo, plan, module), None
-        adapter = PlannedAdapter(module=module.name, name=adapter_name(module.name, version))
+        adapter = PlannedAdapter(module=name, name=adapter_name(module.name, version))
     else:
         path = layout.checkpoint_path(plan.run_dir, module.name, version)
-        checkpoint, adapter = PlannedCheckpoint(module=module.name, path=path), None
+        checkpoint, adapter = PlannedCheckpoint(module=name, path=path), None
         planned = planned_decode(module.name, module.aliases, path, options, version)
         servers = _servers(zoo, plan, [module], _sized(planned, plan))
     return ModulePlan(

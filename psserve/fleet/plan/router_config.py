@@ -89,6 +89,7 @@ def module_config(module: Module, options: FleetOptions, version: int = 1) -> Mo
         created=module.created,
         path=str(module.path),
         version=version,
+        zoo_version=module.version,
         group=GROUP if shares else None,
         adapter=adapter_name(module.name, version) if shares else None,
     )

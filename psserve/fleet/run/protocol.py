@@ -1,6 +1,7 @@
 """What goes over a fleet's control socket: one line of JSON there, some lines of JSON back.
 
 {"command": "add", "module": "math"}      add, update, remove: a module; reload: all of the zoo; keys: of clients
+{"command": "try", "module": "math", "version": 4, "share": 10}   a version beside it, until update or withdraw
 {"progress": "decode-math-0: starting"}   any number of these
 {"done": "math is served"}                or {"error": "..."}; then the connection ends
 """
@@ -15,9 +16,9 @@ from os import open as os_open
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ChangeCommand = Literal["add", "update", "remove", "reload", "keys"]
+ChangeCommand = Literal["add", "update", "remove", "try", "withdraw", "reload", "keys"]
 LONGEST_LINE = 4096
 
 
@@ -34,16 +35,23 @@ class ChangeRequest(_Message):
     command: ChangeCommand
     module: str | None = None
     """A module's own name, no alias."""
+    version: int | None = None
+    """The zoo's number of the version to try."""
+    share: float = Field(default=0.0, ge=0, le=100)
+    """Percent of the sessions that it is to answer."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.module is None) != (self.command in ("reload", "keys")):
-            raise ValueError("add, update and remove need a module, reload and keys take none")
+            raise ValueError("add, update, remove, try and withdraw need a module, reload and keys take none")
+        if (self.version is not None) != (self.command == "try"):
+            raise ValueError("try needs a version, and nothing else takes one")
         return self
 
     @property
     def title(self) -> str:
-        return f"{self.command} {self.module}" if self.module else self.command
+        version = "" if self.version is None else f"@{self.version}"
+        return f"{self.command} {self.module}{version}" if self.module else self.command
 
 
 class ChangeReply(_Message):

@@ -70,9 +70,11 @@ class Roster:
         """Those on which servers wait for the host."""
         return frozenset(member.spec.host_name for member in self.servers if member.state == "lost")
 
-    def servers_of(self, module: str) -> list[Member]:
-        """The servers that serve this module, or are to serve it again once they are restarted."""
-        return [m for m in self.servers if isinstance(m.spec, ServerSpec) and m.spec.module == module]
+    def servers_of(self, module: str, version: int) -> list[Member]:
+        """The servers that serve this version of a module, or are to serve it again once they are restarted."""
+        wanted = (module, version)
+        names = {worker.name for worker in self.config.workers if (worker.module, worker.version) == wanted}
+        return [member for member in self.servers if member.spec.name in names]
 
     # --- processes
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from psserve.contracts.router_config import ModuleConfig, RouterConfig
+from psserve.contracts.router_config import VERSION_MARK, ModuleConfig, RouterConfig
 from psserve.errors import RequestError
+from psserve.router.answers.versions import version_for
 from psserve.router.body.chat import offered_tools
 from psserve.router.body.checks import Body, invalid, missing
 from psserve.router.body.completion import prompts_of
@@ -46,6 +47,8 @@ def parse_generation(
     if route == "chat":
         body = body | {"messages": with_readable_calls(body["messages"])}
     prefills, decodes = _legs(route, body, config)
+    if VERSION_MARK not in body["model"]:
+        module = version_for(module, handling.session, prefills[0], table)
     count = body.get("n", 1)
     if count * len(decodes) > config.limits.choices:
         raise invalid("n", f"a request may ask for at most {config.limits.choices} choices in all")

@@ -108,7 +108,7 @@ class Exchange:
     route: str = "-"
     module: str = "-"
     version: int | None = None
-    """The module's: it counts replacements of its weights."""
+    """Of the module: which of its weights answered."""
     task: ModuleChoice | None = None
     """How the module was chosen, when the client left that to us."""
     prefill: str | None = None
@@ -164,7 +164,7 @@ class Exchange:
 
     def accept(self, module: ModuleConfig) -> None:
         """The request was read and checked: it is for `module`."""
-        self.module, self.version, self.accepted = module.name, module.version, monotonic()
+        self.module, self.version, self.accepted = module.name, module.shown_version, monotonic()
 
     def paired(self, sequence: SequenceRecord) -> None:
         """Both legs of `sequence` have answered; the first one names the request's workers."""

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from psserve.router.observability.demand import DemandMetrics
 from psserve.router.observability.exchange import Exchange, SequenceRecord
 from psserve.router.observability.instruments import LATENCY, PER_TOKEN, Counter, Histogram, Instruments
+from psserve.router.observability.versions import VersionMetrics
 from psserve.router.task_routing.choice import ModuleChoice
 from psserve.router.workers.failures import LegFailure
 from psserve.router.workers.workers import BREAKER_STATES, Worker, WorkerTable
@@ -61,6 +62,7 @@ class Metrics:
         self.task_decisions = registry.counter(
             "psserve_task_decisions_total", "Requests for `auto`, by the module chosen and why.", "module", "outcome"
         )
+        self.versions = VersionMetrics(registry)
         self.load = LoadMetrics(registry)
         self._worker_state = registry.gauge(
             "psserve_worker_state", "1 for a worker's present state.", "worker", "role", "state"
@@ -90,6 +92,7 @@ class Metrics:
         self.requests.labels(module, route, code).inc()
         if not exchange.is_work:
             return
+        self.versions.answered(exchange, code, now)
         self.duration.labels(module, route).observe(now - exchange.started)
         if exchange.usage is not None:
             self.prompt_tokens.labels(module).inc(exchange.usage["prompt_tokens"])
@@ -109,6 +112,7 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus' text format: of the workers and modules that there are now."""
         self._forget_modules()
+        self.versions.forget_others(self._table.versions)
         self.load.look_at(self._table.workers)
         self._worker_state.clear()
         for worker in self._table.workers:

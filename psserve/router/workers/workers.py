@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Literal, TypeVar
 
 from psserve.contracts.limits import BreakerLimits
-from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerConfig
+from psserve.contracts.router_config import VERSION_MARK, ModuleConfig, RouterConfig, WorkerConfig
 
 BreakerState = Literal["closed", "half-open", "open"]
 BREAKER_STATES: tuple[BreakerState, ...] = ("closed", "half-open", "open")
@@ -180,12 +180,31 @@ class WorkerTable:
         ]
         self.prefills = [worker for worker in self.workers if worker.config.role == "prefill"]
         self.decodes = [worker for worker in self.workers if worker.config.role == "decode"]
+        self._listed = config.modules
         self._modules = {name: module for module in config.modules for name in (module.name, *module.aliases)}
+        self._tried = {module.name: tried for module in config.modules if (tried := module.tried) is not None}
+        self._versions = {
+            f"{module.name}{VERSION_MARK}{module.zoo_version}": module
+            for module in (*config.modules, *self._tried.values())
+            if module.zoo_version is not None
+        }
         self._ever |= self._known_modules()
 
     def module(self, name: str) -> ModuleConfig | None:
-        """The module of that name or alias."""
-        return self._modules.get(name)
+        """The module of that name or alias, or the version of one (NAME@VERSION) if it is served."""
+        return self._modules.get(name) or self._versions.get(name)
+
+    def tried(self, module: ModuleConfig) -> ModuleConfig | None:
+        """The version on trial beside a module, if it has a worker that takes requests now."""
+        tried = self._tried.get(module.name)
+        if tried is None or not any(worker.serves(tried) for worker in self.decodes_of(tried)):
+            return None
+        return tried
+
+    @property
+    def versions(self) -> set[tuple[str, str]]:
+        """Names and versions, as clients are told them, of the modules that are listed, and of those on trial."""
+        return {(module.name, str(module.shown_version)) for module in (*self._listed, *self._tried.values())}
 
     @property
     def former_modules(self) -> set[str]:
@@ -193,7 +212,7 @@ class WorkerTable:
         return self._ever - self._known_modules()
 
     def _known_modules(self) -> set[str]:
-        listed = {module.name for module in self._modules.values()}
+        listed = {module.name for module in self._listed}
         return listed | {worker.config.module for worker in self.decodes if worker.config.module is not None}
 
     def decodes_of(self, module: ModuleConfig) -> list[Worker]:
@@ -205,8 +224,8 @@ class WorkerTable:
 
     def adapters_of(self, worker: Worker) -> list[str]:
         """The adapters that a decode worker of a group has for new requests."""
-        listed = {module.name: module for module in self._modules.values() if module.group == worker.config.module}
-        return [module.adapter for module in listed.values() if module.adapter is not None]
+        known = (*self._listed, *self._tried.values())
+        return [one.adapter for one in known if one.group == worker.config.module and one.adapter is not None]
 
     @contextmanager
     def hold(self, module: ModuleConfig) -> Iterator[None]:
@@ -232,11 +251,7 @@ class WorkerTable:
 
     def unanswered(self) -> list[str]:
         """Listed modules of which no worker has ever answered."""
-        return [
-            module.name
-            for module in {id(module): module for module in self._modules.values()}.values()
-            if not any(worker.starts for worker in self.decodes_of(module))
-        ]
+        return [module.name for module in self._listed if not any(worker.starts for worker in self.decodes_of(module))]
 
     def is_usable(self) -> bool:
         """At least one prefill and one decode worker would take a request now."""

@@ -26,7 +26,7 @@ from psserve.zoo.disk.progress import SILENT, Progress
 from psserve.zoo.disk.scan import scan_modules
 from psserve.zoo.disk.storage import check_space
 from psserve.zoo.disk.transactions import publish, staging
-from psserve.zoo.disk.versions import KEEP_VERSIONS, carry_over, next_number, served_number
+from psserve.zoo.disk.versions import KEEP_VERSIONS, VERSIONS, carry_over, next_number, served_number
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,15 @@ class NewModule:
     """None: LoRA adapters as such, where servers can serve them so, and all else as copies."""
     keep_versions: int = KEEP_VERSIONS
     """How many versions of the module stay, with this one."""
+    candidate: bool = False
+    """Whether it only becomes one of the kept versions, beside the module as it is."""
 
 
-def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SILENT) -> None:
+def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SILENT) -> int:
     """Check `new` and store it in `modules/NAME` of the zoo at `zoo`, whose lock the caller holds.
 
-    Raises IncompatibleCheckpoint, UsageError (it cannot be stored so), or ZooError (no room). The zoo is unchanged
-    unless this returns.
+    Returns the number of its version. Raises IncompatibleCheckpoint, UsageError (it cannot be stored so), or ZooError
+    (no room). The zoo is unchanged unless this returns.
     """
     base_checkpoint = read_checkpoint(base.path)
     check_served(base_checkpoint)  # an older psserve may have made the zoo
@@ -100,9 +102,11 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
             links=stored.links,
             adapter=shape,
         )
-        carry_over(place, directory, manifest, new.keep_versions - 1)
+        if not new.candidate:
+            carry_over(place, directory, manifest, new.keep_versions - 1)
         write_manifest(directory / MODULE_MANIFEST, manifest)
-        publish(directory, place)
+        publish(directory, place / VERSIONS / str(manifest.version) if new.candidate else place)
+    return manifest.version
 
 
 def own_format(base: Checkpoint, module: Checkpoint) -> tuple[str | None, str | None]:

@@ -123,14 +123,18 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), str(other))
 
 
-def switch_version(zoo: Path, module: Module, version: Module) -> None:
-    """Put `version`, one of the kept ones of `module`, in its place, which is kept then. The zoo at `zoo` is locked."""
+def switch_version(zoo: Path, module: Module, version: Module, keep_versions: int | None = None) -> None:
+    """Put `version`, one of the kept ones of `module`, in its place, which is kept then. The zoo at `zoo` is locked.
+
+    `keep_versions`: how many stay, with `version`; None: all.
+    """
+    others = sys.maxsize if keep_versions is None else keep_versions - 1
     manifest = version.manifest
     if version.version > module.version:
         manifest = manifest.model_copy(update={"previous": module.version})
     with staging(zoo) as directory:
         link_files(version.path, directory)
-        carry_over(module.path, directory, manifest, keep=sys.maxsize, without={version.version})
+        carry_over(module.path, directory, manifest, keep=others, without={version.version})
         write_manifest(directory / MODULE_MANIFEST, manifest)
         publish(directory, module.path)
 

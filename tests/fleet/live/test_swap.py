@@ -25,9 +25,6 @@ class DeafRouter:
         self.coming: list[Any] = []
         self.is_followed = False
 
-    def servers_of(self, module: str) -> list[Any]:
-        return []
-
     def tell(self, **told: Any) -> None:
         self.config = self.config.model_copy(update={"serial": self.config.serial + 1})
 
@@ -66,10 +63,10 @@ async def test_an_adapter_that_requests_may_have_got_leaves_after_them(
         workers=(),
     )
 
-    async def make() -> None:
+    async def make(new: ModulePlan) -> None:
         pass
 
-    change = Swap(roster, adapters, Limits(), "b", new, tmp_path, lambda text: None)
+    change = Swap(roster, adapters, Limits(), lambda text: None, module="b", listed=new.entry, new=new)
     with pytest.raises(FleetError, match="does not take over"):
         await change.run(make)
     assert adapters.done == ["load b@1", "leave b@1"]

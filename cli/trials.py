@@ -1,0 +1,118 @@
+"""A module's new version on trial beside the present one: brought, measured, promoted, or taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from psserve.errors import FleetError, UsageError, VersionRefused, ZooError
+
+if TYPE_CHECKING:
+    from psserve.training.conversation import Conversation
+    from psserve.training.scorers import Scorer
+    from psserve.zoo import Zoo
+
+
+@dataclass(frozen=True)
+class Required:
+    """The accuracy, 0 to 1, that a version must have on held-out items before it answers anybody."""
+
+    accuracy: float
+    data: Sequence[Path]
+    items: Sequence[Conversation]
+    scorer_name: str
+    scorer: Scorer
+    max_tokens: int
+
+
+def read_required(accuracy: float | None, data: Sequence[Path], scorer: str | None, max_tokens: int) -> Required | None:
+    """What `--require-accuracy` and its options ask for, with the items read. Raises UsageError, DataError."""
+    if accuracy is None:
+        if data or scorer:
+            raise UsageError("--data and --scorer are for --require-accuracy: give it too")
+        return None
+    if not data or not scorer:
+        raise UsageError("--require-accuracy needs --data and --scorer, as `psserve evaluate` does")
+    from psserve.training.packages import quiet_packages
+
+    quiet_packages()
+    from psserve.training.data import read_conversations
+    from psserve.training.scorers import SCORERS
+
+    items = read_conversations(data)
+    SCORERS[scorer].check_items(items)
+    return Required(accuracy, data, items, scorer, SCORERS[scorer], max_tokens)
+
+
+def begin_trial(zoo: Zoo, name: str, version: int, share: float, required: Required | None) -> None:
+    """Bring a version of the module `name`, have it prove itself if that is required, and give it its share (percent).
+
+    Raises FleetError, VersionRefused or TrainingError; then the version is gone from the fleet and from the zoo.
+    """
+    from .live import change_live
+
+    with _taken_back_on_failure(zoo, name, version):
+        change_live(zoo.path, "try", name, version=version, share=0.0 if required else share)
+        if required is None:
+            return
+        _measure(zoo, name, version, required)
+        if share:
+            change_live(zoo.path, "try", name, version=version, share=share)
+
+
+def trial_of(zoo: Path, name: str) -> int | None:
+    """The version of a module that the zoo's running fleet has on trial, if any."""
+    if not (zoo / ".run" / "state.json").exists():
+        return None
+    from psserve.fleet.observe.control import router_config_of
+
+    modules = router_config_of(zoo).get("modules", ())
+    trials = (module.get("trial") for module in modules if module["name"] == name)
+    return next((int(trial["zoo_version"]) for trial in trials if trial), None)
+
+
+def require_no_trial(zoo: Path, name: str) -> None:
+    """Raise UsageError if the zoo's running fleet has a version of a module on trial already."""
+    if (version := trial_of(zoo, name)) is not None:
+        raise UsageError(f"version {version} of {name} is on trial: `psserve promote` or `psserve rollback` it first")
+
+
+@contextmanager
+def _taken_back_on_failure(zoo: Zoo, name: str, version: int) -> Iterator[None]:
+    from .live import change_live
+
+    try:
+        yield
+    except BaseException:  # Ctrl-C as well: what nobody has accepted must not stay
+        with suppress(FleetError):
+            change_live(zoo.path, "withdraw", name)
+        with suppress(ZooError, OSError):
+            zoo.remove_version(name, version)
+        raise
+
+
+def _measure(zoo: Zoo, name: str, version: int, required: Required) -> None:
+    """Have the version on trial answer the items. Raises VersionRefused, TrainingError."""
+    from psserve.fleet.observe.control import router_config_of
+    from psserve.fleet.run.state import running_fleet
+    from psserve.training.fleet_answers import FleetAnswerer
+    from psserve.training.scorers import evaluate
+
+    from .recording import Recorder
+
+    called, url = f"{name}@{version}", running_fleet(zoo.path).url
+    click.echo(f"{called}: {len(required.items)} items", err=True)
+    answerer = FleetAnswerer(url, called, router_config_of(zoo.path).get("operator_key"))
+    score = evaluate(answerer, required.items, required.scorer, required.max_tokens)
+    found = f"version {version} of {name} has {score.right} of {score.total} right ({score.share:.4f})"
+    if score.share < required.accuracy:
+        present = zoo.module(name).version
+        raise VersionRefused(f"{found}, and {required.accuracy:g} is required: refused, and version {present} stays")
+    click.echo(f"{found}; {required.accuracy:g} is required", err=True)
+    recorder = Recorder(zoo.path, url, required.scorer_name, required.data, required.max_tokens)
+    recorder.record(called, score)
