@@ -24,14 +24,20 @@ def require_fleet(zoo: Path) -> None:
 
 
 def change_live(
-    zoo: Path, command: ChangeCommand, module: str | None = None, *, version: int | None = None, share: float = 0.0
+    zoo: Path,
+    command: ChangeCommand,
+    module: str | None = None,
+    *,
+    version: int | None = None,
+    share: float = 0.0,
+    shadow: bool = False,
 ) -> None:
     """Have the fleet make a change and wait for it, telling on stderr how far it is. Raises FleetError."""
     from psserve.fleet.observe.control import change_fleet
     from psserve.fleet.run.protocol import ChangeRequest
 
     try:
-        request = ChangeRequest(command=command, module=module, version=version, share=share)
+        request = ChangeRequest(command=command, module=module, version=version, share=share, shadow=shadow)
         done = change_fleet(zoo, request, _tell)
     except KeyboardInterrupt:
         _tell("the change goes on without you: `psserve status` and `psserve logs supervisor` show it")

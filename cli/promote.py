@@ -30,12 +30,12 @@ def command(name: str, keep_versions: int, zoo_dir: Path | None) -> None:
     from psserve.zoo import Zoo, find_zoo
 
     from .live import follow_live, require_fleet
-    from .trials import trial_of
+    from .trials import versions_served
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
     require_fleet(zoo.path)
-    version = trial_of(zoo.path, name)
+    _, version = versions_served(zoo.path, name)
     if version is None:
         raise UsageError(f"no version of {name} is on trial: begin one with `psserve update-model {name} --canary 10`")
     zoo.roll_back(name, version, keep_versions)

@@ -65,9 +65,15 @@ def require_answered(url: str, zoo: Zoo, module: Module) -> None:
     """Raise FleetError unless the fleet at `url` is this zoo's, and serves the weights that `module` has now."""
     from psserve.fleet.run.state import running_fleet
 
+    from .trials import versions_served
+
     fleet = running_fleet(zoo.path)
     if fleet.url != url.rstrip("/"):
         raise FleetError(f"{url} is not the fleet of the zoo {zoo.path}, which is at {fleet.url}")
+    present, tried = versions_served(zoo.path, module.name)
+    if tried == module.version:
+        return
     started = [server.started or 0.0 for server in fleet.servers if server.module == module.name]
-    if not started or min(started) < module.created:
+    is_older = min(started) < module.created if started else present is None  # adapters have no servers of their own
+    if is_older or present not in (module.version, None):
         raise ZooError(f"the fleet at {url} serves other weights than those in {module.path}")

@@ -33,11 +33,11 @@ def command(name: str, version: int | None, live: bool, zoo_dir: Path | None) ->
 
     from .add_model import module_line
     from .live import change_live, follow_update, require_fleet
-    from .trials import trial_of
+    from .trials import versions_served
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
-    if version is None and trial_of(zoo.path, name) is not None:
+    if version is None and versions_served(zoo.path, name)[1] is not None:
         change_live(zoo.path, "withdraw", name)
         return
     if live:

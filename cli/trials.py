@@ -49,36 +49,38 @@ def read_required(accuracy: float | None, data: Sequence[Path], scorer: str | No
     return Required(accuracy, data, items, scorer, SCORERS[scorer], max_tokens)
 
 
-def begin_trial(zoo: Zoo, name: str, version: int, share: float, required: Required | None) -> None:
+def begin_trial(
+    zoo: Zoo, name: str, version: int, required: Required | None, *, share: float = 0.0, shadow: bool = False
+) -> None:
     """Bring a version of the module `name`, have it prove itself if that is required, and give it its share (percent).
 
+    In the `shadow` it answers copies of the other sessions' requests.
     Raises FleetError, VersionRefused or TrainingError; then the version is gone from the fleet and from the zoo.
     """
     from .live import change_live
 
     with _taken_back_on_failure(zoo, name, version):
-        change_live(zoo.path, "try", name, version=version, share=0.0 if required else share)
-        if required is None:
-            return
-        _measure(zoo, name, version, required)
-        if share:
-            change_live(zoo.path, "try", name, version=version, share=share)
+        if required is not None:
+            change_live(zoo.path, "try", name, version=version)
+            _measure(zoo, name, version, required)
+        if share or shadow:
+            change_live(zoo.path, "try", name, version=version, share=share, shadow=shadow)
 
 
-def trial_of(zoo: Path, name: str) -> int | None:
-    """The version of a module that the zoo's running fleet has on trial, if any."""
+def versions_served(zoo: Path, name: str) -> tuple[int | None, int | None]:
+    """The versions of a module that the zoo's running fleet serves: the present one, and one on trial; None: none."""
     if not (zoo / ".run" / "state.json").exists():
-        return None
+        return None, None
     from psserve.fleet.observe.control import router_config_of
 
     modules = router_config_of(zoo).get("modules", ())
-    trials = (module.get("trial") for module in modules if module["name"] == name)
-    return next((int(trial["zoo_version"]) for trial in trials if trial), None)
+    told = next((module for module in modules if module["name"] == name), {})
+    return told.get("zoo_version"), (told.get("trial") or {}).get("zoo_version")
 
 
 def require_no_trial(zoo: Path, name: str) -> None:
     """Raise UsageError if the zoo's running fleet has a version of a module on trial already."""
-    if (version := trial_of(zoo, name)) is not None:
+    if (version := versions_served(zoo, name)[1]) is not None:
         raise UsageError(f"version {version} of {name} is on trial: `psserve promote` or `psserve rollback` it first")
 
 

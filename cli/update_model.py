@@ -48,6 +48,11 @@ keep_option = click.option(
     help="Put it on trial in the running fleet: it answers so many of the sessions, beside the present version.",
 )
 @click.option(
+    "--shadow",
+    is_flag=True,
+    help="Put it on trial in the running fleet: it answers copies of requests, and only whether it agrees is counted.",
+)
+@click.option(
     "--require-accuracy",
     metavar="SHARE",
     type=click.FloatRange(0, 1),
@@ -75,6 +80,7 @@ def command(
     keep_versions: int,
     live: bool,
     canary: float | None,
+    shadow: bool,
     require_accuracy: float | None,
     data: tuple[Path, ...],
     scorer: str | None,
@@ -89,9 +95,10 @@ def command(
     no request fails, and no answer is made by both. The weights of an adapter may become whole ones, and the reverse
     (--merge, --store adapter).
 
-    With --canary both versions serve, each its sessions, until `psserve promote NAME` or `psserve rollback NAME`. With
-    --require-accuracy the new version must first be as good as that: if it is not, nothing changes, in the fleet or in
-    the zoo, and the exit status is 1; if it is, it takes the module's place, or with --canary its share.
+    With --canary both versions serve, each its sessions, until `psserve promote NAME` or `psserve rollback NAME`; with
+    --shadow the new one answers copies of requests, which nobody sees. With --require-accuracy the new version must
+    first be as good as that: if it is not, nothing changes, in the fleet or in the zoo, and the exit status is 1; if it
+    is, it takes the module's place, or with the other two goes on trial.
 
     \b
     Examples:
@@ -108,7 +115,7 @@ def command(
 
     store = chosen_store(store, merge)
     required = read_required(require_accuracy, data, scorer, max_tokens)
-    on_trial = bool(canary or required)
+    on_trial = bool(canary or shadow or required)
     if on_trial and (task is not None or examples or aliases):
         raise UsageError("--task, --example and --alias are the module's, and no version's: leave them out here")
     zoo = Zoo.open(find_zoo(zoo_dir))
@@ -139,8 +146,8 @@ def command(
         follow_update(zoo.path, name, live)
         return
     click.echo(f"added version {module.version} of {module_line(module)} to {zoo.path}", err=True)
-    begin_trial(zoo, name, module.version, canary or 0.0, required)
-    if canary:
+    begin_trial(zoo, name, module.version, required, share=canary or 0.0, shadow=shadow)
+    if canary or shadow:
         click.echo(f"note: `psserve promote {name}` or `psserve rollback {name}` ends the trial", err=True)
         return
     zoo.roll_back(name, module.version, keep_versions)

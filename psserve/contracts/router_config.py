@@ -66,6 +66,8 @@ class Trial(_Strict):
     adapter: str | None = None
     share: float = Field(default=0.0, ge=0, le=100)
     """Percent of the sessions that it answers. All others get it if they name it: MODULE@ZOO_VERSION."""
+    shadow: bool = False
+    """Whether it answers copies of others' requests, to be compared (see router/answers/shadow.py)."""
 
 
 class ModuleConfig(_Strict):
@@ -99,7 +101,7 @@ class ModuleConfig(_Strict):
         """The version on trial as a module of its own, under the same name."""
         if self.trial is None:
             return None
-        return self.model_copy(update={**self.trial.model_dump(exclude={"share"}), "trial": None})
+        return self.model_copy(update={**self.trial.model_dump(exclude={"share", "shadow"}), "trial": None})
 
     @model_validator(mode="after")
     def _adapter_has_group(self) -> ModuleConfig:

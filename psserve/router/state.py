@@ -14,6 +14,7 @@ from psserve.router.access.clients import Clients
 from psserve.router.admission.admission import Admission
 from psserve.router.answers.answer import BaseModel
 from psserve.router.answers.roles import Roles
+from psserve.router.answers.shadow import Shadows
 from psserve.router.observability.activity import Activity
 from psserve.router.observability.engine_metrics import EngineMetrics, Loads
 from psserve.router.observability.metrics import Metrics
@@ -56,6 +57,7 @@ class RouterState:
     engine_metrics: EngineMetrics = field(init=False)
     startup: Startup = field(init=False)
     lengths: TextLengths = field(init=False)
+    shadows: Shadows = field(init=False)
 
     def __post_init__(self) -> None:
         self.roles = Roles(self.config, self.table, self.upstream)
@@ -64,6 +66,7 @@ class RouterState:
         self.clients = Clients(self.config)
         self.startup = Startup(self.table, self.config.start_timeout_s, was_ready=self.config.was_ready)
         self.lengths = TextLengths(self.config.base)
+        self.shadows = Shadows(self.dispatcher, self.table, self.admission, self.metrics.versions)
 
     @classmethod
     def create(cls, config: RouterConfig) -> RouterState:
@@ -102,6 +105,7 @@ class RouterState:
     async def close(self) -> None:
         if self.tasks is not None:
             await self.tasks.close()
+        await self.shadows.close()
         await self.prober.close()
         await self.upstream.close()
         await self.routing.close()

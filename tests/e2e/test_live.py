@@ -20,7 +20,9 @@ import requests
 from psserve.fleet.observe.control import change_fleet
 from psserve.fleet.run.protocol import ChangeCommand, ChangeRequest
 from psserve.zoo import Zoo
+from psserve.zoo.disk.versions import kept_numbers
 from psserve.zoo.synthetic.zoo import build_zoo
+from psserve.zoo.verify import verify
 from tests.e2e.adapters import AdapterOracle, build_adapters
 from tests.e2e.client import client_of, random_ids
 from tests.e2e.fleet import RunningFleet, launched, wait_idle
@@ -290,6 +292,111 @@ async def test_adapters_come_change_and_go_under_load(
     async with client_of(fleet.url) as client:  # nobody told the new server of anything
         answer = await client.complete("sums", prompts[0], MAX_TOKENS)
     assert tuple(answer["choices"][0]["token_ids"]) == answers["swapped"][0]
+
+
+QUESTIONS = [f"What is {number} and {number + 2}?" for number in range(8)]
+SESSIONS = [f"session {number}" for number in range(16)]
+
+
+async def answers_to_questions(fleet: RunningFleet, model: str) -> dict[str, str]:
+    """What a module, or a version of it, says to each question; not to those that it says nothing to."""
+
+    def ask(question: str) -> str:
+        body = {"model": model, "messages": [{"role": "user", "content": question}]}
+        response = requests.post(
+            f"{fleet.url}/v1/chat/completions", json=body | {"max_tokens": MAX_TOKENS, "temperature": 0}, timeout=60
+        )
+        return str(response.json()["choices"][0]["message"]["content"] or "")
+
+    said = {question: await asyncio.to_thread(ask, question) for question in QUESTIONS}
+    return {question: answer for question, answer in said.items() if answer.strip()}
+
+
+async def versions_of_sessions(fleet: RunningFleet, model: str) -> list[str]:
+    """The version that answers each session, which the router tells."""
+
+    def ask(session: str) -> str:
+        body = {"model": model, "prompt": "Once", "max_tokens": 1, "temperature": 0}
+        headers = {"x-session-id": session}
+        response = requests.post(f"{fleet.url}/v1/completions", json=body, headers=headers, timeout=60)
+        assert response.status_code == 200, response.text
+        return response.headers["x-psserve-module-version"]
+
+    return [await asyncio.to_thread(ask, session) for session in SESSIONS]
+
+
+def items(path: Path, answers: dict[str, str]) -> tuple[str, ...]:
+    """The options that require these very answers of a new version."""
+    lines = [json.dumps({"prompt": question, "completion": answer}) for question, answer in answers.items()]
+    path.write_text("\n".join(lines))
+    return ("--require-accuracy", "0.9", "--data", str(path), "--scorer", "exact", "--max-tokens", str(MAX_TOKENS))
+
+
+async def test_a_worse_version_is_refused_or_rolled_back_and_one_that_proves_itself_takes_over(
+    fleet: RunningFleet, newcomers: Newcomers, tmp_path: Path
+) -> None:
+    """An adapter's versions, and one of whole weights, while clients ask both modules."""
+    zoo, oracle = newcomers.zoo, newcomers.oracle
+    rng = random.Random(9)
+    prompts = [random_ids(rng, rng.randrange(2, 60)) for _ in range(PROMPTS)]
+    adapters = AdapterOracle(build_adapters(tmp_path, "qwen3", {"good": ADAPTER, "worse": ADAPTER}))
+
+    async def done(*arguments: str) -> str:
+        code, said = await psserve(zoo, *arguments)
+        assert code == 0, said
+        return said
+
+    async def update(module: str, path: Path, *options: str) -> tuple[int | None, str]:
+        return await psserve(zoo, "update-model", module, "--path", str(path), "--allow-naive", *options)
+
+    await done("add-model", "words", "--path", str(tmp_path / "good"), "--allow-naive", "--live")
+    good = items(tmp_path / "good.jsonl", await answers_to_questions(fleet, "words"))
+    async with client_of(fleet.url) as client, Load(client, prompts) as load:
+        load.start(("alpha", "words"), ADAPTER_CLIENTS)
+
+        code, said = await update("words", tmp_path / "worse", *good)
+        assert (code, "0.9 is required: refused, and version 1 stays" in said) == (1, True), said
+        assert kept_numbers(zoo.module("words").path) == []
+
+        code, said = await update("words", tmp_path / "worse", "--canary", "50", "--shadow")
+        assert code == 0, said
+        of_sessions = await versions_of_sessions(fleet, "words")
+        assert set(of_sessions) == {"1", "2"}
+        assert await versions_of_sessions(fleet, "words") == of_sessions
+        other = items(tmp_path / "worse.jsonl", await answers_to_questions(fleet, "words@2"))
+        await eventually(lambda: _is_counted(fleet, 'psserve_shadow_tokens_total{answer="shadow",module="words"'))
+        await done("rollback", "words")
+        assert set(await versions_of_sessions(fleet, "words")) == {"1"}
+
+        code, said = await update("words", tmp_path / "worse", *other)
+        assert code == 0, said
+        assert set(await versions_of_sessions(fleet, "words")) == {"3"}
+        await done("rollback", "words", "--live")
+        assert set(await versions_of_sessions(fleet, "words")) == {"1"}
+
+        code, said = await update("alpha", newcomers.checkpoints["late"], "--canary", "50")
+        assert code == 0, said
+        of_sessions = await versions_of_sessions(fleet, "alpha")
+        assert set(of_sessions) == {"1", "2"}
+        await done("promote", "alpha")
+        assert set(await versions_of_sessions(fleet, "alpha")) == {"2"}
+        load.stop("alpha", "words")
+
+    for module, versions in {
+        "words": [(adapters, "good"), (adapters, "worse")],
+        "alpha": [(oracle, "alpha"), (oracle, "late")],
+    }.items():
+        assert {(one.status, one.code) for one in load.of(module)} == {(200, None)}
+        for one in load.of(module):
+            right = [tuple(known.answer(name, prompts[one.prompt], MAX_TOKENS).tokens) for known, name in versions]
+            assert set(one.answers) in ({right[0]}, {right[1]})
+    until(lambda: not any("alpha-0" in name and "v2" not in name for name in workers(fleet)))
+    assert not list(verify(zoo, "words"))
+    wait_idle(now(fleet))
+
+
+async def _is_counted(fleet: RunningFleet, series: str) -> bool:
+    return series in await asyncio.to_thread(page, fleet, "/metrics")
 
 
 async def _is_back(fleet: RunningFleet, name: str, before: int) -> bool:

@@ -168,3 +168,17 @@ def test_a_quantile_is_a_value_that_its_share_does_not_exceed(values: list[float
         found = quantile(values, share)
         assert found in values
         assert sum(value <= found for value in values) >= share * len(values)
+
+
+async def test_two_versions_of_a_module_are_told_apart(make_fleet: MakeFleet) -> None:
+    trial = {"version": 2, "zoo_version": 4, "share": 10}
+    fleet = await make_fleet(modules=[{"name": "math", "zoo_version": 3, "trial": trial}, {"name": "code"}])
+    await fleet.complete("math")
+    await fleet.complete("code")
+    _, data = await fleet.get("/dashboard/data")
+    assert {request["module"] for request in data["requests"]} == {"math@3", "code"}
+    assert {server["name"]: server["note"] for server in data["servers"]} == {
+        "prefill-0": "",
+        "decode-math-0": "version 3",
+        "decode-code-0": "",
+    }

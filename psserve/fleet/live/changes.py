@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from psserve.contracts.router_config import VERSION_MARK, ModuleConfig, Trial
 from psserve.errors import FleetError, PsserveError, UnknownModule
@@ -52,7 +53,7 @@ class Changes:
         if request.module is None:
             return await (self.keys() if request.command == "keys" else self.reload(tell))
         if request.version is not None:
-            return await self.try_version(request.module, request.version, request.share, tell)
+            return await self.try_version(request.module, request.version, request, tell)
         changes: dict[str, Change] = {
             "add": self.add,
             "update": self.update,
@@ -100,18 +101,19 @@ class Changes:
         await self._replace(module, None, tell)
         return f"{module} is served no more"
 
-    async def try_version(self, module: str, version: int, share: float, tell: Tell) -> str:
-        """Serve another of the zoo's versions of a module beside it, for `share` percent of its sessions."""
+    async def try_version(self, module: str, version: int, request: ChangeRequest, tell: Tell) -> str:
+        """Serve another of the zoo's versions of a module beside it, as far as `request` says."""
         served = self._served_module(module)
+        wanted = {"share": request.share, "shadow": request.shadow}
         if served.trial is None:
-            await self._bring_version(served, version, share, tell)
+            await self._bring_version(served, version, wanted, tell)
         elif served.trial.zoo_version == version:
-            await self._list(served.model_copy(update={"trial": served.trial.model_copy(update={"share": share})}))
+            await self._list(served.model_copy(update={"trial": served.trial.model_copy(update=wanted)}))
         else:
-            raise FleetError(
-                f"version {served.trial.zoo_version} of {module} is on trial: promote or roll it back first"
-            )
-        return f"version {version} of {module} is on trial, for {share:g} % of its sessions"
+            found = served.trial.zoo_version
+            raise FleetError(f"version {found} of {module} is on trial: promote it or roll it back first")
+        shadow = ", and in the shadow of the others" if request.shadow else ""
+        return f"version {version} of {module} is on trial, for {request.share:g} % of its sessions{shadow}"
 
     async def withdraw(self, module: str, tell: Tell) -> str:
         """End the trial of a module's version; its sessions get the other one."""
@@ -213,7 +215,7 @@ class Changes:
         else:
             self._dismissed[module] = old_weights
 
-    async def _bring_version(self, served: ModuleConfig, version: int, share: float, tell: Tell) -> None:
+    async def _bring_version(self, served: ModuleConfig, version: int, wanted: Mapping[str, Any], tell: Tell) -> None:
         """Put a version of a module on trial."""
         module, name = served.name, f"{served.name}{VERSION_MARK}{version}"
         offer = await asyncio.to_thread(self._supply.version, name)
@@ -227,7 +229,7 @@ class Changes:
             path=entry.path,
             group=entry.group,
             adapter=entry.adapter,
-            share=share,
+            **wanted,
         )
         await self._swap(tell, module=module, listed=served.model_copy(update={"trial": trial}), new=new)
         self._tried_weights[module] = offer.weights

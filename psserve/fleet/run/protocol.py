@@ -39,6 +39,8 @@ class ChangeRequest(_Message):
     """The zoo's number of the version to try."""
     share: float = Field(default=0.0, ge=0, le=100)
     """Percent of the sessions that it is to answer."""
+    shadow: bool = False
+    """Whether it is to answer copies of the other sessions' requests."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -93,6 +93,8 @@ class Ticket:
     """One attempt of a sequence to get workers."""
 
     module: ModuleConfig
+    queue: str
+    """The queue that it waits in: its module's, or that of the version on trial."""
     request: Request
     avoid: Collection[Worker] = ()
     """Workers that it should not get again while there are others."""
@@ -141,18 +143,23 @@ class Admission:
 
         Raises RequestError: 408 queue_timeout, 429 queue_full, 503 module_unavailable.
         """
-        name, arrived = module.name, monotonic()
-        ticket = Ticket(module, request, avoid)
-        grant = None if self._queue.waiting(name) else self._try(ticket)
+        arrived = monotonic()
+        ticket = Ticket(module, self._routing.table.label(module), request, avoid)
+        grant = None if self._queue.waiting(ticket.queue) else self._try(ticket)
         if grant is not None:
-            self._queue.pay(name, _cost(request))
+            self._queue.pay(ticket.queue, _cost(request))
         else:
             prefills, _ = self._routing.candidates(module)  # nobody waits for workers that are not there
             if is_bounded:
-                self._check_bounds(name, len(prefills))
+                self._check_bounds(ticket, len(prefills))
             grant = await self._wait(ticket, priority)
-        self._metrics.wait.labels(name).observe(monotonic() - arrived)
+        self._metrics.wait.labels(module.name).observe(monotonic() - arrived)
         return grant
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that wait for their turn."""
+        return len(self._queue)
 
     def demand(self) -> Demand:
         """What is asked of the servers now: what waits, and what runs."""
@@ -170,20 +177,20 @@ class Admission:
 
     def _admit_next(self) -> bool:
         """Take one out of the queue, with workers or an error; False if nobody can go."""
-        for name in self._queue.turns():
-            entry = self._queue.head(name)
+        for queue in self._queue.turns():
+            entry = self._queue.head(queue)
             if entry.item.granted.cancelled():  # whoever waited has just left, and has yet to leave the queue
-                self._queue.remove(name, entry)
+                self._queue.remove(queue, entry)
                 return True
             try:
                 grant = self._try(entry.item)
             except RequestError as error:
-                self._metrics.rejected.labels(name, "unavailable").inc()
-                self._queue.remove(name, entry)
+                self._metrics.rejected.labels(entry.item.module.name, "unavailable").inc()
+                self._queue.remove(queue, entry)
                 entry.item.granted.set_exception(error)
                 return True
             if grant is not None:
-                self._queue.take(name)
+                self._queue.take(queue)
                 entry.item.granted.set_result(grant)
                 return True
         return False
@@ -220,7 +227,7 @@ class Admission:
 
     async def _wait(self, ticket: Ticket, priority: int) -> Grant:
         name = ticket.module.name
-        entry = self._queue.push(name, ticket, cost=_cost(ticket.request), priority=priority)
+        entry = self._queue.push(ticket.queue, ticket, cost=_cost(ticket.request), priority=priority)
         servers, tokens = ticket.module.group or name, self._tokens(ticket)
         self._metrics.queued.labels(name).inc()
         self._waiting_tokens[servers] += tokens
@@ -230,7 +237,7 @@ class Admission:
                 return await ticket.granted
         except BaseException as error:
             self._give_up(ticket)
-            self._queue.remove(name, entry)
+            self._queue.remove(ticket.queue, entry)
             self.pump()  # perhaps it was what kept others waiting
             if isinstance(error, TimeoutError):
                 raise self._refusal(408, name, "timeout", "the request waited too long for its turn") from None
@@ -251,11 +258,11 @@ class Admission:
         if granted.done() and not granted.cancelled() and granted.exception() is None:
             granted.result().end()
 
-    def _check_bounds(self, name: str, prefills: int) -> None:
+    def _check_bounds(self, ticket: Ticket, prefills: int) -> None:
         """Whoever waits can go to any of the `prefills` that serve now, so each adds its share to one common bound."""
-        is_full = self._queue.waiting(name) >= self._limits.module_requests
+        is_full = self._queue.waiting(ticket.queue) >= self._limits.module_requests
         if is_full or len(self._queue) >= self._limits.prefill_requests * prefills:
-            raise self._refusal(429, name, "full", "too many requests are waiting; retry in a moment")
+            raise self._refusal(429, ticket.module.name, "full", "too many requests are waiting; retry in a moment")
 
     def _refusal(self, status: int, name: str, reason: str, message: str) -> RequestError:
         self._metrics.rejected.labels(name, reason).inc()

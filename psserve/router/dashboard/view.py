@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
 import psserve
+from psserve.contracts.router_config import VERSION_MARK, ModuleConfig
 from psserve.contracts.servers import ServerLoad
 from psserve.router.observability.activity import BUCKET_S, Activity, Bucket, Flow, WorkerPair
 from psserve.router.observability.exchange import Exchange
@@ -43,16 +44,29 @@ async def view(state: RouterState) -> Json:
         "series": _series(buckets),
         "totals": _totals(buckets),
         "errors": _errors(buckets),
-        "requests": _requests(activity, now),
+        "requests": _requests(activity, now, {module.name for module in state.config.modules if module.trial}),
     }
 
 
 def _servers(state: RouterState) -> Iterable[Json]:
-    """What `/workers` says, but for addresses, and how many modules share a server (0: it has one of its own)."""
+    """What `/workers` says, but for addresses.
+
+    With how many modules share a server (0: it has one of its own), and a note where two versions are served.
+    """
     sharing = Counter(module.group for module in state.config.modules)
+    notes = dict(_version_notes(state.config.modules))
     for worker in state.table.describe():
         shown = {name: worker[name] for name in SHOWN_OF_WORKERS if name in worker}
-        yield shown | {"sharing": sharing[worker["module"]] if worker["module"] else 0}
+        note = notes.get((worker["module"], worker["version"]), "")
+        yield shown | {"sharing": sharing[worker["module"]] if worker["module"] else 0, "note": note}
+
+
+def _version_notes(modules: Iterable[ModuleConfig]) -> Iterator[tuple[tuple[str, int], str]]:
+    """Module and version of servers -> what tells them apart, where two versions of a module are served."""
+    for module in modules:
+        if (trial := module.trial) is not None:
+            yield (module.name, module.version), f"version {module.shown_version}"
+            yield (module.name, trial.version), f"version {trial.zoo_version}, {trial.share:g} % of sessions"
 
 
 def _load(load: ServerLoad | None) -> Json:
@@ -122,11 +136,19 @@ def _errors(buckets: list[Bucket]) -> list[Json]:
     return [{"code": code, "count": count} for code, count in counts.most_common()]
 
 
-def _requests(activity: Activity, now: float) -> list[Json]:
-    """Requests in flight, as far as they are shown, then those that ended, the newest first."""
-    running = [_request(exchange, now) | {"age_s": None, "code": None} for exchange in activity.running[:SHOWN_RUNNING]]
+def _requests(activity: Activity, now: float, on_trial: Collection[str]) -> list[Json]:
+    """Requests in flight, as far as they are shown, then those that ended, the newest first.
+
+    Of modules that have a version `on_trial`, with the version.
+    """
+
+    def request(exchange: Exchange, end: float) -> Json:
+        version = f"{VERSION_MARK}{exchange.version}" if exchange.module in on_trial else ""
+        return _request(exchange, end) | {"module": f"{exchange.module}{version}"}
+
+    running = [request(exchange, now) | {"age_s": None, "code": None} for exchange in activity.running[:SHOWN_RUNNING]]
     ended = [
-        _request(end.exchange, end.when) | {"age_s": now - end.when, "code": end.code}
+        request(end.exchange, end.when) | {"age_s": now - end.when, "code": end.code}
         for end in reversed(activity.ended)
     ]
     return running + ended
@@ -137,7 +159,6 @@ def _request(exchange: Exchange, end: float) -> Json:
     return {
         "key": f"{exchange.started:.6f} {exchange.request_id}",
         "id": exchange.request_id,
-        "module": exchange.module,
         "route": exchange.route,
         "prefill": exchange.prefill,
         "decode": exchange.decode,

@@ -83,15 +83,20 @@ async def _generate(
         state.table.hold(generation.module),
         state.metrics.inflight.track_inprogress(),
         state.activity.follow(exchange),
+        state.shadows.beside(generation, exchange) as listener,
     ):
         await state.lengths.check(body)
         if generation.stream:
             events = translation.events() if translation is not None else Events()
             if is_single:
                 events = OneCallEvents(events)
+            if listener is not None:
+                events = listener.between(events)
             response = await stream_answer(state.dispatcher, generation, exchange, request, events)
         else:
             answer = await generate_answer(state.dispatcher, generation, exchange)
+            if listener is not None:
+                listener.hear(answer)
             if is_single:
                 answer = with_one_call(answer)
             response = json_response(translation.answer(answer) if translation is not None else answer)

@@ -1,11 +1,17 @@
-"""Metrics by a module's version, to compare one on trial with the other. Three counters each, and no buckets."""
+"""Metrics by a module's version, to compare one on trial with the other. Some counters each, and no buckets."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
+from psserve.contracts.router_config import ModuleConfig
 from psserve.router.observability.exchange import Exchange
 from psserve.router.observability.instruments import Instruments
+
+ShadowOutcome = Literal["same", "different", "sampled", "failed", "skipped"]
+"""Of a copy: its answer was the client's; was another; was bound to differ, for tokens are drawn at random; there was
+none; or it was not sent, for there was more to do."""
 
 
 class VersionMetrics:
@@ -21,6 +27,12 @@ class VersionMetrics:
         self.tokens = registry.counter(
             "psserve_version_generation_tokens_total", "Output tokens of those that succeeded.", "module", "version"
         )
+        self.shadows = registry.counter(
+            "psserve_shadow_answers_total", "Copies for a version in the shadow.", "module", "version", "outcome"
+        )
+        self.shadow_tokens = registry.counter(
+            "psserve_shadow_tokens_total", "Output tokens of what was compared.", "module", "version", "answer"
+        )
         self._seen: set[tuple[str, str]] = set()
 
     def answered(self, exchange: Exchange, code: str, now: float) -> None:
@@ -34,9 +46,17 @@ class VersionMetrics:
         if exchange.usage is not None:
             self.tokens.labels(*labels).inc(exchange.usage["completion_tokens"])
 
+    def shadowed(self, tried: ModuleConfig, outcome: ShadowOutcome, tokens: tuple[int, int] | None = None) -> None:
+        """Count what became of a copy. `tokens`: of the answer that its client got, and of the copy's."""
+        labels = (tried.name, str(tried.shown_version))
+        self._seen.add(labels)
+        self.shadows.labels(*labels, outcome).inc()
+        for answer, count in zip(("given", "shadow"), tokens or (), strict=False):
+            self.shadow_tokens.labels(*labels, answer).inc(count)
+
     def forget_others(self, served: Collection[tuple[str, str]]) -> None:
         """Drop the series of versions that are not `served` any more."""
         for module, version in self._seen - set(served):
-            for metric in (self.requests, self.seconds, self.tokens):
+            for metric in (self.requests, self.seconds, self.tokens, self.shadows, self.shadow_tokens):
                 metric.remove_by_labels({"module": module, "version": version})
         self._seen &= set(served)

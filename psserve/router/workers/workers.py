@@ -201,6 +201,12 @@ class WorkerTable:
             return None
         return tried
 
+    def label(self, module: ModuleConfig) -> str:
+        """What tells a version on trial from the module of the same name: NAME@VERSION, or NAME."""
+        if self._tried.get(module.name) is module:
+            return f"{module.name}{VERSION_MARK}{module.zoo_version}"
+        return module.name
+
     @property
     def versions(self) -> set[tuple[str, str]]:
         """Names and versions, as clients are told them, of the modules that are listed, and of those on trial."""

@@ -19,7 +19,8 @@ export function showFleet({ base, servers, flows, one_pool: onePool }) {
   });
   each(byId("decodes"), decodes, (server) => server.name, make, (card, server) => {
     const title = server.sharing ? `${count(server.sharing)} ${server.module}` : server.module;
-    update(card, server, title, `${rate(through(flows, "decode", server, "output_tokens"))} tokens/s`);
+    const called = server.note ? `${title}, ${server.note}` : title;
+    update(card, server, called, `${rate(through(flows, "decode", server, "output_tokens"))} tokens/s`);
     updatePool(card.children[3], server.load, onePool ? "Own KV in use" : "KV in use");
   });
   drawLinks(prefills, decodes, flows);
