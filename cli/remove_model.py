@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from psserve.errors import UsageError
+from psserve.errors import ModuleServed, UsageError
 
 from .completion import complete_module
 from .live import live_option
@@ -59,9 +59,13 @@ def command(name: str, yes: bool, live: bool, zoo_dir: Path | None) -> None:
 
 
 def remove_version(zoo: Zoo, module: str, version: str, yes: bool) -> None:
-    """Delete one version of a module that is not the one served. Raises UsageError, or as `Zoo.remove_version`."""
+    """Delete a version of a module that nobody serves. Raises UsageError, ModuleServed, or as `Zoo.remove_version`."""
+    from .trials import versions_served
+
     if not version.isdecimal():
         raise UsageError(f"{module}@{version}: a version is a number")
+    if int(version) in versions_served(zoo.path, module):
+        raise ModuleServed(f"the running fleet serves version {version} of module {module!r}: end that first")
     confirm(f"version {version} of module {module}", zoo, yes)
     zoo.remove_version(module, int(version))
     click.echo(f"removed version {version} of {module} from {zoo.path}", err=True)

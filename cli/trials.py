@@ -92,7 +92,7 @@ def _taken_back_on_failure(zoo: Zoo, name: str, version: int) -> Iterator[None]:
         yield
     except BaseException:  # Ctrl-C as well: what nobody has accepted must not stay
         with suppress(FleetError):
-            change_live(zoo.path, "withdraw", name)
+            change_live(zoo.path, "withdraw", name, version=version)
         with suppress(ZooError, OSError):
             zoo.remove_version(name, version)
         raise

@@ -148,6 +148,8 @@ class Zoo:
         from psserve.zoo.adding.importing import NewModule, import_module
 
         examples, aliases = tuple(examples), tuple(aliases)
+        if candidate:
+            self.check_own_name(name)
         self.check_new(name, aliases, replace)  # before anything is downloaded, and again when nobody else adds modules
         found = find_source(source, self.path, revision)
         with changing(self.path):

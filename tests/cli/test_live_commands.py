@@ -136,7 +136,7 @@ def test_canary_that_the_fleet_cannot_serve_leaves_nothing(fleet: Fleet, other: 
     fleet.fails = "GPU 0 is full"
     assert "GPU 0 is full" in fails(canary(fleet, other))
     assert kept_numbers(fleet.zoo.module("alpha").path) == []
-    assert fleet.asked == ["try alpha@2", "withdraw alpha"]
+    assert fleet.asked == ["try alpha@2", "withdraw alpha@2"]
 
 
 def test_promoted_version_is_the_module(fleet: Fleet, other: Path) -> None:

@@ -48,7 +48,8 @@ def test_a_version_on_trial_is_served_beside_the_module(trying: FakeFleet) -> No
 
 def test_a_withdrawn_version_leaves_the_module_as_it_was(trying: FakeFleet) -> None:
     before = trying.pid("decode-a-0")
-    assert trying.ask("withdraw", "a")[0] == "version 7 of a is on trial no more"
+    assert trying.ask("withdraw", "a", version=6)[0] == "version 6 is not on trial"
+    assert trying.ask("withdraw", "a", version=7)[0] == "version 7 of a is on trial no more"
     trying.until(lambda: TRIED not in trying.names())
     assert trying.served() == {"modules": {"a", "b"}, "servers": TWO}
     assert (entry(trying)["trial"], trying.pid("decode-a-0")) == (None, before)

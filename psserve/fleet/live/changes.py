@@ -52,15 +52,12 @@ class Changes:
         """
         if request.module is None:
             return await (self.keys() if request.command == "keys" else self.reload(tell))
-        if request.version is not None:
+        if request.command == "try" and request.version is not None:
             return await self.try_version(request.module, request.version, request, tell)
-        changes: dict[str, Change] = {
-            "add": self.add,
-            "update": self.update,
-            "remove": self.remove,
-            "withdraw": self.withdraw,
-        }
-        return await changes[request.command](request.module, tell)
+        if request.command == "withdraw":
+            return await self.withdraw(request.module, tell, request.version)
+        change: Change = {"add": self.add, "update": self.update, "remove": self.remove}[request.command]
+        return await change(request.module, tell)
 
     async def add(self, module: str, tell: Tell) -> str:
         """Serve a module of the zoo."""
@@ -115,11 +112,11 @@ class Changes:
         shadow = ", and in the shadow of the others" if request.shadow else ""
         return f"version {version} of {module} is on trial, for {request.share:g} % of its sessions{shadow}"
 
-    async def withdraw(self, module: str, tell: Tell) -> str:
-        """End the trial of a module's version; its sessions get the other one."""
+    async def withdraw(self, module: str, tell: Tell, version: int | None = None) -> str:
+        """End the trial of a module's version, or of this one alone; its sessions get the other one."""
         served = self._served_module(module)
-        if served.tried is None:
-            return f"no version of {module} is on trial"
+        if served.tried is None or version not in (served.tried.zoo_version, None):
+            return f"no version of {module} is on trial" if version is None else f"version {version} is not on trial"
         listed = served.model_copy(update={"trial": None})
         await self._swap(tell, module=module, listed=listed, leaving=self._leaving(served.tried))
         self._tried_weights.pop(module, None)

@@ -36,7 +36,7 @@ class ChangeRequest(_Message):
     module: str | None = None
     """A module's own name, no alias."""
     version: int | None = None
-    """The zoo's number of the version to try."""
+    """The zoo's number of the version to try, or of the only one to withdraw."""
     share: float = Field(default=0.0, ge=0, le=100)
     """Percent of the sessions that it is to answer."""
     shadow: bool = False
@@ -46,8 +46,10 @@ class ChangeRequest(_Message):
     def _fits(self) -> Self:
         if (self.module is None) != (self.command in ("reload", "keys")):
             raise ValueError("add, update, remove, try and withdraw need a module, reload and keys take none")
-        if (self.version is not None) != (self.command == "try"):
-            raise ValueError("try needs a version, and nothing else takes one")
+        if self.version is None and self.command == "try":
+            raise ValueError("try needs a version")
+        if self.version is not None and self.command not in ("try", "withdraw"):
+            raise ValueError("only try and withdraw take a version")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.router.answers.versions import is_chosen
-from tests.router.conftest import Fleet
+from tests.router.conftest import Fleet, eventually
+from tests.router.fake_worker import FakeWorker
 
 TRIAL = {"version": 2, "zoo_version": 4, "group": "math", "adapter": "sums@2"}
 SUMS = {"name": "sums", "aliases": ["adding"], "zoo_version": 3, "group": "math", "adapter": "sums@1"}
@@ -98,6 +100,30 @@ async def test_while_the_version_on_trial_has_no_server_the_other_answers(make_f
     assert await answered(fleet, "code") == ("code", "1")
     status, answer, _ = await fleet.complete("code@2")
     assert (status, answer["error"]["code"]) == (503, "module_unavailable")
+
+
+async def test_requests_that_wait_for_the_version_on_trial_keep_nobody_else_waiting(
+    make_fleet: Callable[..., Any],
+) -> None:
+    trial = {"version": 2, "zoo_version": 2}
+    fleet = await make_fleet(modules=[{"name": "math", "zoo_version": 1, "trial": trial}, CODE])
+    tried = FakeWorker("tried", "decode", fleet.math.fabric, module="math")
+    await tried.start()
+    try:
+        config = fleet.state.config.model_dump()
+        worker = {"name": "tried", "role": "decode", "port": tried.port, "module": "math", "version": 2}
+        config["workers"] = [*config["workers"], worker | {"kv_tokens": 8}]
+        fleet.state.reconfigure(RouterConfig.model_validate(config | {"serial": 1}))
+        await fleet.ready()
+        tried.faults.append("hang")
+        waiting = [asyncio.create_task(fleet.complete("math@2")) for _ in range(2)]
+        await eventually(lambda: fleet.state.admission.waiting == 1)
+        assert (await fleet.complete("math"))[0] == 200
+        for request in waiting:
+            request.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    finally:
+        await tried.stop()
 
 
 async def test_requests_are_counted_by_version_while_it_is_served(fleet: Fleet) -> None:
