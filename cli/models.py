@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from psserve.zoo.disk.model import Base, Module
     from psserve.zoo.disk.scan import Scan
 
-COLUMNS = ("NAME", "VERSION", "KIND", ">SIZE", "STORE", "TRAINED", "ACCURACY", "SERVED", "ALIASES", "TASK")
+COLUMNS = ("NAME", "KIND", ">SIZE", "STORE", "TRAINED", "ACCURACY", "SERVED", "VERSION", "ALIASES", "TASK")
 STYLES = {"naive": "bold yellow", "cache-conditioned": "green", "ready": "green", "failed": "bold red"}
 HIDDEN = {"files", "stored", "links"}
 
@@ -27,10 +27,10 @@ HIDDEN = {"files", "stored", "links"}
 def command(context: click.Context, as_json: bool, zoo_dir: Path | None) -> None:
     """List the zoo's base and modules.
 
-    VERSION is what the module is now, and in brackets what `psserve rollback` can go to. SIZE is that of the weights as
-    they are served. TRAINED is on what, by the module's record: only "on cache" (of this base) is how modules are
-    served, all others are naive. ACCURACY is what `psserve evaluate` recorded last, of so many items. Damaged modules
-    are named on stderr, and the exit status is then 1.
+    SIZE is that of the weights as they are served. TRAINED is on what, by the module's record: only "on cache" (of this
+    base) is how modules are served, all others are naive. ACCURACY is what `psserve evaluate` recorded last, of so many
+    items. VERSION is what the module is now, and in brackets what `psserve rollback` can go to. Damaged modules are
+    named on stderr, and the exit status is then 1.
 
     On a terminal this is a table, elsewhere lines of tab-separated fields.
 
@@ -84,20 +84,20 @@ def module_document(module: Module, base: Base, served: dict[str, str]) -> dict[
 def base_row(base: Base, served: dict[str, str]) -> tuple[str, ...]:
     """The table's first row."""
     task = ", ".join(filter(None, [base.architecture, base.dtype, base.quantisation]))
-    return (base.name, "-", "base", size(base.weight_bytes), "-", "-", "-", served.get(base.name, "-"), "", task)
+    return (base.name, "base", size(base.weight_bytes), "-", "-", "-", served.get(base.name, "-"), "-", "", task)
 
 
 def row(module: Module, base: Base, served: dict[str, str]) -> tuple[str, ...]:
     """A module's row."""
     return (
         module.name,
-        versions(module),
         module.kind,
         size(module.weight_bytes),
         stored(module),
         module.training_for(base),
         accuracy(module),
         served.get(module.name, "-"),
+        versions(module),
         ", ".join(module.aliases),
         module.task,
     )

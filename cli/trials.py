@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -74,7 +74,7 @@ def versions_served(zoo: Path, name: str) -> tuple[int | None, int | None]:
     from psserve.fleet.observe.control import router_config_of
 
     modules = router_config_of(zoo).get("modules", ())
-    told = next((module for module in modules if module["name"] == name), {})
+    told: dict[str, Any] = next((module for module in modules if module["name"] == name), {})
     return told.get("zoo_version"), (told.get("trial") or {}).get("zoo_version")
 
 

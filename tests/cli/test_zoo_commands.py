@@ -195,14 +195,14 @@ def update_math(zoo: Zoo, source: Path, *options: str) -> None:
 def test_models_and_show_list_the_versions_that_rollback_goes_to(zoo: Zoo, adapter: Path) -> None:
     add_adapter(zoo, adapter, "--merge")
     update_math(zoo, zoo.base.path)
-    assert "\nmath\t2 (1)\t" in run("models", "--zoo", zoo.path).stdout
+    assert "\t2 (1)\t" in run("models", "--zoo", zoo.path).stdout
     [kept] = json.loads(run("show", "math", "--json", "--zoo", zoo.path).stdout)["kept_versions"]
     assert (kept["version"], "LoRA adapter" in kept["origin"]) == (1, True)
     assert "version 1, added" in run("show", "math", "--zoo", zoo.path).stdout
     said = run("rollback", "math", "--zoo", zoo.path).stderr
     assert "version 1 of math" in said
     assert "in the place of version 2" in said
-    assert "\nmath\t1 (2)\t" in run("models", "--zoo", zoo.path).stdout
+    assert "\t1 (2)\t" in run("models", "--zoo", zoo.path).stdout
 
 
 def test_rollback_says_which_versions_there_are(zoo: Zoo, adapter: Path) -> None:

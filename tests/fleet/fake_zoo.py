@@ -40,6 +40,7 @@ class FakeModule:
     dtype: str | None = None
     quantisation: str | None = None
     adapter: AdapterShape | None = None
+    version: int = 1
 
     @property
     def shares_servers(self) -> bool:

@@ -61,7 +61,7 @@ def remove(zoo: Path, directory: Path, forms: Sequence[Path]) -> None:
     with lock(directory / ".lock"):
         for form in forms:
             if form.resolve() not in served:
-                shutil.rmtree(form, ignore_errors=True)
+                shutil.rmtree(form.rename(form.with_suffix(".removed")), ignore_errors=True)  # never half of one
         if not any(directory.glob("*/")):
             shutil.rmtree(directory)
 
