@@ -21,6 +21,7 @@ FIRST = (
     "e2e/test_demo_zoo.py",
     "e2e/test_live.py",
     "e2e/test_faults.py",
+    "e2e/test_hosts.py",
     "e2e/test_bases.py",
     "e2e/test_engine_modes.py",
     "e2e/test_exactness.py",

@@ -65,13 +65,13 @@ def launched(
     with contextlib.ExitStack() as ends:
         with one_start_at_a_time():
             launch = ends.enter_context(launching(zoo, *variables, *with_transfer(arguments)))
-            ends.callback(_stop, launch)
-            config = _router_config(zoo, launch)
+            ends.callback(stop, launch)
+            config = router_config(zoo, launch)
             launch.await_ready(READY_WITHIN_S) if wait_ready else _await_health(config, launch)
         yield RunningFleet(zoo, f"http://{config['host']}:{config['port']}", launch.pid, config)
 
 
-def _stop(launch: Launch) -> None:
+def stop(launch: Launch) -> None:
     """End a fleet as two Ctrl-C do: servers that hold no request need not be waited for. No process may outlive it."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(launch.pid).children(recursive=True)
@@ -91,7 +91,8 @@ def one_start_at_a_time() -> Iterator[None]:
         yield
 
 
-def _router_config(zoo: Path, launch: Launch) -> Mapping[str, Any]:
+def router_config(zoo: Path, launch: Launch) -> Mapping[str, Any]:
+    """What a launch has planned for its router, as soon as it has."""
     path = zoo / ".run" / "router.json"
     for _ in launch.runs_within(READY_WITHIN_S):
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -101,20 +101,34 @@ def run_command(*arguments: str, within_s: float) -> tuple[int | None, str]:
 
 
 @contextlib.contextmanager
-def launching(zoo: Path, *arguments: str) -> Iterator[Launch]:
-    """`psserve launch` with these arguments in this process's environment; killed at the end if it still runs."""
+def forked(target: Callable[..., None], *arguments: Any) -> Iterator[Launch]:
+    """A call in a process that has imported SGLang, killed at the end if it still runs.
+
+    Its further arguments are this process's environment and the files of the `Launch`, for `become`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         output, notes = Path(folder, "output"), Path(folder, "notes")
         for file in (output, notes):
             file.touch()
-        command = ["--zoo", str(zoo), "--port", "0", *arguments]
-        process = _FORKING.Process(target=_launch, args=(command, dict(os.environ), output, notes))
+        process = _FORKING.Process(target=target, args=(*arguments, dict(os.environ), output, notes))
         process.start()
         launch = Launch(process, output, notes)
         try:
             yield launch
         finally:
             launch.end(within_s=0)
+
+
+def launching(zoo: Path, *arguments: str) -> contextlib.AbstractContextManager[Launch]:
+    """`psserve launch` with these arguments in this process's environment; killed at the end if it still runs."""
+    return forked(_launch, ["--zoo", str(zoo), "--port", "0", *arguments])
+
+
+def become(environment: Mapping[str, str], output: Path, notes: Path) -> None:
+    """Go on in this environment, with these files for standard output and standard error."""
+    _environment_is(environment)
+    for path, number in ((output, 1), (notes, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
 
 
 def _launch(arguments: Sequence[str], environment: Mapping[str, str], output: Path, notes: Path) -> None:
@@ -132,9 +146,7 @@ def _launch(arguments: Sequence[str], environment: Mapping[str, str], output: Pa
 def _psserve(arguments: Sequence[str], environment: Mapping[str, str], output: Path, notes: Path) -> None:
     from psserve.cli.main import main
 
-    _environment_is(environment)
-    for path, number in ((output, 1), (notes, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    become(environment, output, notes)
     sys.argv = ["psserve", *arguments]
     main()
 
