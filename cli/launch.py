@@ -75,6 +75,10 @@ def command(
     zoo = Zoo.open(find_zoo(zoo_dir))
     options = load_options(zoo.path, config, as_flags(**given))
     check_classifier(options.router.task_classifier)
+    if options.router.replicas > 1:
+        raise UsageError(
+            f"{options.where('router.replicas')}: this machine has one router; use router_workers for more processes"
+        )
     if api_key == "":
         raise UsageError("--api-key is empty")
     if not dry_run:

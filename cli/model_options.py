@@ -15,12 +15,16 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from psserve.contracts.tables import Metavar
+from psserve.contracts.tables import Metavar, NoFlag
 
 
 def flags(model: type[BaseModel]) -> list[str]:
-    """The fields that have an option: all but tables."""
-    return [name for name, field in model.model_fields.items() if _type_of(field) is not None]
+    """The fields that have an option: all but tables, and those that are marked."""
+    return [
+        name
+        for name, field in model.model_fields.items()
+        if _type_of(field) is not None and not any(isinstance(part, NoFlag) for part in field.metadata)
+    ]
 
 
 def model_options(model: type[BaseModel], only: Iterable[str] | None = None) -> Callable[[Any], Any]:

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from psserve.contracts.addresses import is_loopback
 from psserve.contracts.api_keys import ApiKey
 from psserve.contracts.limits import BreakerLimits, QueueLimits, RequestLimits
-from psserve.contracts.tables import Count, Metavar, SettingsTable
+from psserve.contracts.tables import Count, Metavar, NoFlag, SettingsTable
 from psserve.errors import UsageError
 
 PolicyName = Literal["prefix", "session", "round-robin", "least-loaded", "random"]
@@ -186,25 +186,36 @@ class RouterSettings(SettingsTable):
     breaker: BreakerLimits = BreakerLimits()
     """When a server that fails or stalls gets no more requests (docs/faults.md)."""
     prefill_policy: PolicyName = "prefix"
-    """Which prefill server computes a prompt (docs/routing.md); with several router_workers it is session, unless one
-    is given."""
+    """Which prefill server computes a prompt (docs/routing.md); with several router_workers or replicas it is
+    session, unless one is given."""
     decode_policy: PolicyName = "session"
     """Which replica of a module answers."""
     router_workers: Count = 1
     """Processes that listen on the router's port and share its work: more than one where requests are so many that one
     core is not enough (docs/router-speed.md)."""
+    replicas: Annotated[Count, NoFlag()] = 1
+    """Routers of a fleet on Kubernetes, a pod each (docs/cluster.md). On one machine there is one."""
     log_format: LogFormat = "text"
     """Of the router's log: text, or a JSON object a line (docs/metrics.md)."""
     otlp_traces_endpoint: Annotated[str, Field(min_length=1), Metavar("HOST:PORT")] | None = None
     """OpenTelemetry collector for traces of requests (OTLP/HTTP), host:port or a URL. Left out: what the environment
     variable OTEL_EXPORTER_OTLP_ENDPOINT says, if anything."""
 
+    @property
+    def processes(self) -> int:
+        """Of all routers together: each has its part of what all may take."""
+        return self.router_workers * self.replicas
+
     @model_validator(mode="after")
     def _policy_of_several(self) -> Self:
         """Several processes do not know each other's requests: unless asked, sessions are dealt out by name."""
-        if self.router_workers > 1 and "prefill_policy" not in self.model_fields_set:
+        if self.processes > 1 and "prefill_policy" not in self.model_fields_set:
             object.__setattr__(self, "prefill_policy", "session")  # as pydantic itself fills frozen models
         return self
+
+
+CHANGEABLE = frozenset({"modules", "workers", "keys", "was_ready", "serial"})
+"""Fields of the file that a running router takes over; for others it must start anew."""
 
 
 class RouterConfig(RouterSettings):

@@ -15,6 +15,11 @@ class Metavar:
     text: str
 
 
+@dataclass(frozen=True)
+class NoFlag:
+    """Marks a setting of fleet.toml that no command has a flag for."""
+
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1), Metavar("NAME")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 
@@ -21,6 +22,7 @@ from psserve.router.observability.log import request_line
 from psserve.router.siblings import SIBLINGS, Siblings
 from psserve.router.state import STATE, RouterState
 
+SOME = 1 << 16
 CLIENT_LEFT = 499  # in log and metrics only, as nginx has it
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,7 +49,7 @@ def make_app(config: RouterConfig, siblings: Siblings | None = None) -> web.Appl
 
 def _run_router(config: RouterConfig) -> Callable[[web.Application], AsyncIterator[None]]:
     async def context(app: web.Application) -> AsyncIterator[None]:
-        state = RouterState.create(config)
+        state = RouterState.create(config, _first_turn(config, app[SIBLINGS]))
         app[STATE] = state
         probing = asyncio.create_task(state.prober.run())
         await app[SIBLINGS].open(info.told_to_siblings(state) | dashboard.told_to_siblings(state))
@@ -57,6 +59,11 @@ def _run_router(config: RouterConfig) -> Callable[[web.Application], AsyncIterat
         await state.close()
 
     return context
+
+
+def _first_turn(config: RouterConfig, siblings: Siblings) -> int:
+    """Which of equal servers is first, another one for each process: those of one machine know which they are."""
+    return siblings.number + (secrets.randbelow(SOME) if config.replicas > 1 else 0)
 
 
 @web.middleware

@@ -125,8 +125,8 @@ def _merged_worker(entries: Sequence[dict[str, Any]], *, everywhere: bool) -> di
 
 
 def divided(config: RouterConfig) -> RouterConfig:
-    """The configuration of one process of a router: its part of what the whole router may take, rounded up."""
-    count = config.router_workers
+    """The configuration of one process of a router: its part of what all routers may take together, rounded up."""
+    count = config.processes
     if count == 1:
         return config
 

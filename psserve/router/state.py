@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from psserve.contracts.router_config import RouterConfig
+from psserve.contracts.router_config import CHANGEABLE, RouterConfig
 from psserve.errors import UsageError
 from psserve.router.access.clients import Clients
 from psserve.router.admission.admission import Admission
@@ -27,8 +27,6 @@ from psserve.router.task_routing.routing import TaskRouter, task_modules
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Startup, WorkerTable
 
-CHANGEABLE = frozenset({"modules", "workers", "keys", "was_ready", "serial"})
-"""Fields of the configuration that a running router takes over."""
 OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """OpenTelemetry's environment variables that say where traces go."""
 
@@ -69,11 +67,11 @@ class RouterState:
         self.shadows = Shadows(self.dispatcher, self.table, self.admission, self.metrics.versions)
 
     @classmethod
-    def create(cls, config: RouterConfig) -> RouterState:
+    def create(cls, config: RouterConfig, first_turn: int = 0) -> RouterState:
         table = WorkerTable(config)
         metrics = Metrics(table, config.base.kv_token_bytes)
         upstream = Upstream(config, table)
-        routing = Routing.create(config, table, metrics)
+        routing = Routing.create(config, table, metrics, first_turn)
         page = config.page_size if config.one_pool else None
         admission = Admission(routing, config.queue, metrics.load, config.kv_pool_tokens, page)
         dispatcher = Dispatcher(config, table, upstream, metrics, routing, admission)

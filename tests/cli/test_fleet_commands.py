@@ -274,3 +274,10 @@ def test_dry_run_refuses_what_a_decode_server_would(zoo: Path) -> None:
     result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0")
     assert result.exit_code == 2
     assert "it would keep KV that the module wrote" in result.stderr
+
+
+def test_several_routers_are_for_a_cluster(zoo: Path) -> None:
+    (zoo / "fleet.toml").write_text("[router]\nreplicas = 2\n")
+    result = psserve("launch", "--dry-run")
+    assert result.exit_code == 2
+    assert "this machine has one router; use router_workers" in result.stderr

@@ -217,10 +217,20 @@ def test_limits_are_divided_among_processes(fleet: Fleet) -> None:
     assert part.kv_pool_tokens == 2048  # what one request may have
 
 
+def test_routers_and_their_processes_divide_alike(fleet: Fleet) -> None:
+    limits = {"connections": 12}
+    several = RouterConfig.model_validate_json(document(fleet, limits=limits, router_workers=2, replicas=3))
+    alone = RouterConfig.model_validate_json(document(fleet, limits=limits, router_workers=6))
+    assert divided(several).limits == divided(alone).limits
+    assert divided(several).limits.connections == 2
+    assert divided(several).workers == divided(alone).workers
+
+
 def test_several_processes_deal_sessions_out_by_name_unless_told_otherwise() -> None:
     base = {"name": "b", "path": "", "vocab_size": 2, "context_length": 2}
     given = {"worker_key": "k", "base": base, "modules": [], "workers": []}
     assert RouterConfig.model_validate(given).prefill_policy == "prefix"
     assert RouterConfig.model_validate(given | {"router_workers": 2}).prefill_policy == "session"
+    assert RouterConfig.model_validate(given | {"replicas": 2}).prefill_policy == "session"
     asked = given | {"router_workers": 2, "prefill_policy": "prefix"}
     assert RouterConfig.model_validate(asked).prefill_policy == "prefix"

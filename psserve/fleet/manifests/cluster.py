@@ -65,6 +65,11 @@ class Cluster:
             gpus=tuple(Gpu(i, "GPU", size, size, None) for i in range(count)),
         )
 
+    @property
+    def routers(self) -> str:
+        """The name under which every router is found, and not just any of them."""
+        return self.name_of("routers")
+
     def name_of(self, part: str) -> str:
         """The name of a part's objects: a label of DNS, which has small letters and no underscores."""
         plain = re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-")

@@ -110,7 +110,7 @@ def _check_options(options: FleetOptions) -> None:
         )
     if options.router.router_workers > 1:
         raise PlanError(
-            f"{options.where('router.router_workers')}: a pod that ends could tell one of them alone; leave it out"
+            f"{options.where('router.router_workers')}: a pod that ends could tell one process alone; use replicas"
         )
     if options.router.ssl_certfile is not None:
         raise UsageError(

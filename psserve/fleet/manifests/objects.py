@@ -11,7 +11,7 @@ from typing import Any
 
 from psserve.engine.settings import WORKER_KEY
 from psserve.fleet.manifests.cluster import GIB, Cluster
-from psserve.fleet.manifests.drain import HOST, ROUTER
+from psserve.fleet.manifests.drain import HOST, ROUTERS
 from psserve.fleet.manifests.pods import RUN, ZOO, PodSet
 from psserve.fleet.plan.adapters import GROUP
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
@@ -26,6 +26,10 @@ CORES = {"cpu": 1, "cuda": 4}
 PROBE_S = 10
 GRACE_S = 60
 """For a server that has drained, to end."""
+LEAVE_S = 5
+"""Until Services no longer send anything to a router that ends."""
+ROUTER_GRACE_S = 15
+"""For one that has drained."""
 USER = 1000
 SECURITY: Object = {
     "runAsNonRoot": True,
@@ -63,7 +67,7 @@ def metadata(cluster: Cluster, name: str, component: str) -> Object:
 
 def server_objects(fleet: Fleet, pods: PodSet) -> list[Object]:
     """The objects of one set of pods. A LeaderWorkerSet brings its own Service."""
-    budget = _budget(fleet.cluster, pods)
+    budget = disruption_budget(fleet.cluster, pods.name, pods.role, selector(fleet.cluster, pods))
     if pods.nodes > 1:
         return [_leader_worker_set(fleet, pods), budget]
     return [_service(fleet.cluster, pods), _stateful_set(fleet, pods), budget]
@@ -122,12 +126,13 @@ def _leader_worker_set(fleet: Fleet, pods: PodSet) -> Object:
     }
 
 
-def _budget(cluster: Cluster, pods: PodSet) -> Object:
+def disruption_budget(cluster: Cluster, name: str, component: str, pods: Mapping[str, str]) -> Object:
+    """Has nodes be emptied of pods with these labels one by one."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata(cluster, pods.name, pods.role),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(cluster, pods)}},
+        "metadata": metadata(cluster, name, component),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": dict(pods)}},
     }
 
 
@@ -155,7 +160,7 @@ def _container(fleet: Fleet, pods: PodSet, leads: bool) -> Object:
     cluster, servers = fleet.cluster, pods.servers
     probe = {"httpGet": {"path": "/health", "port": servers[0].port}, "timeoutSeconds": PROBE_S}
     patience = math.ceil(start_limit_s(fleet.plan.basis, fleet.plan.servers) / PROBE_S)
-    drain = ["python", "-m", "psserve.fleet.manifests.drain", str(_longest_s(fleet))]
+    drain = ["python", "-m", "psserve.fleet.manifests.drain", str(_longest_s(fleet)), str(router_end_s(fleet))]
     asked = {
         "startupProbe": probe | {"periodSeconds": PROBE_S, "failureThreshold": patience},
         "livenessProbe": probe | {"periodSeconds": 3 * PROBE_S, "failureThreshold": 4},
@@ -172,6 +177,11 @@ def _container(fleet: Fleet, pods: PodSet, leads: bool) -> Object:
         "volumeMounts": _mounts(fleet, pods),
         **(asked if leads else {}),
     }
+
+
+def router_end_s(fleet: Fleet) -> int:
+    """Seconds that a router may take to end."""
+    return LEAVE_S + math.ceil(fleet.plan.router.config.drain_timeout_s) + ROUTER_GRACE_S
 
 
 def _longest_s(fleet: Fleet) -> int:
@@ -203,7 +213,7 @@ def _common_env(servers: Sequence[ServerSpec]) -> dict[str, str]:
 def _environment(fleet: Fleet, pods: PodSet) -> list[Object]:
     """What stands in others' values, as $(NAME), comes before them."""
     cluster = fleet.cluster
-    own = {HOST: f"$(POD_NAME).{pods.name}", ROUTER: f"http://{cluster.name}:{ROUTER_PORT}"}
+    own = {HOST: f"$(POD_NAME).{pods.name}", ROUTERS: f"http://{cluster.routers}:{ROUTER_PORT}"}
     return [
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},

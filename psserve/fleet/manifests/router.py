@@ -4,60 +4,71 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
-from psserve.contracts.router_config import RouterConfig
+from psserve.contracts.router_config import CHANGEABLE, RouterConfig
 from psserve.fleet.manifests.objects import (
     CONFINED,
+    LEAVE_S,
     ROUTER_PORT,
     SECURITY,
     Fleet,
     Object,
+    disruption_budget,
     labels,
     metadata,
+    router_end_s,
     zoo_volume,
 )
 from psserve.fleet.manifests.pods import TMP, ZOO, relocated
 
 ROUTER = "router"
 CONFIG = "/etc/psserve/router.json"
-LEAVE_S = 5
-"""Until Services no longer send anything to a pod that ends."""
 
 
 def router_objects(fleet: Fleet) -> list[Object]:
-    """Secret, Deployment and Service."""
+    """Secret, Deployment, the Service for clients, one by which servers find each router; a budget for several."""
     cluster = fleet.cluster
-    config = json.dumps(router_config(fleet), indent=1)
+    config = router_config(fleet)
     about = metadata(cluster, cluster.name, ROUTER)
-    return [
+    replicas = fleet.plan.router.config.replicas
+    pods = labels(cluster, ROUTER)
+    port = {"name": "http", "port": ROUTER_PORT, "targetPort": "http"}
+    objects: list[Object] = [
         {
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": about,
             "type": "Opaque",
-            "stringData": {"worker-key": fleet.worker_key, "router.json": config},
+            "stringData": {"worker-key": fleet.worker_key, "router.json": json.dumps(config, indent=1)},
         },
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "metadata": about,
             "spec": {
-                "replicas": 1,
-                "selector": {"matchLabels": labels(cluster, ROUTER)},
-                "template": _template(fleet),
+                "replicas": replicas,
+                "selector": {"matchLabels": pods},
+                "template": _template(fleet, config),
             },
         },
+        {"apiVersion": "v1", "kind": "Service", "metadata": about, "spec": {"selector": pods, "ports": [port]}},
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": about,
+            "metadata": metadata(cluster, cluster.routers, "routers"),
+            # A router that is not ready may still have a server's requests.
             "spec": {
-                "selector": labels(cluster, ROUTER),
-                "ports": [{"name": "http", "port": ROUTER_PORT, "targetPort": "http"}],
+                "clusterIP": "None",
+                "publishNotReadyAddresses": True,
+                "selector": pods,
+                "ports": [port],
             },
         },
     ]
+    return objects if replicas == 1 else [*objects, disruption_budget(cluster, cluster.name, ROUTER, pods)]
 
 
 def router_config(fleet: Fleet) -> dict[str, Any]:
@@ -80,15 +91,17 @@ def router_config(fleet: Fleet) -> dict[str, Any]:
     if not fleet.plan.router.config.needs_key:
         service = fleet.cluster.name
         names = (service, f"{service}.{fleet.cluster.namespace}", f"{service}.{fleet.cluster.namespace}.svc")
-        config["allowed_hosts"] = [*config.get("allowed_hosts", ()), *names]
+        config["allowed_hosts"] = [*config.get("allowed_hosts", ()), *names, fleet.cluster.routers]
     config["serial"] = zlib.crc32(json.dumps(config).encode())
     RouterConfig.model_validate(config)
     return config
 
 
-def _template(fleet: Fleet) -> Object:
+def _template(fleet: Fleet, config: Mapping[str, Any]) -> Object:
+    """The pod. It is another one, and so replaces those that run, where they could not take over the configuration."""
     cluster = fleet.cluster
-    drain = int(fleet.plan.router.config.drain_timeout_s)
+    settings = {name: value for name, value in config.items() if name not in CHANGEABLE}
+    digest = sha256(json.dumps(settings).encode()).hexdigest()[:8]
     env = {name: text for name, text in relocated(fleet.plan, dict(fleet.plan.router.env)).items() if name != "PATH"}
     container = {
         "name": ROUTER,
@@ -113,12 +126,12 @@ def _template(fleet: Fleet) -> Object:
         ],
     }
     return {
-        "metadata": {"labels": labels(cluster, ROUTER)},
+        "metadata": {"labels": labels(cluster, ROUTER), "annotations": {"psserve.io/settings": digest}},
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": SECURITY,
-            "terminationGracePeriodSeconds": LEAVE_S + drain + 15,
+            "terminationGracePeriodSeconds": router_end_s(fleet),
             "containers": [container],
             "volumes": [
                 zoo_volume(cluster),

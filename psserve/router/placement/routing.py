@@ -14,7 +14,7 @@ from psserve.router.body.completion import check_length
 from psserve.router.observability.metrics import Metrics
 from psserve.router.placement.prompt_key import PromptKeys, TextKeys, opening_of
 from psserve.router.placement.shared_prefix import PrefixOwners
-from psserve.router.policies import Choice, Policy, Request, make_policy
+from psserve.router.policies import Choice, Policy, Request, make_policy, rotated
 from psserve.router.policies.events import FollowedHoldings
 from psserve.router.policies.index import PredictedHoldings
 from psserve.router.workers.failures import unavailable
@@ -87,16 +87,20 @@ class Routing:
     followers: Followers | None = None
     """Where prefill workers publish KV events."""
     owners: PrefixOwners = field(default_factory=PrefixOwners)
+    first_turn: int = 0
+    """Of servers that are equal in all else, this one is first: routers that begin together should not all begin with
+    the same one."""
     _seen: dict[str, tuple[Worker, int]] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, config: RouterConfig, table: WorkerTable, metrics: Metrics) -> Routing:
+    def create(cls, config: RouterConfig, table: WorkerTable, metrics: Metrics, first_turn: int = 0) -> Routing:
         """Make what `config` asks for, inside the event loop. Raises UsageError when KV events cannot be followed."""
         pool = _pool_tokens(config, "prefill")
         decode = make_policy(config.decode_policy, _pool_tokens(config, "decode"))
         published = any(worker.kv_events is not None for worker in config.workers)
         if not published or config.prefill_policy != "prefix":
-            return cls(table, metrics, make_policy(config.prefill_policy, pool), decode, TextKeys())
+            policy = make_policy(config.prefill_policy, pool)
+            return cls(table, metrics, policy, decode, TextKeys(), first_turn=first_turn)
         # Only here: a router without KV events needs neither ZeroMQ nor a tokenizer.
         from psserve.router.placement.kv_events import Followers
         from psserve.router.placement.token_keys import TokenKeys
@@ -106,7 +110,8 @@ class Routing:
         holdings = FollowedHoldings(config.page_size, PredictedHoldings(pool))
         followers = Followers(table, holdings)
         followers.reconfigure()
-        return cls(table, metrics, make_policy("prefix", pool, holdings), decode, keys, followers)
+        policy = make_policy("prefix", pool, holdings)
+        return cls(table, metrics, policy, decode, keys, followers, first_turn=first_turn)
 
     def reconfigure(self) -> None:
         """The table has other workers now."""
@@ -152,7 +157,7 @@ class Routing:
         self, role: WorkerRole, policy: Policy, request: Request, workers: Sequence[Worker]
     ) -> tuple[Worker, Choice]:
         by_name = {worker.name: worker for worker in workers}
-        choice = policy.choose(request, list(by_name))
+        choice = policy.choose(request, rotated(list(by_name), self.first_turn))
         self.metrics.routing_decisions.labels(role, policy.name, choice.outcome).inc()
         return by_name[choice.server], choice
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from psserve.contracts.router_config import PolicyName
-from psserve.router.policies.base import Choice, ChoiceOutcome, Policy, Prompt, Request
+from psserve.router.policies.base import Choice, ChoiceOutcome, Policy, Prompt, Request, rotated
 from psserve.router.policies.index import Holdings, PredictedHoldings
 from psserve.router.policies.prefix import PrefixAware
 from psserve.router.policies.simple import LeastLoaded, Random, RoundRobin, SessionAffinity
@@ -22,6 +22,7 @@ __all__ = [
     "Prompt",
     "Request",
     "make_policy",
+    "rotated",
 ]
 
 

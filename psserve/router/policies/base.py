@@ -113,6 +113,12 @@ class Policy(ABC):
         """The choice, before it is counted."""
 
 
+def rotated(servers: Sequence[str], first: int) -> list[str]:
+    """The servers from the one with this number on. Among equals a policy takes the first."""
+    start = first % len(servers)
+    return [*servers[start:], *servers[:start]]
+
+
 TOKEN_BYTES = 4
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from psserve.demo.shipped import write_demo_zoo
+from tests.fleet.manifests.cases import write_zoo
 
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo zoo."""
+    """The demo zoo, and two adapters."""
     path = tmp_path_factory.mktemp("manifests") / "zoo"
-    write_demo_zoo(path)
+    write_zoo(path)
     return path

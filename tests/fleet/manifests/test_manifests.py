@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import yaml
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.engine.arguments import check, role_of
+from psserve.engine.settings import ADAPTERS as FOLDER
 from psserve.errors import PlanError, UsageError
 from psserve.fleet.manifests.cluster import LONGEST_NAME, Cluster
+from psserve.fleet.manifests.drain import ROUTERS
 from psserve.fleet.options.key_file import NO_KEYS
-from tests.fleet.manifests.cases import CASES, GOLDEN, IMAGE, MATH, TWO, objects_of, text_of
+from psserve.router.siblings import divided
+from tests.fleet.manifests.cases import ADAPTERS, CASES, DEMO, GOLDEN, IMAGE, MATH, TWO, objects_of, text_of
 
 KUBERNETES = "1.34"
 OTHERS = ("keda.sh/v1alpha1", "monitoring.coreos.com/v1", "leaderworkerset.x-k8s.io/v1")
@@ -76,7 +81,7 @@ def test_workers_take_their_arguments_and_nothing_leads_to_this_machine(zoo: Pat
     for container in containers(objects_of(zoo, *CASES[case])):
         if container["command"][2] == "psserve.engine.worker":
             arguments = container["command"][3:]
-            check(arguments, role_of(arguments))
+            check(arguments, role_of(arguments), adapters=FOLDER in {one["name"] for one in container["env"]})
 
 
 def test_the_router_knows_each_pod_by_its_stable_name(zoo: Path) -> None:
@@ -107,6 +112,15 @@ def test_another_configuration_has_another_serial(zoo: Path) -> None:
     assert first["serial"] == again["serial"] != other["serial"]
 
 
+def test_routers_start_anew_only_for_what_they_cannot_take_over(zoo: Path) -> None:
+    def template(document: dict[str, Any]) -> Any:
+        (deployment,) = of_kind(objects_of(zoo, document, {}), "Deployment")
+        return deployment["spec"]["template"]
+
+    assert template(MATH) == template({"modules": ["code"]})
+    assert template(MATH) != template(MATH | {"router": {"replicas": 2}})
+
+
 def test_servers_that_share_a_gpu_are_one_pod(zoo: Path) -> None:
     objects = objects_of(zoo, *CASES["shared-gpu"])
     (container,) = containers(objects)
@@ -118,8 +132,56 @@ def test_servers_that_share_a_gpu_are_one_pod(zoo: Path) -> None:
     assert ports == ["8000", "8004"] == [str(one["port"]) for one in router_of(objects)["workers"]]
 
 
+def test_what_is_made_for_the_group_of_adapters_is_what_the_router_asks_for(zoo: Path, tmp_path: Path) -> None:
+    objects = objects_of(zoo, *CASES["adapters"])
+    (group,) = (one for one in of_kind(objects, "StatefulSet") if one["metadata"]["name"].endswith("-adapters"))
+    pod = group["spec"]["template"]["spec"]
+    (made,) = pod["initContainers"]
+    assert {mount["name"]: mount["readOnly"] for mount in made["volumeMounts"] if "readOnly" in mount} == {"zoo": True}
+    (mounted,) = (mount["mountPath"] for mount in made["volumeMounts"] if mount["name"] == "checkpoints")
+
+    def here(text: str) -> str:
+        return text.replace("/zoo", str(zoo)).replace(mounted, str(tmp_path))
+
+    before = listing(zoo)
+    subprocess.run([sys.executable, *map(here, made["command"][1:])], check=True)
+    assert listing(zoo) == before
+    (told,) = (one["value"] for one in pod["containers"][0]["env"] if one["name"] == FOLDER)
+    asked = {one["name"]: one["adapter"] for one in router_of(objects)["modules"] if one.get("adapter")}
+    assert set(asked) == set(ADAPTERS)
+    assert {file.name for file in Path(here(told)).iterdir()} == set(asked.values())
+    for adapter in asked.values():
+        files = {file.name for file in Path(here(told), adapter).iterdir()}
+        assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+
+
+def listing(folder: Path) -> dict[str, int]:
+    """When each file was changed."""
+    return {str(file): file.stat().st_mtime_ns for file in folder.rglob("*")}
+
+
+def test_every_router_is_told_by_a_pod_that_ends_and_has_its_part_of_the_limits(zoo: Path) -> None:
+    objects = objects_of(zoo, MATH | {"router": {"replicas": 2}}, {})
+    (deployment,) = of_kind(objects, "Deployment")
+    assert deployment["spec"]["replicas"] == 2
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    all_of_them = {
+        one["metadata"]["name"]
+        for one in of_kind(objects, "Service")
+        if one["spec"].get("clusterIP") == "None" and one["spec"]["selector"].items() <= labels.items()
+    }
+    for container in containers(objects):
+        (url,) = (one["value"] for one in container["env"] if one["name"] == ROUTERS)
+        assert {f"http://{name}:30000" for name in all_of_them} == {url}
+    config = RouterConfig.model_validate(router_of(objects))
+    assert (config.replicas, config.prefill_policy) == (2, "session")
+    assert divided(config).queue.prefill_requests == config.queue.prefill_requests // 2
+    budgets = [one["spec"]["selector"]["matchLabels"] for one in of_kind(objects, "PodDisruptionBudget")]
+    assert labels in budgets
+
+
 def test_with_some_gpus_only_those_who_share_them_are_together(zoo: Path) -> None:
-    objects = objects_of(zoo, {"prefill": {"replicas": 1}}, {"gpu_gib": 80.0, "gpus": 3})
+    objects = objects_of(zoo, DEMO | {"prefill": {"replicas": 1}}, {"gpu_gib": 80.0, "gpus": 3})
     assert len(containers(objects)) == 3
     counted = sum(int(one["resources"]["limits"]["nvidia.com/gpu"]) for one in containers(objects))
     assert counted == 3
@@ -137,7 +199,7 @@ def test_pods_gpus_are_counted_from_the_pods_first(zoo: Path) -> None:
     [
         ({"transfer": "shared"}, {}, "pods share no memory"),
         ({"router": {"kv_events": True}}, {}, "stay inside a machine"),
-        ({"router": {"router_workers": 2}}, {}, "leave it out"),
+        ({"router": {"router_workers": 2}}, {}, "use replicas"),
         (MATH | TWO, {"gpu_gib": 80.0, "gpus_per_node": 1}, "say --lws"),
         (MATH | {"prefill": {"tp": 2}, "decode": {"tp": 2}}, {"gpu_gib": 80.0, "gpus": 2, "gpus_per_node": 1}, "share"),
     ],
@@ -151,7 +213,7 @@ def test_a_router_without_a_key_is_refused_unless_asked_for(zoo: Path) -> None:
     with pytest.raises(UsageError, match="make a key"):
         objects_of(zoo, MATH, {}, NO_KEYS)
     config = router_of(objects_of(zoo, MATH | {"router": {"insecure": True}}, {"namespace": "team"}, NO_KEYS))
-    assert config["allowed_hosts"] == ["psserve", "psserve.team", "psserve.team.svc"]
+    assert config["allowed_hosts"] == ["psserve", "psserve.team", "psserve.team.svc", "psserve-routers"]
 
 
 def test_a_base_outside_the_zoo_is_refused(zoo: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from psserve.engine.settings import WORKER_KEY
-from psserve.fleet.manifests.drain import HOST, ROUTER
+from psserve.fleet.manifests.drain import HOST, ROUTERS
 from psserve.fleet.manifests.drain import drain as drain_pod
 from tests.ports import own_ports
 from tests.router.conftest import Fleet, eventually
@@ -73,9 +73,9 @@ async def test_a_pods_program_waits_for_what_its_servers_have(fleet: Fleet) -> N
     fleet.math.faults.append("hang")
     asking = asyncio.create_task(fleet.complete("math"))
     await eventually(lambda: fleet.state.table.decodes[0].running)
-    env = {**os.environ, ROUTER: fleet.url, HOST: HERE["host"], WORKER_KEY: "worker-secret"}
+    env = {**os.environ, ROUTERS: fleet.url, HOST: HERE["host"], WORKER_KEY: "worker-secret"}
     program = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "psserve.fleet.manifests.drain", "600", env=env
+        sys.executable, "-m", "psserve.fleet.manifests.drain", "600", "60", env=env
     )
     await eventually(lambda: fleet.state.table.decodes[0].leaves)
     assert program.returncode is None
@@ -85,4 +85,4 @@ async def test_a_pods_program_waits_for_what_its_servers_have(fleet: Fleet) -> N
 
 
 def test_a_pods_program_waits_for_no_router_that_is_gone() -> None:
-    assert not drain_pod(f"http://127.0.0.1:{own_ports(1)[0]}", HERE["host"], "worker-secret", 600, again_s=0)
+    assert not drain_pod(f"http://127.0.0.1:{own_ports(1)[0]}", HERE["host"], "worker-secret", 600, 0.1, again_s=0)
