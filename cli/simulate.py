@@ -38,6 +38,9 @@ DEFAULT_SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated
 @click.option("--warmup", type=click.IntRange(0), default=0, show_default=True, help="First sessions do not count.")
 @click.option("--prefill-policy", type=click.Choice(POLICIES), default="prefix", show_default=True)
 @click.option("--decode-policy", type=click.Choice(POLICIES), default="session", show_default=True)
+@click.option(
+    "--routers", type=click.IntRange(1), default=1, show_default=True, help="Of a cell, each with its sessions."
+)
 @click.option("--kv-tokens", type=click.IntRange(1), help="KV pool of a server [default: what its memory holds].")
 @click.option("--decode-kv-tokens", type=click.IntRange(1), help="Of a decode server [default: the same].")
 @click.option("--link-gb-s", type=click.FloatRange(0, min_open=True), help="KV transfer [default: NVLink, one way].")
@@ -61,6 +64,7 @@ def command(
     warmup: int,
     prefill_policy: PolicyName,
     decode_policy: PolicyName,
+    routers: int,
     kv_tokens: int | None,
     decode_kv_tokens: int | None,
     link_gb_s: float | None,
@@ -111,6 +115,7 @@ def command(
         loads=fleet_loads(workload, concurrency, rates, warmup, names[0]),
         prefill_policy=prefill_policy,
         decode_policy=decode_policy,
+        routers=routers,
         cores=cores,
         slo=Slo.parse(slo) if slo else None,
         keep=keep,

@@ -56,6 +56,7 @@ class Asked:
     keep: int
     """Of so many sessions at most the requests are kept for percentiles."""
     command: str
+    routers: int = 1
     jobs: int = 1
     """Cells that are simulated at a time."""
 
@@ -76,6 +77,7 @@ class Asked:
             reserved_tokens=reserved_tokens(decode_kv_tokens or kv_tokens),
             prefill_policy=self.prefill_policy,
             decode_policy=self.decode_policy,
+            routers=self.routers,
             longest_tokens=None if self.basis.calibration is None else self.basis.calibration.longest_tokens,
             cores=self.cores,
         )

@@ -95,7 +95,7 @@ class Paired(System):
         now, side = self._clock.now, self._sides[way.prefill]
         side.sending_until_s = max(now, side.sending_until_s) + seconds
         after(self._clock, side.sending_until_s - now, lambda: self._sent(job, now))
-        self._computing[job.module].finish(way.prefill_choice)
+        self._computing[job.module].finish(job, way.prefill_choice)
 
     def _sent(self, job: Job, began_s: float) -> None:
         """Stock SGLang has sampled the first token at the prefill server; here the module makes it."""
@@ -120,7 +120,7 @@ class Paired(System):
         kept = job.prompt_tokens - 1 if self._shared else job.prompt_tokens + (job.output_tokens - 1) * job.joins
         way.decode.pool.store(lease, 0 if self._one_pool else kept // self._setup.page_size)
         way.decode.pool.release(lease)
-        self._generating[job.module].finish(way.decode_choice)
+        self._generating[job.module].finish(job, way.decode_choice)
         self._admit(way.decode)
         self._end(job)
 
@@ -161,7 +161,7 @@ class Unified(System):
 
     def _prefilled(self, job: Job) -> None:
         server, choice = self._placed[job]
-        self._groups[job.module].finish(choice)
+        self._groups[job.module].finish(job, choice)
         job.first_s = self._clock.now
         if job.output_tokens > 1:
             server.generate(job, job.output_tokens - 1)

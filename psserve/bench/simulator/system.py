@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
+from zlib import crc32
 
 import simpy
 
@@ -23,7 +24,7 @@ from psserve.bench.simulator.pool import Pool
 from psserve.bench.simulator.server import Job, PrefillQueue, SimulatedServer
 from psserve.contracts.router_config import PolicyName
 from psserve.errors import UsageError
-from psserve.router.policies import Choice, Policy, Prompt, Request, make_policy
+from psserve.router.policies import Choice, Policy, Prompt, Request, make_policy, rotated
 
 SystemName = Literal["shared", "one-pool", "disaggregated", "colocated", "lora", "single"]
 SYSTEMS: tuple[SystemName, ...] = get_args(SystemName)
@@ -54,6 +55,8 @@ class Setup:
     """KV kept free for each answer, or the answer's length if that is more (--num-reserved-decode-tokens)."""
     prefill_policy: PolicyName = "prefix"
     decode_policy: PolicyName = "session"
+    routers: int = 1
+    """Each has its share of the sessions, and knows nothing of the others' requests."""
     longest_tokens: int | None = None
     """Longer sessions are refused: the costs do not reach so far."""
     cores: float | None = None
@@ -64,6 +67,8 @@ class Setup:
         count = len(self.modules)
         if count < 1 or len(set(self.modules)) < count:
             raise UsageError("modules: give at least one, and none twice")
+        if self.routers < 1:
+            raise UsageError("routers: give at least one")
         if self.prefill < 1 or self.decode < (self.system in PAIRED):
             raise UsageError(f"{self.prefill} prefill and {self.decode} decode servers: give at least one of each")
         needed = {
@@ -158,7 +163,8 @@ class System(ABC):
 
     def _group(self, names: list[str], policy: PolicyName, kv_tokens: int) -> Group:
         servers = {name: self.servers[name] for name in names}
-        return Group(servers, make_policy(policy, kv_tokens), self._block_tokens)
+        policies = [make_policy(policy, kv_tokens) for _ in range(self._setup.routers)]
+        return Group(servers, policies, self._block_tokens)
 
     def _answer_tokens(self, job: Job) -> int:
         """KV kept for an answer. Its length is known here; a real server guesses, and sometimes has to take it back."""
@@ -188,25 +194,32 @@ class Totals:
 
 
 class Group:
-    """`block_tokens`: of the blocks that jobs name."""
+    """Servers among which each router chooses by a policy of its own. `block_tokens`: of the blocks that jobs name."""
 
-    def __init__(self, servers: Mapping[str, SimulatedServer], policy: Policy, block_tokens: int) -> None:
+    def __init__(self, servers: Mapping[str, SimulatedServer], policies: Sequence[Policy], block_tokens: int) -> None:
         self._servers = servers
-        self._names = list(servers)
-        self._policy = policy
+        self._orders = [rotated(list(servers), number) for number in range(len(policies))]
+        self._policies = policies
         self._block_tokens = block_tokens
 
     def pick(self, job: Job) -> tuple[SimulatedServer, Choice | None]:
         """A server for the job. Give the choice back when the server is done with it; one server needs no choice."""
-        if len(self._names) == 1:
-            return self._servers[self._names[0]], None
+        names = self._orders[router_of(job, len(self._policies))]
+        if len(names) == 1:
+            return self._servers[names[0]], None
         prompt = Prompt(job.blocks, job.read_tokens, self._block_tokens)
-        choice = self._policy.choose(Request(prompt, job.session, job.output_tokens), self._names)
+        request = Request(prompt, job.session, job.output_tokens)
+        choice = self._policies[router_of(job, len(self._policies))].choose(request, names)
         return self._servers[choice.server], choice
 
-    def finish(self, choice: Choice | None) -> None:
+    def finish(self, job: Job, choice: Choice | None) -> None:
         if choice is not None:
-            self._policy.finish(choice, served=True)
+            self._policies[router_of(job, len(self._policies))].finish(choice, served=True)
+
+
+def router_of(job: Job, routers: int) -> int:
+    """The router that a job's session keeps to: whichever its client's connection met."""
+    return crc32(job.session.encode()) % routers
 
 
 def dealt(servers: Sequence[str], modules: Sequence[str]) -> dict[str, list[str]]:
