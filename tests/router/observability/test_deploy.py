@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.contracts.servers import LEASE_METRICS
-from tests.grafana import panel_names
+from tests.grafana import expressions, panel_names
 from tests.router.conftest import Fleet
 
 ROOT = Path(__file__).parents[3]
@@ -66,3 +66,17 @@ async def test_prometheus_is_told_paths_that_answer(fleet: Fleet) -> None:
     for job in jobs:
         status, _ = await fleet.get(job["metrics_path"])
         assert status == 200
+
+
+def test_every_panel_is_of_all_of_a_routers_processes() -> None:
+    """A gauge of the router has a sample for each; who shows it as it is draws as many lines."""
+    router = [one for one in expressions() if "psserve_" in one]
+    assert router
+    assert all(re.match(r"\(?(sum|max|histogram_quantile)\b", one) for one in router)
+    assert not [one for one in router if "worker_state" in one and "sum" in one]  # each process knows every worker
+
+
+def test_what_servers_say_counts_once_however_many_routers_pass_it_on() -> None:
+    sums = [one for one in expressions() if re.search(r"sum by \(worker\) .*sglang:", one)]
+    assert sums
+    assert all("(max without (instance, pod) (sglang:" in one for one in sums)
