@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -40,6 +41,7 @@ class Upstream:
 
     prefill: int
     decode: int
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def upstream(interval: float, cores: Cores) -> Iterator[Upstream]:
         _pin(process.pid, cores.others)
         assert process.stdout is not None
         prefill, decode = process.stdout.readline().split()
-        yield Upstream(int(prefill), int(decode))
+        yield Upstream(int(prefill), int(decode), process.pid)
     finally:
         _stop(process)
 
@@ -90,11 +92,27 @@ def router(name: str, workers: Upstream, cores: Cores, directory: Path, peer_pat
         return
     (port,) = free_ports(1)
     command = _psserve(port, workers, directory) if name == "psserve" else _peer(name, port, workers, peer_path)
+    with _started(name, command, port, directory, cores.router) as running:
+        yield running
+
+
+@contextmanager
+def psserve_of(processes: int, workers: Upstream, directory: Path) -> Iterator[Router]:
+    """psserve's router as so many processes, on any core. Raises RuntimeError when it does not start."""
+    (port,), name = free_ports(1), f"psserve-{processes}"
+    # One policy for all: what several processes have by default costs another time than what one has.
+    command = _psserve(port, workers, directory, name, router_workers=processes, prefill_policy="session")
+    with _started(name, command, port, directory, None) as running:
+        yield running
+
+
+@contextmanager
+def _started(name: str, command: list[str], port: int, directory: Path, core: int | None) -> Iterator[Router]:
     path = directory / f"{name}.log"
     with path.open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        _pin(process.pid, cores.router)
+        _pin(process.pid, core)
         _await_ready(name, process, port, path)
         yield Router(name, port, process.pid)
     finally:
@@ -113,7 +131,7 @@ def peer_version(peer_path: Path) -> str:
     return next((path.stem.split("-")[1] for path in peer_path.glob("sglang_router-*.dist-info")), "unknown")
 
 
-def _psserve(port: int, workers: Upstream, directory: Path) -> list[str]:
+def _psserve(port: int, workers: Upstream, directory: Path, name: str = "router", **settings: Any) -> list[str]:
     config = {
         "port": port,
         "worker_key": "canned",
@@ -123,8 +141,9 @@ def _psserve(port: int, workers: Upstream, directory: Path) -> list[str]:
             {"name": "prefill-0", "role": "prefill", "port": workers.prefill, "bootstrap_port": BOOTSTRAP_PORT},
             {"name": "decode-math-0", "role": "decode", "module": "math", "port": workers.decode},
         ],
+        **settings,
     }
-    path = directory / "router.json"
+    path = directory / f"{name}.json"
     path.write_text(json.dumps(config))
     return [sys.executable, "-m", "psserve.router", "--config", str(path)]
 
