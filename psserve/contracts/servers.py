@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
 
@@ -60,6 +59,8 @@ class KvLeases(BaseModel):
 
 def parse_kv_leases(page: bytes) -> KvLeases | None:
     """The leases on a page of metrics, in Prometheus' text format. Raises ValueError for what is no number there."""
+    from prometheus_client.parser import text_string_to_metric_families  # not before SGLang set where its numbers are
+
     lines = [line for line in page.decode(errors="replace").splitlines() if line.startswith(LEASE_METRICS)]
     families = text_string_to_metric_families("\n".join(lines) + "\n")  # of all the hundreds it would take long
     return KvLeases.of({sample.name: sample.value for family in families for sample in family.samples})
