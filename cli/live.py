@@ -62,8 +62,7 @@ def follow_update(zoo: Path, module: str, live: bool) -> None:
 
     Raises FleetError.
     """
-    from .served import served_states
-    from .trials import versions_served
+    from .served import served_states, versions_served
 
     served = module in served_states(zoo) or versions_served(zoo, module)[0] is not None  # an adapter shares servers
     if live:

@@ -30,7 +30,7 @@ def command(name: str, keep_versions: int, zoo_dir: Path | None) -> None:
     from psserve.zoo import Zoo, find_zoo
 
     from .live import follow_live, require_fleet
-    from .trials import versions_served
+    from .served import versions_served
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)

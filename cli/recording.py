@@ -65,7 +65,7 @@ def require_answered(url: str, zoo: Zoo, module: Module) -> None:
     """Raise FleetError unless the fleet at `url` is this zoo's, and serves the weights that `module` has now."""
     from psserve.fleet.run.state import running_fleet
 
-    from .trials import versions_served
+    from .served import versions_served
 
     fleet = running_fleet(zoo.path)
     if fleet.url != url.rstrip("/"):

@@ -60,7 +60,7 @@ def command(name: str, yes: bool, live: bool, zoo_dir: Path | None) -> None:
 
 def remove_version(zoo: Zoo, module: str, version: str, yes: bool) -> None:
     """Delete a version of a module that nobody serves. Raises UsageError, ModuleServed, or as `Zoo.remove_version`."""
-    from .trials import versions_served
+    from .served import versions_served
 
     if not version.isdecimal():
         raise UsageError(f"{module}@{version}: a version is a number")

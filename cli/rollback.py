@@ -33,7 +33,7 @@ def command(name: str, version: int | None, live: bool, zoo_dir: Path | None) ->
 
     from .add_model import module_line
     from .live import change_live, follow_update, require_fleet
-    from .trials import versions_served
+    from .served import versions_served
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from psserve.errors import ModuleServed
 
@@ -25,6 +26,17 @@ def served_states(zoo: Path) -> dict[str, str]:
         if server.role != "router":
             states.setdefault(server.module or fleet.base, []).append(server.state)
     return {module: states_in_words(of_module) for module, of_module in states.items()}
+
+
+def versions_served(zoo: Path, name: str) -> tuple[int | None, int | None]:
+    """The versions of a module that the zoo's running fleet serves: the present one, and one on trial; None: none."""
+    if not (zoo / ".run" / "state.json").exists():
+        return None, None
+    from psserve.fleet.observe.control import router_config_of
+
+    modules = router_config_of(zoo).get("modules", ())
+    told: dict[str, Any] = next((module for module in modules if module["name"] == name), {})
+    return told.get("zoo_version"), (told.get("trial") or {}).get("zoo_version")
 
 
 def states_in_words(states: list[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -67,19 +67,10 @@ def begin_trial(
             change_live(zoo.path, "try", name, version=version, share=share, shadow=shadow)
 
 
-def versions_served(zoo: Path, name: str) -> tuple[int | None, int | None]:
-    """The versions of a module that the zoo's running fleet serves: the present one, and one on trial; None: none."""
-    if not (zoo / ".run" / "state.json").exists():
-        return None, None
-    from psserve.fleet.observe.control import router_config_of
-
-    modules = router_config_of(zoo).get("modules", ())
-    told: dict[str, Any] = next((module for module in modules if module["name"] == name), {})
-    return told.get("zoo_version"), (told.get("trial") or {}).get("zoo_version")
-
-
 def require_no_trial(zoo: Path, name: str) -> None:
     """Raise UsageError if the zoo's running fleet has a version of a module on trial already."""
+    from .served import versions_served
+
     if (version := versions_served(zoo, name)[1]) is not None:
         raise UsageError(f"version {version} of {name} is on trial: `psserve promote` or `psserve rollback` it first")
 
