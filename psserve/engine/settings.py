@@ -24,6 +24,7 @@ NEGATIVE_CONTROL = "PSSERVE_NEGATIVE_CONTROL"
 FEW_CORES = "PSSERVE_FEW_CORES"
 ADAPTERS = "PSSERVE_ADAPTERS"
 ONE_POOL = "PSSERVE_ONE_POOL"
+LENT_ROWS = "PSSERVE_LENT_ROWS"
 
 
 class Role(Enum):
@@ -61,6 +62,8 @@ class Settings:
     of its own."""
     one_pool: bool = False
     """Whether decode servers read the base's KV in the prefill server's pool."""
+    lent_rows: int | None = None
+    """Rows of the largest prefill server's pool, if a decode server must not have room for more."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -74,6 +77,7 @@ class Settings:
             few_cores=os.environ.get(FEW_CORES, "") == "1",
             adapters=adapters_folder(),
             one_pool=os.environ.get(ONE_POOL, "") == "1",
+            lent_rows=_lent_rows(),
         )
 
 
@@ -81,6 +85,13 @@ def adapters_folder() -> Path | None:
     """The folder of the adapters that this process's server serves, if it serves any."""
     folder = os.environ.get(ADAPTERS)
     return Path(folder) if folder else None
+
+
+def _lent_rows() -> int | None:
+    text = os.environ.get(LENT_ROWS, "")
+    if text and not text.isdigit():
+        raise EngineError(f"environment variable {LENT_ROWS}={text!r} must be a number of rows")
+    return int(text) if text else None
 
 
 def _parse(name: str, kind: type[E], value: str) -> E:

@@ -5,9 +5,9 @@ The base's KV is the same for all modules. So the prefill server's pool holds it
 read-only and attend to it in place, and keep in a small pool of their own only what their module makes.
 
     prefill server                                          decode server
-    1  pool       _create_buffers_normal  -> pool: a file   _create_buffers_normal   -> pool: own rows, and places for
-                                                                                        other servers' files
-    2  connect    register_to_bootstrap   -> lender         (first request)          -> reader: maps the file
+    1  pool       _create_buffers_normal  -> pool: memory   _create_buffers_normal   -> pool: own rows, and places for
+                                             to lend                                    other servers' memory
+    2  connect    register_to_bootstrap   -> lender         (first request)          -> reader: maps the memory
     3  prealloc                                             _match_prefix_and_lock   -> decode: whole pages need no slot
     4  transfer   send_kv_chunk           -> prefill:       (WANT before, READY after)
                                              locks, tells
@@ -19,10 +19,12 @@ read-only and attend to it in place, and keep in a small pool of their own only 
        idle       is_fully_idle           -> prefill: not while pages are lent, but for
                   on_idle                 -> prefill: sleeps all the same, until something comes back
                   _check_tree_cache       -> prefill: once nothing is lent
+                                                                                        that is gone and not read
 
-`layout` is the arithmetic of rows, `memory` the mapping, `messages` and `lines` what the two say to each other,
-`leases` what is lent, `unchanged` the check that it stays as it is, `readings` who reads it. Hooks are in `prefill`,
-`decode`, `retraction` and `limits`; `lender` and `reader` are what SGLang calls a transfer backend.
+`layout` is the arithmetic of rows, `memory` the mapping, in main memory (`host_memory`) or a GPU's (`device_memory`),
+`messages` and `lines` what the two say to each other, `outbox` when it is said, `leases` what is lent, `unchanged` the
+check that it stays as it is, `readings` who reads it. Hooks are in `prefill`, `decode`, `retraction` and `limits`;
+`lender` and `reader` are what SGLang calls a transfer backend.
 docs/one-pool.md tells it with a picture.
 """
 

@@ -16,6 +16,7 @@ from psserve.engine.handover.differences import slots_of
 from psserve.engine.handover.rule import base_len_of, is_fresh
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool import limits, pool, retraction
+from psserve.engine.onepool.outbox import OUTBOX
 from psserve.engine.onepool.readings import READINGS
 
 _DECODE = "sglang.srt.disaggregation.decode"
@@ -48,7 +49,8 @@ def _promise_pages(original: Callable[[Any, Any], Any], queue: Any, req: Any) ->
     whole = base_len_of(req) // page * page
     _promised[req], req.last_node = whole, root
     return DecodePrefixMatch(
-        prefix_indices=torch.arange(whole) % page,  # the allocator looks where in its page the last one is
+        # the allocator looks where in its page the last one is
+        prefix_indices=torch.arange(whole, device=queue.token_to_kv_pool_allocator.device) % page,
         l2_host_hit_length=0,
         l3_storage_hit_length=0,
         last_device_node=root,
@@ -62,12 +64,12 @@ def _read_in_place(original: Callable[[Any, Any], None], queue: Any, decode_req:
     receiver, req, scheduler = decode_req.kv_receiver, decode_req.req, queue.scheduler
     if isinstance(receiver, ReadingReceiver):
         allocator, held = scheduler.token_to_kv_pool_allocator, slots_of(req)
-        row = scheduler.req_to_token_pool.req_to_token[held.req_pool_idx]
-        reading = receiver.reading(allocator.page_size)
+        row, page = scheduler.req_to_token_pool.req_to_token[held.req_pool_idx], allocator.page_size
+        reading = receiver.reading(page, allocator.device)
         whole, end = _promised.pop(req, 0), held.kv_committed_len
         row[:whole] = reading.slots[:whole]
-        _copy(allocator.get_kvcache(), reading.slots[whole:end], row[whole:end])
-        reading.taken()
+        lent, own = reading.first_rows[whole // page : -(-end // page)], [page * page_ for page_ in receiver.own_pages]
+        reading.taken(pool.MEMORY.reader().copy(lent.tolist(), own, end - whole, page, scheduler))
         READINGS.begin(req, reading, whole)
         if hasattr(req, "prefix_indices"):  # until 0.5.21
             req.prefix_indices = reading.slots[:whole]
@@ -75,13 +77,10 @@ def _read_in_place(original: Callable[[Any, Any], None], queue: Any, decode_req:
     original(queue, decode_req)
 
 
-def _copy(kv: Any, source: torch.Tensor, target: torch.Tensor) -> None:
-    """Copy rows of every layer, at most a page's unless the request got slots for all."""
-    if not len(source):
-        return
-    target = target.long()
-    for buffer in (*kv.k_buffer, *kv.v_buffer):
-        buffer[target] = buffer[source]
+def _each_turn(scheduler: Any, *args: Any, **kwargs: Any) -> None:
+    """BEFORE `process_decode_queue`, which the scheduler's loop calls in each turn."""
+    OUTBOX.look()
+    pool.MEMORY.reader().let_go(scheduler.req_to_token_pool.req_to_token)
 
 
 def _release(original: Callable[..., None], req: Any, *args: Any, **kwargs: Any) -> None:
@@ -97,6 +96,7 @@ def hooks() -> tuple[Hook, ...]:
         *pool.READING,
         Hook(f"{_QUEUE}._match_prefix_and_lock", Kind.AROUND, _promise_pages),
         Hook(f"{_DECODE}.DecodeTransferQueue._commit_transfer_to_req", Kind.AROUND, _read_in_place),
+        Hook(f"{_DECODE}.SchedulerDisaggregationDecodeMixin.process_decode_queue", Kind.BEFORE, _each_turn),
         Hook("sglang.srt.mem_cache.common.release_kv_cache", Kind.AROUND, _release),
         Hook("sglang.srt.mem_cache.common.retraction_discard", Kind.AROUND, _release),
         Hook("sglang.srt.mem_cache.common.discard_kv_cache_backup", Kind.AROUND, _release),

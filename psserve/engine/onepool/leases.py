@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class LeaseTable:
         self._leases: dict[int, Lease] = {}
         self._returned: deque[int] = deque()
         self._ended: deque[object] = deque()
+        self._over: set[int] = set()
+        """Rooms that were given back here, and may not have been to all parts of the server."""
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -58,15 +61,24 @@ class LeaseTable:
         """A reader is gone, and with it all that it read."""
         self._ended.append(reader)
 
-    def take_back(self) -> list[Lease]:
-        """Forget and return the leases that ended, each once: their locks are to be taken away."""
-        rooms = []
+    def take_back(self, agreed: Callable[[list[bool]], list[bool]] = list) -> list[Lease]:
+        """Forget and return the leases that ended, each once: their locks are to be taken away.
+
+        `agreed`: which of all leases, in the order in which they were lent, have ended for each part of a server that
+        is split (tp), given those that have for this one. Parts that would not unlock in the same turn would evict
+        different pages.
+        """
         while self._returned:
-            rooms.append(self._returned.popleft())
+            self._over.add(self._returned.popleft())
         while self._ended:
             reader = self._ended.popleft()
-            rooms += [room for room, lease in self._leases.items() if lease.reader is reader]
-        return [lease for room in rooms if (lease := self._leases.pop(room, None))]
+            self._over |= {room for room, lease in self._leases.items() if lease.reader is reader}
+        self._over &= self._leases.keys()
+        if not self._leases:
+            return []
+        ended = agreed([room in self._over for room in self._leases])
+        rooms = [room for room, is_over in zip(self._leases, ended, strict=True) if is_over]
+        return [self._leases.pop(room) for room in rooms]
 
     def oldest_s(self, now: float) -> float:
         """The age of the oldest lease; 0 where there is none."""

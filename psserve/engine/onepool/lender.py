@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from sglang.srt.disaggregation.base.conn import KVPoll
 from sglang.srt.disaggregation.common.conn import CommonKVManager, CommonKVSender, KVTransferError
 
@@ -41,24 +43,28 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
         memory = MEMORY.lender()
         if Settings.from_environment().check_purity:
             self._lent_bytes = LentBytes(memory.tensors, self.kv_args.page_size)
-        Lines(self._heard, self._line_ended).listen(self.rank_port, memory.pool, memory.file)
+        Lines(self._heard, self._line_ended).listen(self.rank_port, memory.pool, memory.files)
         super().register_to_bootstrap()
 
     def lend(self, tree: Any, req: Any) -> None:
-        """Lock the whole pages of a prompt for its reader, unless that is gone already."""
+        """Lock the whole pages of a prompt for its reader; if that is gone already, until the next `take_back`.
+
+        All parts of a server lock the same, whatever each has heard.
+        """
         room = req.bootstrap_room
         line = self._wanted.get(room)
-        if line is None or self.request_status.get(room) == KVPoll.Failed:
-            return
         lock = lock_node(tree, req.last_node)
         self.leases.lend(Lease(room, line, lock, len(req.origin_input_ids), time.monotonic()))
+        if line is None or self.request_status.get(room) == KVPoll.Failed:
+            self.leases.give_back(room)
 
-    def take_back(self, tree: Any) -> None:
+    def take_back(self, tree: Any, parts: Any = None) -> None:
         """Unlock what is not lent any more. What a reader that is gone had yet to take fails.
 
-        Raises ChangedLease, where that is checked.
+        `parts`: the process group of a server's parts, which then all do so at the same time. Raises ChangedLease,
+        where that is checked.
         """
-        for lease in self.leases.take_back():
+        for lease in self.leases.take_back(list if parts is None else partial(_agreed, parts)):
             if self._lent_bytes:
                 self._lent_bytes.returned(lease.room)
             unlock_node(tree, lease.lock)
@@ -126,6 +132,13 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
     def _fail(self, room: int, reason: str) -> None:
         self.record_failure(room, reason)
         self.update_status(room, KVPoll.Failed)
+
+
+def _agreed(parts: Any, ended: list[bool]) -> list[bool]:
+    """Of each lease, whether it has ended for all parts."""
+    flags = torch.tensor(ended, dtype=torch.uint8)
+    torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MIN, group=parts)
+    return flags.bool().tolist()
 
 
 class LendingSender(CommonKVSender):  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """Lines between a decode server and a prefill server of one machine: Unix sockets, served by one thread.
 
-A line begins with the prefill server's Pool and its file, and carries messages both ways after that. Its end is how
+A line begins with the prefill server's Pool and its files, and carries messages both ways after that. Its end is how
 either side learns that the other is gone. Sockets have abstract names, which end with their process, and both sides
 make sure that the other belongs to the same user.
 """
@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -29,6 +29,8 @@ T = TypeVar("T")
 _HELLO_BYTES = 4096
 _HELLO_WITHIN_S = 10.0
 _PIECE = 1 << 16
+_FILES_AT_ONCE = 250
+"""The kernel takes 253 in a message."""
 
 
 class Line:
@@ -90,42 +92,42 @@ class Lines:
         self._reading: set[asyncio.Task[None]] = set()
         threading.Thread(target=self._loop.run_forever, name="psserve-one-pool", daemon=True).start()
 
-    def listen(self, port: int, pool: Pool, file: int) -> None:
-        """Let readers come to the socket named after `port`, and give each the pool's file."""
+    def listen(self, port: int, pool: Pool, files: Sequence[int]) -> None:
+        """Let readers come to the socket named after `port`, and give each the pool's files."""
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(_name_of(port))
         listening.listen(128)
         listening.setblocking(False)
-        self._run(self._start_accepting(listening, json.dumps(asdict(pool)).encode(), file))
+        hello = json.dumps({"pool": asdict(pool), "files": len(files)}).encode()
+        self._run(self._start_accepting(listening, hello, files))
 
-    def call(self, port: int) -> tuple[Line, Pool, int]:
-        """A line to the prefill server whose socket is named after `port`, its pool, and its file: the caller's to
+    def call(self, port: int) -> tuple[Line, Pool, list[int]]:
+        """A line to the prefill server whose socket is named after `port`, its pool, and its files: the caller's to
         close. Raises EngineError if there is none."""
         found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         found.settimeout(_HELLO_WITHIN_S)
         try:
             found.connect(_name_of(port))
             _require_own(found)
-            hello, files, _, _ = socket.recv_fds(found, _HELLO_BYTES, 1)
-            pool = Pool(**json.loads(hello))
+            pool, files = _hear_hello(found)
         except (OSError, ValueError) as error:
             found.close()
             raise EngineError(f"the prefill server does not lend its KV: {error}") from error
         found.setblocking(False)
-        return self._run(self._open(found)), pool, files[0]
+        return self._run(self._open(found)), pool, files
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    async def _start_accepting(self, listening: socket.socket, hello: bytes, file: int) -> None:
-        self._keep(self._accept(listening, hello, file))
+    async def _start_accepting(self, listening: socket.socket, hello: bytes, files: Sequence[int]) -> None:
+        self._keep(self._accept(listening, hello, files))
 
-    async def _accept(self, listening: socket.socket, hello: bytes, file: int) -> None:
+    async def _accept(self, listening: socket.socket, hello: bytes, files: Sequence[int]) -> None:
         while True:
             reader, _ = await self._loop.sock_accept(listening)
             try:
                 _require_own(reader)
-                socket.send_fds(reader, [hello], [file])
+                _say_hello(reader, hello, files)
             except (OSError, EngineError) as error:  # it is gone already, or another user's
                 logger.warning("psserve: a reader of KV was turned away: %s", error)
                 reader.close()
@@ -154,6 +156,28 @@ class Lines:
         task = self._loop.create_task(work)
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
+
+
+def _say_hello(reader: socket.socket, hello: bytes, files: Sequence[int]) -> None:
+    for first in range(0, len(files), _FILES_AT_ONCE):
+        socket.send_fds(reader, [hello if first == 0 else b"+"], list(files[first : first + _FILES_AT_ONCE]))
+
+
+def _hear_hello(server: socket.socket) -> tuple[Pool, list[int]]:
+    """The pool and its files. Raises OSError or ValueError, with no file left open, where they do not come."""
+    hello, files, _, _ = socket.recv_fds(server, _HELLO_BYTES, _FILES_AT_ONCE)
+    try:
+        said = json.loads(hello)
+        while (missing := said["files"] - len(files)) > 0:
+            _, more, _, _ = socket.recv_fds(server, 1, _FILES_AT_ONCE)
+            if not more:
+                raise OSError(f"{missing} of {said['files']} files did not come: is the limit of open files too low?")
+            files += more
+        return Pool(**said["pool"]), files
+    except (OSError, ValueError):
+        for file in files:
+            os.close(file)
+        raise
 
 
 def _name_of(port: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import zmq
 
 from psserve.engine.hooks import Hook, Kind
@@ -57,7 +58,9 @@ class _Lending:
 
     def take_back(self, scheduler: Any, *args: Any, **kwargs: Any) -> None:
         """BEFORE `process_disagg_prefill_inflight_queue`, which the scheduler's loop calls in each turn."""
-        _manager(scheduler).take_back(self._tree or scheduler.tree_cache)
+        parts = scheduler.attn_tp_cpu_group
+        is_split = torch.distributed.get_world_size(parts) > 1
+        _manager(scheduler).take_back(self._tree or scheduler.tree_cache, parts if is_split else None)
 
 
 class _NoLocks:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from sglang.srt.disaggregation.common.conn import CommonKVManager, CommonKVRecei
 
 from psserve.engine.fixes.spinning import end_pause
 from psserve.engine.onepool.lines import Line, Lines
-from psserve.engine.onepool.memory import Region
+from psserve.engine.onepool.memory import Done, Region
 from psserve.engine.onepool.messages import Kind, Message
+from psserve.engine.onepool.outbox import OUTBOX
 from psserve.engine.onepool.pool import MEMORY
 from psserve.errors import EngineError
 
@@ -32,22 +35,25 @@ class Source:
 class Reading:
     """A prompt's pages in a prefill server's KV, read in place until `release`."""
 
-    def __init__(self, source: Source, room: int, pages: bytes, page_size: int) -> None:
+    def __init__(self, source: Source, room: int, pages: bytes, page_size: int, device: str = "cpu") -> None:
+        """`device`: of `slots`."""
         self._source = source
         self._room = room
-        first_slots = torch.from_numpy(np.frombuffer(pages, dtype=np.int32).astype(np.int64)) * page_size
-        self.slots = (source.region.first_row + first_slots[:, None] + torch.arange(page_size)).reshape(-1)
+        self.first_rows = np.frombuffer(pages, dtype=np.int32).astype(np.int64) * page_size + source.region.first_row
+        """int64 [pages]: where each begins in this server's buffers."""
+        first_rows = torch.from_numpy(self.first_rows).to(device)
+        self.slots = (first_rows[:, None] + torch.arange(page_size, device=device)).reshape(-1)
         """int64 [tokens of all pages]: rows of this server's buffers."""
         source.region.users += 1
 
-    def taken(self) -> None:
-        """Say that the last, unfinished page is copied."""
-        self._source.line.send(Message(Kind.TAKEN, self._room))
+    def taken(self, once: Done | None = None) -> None:
+        """Say that the last, unfinished page is copied, once it is (None: it is)."""
+        OUTBOX.put(partial(self._source.line.send, Message(Kind.TAKEN, self._room)), once)
 
     def release(self) -> None:
         """End the lease."""
         MEMORY.reader().leave(self._source.region)
-        self._source.line.send(Message(Kind.RELEASE, self._room))
+        OUTBOX.put(partial(self._source.line.send, Message(Kind.RELEASE, self._room)))
 
 
 class ReadingManager(CommonKVManager):  # type: ignore[misc]
@@ -78,10 +84,10 @@ class ReadingManager(CommonKVManager):  # type: ignore[misc]
         """What READY said."""
         return self._arrived[room]
 
-    def read(self, room: int, page_size: int) -> Reading:
-        """Begin to read what arrived."""
+    def read(self, room: int, page_size: int, device: str) -> Reading:
+        """Begin to read what arrived. `device`: of its slots."""
         source = self._asked.pop(room)
-        reading = Reading(source, room, self._arrived.pop(room).pages, page_size)
+        reading = Reading(source, room, self._arrived.pop(room).pages, page_size, device)
         MEMORY.reader().leave(source.region)  # to the reading
         return reading
 
@@ -93,15 +99,19 @@ class ReadingManager(CommonKVManager):  # type: ignore[misc]
             source.line.send(Message(Kind.ABORT, room))
 
     def _source(self, port: int) -> Source:
-        known = self._sources.get(port)
-        if known and not known.line.ended:
-            return known
-        line, pool, file = self._lines.call(port)
+        if known := self._sources.get(port):
+            if not known.line.ended:
+                return known
+            known.region.ended = True
+        line, pool, files = self._lines.call(port)
         try:
-            self._sources[port] = Source(line, MEMORY.reader().map(pool, file))
+            source = self._sources[port] = Source(line, MEMORY.reader().map(pool, files))
         finally:
-            os.close(file)
-        return self._sources[port]
+            for file in files:
+                os.close(file)
+        if line.ended:  # before it was known what its end means
+            source.region.ended = True
+        return source
 
     def _heard(self, line: Line, message: Message) -> None:
         if message.kind is Kind.READY and message.room in self.request_status:
@@ -130,14 +140,16 @@ class ReadingReceiver(CommonKVReceiver):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._metadata_index: int | None = None
+        self.own_pages: Sequence[int] = ()
+        """Numbers of this server's own pages that the request got, for what is not read in place."""
 
     def _register_kv_args(self) -> bool:
         return True  # nobody writes here
 
     def send_metadata(self, kv_indices: Any, aux_index: int | None = None, *where: Any, **wherein: Any) -> None:
-        """Ask for the KV: where it is to go, SGLang's question, does not matter."""
-        self._metadata_index, self.init_time = aux_index, time.time()
-        (server,) = self.bootstrap_infos  # both sides have one part: the plan sees to it
+        """Ask for the KV. `kv_indices`: own pages."""
+        self._metadata_index, self.init_time, self.own_pages = aux_index, time.time(), kv_indices.tolist()
+        (server,) = self.bootstrap_infos  # both sides are split alike: the plan sees to it
         self.kv_mgr.ask(self.bootstrap_room, int(server["rank_port"]))
 
     def poll(self) -> Any:
@@ -155,9 +167,9 @@ class ReadingReceiver(CommonKVReceiver):  # type: ignore[misc]
             return status
         return self._check_waiting_timeout() or KVPoll.WaitingForInput
 
-    def reading(self, page_size: int) -> Reading:
-        """Begin to read, after a poll that said Success."""
-        reading: Reading = self.kv_mgr.read(self.bootstrap_room, page_size)
+    def reading(self, page_size: int, device: str) -> Reading:
+        """Begin to read, after a poll that said Success. `device`: of its slots."""
+        reading: Reading = self.kv_mgr.read(self.bootstrap_room, page_size, device)
         return reading
 
     def _note(self, metadata: bytes) -> None:

@@ -22,7 +22,7 @@ class LentBytes:
 
     def __init__(self, buffers: Sequence[torch.Tensor], page_size: int) -> None:
         """`buffers`: [rows, ...] each, a prefill server's."""
-        self._pages = [buffer.view(len(buffer) // page_size, -1).view(torch.uint8).numpy() for buffer in buffers]
+        self._pages = [buffer.view(len(buffer) // page_size, -1).view(torch.uint8) for buffer in buffers]
         """uint8 [pages, bytes of a page] each."""
         self._noted: dict[int, tuple[PageNumbers, bytes]] = {}
 
@@ -37,7 +37,7 @@ class LentBytes:
             raise ChangedLease(f"pages {noted[0].tolist()} were written to while they were lent for room {room}")
 
     def _digest(self, pages: PageNumbers) -> bytes:
-        digest = hashlib.blake2b()
+        digest, numbers = hashlib.blake2b(), torch.from_numpy(pages.astype(np.int64))
         for buffer in self._pages:
-            digest.update(buffer[pages].data)
+            digest.update(buffer[numbers].cpu().numpy().data)
         return digest.digest()

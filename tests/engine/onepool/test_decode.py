@@ -18,14 +18,18 @@ from psserve.engine.fixes import retraction  # noqa: E402
 from psserve.engine.handover import decode, purity  # noqa: E402
 from psserve.engine.handover.differences import slots_of  # noqa: E402
 from psserve.engine.onepool import decode as one_pool  # noqa: E402
-from psserve.engine.onepool.memory import LentMemory  # noqa: E402
+from psserve.engine.onepool import pool as kv_pool  # noqa: E402
+from psserve.engine.onepool.host_memory import HostSpace  # noqa: E402
+from psserve.engine.onepool.memory import LentMemory, Space  # noqa: E402
 from psserve.engine.onepool.messages import Kind, Message  # noqa: E402
 from psserve.engine.onepool.pool import MEMORY  # noqa: E402
 from psserve.engine.onepool.reader import Reading, ReadingReceiver, Source  # noqa: E402
 from psserve.engine.settings import NegativeControl, Role  # noqa: E402
 from psserve.engine.versions import ONE_POOL, installed_sglang  # noqa: E402
+from tests.engine.cuda.fake_driver import Gpu  # noqa: E402
 from tests.engine.handover.decode_server import POOL, DecodeServer, expected, sglang_configured  # noqa: E402
 from tests.engine.hooked import hooked  # noqa: E402
+from tests.engine.onepool.spaces import FakeDeviceSpace  # noqa: E402
 from tests.engine.release import only  # noqa: E402
 
 pytestmark = pytest.mark.skipif(installed_sglang() not in ONE_POOL, reason="not with this release of SGLang yet")
@@ -43,13 +47,14 @@ class Receiver(ReadingReceiver):  # type: ignore[misc]
     def __init__(self) -> None:
         self.arrived: Reading | None = None
 
-    def send_metadata(self, *args: Any, **kwargs: Any) -> None:
+    def send_metadata(self, kv_indices: Any, *args: Any, **kwargs: Any) -> None:
         """Ask nobody."""
+        self.own_pages = kv_indices.tolist()
 
     def clear(self) -> None:
         """Forget nothing."""
 
-    def reading(self, page_size: int) -> Reading:
+    def reading(self, page_size: int, device: str) -> Reading:
         assert self.arrived is not None
         return self.arrived
 
@@ -69,11 +74,11 @@ class Line:
 class ReadingServer(DecodeServer):
     """A decode server beside a prefill server's pool, whose pages are given out in a random order."""
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, lender: Space) -> None:
         super().__init__(page_size)
         self.line = Line()
-        self.lent = LentMemory(LENT_PAGES * page_size, (1, 1), torch.float32, 2)
-        self.region = MEMORY.reader().map(self.lent.pool, self.lent.file)
+        self.lent = LentMemory(lender, LENT_PAGES * page_size, (1, 1), torch.float32, 2)
+        self.region = MEMORY.reader().map(self.lent.pool, self.lent.files)
         pages = list(range(1, LENT_PAGES))
         random.Random(1).shuffle(pages)
         self._pages = iter(pages)
@@ -91,6 +96,10 @@ class ReadingServer(DecodeServer):
         source = Source(self.line, self.region)  # type: ignore[arg-type]
         numbers = torch.tensor(pages, dtype=torch.int32).numpy().tobytes()
         entry.kv_receiver.arrived = Reading(source, req.bootstrap_room, numbers, size)
+
+    def turn(self) -> None:
+        """What is looked at in each turn of the scheduler's loop."""
+        one_pool._each_turn(self)
 
     def said_of(self, req: Any) -> list[Kind]:
         return [message.kind for message in self.line.said if message.room == req.bootstrap_room]
@@ -113,10 +122,18 @@ def hooked_sglang() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> FakeDeviceSpace:
+    """What a decode server sees of a GPU, in place of main memory."""
+    space = FakeDeviceSpace(Gpu())
+    monkeypatch.setattr(kv_pool, "_space_of", lambda pool: space)
+    return space
+
+
 @pytest.fixture(params=[1, 4], ids=["pages of 1", "pages of 4"])
 def server(request: pytest.FixtureRequest, hooked_sglang: None) -> Iterator[ReadingServer]:
     """It must have leaked no slot and no lease when the test ends."""
-    server = ReadingServer(request.param)
+    server = ReadingServer(request.param, HostSpace())
     yield server
     server.finish()
     server.check_idle()
@@ -234,3 +251,49 @@ def test_kv_that_is_computed_anew_is_lent_anew(server: ReadingServer) -> None:
     assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
     server.run()
     assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE] * 2
+
+
+def test_memory_of_a_prefill_server_that_ended_is_let_go_in_the_turn_after_its_last_reader(
+    server: ReadingServer,
+) -> None:
+    req = server.submit([*range(1, 12)], 9)
+    server.admit()
+    server.step()
+    server.region.ended = True
+    server.turn()
+    first, table = server.region.first_row, server.req_to_token_pool.req_to_token
+    assert (table >= first).any()
+    server.run()
+    assert list(req.output_ids) == expected([*range(1, 12)], 9)
+    server.turn()
+    assert not (table >= first).any()
+    assert MEMORY.reader().map(server.lent.pool, server.lent.files).first_row == first
+
+
+# On a GPU: copies take their time.
+
+
+def test_a_page_is_taken_once_the_gpu_has_copied_it_and_its_lease_ends_after_that(
+    device: FakeDeviceSpace, hooked_sglang: None
+) -> None:
+    server = ReadingServer(4, FakeDeviceSpace(device.gpu))
+    prompt = [*range(1, 12)]
+    req = server.submit(prompt, 9)
+    server.run()
+    assert list(req.output_ids) == expected(prompt, 9)
+    assert server.said_of(req) == []
+    server.turn()
+    assert server.said_of(req) == []
+    (copy,) = device.asked
+    copy.is_done = True
+    server.turn()
+    assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
+    server.check_idle()
+
+
+def test_a_prompt_of_whole_pages_waits_for_no_copy(device: FakeDeviceSpace, hooked_sglang: None) -> None:
+    server = ReadingServer(4, FakeDeviceSpace(device.gpu))
+    req = server.submit([*range(1, 10)], 9)
+    server.run()
+    assert server.said_of(req) == [Kind.TAKEN, Kind.RELEASE]
+    assert device.asked == []

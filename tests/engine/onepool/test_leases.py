@@ -44,6 +44,31 @@ def test_a_room_that_was_never_lent_is_passed_over() -> None:
     assert table.take_back() == []
 
 
+def test_parts_of_a_server_take_back_what_all_of_them_have_heard() -> None:
+    """The first part hears of rooms 1 and 2, the second of 2 and then of 1: in no turn do they differ."""
+    parts = [LeaseTable(), LeaseTable()]
+    for part in parts:
+        for room in (1, 2, 3):
+            part.lend(lease(room))
+    for part, heard in zip(parts, (1, 2), strict=True):
+        part.give_back(heard)
+    assert turn(parts) == [set(), set()]
+    parts[0].give_back(2)
+    assert turn(parts) == [{2}, {2}]
+    parts[1].give_back(1)
+    assert turn(parts) == [{1}, {1}]
+    assert [len(part) for part in parts] == [1, 1]
+
+
+def turn(parts: list[LeaseTable]) -> list[set[int]]:
+    """One turn of all parts: what each takes back."""
+    said: list[list[bool]] = []
+    for part in parts:
+        part.take_back(lambda ended: said.append(ended) or [False] * len(ended))  # type: ignore[func-returns-value]
+    both = [all(flags) for flags in zip(*said, strict=True)]
+    return [rooms(part.take_back(lambda _: both)) for part in parts]
+
+
 def test_the_oldest_lease() -> None:
     table = LeaseTable()
     assert table.oldest_s(100.0) == 0

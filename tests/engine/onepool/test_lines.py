@@ -9,17 +9,20 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 
 from psserve.engine.onepool import lines
+from psserve.engine.onepool.host_memory import HostSpace
+from psserve.engine.onepool.layout import Pool
 from psserve.engine.onepool.lines import Line, Lines
 from psserve.engine.onepool.memory import LentMemory
 from psserve.engine.onepool.messages import Kind, Message
 from psserve.errors import EngineError
+from tests.engine.onepool.spaces import open_files
 from tests.waiting import PATIENCE_S
 
 _ports = itertools.count(os.getpid() * 100_000)  # names of sockets, not TCP's
@@ -47,31 +50,60 @@ class Server(Side):
     """A prefill server's side."""
 
     port: int = field(default_factory=lambda: next(_ports))
-    memory: LentMemory = field(default_factory=lambda: LentMemory(8, (2, 4), torch.float32, 2))
+    memory: LentMemory = field(default_factory=lambda: LentMemory(HostSpace(), 8, (2, 4), torch.float32, 2))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.lines.listen(self.port, self.memory.pool, self.memory.file)
+        self.lines.listen(self.port, self.memory.pool, self.memory.files)
+
+
+def closed(files: Iterable[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
     yield server
-    os.close(server.memory.file)
+    closed(server.memory.files)
 
 
 def test_a_line_begins_with_the_pool_and_its_file(server: Server) -> None:
-    _, pool, file = Side().lines.call(server.port)
+    _, pool, (file,) = Side().lines.call(server.port)
     assert pool == server.memory.pool
-    assert os.fstat(file).st_ino == os.fstat(server.memory.file).st_ino
+    assert os.fstat(file).st_ino == os.fstat(server.memory.files[0]).st_ino
+    os.close(file)
+
+
+@pytest.mark.parametrize("count", [2, 249, 250, 251, 501])
+def test_a_file_for_each_buffer_comes_in_its_order(count: int) -> None:
+    server, files = Side(), [os.memfd_create(str(number)) for number in range(count)]
+    server.lines.listen(port := next(_ports), (pool := Pool("one", 8, 32, count)), files)
+    line, found, theirs = Side().lines.call(port)
+    assert found == pool
+    assert [os.fstat(file).st_ino for file in theirs] == [os.fstat(file).st_ino for file in files]
+    line.send(Message(Kind.WANT, 3))
+    assert server.heard.get(timeout=PATIENCE_S)[1] == Message(Kind.WANT, 3)
+    closed([*files, *theirs])
+
+
+def test_a_server_that_ends_while_it_gives_its_files_leaves_none_open() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    file = os.memfd_create("one")
+    with ours, theirs:
+        socket.send_fds(theirs, [b'{"pool": {}, "files": 2}'], [file])
+        theirs.close()
+        with pytest.raises(OSError, match="1 of 2 files did not come"):
+            lines._hear_hello(ours)
+        assert open_files(file) == 1
     os.close(file)
 
 
 def test_messages_go_both_ways_in_their_order(server: Server) -> None:
     reader = Side()
-    line, _, file = reader.lines.call(server.port)
-    os.close(file)
+    line, _, files = reader.lines.call(server.port)
+    closed(files)
     wanted = [Message(Kind.WANT, room) for room in range(20)]
     for message in wanted:
         line.send(message)
@@ -84,8 +116,8 @@ def test_messages_go_both_ways_in_their_order(server: Server) -> None:
 
 def test_what_the_other_side_is_too_slow_for_keeps_its_place(server: Server) -> None:
     reader = Side()
-    line, _, file = reader.lines.call(server.port)
-    os.close(file)
+    line, _, files = reader.lines.call(server.port)
+    closed(files)
     sent = [Message(Kind.READY, room, b"p" * (0 if room % 3 else 1_000_000)) for room in range(30)]
     for message in sent:
         line.send(message)
@@ -97,8 +129,8 @@ def test_what_the_other_side_is_too_slow_for_keeps_its_place(server: Server) -> 
 def test_two_readers_have_lines_of_their_own(server: Server) -> None:
     readers = [Side(), Side()]
     for room, reader in enumerate(readers):
-        line, _, file = reader.lines.call(server.port)
-        os.close(file)
+        line, _, files = reader.lines.call(server.port)
+        closed(files)
         line.send(Message(Kind.WANT, room))
     first, second = (server.next()[0] for _ in readers)
     assert first is not second
@@ -130,8 +162,9 @@ def test_the_end_of_the_server_is_heard_and_one_that_starts_again_is_another_gen
 import torch, threading
 from psserve.engine.onepool.lines import Lines
 from psserve.engine.onepool.memory import LentMemory
-memory = LentMemory(8, (2, 4), torch.float32, 2)
-Lines(print, print).listen({(port := next(_ports))}, memory.pool, memory.file)
+from psserve.engine.onepool.host_memory import HostSpace
+memory = LentMemory(HostSpace(), 8, (2, 4), torch.float32, 2)
+Lines(print, print).listen({(port := next(_ports))}, memory.pool, memory.files)
 print("up", flush=True)
 threading.Event().wait()
 """
@@ -141,8 +174,8 @@ threading.Event().wait()
         assert process.stdout
         try:
             assert process.stdout.readline() == "up\n"
-            line, pool, file = reader.lines.call(port)
-            os.close(file)
+            line, pool, files = reader.lines.call(port)
+            closed(files)
             generations.append(pool.generation)
         finally:
             process.kill()
