@@ -20,7 +20,7 @@ from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
 from tests.e2e.oracle import Oracle
-from tests.e2e.transfer import IS_SHARED, copies_alone
+from tests.e2e.transfer import IS_SHARED
 
 pytestmark = pytest.mark.e2e
 
@@ -126,7 +126,6 @@ async def test_a_context_that_came_again_outlives_what_came_once_by_one_policy(
     assert is_kept == (policy == "slru")
 
 
-@copies_alone("it is refused with tp = 2 (tests/fleet/plan/test_one_pool.py)")
 async def test_servers_split_in_two(
     zoo_of: Callable[[Architecture], Zoo], oracle_of: Callable[[Architecture], Oracle], tmp_path: Path
 ) -> None:

@@ -75,8 +75,8 @@ class FleetOptions(SettingsTable):
     kv_cache_dtype: KvDtypeChoice = "auto"
     """Numbers that the KV cache holds; auto: those of dtype. fp8 halves it, and needs GPUs."""
     transfer: TransferChoice = "auto"
-    """What moves KV between servers. shared: nothing does, decode servers read it in the prefill server's pool; on CPU.
-    auto: that, where no answer is cut by it, else nixl (docs/one-pool.md)."""
+    """What moves KV between servers. shared: nothing does, decode servers read it in the prefill server's pool.
+    auto: that on CPU, where no answer is cut by it, else nixl (docs/one-pool.md)."""
     eviction_policy: EvictionChoice = "lru"
     """What a full KV pool of a prefill server gives up first. lru: what was used longest ago; lfu: what came least
     often; slru: what came once alone, as long as there is any, then what was used longest ago (docs/fleet.md)."""

@@ -32,16 +32,19 @@ Placed = Sequence[tuple[PlannedServer, tuple[int, ...]]]
 """Servers, each with the indices of its GPUs."""
 
 
-def pools(left: int, prefill: int, decode: int, longest: int, *, one_pool: bool = False) -> dict[Role, int]:
+def pools(
+    left: int, prefill: int, decode: int, longest: int, *, one_pool: bool = False, least_own: int = SMALLEST_POOL
+) -> dict[Role, int]:
     """The size of one KV pool of each role, where so many servers of each share out `left`.
 
     `longest`: a pool that holds the longest request; no pool is smaller, unless all are of one size. In tokens or
-    in bytes. `one_pool`: decode servers read prompts in the prefill servers' (psserve.fleet.plan.one_pool), in tokens.
+    in bytes. `one_pool`: decode servers read prompts in the prefill servers' (psserve.fleet.plan.one_pool), and their
+    own hold `least_own` at least.
     """
     if not prefill or not decode:
         return dict.fromkeys(("prefill", "decode"), left // max(1, prefill + decode))
     if one_pool:
-        of_each_prefill, of_each_decode = pools_of_one(left, prefill, decode, longest)
+        of_each_prefill, of_each_decode = pools_of_one(left, prefill, decode, longest, least_own)
         return {"prefill": of_each_prefill, "decode": of_each_decode}
     least = min(longest, left // (prefill + decode))
     of_prefill = min(max(int(left * PREFILL_PART), least * prefill), left - least * decode)
@@ -63,7 +66,7 @@ def fit_cpu(
             )
     others = [server for server in servers if server.options.kv_tokens is None]
     longest = pool_for(settings.context_length, settings.page_size)
-    sizes = _pools(others, CPU_KV_TOKENS * len(others), longest, settings.one_pool)
+    sizes = _pools(others, settings, CPU_KV_TOKENS * len(others), longest, SMALLEST_POOL)
     found = [budget.memory(server, server.options.kv_tokens or sizes[server.role], gpus=0) for server in servers]
     need = taken + sum(memory.total_bytes + memory.adapter_bytes for memory in found)
     if need > machine.total_bytes:
@@ -93,7 +96,7 @@ def fit_gpus(
     shares: dict[tuple[int, Role], int] = {}
     for gpu in (gpus[i] for i in sorted({i for _, on in placed for i in on})):
         here = [(server, tokens) for (server, on), tokens in zip(placed, asked, strict=True) if gpu.index in on]
-        for role, share in _shares(gpu, budget, here, taken.get(gpu.index, 0), longest).items():
+        for role, share in _shares(gpu, budget, settings, here, taken.get(gpu.index, 0), longest).items():
             shares[gpu.index, role] = share
     return [
         budget.memory(server, tokens or budget.tokens(server, min(shares[i, server.role] for i in on)), len(on))
@@ -102,7 +105,12 @@ def fit_gpus(
 
 
 def _shares(
-    gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, longest: int
+    gpu: Gpu,
+    budget: Budget,
+    settings: EngineSettings,
+    here: Sequence[tuple[PlannedServer, int | None]],
+    taken: int,
+    longest: int,
 ) -> dict[Role, int]:
     """Role -> bytes of this GPU for the KV cache of each of its servers that asked for no certain size.
 
@@ -113,12 +121,18 @@ def _shares(
     smallest = sum(budget.kv(server, SMALLEST_POOL) for server in others)
     if fixed + smallest > usable_bytes(gpu):
         raise PlanError(_overfull(gpu, budget, here, taken, fixed + smallest))
-    return _pools(others, usable_bytes(gpu) - fixed, max((budget.kv(server, longest) for server in others), default=0))
+    bytes_of_longest, least_own = (
+        max((budget.kv(server, tokens) for server in others), default=0) for tokens in (longest, SMALLEST_POOL)
+    )
+    return _pools(others, settings, usable_bytes(gpu) - fixed, bytes_of_longest, least_own)
 
 
-def _pools(servers: Sequence[PlannedServer], left: int, longest: int, one_pool: bool = False) -> dict[Role, int]:
+def _pools(
+    servers: Sequence[PlannedServer], settings: EngineSettings, left: int, longest: int, least_own: int
+) -> dict[Role, int]:
     prefill = sum(server.role == "prefill" for server in servers)
-    return pools(left, prefill, len(servers) - prefill, longest, one_pool=one_pool)
+    decode = len(servers) - prefill
+    return pools(left, prefill, decode, longest, one_pool=settings.one_pool, least_own=least_own)
 
 
 def check_main_memory(machine: Machine, servers: Sequence[ServerMemory]) -> None:

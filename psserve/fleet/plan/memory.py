@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from psserve.contracts.one_pool import GPU_STEP, round_up, row_step
 from psserve.errors import PlanError
 from psserve.fleet.plan.allowance import GIB, Allowance, activation_bytes, card, mixture_activation_bytes
 from psserve.fleet.plan.devices import Machine
@@ -32,9 +33,22 @@ class KvShape:
     head_dim: int
     dtype: str
 
+    @classmethod
+    def of(cls, base: Base, settings: EngineSettings) -> KvShape:
+        kv_dtype = settings.dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
+        return cls(base.num_layers, base.num_kv_heads, base.head_dim, kv_dtype)
+
     @property
     def token_bytes(self) -> int:
-        return 2 * self.layers * self.kv_heads * self.head_dim * KV_DTYPE_BYTES[self.dtype]
+        return 2 * self.layers * self._row_bytes
+
+    def row_step(self, page_size: int, tp: int) -> int:
+        """Tokens after which a page ends, and so does what is mapped of a GPU's memory, where it is mapped."""
+        return row_step(self._row_bytes // tp, page_size, GPU_STEP)
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.kv_heads * self.head_dim * KV_DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +90,8 @@ class Budget:
     allowance: Allowance
     measured: Mapping[str, int]
     """Kind of server -> bytes on each of its GPUs, beside weights, KV cache and activations, where they are known."""
+    mapped: KvShape | None = None
+    """The KV cache's shape, where it is mapped in whole steps of a GPU's memory: with one KV pool for all servers."""
 
     @classmethod
     def of(
@@ -87,8 +103,7 @@ class Budget:
         measured: Mapping[str, int],
     ) -> Budget:
         """Count servers of `base` and of these modules with these settings, on the machine's smallest GPU."""
-        kv_dtype = settings.dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
-        shape = KvShape(base.num_layers, base.num_kv_heads, base.head_dim, kv_dtype)
+        shape = KvShape.of(base, settings)
         allowance = Allowance(
             card=card(min((gpu.total_bytes for gpu in machine.gpus), default=0)),
             token_bytes=activations_of(base, settings.dtype),
@@ -104,6 +119,7 @@ class Budget:
             settings.page_size,
             allowance,
             measured,
+            shape if settings.one_pool and settings.device == "cuda" else None,
         )
 
     def weights(self, server: PlannedServer) -> int:
@@ -121,7 +137,7 @@ class Budget:
             weight_bytes=self.weights(server),
             kv_tokens=tokens,
             kv_bytes=tokens * self.token_bytes,
-            overhead_bytes=gpus * self.overhead(server),
+            overhead_bytes=gpus * self.overhead(server) + self._padding(server, tokens) * self.token_bytes,
             kind=self._kind(server),
             adapter_bytes=0 if server.adapters is None else server.adapters.main_bytes,
         )
@@ -141,7 +157,17 @@ class Budget:
 
     def fixed(self, server: PlannedServer) -> int:
         """Bytes on each of its GPUs that a server takes beside its KV cache."""
-        return self.weights(server) // server.options.tp + self.overhead(server)
+        most_padding = 0 if self.mapped is None else self._step(self.mapped, server) + self.page
+        return self.weights(server) // server.options.tp + self.overhead(server) + self.kv(server, most_padding)
+
+    def _padding(self, server: PlannedServer, tokens: int) -> int:
+        """Tokens for which memory is mapped beside those of the pool: SGLang's spare page, and up to a whole step."""
+        if self.mapped is None:
+            return 0
+        return round_up(tokens + self.page, self._step(self.mapped, server)) - tokens
+
+    def _step(self, shape: KvShape, server: PlannedServer) -> int:
+        return shape.row_step(self.page, server.options.tp)
 
     def kv(self, server: PlannedServer, tokens: int) -> int:
         """Bytes on each of its GPUs that `tokens` of KV cache take."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from psserve.errors import PlanError
@@ -26,7 +27,7 @@ from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
 from psserve.fleet.plan.host import Host, check_hosts, common_machine, local_host
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
-from psserve.fleet.plan.one_pool import check_one_pool, check_pools, smallest_pool
+from psserve.fleet.plan.one_pool import check_one_pool, check_pools, lent_rows, smallest_pool
 from psserve.fleet.plan.parsers import NO_PARSERS, Parsers, chosen_parsers, parser_args
 from psserve.fleet.plan.placement import Placer, Slot, place_fleet, prefill_replicas, spread
 from psserve.fleet.plan.planned import (
@@ -101,7 +102,7 @@ def make_plan(
     check_equal_tp(planned, options.prefill.tp)
     check_split(zoo.base, modules, options.table("prefill"), options.prefill.tp)
     if settings.one_pool:
-        check_one_pool(settings, planned, hosts=len(hosts))
+        check_one_pool(planned, hosts=len(hosts))
     placed, memory = _fit(zoo, modules, hosts, settings, prefill, decode, spare)
     explicit, why = options.context_length is not None, None
     if options.transfer == "auto":
@@ -109,7 +110,8 @@ def make_plan(
     for host in hosts:
         settings = with_cores(settings, host.machine, sum(slot.host is host for slot in placed))
     if settings.one_pool:
-        check_pools(planned, memory)
+        check_pools(zoo.base, settings, planned, memory, [slot.gpus for slot in placed])
+        settings = replace(settings, lent_rows=lent_rows(settings, planned, memory))
     smallest = smallest_pool(settings, planned, memory)
     settings = within_pool(settings, smallest, explicit=explicit)
     basis = PlanBasis(options=options, hosts=hosts, settings=settings, why_transfer=why)

@@ -14,7 +14,7 @@ from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
 from psserve.fleet.plan.host import Host, common_machine
 from psserve.fleet.plan.measured import read_measured
 from psserve.fleet.plan.memory import Budget, ServerMemory, usable_bytes
-from psserve.fleet.plan.one_pool import check_one_pool
+from psserve.fleet.plan.one_pool import check_one_pool, check_same_gpus
 from psserve.fleet.plan.placement import Placer, Slot, decode_pool, spread
 from psserve.fleet.plan.plan import make_server
 from psserve.fleet.plan.planned import PlannedServer, planned_adapters, planned_decode
@@ -116,7 +116,8 @@ def _servers(
     check_split(zoo.base, modules, plan.basis.options.table("prefill"), plan.basis.options.prefill.tp)
     placed, memory = _fit(zoo, modules, plan, planned)
     if plan.basis.settings.one_pool:
-        check_one_pool(plan.basis.settings, planned, hosts=len(plan.basis.hosts))
+        check_one_pool(planned, hosts=len(plan.basis.hosts))
+        check_same_gpus([*(server.gpus for server in plan.servers), *(slot.gpus for slot in placed)])
     if not plan.basis.settings.one_pool or plan.basis.why_transfer is not None:
         check_limits(plan.basis.settings, planned, memory)
     ports = more_ports(planned, taken_ports or _taken_ports(plan))

@@ -15,7 +15,7 @@ from typing import Literal
 
 from psserve.contracts.router_config import KvEventsConfig
 from psserve.engine.cuda.toolkit import compiler_env
-from psserve.engine.settings import ADAPTERS, FEW_CORES, ONE_POOL
+from psserve.engine.settings import ADAPTERS, FEW_CORES, LENT_ROWS, ONE_POOL
 from psserve.fleet.plan.adapters import AdapterRoom
 from psserve.fleet.plan.host import Host
 
@@ -69,6 +69,8 @@ class EngineSettings:
     """On GPUs: whether threads that wait must leave the cores to others. On CPU they always do."""
     rdma: bool = False
     """Whether Mooncake may use RDMA."""
+    lent_rows: int | None = None
+    """With one KV pool on GPUs: rows of the largest prefill server's part of it."""
 
     @property
     def one_pool(self) -> bool:
@@ -162,6 +164,8 @@ def server_env(
         env["MC_FORCE_TCP"] = "1"
     if settings.one_pool:
         env[ONE_POOL] = "1"
+    if settings.lent_rows is not None:
+        env[LENT_ROWS] = str(settings.lent_rows)
     if adapters is not None:
         env[ADAPTERS] = str(adapters)
     if model is not None:

@@ -110,10 +110,11 @@ def split_note(plan: FleetPlan) -> str | None:
 def _one_pool_note(plan: FleetPlan) -> str:
     of_prefill = sum(server.memory.kv_tokens for server in plan.servers if server.role == "prefill")
     own = [server.memory.kv_tokens for server in plan.servers if server.role == "decode"]
+    untried = "; this has not run on a GPU yet" if plan.basis.settings.device == "cuda" else ""
     sizes = f"{min(own)}" if min(own) == max(own) else f"{min(own)} to {max(own)}"
     return (
         f"one KV pool: {of_prefill} tokens hold every context once, and decode servers read them in place; each has"
-        f" {sizes} tokens of its own, which bound an answer (docs/one-pool.md; kv_tokens sets other sizes)"
+        f" {sizes} tokens of its own, which bound an answer (docs/one-pool.md; kv_tokens sets other sizes{untried})"
     )
 
 

@@ -39,7 +39,8 @@ def chosen_transfer(
     """
     settings = within_pool(settings, smallest_pool(settings, servers, memory), explicit=explicit)
     reason = (
-        why_no_one_pool(settings, servers, platform, hosts=hosts)
+        _why_not_on(settings.device)
+        or why_no_one_pool(servers, platform, hosts=hosts)
         or _why_not_with(installed_sglang())
         or why_too_large(servers, memory)
         or _why_answers_are_cut(settings, servers, memory)
@@ -58,6 +59,10 @@ def check_limits(settings: EngineSettings, servers: Sequence[PlannedServer], mem
     within_pool(settings, min(its.kv_tokens for its in memory), explicit=True)
     if settings.one_pool and (reason := _why_answers_are_cut(settings, servers, memory)):
         raise PlanError(f"{reason}: raise its kv_tokens, or launch with --transfer nixl")
+
+
+def _why_not_on(device: str) -> str | None:
+    return None if device == "cpu" else "nothing of it has run on a GPU yet"
 
 
 def _why_not_with(release: str | None) -> str | None:

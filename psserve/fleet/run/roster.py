@@ -146,6 +146,8 @@ class Roster:
         by_pid = gpu_memory() if on_gpus else {}
         found: dict[str, int] = {}
         for member, spec in on_gpus.items():
+            if spec.role == "decode" and self._plan.basis.settings.one_pool:
+                continue  # what is counted of memory that it only maps is not known
             pid = member.record().pid
             taken = None if pid is None else of_family(family(pid), by_pid)
             if taken is not None:

@@ -84,7 +84,7 @@ def test_a_module_that_comes_later_without_room_for_them_is_refused(zoo: Any) ->
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ({"machine": gpus(2)}, "it works on CPU so far, and this fleet runs on GPUs"),
+        ({"machine": gpus(2)}, "nothing of it has run on a GPU yet"),
         ({"prefill__replicas": 9}, "there are 9 prefill servers, and it works with 8 at most"),
         (
             {"machine": replace(CPU, total_bytes=900 * GIB), "prefill__kv_tokens": LARGEST_POOL},
