@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,15 +32,14 @@ import tomli_w
 from measuring import report
 from measuring.client import Client, completion, random_ids
 from measuring.held import CONTEXT, HELD, KV_TOKENS, MODULES, PAGE, cached_part, run_sessions, session
+from measuring.one_pool import phases_ms
 from measuring.report import Figure
 
 from psserve.bench import machine
 from psserve.bench.metrics import summarise
-from psserve.bench.record import HANDOFF
-from psserve.bench.session import Call, Session, Step
 from psserve.bench.systems.counters import scrape
 from psserve.bench.systems.fleet import RunningFleet, launched
-from psserve.bench.trace.spans import export_args, with_spans
+from psserve.bench.trace.spans import export_args
 from psserve.fleet.plan.fitting import pools
 from psserve.fleet.plan.settings import pool_for
 from psserve.fleet.run.router_client import HttpClient
@@ -130,17 +128,9 @@ def held(fleets: Fleets) -> dict[str, dict[str, Any]]:
 
 def handed_over(fleets: Fleets, sessions: int, salt: str) -> dict[str, dict[str, float]]:
     """Milliseconds of handing a context over that the prefill server has, and a decode server has nothing of."""
-    steps = (Step(1 if turn else LENGTH, (Call(module, 2),)) for turn, module in enumerate(MODULES))
-    asked = Session("handed-over", "", 0, tuple(steps))
 
     def measure(transfer: str, fleet: RunningFleet) -> dict[str, float]:
-        many = [replace(asked, id=f"handed-over-{number}") for number in range(sessions)]
-        started = time.time()
-        records = asyncio.run(run_sessions(fleet, fleets.tokenizer, many, at_once=1, salt=salt))
-        spans = [one.spans for one in with_spans(records, fleets.exports[transfer], started) if one.step and one.spans]
-        return {
-            phase: round(median(end - begin for begin, end in (s[phase] for s in spans)) * 1000, 2) for phase in HANDOFF
-        }
+        return phases_ms(fleet, fleets.tokenizer, fleets.exports[transfer], MODULES, LENGTH, sessions, salt)
 
     return fleets.each(measure)
 

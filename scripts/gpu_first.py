@@ -14,6 +14,9 @@ Parts, each a process with its own time limit, in this order:
     early-send   the 20 answers again, with SGLang's early send of cached prefixes forced on       early-send.json
     adapters     40 answers of four LoRA adapters on one decode server, checked alike              adapters.json
     bench        agent sessions: psserve, then each module with servers of its own                 bench.json
+    one-pool     with --only one-pool alone: `--transfer shared`, with CUDA graphs. The answers with
+                 pages of 16 and 64; a hand-off of 8k tokens and the time of an answer's tokens
+                 beside NIXL's; a prefill server that is killed while answers read its pool        one-pool.json
 
 A part writes its files as soon as there is something to write; what a later part does, or whether it runs out of time,
 changes nothing in them. first.json sums up after each part. Attention is Triton's unless --own-kernels says otherwise.
@@ -37,7 +40,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from measuring.gpu_parts import LIMITS_S, PARTS
+from measuring.gpu_parts import LIMITS_S, ON_ITS_OWN, PARTS
 from measuring.installation import importable
 from measuring.quantised import METHODS
 from measuring.shapes import SHAPES
@@ -74,7 +77,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The first quarter of an hour on a GPU.")
     add = parser.add_argument
     add("--out", type=Path, default=ROOT / "docs" / "results" / "gpu-first", help="folder for results")
-    add("--only", action="append", choices=list(PARTS), help="parts to do (repeatable) [default: all]")
+    all_but = f"parts to do (repeatable) [default: all but {', '.join(ON_ITS_OWN)}]"
+    add("--only", action="append", choices=list(PARTS), help=all_but)
     add("--minutes", type=float, default=15.0, help="most that all parts may take [default: %(default)s]")
     add("--patience", type=float, help=f"times every limit [default: 1, {DRY_RUN_PATIENCE} for a dry run]")
     add("--shape", choices=list(SHAPES), default="qwen3-0.6b", help="[default: %(default)s]")
@@ -100,7 +104,7 @@ def run_parts(options: argparse.Namespace) -> int:
     """Run each part as a process, and sum up in first.json after each."""
     ends = time.monotonic() + 60 * options.minutes * options.patience
     summary: dict[str, Any] = {"command": " ".join(sys.argv), "parts": {}}
-    for name in options.only or PARTS:
+    for name in options.only or [part for part in PARTS if part not in ON_ITS_OWN]:
         limit = min(LIMITS_S[name] * options.patience, ends - time.monotonic())
         note(f"--- {name}: at most {limit:.0f} s")
         summary["parts"][name] = found = run_part(name, limit, options)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .comparison import compare
+from .one_pool import one_pool
 from .shapes import SHAPES
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ of three and of six chunks are judged in little time."""
 HANDOFF_LENGTHS = (1_024, 4_096, 16_384)
 HANDOFF_ROUNDS = 5
 GPU_KV_TOKENS = 65_536
+COPIES = ("--transfer", "nixl")
 PLAIN_ENGINE = (
     *("--attention-backend", "triton", "--sampling-backend", "pytorch"),
     *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
@@ -152,9 +154,12 @@ PARTS: dict[str, Callable[[argparse.Namespace, dict[str, Any]], None]] = {
     "early-send": early_send,
     "adapters": adapters,
     "bench": benchmark,
+    "one-pool": one_pool,
 }
-LIMITS_S = {"import": 45, "serving": 210, "early-send": 90, "adapters": 90, "bench": 240}
-"""Under twelve minutes: the rest of a quarter of an hour is for bringing packages along."""
+LIMITS_S = {"import": 45, "serving": 210, "early-send": 90, "adapters": 90, "bench": 240, "one-pool": 540}
+"""Under twelve minutes, but for `one-pool`: the rest of a quarter of an hour is for bringing packages along."""
+ON_ITS_OWN = ("one-pool",)
+"""Done if asked for by name: a quarter of an hour of its own."""
 
 
 def random_zoo(options: argparse.Namespace) -> Zoo:
@@ -200,11 +205,22 @@ def plain_checkpoints(options: argparse.Namespace, zoo: Zoo) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def running(options: argparse.Namespace, zoo: Zoo, record: Record, engine: tuple[str, ...] = ()) -> Iterator[Any]:
-    """A fleet of one prefill server and a decode server for each module. Its logs' last lines are kept if it fails."""
+def running(
+    options: argparse.Namespace,
+    zoo: Zoo,
+    record: Record,
+    engine: tuple[str, ...] = (),
+    *,
+    fleet_arguments: tuple[str, ...] = COPIES,
+    kv_tokens: bool = True,
+) -> Iterator[Any]:
+    """A fleet of one prefill server and a decode server for each module. Its logs' last lines are kept if it fails.
+
+    `kv_tokens`: whether pools on a GPU get a certain size, or what there is.
+    """
     from psserve.bench.systems.fleet import LaunchFailed, launched
 
-    arguments = launch_arguments(options, engine)
+    arguments = launch_arguments(options, engine, fleet_arguments, kv_tokens=kv_tokens)
     record.data["launch"] = {"arguments": arguments}
     try:
         with launched(zoo.path, arguments, within_s=options.limit) as fleet:
@@ -223,12 +239,19 @@ def engine_arguments(options: argparse.Namespace) -> list[str]:
     return [*plain, *options.engine_arg]
 
 
-def launch_arguments(options: argparse.Namespace, engine: tuple[str, ...] = ()) -> list[str]:
+def launch_arguments(
+    options: argparse.Namespace,
+    engine: tuple[str, ...] = (),
+    fleet: tuple[str, ...] = COPIES,
+    *,
+    kv_tokens: bool = True,
+) -> list[str]:
     own = [*engine_arguments(options), *engine]
     return [
         *("--device", options.device, "--dtype", options.dtype, "--chunked-prefill-size", str(CHUNK[options.device])),
-        *("--kv-cache-dtype", options.kv_cache_dtype, "--transfer", "nixl"),
-        *(("--kv-tokens", str(GPU_KV_TOKENS)) if options.device == "cuda" else ()),
+        *("--kv-cache-dtype", options.kv_cache_dtype),
+        *(("--kv-tokens", str(GPU_KV_TOKENS)) if options.device == "cuda" and kv_tokens else ()),
+        *fleet,
         *(("--", *own) if own else ()),
     ]
 

@@ -212,3 +212,42 @@ def test_quantised_answers_are_judged_by_plain_weights_of_the_same_values(
         assert plain.keys() == {zoo.base.name, "m1"}
     assert zoo.base.quantisation == "awq of 4 bits, groups of 128"
     assert gpu_parts.plain_checkpoints(options_of(gpu_first, tmp_path), zoo) == {}
+
+
+def test_one_pool_is_tried_with_cuda_graphs(gpu_first: ModuleType, gpu_parts: ModuleType, tmp_path: Path) -> None:
+    from measuring import one_pool
+
+    options = one_pool.with_graphs(
+        options_of(gpu_first, tmp_path, "--engine-arg=--attention-backend", "--engine-arg=fa3")
+    )
+    arguments = gpu_parts.launch_arguments(options, fleet=one_pool.shared(64), kv_tokens=False)
+    assert arguments[arguments.index("--transfer") + 1 : arguments.index("--")] == ["shared", "--page-size", "64"]
+    assert "--kv-tokens" not in arguments
+    assert arguments.index("triton") < arguments.index("fa3")
+    assert not [argument for argument in arguments if "cuda-graph" in argument]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "passed"),
+    [
+        ({}, True),
+        ({"page_64": {"passed": False}}, False),
+        ({"restart": {"whole_answers": 3, "out_of_memory": False}}, False),
+        ({"restart": {"whole_answers": 4, "out_of_memory": True}}, False),
+    ],
+)
+def test_one_pool_passes_with_right_answers_and_a_restart_that_lost_none(
+    gpu_parts: ModuleType, wrong: dict[str, Any], passed: bool
+) -> None:
+    from measuring import one_pool
+
+    right = {"page_16": {"passed": True}, "page_64": {"passed": True}}
+    assert one_pool.passed(right | {"restart": {"whole_answers": 4, "out_of_memory": False}} | wrong) == passed
+
+
+def test_one_pool_is_a_quarter_of_an_hour_of_its_own(gpu_parts: ModuleType) -> None:
+    limits = gpu_parts.LIMITS_S
+    assert gpu_parts.ON_ITS_OWN == ("one-pool",)
+    assert sum(limits.values()) - limits["one-pool"] < 12 * 60
+    assert limits["one-pool"] < 15 * 60
+    assert limits.keys() == gpu_parts.PARTS.keys()
