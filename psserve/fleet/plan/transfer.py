@@ -40,6 +40,7 @@ def chosen_transfer(
     settings = within_pool(settings, smallest_pool(settings, servers, memory), explicit=explicit)
     reason = (
         _why_not_on(settings.device)
+        or _why_not_split(servers)
         or why_no_one_pool(servers, platform, hosts=hosts)
         or _why_not_with(installed_sglang())
         or why_too_large(servers, memory)
@@ -63,6 +64,10 @@ def check_limits(settings: EngineSettings, servers: Sequence[PlannedServer], mem
 
 def _why_not_on(device: str) -> str | None:
     return None if device == "cpu" else "nothing of it has run on a GPU yet"
+
+
+def _why_not_split(servers: Sequence[PlannedServer]) -> str | None:
+    return "with tp above 1 it is asked for by name" if any(server.options.tp > 1 for server in servers) else None
 
 
 def _why_not_with(release: str | None) -> str | None:
