@@ -44,14 +44,16 @@ class Sample:
     name: str
     seconds: float
     pid: int
-    rss_mib: float
+    own_mib: float
+    """Resident and shared with nobody: a pool that servers map takes up memory where it was written to, and no more."""
 
 
 def look(fleet: RunningFleet, since: float) -> Iterator[Sample]:
     """All processes of the fleet. Raises psutil.Error, TypeError or ValueError while one is being restarted."""
     for name, pid in fleet.pids().items():
-        rss = sum(process.memory_info().rss for process in family(pid)) / 2**20
-        yield Sample(name, round(time.monotonic() - since, 1), pid, round(rss, 1))
+        infos = [process.memory_info() for process in family(pid)]
+        own = sum(info.rss - info.shared for info in infos) / 2**20
+        yield Sample(name, round(time.monotonic() - since, 1), pid, round(own, 1))
 
 
 def router_at_rest(fleet: RunningFleet) -> dict[str, float]:
@@ -106,7 +108,7 @@ def _slope(samples: Sequence[Sample]) -> float | None:
     late = life[len(life) // 2 :]
     if late[-1].seconds - late[0].seconds < LATE_S:
         return None
-    slope = linear_regression([sample.seconds for sample in late], [sample.rss_mib for sample in late]).slope
+    slope = linear_regression([sample.seconds for sample in late], [sample.own_mib for sample in late]).slope
     return round(3600 * slope, 1)
 
 
