@@ -156,9 +156,9 @@ async def test_clients_that_leave_the_queue_leave_nothing(make_fleet: Callable[.
 
 
 async def test_a_pool_that_is_full_makes_its_module_wait_alone(make_fleet: Callable[..., Any]) -> None:
-    fleet = await make_fleet(kv_pool_tokens=256)
+    fleet = await make_fleet(kv_pool_tokens=200)
     fleet.math.faults.append("hang_paired")
-    held = start(fleet, 1, max_tokens=240)
+    held = start(fleet, 1, max_tokens=180)  # of which 128 are reckoned with
     await eventually(lambda: fleet.math.running and not fleet.prefill.running)
     queued = start(fleet, 1, max_tokens=100)
     await eventually(lambda: waiting(fleet) == 1)

@@ -113,7 +113,7 @@ async def test_other_users_are_refused(
         (b"hello\n", "not a request: Invalid JSON"),
         (b"\n", "not a request: Invalid JSON"),
         (b'{"command": "explode"}\n', "not a request: Input should be 'add'"),
-        (b'{"command": "add"}\n', "not a request: Value error, add, update and remove need a module"),
+        (b'{"command": "add"}\n', "not a request: Value error, add, update, remove, try and withdraw need a module"),
         (b'{"command": "reload", "module": "math"}\n', "not a request: Value error"),
         (b'{"command": "reload", "now": true}\n', "not a request: Extra inputs"),
         (b"x" * LONGEST_LINE, "no whole request (a line of at most 4096 bytes)"),

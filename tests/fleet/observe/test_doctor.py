@@ -175,7 +175,7 @@ def test_disk_says_what_modules_take(zoo: Zoo) -> None:
 def test_disk_has_room_for_one_more_module_like_those_there_are(
     tmp_path: Path, base: int, modules: list[int], level: str
 ) -> None:
-    held = [SimpleNamespace(disk_bytes=size) for size in modules]
+    held = [SimpleNamespace(disk_bytes=size, path=tmp_path / str(size)) for size in modules]
     zoo: Any = SimpleNamespace(path=tmp_path, modules=lambda: held, base=SimpleNamespace(weight_bytes=base))
     assert check_disk(zoo).level == level
 
