@@ -64,6 +64,7 @@ def launched(
     variables = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
     with contextlib.ExitStack() as ends:
         with one_start_at_a_time():
+            (zoo / ".run" / "router.json").unlink(missing_ok=True)  # of a fleet whose supervisor was killed
             launch = ends.enter_context(launching(zoo, *variables, *with_transfer(arguments)))
             ends.callback(stop, launch)
             config = router_config(zoo, launch)
