@@ -19,7 +19,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,32 +61,21 @@ class Experiment:
     out: str
 
 
-FOUR = "one-pool,shared,disaggregated"
+FOUR_AGENTS = Experiment(
+    systems="one-pool,shared,disaggregated",
+    modules=4,
+    limits="2,5,12",
+    rate=1.0,
+    sessions=12,
+    repeats=2,
+    scale=0.125,
+    held=4,
+    minutes=14,
+    out="paper-react.json",
+)
 EXPERIMENTS: dict[Preset, Experiment] = {
-    "four-agents-react": Experiment(
-        systems=FOUR,
-        modules=4,
-        limits="2,5,12",
-        rate=1.0,
-        sessions=12,
-        repeats=2,
-        scale=0.125,
-        held=4,
-        minutes=14,
-        out="paper-react.json",
-    ),
-    "four-agents-reflexion": Experiment(
-        systems=FOUR,
-        modules=4,
-        limits="2,5,12",
-        rate=1.0,
-        sessions=8,
-        repeats=2,
-        scale=0.125,
-        held=4,
-        minutes=14,
-        out="paper-reflexion.json",
-    ),
+    "four-agents-react": FOUR_AGENTS,
+    "four-agents-reflexion": replace(FOUR_AGENTS, sessions=8, out="paper-reflexion.json"),
     "icarus": Experiment(
         systems="shared,lora",
         modules=8,
