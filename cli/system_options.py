@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _NAMES = (
     *("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size"),
-    *("prefill", "threads", "adapters", "engine_args", "start_timeout_secs"),
+    *("prefill", "threads", "cores_by_role", "adapters", "engine_args", "start_timeout_secs"),
 )
 _OPTIONS = (
     click.option(
@@ -34,6 +34,7 @@ _OPTIONS = (
     click.option("--page-size", type=click.IntRange(1), default=16, show_default=True, help="Tokens of a KV page."),
     click.option("--prefill", type=click.IntRange(1), default=1, show_default=True, help="`shared`: prefill servers."),
     click.option("--threads", type=click.IntRange(1), help="Of a server, on CPU [default: its share of the cores]."),
+    click.option("--cores-by-role", is_flag=True, help="On CPU: half for prefill servers, half for decode servers."),
     click.option("--adapter", "adapters", multiple=True, metavar="MODULE=DIR", help="`lora`: a module's adapter."),
     click.option(
         "--engine-arg",
@@ -70,6 +71,7 @@ def _spec(values: dict[str, Any], zoo: Path, modules: tuple[str, ...]) -> System
         modules=modules,
         prefill_servers=values["prefill"],
         threads=values["threads"],
+        cores_by_role=values["cores_by_role"],
         adapters=dict(_adapter(text) for text in values["adapters"]),
         args=values["engine_args"],
         start_timeout_s=values["start_timeout_secs"],

@@ -40,6 +40,8 @@ RANK = 16
 PAGE = 16
 SLACK = 1.1
 """A context may be so many times as long as it should be: answers are text, and its tokens are not always as many."""
+FIRST_REQUESTS = 2_048
+"""Tokens for which every context has room: by its first requests the load generator learns how long words are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +175,7 @@ def load_arguments(options: argparse.Namespace) -> tuple[str, ...]:
     return (
         *("--device", "cpu", "--workload", options.workload, "--scale", str(options.scale), "--warmup", "1"),
         *("--output-tokens", str(shorter), "--kv-tokens", str(kv_tokens(options))),
-        *("--context-length", str(pages(context * SLACK)), "--page-size", str(PAGE)),
+        *("--context-length", str(max(FIRST_REQUESTS, pages(context * SLACK))), "--page-size", str(PAGE)),
     )
 
 

@@ -98,11 +98,21 @@ def cli_reference() -> str:
     parts = ["# Commands\n\nWritten by `make docs` from each command's `--help`.\n"]
     for name, (place, _) in COMMANDS.items():
         module, _, attribute = place.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        # Fixed width: the user's terminal must not decide what the file looks like.
-        context = click.Context(command, info_name=f"psserve {name}", terminal_width=100, max_content_width=100)
-        parts.append(f"## psserve {name}\n\n```\n{command.get_help(context).rstrip()}\n```\n")
+        parts += help_texts(f"psserve {name}", getattr(importlib.import_module(module), attribute))
     return "\n".join(parts)
+
+
+def help_texts(name: str, command: click.Command) -> list[str]:
+    """A section for the command, and one for each of its own commands."""
+    # Fixed width: the user's terminal must not decide what the file looks like.
+    context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
+    parts = [f"## {name}\n\n```\n{command.get_help(context).rstrip()}\n```\n"]
+    if isinstance(command, click.Group):
+        for own in command.list_commands(context):
+            found = command.get_command(context, own)
+            assert found is not None, "it is on the list"
+            parts += help_texts(f"{name} {own}", found)
+    return parts
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from pathlib import Path
 from psserve.bench.load.endpoints import check_endpoints, open_http
 from psserve.bench.load.options import LoadOptions
 from psserve.bench.measured_run import target_of_urls
+from psserve.bench.systems.cores import check_cores, keep_to_cores
 from psserve.bench.systems.fleet import ONE_POOL, shared_system
 from psserve.bench.systems.stock import stock_system
 from psserve.bench.systems.stock_plan import STOCK_KINDS
 from psserve.bench.systems.system import RunningSystem, SystemSpec, Target
 from psserve.errors import UsageError
+from psserve.fleet.plan.devices import detect
 from psserve.zoo import Zoo, find_zoo
 
 FLEETS = ("shared", ONE_POOL)
@@ -33,7 +35,7 @@ def running_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> 
     """Start the system, wait until every module has answered, and end it at the end. `note` is told how far it is.
 
     Raises:
-        UsageError: there is no system of that name, or too little KV cache.
+        UsageError: there is no system of that name, too little KV cache, or no cores to deal out by role.
         ZooError: the zoo has not one of the modules, or cannot be read.
         PlanError: it does not fit this machine.
         StartError: a server did not become ready.
@@ -45,8 +47,11 @@ def running_system(name: str, spec: SystemSpec, note: Callable[[str], None]) -> 
     zoo = Zoo.open(spec.zoo)
     for module in spec.modules:
         zoo.module(module)
+    check_cores(spec, detect())
     start = shared_system if name in FLEETS else stock_system
     with start(name, spec, note) as system:
+        if spec.cores_by_role:
+            keep_to_cores(system.target)
         yield system
 
 

@@ -118,7 +118,7 @@ class StockPlanner:
             port=http,
             bootstrap_port=bootstrap if kind == "prefill" else None,
             command=(sys.executable, "-m", "psserve.engine.worker", *args),
-            env=self._env(name, sharers),
+            env=self._env(name, kind, sharers),
             log=layout.log_path(self._folder, name),
         )
         self.servers.append(server)
@@ -139,8 +139,10 @@ class StockPlanner:
         capability = next((gpu.capability for gpu in self._machine.gpus if gpu.index in gpus), None)
         return attention_backend(self._head_dim, self.settings.dtype, capability)
 
-    def _env(self, name: str, sharers: int) -> dict[str, str]:
-        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(self.settings.device, self._machine, sharers)
+    def _env(self, name: str, kind: ServerKind, sharers: int) -> dict[str, str]:
+        ours = {ROLE: Role.STOCK.value} | self._spec.server_env(
+            self.settings.device, self._machine, sharers, does_both=kind == "whole"
+        )
         rendezvous = self._tmp / f"rendezvous-{name}"
         host = local_host(self._machine, os.environ)
         return server_env(self.settings, host, tmp_dir=self._tmp, rendezvous=rendezvous, extra=ours)

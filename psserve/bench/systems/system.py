@@ -39,7 +39,10 @@ class SystemSpec:
     """Of `shared` and `one-pool`, which share their part of the KV cache. The others have one for each module."""
     threads: int | None = None
     """CPU threads that a server computes with, where it runs on CPU; None: all cores, shared out among the servers of
-    its kind (`colocated`: all cores each). Which cores they run on is left to the system."""
+    its kind (`colocated`: all cores each)."""
+    cores_by_role: bool = False
+    """On a CPU: prefill servers have one half of its cores, decode servers the other, and servers that do both all of
+    them. Else which cores they run on is left to the system."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
     """For `lora`: module -> folder of its LoRA adapter in PEFT's layout, where it is not the zoo's."""
     start_timeout_s: float = 300.0
@@ -52,11 +55,12 @@ class SystemSpec:
         """SGLang's arguments for `exports`, and `args`."""
         return (*(() if self.exports is None else export_args(self.exports)), *self.args)
 
-    def server_env(self, device: str, machine: Machine, sharers: int) -> dict[str, str]:
+    def server_env(self, device: str, machine: Machine, sharers: int, *, does_both: bool = False) -> dict[str, str]:
         """What a server of any system has in its environment beside the usual; `sharers` share out a CPU's cores."""
         if device != "cpu":
             return {}
-        threads = self.threads or max(1, machine.cores // sharers)
+        cores = machine.cores // 2 if self.cores_by_role and not does_both else machine.cores
+        threads = self.threads or max(1, cores // sharers)
         return {"OMP_NUM_THREADS": str(threads)}
 
     def fleet_options(self) -> FleetOptions:
