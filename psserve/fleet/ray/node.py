@@ -29,6 +29,8 @@ CLAIM_S = 25.0
 """For an agent's earlier owner to turn out to be silent."""
 AGAIN_S = 2.0
 """Between two looks for a machine that is lost."""
+NEW_S = 30.0
+"""A bridge that has just come up takes no machine for lost: Ray's head, which was away, may not know it yet."""
 
 
 class Refused(Exception):
@@ -46,6 +48,8 @@ class Node:
         """Those that came before the agent was found."""
         self._shipping: dict[str, asyncio.Task[None]] = {}
         """Run -> what starts it once its files are there."""
+        self._sends = asyncio.Lock()
+        """Checkpoints have files in common, which are to be sent once."""
         self._told: HostView | None = None
 
     async def first_look(self, node: Mapping[str, Any]) -> HostFacts:
@@ -112,12 +116,22 @@ class Node:
 
     async def follow(self, tell: Callable[[HostView], None]) -> None:
         """Tell what is seen whenever it is something new; find another agent where this one is lost."""
+        clock = asyncio.get_running_loop().time
+        sure_at = clock() + NEW_S
         while True:
             view = await self._view()
-            if view != self._told:
-                self._told = view
-                tell(view)
+            if view.seen is not None or self._told is not None or clock() > sure_at:
+                self._tell(view, tell)
             await asyncio.sleep(AGAIN_S if view.seen is None else LOOK_S)
+
+    def _tell(self, view: HostView, tell: Callable[[HostView], None]) -> None:
+        if view.seen is None:
+            for task in self._shipping.values():
+                task.cancel()
+            self._waiting.clear()  # what they were about is lost too
+        if view != self._told:
+            self._told = view
+            tell(view)
 
     async def _view(self) -> HostView:
         try:
@@ -126,9 +140,6 @@ class Node:
             return HostView(host=self.name, seen=await self.look())
         except (RayError, TimeoutError, LookupError, Refused) as error:
             self._agent = None
-            for task in self._shipping.values():
-                task.cancel()
-            self._waiting.clear()  # what they were about is lost too
             return HostView(host=self.name, why=said(error))
 
     async def _ray_node(self) -> Mapping[str, Any]:
@@ -159,7 +170,8 @@ class Node:
             return await answer(getattr(agent, method).remote(*arguments), SHIP_S)
 
         try:
-            there = str(await ship(run.ships, call))
+            async with self._sends:
+                there = str(await ship(run.ships, call))
             command = tuple(there if word == str(run.ships) else word for word in run.command)
             agent.start.remote(run.model_copy(update={"command": command}).model_dump(mode="json"))
         except asyncio.CancelledError:

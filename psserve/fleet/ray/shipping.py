@@ -13,6 +13,7 @@ from psserve.fleet.ray.store import Entry, listed
 PIECE_BYTES = 8 * 1024 * 1024
 Call = Callable[..., Awaitable[Any]]
 """Calls a method of the agent, by name."""
+Stamp = tuple[str, int, int, int, int]
 
 
 class Damaged(Exception):
@@ -20,14 +21,23 @@ class Damaged(Exception):
 
 
 @cache
-def _entries(folder: Path) -> tuple[Entry, ...]:
-    """A checkpoint is never written to once it is there: it is read once."""
+def _entries(folder: Path, stamp: tuple[Stamp, ...]) -> tuple[Entry, ...]:
+    """The files of a checkpoint, which is read once as long as it has the same `stamp`."""
     return listed(folder)
 
 
+def _stamp(folder: Path) -> tuple[Stamp, ...]:
+    """Other than before if the folder's files are: a module that is removed and added again has the same path."""
+    found = sorted((path.name, path.stat()) for path in folder.iterdir())
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in found)
+
+
 async def ship(folder: Path, call: Call) -> Path:
-    """Send a folder. Returns where it is on the machine. Raises OSError, Damaged, or what `call` does."""
-    entries = await asyncio.to_thread(_entries, folder)
+    """Send a folder. Returns where it is on the machine. Raises OSError, Damaged, or what `call` does.
+
+    Not to be called for two folders at a time: they may have files in common.
+    """
+    entries = await asyncio.to_thread(_entries, folder, await asyncio.to_thread(_stamp, folder))
     for digest in await call("missing", [entry.digest for entry in entries]):
         name = next(entry.name for entry in entries if entry.digest == digest)
         await _send(folder / name, digest, call)

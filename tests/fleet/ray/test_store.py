@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ async def test_what_is_damaged_on_its_way_is_not_kept(machine: Machine, make: Ca
         await ship(folder, machine.call)
     machine.before_keep = lambda: None
     assert (await ship(folder, machine.call) / "weights").read_bytes() == (folder / "weights").read_bytes()
+
+
+async def test_a_folder_that_is_made_anew_is_read_anew(machine: Machine, make: Callable[..., Path]) -> None:
+    folder = make("a", weights=os.urandom(2500))
+    before = await ship(folder, machine.call)
+    shutil.rmtree(folder)
+    make("a", weights=os.urandom(2500))
+    there = await ship(folder, machine.call)
+    assert there != before
+    assert (there / "weights").read_bytes() == (folder / "weights").read_bytes()
 
 
 def test_a_folder_is_known_by_names_and_contents(make: Callable[..., Path], tmp_path: Path) -> None:
