@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import ray
@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from psserve.engine.process import die_with_parent
 from psserve.fleet.ray.agent import settings
+from psserve.fleet.ray.domain import largest_domain, offering
 from psserve.fleet.ray.messages import Event, HostView, Order, Task
 from psserve.fleet.ray.node import START_S, Node, Refused, answer, said
 
@@ -59,10 +60,17 @@ class Bridge:
     async def _survey(self) -> None:
         """Find the machines, start an agent on each, and tell what a plan must know of them."""
         alive = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
-        wanted = _offering(alive, self._task.on_gpus)
-        names = [node["NodeManagerAddress"] for node in wanted]
+        wanted = offering(alive, on_gpus=self._task.on_gpus)
         if not wanted:
             raise Refused("no machine of the Ray cluster offers a GPU or a CPU: ray start --num-cpus")
+        if self._task.domain_label is not None:
+            wanted = largest_domain(wanted, self._task.domain_label, on_gpus=self._task.on_gpus)
+        if not wanted:
+            raise Refused(
+                f"cluster.topology_strategy: no machine of the Ray cluster has the label {self._task.domain_label}:"
+                f" ray start --labels {self._task.domain_label}=NAME"
+            )
+        names = [node["NodeManagerAddress"] for node in wanted]
         if twice := {name for name in names if names.count(name) > 1}:
             raise Refused(f"two nodes of the Ray cluster have the address {min(twice)}: stop one of them")
         self._nodes = {name: Node(self._task, name) for name in names}
@@ -84,12 +92,6 @@ class Bridge:
     def _tell(self, **event: Any) -> None:
         self._events.write(Event(**event).line().decode())
         self._events.flush()
-
-
-def _offering(nodes: Iterable[Mapping[str, Any]], on_gpus: bool) -> list[Mapping[str, Any]]:
-    """The nodes for servers: those with GPUs, if those are wanted and there are any, or else those with CPUs."""
-    with_gpus = [node for node in nodes if on_gpus and node["Resources"].get("GPU")]
-    return with_gpus or [node for node in nodes if node["Resources"].get("CPU")]
 
 
 async def _settings_of(node: Mapping[str, Any]) -> dict[str, str]:

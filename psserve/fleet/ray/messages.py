@@ -41,6 +41,8 @@ class Task(_Message):
     """One name a launch: agents work for one alone."""
     on_gpus: bool
     """Whether machines with GPUs, if there are any, are the only ones wanted."""
+    domain_label: str | None = None
+    """The label whose value all machines must have in common; None: any machines."""
     nic: str | None = None
     lease_s: float
     hosts: tuple[str, ...] = ()

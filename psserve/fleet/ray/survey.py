@@ -62,6 +62,7 @@ def surveyed(zoo: Zoo, options: FleetOptions, *, keep: bool) -> Iterator[Cluster
         fleet=layout.tmp_dir(zoo.path).name,
         owner=secrets.token_hex(8),
         on_gpus=options.device != "cpu",
+        domain_label=options.cluster.domain_label,
         nic=options.cluster.nic,
         lease_s=options.cluster.lease_secs,
         claims=keep,

@@ -59,6 +59,15 @@ def test_a_module_has_decodes_settings_but_for_its_own(tmp_path: Path) -> None:
         ('[cluster]\nkind = "ray"\nprivate_network = false', "cluster: servers on several machines trust whoever "),
         ('[cluster]\nkind = "ray"\nprivate_network = true\nfiles = "nfs"', 'cluster.files = "nfs": give '),
         ('[cluster]\nkind = "ray"\nprivate_network = true\nlabels = 1', "cluster.labels: unknown key; "),
+        (
+            '[cluster]\nkind = "ray"\nprivate_network = true\ntopology_strategy = {x = "SPREAD"}',
+            "cluster.topology_strategy.x = \"SPREAD\": give 'STRICT_PACK'",
+        ),
+        (
+            '[cluster]\nkind = "ray"\nprivate_network = true\n'
+            '[cluster.topology_strategy]\nx = "STRICT_PACK"\ny = "STRICT_PACK"',
+            "cluster: topology_strategy names 2 labels (x, y), and machines are in one domain: give one",
+        ),
         ("[decode]\nlabels = {nvlink = 1}", "decode.labels.nvlink = 1: give a text in quotes"),
         ("[prefill]\nreplicas = 0", "prefill.replicas = 0: give at least 1"),
         ("[module.math]\nreplicas = 0", "module.math.replicas = 0: give at least 1"),
