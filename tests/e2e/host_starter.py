@@ -154,6 +154,8 @@ class _RemoteHandle:
     def tail(self, lines: int) -> list[str]:
         return self.agent.ask("tail", self.number, lines) or []
 
+    def memory(self) -> None: ...
+
 
 def _become_agent(host: Place, connection: Connection, log: Path) -> None:
     """The fork's whole life; never returns. What it forks is on the host, and that is the agent."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from psserve.errors import StartError
 from psserve.fleet.live.moves import Moves
@@ -14,6 +14,7 @@ from psserve.fleet.live.requests import Requests
 from psserve.fleet.live.supply import Supply, ZooSupply
 from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.member import Limits, Member
+from psserve.fleet.run.memory import MemoryUse, write_uses
 from psserve.fleet.run.preload import starter_for
 from psserve.fleet.run.prepare import clean_up, make_run_dir, prepare
 from psserve.fleet.run.process import Starter, become_subreaper, sweep_descendants
@@ -61,6 +62,7 @@ class Supervisor:
         self._signals = 0
         self._ready = False
         self._saved: FleetState | None = None
+        self._uses: Mapping[str, MemoryUse] = {}
         self._warned = False
 
     def run(self) -> None:
@@ -152,6 +154,7 @@ class Supervisor:
     def _show(self) -> None:
         self._progress.update(self._roster.members)
         self._save()
+        self._save_uses()
 
     def _save(self) -> None:
         """Write the state file when something changed. A full disk must not end the serving: warn once."""
@@ -173,6 +176,15 @@ class Supervisor:
             if not self._warned:
                 self._progress.note(f"warning: cannot write the state file: {error}; status and stop may be wrong")
             self._warned = True
+
+    def _save_uses(self) -> None:
+        """Write down what servers on other machines use of memory, when that changed."""
+        seen = {member.spec.name: member.memory for member in self._roster.members}
+        uses = {name: use for name, use in seen.items() if use is not None}
+        if uses != self._uses:
+            self._uses = uses
+            with contextlib.suppress(OSError):  # status does not say it then
+                write_uses(self._plan.run_dir, uses)
 
     # --- going down
 

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from psserve.contracts.servers import LOADS_PATH, METRICS_PATH, KvLeases, ServerLoad, parse_server_load
 from psserve.errors import FleetError
 from psserve.fleet.observe.control import client_of, live_state, modules_by_server, router_config_of
-from psserve.fleet.run.memory import family, gpu_memory, main_memory, of_family
+from psserve.fleet.plan.host import LOCAL
+from psserve.fleet.plan.layout import run_dir
+from psserve.fleet.run.memory import MemoryUse, gpu_memory, memory_use, read_uses
 from psserve.fleet.run.router_client import HttpClient
 from psserve.fleet.run.state import FleetState, ServerState, running_fleet
 from psserve.versions import versions
@@ -79,9 +83,15 @@ def survey(zoo: Path) -> FleetOverview:
         said = {name: future.result() for name, future in asked.items()}
         gpu_bytes, state = on_gpus.result(), live.result()
     router = next((one.totals for name, one in said.items() if name == "router"), None)
-    modules = modules_by_server(zoo)
+    modules, elsewhere = modules_by_server(zoo), read_uses(run_dir(zoo))
     found = tuple(
-        _overview(server, said.get(server.name, _Said()), router, gpu_bytes, modules.get(server.module or "", []))
+        _overview(
+            server,
+            said.get(server.name, _Said()),
+            router,
+            memory_use(server.pid, gpu_bytes) if server.pid is not None else elsewhere.get(server.name, MemoryUse()),
+            modules.get(server.module or "", []),
+        )
         for server in state.servers
     )
     config = router_config_of(zoo)
@@ -117,18 +127,17 @@ def _or_none(read: Callable[[HttpClient, float], Read], client: HttpClient) -> R
 
 
 def _overview(
-    server: ServerState, said: _Said, router: Totals | None, on_gpus: dict[int, int], modules: list[str]
+    server: ServerState, said: _Said, router: Totals | None, memory: MemoryUse, modules: list[str]
 ) -> ServerOverview:
     """`modules`: those that a decode server serves."""
-    processes = family(server.pid) if server.pid is not None else []
     load = said.load
     running = load.running if load else None
     if server.role == "router" and router is not None:
         running = int(router["psserve_inflight_requests", ""])
     return ServerOverview(
         **server.model_dump(),
-        memory_bytes=main_memory(processes),
-        gpu_memory_bytes=of_family(processes, on_gpus),
+        memory_bytes=memory.main_bytes,
+        gpu_memory_bytes=memory.gpu_bytes,
         running=running,
         queued=load.queued if load else None,
         cache_hit_rate=_hit_rate(server, said.totals, router, {server.module or "", *modules}),
@@ -136,8 +145,15 @@ def _overview(
         kv_tokens=load.kv_tokens if load else None,
         kv_used_tokens=load.kv_used_tokens if load else None,
         kv_leases=_leases(said.totals) if server.role == "prefill" else None,
-        uptime_s=time.time() - server.started if processes and server.started is not None else None,
+        uptime_s=time.time() - server.started if _runs(server) and server.started is not None else None,
     )
+
+
+def _runs(server: ServerState) -> bool:
+    """Whether it runs: on this machine its process tells, of another one its supervisor."""
+    if server.host != LOCAL:
+        return server.may_answer
+    return server.pid is not None and psutil.pid_exists(server.pid)
 
 
 def _leases(totals: Totals | None) -> KvLeases | None:

@@ -32,6 +32,11 @@ def measured_path(run: Path) -> Path:
     return run / "measured.json"
 
 
+def memory_path(run: Path) -> Path:
+    """What servers on other machines use of memory."""
+    return run / "memory.json"
+
+
 def adapters_dir(run: Path) -> Path:
     """Where decode servers look for adapters, by the names that the router gives them."""
     return run / "adapters"

@@ -24,6 +24,7 @@ from psserve.fleet.ray.files import fingerprint
 from psserve.fleet.ray.messages import SETTINGS, HostFacts, Run, RunView, Seen
 from psserve.fleet.ray.networks import Reached, reached_at
 from psserve.fleet.ray.store import Entry, Store
+from psserve.fleet.run.memory import MemoryUse, gpu_memory, memory_use
 from psserve.fleet.run.preload import PreloadStarter
 from psserve.fleet.run.process import (
     MOST_LINES,
@@ -40,6 +41,8 @@ LIVING_LINES = 12
 NEVER_STARTED = 127
 SILENT_S = 15.0
 """An owner that has not asked for so long is taken for gone by another one."""
+MEASURE_S = 15.0
+"""Between two looks at the memory of what runs."""
 _KILLED_S = 10.0
 _TICK_S = 0.02
 
@@ -74,14 +77,19 @@ class _Started:
     handle: Handle | None
     error: str = ""
     """Why it could not be started."""
+    memory: MemoryUse | None = None
 
     def view(self) -> RunView:
         if self.handle is None:
             return RunView(id=self.id, code=NEVER_STARTED, tail=(self.error,))
         code = self.handle.poll()
-        return RunView(
-            id=self.id, code=code, tail=tuple(self.handle.tail(LIVING_LINES if code is None else MOST_LINES))
-        )
+        if code is not None:
+            return RunView(id=self.id, code=code, tail=tuple(self.handle.tail(MOST_LINES)))
+        return RunView(id=self.id, tail=tuple(self.handle.tail(LIVING_LINES)), memory=self.memory)
+
+    def measure(self, on_gpus: Mapping[int, int]) -> None:
+        if self.handle is not None and self.handle.poll() is None and self.handle.pid is not None:
+            self.memory = memory_use(self.handle.pid, on_gpus)
 
     def end(self) -> None:
         """Kill it, and wait until it and all its children have gone."""
@@ -99,6 +107,7 @@ class Agent:
         self._id = secrets.token_hex(8)
         self._owner, self._lease_s = owner, lease_s
         self._looked = time.monotonic()
+        self._measured = float("-inf")
         self._runs: dict[str, _Started] = {}
         self._folders: list[Path] = []
         """Those that it has made."""
@@ -181,6 +190,8 @@ class Agent:
     def look(self) -> dict[str, Any]:
         """What has become of the runs: a Seen, as JSON has it. It renews the lease."""
         self._looked = time.monotonic()
+        if self._looked - self._measured > MEASURE_S:
+            self._measure()
         return Seen(agent=self._id, runs=tuple(one.view() for one in self._runs.values())).model_dump(mode="json")
 
     def close(self, owner: str) -> bool:
@@ -188,6 +199,12 @@ class Agent:
         if owner == self._owner:
             self._clear()
         return owner == self._owner
+
+    def _measure(self) -> None:
+        on_gpus = gpu_memory()
+        for started in self._runs.values():
+            started.measure(on_gpus)
+        self._measured = time.monotonic()
 
     def _store(self) -> Store:
         return Store(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "psserve" / "shipped")

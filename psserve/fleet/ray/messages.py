@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from psserve.fleet.plan.devices import Machine
+from psserve.fleet.run.memory import MemoryUse
 
 SETTINGS = (
     *("RAY_AUTH_MODE", "RAY_memory_monitor_refresh_ms"),
@@ -94,6 +95,8 @@ class RunView(_Message):
     """None: it lives."""
     tail: tuple[str, ...] = ()
     """The last lines that it has logged itself."""
+    memory: MemoryUse | None = None
+    """What it used when it was last measured."""
 
 
 class Seen(_Message):

@@ -15,6 +15,7 @@ from psserve.fleet.plan.host import LOCAL
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
 from psserve.fleet.ray.client import BridgeClient
 from psserve.fleet.ray.messages import HostView, Order, Run, RunView, Task
+from psserve.fleet.run.memory import MemoryUse
 from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter
 
 _CLOSED_S = 20.0
@@ -186,6 +187,9 @@ class RayHandle:
     def tail(self, lines: int) -> list[str]:
         self._starter.listen()
         return list(self._seen.tail[-lines:]) if self._seen else []
+
+    def memory(self) -> MemoryUse | None:
+        return self._seen.memory if self._seen else None
 
     def take(self, agent: str | None, seen: RunView | None) -> None:
         """Note what an agent sees of it; no agent: its machine is lost."""

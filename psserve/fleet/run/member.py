@@ -13,6 +13,7 @@ from psserve.errors import HostLost
 from psserve.fleet.plan.host import LOCAL
 from psserve.fleet.plan.ports import listens
 from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
+from psserve.fleet.run.memory import MemoryUse
 from psserve.fleet.run.process import MOST_LINES, Handle, Starter, error_among, start_ticks
 from psserve.fleet.run.state import ServerState, ServerStatus
 
@@ -97,6 +98,11 @@ class Member:
     @property
     def alive(self) -> bool:
         return self._handle is not None
+
+    @property
+    def memory(self) -> MemoryUse | None:
+        """What it was last seen to use on another machine, if anything is known."""
+        return self._handle.memory() if self._handle else None
 
     @property
     def seconds(self) -> float:

@@ -4,12 +4,46 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import psutil
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from psserve.fleet.plan import layout
 from psserve.fleet.plan.nvidia import query
+from psserve.zoo.disk.storage import write_atomically
 
 _MIB = 1024 * 1024
+
+
+class MemoryUse(BaseModel):
+    """What a process and its descendants use, in bytes. None: not known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    main_bytes: int | None = None
+    gpu_bytes: int | None = None
+
+
+_USES = TypeAdapter(Mapping[str, MemoryUse])
+
+
+def memory_use(pid: int, on_gpus: Mapping[int, int]) -> MemoryUse:
+    """What a process of this machine uses; `on_gpus`: see `gpu_memory`."""
+    processes = family(pid)
+    return MemoryUse(main_bytes=main_memory(processes), gpu_bytes=of_family(processes, on_gpus))
+
+
+def write_uses(run: Path, uses: Mapping[str, MemoryUse]) -> None:
+    """Leave word of what servers on other machines use. Raises OSError."""
+    write_atomically(layout.memory_path(run), _USES.dump_json(uses), 0o600, durable=False)
+
+
+def read_uses(run: Path) -> Mapping[str, MemoryUse]:
+    """What was written last, by server; none where there is nothing to be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return _USES.validate_json(layout.memory_path(run).read_bytes())
+    return {}
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -212,6 +212,9 @@ class ForkedHandle:
     def tail(self, lines: int) -> list[str]:
         return tail(self._spec.log, lines, self._log_start)
 
+    def memory(self) -> None:
+        """Its pid tells."""
+
     def _end(self, number: signal.Signals) -> None:
         if self._code is not None:
             return

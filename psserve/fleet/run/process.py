@@ -22,6 +22,7 @@ import psutil
 
 from psserve.engine.process import die_with_parent
 from psserve.errors import StartError
+from psserve.fleet.run.memory import MemoryUse
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_CHILD_SUBREAPER = 36
@@ -64,6 +65,9 @@ class Handle(Protocol):
 
     def tail(self, lines: int) -> list[str]:
         """The last lines that it has logged itself, and that say something; none if they cannot be read."""
+
+    def memory(self) -> MemoryUse | None:
+        """What it was last seen to use on another machine; None: nobody knows, or its pid is one of this machine."""
 
 
 class Starter(Protocol):
@@ -147,6 +151,9 @@ class ChildHandle:
 
     def tail(self, lines: int) -> list[str]:
         return tail(self._log, lines, self._log_start)
+
+    def memory(self) -> None:
+        """Its pid tells."""
 
 
 def become_subreaper() -> None:

@@ -134,7 +134,8 @@ def read_state(run: Path) -> FleetState | None:
 
 
 def remove_state(run: Path) -> None:
-    layout.state_path(run).unlink(missing_ok=True)
+    for path in (layout.state_path(run), layout.memory_path(run)):
+        path.unlink(missing_ok=True)
 
 
 def running_fleet(zoo: Path) -> FleetState:

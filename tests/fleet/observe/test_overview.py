@@ -16,8 +16,9 @@ from psserve.contracts.servers import KvLeases, ServerLoad
 from psserve.errors import FleetError, NotRunning
 from psserve.fleet.observe import overview
 from psserve.fleet.observe.overview import read_load, read_totals, survey
+from psserve.fleet.run.memory import MemoryUse, read_uses, write_uses
 from psserve.fleet.run.router_client import HttpClient
-from psserve.fleet.run.state import FleetState, ProcessId, ServerState, write_state
+from psserve.fleet.run.state import FleetState, ProcessId, ServerState, read_state, remove_state, write_state
 from tests.waiting import PATIENCE_S
 
 # As SGLang 0.5.18 and the router answered them, shortened.
@@ -130,6 +131,23 @@ def test_survey(tmp_path: Path, port: int) -> None:
     assert (decode.state, decode.error) == ("down", "oops")
     assert (router.running, router.queued, router.kv_tokens, router.processes) == (4, None, None, 1)
     assert all(server.memory_bytes and server.uptime_s for server in (prefill, decode, router))
+
+
+def test_the_memory_of_a_server_elsewhere_is_as_its_supervisor_knows_it(tmp_path: Path, port: int) -> None:
+    write_fleet(tmp_path, port, port, port)
+    run = tmp_path / ".run"
+    state = read_state(run)
+    assert state is not None
+    prefill, *others = state.servers
+    moved = prefill.model_copy(update={"host": "b", "pid": None})
+    write_state(run, state.model_copy(update={"servers": (moved, *others)}))
+    assert survey(tmp_path).servers[0].memory_bytes is None
+    write_uses(run, {prefill.name: MemoryUse(main_bytes=5, gpu_bytes=6)})
+    found = survey(tmp_path).servers[0]
+    assert (found.memory_bytes, found.gpu_memory_bytes) == (5, 6)
+    assert found.uptime_s
+    remove_state(run)
+    assert read_uses(run) == {}
 
 
 def test_a_server_of_adapters_has_their_hits(tmp_path: Path, port: int) -> None:

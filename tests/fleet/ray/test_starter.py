@@ -13,6 +13,7 @@ from psserve.errors import HostLost
 from psserve.fleet.plan.spec import ServerSpec
 from psserve.fleet.ray.messages import Event, HostView, Order, RunView, Seen, Task
 from psserve.fleet.ray.starter import RayStarter
+from psserve.fleet.run.memory import MemoryUse
 from tests.fleet.fake_plan import plan_of
 
 
@@ -89,6 +90,14 @@ def test_a_process_lives_until_its_agent_says_otherwise(setup: Setup) -> None:
     assert (handle.poll(), handle.tail(1)) == (None, ["b"])
     setup.bridge.sees(RunView(id=run, code=1, tail=("c",)))
     assert (handle.poll(), handle.tail(5)) == (1, ["c"])
+
+
+def test_the_memory_of_a_process_is_what_its_agent_says(setup: Setup) -> None:
+    handle, run = setup.start()
+    assert handle.memory() is None
+    setup.bridge.sees(RunView(id=run, memory=MemoryUse(main_bytes=5)))
+    assert handle.poll() is None
+    assert handle.memory() == MemoryUse(main_bytes=5)
 
 
 def test_it_is_not_lost_while_its_start_is_on_the_way(setup: Setup) -> None:

@@ -45,6 +45,8 @@ class Scripted:
     def tail(self, lines: int) -> list[str]:
         return tail(self.started[-1].log, lines, self.log_start)
 
+    def memory(self) -> None: ...
+
 
 @pytest.fixture
 def scripted() -> Scripted:

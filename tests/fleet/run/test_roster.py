@@ -48,6 +48,8 @@ class LivingHandle:
     def tail(self, lines: int) -> list[str]:
         return []
 
+    def memory(self) -> None: ...
+
 
 @pytest.mark.parametrize(
     ("states", "ended"),
