@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+from psserve.fleet.manifests.cluster import Cluster
 from psserve.fleet.manifests.objects import Fleet, Object, labels, metadata
 from psserve.fleet.manifests.pods import PodSet
 from psserve.fleet.manifests.router import ROUTER
@@ -67,6 +70,15 @@ def _scaled(fleet: Fleet, pods: PodSet, most: int) -> Object:
 def _demand(fleet: Fleet, pods: PodSet) -> tuple[str, int]:
     """Tokens asked of a set's pods together, as a query, and how many one of them should have at most."""
     if pods.module is None:
-        return "sum(psserve_prefill_demand_tokens)", fleet.plan.router.config.queue.window_tokens
-    query = f'sum(psserve_decode_demand_tokens{{servers="{pods.module}"}})'
+        return _sum(fleet.cluster, "psserve_prefill_demand_tokens"), fleet.plan.router.config.queue.window_tokens
+    query = _sum(fleet.cluster, "psserve_decode_demand_tokens", servers=pods.module)
     return query, int(FULL * pods.servers[0].memory.kv_tokens)
+
+
+def _sum(cluster: Cluster, metric: str, **labels: str) -> str:
+    """The query for a metric of this fleet's routers alone: one Prometheus watches all that a cluster has.
+
+    `namespace` and `service` are added to what is scraped, by the Prometheus operator for a ServiceMonitor.
+    """
+    wanted = {"namespace": cluster.namespace, "service": cluster.name, **labels}
+    return f"sum({metric}{{{','.join(f'{name}={json.dumps(text)}' for name, text in wanted.items())}}})"
