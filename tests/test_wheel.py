@@ -128,6 +128,23 @@ def test_the_extra_for_cpus_is_what_sglang_declares_less_what_is_excluded() -> N
     }
 
 
+def test_every_extra_takes_the_locked_versions() -> None:
+    """Among them Ray, which is no constraint: the tools of tests have it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    locked = {
+        canonicalize_name(name): version
+        for lock in ("gpu", "train", "dev", "torch")
+        for name, version in re.findall(
+            r"^([\w.-]+)(?:\[.*\])?==(\S+)", (ROOT / "requirements" / f"{lock}.txt").read_text(), re.M
+        )
+    }
+    wanted = [Requirement(text) for texts in (project["dependencies"], *extras.values()) for text in texts]
+    assert {"cpu", "gpu", "train", "ray"} <= extras.keys()
+    refused = [one for one in wanted if not one.specifier.contains(locked[canonicalize_name(one.name)])]
+    assert refused == []
+
+
 def test_docs_name_the_locked_versions() -> None:
     text = (ROOT / "docs" / "install.md").read_text()
     locked = (ROOT / "psserve" / "constraints.txt").read_text().split()

@@ -11,14 +11,14 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_BUILT_FROM = ("psserve", "cli", "model_zoo", "pyproject.toml", "README.md", "LICENSE")
+BUILT_FROM = ("psserve", "cli", "model_zoo", "pyproject.toml", "README.md", "LICENSE")
 
 
 def build_wheel(folder: Path) -> Path:
     """Build the wheel from a copy of the sources: setuptools leaves files beside what it builds from."""
     source = folder / "source"
     source.mkdir()
-    for name in _BUILT_FROM:
+    for name in BUILT_FROM:
         if (ROOT / name).is_dir():
             skipped = shutil.ignore_patterns("__pycache__", ".*")
             shutil.copytree(ROOT / name, source / name, ignore=skipped)

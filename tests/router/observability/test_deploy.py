@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psserve.contracts.servers import LEASE_METRICS
 from tests.grafana import expressions, panel_names
 from tests.router.conftest import Fleet
+from tests.wheel import BUILT_FROM
 
 ROOT = Path(__file__).parents[3]
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -52,6 +53,13 @@ def test_the_image_copies_files_that_there_are() -> None:
     assert len(sources) == 7
     assert all((ROOT / name).exists() and f"!{name}" in kept for name in sources)
     assert {(ROOT / name).is_file() for name in re.findall(r"/(requirements/[\w.]+)", text)} == {True}
+
+
+def test_the_images_wheel_is_built_from_what_a_wheel_is_built_from() -> None:
+    stages = re.split(r"^FROM ", (ROOT / "deploy" / "Dockerfile").read_text(), flags=re.M)
+    (wheel,) = (stage for stage in stages if "pip wheel" in stage)
+    copied = [name for line in re.findall(r"^COPY (.+)$", wheel, re.M) for name in line.split()[:-1]]
+    assert sorted(copied) == sorted(BUILT_FROM)
 
 
 def test_the_container_is_built_from_a_target_that_there_is() -> None:
