@@ -117,12 +117,28 @@ class Paired(System):
         if self._one_pool:
             self._free_prompt(job)
         del self._ways[job]
-        kept = job.prompt_tokens - 1 if self._shared else job.prompt_tokens + (job.output_tokens - 1) * job.joins
+        whole = job.prompt_tokens + (job.output_tokens - 1) * job.joins
+        kept = job.prompt_tokens - 1 if self._shared and not self._setup.answers_by_base else whole
         way.decode.pool.store(lease, 0 if self._one_pool else kept // self._setup.page_size)
         way.decode.pool.release(lease)
+        if self._setup.answers_by_base and job.joins:
+            self._send_back(job, way.prefill, whole)
         self._generating[job.module].finish(job, way.decode_choice)
         self._admit(way.decode)
         self._end(job)
+
+    def _send_back(self, job: Job, prefill: SimulatedServer, tokens: int) -> None:
+        """The prefill server gets the base's KV of the answer too, if there is room for it.
+
+        It travels while the answer is generated, so that none of it is waited for.
+        """
+        pages = tokens // self._setup.page_size
+        lease = prefill.pool.take(job.context, pages, pages)
+        if lease is None:
+            return
+        self.counters.kv_bytes += (tokens - job.read_tokens) * self._setup.costs.kv_bytes
+        prefill.pool.store(lease, pages)
+        prefill.pool.release(lease)
 
     def _read_in_place(self, job: Job) -> int:
         """Tokens of the prompt that its decode server reads in the prefill server's pool: whole pages."""

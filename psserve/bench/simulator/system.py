@@ -57,6 +57,9 @@ class Setup:
     decode_policy: PolicyName = "session"
     routers: int = 1
     """Each has its share of the sessions, and knows nothing of the others' requests."""
+    answers_by_base: bool = False
+    """Decode servers of `shared` write the base's KV of answers (ICaRus' rule): their caches and the prefill servers'
+    keep it, and no answer is read again. psserve serves no such modules."""
     longest_tokens: int | None = None
     """Longer sessions are refused: the costs do not reach so far."""
     cores: float | None = None
@@ -71,6 +74,8 @@ class Setup:
             raise UsageError("routers: give at least one")
         if self.prefill < 1 or self.decode < (self.system in PAIRED):
             raise UsageError(f"{self.prefill} prefill and {self.decode} decode servers: give at least one of each")
+        if self.answers_by_base and self.system != "shared":
+            raise UsageError(f"answers by the base are simulated for `shared` alone, not for `{self.system}`")
         needed = {
             **dict.fromkeys(SHARED, self.decode),
             "disaggregated": min(self.prefill, self.decode),
