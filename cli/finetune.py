@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from psserve.errors import UsageError
 
 from .add_model import warn
 from .options import zoo_option
+
+if TYPE_CHECKING:
+    from psserve.training.config import Method
 
 
 @click.command("finetune")
@@ -25,6 +28,9 @@ from .options import zoo_option
 @click.option("--lora-target", "targets", help="A linear layer to adapt, e.g. q_proj (repeatable).", multiple=True)
 @click.option(
     "--merge", is_flag=True, help="Merge the adapter into the base's weights: a module with servers of its own."
+)
+@click.option(
+    "--icarus", is_flag=True, help="By ICaRus' rule: the KV of answers is the base's too; no server serves it (--lora)."
 )
 @click.option("--method", type=click.Choice(["cache-conditioned", "full"]), default="cache-conditioned")
 @click.option("--epochs", type=float, default=1.0, show_default=True)
@@ -46,7 +52,14 @@ from .options import zoo_option
 @click.option("--overwrite", is_flag=True, help="Replace a module or a run of this name.")
 @zoo_option
 def command(
-    zoo_dir: Path | None, lora: bool, rank: int | None, targets: tuple[str, ...], merge: bool, **fields: Any
+    zoo_dir: Path | None,
+    lora: bool,
+    rank: int | None,
+    targets: tuple[str, ...],
+    merge: bool,
+    icarus: bool,
+    method: Method,
+    **fields: Any,
 ) -> None:
     """Train decode module NAME on the base's KV cache, and add it to the zoo.
 
@@ -64,6 +77,8 @@ def command(
         raise UsageError("--rank and --lora-target need --lora")
     if merge and not lora:
         raise UsageError("--merge needs --lora")
+    if icarus and method == "full":
+        raise UsageError("--icarus is a way of training on the base's KV cache: leave --method full out")
     from psserve.training.packages import check_packages, quiet_packages
 
     check_packages()
@@ -73,8 +88,12 @@ def command(
     from psserve.zoo import Zoo, find_zoo
 
     adapter = LoraConfig(16 if rank is None else rank, targets=targets, merge=merge) if lora else None
-    done = finetune(Zoo.open(find_zoo(zoo_dir)), FinetuneConfig(lora=adapter, **fields))
+    config = FinetuneConfig(lora=adapter, method="icarus" if icarus else method, **fields)
+    done = finetune(Zoo.open(find_zoo(zoo_dir)), config)
     if os.environ.get("RANK", "0") == "0":  # of several processes under `accelerate launch`, one speaks
         summary = f"{done.steps} steps, loss {done.loss:.4f}; {done.run}"
+        if done.module is None:
+            click.echo(f"{done.run / 'adapter'}: by ICaRus' rule, which no server follows: {summary}", err=True)
+            return
         click.echo(f"added {done.module.name} ({done.module.kind}): {summary}", err=True)
         warn(done.module)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -28,16 +29,20 @@ class Answerer(Protocol):
         ...
 
 
+Generate = Callable[..., list[list[int]]]
+"""(base, module, prompts as token ids, longest answer, stop_ids=...) -> the answers' token ids."""
+
+
 @dataclass(frozen=True)
 class ReferenceAnswerer:
-    """The reference in batches. `base_share` as in `generate_batch`."""
+    """The reference in batches. `generate` is `generate_batch`, or answers by another rule."""
 
     pair: ModelPair
     tokenizer: PreTrainedTokenizerBase
     stop_ids: frozenset[int]
     context_length: int
     batch_size: int = 64
-    base_share: float = 1.0
+    generate: Generate = generate_batch
 
     def answer(self, items: Sequence[Conversation], max_tokens: int) -> list[str]:
         """See Answerer. DataError for a prompt that leaves no room for `max_tokens`."""
@@ -46,13 +51,8 @@ class ReferenceAnswerer:
         texts = [""] * len(items)
         for start in range(0, len(items), self.batch_size):
             batch = by_length[start : start + self.batch_size]
-            answers = generate_batch(
-                *self.pair,
-                [prompts[index] for index in batch],
-                max_tokens,
-                stop_ids=self.stop_ids,
-                base_share=self.base_share,
-            )
+            asked = [prompts[index] for index in batch]
+            answers = self.generate(*self.pair, asked, max_tokens, stop_ids=self.stop_ids)
             for index, answer in zip(batch, answers, strict=True):
                 texts[index] = str(self.tokenizer.decode(answer, skip_special_tokens=True))
         return texts
@@ -72,8 +72,13 @@ def zoo_answerer(zoo: Zoo, module_name: str, *, batch_size: int = 64) -> Referen
     return pair_answerer(zoo, load_pair(zoo, module_name), batch_size=batch_size)
 
 
-def pair_answerer(zoo: Zoo, pair: ModelPair, *, batch_size: int = 64, base_share: float = 1.0) -> ReferenceAnswerer:
-    """The reference for any two models of the zoo's architecture: float32 on CPU, bfloat16 on a GPU."""
+def pair_answerer(
+    zoo: Zoo, pair: ModelPair, *, batch_size: int = 64, base_share: float = 1.0, generate: Generate | None = None
+) -> ReferenceAnswerer:
+    """The reference for any two models of the zoo's architecture: float32 on CPU, bfloat16 on a GPU.
+
+    `base_share` as in `generate_batch`; `generate` answers in its place.
+    """
     tokenizer = AutoTokenizer.from_pretrained(zoo.base.path, local_files_only=True)
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     stops = {*end_tokens(pair.module), tokenizer.eos_token_id} - {None}
@@ -83,7 +88,7 @@ def pair_answerer(zoo: Zoo, pair: ModelPair, *, batch_size: int = 64, base_share
         frozenset(stops),
         zoo.base.context_length,
         batch_size,
-        base_share,
+        generate or partial(generate_batch, base_share=base_share),
     )
 
 

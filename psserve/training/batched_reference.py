@@ -9,7 +9,7 @@ every row's newest token, and a mask over the cache hides the padding:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
@@ -87,9 +87,24 @@ def generate_batch(
     shared = [round(base_share * base_len(len(prompt))) for prompt in prompts]
     rows = Rows(len(prompts), module.device)
     rows.feed(base, [prompt[:length] for prompt, length in zip(prompts, shared, strict=True)])
-    logits = rows.feed(module, [prompt[length:] for prompt, length in zip(prompts, shared, strict=True)])
-    answers: list[list[int]] = [[] for _ in prompts]
-    active = list(range(len(prompts)))
+    rest = [prompt[length:] for prompt, length in zip(prompts, shared, strict=True)]
+    return greedy(rows, rest, lambda tokens: rows.feed(module, tokens), max_new_tokens, stop_ids)
+
+
+def greedy(
+    rows: Rows,
+    first: Sequence[Tokens],
+    read: Callable[[Sequence[Tokens]], torch.Tensor | None],
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+) -> list[list[int]]:
+    """Let `read` go on in `rows` with `first`, and with the likeliest token after each that it has read, to the end.
+
+    It returns the newest tokens' logits, [rows, vocab].
+    """
+    logits = read(first)
+    answers: list[list[int]] = [[] for _ in first]
+    active = list(range(len(first)))
     while logits is not None:
         newest = logits.argmax(-1).tolist()
         for row, token in zip(active, newest, strict=True):
@@ -100,5 +115,5 @@ def generate_batch(
         if len(going) < len(active):
             rows.keep(going)
             active = [active[i] for i in going]
-        logits = rows.feed(module, [[answers[row][-1]] for row in active])
+        logits = read([[answers[row][-1]] for row in active])
     return answers

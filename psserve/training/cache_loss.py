@@ -45,17 +45,20 @@ def attend_over_base_kv(
     attention_mask: torch.Tensor | None,
     *,
     base_kv: BaseKV | None = None,
+    own_kv: bool = True,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """PyTorch's SDPA with the base's keys and values before the layer's own; without `base_kv`, plain SDPA.
+
+    Without `own_kv` the base's are all that there is to see.
 
     They come as an argument and not as a cache object because Transformers drops caches under gradient checkpointing,
     and because an argument is never written to, so that a layer can be computed twice.
     """
     if base_kv is not None:
         base_key, base_value = base_kv[int(layer.layer_idx)]  # type: ignore[arg-type]
-        key = torch.cat([base_key.to(key.dtype), key], dim=2)
-        value = torch.cat([base_value.to(value.dtype), value], dim=2)
+        key = torch.cat([base_key.to(key.dtype), *([key] if own_kv else [])], dim=2)
+        value = torch.cat([base_value.to(value.dtype), *([value] if own_kv else [])], dim=2)
     attended: torch.Tensor = sdpa_attention_forward(layer, query, key, value, attention_mask, **options)[0]
     return attended, None
 

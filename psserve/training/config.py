@@ -9,7 +9,7 @@ from typing import Literal
 
 from psserve.errors import UsageError
 
-Method = Literal["cache-conditioned", "full"]
+Method = Literal["cache-conditioned", "icarus", "full"]
 
 LEARNING_RATE = 2e-5
 LORA_LEARNING_RATE = 2e-4
@@ -39,7 +39,8 @@ class FinetuneConfig:
     name: str
     data: tuple[Path, ...]
     method: Method = "cache-conditioned"
-    """On the base's KV cache, or "full": the module prefills for itself, as in ordinary fine-tuning."""
+    """On the base's KV cache; "icarus": an adapter that generates over the base's KV of what it generates, too; or
+    "full": the module prefills for itself, as in ordinary fine-tuning."""
     lora: LoraConfig | None = None
     """None trains all parameters."""
     epochs: float = 1.0
@@ -85,6 +86,10 @@ class FinetuneConfig:
             raise UsageError(f"--warmup {self.warmup}: must be a share from 0 up to, but less than, 1")
         if self.resume and self.overwrite:
             raise UsageError("--resume goes on with a run, --overwrite throws it away: give one of them")
+        if self.method == "icarus" and not self.stays_adapter:
+            raise UsageError(
+                "--icarus trains an adapter that stays one: give --lora, without --merge (experts have no such adapter)"
+            )
 
     @property
     def peak_learning_rate(self) -> float:
@@ -105,7 +110,8 @@ class FinetuneConfig:
         if self.lora:
             chosen["lora_rank"] = self.lora.rank
             chosen["lora_alpha"] = self.lora.alpha or 2 * self.lora.rank
-            chosen["lora_targets"] = ",".join(self.lora.targets) or "all-linear"
+            every = "all-linear" if self.method != "icarus" else "all-linear but k_proj,v_proj"
+            chosen["lora_targets"] = ",".join(self.lora.targets) or every
         return chosen | {"learning_rate": self.peak_learning_rate, "processes": processes()}
 
 

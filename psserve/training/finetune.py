@@ -25,8 +25,9 @@ from psserve.training.checks import (
     load_data,
     storable,
 )
-from psserve.training.config import FinetuneConfig
+from psserve.training.config import FinetuneConfig, Method
 from psserve.training.hf import PreTrainedModel, TrainingArguments, set_seed
+from psserve.training.icarus import IcarusTrainer, query_side
 from psserve.training.models import load_base, new_lora_module, new_module, write_adapter, write_checkpoint
 from psserve.training.progress import RunLog, StopOnSignal, final_loss, read_metrics
 from psserve.training.run_folder import RunFolder, data_hash, run_description, training_record, write_record
@@ -41,16 +42,19 @@ DISK_FULL = 64 << 20
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """A finished run: the module in the zoo, the run's folder, its steps, its final loss (nats per answer token)."""
+    """A finished run: the module in the zoo, the run's folder, its steps, its final loss (nats per answer token).
 
-    module: Module
+    An adapter by ICaRus' rule is in the run's folder alone.
+    """
+
+    module: Module | None
     run: Path
     steps: int
     loss: float
 
 
 def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
-    """Train a module for `zoo` and add it. Progress goes to stderr.
+    """Train a module for `zoo` and add it, unless no server follows its rule. Progress goes to stderr.
 
     Raises PsserveError. Nothing is written until everything is checked, and the zoo stays as it was until the module is
     complete. An interrupted run (TrainingError) goes on with `resume`, and ends as it would have without interruption.
@@ -78,7 +82,7 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
         folder.prepare(config, description)
     processes.wait_for_everyone()
     if not folder.finished():
-        train_to_end(arguments, folder, base if config.method == "cache-conditioned" else None, module, conversations)
+        train_to_end(arguments, folder, base, module, conversations, config.method)
     if processes.is_main_process:
         add_trained_module(zoo, config, folder, str(description["data_hash"]), replacing)
     processes.wait_for_everyone()
@@ -98,19 +102,24 @@ def load_models(base: Base, config: FinetuneConfig, dtype: torch.dtype) -> tuple
     frozen = load_base(base.path, dtype)
     if config.lora is None:
         return frozen, new_module(base.path)
+    lora = config.lora
+    if config.method == "icarus":
+        lora = replace(lora, targets=query_side(frozen, lora.targets))
     split = any(os.environ.get(name) == "true" for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
-    return frozen, new_lora_module(frozen, config.lora, share=not split)
+    return frozen, new_lora_module(frozen, lora, share=not split)
 
 
 def train_to_end(
     arguments: TrainingArguments,
     folder: RunFolder,
-    base: PreTrainedModel | None,
+    base: PreTrainedModel,
     module: PreTrainedModel,
     conversations: Sequence[Tokenized],
+    method: Method,
 ) -> None:
     """Train from the folder's last checkpoint, or from the start, to a checkpoint of the last step."""
-    trainer = ModuleTrainer(base, module, args=arguments, train_dataset=conversations)
+    kind = IcarusTrainer if method == "icarus" else ModuleTrainer
+    trainer = kind(None if method == "full" else base, module, args=arguments, train_dataset=conversations)
     stop = StopOnSignal()
     trainer.add_callback(stop)
     trainer.add_callback(RunLog(folder.metrics, sys.stderr, lambda: int(trainer.answer_tokens)))
@@ -135,7 +144,7 @@ def disk_full_explained(*directories: Path) -> Iterator[None]:
 
 
 def add_trained_module(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, data: str, replacing: bool) -> None:
-    """Make the module of the last checkpoint, and add it to the zoo with its training record."""
+    """Make the module of the last checkpoint with its training record, and add it to the zoo if it can be served."""
     steps, loss = outcome(folder)
     if not math.isfinite(loss):
         raise TrainingError(f"{folder.path}: the loss became {loss}: start anew with a lower --learning-rate")
@@ -148,17 +157,23 @@ def add_trained_module(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, data
         else:
             write_checkpoint(trained, zoo.base.path, folder.module)
         write_record(folder.module, training_record(config, zoo.base, data, {"loss": loss, "steps": steps}))
-        zoo.add(
-            config.name,
-            folder.module,
-            config.task,
-            config.examples,
-            config.aliases,
-            allow_naive=config.method == "full",
-            replace=replacing,
-            store=None if config.stays_adapter else "copy",
-        )
+        if config.method != "icarus":
+            add_to_zoo(zoo, config, folder, replacing)
     folder.clean()
+
+
+def add_to_zoo(zoo: Zoo, config: FinetuneConfig, folder: RunFolder, replacing: bool) -> None:
+    """Add the finished module to the zoo."""
+    zoo.add(
+        config.name,
+        folder.module,
+        config.task,
+        config.examples,
+        config.aliases,
+        allow_naive=config.method == "full",
+        replace=replacing,
+        store=None if config.stays_adapter else "copy",
+    )
 
 
 def plot_loss(entries: Sequence[dict[str, float]], title: str, path: Path) -> None:
@@ -180,7 +195,8 @@ def plot_loss(entries: Sequence[dict[str, float]], title: str, path: Path) -> No
 def result(zoo: Zoo, config: FinetuneConfig, folder: RunFolder) -> FinetuneResult:
     """What there is when all is done."""
     steps, loss = outcome(folder)
-    return FinetuneResult(zoo.module(config.name), folder.path, steps, loss)
+    module = None if config.method == "icarus" else zoo.module(config.name)
+    return FinetuneResult(module, folder.path, steps, loss)
 
 
 def outcome(folder: RunFolder) -> tuple[int, float]:

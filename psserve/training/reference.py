@@ -70,12 +70,17 @@ def load_with_adapter(zoo: Zoo, module: Module, directory: Path) -> PreTrainedMo
     """The base with an adapter merged in memory, sums rounded once to the weight's type; `directory` is for links."""
     make_links(directory, {file.name: zoo.base.path / file.name for file in zoo.base.files} | module.settings_files)
     model = load_model(directory)
-    adapter = read_adapter(module.path, read_checkpoint(zoo.base.path))
+    add_adapter(model, module.path, zoo.base.path)
+    return model
+
+
+def add_adapter(model: PreTrainedModel, path: Path, base: Path) -> None:
+    """Add the adapter in directory `path` to the weights of `model`, the one of the checkpoint `base`."""
+    adapter = read_adapter(path, read_checkpoint(base))
     for name in adapter.layers:
         weight = model.get_parameter(name)
         b, a = adapter.product(name)
         weight.copy_((weight.float() + b @ a).to(weight.dtype))
-    return model
 
 
 def load_model(checkpoint: Path) -> PreTrainedModel:

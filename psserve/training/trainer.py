@@ -66,6 +66,10 @@ class ModuleTrainer(AnswerLoss, Trainer):  # type: ignore[misc] # Transformers h
 
     def answer_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         self.answer_tokens += batch["labels"].ne(IGNORED).sum()
+        return self.module_logits(model, batch)
+
+    def module_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """The module's logits [B, Q, vocab], by the rule it is trained by."""
         return full_logits(model, batch) if self.base is None else cache_logits(self.base, model, batch)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:

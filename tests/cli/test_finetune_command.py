@@ -47,6 +47,10 @@ def test_finetune_adds_a_module_with_all_that_was_said(zoo: Zoo, data: Path) -> 
         (["--steps", 0], 2, "--steps 0: must be more than 0"),
         (["--rank", 4], 2, "--rank and --lora-target need --lora"),
         (["--merge"], 2, "--merge needs --lora"),
+        (["--icarus"], 2, "--icarus trains an adapter that stays one: give --lora, without --merge"),
+        (["--icarus", "--lora", "--merge"], 2, "--icarus trains an adapter that stays one"),
+        (["--icarus", "--lora", "--method", "full"], 2, "leave --method full out"),
+        (["--icarus", "--lora", "--lora-target", "k_proj"], 1, "--lora-target k_proj: with --icarus keys and values"),
         (["--lora", "--lora-target", "nothing"], 1, "LoRA target 'nothing'"),
         (["--resume"], 1, "no run to resume"),
     ],
@@ -60,6 +64,17 @@ def test_a_mistake_is_one_line_and_an_exit_status(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (zoo.path / ".training").exists()
+
+
+def test_an_adapter_by_icarus_rule_is_left_in_its_folder_and_that_is_said(zoo: Zoo, data: Path) -> None:
+    result = run(zoo, "numbers", "--data", data, "--steps", 2, "--lora", "--icarus")
+    assert result.exit_code == 0, result.stderr
+    adapter = zoo.path / ".training" / "numbers" / "adapter"
+    assert f"{adapter}: by ICaRus' rule, which no server follows: 2 steps, loss" in result.stderr
+    assert (adapter / "adapter_model.safetensors").exists()
+    record = json.loads((adapter / "psserve_training.json").read_text())
+    assert (record["method"], record["hyperparameters"]["lora_targets"]) == ("icarus", "all-linear but k_proj,v_proj")
+    assert zoo.modules() == []
 
 
 def test_missing_packages_are_named_with_what_to_install(zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

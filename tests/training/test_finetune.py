@@ -13,12 +13,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from psserve.errors import DataError, ManifestError, ModuleExists, PsserveError, TrainingError, UsageError
+from psserve.errors import (
+    DataError,
+    IncompatibleCheckpoint,
+    ManifestError,
+    ModuleExists,
+    PsserveError,
+    TrainingError,
+    UsageError,
+)
 from psserve.training import finetune as finetuning
 from psserve.training.checks import check_disk_space, load_data
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.finetune import finetune, load_models
 from psserve.training.hf import TrainingArguments
+from psserve.training.icarus import load_icarus
 from psserve.training.models import check_targets, load_base
 from psserve.training.progress import RunLog, read_metrics
 from psserve.training.reference import load_model, load_pair
@@ -29,7 +38,7 @@ from psserve.zoo.checkpoints.architectures import TABLE
 from psserve.zoo.disk.transactions import REBUILT
 from psserve.zoo.stores import checkpoint_files
 from psserve.zoo.synthetic.zoo import build_zoo, new_model
-from tests.training.plain import plain_loss
+from tests.training.plain import plain_icarus_loss, plain_loss
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +128,23 @@ def test_the_adapter_of_a_run_can_be_added_again_with_its_record(zoo: Zoo, data:
     run = finetune(zoo, config(data, lora=LORA)).run
     again = zoo.add("again", run)
     assert (again.kind, again.training) == ("cache-conditioned", zoo.module("sums").training)
+
+
+def test_an_adapter_by_icarus_rule_learns_and_stays_out_of_the_zoo(zoo: Zoo, data: Path) -> None:
+    run = config(data, lora=LORA, method="icarus", steps=30, learning_rate=1e-2)
+    base, conversations = load_model(zoo.base.path), load_data(zoo.base, run)
+    before = plain_icarus_loss(base, base, conversations)
+    result = finetune(zoo, run)
+    assert result.module is None
+    assert [module.name for module in zoo.modules()] == ["alpha"]
+    adapter = result.run / "adapter"
+    layers = {name.split(".")[-3] for name in load_file(adapter / "adapter_model.safetensors")}
+    assert layers == {"q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    pair = load_icarus(zoo.base, adapter)
+    pair.module.set_attn_implementation("sdpa")
+    assert plain_icarus_loss(pair.base, pair.module, conversations) < before - 2
+    with pytest.raises(IncompatibleCheckpoint, match=r"trained by ICaRus' rule .* without --icarus to serve it"):
+        zoo.add("again", result.run, allow_naive=True)
 
 
 def test_a_lora_module_stays_an_adapter_unless_it_is_to_be_merged(zoo: Zoo, data: Path) -> None:

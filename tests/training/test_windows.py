@@ -8,14 +8,16 @@ import pytest
 import torch
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
-from psserve.training import batched_reference, cache_loss
+from psserve.training import batched_reference, cache_loss, icarus
 from psserve.training.batched_reference import generate_batch
 from psserve.training.cache_loss import OVER_BASE_KV
+from psserve.training.icarus import generate_icarus_batch
 from psserve.training.reference import ModelPair, load_pair, reference_answer
 from psserve.training.windows import masks, window_of
 from psserve.zoo.synthetic.zoo import build_zoo
-from tests.training.plain import plain_loss
+from tests.training.plain import plain_icarus_loss, plain_loss
 from tests.training.test_cache_loss import conversation, fast_loss
+from tests.training.test_icarus import icarus_loss
 
 WINDOW = 24
 
@@ -87,3 +89,17 @@ def test_windows_in_columns_would_answer_otherwise(pair: ModelPair) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batched_reference, "window_of", lambda model: None)
         assert generate_batch(pair.base, pair.module, prompts, 12, base_share=0.5) != found
+
+
+def test_an_adapter_by_icarus_rule_sees_as_far_back_as_the_base(pair: ModelPair) -> None:
+    module = copy.deepcopy(pair.module)
+    module.set_attn_implementation(OVER_BASE_KV)
+    plain = plain_icarus_loss(pair.base, pair.module, LONG).item()
+    assert icarus_loss(pair.base, module, LONG).item() == pytest.approx(plain, abs=1e-5)
+    prompts = [conversation(length, [(1, length)]).input_ids for length in (3, 61, 90)]
+    found = generate_icarus_batch(pair.base, module, prompts, 12)
+    assert found == [generate_icarus_batch(pair.base, module, [prompt], 12)[0] for prompt in prompts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(icarus, "masks", every_layer_whole)
+        assert icarus_loss(pair.base, module, LONG).item() != pytest.approx(plain, abs=1e-3)
+        assert generate_icarus_batch(pair.base, module, prompts, 12) != found

@@ -117,8 +117,17 @@ def own_format(base: Checkpoint, module: Checkpoint) -> tuple[str | None, str | 
 
 
 def check_trained(new: NewModule, base: Base, incoming: Incoming) -> bool:
-    """Whether the module was trained on this base's KV cache; if not, `allow_naive` must have been given."""
+    """Whether the module was trained on this base's KV cache; if not, `allow_naive` must have been given.
+
+    IncompatibleCheckpoint, whatever was given, for one that was trained by a rule that no server follows.
+    """
     training = incoming.training
+    if training is not None and training.method == "icarus":
+        raise IncompatibleCheckpoint(
+            f"{incoming.path}: trained by ICaRus' rule (psserve finetune --icarus), where the base computes the KV of "
+            "generated tokens too: psserve's servers let the module compute it, and its answers would be others: train "
+            "it without --icarus to serve it"
+        )
     if training is None:
         why = f"no {TRAINING_RECORD} says that it was trained on the base's KV cache"
     elif training.base_fingerprint != base.fingerprint:

@@ -95,9 +95,9 @@ class ZooManifest(Record):
 class TrainingRecord(Record):
     """How a module was trained: `psserve_training.json` in a checkpoint, `[training]` in `module.toml`."""
 
-    method: Literal["cache-conditioned", "full"]
+    method: Literal["cache-conditioned", "icarus", "full"]
     base_fingerprint: Hash
-    """The base whose KV cache the module was trained on (cache-conditioned) or started from (full)."""
+    """The base whose KV cache the module was trained on (cache-conditioned, icarus) or started from (full)."""
     data_hash: Hash | None = None
     """Of the data files' contents, in order."""
     hyperparameters: dict[str, bool | int | float | str] = {}

@@ -99,6 +99,14 @@ def test_a_naive_checkpoint_needs_the_flag(
     assert zoo.add("math", checkpoint, allow_naive=True).kind == "naive"
 
 
+@pytest.mark.parametrize("allow_naive", [False, True])
+def test_a_rule_that_no_server_follows_is_refused_by_name(zoo: Zoo, checkpoint: Path, allow_naive: bool) -> None:
+    write_record(checkpoint, method="icarus", base_fingerprint=zoo.base.fingerprint)
+    with pytest.raises(IncompatibleCheckpoint, match=r"trained by ICaRus' rule \(psserve finetune --icarus\)"):
+        zoo.add("math", checkpoint, allow_naive=allow_naive)
+    assert "math" not in {module.name for module in zoo.modules()}
+
+
 def test_a_training_record_with_unknown_fields_is_refused(zoo: Zoo, checkpoint: Path) -> None:
     write_record(checkpoint, method="full", base_fingerprint=zoo.base.fingerprint, colour="red")
     with pytest.raises(IncompatibleCheckpoint, match="colour"):
