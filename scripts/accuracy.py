@@ -32,6 +32,8 @@ SHAPE = {
     "head_dim": 64,
     "initializer_range": 0.02,
 }
+MEDIUM = SHAPE | {"hidden_size": 384, "intermediate_size": 1152, "num_attention_heads": 6}
+"""14 million parameters, 27 MiB: what a borrowed GPU is sent and sends back can hold it (gpu_accuracy.py)."""
 TINY = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
 
 
@@ -105,6 +107,11 @@ def large() -> DemoConfig:
     )
 
 
+def medium() -> DemoConfig:
+    """As `large`, of another shape."""
+    return replace(large(), shape=MEDIUM)
+
+
 def tiny() -> DemoConfig:
     """For a dry run."""
     few = replace(committed().pretraining, steps=2)
@@ -113,7 +120,7 @@ def tiny() -> DemoConfig:
     return replace(committed(), copying=few, pretraining=few, reading=few, finetuning_steps=steps, shape=TINY, **sizes)
 
 
-CONFIGURATIONS: dict[str, Callable[[], DemoConfig]] = {"zoo": committed, "large": large, "tiny": tiny}
+CONFIGURATIONS: dict[str, Callable[[], DemoConfig]] = {"zoo": committed, "large": large, "medium": medium, "tiny": tiny}
 
 
 def trained_base(work: Path, config: DemoConfig) -> Path:

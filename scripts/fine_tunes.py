@@ -1,0 +1,88 @@
+"""Compares fine-tunes on the demo tasks: psserve's rule, ICaRus', and ordinary fine-tuning, at any LoRA rank.
+
+    python scripts/fine_tunes.py --share 0.25 --items 300                             a quarter of the steps, rank 16
+    python scripts/fine_tunes.py --share 0.25 --items 300 --tasks code --ranks 8 64   more ranks, into the same file
+    python scripts/fine_tunes.py --base medium --ranks 8 16 64 128 0                  over a base of 14M parameters
+    python scripts/fine_tunes.py --base tiny --work /tmp/tried --out /tmp/tried.json  two steps of all, to try it
+
+One after another, on one thread. Scores are kept in --work: a run that is cut short is repeated, and goes on after what
+it finished; the document has all that is there. docs/demo-zoo.md tells what was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accuracy import CONFIGURATIONS, trained_base
+from long_training import exit_status, note
+
+if TYPE_CHECKING:
+    from psserve.demo.demo_zoo import DemoConfig
+
+METHODS = ("cache-conditioned", "icarus", "full")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Options; with those left out the demo zoo's steps are done in full."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--zoo", type=Path, default=Path("model_zoo"), help="whose base is fine-tuned")
+    parser.add_argument("--base", choices=list(CONFIGURATIONS), default="zoo", help="another base, trained first")
+    parser.add_argument("--base-share", type=float, default=1.0, help="of the steps of that base's training")
+    parser.add_argument("--work", type=Path, default=Path("build/fine-tunes"), help="data, fine-tunes and scores")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/icarus.json"))
+    parser.add_argument("--tasks", nargs="+", choices=["math", "code", "tools"], default=["code", "tools", "math"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--ranks", type=int, nargs="+", default=[16], help="0: all weights")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps of each fine-tune")
+    parser.add_argument("--items", type=int, help="held-out items of each task [default: the demo zoo's]")
+    return parser.parse_args(arguments)
+
+
+def configuration(options: argparse.Namespace) -> DemoConfig:
+    """What the options make of the demo zoo's, or of another base's."""
+    config = CONFIGURATIONS[options.base]()
+    phases = {
+        phase: replace(getattr(config, phase), steps=shortened(getattr(config, phase).steps, options.base_share))
+        for phase in ("copying", "pretraining", "reading")
+    }
+    steps: Mapping[str, int] = {
+        task: shortened(every, options.share) for task, every in config.finetuning_steps.items()
+    }
+    config = replace(config, tasks=tuple(options.tasks), finetuning_steps=steps, **phases)
+    return replace(config, test_items=options.items) if options.items else config
+
+
+def shortened(steps: int, share: float) -> int:
+    """That share of steps, at least one."""
+    return max(1, round(share * steps))
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Train and score, and write the document anew after each."""
+    import torch
+
+    from psserve.bench.machine import describe
+    from psserve.demo.accuracy import about
+    from psserve.demo.fine_tunes import found_in, jobs_of, scores_of
+    from psserve.zoo import Zoo
+
+    torch.set_num_threads(1)
+    config = configuration(options)
+    base = Zoo.open(options.zoo).base.path if options.base == "zoo" else trained_base(options.work, config)
+    jobs = jobs_of(base, options.work, config, options.methods, options.ranks, options.seeds)
+    for score in scores_of(jobs, note):
+        told = {"machine": describe(), "base": options.base, **about(config, score.base_fingerprint)}
+        document = told | {"fine_tunes": [asdict(score) for score in found_in(options.work)]}
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(partial(compare, parse(sys.argv[1:]))))
