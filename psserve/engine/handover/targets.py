@@ -165,6 +165,9 @@ _SPANS: Mapping[str, Span] = {
     "sglang.srt.disaggregation.decode.DecodePreallocQueue.resume_retracted_reqs": Span(until="0.5.21"),
     # It holds adapters back on decode servers too.
     "sglang.srt.managers.scheduler.Scheduler.can_schedule_lora_req": Span(since="0.5.21"),
+    # It keeps the slots of a request that failed until nobody writes to them.
+    "sglang.srt.disaggregation.common.conn.CommonKVManager.is_abort_release_safe": Span(since="0.5.21"),
+    "sglang.srt.disaggregation.common.conn.CommonKVReceiver._send_abort_notification": Span(since="0.5.21"),
     # It gives each token of a chunk its own alternatives.
     "sglang.srt.entrypoints.openai.serving_chat.OpenAIServingChat._process_logprobs_tokens": Span(until="0.5.21"),
     # Two numbers of a request took the place of a range.
@@ -227,6 +230,7 @@ _CLASSES_OF: tuple[tuple[Span, Mapping[type, str]], ...] = (
             trees.TreeRows: f"{_CORE}.RadixCacheWalkResult",
         },
     ),
+    (Span(since="0.5.21"), {scheduler.KVReceiver: "sglang.srt.disaggregation.common.conn.CommonKVReceiver"}),
     (Span("0.5.21", "0.5.22"), {http_process.SentState: "sglang.srt.managers.tokenizer_manager.ReqState"}),
     (
         Span(until="0.5.22"),

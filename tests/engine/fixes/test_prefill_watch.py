@@ -1,6 +1,9 @@
+"""What a decode server makes of a prefill server that ends, and of one that only does not answer."""
+
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +15,8 @@ import pytest
 import requests
 
 from psserve.engine.fixes import prefill_watch
+from tests.engine.hooked import hooked
+from tests.engine.release import only
 from tests.waiting import PATIENCE_S
 
 
@@ -50,9 +55,24 @@ def key_of(server: HTTPServer) -> str:
     return f"127.0.0.1:{server.server_port}_0_0_0"
 
 
+def info_of(port: int) -> dict[str, Any]:
+    """What a decode server keeps of a prefill server's process."""
+    return {"rank_ip": "127.0.0.1", "rank_port": port, "pp_rank": 0, "is_dummy": False}
+
+
+def look(server: HTTPServer, info: dict[str, Any]) -> list[str]:
+    """Look once at the one process that is known; the addresses that are forgotten for it."""
+    forgotten: list[str] = []
+    pool = {key_of(server): [info]}
+    manager = SimpleNamespace(
+        connection_lock=threading.Lock(), connection_pool=pool, _handle_node_failure=forgotten.append
+    )
+    prefill_watch._look_once(requests.Session(), manager)
+    return forgotten
+
+
 def is_replaced(server: HTTPServer, port: int) -> bool:
-    infos = [{"rank_ip": "127.0.0.1", "rank_port": port, "pp_rank": 0, "is_dummy": False}]
-    return prefill_watch.is_replaced(requests.Session(), key_of(server), infos)
+    return look(server, info_of(port)) == [f"127.0.0.1:{server.server_port}"]
 
 
 def test_the_same_process_is_not_replaced(bootstrap: Bootstrap) -> None:
@@ -94,3 +114,83 @@ def test_what_was_kept_of_a_replaced_process_is_forgotten(
     prefill_watch._watch(None, manager)
     assert done.wait(PATIENCE_S)
     assert forgotten == [f"127.0.0.1:{bootstrap.server_port}"]
+
+
+@pytest.fixture
+def process() -> Iterator[socket.socket]:
+    """A prefill server's process, as far as it can be seen: it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def held(process: socket.socket) -> Iterator[Any]:
+    """The receiver of a request that failed, whose slots that process might still write to."""
+    with hooked(prefill_watch.hooks()):
+        from sglang.srt.disaggregation.nixl.conn import NixlKVManager, NixlKVReceiver
+
+        manager, receiver = object.__new__(NixlKVManager), object.__new__(NixlKVReceiver)
+        manager.enable_deferred_decode_kv_release = True
+        manager._deferred_abort_ack_tracker, manager._deferred_abort_generation = {}, 0
+        manager.local_ip, manager.rank_port = "127.0.0.1", 1
+        receiver.kv_mgr, receiver.bootstrap_room = manager, 7
+        receiver.abort_notified, receiver.init_time, receiver._abort_generation = False, 1.0, None
+        receiver.bootstrap_infos = [info_of(process.getsockname()[1])]
+        receiver.ensure_abort_notified()
+        yield receiver
+        NixlKVReceiver.close_all_sockets()
+
+
+def is_free(held: Any) -> bool:
+    """Whether SGLang would give the slots to another request."""
+    return bool(held.kv_mgr.is_abort_release_safe(held.bootstrap_room, len(held.bootstrap_infos)))
+
+
+@only(since="0.5.21")
+def test_slots_are_free_when_what_might_write_to_them_has_ended_and_its_last_bytes_are_there(
+    held: Any, process: socket.socket, bootstrap: Bootstrap, clock: list[float]
+) -> None:
+    bootstrap.server_close()
+    process.close()
+    assert look(bootstrap, held.bootstrap_infos[0]) == []
+    assert not is_free(held)
+    clock[0] = 0.9
+    look(bootstrap, held.bootstrap_infos[0])  # it was seen before
+    clock[0] = 1.1
+    assert is_free(held)
+
+
+@only(since="0.5.21")
+def test_slots_are_kept_while_a_silent_process_might_write_to_them(
+    held: Any, bootstrap: Bootstrap, clock: list[float]
+) -> None:
+    bootstrap.server_close()
+    look(bootstrap, held.bootstrap_infos[0])
+    clock[0] = 100.0
+    assert not is_free(held)
+    held.kv_mgr.note_abort_ack(7, 0, *([held._abort_generation] if held._abort_generation else []))
+    assert is_free(held)
+
+
+@only(since="0.5.21")
+def test_slots_are_free_when_another_process_took_the_place(
+    held: Any, bootstrap: Bootstrap, clock: list[float]
+) -> None:
+    """Also where somebody listens on the old one's port by now."""
+    assert look(bootstrap, held.bootstrap_infos[0]) == [f"127.0.0.1:{bootstrap.server_port}"]
+    clock[0] = 1.1
+    assert is_free(held)
+
+
+@only(since="0.5.21")
+def test_slots_are_kept_while_one_of_several_processes_runs(
+    held: Any, process: socket.socket, bootstrap: Bootstrap, clock: list[float]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        held.bootstrap_infos.append(info_of(other.getsockname()[1]))
+        bootstrap.server_close()
+        process.close()
+        for info in held.bootstrap_infos:
+            look(bootstrap, info)
+        clock[0] = 1.1
+        assert not is_free(held)

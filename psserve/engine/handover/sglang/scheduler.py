@@ -179,6 +179,14 @@ class KVManager(Protocol):
     def _handle_node_failure(self, failed_bootstrap_addr: str) -> None: ...
 
 
+class KVReceiver(Protocol):
+    """What gets one request's KV."""
+
+    bootstrap_room: int
+    bootstrap_infos: Sequence[dict[str, Any]]
+    """The processes that send it, as the manager's pool has them."""
+
+
 class KVArgs(Protocol):
     """The KV pool as a transfer backend sees it."""
 
