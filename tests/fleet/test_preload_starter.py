@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,17 @@ def unusable(server: ServerSpec, folder: Path, **env: str) -> ServerSpec:
     return replace(server, command=command, env={"PATH": "/bin"} | env, log=folder / f"{server.name}.log")
 
 
-def test_a_server_with_another_environment_is_started_plainly(tmp_path: Path) -> None:
+@pytest.fixture
+def starter(tmp_path: Path) -> Iterator[PreloadStarter]:
+    """A starter whose preloaded process does not outlive the test."""
+    starter = PreloadStarter(tmp_path / "preload.log")
+    yield starter
+    starter.close()
+
+
+def test_a_server_with_another_environment_is_started_plainly(tmp_path: Path, starter: PreloadStarter) -> None:
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
     first, second, third = plan(zoo).servers
-    starter = PreloadStarter(tmp_path / "preload.log")
     handles = [
         starter.start(unusable(first, tmp_path, SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE="file:///1")),
         starter.start(unusable(second, tmp_path, SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE="file:///2")),
@@ -43,6 +51,7 @@ def test_a_server_with_another_environment_is_started_plainly(tmp_path: Path) ->
         until(lambda: all(handle.poll() is not None for handle in handles), WAIT_S)
 
 
+# Its servers wait for input that ends with it, so that none is left if a test fails.
 FAKE_PRELOAD = """
 import json, os, subprocess, sys, threading, time
 GATE = sys.argv[1]
@@ -51,21 +60,20 @@ def watch(child):
 for line in sys.stdin:
     while not os.path.exists(GATE):
         time.sleep(0.02)
-    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)
     print(json.dumps({"event": "started", "name": json.loads(line)["name"], "pid": child.pid}), flush=True)
     threading.Thread(target=watch, args=(child,), daemon=True).start()
 """
 
 
 def test_ending_a_server_that_is_about_to_be_forked_spares_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starter: PreloadStarter
 ) -> None:
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
     first, second, _ = plan(zoo).servers
     gate = tmp_path / "gate"
     gate.touch()
     monkeypatch.setattr(preload, "_COMMAND", (sys.executable, "-c", FAKE_PRELOAD, str(gate)))
-    starter = PreloadStarter(tmp_path / "preload.log")
     stays = starter.start(unusable(first, tmp_path))
     until(lambda: stays.pid is not None, WAIT_S)
     gate.unlink()
@@ -81,12 +89,12 @@ def test_ending_a_server_that_is_about_to_be_forked_spares_the_others(
 
 
 def test_a_server_that_was_never_forked_ends_as_the_preloaded_process_did(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starter: PreloadStarter
 ) -> None:
     zoo: Any = FakeZoo(tmp_path, FakeBase(tmp_path / "base"))
     server = unusable(plan(zoo).servers[0], tmp_path)
     monkeypatch.setattr(preload, "_COMMAND", (sys.executable, "-c", "raise SystemExit('ImportError: no sglang')"))
-    handle = PreloadStarter(tmp_path / "preload.log").start(server)
+    handle = starter.start(server)
     until(lambda: handle.poll() is not None, WAIT_S)
     assert handle.poll() == 1
     assert "the preloaded process ended: ImportError: no sglang" in server.log.read_text()
