@@ -70,6 +70,7 @@ def command(
     from psserve.fleet.plan.reach import reach_warnings
     from psserve.fleet.plan.show import adapters_note, context_note, idle_gpus, split_note, transfer_note
     from psserve.fleet.run.state import require_none_running
+    from psserve.fleet.run.trials import kept_trials
     from psserve.zoo import Zoo, find_zoo
 
     zoo = Zoo.open(find_zoo(zoo_dir))
@@ -93,6 +94,8 @@ def command(
         click.echo(f"psserve: warning: {warning}", err=True)
     if idle := idle_gpus(plan):
         click.echo(f"psserve: idle GPUs: {', '.join(map(str, idle))} (replicas in fleet.toml use them)", err=True)
+    for trial in kept_trials(plan.run_dir):
+        click.echo(f"psserve: {trial} was on trial: it is taken up again once the fleet is ready", err=True)
     for note in (context_note(plan, zoo.base.context_length), adapters_note(plan)):
         if note is not None:
             click.echo(f"psserve: {note}", err=True)

@@ -23,7 +23,8 @@ def command(name: str, version: int | None, live: bool, zoo_dir: Path | None) ->
     and examples stay what they are. With --live the running fleet follows as it does for `psserve update-model --live`:
     no request fails.
 
-    If a version is on trial (`psserve update-model --canary`), the trial ends, and the module stays what it is.
+    If a version is on trial (`psserve update-model --canary`), the trial ends, and the module stays what it is; where
+    the fleet was stopped, the next one does not take it up.
 
     \b
     Example:
@@ -32,13 +33,12 @@ def command(name: str, version: int | None, live: bool, zoo_dir: Path | None) ->
     from psserve.zoo import Zoo, find_zoo
 
     from .add_model import module_line
-    from .live import change_live, follow_update, require_fleet
-    from .served import versions_served
+    from .live import follow_update, require_fleet
+    from .trials import end_trial
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
-    if version is None and versions_served(zoo.path, name)[1] is not None:
-        change_live(zoo.path, "withdraw", name)
+    if version is None and end_trial(zoo.path, name):
         return
     if live:
         require_fleet(zoo.path)

@@ -35,8 +35,8 @@ def command(zoo_dir: Path | None, watch: bool, interval_s: float, as_json: bool)
     memory is main memory (PSS: what processes share is counted once), GPU that of GPUs; running and queued are requests
     at this moment; hits is the share of prompt tokens that the base had cached (a decode server's: of its module's
     prompts; the router's: of all); KV is the share of the KV pool that requests hold. A dash: it did not answer, or
-    has none. With one KV pool (docs/one-pool.md) two lines tell of it and of each module's own part. With --watch,
-    --json prints a document a line.
+    has none. With one KV pool (docs/one-pool.md) two lines tell of it and of each module's own part, and one of each
+    version on trial (docs/versions.md). With --watch, --json prints a document a line.
     """
     from psserve.zoo import find_zoo
 

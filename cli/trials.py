@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from psserve.errors import FleetError, UsageError, VersionRefused, ZooError
+from psserve.errors import FleetError, NotRunning, UsageError, VersionRefused, ZooError
 
 if TYPE_CHECKING:
     from psserve.training.conversation import Conversation
@@ -65,6 +65,30 @@ def begin_trial(
             _measure(zoo, name, version, required)
         if share or shadow:
             change_live(zoo.path, "try", name, version=version, share=share, shadow=shadow)
+
+
+def end_trial(zoo: Path, name: str) -> bool:
+    """End the trial of a version of the module `name`, if there is one: in the zoo's fleet, or for the next one.
+
+    Returns whether there was one. Raises FleetError.
+    """
+    from psserve.fleet.plan.layout import run_dir
+    from psserve.fleet.run.trials import forget_trial, kept_trial
+
+    from .live import change_live
+    from .served import versions_served
+
+    kept = kept_trial(run_dir(zoo), name)
+    if kept is None and versions_served(zoo, name)[1] is None:
+        return False
+    try:
+        change_live(zoo, "withdraw", name)
+    except NotRunning:
+        if kept is None:
+            raise
+        forget_trial(run_dir(zoo), name)
+        click.echo(f"{kept} is on trial no more", err=True)
+    return True
 
 
 def require_no_trial(zoo: Path, name: str) -> None:

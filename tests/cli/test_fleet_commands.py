@@ -12,10 +12,12 @@ from click.testing import CliRunner, Result
 from psserve import __version__
 from psserve.cli.launch import command
 from psserve.cli.main import cli
+from psserve.contracts.router_config import ModuleConfig, Trial
 from psserve.engine.versions import installed_sglang, runs_one_pool_unasked
 from psserve.fleet.plan import devices
 from psserve.fleet.plan.nvidia import Torch
 from psserve.fleet.run.state import FleetState, ProcessId, ServerState, read_state, write_state
+from psserve.fleet.run.trials import keep_trials
 from psserve.zoo import Zoo
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.nvidia_smi import H100, put_on_path
@@ -48,6 +50,13 @@ def test_dry_run_as_json(zoo: Path) -> None:
     assert [server["name"] for server in servers] == ["prefill-0", "decode-code-0", "decode-math-0", "router"]
     assert servers[0]["command"][-2:] == ["--schedule-policy", "lpm"]
     assert servers[0]["env"]["A"] == "b=c"
+
+
+def test_launch_says_what_was_on_trial(zoo: Path) -> None:
+    trial = Trial(version=2, zoo_version=4, share=10)
+    keep_trials(zoo / ".run", [ModuleConfig(name="math", zoo_version=3, trial=trial)])
+    said = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0").stderr
+    assert "psserve: version 4 of math was on trial: it is taken up again once the fleet is ready\n" in said
 
 
 def test_an_untested_sglang_is_allowed_to_every_server(zoo: Path) -> None:

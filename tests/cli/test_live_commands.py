@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from psserve.contracts.router_config import ModuleConfig, Trial
 from psserve.fleet.live.control_socket import ControlSocket, Tell
 from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, control_path
 from psserve.fleet.run.state import ServerState
+from psserve.fleet.run.trials import keep_trials, kept_trials
 from psserve.zoo import Zoo
 from psserve.zoo.disk.versions import kept_numbers
 from psserve.zoo.verify import verify
@@ -155,6 +157,16 @@ def test_rollback_ends_a_trial(fleet: Fleet, other: Path) -> None:
     has_trial(fleet, 2)
     assert run("rollback", "alpha", "--zoo", fleet.zoo.path).exit_code == 0
     assert (fleet.asked[-1], fleet.zoo.module("alpha").version) == ("withdraw alpha", 1)
+
+
+def test_rollback_ends_a_trial_that_a_stopped_fleet_had(zoo: Zoo) -> None:
+    run_dir = zoo.path / ".run"
+    run_dir.mkdir(exist_ok=True)
+    trial = Trial(version=2, zoo_version=2, share=10)
+    keep_trials(run_dir, [ModuleConfig(name="alpha", zoo_version=1, trial=trial)])
+    result = run("rollback", "alpha", "--zoo", zoo.path)
+    assert (result.exit_code, result.stderr) == (0, "version 2 of alpha is on trial no more\n")
+    assert kept_trials(run_dir) == ()
 
 
 @pytest.mark.parametrize(

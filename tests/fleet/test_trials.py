@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from psserve.errors import FleetError
+from psserve.fleet.observe.control import stop_fleet
+from psserve.fleet.plan.layout import trials_path
+from psserve.fleet.run.trials import kept_trials
 
 from .conftest import FakeFleet
 
@@ -98,3 +101,66 @@ def test_a_version_that_cannot_start_changes_nothing(trying: FakeFleet) -> None:
         trying.ask("try", "c", version=1)
     trying.until(lambda: trying.served()["servers"] == TWO)
     assert entry(trying) == before
+
+
+@pytest.fixture
+def ended(fleet: FakeFleet) -> FakeFleet:
+    """Had version 7 of a on trial when it was stopped."""
+    fleet.launch({**ONE, "decode-a-0": []})
+    fleet.ready()
+    fleet.offer(**{"a": A, "b": B, "a@7": NEW})
+    fleet.ask("try", "a", version=7, share=10, shadow=True)
+    stop_fleet(fleet.zoo)
+    fleet.output()
+    return fleet
+
+
+def again(fleet: FakeFleet) -> None:
+    """The zoo's next fleet, once it takes changes."""
+    fleet.launch({**ONE, "decode-a-0": []})
+    fleet.ready()
+    fleet.ask("withdraw", "b")  # whose turn comes when trials were taken up
+
+
+def test_the_next_fleet_takes_up_a_trial(ended: FakeFleet) -> None:
+    again(ended)
+    assert ended.served() == {"modules": {"a", "b"}, "servers": {*TWO, TRIED}}
+    told = entry(ended)["trial"]
+    assert (told["zoo_version"], told["share"], told["shadow"]) == (7, 10.0, True)
+    assert ended.ask("withdraw", "a")[0] == "version 7 of a is on trial no more"
+    assert kept_trials(ended.run) == ()
+    stop_fleet(ended.zoo)
+    assert "psserve: version 7 of a is on trial again" in ended.output()
+
+
+def test_a_killed_fleets_trial_is_taken_up_too(trying: FakeFleet) -> None:
+    assert trying.supervisor is not None
+    trying.supervisor.kill()
+    trying.until_all_gone()
+    assert [str(trial) for trial in kept_trials(trying.run)] == ["version 7 of a"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"a@7": {"weights": "a2", "server": ["--crash", "no such tensor"]}}, "no such tensor"),
+        ({"a@7": {"weights": "a2", "unplanned": "GPU 0 is full"}}, "GPU 0 is full"),
+    ],
+)
+def test_a_trial_that_cannot_be_taken_up_is_named(ended: FakeFleet, changed: dict[str, Any], reason: str) -> None:
+    ended.offer(**({"a": A, "b": B} | changed))
+    again(ended)
+    assert (entry(ended)["trial"], kept_trials(ended.run)) == (None, ())
+    stop_fleet(ended.zoo)
+    (said,) = [line for line in ended.output().splitlines() if "version 7 of a is on trial no more" in line]
+    assert said.startswith("psserve: warning: ")
+    assert reason in said
+
+
+def test_a_trial_beside_another_version_is_not_taken_up(ended: FakeFleet) -> None:
+    (kept,) = kept_trials(ended.run)
+    trials_path(ended.run).write_text(f"[{kept.model_copy(update={'beside': 6}).model_dump_json()}]")
+    again(ended)
+    assert entry(ended)["trial"] is None
+    stop_fleet(ended.zoo)
+    assert "version 7 of a is on trial no more: version 1 is served now, and no longer version 6" in ended.output()

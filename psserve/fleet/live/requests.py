@@ -16,6 +16,7 @@ from psserve.fleet.live.supply import Supply
 from psserve.fleet.run.member import Limits
 from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, control_path
 from psserve.fleet.run.roster import Roster
+from psserve.fleet.run.trials import KeptTrial, keep_trials, kept_trials
 from psserve.zoo.disk.manifest import MODULE_MANIFEST
 
 _LOOK_S = 0.25
@@ -39,6 +40,9 @@ class Requests:
         self._starting = True
         self._watch: ZooWatch | None = None
         self._following: asyncio.Task[None] | None = None
+        self._trials: tuple[KeptTrial, ...] = ()
+        """Of the fleet before this one."""
+        self._resuming: asyncio.Task[None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -52,7 +56,11 @@ class Requests:
                 await work()
 
     async def open(self, weights: Mapping[str, str], *, watch: bool) -> None:
-        """Listen from now on; a fleet that cannot serves all the same. `weights`: what each module is served with."""
+        """Listen from now on; a fleet that cannot serves all the same. `weights`: what each module is served with.
+
+        Raises FleetError: what was written down of the trials of the fleet before is damaged.
+        """
+        self._trials = kept_trials(self._roster.plan.run_dir)
         self._changes = Changes(self._roster, self._adapters, self._supply, self._limits, weights)
         self._watch = ZooWatch(self._roster.plan.zoo) if watch else None
         await self._turn.acquire()
@@ -62,7 +70,14 @@ class Requests:
             self._note(f"warning: no control socket ({error}): --live will not reach this fleet")
 
     def begin(self) -> None:
-        """The fleet is ready: make what was asked for, and follow the zoo."""
+        """The fleet is ready: take up the trials of the one before, make what was asked for, and follow the zoo."""
+        if self._trials:
+            self._titles.append("the trials of before")
+            self._resuming = asyncio.create_task(self._resume())
+        else:
+            self._accept()
+
+    def _accept(self) -> None:
         self._starting = False
         self._turn.release()
         if self._watch is not None:
@@ -70,12 +85,13 @@ class Requests:
 
     async def close(self) -> None:
         """Listen no more; break off what is in progress, and tell whoever waits."""
-        if self._following is not None:
-            self._following.cancel()
+        own = [task for task in (self._resuming, self._following) if task is not None]
+        for task in own:
+            task.cancel()
         await self._socket.close()  # which cancels at once too: no change begins because another one ended
         await self._adapters.close()
-        if self._following is not None:
-            await asyncio.wait([self._following])
+        if own:
+            await asyncio.wait(own)
 
     async def make(self, request: ChangeRequest, tell: Tell) -> ChangeReply:
         """Make a change when its turn comes, so that it sees what the ones before have left."""
@@ -87,6 +103,7 @@ class Requests:
         try:
             async with self._turn:
                 reply = await self._try(request, tell)
+                self._keep_trials()
                 self._changed()
         finally:
             self._titles.remove(request.title)
@@ -107,6 +124,38 @@ class Requests:
         except Exception:  # noqa: BLE001 - a bug in a change must not end a fleet that serves
             sys.excepthook(*sys.exc_info())
             return ChangeReply(error="a bug in psserve: the supervisor's log has the traceback")
+
+    async def _resume(self) -> None:
+        """Take up the trials of the fleet before this one, as far as it can be done.
+
+        Their file stays as it is meanwhile, so that no end of this fleet loses one.
+        """
+        for trial in self._trials:
+            reason = await self._take_up(trial)
+            said = "is on trial again" if reason is None else f"is on trial no more: {reason}"
+            self._note(f"{'' if reason is None else 'warning: '}{trial} {said}")
+            self._changed()
+        self._keep_trials()
+        self._titles.pop(0)
+        self._accept()
+
+    async def _take_up(self, trial: KeptTrial) -> str | None:
+        """Serve it as it was served. Returns why not, if not."""
+        served = next((one for one in self._roster.config.modules if one.name == trial.module), None)
+        if served is None:
+            return f"{trial.module} is not served"
+        if served.zoo_version != trial.beside:
+            return f"version {served.shown_version} is served now, and no longer version {trial.beside}"
+        request = ChangeRequest(
+            command="try", module=trial.module, version=trial.version, share=trial.share, shadow=trial.shadow
+        )
+        return (await self._try(request, lambda text: None)).error
+
+    def _keep_trials(self) -> None:
+        try:
+            keep_trials(self._roster.plan.run_dir, self._roster.config.modules)
+        except OSError as error:
+            self._note(f"warning: what is on trial cannot be written down ({error}): no later fleet will know")
 
     async def _follow(self, watch: ZooWatch) -> None:
         """Follow the zoo whenever it has changed; the supervisor's own notes tell of it."""

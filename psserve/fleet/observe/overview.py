@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
+from pydantic import BaseModel
 
+from psserve.contracts.router_config import VERSION_MARK
 from psserve.contracts.servers import LOADS_PATH, METRICS_PATH, KvLeases, ServerLoad, parse_server_load
 from psserve.errors import FleetError
 from psserve.fleet.observe.control import client_of, live_state, modules_by_server, router_config_of
@@ -51,10 +53,27 @@ class ServerOverview(ServerState):
     uptime_s: float | None = None
 
 
+class TrialOverview(BaseModel):
+    """A version of a module on trial beside another one. None: the router did not answer."""
+
+    module: str
+    version: int
+    beside: int
+    """The zoo's number of the version that answers all other sessions."""
+    share: float
+    """Percent of the sessions that it answers."""
+    shadow: bool
+    """Whether it answers copies of the others' requests."""
+    requests: int | None
+    """Requests that it has answered in this fleet."""
+    requests_beside: int | None
+
+
 class FleetOverview(FleetState):
     """A running fleet, with more on each server than its state file has."""
 
     servers: tuple[ServerOverview, ...]
+    trials: tuple[TrialOverview, ...] = ()
     one_pool: bool = False
     """Whether decode servers read prompts in the prefill servers' pools."""
     versions: dict[str, str]
@@ -98,7 +117,34 @@ def survey(zoo: Path) -> FleetOverview:
     processes = config.get("router_workers", 1)
     servers = tuple(one.model_copy(update={"processes": processes}) if one.role == "router" else one for one in found)
     fields = state.model_dump(exclude={"servers"})
-    return FleetOverview(**fields, servers=servers, one_pool=config.get("one_pool", False), versions=versions())
+    return FleetOverview(
+        **fields,
+        servers=servers,
+        trials=tuple(_trials(config.get("modules", ()), router)),
+        one_pool=config.get("one_pool", False),
+        versions=versions(),
+    )
+
+
+def _trials(modules: Iterable[Mapping[str, Any]], router: Totals | None) -> Iterator[TrialOverview]:
+    """`modules`: as the router was told of them."""
+
+    def answered(module: str, version: int) -> int | None:
+        name = f"{module}{VERSION_MARK}{version}"
+        return None if router is None else int(router["psserve_version_requests_total", name])
+
+    for module in modules:
+        if trial := module.get("trial"):
+            name, version, beside = module["name"], trial["zoo_version"], module["zoo_version"] or module["version"]
+            yield TrialOverview(
+                module=name,
+                version=version,
+                beside=beside,
+                share=trial["share"],
+                shadow=trial["shadow"],
+                requests=answered(name, version),
+                requests_beside=answered(name, beside),
+            )
 
 
 def worker_key_of(zoo: Path) -> str | None:
@@ -186,7 +232,10 @@ def read_load(server: HttpClient, timeout_s: float) -> ServerLoad:
 
 
 def read_totals(server: HttpClient, timeout_s: float) -> Totals:
-    """Samples of `/metrics`, summed: (name, its `module` label or "") -> value. Raises FleetError as `read_load`."""
+    """Samples of `/metrics`, summed: (name, its `module` label or "") -> value. Raises FleetError as `read_load`.
+
+    What is counted by a module's version has MODULE@VERSION in place of the label.
+    """
     from prometheus_client.parser import text_string_to_metric_families
 
     totals: Totals = defaultdict(float)
@@ -194,7 +243,9 @@ def read_totals(server: HttpClient, timeout_s: float) -> Totals:
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                totals[sample.name, sample.labels.get("module", "")] += sample.value
+                module, version = sample.labels.get("module", ""), sample.labels.get("version", "")
+                subject = f"{module}{VERSION_MARK}{version}" if module and version else module
+                totals[sample.name, subject] += sample.value
     except ValueError as error:
         raise FleetError(f"{server.url}/metrics answered in a form that psserve does not know") from error
     return totals

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from psserve.console import cell, table
-from psserve.fleet.observe.overview import FleetOverview, ServerOverview
+from psserve.fleet.observe.overview import FleetOverview, ServerOverview, TrialOverview
 from psserve.fleet.plan.parsers import Parsers
 from psserve.fleet.plan.show import named
 
@@ -45,7 +45,7 @@ def render_status(fleet: FleetOverview, console: Console) -> RenderableType:
         for server in fleet.servers
         if server.error and server.state != "ready"
     ]
-    heading = (_heading(fleet), *_one_pool(fleet))
+    heading = (_heading(fleet), *_one_pool(fleet), *_trials(fleet))
     return Group(*heading, "", _fitting(fleet, console), *([""] if problems else []), *problems)
 
 
@@ -74,6 +74,18 @@ def _one_pool(fleet: FleetOverview) -> list[Text]:
     lent = f"{tokens} are lent to {count} requests, the oldest for {oldest}" if count else "nothing is lent"
     parts = named([f"{server.module} {server.kv_used_tokens} of {server.kv_tokens}" for server in own])
     return [Text(f"one KV pool: {used} of {size} tokens in use, {lent}\nown parts: {parts or NOTHING}", "dim")]
+
+
+def _trials(fleet: FleetOverview) -> list[Text]:
+    """A line for each version on trial."""
+    return [_trial(trial) for trial in fleet.trials]
+
+
+def _trial(trial: TrialOverview) -> Text:
+    parts = [f"for {trial.share:g} % of the sessions"] if trial.share else []
+    parts += ["in the shadow of the others"] if trial.shadow else []
+    counts = f"{_count(trial.requests)} requests, version {trial.beside}: {_count(trial.requests_beside)}"
+    return Text(f"{trial.module}: version {trial.version} is on trial {' and '.join(parts) or 'for nobody'}: {counts}")
 
 
 def _fitting(fleet: FleetOverview, console: Console) -> Table:

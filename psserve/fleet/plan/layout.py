@@ -28,6 +28,10 @@ def router_config_path(run: Path) -> Path:
     return run / "router.json"
 
 
+def trials_path(run: Path) -> Path:
+    return run / "trials.json"
+
+
 def measured_path(run: Path) -> Path:
     return run / "measured.json"
 

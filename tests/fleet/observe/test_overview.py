@@ -48,6 +48,10 @@ psserve_prompt_tokens_total{module="code"} 200.0
 # TYPE psserve_cached_tokens counter
 psserve_cached_tokens_total{module="math"} 150.0
 psserve_cached_tokens_total{module="code"} 50.0
+# TYPE psserve_version_requests counter
+psserve_version_requests_total{code="200",module="math",version="1"} 90.0
+psserve_version_requests_total{code="200",module="math",version="2"} 8.0
+psserve_version_requests_total{code="500",module="math",version="2"} 1.0
 """
 WORKERS = {"workers": [{"name": "decode-math-0", "state": "down", "error": "oops"}]}
 BODIES = {"/v1/loads": json.dumps(LOADS), "/metrics": METRICS, "/workers": json.dumps(WORKERS)}
@@ -148,6 +152,20 @@ def test_the_memory_of_a_server_elsewhere_is_as_its_supervisor_knows_it(tmp_path
     assert found.uptime_s
     remove_state(run)
     assert read_uses(run) == {}
+
+
+TRIAL = {"version": 2, "zoo_version": 2, "share": 10.0, "shadow": True}
+
+
+def test_what_is_on_trial(tmp_path: Path, port: int) -> None:
+    write_fleet(tmp_path, port, port, port)
+    modules = [{"name": "math", "version": 1, "zoo_version": 1, "trial": TRIAL}, {"name": "code", "trial": None}]
+    (tmp_path / ".run" / "router.json").write_text(json.dumps({"modules": modules}))
+    fleet = survey(tmp_path)
+    (trial,) = fleet.trials
+    assert (trial.module, trial.version, trial.beside, trial.share, trial.shadow) == ("math", 2, 1, 10.0, True)
+    assert (trial.requests, trial.requests_beside) == (9, 90)
+    assert fleet.servers[1].cache_hit_rate == 0.75
 
 
 def test_a_server_of_adapters_has_their_hits(tmp_path: Path, port: int) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from psserve.console import console, show
 from psserve.contracts.servers import KvLeases
-from psserve.fleet.observe.overview import FleetOverview, ServerOverview
+from psserve.fleet.observe.overview import FleetOverview, ServerOverview, TrialOverview
 from psserve.fleet.observe.status_table import duration, render_status
 from psserve.fleet.run.state import ProcessId
 
@@ -110,6 +110,22 @@ def test_one_pool_and_each_modules_own_part() -> None:
         "one KV pool: 3008 of 36864 tokens in use, 3000 are lent to 2 requests, the oldest for 1 m 1 s",
         "own parts: math 120 of 1000",
     ]
+
+
+@pytest.mark.parametrize(
+    ("share", "shadow", "requests", "said"),
+    [
+        (10.0, False, 9, "on trial for 10 % of the sessions: 9 requests, version 1: 90"),
+        (2.5, True, 9, "on trial for 2.5 % of the sessions and in the shadow of the others: 9 requests, version 1: 90"),
+        (0.0, False, None, "on trial for nobody: - requests, version 1: 90"),
+    ],
+)
+def test_a_version_on_trial(share: float, shadow: bool, requests: int | None, said: str) -> None:
+    given = {"share": share, "shadow": shadow, "requests": requests, "requests_beside": 90}
+    trial = TrialOverview.model_validate({"module": "math", "version": 2, "beside": 1} | given)
+    out = io.StringIO()
+    show(render_status(fleet(SERVER).model_copy(update={"trials": (trial,)}), made := console(out)), made)
+    assert out.getvalue().splitlines()[3] == f"math: version 2 is {said}"
 
 
 def test_a_fleet_of_copies_has_no_one_pool() -> None:
