@@ -10,7 +10,7 @@ import click
 
 from .completion import complete_module
 from .damaged import warn_damaged
-from .imported_scores import record_lm_eval
+from .imported_scores import PROGRAMS, record_found
 from .options import json_option, zoo_option
 from .recording import Recorder
 
@@ -30,9 +30,9 @@ SCORERS = ("exact", "number", "python", "tool-call")
 @click.option(
     "--from",
     "found",
-    type=(click.Choice(["lm-eval"]), click.Path(path_type=Path)),
+    type=(click.Choice(tuple(PROGRAMS)), click.Path(path_type=Path)),
     metavar="PROGRAM FILE",
-    help="Record what lm-evaluation-harness found of one MODULE in a fleet (its results_*.json), instead of asking.",
+    help="Record what lm-eval (results_*.json) or evalplus (*_eval_results.json) found of one MODULE in a fleet.",
 )
 @click.option("--url", help="Ask a running fleet instead of computing here, e.g. http://127.0.0.1:30000.")
 @click.option("--api-key", envvar="PSSERVE_API_KEY", help="The fleet's key, if it wants one.")
@@ -81,16 +81,18 @@ def command(
       psserve evaluate math --data math-test.jsonl --scorer number
       psserve evaluate math --data math-test.jsonl --scorer number --url http://127.0.0.1:30000
       psserve evaluate math --from lm-eval results/math/results_2026-11-30T04-40-00.json
+      psserve evaluate code --from evalplus evalplus_results/humaneval/code_openai_temp_0.0_eval_results.json
     """
     from psserve.errors import UsageError
 
     if found:
         if len(modules) != 1 or data or scorer_name or url or full:
             raise UsageError("--from takes exactly one MODULE, and no --data, --scorer, --url or --compare")
-        record_lm_eval(zoo_dir, found[1], modules[0], record=not no_record, as_json=as_json)
+        program, file = found
+        record_found(program, zoo_dir, file, modules[0], record=not no_record, as_json=as_json)
         return
     if not data or not scorer_name:
-        raise UsageError("give --data and --scorer, or --from lm-eval FILE")
+        raise UsageError("give --data and --scorer, or --from PROGRAM FILE")
     from psserve.training.packages import quiet_packages
 
     quiet_packages()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
+PROGRAMS = {"lm-eval": "psserve.training.lm_eval_results", "evalplus": "psserve.training.evalplus_results"}
+"""Program -> the module of psserve that reads what it writes."""
 
-def record_lm_eval(zoo_dir: Path | None, file: Path, name: str, *, record: bool, as_json: bool) -> None:
-    """Print what lm-eval's results file says of the module `name` and, with `record`, keep it."""
-    from psserve.training.lm_eval_results import evaluations
+
+def record_found(program: str, zoo_dir: Path | None, file: Path, name: str, *, record: bool, as_json: bool) -> None:
+    """Print what a program's results file says of the module `name` and, with `record`, keep it."""
     from psserve.zoo import Zoo, find_zoo
 
+    reader = import_module(PROGRAMS[program])
     zoo = Zoo.open(find_zoo(zoo_dir))
     module = zoo.module(name)
-    found = evaluations(file, (module.name, *module.aliases), module.created)
+    found = reader.evaluations(file, (module.name, *module.aliases), module.created)
     if record:
         for evaluation in found:
             zoo.record_evaluation(module.name, evaluation)
