@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,21 @@ def test_results_of_lm_eval_of_another_module_are_refused(zoo: Zoo, tmp_path: Pa
     result = CliRunner().invoke(cli, ["evaluate", "beta", "--from", "lm-eval", str(file), "--zoo", str(zoo.path)])
     assert result.exit_code == 1
     assert "of the model 'alpha', not of 'beta'" in result.stderr
+
+
+def test_results_of_evalplus_are_recorded(zoo: Zoo, tmp_path: Path) -> None:
+    answers = [{"base_status": "pass", "plus_status": status} for status in ("pass", "fail")]
+    found = {f"HumanEval/{number}": [answer] for number, answer in enumerate(answers)}
+    date = f"{datetime.now() + timedelta(minutes=1):%Y-%m-%d %H:%M}"
+    file = tmp_path / "beta_openai_temp_0.0_eval_results.json"
+    file.write_text(json.dumps({"date": date, "hash": "a" * 32, "eval": found}))
+    result = CliRunner().invoke(cli, ["evaluate", "beta", "--from", "evalplus", str(file), "--zoo", str(zoo.path)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "beta\t1.0000\t2/2\tevalplus humaneval base",
+        "beta\t0.5000\t1/2\tevalplus humaneval plus",
+    ]
+    assert [each.right for each in zoo.module("beta").evaluations[-2:]] == [2, 1]
 
 
 @pytest.mark.parametrize("arguments", [["alpha"], ["--from", "lm-eval", "x.json"], ["alpha", "--scorer", "exact"]])
