@@ -34,6 +34,7 @@ Fault = Literal[
     "unhandled",  # 500 too: SGLang's front met an exception over this body
     "overloaded",  # 503
     "status_400",
+    "grammar",  # 400: it does not compile, and SGLang does not say which field it is from
     "too_long",
     "validation",  # FastAPI's refusal, which quotes the body
     "abort",  # 200 with finish_reason abort
@@ -230,6 +231,8 @@ class FakeWorker:
             return sglang_error(503, "The request queue is full.")
         if fault == "status_400":
             return sglang_error(400, "Failed to compile the grammar")
+        if fault == "grammar":
+            return sglang_error(400, "Failed to compile json grammar: [19:26:11] /project/cpp/x.cc:10: a loop")
         if fault == "too_long":
             return sglang_error(400, "The input (9 tokens) is longer than the model's context length (8 tokens).")
         if fault == "validation":

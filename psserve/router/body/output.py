@@ -101,6 +101,11 @@ def grammars_in(body: Body) -> list[str]:
     return [name for name in GRAMMARS if body.get(name) is not None and not _is_plain_text(body[name])]
 
 
+def grammar_field(body: Body) -> str | None:
+    """The field that the grammar of an answer is made from: of tools, where no field holds one."""
+    return next(iter(grammars_in(body)), "tools" if body.get("tools") else None)
+
+
 def _is_plain_text(value: Any) -> bool:
     return isinstance(value, dict) and value.get("type") == "text"
 

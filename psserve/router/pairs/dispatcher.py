@@ -21,13 +21,14 @@ import orjson
 from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.router.admission.admission import Admission, Grant
 from psserve.router.body.headers import Deadlines
+from psserve.router.body.output import grammar_field
 from psserve.router.observability.exchange import SequenceRecord
 from psserve.router.observability.metrics import Metrics
 from psserve.router.observability.tracing import leg_span, traced_leg
 from psserve.router.pairs.pair import Legs, Pair, PrefillUsage, Sequence
 from psserve.router.pairs.retry import RetryBudget, backoff_s, is_retried
 from psserve.router.placement.routing import Routing
-from psserve.router.workers.failures import LegFailure, Reason, broken, not_loaded, stream_error
+from psserve.router.workers.failures import LegFailure, Reason, about_grammar, broken, not_loaded, stream_error
 from psserve.router.workers.tasks import Deadline, Timeout, by, together
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
@@ -199,6 +200,8 @@ class Dispatcher:
         try:
             return await self._answered(pair, sequence, record, opened)
         except LegFailure as failure:
+            if named := about_grammar(failure, grammar_field(sequence.decode)):
+                raise named from failure
             module = sequence.module
             if module is None or module.adapter is None or (found := not_loaded(failure, module.name)) is None:
                 raise

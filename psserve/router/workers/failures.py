@@ -42,6 +42,8 @@ OF_ADAPTER = re.compile(
     r"The following requested LoRA adapters are not loaded|LoRA adapter '[^']*' was requested)"
 )
 """How refusals begin by which SGLang says that it has not got an adapter. Further on they may quote the client."""
+OF_GRAMMAR = re.compile(r"status \d+: (Failed to compile \w+ grammar|Grammar preprocessing timed out)")
+"""How refusals begin that are about a grammar: SGLang does not say which field of the request it was made from."""
 TOO_LONG = re.compile(r"context length|too long|longer than|token count exceeds|exceeds the max", re.I)
 VALIDATION = re.compile(r"'loc': \('body',? ?(?P<where>.*?)\), 'msg': (?P<quote>['\"])(?P<what>.*?)(?P=quote)")
 FIELD = re.compile(r"(?!(?:str|int|float|bool|list|dict)\b)[a-z_$][a-z0-9_$]*|[0-9]+")
@@ -105,6 +107,14 @@ def not_loaded(failure: LegFailure, module: str) -> LegFailure | None:
         return None
     answer = unavailable(f"module {module!r} is not available now: its adapter could not be loaded; retry in a moment")
     return LegFailure(failure.worker, "adapter", failure.detail, answer)
+
+
+def about_grammar(failure: LegFailure, field: str | None) -> LegFailure | None:
+    """The failure as one of the grammar in this `field`. None: it is about no grammar, or says a field already."""
+    if failure.reason != "refused" or failure.param is not None or not OF_GRAMMAR.match(failure.detail):
+        return None
+    answer = RequestError(failure.status, str(failure), param=field, code=failure.code)
+    return LegFailure(failure.worker, "refused", failure.detail, answer)
 
 
 def broken(worker: Worker, reason: Reason, detail: str) -> LegFailure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import Any
 
 import orjson
 import pytest
@@ -374,6 +375,38 @@ def test_a_refusal_in_sglangs_words_names_the_field(message: str, param: str | N
     assert failure.param == param
     assert told in str(failure)
     assert "/project" not in str(failure)
+
+
+OBJECT = {"type": "object"}
+TOOL = {"type": "function", "function": {"name": "add", "parameters": OBJECT}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("route", "fields", "param"),
+    [
+        ("completions", {"json_schema": '{"type": "object"}'}, "json_schema"),
+        ("completions", {"response_format": {"type": "json_object"}}, "response_format"),
+        ("completions", {"regex": "a+"}, "regex"),
+        ("chat", {"ebnf": "root ::= 'a'", "tools": [TOOL]}, "ebnf"),
+        (
+            "chat",
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": OBJECT}}},
+            "response_format",
+        ),
+        ("chat", {"tools": [TOOL], "tool_choice": "required"}, "tools"),
+        ("chat", {"response_format": {"type": "text"}}, None),
+    ],
+)
+async def test_a_grammar_that_does_not_compile_names_its_field(
+    fleet: Fleet, route: str, fields: dict[str, Any], param: str | None, stream: bool
+) -> None:
+    fleet.math.faults.append("grammar")
+    status, answer, _ = await (fleet.chat if route == "chat" else fleet.complete)(stream=stream, **fields)
+    assert status == 400
+    check_error(answer, "invalid_value")
+    assert answer["error"]["param"] == param
+    assert answer["error"]["message"] == "Failed to compile json grammar: a loop"
 
 
 async def test_a_server_that_handles_no_body_is_left_alone(fleet: Fleet) -> None:
