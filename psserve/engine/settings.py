@@ -16,6 +16,8 @@ from psserve.errors import EngineError
 
 E = TypeVar("E", bound=Enum)
 
+WORKER = "psserve.engine.worker"
+"""The program that is one server."""
 ROLE = "PSSERVE_ROLE"
 WORKER_KEY = "PSSERVE_WORKER_KEY"
 ALLOW_UNTESTED = "PSSERVE_ALLOW_UNTESTED_SGLANG"

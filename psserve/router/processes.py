@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import orjson
 
+from psserve.contracts.programs import program
 from psserve.contracts.router_config import RouterConfig
 from psserve.engine.process import die_with_parent
 from psserve.errors import StartError
@@ -73,7 +73,7 @@ def _reserved(config: RouterConfig) -> Iterator[int]:
 
 async def _start(path: Path, seat: Sequence[str]) -> Process:
     """A process of the router; its log goes where ours does."""
-    command = (sys.executable, "-m", "psserve.router", "--config", str(path), *seat)
+    command = program("psserve.router", "--config", str(path), *seat)
     return await asyncio.create_subprocess_exec(*command, stdout=PIPE, preexec_fn=partial(die_with_parent, getpid()))
 
 

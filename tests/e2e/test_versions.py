@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from psserve.contracts.programs import program
+from psserve.engine.settings import WORKER
 from psserve.engine.versions import installed_sglang
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
@@ -86,9 +88,9 @@ def edit_sglang(folder: Path, file: str, old: str, new: str) -> None:
 
 
 def _worker(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "psserve.engine.worker", "--disaggregation-mode", "decode"]
+    arguments = ("--disaggregation-decode-enable-radix-cache", "--model-path", "/nonexistent")
     return subprocess.run(
-        [*command, "--disaggregation-decode-enable-radix-cache", "--model-path", "/nonexistent"],
+        program(WORKER, "--disaggregation-mode", "decode", *arguments),
         env={**os.environ, **env},
         capture_output=True,
         text=True,

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from psserve.contracts.programs import program
+from psserve.engine.settings import WORKER
 from psserve.fleet.plan.spec import ServerSpec
 from psserve.fleet.run import preload
 from psserve.fleet.run.preload import ForkedHandle, PreloadStarter
@@ -22,8 +24,7 @@ from .planning import plan
 
 def unusable(server: ServerSpec, folder: Path, **env: str) -> ServerSpec:
     """A server that ends at once, for want of arguments, in an environment of its own."""
-    command = (sys.executable, "-m", "psserve.engine.worker")
-    return replace(server, command=command, env={"PATH": "/bin"} | env, log=folder / f"{server.name}.log")
+    return replace(server, command=program(WORKER), env={"PATH": "/bin"} | env, log=folder / f"{server.name}.log")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from psserve.bench.systems.front import ModuleRoute
 from psserve.bench.systems.stock_plan import STOCK_KINDS, StockPlanner, StockProcess
 from psserve.bench.systems.system import RunningSystem, SystemSpec, Target, warm_up
+from psserve.contracts.programs import program
 from psserve.errors import FleetError, StartError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.devices import detect
@@ -84,7 +84,7 @@ def _folders(zoo: Path, name: str) -> Iterator[tuple[Path, Path]]:
 def _front(routes: Mapping[str, ModuleRoute], port: int, folder: Path, tmp: Path) -> StockProcess:
     path = tmp / "routes.json"
     path.write_text(json.dumps({module: asdict(route) for module, route in routes.items()}))
-    command = (sys.executable, "-m", "psserve.bench.systems.front", str(path), str(port))
+    command = program("psserve.bench.systems.front", str(path), str(port))
     env = router_env(os.environ, tmp_dir=tmp)
     log = layout.log_path(folder, "front")
     return StockProcess(name="front", port=port, command=command, env=env, log=log)

@@ -7,7 +7,6 @@ the same KV tokens in total. docs/benchmarks.md says of each why it is set up as
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Literal
 from psserve.bench.systems.counters import Server
 from psserve.bench.systems.front import ModuleRoute
 from psserve.bench.systems.system import SystemSpec
-from psserve.engine.settings import ROLE, Role
+from psserve.contracts.programs import program
+from psserve.engine.settings import ROLE, WORKER, Role
 from psserve.errors import PlanError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.attention import attention_backend
@@ -117,7 +117,7 @@ class StockPlanner:
             kind=kind,
             port=http,
             bootstrap_port=bootstrap if kind == "prefill" else None,
-            command=(sys.executable, "-m", "psserve.engine.worker", *args),
+            command=program(WORKER, *args),
             env=self._env(name, kind, sharers),
             log=layout.log_path(self._folder, name),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from psserve.contracts.programs import program
 from psserve.engine.settings import WORKER_KEY
 from psserve.fleet.manifests.cluster import GIB, Cluster
 from psserve.fleet.manifests.drain import HOST, ROUTERS
@@ -160,7 +161,7 @@ def _container(fleet: Fleet, pods: PodSet, leads: bool) -> Object:
     cluster, servers = fleet.cluster, pods.servers
     probe = {"httpGet": {"path": "/health", "port": servers[0].port}, "timeoutSeconds": PROBE_S}
     patience = math.ceil(start_limit_s(fleet.plan.basis, fleet.plan.servers) / PROBE_S)
-    drain = ["python", "-m", "psserve.fleet.manifests.drain", str(_longest_s(fleet)), str(router_end_s(fleet))]
+    drain = _in_image("psserve.fleet.manifests.drain", str(_longest_s(fleet)), str(router_end_s(fleet)))
     asked = {
         "startupProbe": probe | {"periodSeconds": PROBE_S, "failureThreshold": patience},
         "livenessProbe": probe | {"periodSeconds": 3 * PROBE_S, "failureThreshold": 4},
@@ -202,7 +203,12 @@ def _command(servers: Sequence[ServerSpec]) -> list[str]:
         }
         for server in servers
     ]
-    return ["python", "-m", "psserve.fleet.manifests.group", *map(json.dumps, each)]
+    return _in_image("psserve.fleet.manifests.group", *map(json.dumps, each))
+
+
+def _in_image(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of psserve's programs there."""
+    return list(program(module, *arguments, python="python"))
 
 
 def _common_env(servers: Sequence[ServerSpec]) -> dict[str, str]:
@@ -248,9 +254,9 @@ def _made(fleet: Fleet, server: ServerSpec) -> Object:
     """The container that does so, before the server starts."""
     if server.adapters is not None:
         adapters = [f"{one.name}={one.module}" for one in fleet.plan.adapters]
-        command = ["python", "-m", "psserve.fleet.run.adapters", ZOO, RUN, *adapters]
+        command = _in_image("psserve.fleet.run.adapters", ZOO, RUN, *adapters)
     else:
-        command = ["python", "-m", "psserve.fleet.run.checkpoints", ZOO, f"{server.module}", f"{RUN}/{server.module}"]
+        command = _in_image("psserve.fleet.run.checkpoints", ZOO, f"{server.module}", f"{RUN}/{server.module}")
     writes = server.adapters is None and fleet.modules_made[f"{server.module}"]
     return {
         "name": f"files-{GROUP}" if server.adapters is not None else f"files-{_label(server)}",

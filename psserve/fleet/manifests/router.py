@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+from psserve.contracts.programs import program
 from psserve.contracts.router_config import CHANGEABLE, RouterConfig
 from psserve.fleet.manifests.objects import (
     CONFINED,
@@ -106,7 +107,7 @@ def _template(fleet: Fleet, config: Mapping[str, Any]) -> Object:
     container = {
         "name": ROUTER,
         "image": cluster.image,
-        "command": ["python", "-m", "psserve.router", "--config", CONFIG],
+        "command": list(program("psserve.router", "--config", CONFIG, python="python")),
         "env": [{"name": name, "value": text} for name, text in sorted((env | {"TMPDIR": TMP}).items())],
         "ports": [{"name": "http", "containerPort": ROUTER_PORT}],
         "readinessProbe": {"httpGet": {"path": "/readiness", "port": "http"}, "periodSeconds": 2},

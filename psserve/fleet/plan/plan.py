@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from psserve.contracts.programs import program
+from psserve.engine.settings import WORKER
 from psserve.errors import PlanError
 from psserve.fleet.options.key_file import NO_KEYS, ClientKeys
 from psserve.fleet.options.options import FleetOptions
@@ -186,7 +187,7 @@ def make_server(
         memory=memory,
         parsers=parsers,
         max_running_requests=basis.settings.max_running_requests,
-        command=(host.python, "-m", "psserve.engine.worker", *args),
+        command=program(WORKER, *args, python=host.python),
         env=server_env(
             basis.settings,
             host,
@@ -294,7 +295,7 @@ def _router(
         role="router",
         host=wanted.host,
         port=port,
-        command=(sys.executable, "-m", "psserve.router", "--config", str(config_path)),
+        command=program("psserve.router", "--config", str(config_path)),
         env=router_env(environ, tmp_dir=tmp),
         log=layout.log_path(run, "router"),
         config_path=config_path,

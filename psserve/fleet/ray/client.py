@@ -6,19 +6,19 @@ import contextlib
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
+from psserve.contracts.programs import program
 from psserve.engine.process import die_with_parent
 from psserve.errors import FleetError, UsageError
 from psserve.fleet.ray.messages import Event, Order, Task
 from psserve.fleet.run.process import last_error, private, size
 
-_COMMAND = (sys.executable, "-m", "psserve.fleet.ray.bridge")
+_COMMAND = program("psserve.fleet.ray.bridge")
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """How long a process of Ray goes on without the head of its cluster."""
 RECONNECT_S = 600

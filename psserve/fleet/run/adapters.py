@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from psserve.errors import PsserveError
+from psserve.contracts.programs import exit_status
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.spec import PlannedAdapter
 from psserve.zoo import Module, Zoo, serving_form
@@ -44,20 +44,15 @@ def remove_adapters(run: Path) -> None:
     shutil.rmtree(layout.adapters_dir(run), ignore_errors=True)
 
 
-def main() -> int:
-    """Make one folder. Returns the exit status."""
+def main() -> None:
+    """Make one folder. Raises as `link_adapters` does."""
     zoo_dir, run, *adapters = sys.argv[1:]
     named = dict(text.split("=") for text in adapters)
-    try:
-        zoo = Zoo.open(Path(zoo_dir))
-        scan = zoo.scan()
-        planned = [(PlannedAdapter(module=module, name=name), scan.get(module)) for name, module in named.items()]
-        link_adapters(zoo, Path(run), planned)
-    except (PsserveError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    zoo = Zoo.open(Path(zoo_dir))
+    scan = zoo.scan()
+    planned = [(PlannedAdapter(module=module, name=name), scan.get(module)) for name, module in named.items()]
+    link_adapters(zoo, Path(run), planned)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from psserve.errors import PsserveError
+from psserve.contracts.programs import exit_status, program
 from psserve.zoo import Module, Zoo
 from psserve.zoo.materialise import materialise
 
@@ -35,7 +35,7 @@ def make_checkpoint(zoo: Zoo, module: Module, destination: Path) -> None:
 
 def make_command(zoo: Path, module: str, destination: Path) -> tuple[str, ...]:
     """The command that does the same in another process; the last line of its stderr says what went wrong."""
-    return (sys.executable, "-m", "psserve.fleet.run.checkpoints", str(zoo), module, str(destination))
+    return program("psserve.fleet.run.checkpoints", str(zoo), module, str(destination))
 
 
 def weights_of(module: Module) -> str:
@@ -58,17 +58,12 @@ def _pin(link: Path, target: Path) -> None:
         pinned.replace(link)
 
 
-def main() -> int:
-    """Make one checkpoint. Returns the exit status."""
+def main() -> None:
+    """Make one checkpoint. Raises as `make_checkpoint` does, or ZooError."""
     zoo_dir, name, destination = sys.argv[1:]
-    try:
-        zoo = Zoo.open(Path(zoo_dir))
-        make_checkpoint(zoo, zoo.module(name), Path(destination))
-    except (PsserveError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    zoo = Zoo.open(Path(zoo_dir))
+    make_checkpoint(zoo, zoo.module(name), Path(destination))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -11,14 +11,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
 
+from psserve.contracts.programs import arguments_of, program
 from psserve.engine.process import die_with_parent
-from psserve.engine.settings import ADAPTERS, WORKER_KEY
+from psserve.engine.settings import ADAPTERS, WORKER, WORKER_KEY
 from psserve.errors import StartError
 from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.process import (
@@ -35,8 +35,7 @@ from psserve.fleet.run.process import (
     tail,
 )
 
-_COMMAND = (sys.executable, "-m", "psserve.engine.preload")
-_WORKER = ("-m", "psserve.engine.worker")
+_COMMAND = program("psserve.engine.preload")
 _READ_LATER = frozenset((WORKER_KEY, ADAPTERS, "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "OMP_NUM_THREADS"))
 """Variables that SGLang and psserve read when a server starts, not when they are imported."""
 
@@ -60,13 +59,14 @@ class PreloadStarter:
         self._preloaded: _Preloaded | None = None
 
     def start(self, spec: Runnable) -> Handle:
-        if spec.command[1:3] != _WORKER:
+        arguments = arguments_of(spec.command, WORKER)
+        if arguments is None:
             return self._plain.start(spec)
         if self._preloaded is None or self._preloaded.ended():
             self._preloaded = _Preloaded(spec.env, self._log)
         elif _read_at_import(spec.env) != _read_at_import(self._preloaded.env):
             return self._plain.start(spec)
-        return self._preloaded.fork(spec)
+        return self._preloaded.fork(spec, arguments)
 
     def close(self) -> None:
         """End the preloaded process, and every server that still runs with it."""
@@ -115,12 +115,12 @@ class _Preloaded:
         self._requests, self._events = self._process.stdin, self._process.stdout
         os.set_blocking(self._events.fileno(), False)
 
-    def fork(self, spec: Runnable) -> ForkedHandle:
+    def fork(self, spec: Runnable, arguments: Sequence[str]) -> ForkedHandle:
         """Ask for a server. It is forked as soon as SGLang is imported; until then it has no pid."""
         self.pids.pop(spec.name, None)
         request = {
             "name": spec.name,
-            "arguments": spec.command[3:],
+            "arguments": arguments,
             "env": dict(spec.env),
             "log": str(spec.log),
         }

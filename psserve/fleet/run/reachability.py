@@ -15,6 +15,7 @@ from time import monotonic
 
 from pydantic import ValidationError
 
+from psserve.contracts.programs import program
 from psserve.errors import StartError
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.host import LOCAL
@@ -109,7 +110,9 @@ def _probe(plan: FleetPlan, task: Task) -> _Probe:
     return _Probe(
         name=name,
         host_name=task.name,
-        command=(host.python if host else sys.executable, "-m", "psserve.fleet.run.probe", task.model_dump_json()),
+        command=program(
+            "psserve.fleet.run.probe", task.model_dump_json(), python=host.python if host else sys.executable
+        ),
         env=plan.router.env if host is None else router_env(host.environ, tmp_dir=plan.tmp_dir),
         log=layout.log_path(plan.run_dir, name),
     )

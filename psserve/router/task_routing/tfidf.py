@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import orjson
 
+from psserve.contracts.programs import program
 from psserve.errors import StartError
 from psserve.router.task_routing.classifier import AskBase, Decision, Evidence, TaskModule, TaskRequest
 from psserve.router.task_routing.kept_model import KeptModel
@@ -54,7 +54,7 @@ def _read(kept: KeptModel) -> LinearModel | None:
 
 async def _train(modules: bytes) -> bytes:
     """Train in a process of its own (see training.py). Returns a packed model. Raises StartError."""
-    command = (sys.executable, "-m", "psserve.router.task_routing.training")
+    command = program("psserve.router.task_routing.training")
     with tempfile.TemporaryFile() as asked:  # a pipe to a process that ends early cannot be written
         asked.write(modules)
         asked.seek(0)

@@ -12,9 +12,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from psserve.contracts.programs import arguments_of
 from psserve.contracts.router_config import RouterConfig
 from psserve.engine.arguments import check, role_of
 from psserve.engine.settings import ADAPTERS as FOLDER
+from psserve.engine.settings import WORKER
 from psserve.errors import PlanError, UsageError
 from psserve.fleet.manifests.cluster import LONGEST_NAME, Cluster
 from psserve.fleet.manifests.drain import ROUTERS
@@ -79,8 +81,7 @@ def test_workers_take_their_arguments_and_nothing_leads_to_this_machine(zoo: Pat
     assert str(zoo) not in text
     assert "/.run" not in text
     for container in containers(objects_of(zoo, *CASES[case])):
-        if container["command"][2] == "psserve.engine.worker":
-            arguments = container["command"][3:]
+        if arguments := list(arguments_of(container["command"], WORKER) or ()):
             check(arguments, role_of(arguments), adapters=FOLDER in {one["name"] for one in container["env"]})
 
 
@@ -124,8 +125,9 @@ def test_routers_start_anew_only_for_what_they_cannot_take_over(zoo: Path) -> No
 def test_servers_that_share_a_gpu_are_one_pod(zoo: Path) -> None:
     objects = objects_of(zoo, *CASES["shared-gpu"])
     (container,) = containers(objects)
-    assert container["command"][:3] == ["python", "-m", "psserve.fleet.manifests.group"]
-    servers = [json.loads(text) for text in container["command"][3:]]
+    texts = arguments_of(container["command"], "psserve.fleet.manifests.group")
+    assert texts is not None
+    servers = [json.loads(text) for text in texts]
     assert [server["name"] for server in servers] == ["prefill-0", "decode-math-0"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     ports = [server["command"][server["command"].index("--port") + 1] for server in servers]

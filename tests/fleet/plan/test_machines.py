@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from psserve.contracts.programs import arguments_of
+from psserve.engine.settings import WORKER
 from psserve.fleet import FleetPlan
 from psserve.fleet.plan.allowance import card
 from psserve.fleet.plan.devices import Machine
@@ -165,7 +167,10 @@ def test_sglangs_own_parser_takes_every_command(
 ) -> None:
     """And it chooses for each card what the plan counts with."""
     on = {mib: [server for name in CASES if _card(name) == mib for server in made[name].servers] for mib in cards}
-    commands = [{"mib": mib, "commands": [server.command[3:] for server in servers]} for mib, servers in on.items()]
+    commands = [
+        {"mib": mib, "commands": [arguments_of(server.command, WORKER) for server in servers]}
+        for mib, servers in on.items()
+    ]
     asked = {"capability": capability, "cards": commands}
     done = subprocess.run(
         [sys.executable, str(PARSER)], input=json.dumps(asked), capture_output=True, text=True, timeout=600, check=False
