@@ -85,8 +85,7 @@ class Supervisor:
         become_subreaper()
         try:
             weights = await asyncio.to_thread(prepare, self._plan)
-            if not all(host.is_local for host in self._plan.basis.hosts):
-                await require_reachable(self._plan, self._starter)
+            await require_reachable(self._plan, self._starter)
             await self._requests.open(weights, watch=self._watch)
             self._roster.start()
             self._save()

@@ -1,6 +1,7 @@
 """One module's servers, or its adapter, come, give way to others, or go, while requests are served.
 
-    bring: materialise, start, wait for a real request through each   (nothing has changed for clients yet)
+    bring: look whether hosts reach each other, materialise, start,
+           wait for a real request through each                       (nothing has changed for clients yet)
     switch: the router's next request gets the new ones               (one step, see psserve/router/__main__.py)
     retire: the old ones finish what they have, then end
 
@@ -95,6 +96,8 @@ class Swap:
     # --- bring
 
     async def _bring(self, new: ModulePlan, make: Make) -> None:
+        if new.servers:
+            await self._roster.require_reachable(new.servers)
         await make(new)
         if new.servers:
             await self._start(new)

@@ -33,6 +33,8 @@ class Host:
     """Interpreter that has psserve there."""
     environ: Mapping[str, str] = field(repr=False)
     """What its servers may inherit from."""
+    taken_ports: frozenset[int] = frozenset()
+    """TCP ports of another machine at which somebody listened there when it was asked."""
 
     @property
     def is_local(self) -> bool:

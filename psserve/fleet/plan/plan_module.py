@@ -81,7 +81,7 @@ def plan_elsewhere(zoo: Zoo, plan: FleetPlan, server: ServerSpec, lost: Collecti
     modules: list[Module] = []
     with suppress(UnknownModule):  # it serves the base, or a group of modules
         modules.append(zoo.module(planned.module or ""))
-    (found,) = _servers(zoo, others, modules, [replace(planned, options=options)], _taken_ports(plan))
+    (found,) = _servers(zoo, others, modules, [replace(planned, options=options)], plan.taken_ports)
     return replace(found, planned=planned)
 
 
@@ -120,7 +120,7 @@ def _servers(
         check_same_gpus([*(server.gpus for server in plan.servers), *(slot.gpus for slot in placed)])
     if not plan.basis.settings.one_pool or plan.basis.why_transfer is not None:
         check_limits(plan.basis.settings, planned, memory)
-    ports = more_ports(planned, taken_ports or _taken_ports(plan))
+    ports = more_ports(planned, taken_ports or plan.taken_ports)
     return tuple(
         make_server(zoo, plan.basis, server, slot=slot, memory=one, ports=its)
         for server, slot, one, its in zip(planned, placed, memory, ports, strict=True)
@@ -191,8 +191,3 @@ def _taken_bytes(servers: Sequence[ServerSpec]) -> dict[int, int]:
         for gpu in server.gpus:
             taken[gpu] += server.memory.total_bytes // len(server.gpus)
     return taken
-
-
-def _taken_ports(plan: FleetPlan) -> frozenset[int]:
-    ports = [port for server in plan.servers for port in (server.port, server.bootstrap_port)]
-    return frozenset(port for port in [*ports, plan.router.port] if port)

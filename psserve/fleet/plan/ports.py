@@ -2,7 +2,8 @@
 
 Free ports are taken from below the kernel's ephemeral range: a server that is down for a moment must find its port
 free again, so no outgoing connection and no "any free port" of another program may land on it. No port is given twice
-in a fleet, on whichever hosts. Which are free on another machine nobody asks: a server that finds its port taken ends.
+in a fleet, nor one at which somebody listens on any of its hosts; other machines have said where that is when they were
+asked what a plan must know of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+import psutil
 
 from psserve.errors import PlanError
 from psserve.fleet.options.options import RouterOptions
@@ -52,11 +55,14 @@ def fleet_ports(
                 given[key] = port
                 if host.is_local:
                     addresses[key] = host.address
+                elif port in host.taken_ports:
+                    raise port_taken(key, port, host.name)
     require_different(given)
     for key, port in given.items():
         if key in addresses:
             require_free(port, addresses[key], key)
-    free = iter(free_ports(1 + 3 * len(servers), frozenset(given.values())))
+    others = frozenset().union(*(host.taken_ports for host in hosts))
+    free = iter(free_ports(1 + 3 * len(servers), others.union(given.values())))
     return router.port or next(free), _deal(servers, free)
 
 
@@ -87,8 +93,13 @@ def require_free(port: int, host: str, key: str) -> int:
         PlanError: another program listens there, or the address is not this machine's.
     """
     if not is_free(port, host):
-        raise PlanError(f"{key}: port {port} on {host} is taken; stop what listens there, or give another one")
+        raise port_taken(key, port, host)
     return port
+
+
+def port_taken(key: str, port: int, host: str) -> PlanError:
+    """Somebody listens at a port that was asked for by `key`."""
+    return PlanError(f"{key}: port {port} on {host} is taken; stop what listens there, or give another one")
 
 
 def require_different(wanted: Mapping[str, int]) -> None:
@@ -115,6 +126,12 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
         return True
+
+
+def listened_at() -> frozenset[int]:
+    """The TCP ports of this machine at which somebody listens, on whichever address."""
+    listening = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+    return frozenset(one.laddr.port for one in listening if one.laddr)
 
 
 def listens(host: str, port: int) -> bool:

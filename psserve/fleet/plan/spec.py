@@ -170,6 +170,12 @@ class FleetPlan:
         return self.router.config.operator_key
 
     @property
+    def taken_ports(self) -> frozenset[int]:
+        """The ports of its processes, and those that others had on its hosts."""
+        own = (port for server in self.servers for port in (server.port, server.bootstrap_port) if port is not None)
+        return frozenset((self.router.port, *own)).union(*(host.taken_ports for host in self.basis.hosts))
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """Names of the modules served, in order."""
         return tuple(module.name for module in self.router.config.modules)

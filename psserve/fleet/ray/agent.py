@@ -19,6 +19,7 @@ from typing import Any
 
 from psserve.errors import StartError
 from psserve.fleet.plan.devices import detect
+from psserve.fleet.plan.ports import listened_at
 from psserve.fleet.plan.sglang_args import inheritable
 from psserve.fleet.ray.files import fingerprint
 from psserve.fleet.ray.messages import SETTINGS, HostFacts, Run, RunView, Seen
@@ -137,6 +138,7 @@ class Agent:
             versions=(f"psserve {said['psserve']}", f"SGLang {said.get('sglang', 'is missing')}"),
             user=os.getuid(),
             settings=settings(),
+            taken_ports=listened_at(),
             wrong=None if isinstance(reached, Reached) else reached,
         )
         return found.model_dump(mode="json")

@@ -123,6 +123,8 @@ class HostFacts(_Message):
     user: int
     settings: Mapping[str, str]
     """Those of Ray that are set on it."""
+    taken_ports: frozenset[int] = frozenset()
+    """At which somebody listens."""
     wrong: str | None = None
 
 

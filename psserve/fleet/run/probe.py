@@ -1,7 +1,8 @@
 """`python -m psserve.fleet.run.probe TASK`: look, from one host of a fleet, whether its servers will reach the others.
 
 It listens where the servers of this host will, and calls at the doors of all other hosts, where the same program runs.
-Each line of its output is a Report, and the last one holds. Whoever started it ends it.
+Each line of its output is a Report, and the last one holds. Whoever started it ends it. It imports little: a fleet's
+start waits for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -63,43 +66,56 @@ class Report(_Message):
     """About the host itself."""
     ways: Mapping[str, tuple[str, ...]] = {}
     """Neighbour -> why it was not reached yet."""
+    tried_s: Mapping[str, float] = {}
+    """Neighbour -> for how long each of its doors that was not reached yet has been called at."""
 
-    @property
-    def is_good(self) -> bool:
-        return not self.here and not self.ways
+
+@dataclass(frozen=True)
+class _Way:
+    """A door that was not reached yet."""
+
+    why: str
+    tried_s: float
+
+
+_UNTRIED = _Way("no answer", 0.0)
 
 
 async def look(
     task: Task, opened: contextlib.ExitStack, tell: Callable[[Report], None] = lambda report: None
 ) -> Report:
-    """Look until all neighbours are reached, and `tell` at first and at each change what is wrong as yet.
+    """Look until all neighbours are reached, and `tell` at first and after each call what is wrong as yet.
 
     Returns the last report. The doors stay open until the stack is closed.
     """
     here = await _open_doors(task, opened)
-    ways = {one.name: dict.fromkeys(one.doors, "no answer") for one in task.neighbours}
+    ways = {one.name: dict.fromkeys(one.doors, _UNTRIED) for one in task.neighbours}
     known = {one.name: set(one.doors) for one in task.neighbours}
 
     def report() -> Report:
-        wrong = {
-            name: tuple(f"{door.setting}: {door.address}:{door.port}: {why}" for door, why in left.items())
-            for name, left in ways.items()
-            if left
-        }
-        return Report(host=task.name, here=tuple(here), ways=wrong)
+        left = {name: doors for name, doors in ways.items() if doors}
+        return Report(
+            host=task.name,
+            here=tuple(here),
+            ways={
+                name: tuple(f"{door.setting}: {door.address}:{door.port}: {way.why}" for door, way in doors.items())
+                for name, doors in left.items()
+            },
+            tried_s={name: min(way.tried_s for way in doors.values()) for name, doors in left.items()},
+        )
 
     async def reach(name: str, door: Door, group: asyncio.TaskGroup) -> None:
         """Call at a neighbour's door until it opens, and then at those of which is told there."""
+        began = monotonic()
         while isinstance(told := await _call(door, name), str):
-            if ways[name][door] != told:
-                ways[name][door] = told
-                tell(report())
             await asyncio.sleep(CALL_AGAIN_S)
+            ways[name][door] = _Way(told, monotonic() - began)
+            tell(report())
         del ways[name][door]
         for new in told.doors:
             if new not in known[name]:
                 known[name].add(new)
-                ways[name][new] = "no answer"
+                ways[name][new] = _UNTRIED
                 group.create_task(reach(name, new, group))
         tell(report())
 

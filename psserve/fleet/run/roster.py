@@ -20,6 +20,7 @@ from psserve.fleet.run.member import Member, RestartPolicy
 from psserve.fleet.run.memory import family, gpu_memory, of_family
 from psserve.fleet.run.prepare import set_aside, write_router_config
 from psserve.fleet.run.process import Starter
+from psserve.fleet.run.reachability import require_reachable
 from psserve.fleet.run.router_client import RouterClient
 
 
@@ -82,6 +83,13 @@ class Roster:
         """Start everything. Raises StartError."""
         for member in self.members:
             member.start(self._plan.worker_key)
+
+    async def require_reachable(self, coming: Sequence[ServerSpec]) -> None:
+        """See that servers which are to come and those that they will work with reach each other.
+
+        Raises StartError: they do not; PlanError: no port is free to try it at.
+        """
+        await require_reachable(self.plan, self._starter, coming=coming)
 
     def bring(self, specs: Sequence[ServerSpec]) -> list[Member]:
         """Start servers beside those there are. Raises StartError; those that were started are in `coming`."""

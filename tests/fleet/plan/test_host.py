@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from psserve.fleet.plan.adapters import AdapterRoom, check_shipped
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.host import LOCAL, Host, local_host
 from psserve.fleet.plan.plan_module import plan_elsewhere, plan_module
+from psserve.fleet.plan.ports import free_ports
 from psserve.fleet.plan.show import gpu_share, idle_gpus
+from psserve.fleet.plan.spec import ServerSpec
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, SHELL, gpus, plan, value_of
 
@@ -83,6 +86,49 @@ def test_no_server_is_split_over_two_hosts(zoo: Any) -> None:
     (zoo.base.path / "config.json").write_text('{"num_attention_heads": 4}')
     with pytest.raises(PlanError, match=r"tp = 2: .* would need 2 neighbouring GPUs"):
         planned(zoo, hosts(gpus(1), gpus(1)), prefill={"tp": 2}, decode={"tp": 2})
+
+
+def test_servers_split_otherwise_than_the_prefill_servers_are_named(zoo: Any) -> None:
+    zoo.base.path.mkdir()
+    (zoo.base.path / "config.json").write_text('{"num_attention_heads": 4}')
+    said = "and prefill servers have tp = 2: .* give prefill and decode the same tp"
+    with pytest.raises(PlanError, match=rf"^decode\.tp = 1, {said}"):
+        planned(zoo, hosts(gpus(2), gpus(2)), prefill={"tp": 2})
+    tables = {"prefill": {"tp": 2}, "decode": {"tp": 2}, "module": {"math": {"tp": 1}}}
+    running = planned(zoo, hosts(gpus(2), gpus(2)), modules=["code"], **tables)
+    with pytest.raises(PlanError, match=rf"^module\.math\.tp = 1, {said}"):
+        plan_module(zoo, running, "math")
+
+
+def all_but(left: Sequence[int]) -> frozenset[int]:
+    return frozenset(range(1, 65536)).difference(left)
+
+
+def ports_of(servers: Iterable[ServerSpec]) -> set[int]:
+    """All that these were given."""
+    nccl = (int(value_of(server.command, "--nccl-port")) for server in servers)
+    given = (port for server in servers for port in (server.port, server.bootstrap_port) if port is not None)
+    return {*nccl, *given}
+
+
+def test_ports_are_free_on_all_hosts(zoo: Any) -> None:
+    """One for the router, and three for each of two servers and of one more."""
+    left = free_ports(10)
+    a, b = hosts(CPU, CPU)
+    running = planned(zoo, (a, replace(b, taken_ports=all_but(left))), modules=["code"])
+    assert ports_of(running.servers) | {running.router.port} < set(left)
+    (server,) = plan_module(zoo, running, "math").servers
+    assert ports_of([server]) < set(left)
+    assert server.port not in running.taken_ports - all_but(left)
+
+
+def test_a_given_port_that_is_taken_on_its_host_is_named(zoo: Any) -> None:
+    a, b = hosts(CPU, CPU)
+    over = (a, replace(b, taken_ports=frozenset({4000})))
+    with pytest.raises(PlanError, match=r"^module\.code\.ports\[0\]: port 4000 on b is taken; stop what listens there"):
+        planned(zoo, over, modules=["code"], module={"code": {"ports": [4000]}})
+    made = planned(zoo, over, modules=["code"], prefill={"ports": [4000]})
+    assert (made.servers[0].host_name, made.servers[0].port) == ("a", 4000)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from psserve.errors import PlanError
+from psserve.fleet.plan.ports import listened_at
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import plan, value_of
 from tests.ports import own_ports
@@ -27,6 +28,14 @@ def taken() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
+
+
+def test_who_listens_is_seen_on_every_address(taken: int) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as other, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        found = listened_at()
+        assert {taken, other.getsockname()[1]} < found
+        assert silent.getsockname()[1] not in found
 
 
 def test_given_ports_are_used(zoo: Any) -> None:
