@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from psserve import __version__
 from psserve.cli.launch import command
 from psserve.cli.main import cli
 from psserve.contracts.router_config import ModuleConfig, Trial
+from psserve.engine.arguments import _OTHER_NAMES, _REFUSED, _SET_BY_FLEET
 from psserve.engine.versions import installed_sglang, runs_one_pool_unasked
+from psserve.fleet.options.server_options import RESERVED_ARGUMENTS
 from psserve.fleet.plan import devices
 from psserve.fleet.plan.nvidia import Torch
 from psserve.fleet.run.state import FleetState, ProcessId, ServerState, read_state, write_state
@@ -271,11 +274,16 @@ def test_dry_run_says_which_transfer_was_chosen_and_why(zoo: Path) -> None:
     assert "--transfer auto" not in psserve(*arguments, "--transfer", "nixl").stderr
 
 
-@pytest.mark.parametrize("argument", ["--enable-lora", "--speculative-algorithm", "--config", "--kv-cache-dtype"])
-def test_dry_run_refuses_what_every_worker_would(zoo: Path, argument: str) -> None:
-    result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0", "--", argument, "x")
-    assert result.exit_code == 2
-    assert argument in result.stderr
+REFUSED_BY_WORKERS = {*_SET_BY_FLEET, *_OTHER_NAMES, *chain.from_iterable(_REFUSED.values())}
+
+
+@pytest.mark.parametrize("argument", sorted(REFUSED_BY_WORKERS | RESERVED_ARGUMENTS.keys()))
+def test_dry_run_refuses_every_argument_that_a_launch_would(zoo: Path, argument: str) -> None:
+    for given in ((argument, "x"), (f"{argument}=x",), (argument[:-1], "x")):
+        result = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0", "--", *given)
+        assert result.exit_code == 2, given
+        assert given[0].partition("=")[0] in result.stderr
+        assert not result.stdout
 
 
 def test_dry_run_refuses_what_a_decode_server_would(zoo: Path) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,43 @@ class Finding:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Site:
+    """Where a fleet of a zoo is launched, and the hosts that it goes over. Handed to another process."""
+
+    zoo: Path
+    switch: Place
+    hosts: Sequence[Place]
+
+    def planned(
+        self, options: Mapping[str, Any], environment: Mapping[str, str], output: Path, notes: Path
+    ) -> FleetPlan:
+        """Become a process at the switch, and plan a fleet."""
+        become(environment, output, notes)
+        self.switch.enter(from_outside=True)
+        machine = detect(environment)
+        over = [
+            Host(
+                name=host.name,
+                address=host.address,
+                nic=NIC,
+                machine=machine,
+                environ=environment,
+                taken_ports=frozenset(port for _, port in host.listeners()),
+            )
+            for host in self.hosts
+        ]
+        return make_plan(Zoo.open(self.zoo), validated(options), hosts=over, environ=environment)
+
+
 @contextlib.contextmanager
 def launched_over(net: Lan, zoo: Path, *, split: bool = False) -> Iterator[RunningFleet]:
     """A fleet over all hosts, ready; it must leave no process behind. `split`: its decode server is on two of them."""
     with contextlib.ExitStack() as ends:
         with one_start_at_a_time():
-            launch = ends.enter_context(forked(_launch, zoo, net.switch, net.hosts, split))
+            *hosts, last = net.hosts.values()
+            site = _Site(zoo, net.switch, hosts if split else [*hosts, last])
+            launch = ends.enter_context(forked(_launch, site, last if split else None))
             ends.callback(stop, launch)
             launch.await_ready(READY_WITHIN_S)
             config = router_config(zoo, launch)  # by now not that of a supervisor that was killed
@@ -80,28 +111,19 @@ def launched_over(net: Lan, zoo: Path, *, split: bool = False) -> Iterator[Runni
 
 def preflights(net: Lan, zoo: Path, cases: Sequence[Wrong]) -> list[Finding]:
     """What is said, before anything is started, of fleets that are wrong in these ways."""
-    with forked(_look, zoo, net.switch, net.hosts, cases) as look:
+    with forked(_look, _Site(zoo, net.switch, [*net.hosts.values()]), cases) as look:
         look.process.join(PATIENCE_S)
         assert look.process.exitcode == 0, look.notes.read_text()
         return [Finding(**finding) for finding in json.loads(look.output.read_text())]
 
 
-def _launch(
-    zoo: Path,
-    switch: Place,
-    hosts: Mapping[str, Place],
-    split: bool,
-    environment: Mapping[str, str],
-    output: Path,
-    notes: Path,
-) -> None:
-    become(environment, output, notes)
-    switch.enter(from_outside=True)
-    *whole, last = hosts.values()
-    plan = _plan(zoo, whole if split else hosts.values(), SPLIT if split else OPTIONS, environment)
-    starter: Starter = HostStarter(hosts, plan.run_dir / "logs")
-    if split:
-        starter = SplitStarter(starter, plan.servers[-1].name, last)
+def _launch(site: _Site, second: Place | None, environment: Mapping[str, str], output: Path, notes: Path) -> None:
+    """`second`: a host for half of the decode server."""
+    plan = site.planned(OPTIONS if second is None else SPLIT, environment, output, notes)
+    hosts = [*site.hosts, *([] if second is None else [second])]
+    starter: Starter = HostStarter({host.name: host for host in hosts}, plan.run_dir / "logs")
+    if second is not None:
+        starter = SplitStarter(starter, plan.servers[-1].name, second)
     limits = Limits(restarts=RestartPolicy(lost_s=TRY_AGAIN_S, elsewhere_s=READY_WITHIN_S))
     try:
         Supervisor(plan, starter=starter, limits=limits, on_ready=_say_ready).run()
@@ -109,19 +131,9 @@ def _launch(
         sys.exit(f"psserve: error: {error}")
 
 
-def _look(
-    zoo: Path,
-    switch: Place,
-    hosts: Mapping[str, Place],
-    cases: Sequence[Wrong],
-    environment: Mapping[str, str],
-    output: Path,
-    notes: Path,
-) -> None:
-    become(environment, output, notes)
-    switch.enter(from_outside=True)
-    plan = _plan(zoo, hosts.values(), OPTIONS, environment)
-    starter = HostStarter(hosts, output.parent)
+def _look(site: _Site, cases: Sequence[Wrong], environment: Mapping[str, str], output: Path, notes: Path) -> None:
+    plan = site.planned(OPTIONS, environment, output, notes)
+    starter = HostStarter({host.name: host for host in site.hosts}, output.parent)
 
     async def look_at(number: int, case: Wrong) -> Finding:
         started = time.monotonic()
@@ -135,12 +147,6 @@ def _look(
         return list(await asyncio.gather(*(look_at(number, case) for number, case in enumerate(cases, start=1))))
 
     print(json.dumps([vars(finding) for finding in asyncio.run(look_at_all())]))
-
-
-def _plan(zoo: Path, hosts: Iterable[Place], options: Mapping[str, Any], environment: Mapping[str, str]) -> FleetPlan:
-    machine = detect(environment)
-    over = [Host(name=host.name, address=host.address, nic=NIC, machine=machine, environ=environment) for host in hosts]
-    return make_plan(Zoo.open(zoo), validated(options), hosts=over, environ=environment)
 
 
 def _made_wrong(plan: FleetPlan, case: Wrong, run_dir: Path, first_port: int) -> FleetPlan:

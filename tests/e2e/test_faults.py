@@ -35,6 +35,7 @@ from tests.e2e.watching import (
     check_answer,
     error_of,
     family,
+    kept_whole,
     pids,
     scheduler,
     workers,
@@ -63,12 +64,9 @@ def shared_fleet(zoo_of: Callable[[Architecture], Zoo]) -> Iterator[RunningFleet
 @pytest.fixture
 def fleet(shared_fleet: RunningFleet, oracle: Oracle) -> Iterator[RunningFleet]:
     """The fleet, whole before the test and after it, when every module must answer exactly and hold nothing."""
-    await_whole(shared_fleet)
-    yield shared_fleet
-    await_whole(shared_fleet)
-    for module in MODULES:
-        check(shared_fleet, oracle, module, PROMPT)
-        check(shared_fleet, oracle, module, random_ids(random.Random(module), 150))
+    prompts = {module: [PROMPT, random_ids(random.Random(module), 150)] for module in MODULES}
+    with kept_whole(shared_fleet, oracle, prompts):
+        yield shared_fleet
     wait_idle(shared_fleet)
     until(lambda: not zombies(shared_fleet))
 

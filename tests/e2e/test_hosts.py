@@ -19,7 +19,7 @@ from tests.e2e.fleet import RunningFleet
 from tests.e2e.hosts_fleet import FIRST_PORT, Wrong, launched_over, preflights
 from tests.e2e.oracle import Oracle
 from tests.e2e.transfer import copies_alone
-from tests.e2e.watching import ask, await_whole, check, error_of, workers
+from tests.e2e.watching import ask, await_whole, check, error_of, kept_whole, workers
 from tests.hosts import Lan, lan
 from tests.waiting import PATIENCE_S, until
 
@@ -56,11 +56,8 @@ def shared_fleet(net: Lan, zoo: Zoo) -> Iterator[RunningFleet]:
 @pytest.fixture
 def fleet(shared_fleet: RunningFleet, oracle: Oracle) -> Iterator[RunningFleet]:
     """The fleet, whole before the test and after it, when every module must answer exactly."""
-    await_whole(shared_fleet)
-    yield shared_fleet
-    await_whole(shared_fleet)
-    for module in MODULES:
-        check(shared_fleet, oracle, module, PROMPT)
+    with kept_whole(shared_fleet, oracle, {module: [PROMPT] for module in MODULES}):
+        yield shared_fleet
 
 
 def states(fleet: RunningFleet) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -82,6 +83,19 @@ def await_whole(fleet: RunningFleet) -> None:
         )
 
     until(whole)
+
+
+@contextlib.contextmanager
+def kept_whole(
+    fleet: RunningFleet, oracle: Oracle, prompts: Mapping[str, Sequence[Sequence[int]]]
+) -> Iterator[RunningFleet]:
+    """A fleet, whole before what is done with it and after that, when each module must answer its `prompts` exactly."""
+    await_whole(fleet)
+    yield fleet
+    await_whole(fleet)
+    for module, its in prompts.items():
+        for prompt in its:
+            check(fleet, oracle, module, prompt)
 
 
 def scheduler(fleet: RunningFleet, server: str) -> psutil.Process:
