@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _INDENT = " " * 4
+_AND_OTHERS = r"(?:,\s*(?:self\.\w+|_)\s*)*,?\s*"
+"""Behind a name that is assigned to: the others of one assignment."""
 
 _WITHOUT_MEANING = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}
 """Fields of a syntax tree that do not change what runs. Some differ between releases of Python, too."""
@@ -73,10 +75,12 @@ class SourceTree:
         return _complete(text, start + 1, indent) if start >= 0 else None
 
     def has_member(self, path: str, name: str) -> bool:
-        """Whether the class at a dotted path defines `name`, or a method of it assigns to `self.name`."""
+        """Whether the class at a dotted path defines `name`, or a method of it assigns to `self.name`, be it among
+        others: `(_, self.name, self.other) = ...`."""
         text, _ = self._text(path)
         defined = any(f"\n{_INDENT}{form}" in text for form in (f"{name}:", f"{name} =", *_defining(name)))
-        return defined or re.search(rf"self\.{name}\s*(?::[^=\n]+)?=(?!=)", text) is not None
+        assigned = rf"self\.{name}\b\s*(?:{_AND_OTHERS}\)?\s*|:[^=\n]+)?=(?!=)"
+        return defined or re.search(assigned, text) is not None
 
     def _text(self, path: str) -> tuple[str, int]:
         """The text of a module or class, empty where there is none, and how many levels its members are indented."""

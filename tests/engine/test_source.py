@@ -33,6 +33,12 @@ class Owner(object):
         self.typed: dict[str, int] = {}
         self.inner.deeper = 1
         self.read == 1
+        self.first, _ = self.pair, self.other = plain(self.given, b=self.named)
+        (
+            _,
+            self.among,
+            self.last,
+        ) = self.asked(self.given)
 
     @staticmethod
     @os.path.join(
@@ -114,12 +120,16 @@ def test_a_digest_is_of_what_runs() -> None:
     assert digest("def f(a):\n    return None\n") != digest("def f(a):\n    return 0\n")
 
 
-@pytest.mark.parametrize("name", ["field", "default", "__init__", "method", "assigned", "typed"])
+@pytest.mark.parametrize(
+    "name", ["field", "default", "__init__", "method", "assigned", "typed", "first", "pair", "among", "last"]
+)
 def test_members_are_what_a_class_defines_or_assigns(name: str, tree: SourceTree) -> None:
     assert tree.has_member("engine.Owner", name)
 
 
-@pytest.mark.parametrize("name", ["deeper", "inner", "read", "elsewhere", "after", "fiel", "a"])
+@pytest.mark.parametrize(
+    "name", ["deeper", "inner", "read", "elsewhere", "after", "fiel", "a", "given", "named", "asked", "amon"]
+)
 def test_other_names_are_no_members(name: str, tree: SourceTree) -> None:
     assert not tree.has_member("engine.Owner", name)
     assert not tree.has_member("engine.Gone", "field")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from psserve.engine.handover.sglang import adapters, http_process, request, scheduler, trees
+from psserve.engine.handover.sglang import adapters, http_process, one_pool, request, scheduler, trees
 from psserve.engine.versions import number
 
 _REQ = "sglang.srt.managers.schedule_batch.Req"
@@ -45,6 +45,23 @@ _CLASSES: Mapping[type, str] = {
     scheduler.GrammarBackend: "sglang.srt.constrained.xgrammar_backend.XGrammarGrammarBackend",
     scheduler.KVManager: "sglang.srt.disaggregation.common.conn.CommonKVManager",
     scheduler.KVArgs: "sglang.srt.disaggregation.base.conn.KVArgs",
+    one_pool.BootstrapQueue: "sglang.srt.disaggregation.prefill.PrefillBootstrapQueue",
+    one_pool.PoolAllocator: "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator",
+    one_pool.PoolScheduler: "sglang.srt.managers.scheduler.Scheduler",
+    one_pool.PoolPreallocQueue: "sglang.srt.disaggregation.decode.DecodePreallocQueue",
+    one_pool.PoolTransferQueue: "sglang.srt.disaggregation.decode.DecodeTransferQueue",
+    one_pool.PoolDecodeRequest: "sglang.srt.disaggregation.decode.DecodeRequest",
+    one_pool.AnswerLength: "sglang.srt.sampling.sampling_params.SamplingParams",
+    one_pool.PoolReq: "sglang.srt.managers.schedule_batch.Req",
+    one_pool.KVPool: "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool",
+    one_pool.AnyKVPool: "sglang.srt.mem_cache.memory_pool.KVCache",
+    one_pool.PoolConfigurator: "sglang.srt.mem_cache.kv_cache_configurator.KVCacheConfigurator",
+    one_pool.PoolWorker: "sglang.srt.managers.tp_worker.TpModelWorker",
+    one_pool.ModelConfig: "sglang.srt.configs.model_config.ModelConfig",
+    one_pool.Manager: "sglang.srt.disaggregation.common.conn.CommonKVManager",
+    one_pool.LentArgs: "sglang.srt.disaggregation.base.conn.KVArgs",
+    one_pool.Sender: "sglang.srt.disaggregation.common.conn.CommonKVSender",
+    one_pool.Receiver: "sglang.srt.disaggregation.common.conn.CommonKVReceiver",
     adapters.LoadedAdapter: "sglang.srt.lora.lora_registry.LoRARef",
     adapters.LoRAManager: "sglang.srt.lora.lora_manager.LoRAManager",
     adapters.LoRADrainer: "sglang.srt.lora.lora_drainer.LoRADrainer",
@@ -232,9 +249,15 @@ _CLASSES_OF: tuple[tuple[Span, Mapping[type, str]], ...] = (
     ),
     (Span(since="0.5.21"), {scheduler.KVReceiver: "sglang.srt.disaggregation.common.conn.CommonKVReceiver"}),
     (Span("0.5.21", "0.5.22"), {http_process.SentState: "sglang.srt.managers.tokenizer_manager.ReqState"}),
+    (Span("0.5.18", "0.5.21"), {one_pool.BackedUpReq: _REQ}),
+    (Span(since="0.5.21"), {one_pool.BackedUpReq: _ROW}),
     (
         Span(until="0.5.22"),
-        {request.RangedReq: _REQ, trees.OlderPrefixCache: f"{_CACHE}.base_prefix_cache.BasePrefixCache"},
+        {
+            one_pool.PrefixedReq: _REQ,
+            request.RangedReq: _REQ,
+            trees.OlderPrefixCache: f"{_CACHE}.base_prefix_cache.BasePrefixCache",
+        },
     ),
     (
         Span(since="0.5.22"),

@@ -7,13 +7,21 @@ not this server's to free. That is all that SGLang needs to be shown; its tree h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 
 from psserve.engine.handover.differences import slots_of
 from psserve.engine.handover.rule import base_len_of, is_fresh
+from psserve.engine.handover.sglang.one_pool import (
+    PoolDecodeRequest,
+    PoolPreallocQueue,
+    PoolReq,
+    PoolScheduler,
+    PoolTransferQueue,
+    PrefixedReq,
+)
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool import limits, pool, retraction
 from psserve.engine.onepool.outbox import OUTBOX
@@ -38,7 +46,7 @@ def _classes(original: Callable[[Any, Any], Any], backend: Any, kind: Any) -> An
     return ours.get(kind) or original(TransferBackend.FAKE, kind)
 
 
-def _promise_pages(original: Callable[[Any, Any], Any], queue: Any, req: Any) -> Any:
+def _promise_pages(original: Callable[..., Any], queue: PoolPreallocQueue, req: PoolReq) -> Any:
     """AROUND `_match_prefix_and_lock`: in place of a match, the base's whole pages."""
     from sglang.srt.disaggregation.decode_hicache_mixin import DecodePrefixMatch
     from sglang.srt.disaggregation.utils import FAKE_BOOTSTRAP_HOST
@@ -57,7 +65,7 @@ def _promise_pages(original: Callable[[Any, Any], Any], queue: Any, req: Any) ->
     )
 
 
-def _read_in_place(original: Callable[[Any, Any], None], queue: Any, decode_req: Any) -> None:
+def _read_in_place(original: Callable[..., None], queue: PoolTransferQueue, decode_req: PoolDecodeRequest) -> None:
     """AROUND `_commit_transfer_to_req`: the request's row names the lent pages; what is beyond them is copied."""
     from psserve.engine.onepool.reader import ReadingReceiver
 
@@ -72,18 +80,18 @@ def _read_in_place(original: Callable[[Any, Any], None], queue: Any, decode_req:
         reading.taken(pool.MEMORY.reader().copy(lent.tolist(), own, end - whole, page, scheduler))
         READINGS.begin(req, reading, whole)
         if hasattr(req, "prefix_indices"):  # until 0.5.21
-            req.prefix_indices = reading.slots[:whole]
+            cast(PrefixedReq, req).prefix_indices = reading.slots[:whole]
         req.skip_radix_cache_insert = True
     original(queue, decode_req)
 
 
-def _each_turn(scheduler: Any, *args: Any, **kwargs: Any) -> None:
+def _each_turn(scheduler: PoolScheduler, *args: Any, **kwargs: Any) -> None:
     """BEFORE `process_decode_queue`, which the scheduler's loop calls in each turn."""
     OUTBOX.look()
     pool.MEMORY.reader().let_go(scheduler.req_to_token_pool.req_to_token)
 
 
-def _release(original: Callable[..., None], req: Any, *args: Any, **kwargs: Any) -> None:
+def _release(original: Callable[..., None], req: PoolReq, *args: Any, **kwargs: Any) -> None:
     """AROUND `release_kv_cache`, and what drops the backup of a retracted request: it reads no more."""
     original(req, *args, **kwargs)
     READINGS.end(req)

@@ -15,6 +15,7 @@ import torch
 
 from psserve.contracts.one_pool import MOST_ELEMENTS
 from psserve.engine.cuda.vmm import GpuMemory
+from psserve.engine.handover.sglang.one_pool import PoolScheduler
 from psserve.engine.onepool.memory import Done
 
 
@@ -67,7 +68,7 @@ class DeviceSpace:
         """Wait for all that this process asked of the GPU."""
         torch.cuda.synchronize(self._device)
 
-    def behind_forwards(self, scheduler: Any) -> AbstractContextManager[Any]:
+    def behind_forwards(self, scheduler: PoolScheduler) -> AbstractContextManager[Any]:
         """Within it, work is given to the stream of the scheduler's forwards.
 
         A slot that was free when a request got it may still be written to by a forward that was launched before.

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import logging
 import math
 import mmap
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 
+from psserve.engine.handover.sglang.one_pool import PoolScheduler
 from psserve.errors import EngineError
+
+logger = logging.getLogger(__name__)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _READ, _WRITE, _NOTHING = 1, 2, 0
 _SHARED, _PRIVATE, _FIXED, _ANONYMOUS, _NO_RESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
 _ADDRESSES_ALONE = _PRIVATE | _ANONYMOUS | _NO_RESERVE
+_FUTURE_WRITE = 0x0010
+"""Linux's: what is mapped for writing by now stays so, and nothing else is. Python has no name for it before 3.13."""
+_SEALS = _FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -28,11 +35,12 @@ class HostSpace:
     most_elements: int | None = None
 
     def lend(self, span: int, count: int) -> tuple[list[int], list[int]]:
-        """Make one file, whose pages live as long as somebody maps them, and nobody can map for writing."""
-        writable = os.memfd_create("psserve-kv")
+        """Make one file, whose pages live as long as somebody maps them, and which nobody else can write to or cut."""
+        writable = os.memfd_create("psserve-kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(writable, span * count)
             start = _mmap(None, span * count, _READ | _WRITE, _SHARED, writable)
+            _seal(writable)
             file = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(writable)
@@ -63,12 +71,19 @@ class HostSpace:
     def settle(self) -> None:
         """Wait for nothing."""
 
-    def behind_forwards(self, scheduler: Any) -> AbstractContextManager[None]:
+    def behind_forwards(self, scheduler: PoolScheduler) -> AbstractContextManager[None]:
         """Forwards are over when their functions return."""
         return nullcontext()
 
     def done(self) -> None:
         """All is done."""
+
+
+def _seal(file: int) -> None:
+    try:
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
+        logger.warning("psserve: this system cannot keep processes of this user from writing to KV: %s", error)
 
 
 def _mmap(address: int | None, length: int, protection: int, flags: int, file: int = -1, offset: int = 0) -> int:

@@ -6,6 +6,7 @@ import ctypes
 import time
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -34,6 +35,10 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
         self.waker = Waker()
         self._wanted: dict[int, Line] = {}
         self._lent_bytes: LentBytes | None = None
+        self._senders: WeakValueDictionary[int, LendingSender] = WeakValueDictionary()
+        self._unserved: set[int] = set()
+        """Rooms without a sender, at the last look for them."""
+        self._looked_at = time.monotonic()
         super().__init__(*args, **kwargs)
         self._metrics = LeaseMetrics() if self.server_args.enable_metrics else None
         self._shown_at = 0.0
@@ -70,7 +75,9 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
             unlock_node(tree, lease.lock)
             if self.request_status.get(lease.room) == KVPoll.Transferring:
                 self._fail(lease.room, "the decode server is gone")
-        self._show()
+        now = time.monotonic()
+        self._show(now)
+        self._forget_unserved(now)
 
     def tell(self, room: int, pages: np.ndarray[Any, np.dtype[np.int32]], aux_index: int) -> None:
         """READY. The forward that wrote the pages is over."""
@@ -87,12 +94,30 @@ class LendingManager(CommonKVManager):  # type: ignore[misc]
         self.update_status(room, KVPoll.Transferring)
         line.send(Message(Kind.READY, room, pages.astype(np.int32).tobytes(), metadata))
 
+    def serve(self, room: int, sender: LendingSender) -> None:
+        """A request is here that hands a room's KV over: as long as its sender lives."""
+        self._senders[room] = sender
+
     def forget(self, room: int) -> None:
         """Nobody waits for a room any more."""
         self._wanted.pop(room, None)
 
-    def _show(self) -> None:
-        now = time.monotonic()
+    def _forget_unserved(self, now: float) -> None:
+        """Drop what is noted of rooms that had no sender for as long as SGLang waits for the other side.
+
+        A reader may ask before the request comes here, and after it ended; and of a request that is aborted while it
+        waits SGLang drops the sender, and not what is noted.
+        """
+        if now < self._looked_at + self.bootstrap_timeout:
+            return
+        noted = (self._wanted, self.request_status, self.failure_records, self.req_to_decode_prefix_len)
+        rooms = {room for table in noted for room in list(table)}.difference(self._senders.keys())
+        for room in rooms & self._unserved:
+            for table in noted:
+                table.pop(room, None)
+        self._looked_at, self._unserved = now, rooms - self._unserved
+
+    def _show(self, now: float) -> None:
         if self._metrics and now >= self._shown_at + _SHOW_EVERY_S:
             self._shown_at = now
             self._metrics.show(self.leases, now)
@@ -148,22 +173,27 @@ class LendingSender(CommonKVSender):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.init_time = time.time()
         self._pages: list[Any] = []
+        self.kv_mgr.serve(self.bootstrap_room, self)
 
     def send(self, kv_indices: Any, state_indices: Any = None, num_kv_tokens: int | None = None) -> None:
         """Note the pages of a chunk; with the last one, tell them all."""
         self._pages.append(kv_indices)
         self.curr_idx += len(kv_indices)
-        if self.curr_idx == self.num_kv_indices and self.kv_mgr.check_status(self.bootstrap_room) != KVPoll.Failed:
+        if self.curr_idx == self.num_kv_indices and self._status() != KVPoll.Failed:
             self.kv_mgr.tell(self.bootstrap_room, np.concatenate(self._pages), self.aux_index)
 
     def poll(self) -> Any:
         """How far it is."""
         if self.conclude_state is not None:
             return self.conclude_state
-        status = self.kv_mgr.check_status(self.bootstrap_room)
+        status = self._status()
         if status == KVPoll.Bootstrapping:
             return self._check_bootstrap_timeout() or status
         return status
+
+    def _status(self) -> Any:
+        """What is noted of its room; where that was forgotten, it failed."""
+        return self.kv_mgr.request_status.get(self.bootstrap_room, KVPoll.Failed)
 
     def abort(self) -> None:
         """End it, unless its pages are lent: then its reader says when, for it may be copying the last one."""

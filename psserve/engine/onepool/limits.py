@@ -8,9 +8,10 @@ a limit of their own would not run beside each other in a small pool, though the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from psserve.contracts.one_pool import longest_answer
+from psserve.engine.handover.sglang.one_pool import PoolPreallocQueue, PoolReq, PoolScheduler, PoolWorker
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool.readings import READINGS
 
@@ -22,7 +23,7 @@ _SPECIAL = 5
 _NO_LIMIT = 1 << 30
 
 
-def _as_long_as_the_model_takes(original: Callable[[Any], tuple[Any, ...]], worker: Any) -> tuple[Any, ...]:
+def _as_long_as_the_model_takes(original: Callable[..., tuple[Any, ...]], worker: PoolWorker) -> tuple[Any, ...]:
     """AROUND `TpModelWorker.get_worker_info`."""
     info = list(original(worker))
     longest = worker.model_config.context_len - 1
@@ -30,7 +31,7 @@ def _as_long_as_the_model_takes(original: Callable[[Any], tuple[Any, ...]], work
     return tuple(info)
 
 
-def _limit_the_answer_alone(original: Callable[[Any, Any], None], scheduler: Any, req: Any) -> None:
+def _limit_the_answer_alone(original: Callable[..., None], scheduler: PoolScheduler, req: PoolReq) -> None:
     """AROUND `Scheduler.init_req_max_new_tokens`: what the pool holds beside the last pages of prompts."""
     own = scheduler.max_total_num_tokens
     scheduler.max_total_num_tokens = _NO_LIMIT
@@ -43,14 +44,16 @@ def _limit_the_answer_alone(original: Callable[[Any, Any], None], scheduler: Any
     asked.min_new_tokens = min(asked.min_new_tokens, asked.max_new_tokens)
 
 
-def _never_too_long(original: Callable[[Any, Any], bool], queue: Any, req: Any) -> bool:
+def _never_too_long(original: Callable[..., bool], queue: PoolPreallocQueue, req: PoolReq) -> bool:
     """AROUND `_check_if_req_exceed_kv_capacity`."""
     return False
 
 
-def _longest_that_runs(original: Callable[..., int], queue: Any, retractable_tokens: int | None = None) -> int:
+def _longest_that_runs(
+    original: Callable[..., int], queue: PoolPreallocQueue, retractable_tokens: int | None = None
+) -> int:
     """AROUND `_need_space_for_single_req`: less what a request is let in with, which `_to_begin` asks for beside it."""
-    running = queue.scheduler.running_batch.reqs
+    running = _running(queue)
     if retractable_tokens is None or not running:
         return original(queue, retractable_tokens)
     return max(map(_at_most, running)) - _held(running) - _to_go_on(queue)
@@ -58,41 +61,43 @@ def _longest_that_runs(original: Callable[..., int], queue: Any, retractable_tok
 
 def _to_begin(
     original: Callable[..., int],
-    queue: Any,
-    req: Any,
+    queue: PoolPreallocQueue,
+    req: PoolReq,
     allocated_tokens: int,
     prefix_len: int,
     retractable_tokens: int,
 ) -> int:
     """AROUND `_required_admission_tokens`: more than there is, where it could not end with all others retracted."""
-    needed = allocated_tokens + _longest_answer(req) - _held(queue.scheduler.running_batch.reqs)
+    needed = allocated_tokens + _longest_answer(req) - _held(_running(queue))
     if needed > queue.token_to_kv_pool_allocator.available_size():
         return needed
     return allocated_tokens + _to_go_on(queue)
 
 
-def _to_go_on(queue: Any) -> int:
+def _running(queue: PoolPreallocQueue) -> list[PoolReq]:
+    return cast(list[PoolReq], queue.scheduler.running_batch.reqs)
+
+
+def _to_go_on(queue: PoolPreallocQueue) -> int:
     """Tokens that a request is let in with beside those that it begins with."""
-    tokens: int = queue.num_reserved_decode_tokens
-    return tokens
+    return queue.num_reserved_decode_tokens
 
 
-def _at_most(req: Any) -> int:
+def _at_most(req: PoolReq) -> int:
     """Own tokens of a request at its end."""
     return _own_prompt(req) + _longest_answer(req)
 
 
-def _longest_answer(req: Any) -> int:
-    tokens: int = req.sampling_params.max_new_tokens
-    return tokens
+def _longest_answer(req: PoolReq) -> int:
+    return req.sampling_params.max_new_tokens
 
 
-def _held(reqs: Iterable[Any]) -> int:
+def _held(reqs: Iterable[PoolReq]) -> int:
     """Own tokens that requests have now, and lose when they are retracted."""
     return sum(_own_prompt(req) + len(req.output_ids) for req in reqs)
 
 
-def _own_prompt(req: Any) -> int:
+def _own_prompt(req: PoolReq) -> int:
     read = READINGS.slots_of(req)
     return len(req.origin_input_ids) - (0 if read is None else len(read))
 

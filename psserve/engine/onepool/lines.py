@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _HELLO_BYTES = 4096
 _HELLO_WITHIN_S = 10.0
+_ACCEPT_AGAIN_S = 0.1
 _PIECE = 1 << 16
 _FILES_AT_ONCE = 250
 """The kernel takes 253 in a message."""
@@ -58,8 +59,12 @@ class Line:
             self._waiting += 1
             asyncio.run_coroutine_threadsafe(self._send_later(rest), self._loop)
 
+    def hang_up(self) -> None:
+        """Have it end. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self.end)
+
     def end(self) -> None:
-        """Close it."""
+        """Close it, in the lines' thread."""
         with self._turn:
             self.ended = True
             self._socket.close()
@@ -110,7 +115,7 @@ class Lines:
             found.connect(_name_of(port))
             _require_own(found)
             pool, files = _hear_hello(found)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EngineError) as error:
             found.close()
             raise EngineError(f"the prefill server does not lend its KV: {error}") from error
         found.setblocking(False)
@@ -124,7 +129,12 @@ class Lines:
 
     async def _accept(self, listening: socket.socket, hello: bytes, files: Sequence[int]) -> None:
         while True:
-            reader, _ = await self._loop.sock_accept(listening)
+            try:
+                reader, _ = await self._loop.sock_accept(listening)
+            except OSError as error:  # no descriptor is free, say: a later reader may find one
+                logger.warning("psserve: no reader of KV can be let in just now: %s", error)
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
+                continue
             try:
                 _require_own(reader)
                 _say_hello(reader, hello, files)

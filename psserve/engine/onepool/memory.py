@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from psserve.contracts.one_pool import LARGEST_POOL
+from psserve.engine.handover.sglang.one_pool import PoolScheduler
 from psserve.engine.onepool.layout import Layout, Pool
 from psserve.errors import EngineError
 
@@ -59,7 +60,7 @@ class Space(Protocol):
     def settle(self) -> None:
         """Wait for all that this process asked of the device."""
 
-    def behind_forwards(self, scheduler: Any) -> AbstractContextManager[Any]:
+    def behind_forwards(self, scheduler: PoolScheduler) -> AbstractContextManager[Any]:
         """Within it, work begins after the forwards that the scheduler has launched, and is done before the next."""
 
     def done(self) -> Done | None:
@@ -172,7 +173,7 @@ class ReadMemory:
                 self._space.detach(address, region.span)
 
     def copy(
-        self, sources: Sequence[int], targets: Sequence[int], tokens: int, page_size: int, scheduler: Any
+        self, sources: Sequence[int], targets: Sequence[int], tokens: int, page_size: int, scheduler: PoolScheduler
     ) -> Done | None:
         """Copy `tokens` rows of every buffer, in pages that are named by their first rows.
 

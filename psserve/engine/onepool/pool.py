@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from psserve.contracts.one_pool import LARGEST_POOL
+from psserve.engine.handover.sglang.one_pool import KVPool, PoolConfigurator
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool.device_memory import DeviceSpace
 from psserve.engine.onepool.host_memory import HostSpace
@@ -40,37 +41,37 @@ class Memory:
 MEMORY = Memory()  # a process has one scheduler, with one pool
 
 
-def _create_to_lend(original: Callable[[Any], None], pool: Any) -> None:
+def _create_to_lend(original: Callable[..., None], pool: KVPool) -> None:
     shape, buffers = _shape_of(pool), 2 * pool.layer_num
     MEMORY.lent = LentMemory(_space_of(pool), shape[0], shape[1:], pool.store_dtype, buffers)
     _give(pool, MEMORY.lent.tensors)
 
 
-def _create_to_read(original: Callable[[Any], None], pool: Any) -> None:
+def _create_to_read(original: Callable[..., None], pool: KVPool) -> None:
     shape, buffers = _shape_of(pool), 2 * pool.layer_num
     lent_rows = Settings.from_environment().lent_rows or LARGEST_POOL
     MEMORY.read = ReadMemory(_space_of(pool), shape[0], shape[1:], pool.store_dtype, buffers, pool.page_size, lent_rows)
     _give(pool, MEMORY.read.tensors)
 
 
-def _space_of(pool: Any) -> Space:
+def _space_of(pool: KVPool) -> Space:
     if torch.device(pool.device).type == "cuda":
         return DeviceSpace(torch.cuda.current_device())
     return HostSpace()
 
 
-def _shape_of(pool: Any) -> tuple[int, ...]:
+def _shape_of(pool: KVPool) -> tuple[int, ...]:
     keys, values = pool._kv_buffer_shapes()
     if keys != values:
         raise EngineError(f"KV whose keys are {keys} and values {values} cannot be read in place: use --transfer nixl")
     return tuple(keys)
 
 
-def _give(pool: Any, tensors: list[Any]) -> None:
+def _give(pool: KVPool, tensors: list[torch.Tensor]) -> None:
     pool.k_buffer, pool.v_buffer = tensors[: pool.layer_num], tensors[pool.layer_num :]
 
 
-def _describe_own_rows(original: Callable[[Any], Any], pool: Any) -> Any:
+def _describe_own_rows(original: Callable[..., Any], pool: KVPool) -> Any:
     """AROUND `_build_kv_buffer_descs`, which takes every row for one of the pool's size."""
     rows, buffers = _shape_of(pool)[0], [*pool.k_buffer, *pool.v_buffer]
     _give(pool, [buffer[:rows] for buffer in buffers])
@@ -80,7 +81,7 @@ def _describe_own_rows(original: Callable[[Any], Any], pool: Any) -> Any:
         _give(pool, buffers)
 
 
-def _wait_for_memory(original: Callable[[Any, int], Any], configurator: Any, before: int) -> Any:
+def _wait_for_memory(original: Callable[..., Any], configurator: PoolConfigurator, before: int) -> Any:
     """AROUND `_resolve_memory_pool_config`: until as much of the GPU is free as the pool needs.
 
     The memory of a server that ended is free when the last answer that reads there has ended. SGLang would make a

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import zmq
 
+from psserve.engine.handover.sglang.one_pool import PoolReq, PoolScheduler
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool import pool
 from psserve.engine.settings import NegativeControl
@@ -33,7 +34,7 @@ def _classes(original: Callable[[Any, Any], Any], backend: Any, kind: Any) -> An
     return ours.get(kind) or original(TransferBackend.FAKE, kind)
 
 
-def _manager(scheduler: Any) -> Any:
+def _manager(scheduler: PoolScheduler) -> Any:
     return scheduler.disagg_prefill_bootstrap_queue.kv_manager
 
 
@@ -46,8 +47,8 @@ class _Lending:
     def lend_and_send(
         self,
         original: Callable[..., None],
-        scheduler: Any,
-        req: Any,
+        scheduler: PoolScheduler,
+        req: PoolReq,
         last_chunk: bool = False,
         end_idx: int | None = None,
     ) -> None:
@@ -56,7 +57,7 @@ class _Lending:
             _manager(scheduler).lend(self._tree or scheduler.tree_cache, req)
         original(scheduler, req, last_chunk, end_idx)
 
-    def take_back(self, scheduler: Any, *args: Any, **kwargs: Any) -> None:
+    def take_back(self, scheduler: PoolScheduler, *args: Any, **kwargs: Any) -> None:
         """BEFORE `process_disagg_prefill_inflight_queue`, which the scheduler's loop calls in each turn."""
         parts = scheduler.attn_tp_cpu_group
         is_split = torch.distributed.get_world_size(parts) > 1
@@ -80,7 +81,7 @@ class _Idle:
         self._nothing_runs = False
         self._lends = False
 
-    def sleep(self, original: Callable[[Any], None], scheduler: Any) -> None:
+    def sleep(self, original: Callable[..., None], scheduler: PoolScheduler) -> None:
         """AROUND `on_idle`, which checks the pool (lent pages are locked ones), and sleeps until a request comes."""
         manager = _manager(scheduler)
         if scheduler.idle_sleeper is not None:
@@ -98,7 +99,7 @@ class _Idle:
             original(checker)
 
     def is_fully_idle(
-        self, original: Callable[..., bool], scheduler: Any, for_health_check: bool = False, **options: bool
+        self, original: Callable[..., bool], scheduler: PoolScheduler, for_health_check: bool = False, **options: bool
     ) -> bool:
         """AROUND `is_fully_idle`: an idle server may drop its tree."""
         idle = original(scheduler, for_health_check, **options)

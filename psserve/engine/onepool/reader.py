@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class ReadingManager(CommonKVManager):  # type: ignore[misc]
         self._sources: dict[int, Source] = {}
         self._asked: dict[int, Source] = {}
         self._arrived: dict[int, Message] = {}
+        self.turn = threading.RLock()
+        """For the end of a room, and what is heard of it: READY for one that is ending is of no use to anybody."""
         self._start_heartbeat_checker_thread()
 
     def ask(self, room: int, port: int) -> None:
@@ -106,6 +109,9 @@ class ReadingManager(CommonKVManager):  # type: ignore[misc]
         line, pool, files = self._lines.call(port)
         try:
             source = self._sources[port] = Source(line, MEMORY.reader().map(pool, files))
+        except EngineError:
+            line.hang_up()
+            raise
         finally:
             for file in files:
                 os.close(file)
@@ -114,10 +120,12 @@ class ReadingManager(CommonKVManager):  # type: ignore[misc]
         return source
 
     def _heard(self, line: Line, message: Message) -> None:
-        if message.kind is Kind.READY and message.room in self.request_status:
+        with self.turn:
+            if message.kind is not Kind.READY or message.room not in self.request_status:
+                return
             self._arrived[message.room] = message
             self.update_status(message.room, KVPoll.Success)
-            end_pause()
+        end_pause()
 
     def _line_ended(self, line: Line) -> None:
         for source in list(self._sources.values()):
@@ -183,8 +191,9 @@ class ReadingReceiver(CommonKVReceiver):  # type: ignore[misc]
 
     def clear(self) -> None:
         """Forget the request; what it asked for and did not get goes back."""
-        super().clear()
-        self.kv_mgr.forget(self.bootstrap_room)
+        with self.kv_mgr.turn:
+            super().clear()
+            self.kv_mgr.forget(self.bootstrap_room)
 
     def failure_exception(self) -> None:
         """Raise why it failed."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from psserve.engine.handover.differences import slots_of
+from psserve.engine.handover.sglang.one_pool import BackedUpReq, PoolAllocator, PoolPreallocQueue, PoolReq
+from psserve.engine.handover.sglang.scheduler import ReqToTokenPool
 from psserve.engine.hooks import Hook, Kind
 from psserve.engine.onepool.readings import READINGS
+
+if TYPE_CHECKING:
+    import torch
 
 _QUEUE = "sglang.srt.disaggregation.decode.DecodePreallocQueue"
 _REQ = "sglang.srt.managers.schedule_batch.Req"
 
 
-def _keep_reading(original: Callable[..., Any], *, req: Any, offload_kv: bool = True, **kwargs: Any) -> Any:
+def _keep_reading(original: Callable[..., Any], *, req: PoolReq, offload_kv: bool = True, **kwargs: Any) -> Any:
     """AROUND `release_req`."""
     if not offload_kv:  # its KV is computed anew, by another hand-over
         return original(req=req, offload_kv=offload_kv, **kwargs)
@@ -24,30 +29,33 @@ def _keep_reading(original: Callable[..., Any], *, req: Any, offload_kv: bool = 
     return is_backed_up
 
 
-def _own_slots(req: Any, req_to_token_pool: Any) -> Any:
+def _own_slots(req: PoolReq, req_to_token_pool: ReqToTokenPool) -> torch.Tensor:
     read = READINGS.slots_of(req)
     start = 0 if read is None else len(read)
     return req_to_token_pool.req_to_token[slots_of(req).req_pool_idx, start : req.seqlen - 1]
 
 
-def _back_up_own(original: Callable[..., None], req: Any, req_to_token_pool: Any, allocator: Any) -> None:
+def _back_up_own(
+    original: Callable[..., None], req: PoolReq, req_to_token_pool: ReqToTokenPool, allocator: PoolAllocator
+) -> None:
     """AROUND `Req.offload_kv_cache`."""
     from sglang.srt.mem_cache.common import RetractionBackup
 
     copy = allocator.get_cpu_copy(_own_slots(req, req_to_token_pool), mamba_indices=None)
-    held: Any = slots_of(req)
-    held.retraction_backup = RetractionBackup(cpu_tensors=copy)
+    cast(BackedUpReq, slots_of(req)).retraction_backup = RetractionBackup(cpu_tensors=copy)
 
 
-def _load_own(original: Callable[..., None], req: Any, req_to_token_pool: Any, allocator: Any) -> None:
+def _load_own(
+    original: Callable[..., None], req: PoolReq, req_to_token_pool: ReqToTokenPool, allocator: PoolAllocator
+) -> None:
     """AROUND `Req.load_kv_cache`."""
     slots = _own_slots(req, req_to_token_pool)
-    held: Any = slots_of(req)
+    held = cast(BackedUpReq, slots_of(req))
     allocator.load_cpu_copy(held.retraction_backup.cpu_tensors, slots, mamba_indices=None)
     held.retraction_backup = None
 
 
-def _allocate_own(original: Callable[..., Any], queue: Any, req: Any, *prefix: Any) -> Any:
+def _allocate_own(original: Callable[..., Any], queue: PoolPreallocQueue, req: PoolReq, *prefix: Any) -> Any:
     """AROUND `_pre_alloc`, called without a prefix when a request is resumed: lent pages are not its to free."""
     read = READINGS.slots_of(req)
     if read is None or prefix:
@@ -56,14 +64,16 @@ def _allocate_own(original: Callable[..., Any], queue: Any, req: Any, *prefix: A
     return original(queue, req, read, len(read), len(read))
 
 
-def _need_own(original: Callable[[Any, Any], tuple[int, int]], queue: Any, req: Any) -> tuple[int, int]:
+def _need_own(original: Callable[..., tuple[int, int]], queue: PoolPreallocQueue, req: PoolReq) -> tuple[int, int]:
     """AROUND `_prealloc_required_tokens`."""
     full, windowed = original(queue, req)
     read = READINGS.slots_of(req)
     return (full if read is None else full - len(read)), windowed
 
 
-def _lent_is_not_its_own(original: Callable[..., list[Any]], queue: Any, *args: Any, **kwargs: Any) -> list[Any]:
+def _lent_is_not_its_own(
+    original: Callable[..., list[PoolReq]], queue: PoolPreallocQueue, *args: Any, **kwargs: Any
+) -> list[PoolReq]:
     """AROUND `resume_retracted_reqs`: what `_allocate_own` said, after fixes/retraction has said otherwise."""
     resumed = original(queue, *args, **kwargs)
     for req in resumed:

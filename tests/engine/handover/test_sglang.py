@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from psserve.engine.handover import sglang, targets
-from psserve.engine.handover.sglang import adapters, http_process, request, scheduler, trees
+from psserve.engine.handover.sglang import adapters, http_process, one_pool, request, scheduler, trees
 from psserve.engine.versions import SUPPORTED
 
 ENGINE = Path(sglang.__file__).parents[2]
 FILES = [*(ENGINE / "handover").rglob("*.py"), *(ENGINE / "fixes").glob("*.py")]
+FILES += [ENGINE / "onepool" / name for name in ("limits.py", "pool.py", "retraction.py")]
 FILES.remove(ENGINE / "handover" / "differences.py")  # it asks objects what they are
 
 
 def protocols() -> list[type]:
     return [
         each
-        for room in (adapters, http_process, request, scheduler, trees)
+        for room in (adapters, http_process, one_pool, request, scheduler, trees)
         for each in vars(room).values()
         if getattr(each, "_is_protocol", False) and each.__module__ == room.__name__
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import subprocess
 import sys
 
@@ -44,3 +45,17 @@ def test_the_file_cannot_be_mapped_for_writing() -> None:
     (file,) = LentMemory(HostSpace(), 40, (2, 8), torch.float32, 4).files
     with pytest.raises(PermissionError):
         mmap.mmap(file, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def test_the_file_cannot_be_opened_anew_to_write_to_it_or_to_cut_it() -> None:
+    (file,) = LentMemory(HostSpace(), 40, (2, 8), torch.float32, 4).files
+    again = os.open(f"/proc/self/fd/{file}", os.O_RDWR)
+    try:
+        with pytest.raises(PermissionError):
+            mmap.mmap(again, mmap.PAGESIZE)
+        with pytest.raises(PermissionError):
+            os.write(again, b"x")
+        with pytest.raises(PermissionError):
+            os.ftruncate(again, 0)
+    finally:
+        os.close(again)

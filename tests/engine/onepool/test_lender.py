@@ -7,6 +7,7 @@ import select
 import threading
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from psserve import torchvision_ops
 torchvision_ops.declare_missing()
 
 from sglang.srt.disaggregation.base.conn import KVPoll  # noqa: E402
+from sglang.srt.disaggregation.common.conn import CommonKVSender  # noqa: E402
 
 from psserve.engine.onepool.leases import LeaseTable, Waker  # noqa: E402
 from psserve.engine.onepool.lender import LendingManager, LendingSender  # noqa: E402
@@ -43,6 +45,7 @@ class Manager(LendingManager):  # type: ignore[misc]
         self._lent_bytes = LentBytes([self.kv], PAGE)
         self.leases, self.waker, self._wanted = LeaseTable(), Waker(), {}
         self._metrics, self._shown_at = None, 0.0
+        self._senders, self._unserved, self._looked_at = WeakValueDictionary(), set(), 0.0
         self.request_status: dict[int, Any] = {}
         self.failure_records: dict[int, str] = {}
         self.failure_lock = threading.Lock()
@@ -93,6 +96,7 @@ class Lending:
         )
         self.sender.trace_ctx = SimpleNamespace(abort=lambda **named: None, trace_req_finish=lambda: None)
         self.sender.init(2, aux_index=1)
+        self.manager.serve(ROOM, self.sender)
         self.manager.update_status(ROOM, KVPoll.Bootstrapping)
 
     def hear(self, kind: Kind) -> None:
@@ -102,6 +106,19 @@ class Lending:
         self.manager.lend(self.tree, self.req)
         for page in (3, 1):
             self.sender.send(np.array([page], dtype=np.int64))
+
+    @property
+    def noted(self) -> int:
+        """What the server still knows of rooms."""
+        manager = self.manager
+        tables = (manager._wanted, manager.request_status, manager.failure_records, manager.req_to_decode_prefix_len)
+        return sum(map(len, tables))
+
+    def look_twice(self) -> None:
+        """Look for rooms without a sender, as once in 5 minutes."""
+        self.manager.bootstrap_timeout = 0
+        for _ in range(2):
+            self.manager.take_back(self.tree)
 
     @property
     def is_locked(self) -> bool:
@@ -220,3 +237,54 @@ def test_what_comes_back_wakes_the_scheduler(end: str) -> None:
 
 def is_readable(waker: Waker) -> bool:
     return bool(select.select([waker], [], [], 0)[0])
+
+
+@pytest.mark.parametrize("last", [Kind.WANT, Kind.ABORT])
+def test_a_room_whose_request_never_comes_is_forgotten(last: Kind) -> None:
+    lending = Lending()
+    before = lending.noted
+    for kind in (Kind.WANT, last):
+        lending.manager._heard(lending.line, Message(kind, ROOM + 1))
+    assert lending.noted > before
+    lending.look_twice()
+    assert lending.noted == before
+
+
+def test_a_request_that_was_aborted_and_dropped_is_forgotten() -> None:
+    lending = Lending()
+    lending.hear(Kind.WANT)
+    lending.sender.abort()
+    assert lending.noted
+    del lending.sender
+    lending.look_twice()
+    assert not lending.noted
+
+
+def test_a_room_that_was_wanted_before_its_request_came_is_served() -> None:
+    lending = Lending()
+    sender = lending.sender
+    del lending.manager._senders[ROOM]
+    lending.hear(Kind.WANT)
+    lending.manager.bootstrap_timeout = 0
+    lending.manager.take_back(lending.tree)
+    lending.manager.serve(ROOM, sender)
+    lending.look_twice()
+    assert sender.poll() == KVPoll.WaitingForInput
+
+
+def test_every_sender_serves_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(sender: LendingSender, manager: Manager, room: int) -> None:
+        sender.kv_mgr, sender.bootstrap_room = manager, room
+
+    monkeypatch.setattr(CommonKVSender, "__init__", begin)
+    lending = Lending()
+    sender = LendingSender(lending.manager, ROOM + 1)
+    assert lending.manager._senders[ROOM + 1] is sender
+
+
+def test_a_sender_of_a_room_that_is_forgotten_has_failed() -> None:
+    lending = Lending()
+    lending.manager.request_status.clear()
+    assert lending.sender.poll() == KVPoll.Failed
+    lending.send()
+    assert lending.line.said == []

@@ -126,6 +126,47 @@ def test_what_the_other_side_is_too_slow_for_keeps_its_place(server: Server) -> 
     assert server.next()[1].room == 99
 
 
+def test_a_line_that_is_hung_up_ends_on_both_sides(server: Server) -> None:
+    reader = Side()
+    line, _, files = reader.lines.call(server.port)
+    closed(files)
+    line.hang_up()
+    assert reader.end() is line
+    assert server.end().ended
+
+
+def test_a_server_that_had_no_descriptor_left_lets_readers_in_later() -> None:
+    code = f"""
+import logging, os, resource, sys, threading, torch
+from psserve.engine.onepool.lines import Lines
+from psserve.engine.onepool.memory import LentMemory
+from psserve.engine.onepool.host_memory import HostSpace
+memory = LentMemory(HostSpace(), 8, (2, 4), torch.float32, 2)
+lines, (soft, hard) = Lines(print, print), resource.getrlimit(resource.RLIMIT_NOFILE)
+lines.listen({(port := next(_ports))}, memory.pool, memory.files)
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+print("up", flush=True)
+sys.stdin.readline()
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+threading.Event().wait()
+"""
+    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **piped) as process:  # type: ignore[call-overload]
+        try:
+            assert process.stdout.readline() == "up\n"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as reader:
+                reader.settimeout(PATIENCE_S)
+                reader.connect(lines._name_of(port))
+                assert "no reader of KV can be let in" in process.stdout.readline()
+                process.stdin.write("\n")
+                process.stdin.flush()
+                _, files = lines._hear_hello(reader)
+                closed(files)
+        finally:
+            process.kill()
+
+
 def test_two_readers_have_lines_of_their_own(server: Server) -> None:
     readers = [Side(), Side()]
     for room, reader in enumerate(readers):

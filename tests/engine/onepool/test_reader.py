@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from psserve.engine.onepool.host_memory import HostSpace  # noqa: E402
 from psserve.engine.onepool.memory import LentMemory, ReadMemory, Region  # noqa: E402
 from psserve.engine.onepool.messages import Kind, Message  # noqa: E402
 from psserve.engine.onepool.pool import Memory  # noqa: E402
-from psserve.engine.onepool.reader import ReadingManager  # noqa: E402
+from psserve.engine.onepool.reader import ReadingManager, ReadingReceiver  # noqa: E402
 from psserve.engine.versions import ONE_POOL, installed_sglang  # noqa: E402
 from tests.engine.onepool.spaces import open_files  # noqa: E402
 
@@ -38,9 +39,13 @@ class Line:
     def __init__(self) -> None:
         self.said: list[Kind] = []
         self.ended = False
+        self.hung_up = False
 
     def send(self, message: Message) -> None:
         self.said.append(message.kind)
+
+    def hang_up(self) -> None:
+        self.hung_up = True
 
 
 class PrefillServer:
@@ -60,6 +65,7 @@ class Manager(ReadingManager):  # type: ignore[misc]
     def __init__(self, server: PrefillServer) -> None:
         self._lines: Any = server
         self._sources, self._asked, self._arrived = {}, {}, {}
+        self.turn = threading.RLock()
         self.request_status: dict[int, Any] = {ROOM: KVPoll.WaitingForInput}
         self.failure_records: dict[int, str] = {}
         self.failure_lock = threading.Lock()
@@ -164,3 +170,34 @@ def test_a_server_that_ended_while_it_was_called_is_gone(memory: ReadMemory, ser
 def test_files_that_were_mapped_are_not_left_open(memory: ReadMemory, server: PrefillServer) -> None:
     Manager(server).ask(ROOM, PORT)
     assert open_files(server.lent.files[0]) == 1
+
+
+def test_a_server_whose_kv_does_not_fit_is_hung_up_on(memory: ReadMemory, server: PrefillServer) -> None:
+    server.lent = LentMemory(HostSpace(), 64, (1, 4), torch.float32, 2)
+    manager = Manager(server)
+    manager.ask(ROOM, PORT)
+    assert "cannot be read in place" in manager.failure_records[ROOM]
+    assert server.line.hung_up
+    assert open_files(server.lent.files[0]) == 1
+
+
+def test_ready_for_a_room_that_ends_just_then_leaves_nothing(manager: Manager) -> None:
+    receiver = ReadingReceiver.__new__(ReadingReceiver)
+    vars(receiver).update(kv_mgr=manager, bootstrap_room=ROOM, bootstrap_addr="", conclude_state=None)
+    manager.required_prefill_response_num_table, manager.prefill_response_tracker = {}, {}
+    manager.addr_to_rooms_tracker, manager.defer_decode_allocation = defaultdict(set), False
+    ending = threading.Thread(target=receiver.clear)
+
+    class Statuses(dict[int, Any]):
+        def __contains__(self, room: object) -> bool:
+            found = super().__contains__(room)
+            if threading.current_thread() is threading.main_thread() and ending.ident is None:
+                ending.start()
+                ending.join(0.2)  # it must not end meanwhile, and cannot
+            return found
+
+    manager.request_status = Statuses(manager.request_status)
+    manager.ready()
+    ending.join()
+    assert not manager._arrived
+    assert not manager.request_status
