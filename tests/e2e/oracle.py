@@ -10,20 +10,30 @@ import pytest
 import torch
 
 from psserve.training.answers import end_tokens
-from psserve.training.reference import ProcessLogits, ReferenceAnswer, load_model, load_pair, reference_answer
+from psserve.training.reference import (
+    ProcessLogits,
+    ReferenceAnswer,
+    in_format,
+    load_model,
+    load_pair,
+    reference_answer,
+)
 from psserve.zoo import Zoo
 
 LOGPROB_TOLERANCE = 1e-4
+SERVED = torch.float32
+"""What fleets compute in on a CPU, whatever the zoo's files are stored in. The demo zoo's are float16, in which a
+log-probability differs by up to 8e-4."""
 
 
 class Oracle:
-    """A zoo's models in this process."""
+    """A zoo's models in this process, as servers compute with them."""
 
     def __init__(self, zoo: Zoo) -> None:
         torch.set_num_threads(1)  # models this small are slower on several
         self.zoo = zoo
-        self.base = load_model(zoo.base.path)
-        self.modules = {module.name: self.load(module.name) for module in zoo.modules()}
+        self.base = in_format(load_model(zoo.base.path), SERVED)
+        self.modules = {module.name: in_format(self.load(module.name), SERVED) for module in zoo.modules()}
         self.ends = {name: frozenset(end_tokens(module)) for name, module in self.modules.items()}
         self.checked, self.difference = 0, 0.0  # answers compared, and the largest difference of a log-probability
         self._known: dict[tuple[str, tuple[int, ...], int], ReferenceAnswer] = {}
