@@ -7,6 +7,7 @@ process is connected to them. The agents go on, and another bridge finds them by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -104,7 +105,8 @@ async def _settings_of(node: Mapping[str, Any]) -> dict[str, str]:
 
 def _connect(task: Task) -> None:
     try:
-        ray.init(address=task.address, namespace=task.fleet, log_to_driver=False, configure_logging=False)
+        with contextlib.chdir("/"):  # where agents look for whatever they import: not in the user's folder
+            ray.init(address=task.address, namespace=task.fleet, log_to_driver=False, configure_logging=False)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise Refused(
             f"no way into the Ray cluster at {task.address}: {said(error)} (this machine must be one of its nodes, and"
