@@ -16,7 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +32,7 @@ _READ_AGAIN = frozenset(
         *("TMPDIR", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE", "PSSERVE_NEGATIVE_CONTROL", tree_dump.ASKED_BY),
         *("SGLANG_TEST_RETRACT", "SGLANG_TEST_RETRACT_INTERVAL", "SGLANG_TEST_DISAGG_FAILURE_PROB"),
         *("SGLANG_DEBUG_MEMORY_POOL", "PSSERVE_CHECK_PURITY", "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND"),
-        *("PSSERVE_ONE_POOL", OTHER_MODELS),
+        *("PSSERVE_ONE_POOL", "PSSERVE_ROLE", "OMP_NUM_THREADS", OTHER_MODELS),
     )
 )
 """Variables that a forked process looks at after its fork, by itself or by `_read_again`; and which models it need not
@@ -137,7 +139,7 @@ def _launch(arguments: Sequence[str], environment: Mapping[str, str], output: Pa
     _start_plainly = preload.start_preloading
 
     def start_preloading(env: Mapping[str, str], log: IO[bytes]) -> Any:
-        return ForkedPreload(env, log) if _imports_alike(env) else _start_plainly(env, log)
+        return ForkedPreload(env, log) if imports_alike(env) else _start_plainly(env, log)
 
     preload.start_preloading = start_preloading
     _psserve(["launch", *arguments], environment, output, notes)
@@ -151,13 +153,57 @@ def _psserve(arguments: Sequence[str], environment: Mapping[str, str], output: P
     main()
 
 
-def _imports_alike(env: Mapping[str, str]) -> bool:
+def imports_alike(env: Mapping[str, str]) -> bool:
+    """Whether a process with this environment would have imported SGLang as it was imported here."""
     from tests.e2e.sglang_imported import ENVIRONMENT
 
     wanted, had = (
         {name: value for name, value in one.items() if name not in _READ_AGAIN} for one in (env, ENVIRONMENT)
     )
     return wanted == had
+
+
+class StartedPreload:
+    """A `ForkedPreload` for tests that start servers without a launch, in processes that have not imported SGLang.
+
+    Where servers must import in another environment, it becomes the process that a user's would be.
+    """
+
+    def __init__(self, env: Mapping[str, str], log: IO[bytes]) -> None:
+        requests, own_requests = multiprocessing.Pipe(duplex=False)
+        own_events, events = multiprocessing.Pipe(duplex=False)
+        with requests, own_requests, own_events, events:
+            self._process = _FORKING.Process(target=_be_preloaded, args=(dict(env), requests, events, log.name))
+            self._process.start()
+            self.stdin = open(os.dup(own_requests.fileno()), "wb")  # noqa: SIM115 - closed by the starter
+            self.stdout = open(os.dup(own_events.fileno()), "rb")  # noqa: SIM115
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _be_preloaded(env: Mapping[str, str], requests: Connection, events: Connection, log: str) -> None:
+    from psserve.fleet.run import preload
+
+    plain = partial(os.execve, sys.executable, preload._COMMAND, dict(env))
+    program = partial(preloaded, env) if imports_alike(env) else plain
+    notes = os.open(log, os.O_WRONLY | os.O_APPEND)
+    become_program(program, env, (requests.fileno(), events.fileno(), notes), os.getppid())
 
 
 class ForkedPreload:
@@ -170,7 +216,7 @@ class ForkedPreload:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            _become_preloaded(env, (requests, events, log.fileno()), parent)
+            become_program(partial(preloaded, env), env, (requests, events, log.fileno()), parent)
         os.close(requests)
         os.close(events)
         self.stdin = open(self_requests, "wb")  # noqa: SIM115 - closed by the starter
@@ -193,15 +239,21 @@ class ForkedPreload:
         return self.returncode
 
 
-def _become_preloaded(env: Mapping[str, str], streams: tuple[int, int, int], parent: int) -> None:
-    """The fork's whole life; never returns."""
-    from psserve.engine import preload, process
+def become_program(
+    program: Callable[[], int | None], env: Mapping[str, str], streams: Sequence[int], parent: int | None
+) -> None:
+    """Be a program from here on, in this environment and with these standard streams; never returns.
 
-    code = 1
+    `streams`: standard input, output and error. It leads a group of its own and ends with `parent`, if that is told.
+    """
+    from psserve.engine import process
+
+    code: int | None = 1
     try:
-        process.die_with_parent(parent)
-        os.setsid()
-        os.umask(0o077)
+        if parent is not None:
+            process.die_with_parent(parent)
+            os.setsid()
+            os.umask(0o077)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -211,13 +263,25 @@ def _become_preloaded(env: Mapping[str, str], streams: tuple[int, int, int], par
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - multiprocessing had closed it
         resource_tracker._resource_tracker._fd = None  # its pipe was closed
         _environment_is(env)
-        _read_again(env)
-        code = preload.main()
+        code = program()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - a bug: its traceback belongs into the log
         sys.excepthook(*sys.exc_info())
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code or 0)
+
+
+def preloaded(env: Mapping[str, str]) -> int:
+    """Be the preloaded process of a fleet."""
+    from psserve.engine import preload
+
+    _read_again(env)
+    return preload.main()
 
 
 def _environment_is(environment: Mapping[str, str]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.forked_launch import forked
+from tests.e2e.forked_python import run_script
 
 pytestmark = pytest.mark.e2e
 
@@ -19,8 +21,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_first.py"
 @pytest.mark.timeout(1800)
 def test_a_dry_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PSSERVE_CHECK_PURITY")  # as a user runs it
-    command = [sys.executable, str(SCRIPT), "--dry-run", "--out", str(tmp_path)]
-    code, said = run(command, within_s=1700)
+    code, said = run(["--dry-run", "--out", str(tmp_path)], within_s=1700)
     assert code == 0, said
     found = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert found.keys() == {"first", "import", "exactness", "handover", "early-send", "adapters", "bench"}
@@ -34,12 +35,14 @@ def test_a_dry_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert {run["psserve"]["system"] for run in found["bench"]["runs"]} == {"shared", "disaggregated"}
 
 
-def run(command: Sequence[str], within_s: float) -> tuple[int, str]:
+def run(arguments: Sequence[str], within_s: float) -> tuple[int | None, str]:
     """Exit status and output of the script, which is interrupted if the time is over: it ends its fleets then."""
-    script = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        said, _ = script.communicate(timeout=within_s)
-    finally:
-        script.send_signal(signal.SIGINT)
-        script.wait()
-    return script.returncode, said
+    with forked(run_script, SCRIPT, arguments) as script:
+        try:
+            for _ in script.runs_within(within_s):
+                pass
+        finally:
+            if script.process.is_alive():
+                os.kill(script.pid, signal.SIGINT)
+            code = script.end(within_s=60)
+        return code, script.output.read_text() + script.notes.read_text()

@@ -16,6 +16,7 @@ from psserve.bench.record import PHASES
 from psserve.bench.systems.counters import Counters
 from psserve.bench.systems.system import RunningSystem, SystemSpec
 from psserve.bench.trace.spans import EXPORT_FILES, with_spans
+from psserve.fleet.run import preload
 from psserve.training.reference import ReferenceAnswer, reference_answer
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
@@ -23,10 +24,16 @@ from tests.bench.records import record
 from tests.e2e.adapters import SHAPES, AdapterOracle, build_adapters
 from tests.e2e.client import random_ids
 from tests.e2e.fleet import one_start_at_a_time
+from tests.e2e.forked_launch import StartedPreload
 from tests.e2e.oracle import Oracle, readable
 from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(autouse=True)
+def _forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preload, "start_preloading", StartedPreload)
 
 
 def counted(system: RunningSystem, before: Counters | None = None) -> Counters:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import agent_sessions, client_of
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import launched, wait_idle
+from tests.e2e.forked_launch import become, forked
 from tests.e2e.oracle import Oracle
 
 pytestmark = pytest.mark.e2e
@@ -26,6 +27,11 @@ pytestmark = pytest.mark.e2e
 OTHER = "0.5.18"
 OTHERS_PLACE = Path(sys.prefix) / f"sglang-{OTHER}"  # put there by `make setup`
 INSTALLED = installed_sglang()
+ARGUMENTS = (
+    *("--disaggregation-mode", "decode", "--disaggregation-decode-enable-radix-cache"),
+    *("--model-path", "/nonexistent"),
+)
+"""Of a decode server that comes as far as its hooks."""
 
 
 async def test_another_release_serves_exactly(
@@ -53,13 +59,23 @@ def test_an_unsupported_release_is_refused_by_name(tmp_path: Path) -> None:
     assert "sglang 9.9.9 is not supported: psserve was tested with 0.5.17, 0.5.18, 0.5.21, 0.5.22 and " in ended.stderr
 
 
-def test_a_renamed_target_stops_the_worker_and_is_named(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(_RENAME_A_TARGET)
-    ended = _worker({"PYTHONPATH": str(tmp_path)})
-    assert ended.returncode == 1
-    last = ended.stderr.strip().splitlines()[-1]
+def test_a_renamed_target_stops_the_worker_and_is_named() -> None:
+    with forked(_worker_without_a_target) as worker:
+        assert worker.end(within_s=300) == 1
+        last = worker.notes.read_text().strip().splitlines()[-1]
     assert last.startswith(f"psserve: error: sglang {INSTALLED} has no hookable ")
     assert "DecodePreallocQueue._pre_alloc_fill_len" in last
+
+
+def _worker_without_a_target(environment: Mapping[str, str], output: Path, notes: Path) -> None:
+    """Be a worker whose SGLang is of a release that renamed a method."""
+    from sglang.srt.disaggregation import decode
+
+    from psserve.engine import worker
+
+    become(environment, output, notes)
+    del decode.DecodePreallocQueue._pre_alloc_fill_len
+    sys.exit(worker.main(list(ARGUMENTS)))
 
 
 def test_an_edited_function_stops_the_worker_and_is_named(tmp_path: Path) -> None:
@@ -88,39 +104,10 @@ def edit_sglang(folder: Path, file: str, old: str, new: str) -> None:
 
 
 def _worker(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    arguments = ("--disaggregation-decode-enable-radix-cache", "--model-path", "/nonexistent")
     return subprocess.run(
-        program(WORKER, "--disaggregation-mode", "decode", *arguments),
+        program(WORKER, *ARGUMENTS),
         env={**os.environ, **env},
         capture_output=True,
         text=True,
         timeout=300,
     )
-
-
-_RENAME_A_TARGET = '''
-"""Stands in for a release of SGLang that renamed a method: takes it away as soon as its module is imported."""
-import importlib.abc
-import sys
-
-NAME = "sglang.srt.disaggregation.decode"
-
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != NAME:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
-
-        def exec_module(module):
-            load(module)
-            del module.DecodePreallocQueue._pre_alloc_fill_len
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-'''
