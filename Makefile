@@ -3,8 +3,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
-# A file of tests stays in one process. They wait as much as they compute: three processes keep two cores busy, and two
-# with fleets, which take turns at starting and 2 GiB each.
+# A file of tests stays in one process. They wait as much as they compute: it takes four processes to keep two cores
+# busy, and three with fleets, which take turns at starting and 2 GiB each.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --dist loadfile --no-loadscope-reorder
 # A test that fails is run once more and named at the end (RERUN, with the traceback): what fails twice is red, and so is
 # the sixth; what fails once wants mending, as a bug of the test or of psserve, but not thousands of others run again.
@@ -33,11 +33,11 @@ run: setup ## serve the demo zoo, ./model_zoo, on http://127.0.0.1:30000
 	@exec .venv/bin/psserve launch --zoo model_zoo
 
 test: check ## lint, types and all tests
-	$(PYTEST) $(AGAIN) --numprocesses 3 $(patsubst %,--ignore %,tests/e2e $(SGLANG))
-	$(PYTEST) $(AGAIN) --numprocesses 2 tests/e2e $(SGLANG) -m "not long"
+	$(PYTEST) $(AGAIN) --numprocesses 4 $(patsubst %,--ignore %,tests/e2e $(SGLANG))
+	$(PYTEST) $(AGAIN) --numprocesses 3 tests/e2e $(SGLANG) -m "not long"
 
 test-fast: setup ## what needs no server and is quick, two and a half minutes (tests/conftest.py says what is slow)
-	$(PYTEST) --numprocesses 2 --ignore tests/e2e -m "not slow"
+	$(PYTEST) --numprocesses 4 --ignore tests/e2e -m "not slow"
 
 test-bases: setup ## each architecture's whole list against this SGLang, and the table of docs/bases.md from it
 	$(PY) scripts/bases.py

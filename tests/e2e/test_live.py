@@ -38,6 +38,8 @@ CLIENTS = 200
 THINK_S = float(os.environ.get("PSSERVE_THINK_SECS", "4"))
 """Of these clients until a module is replaced: on a busy machine commands and servers take long to start. From then on
 all have a request in flight all the time."""
+TRIAL_THINK_S = THINK_S / 4
+"""Of the clients beside trials, until a version of whole weights takes over."""
 PROMPTS = 12
 ADAPTER_CLIENTS = 24
 ADAPTER = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}
@@ -351,7 +353,7 @@ async def test_a_worse_version_is_refused_or_rolled_back_and_one_that_proves_its
 
     await done("add-model", "words", "--path", str(tmp_path / "good"), "--allow-naive", "--live")
     good = items(tmp_path / "good.jsonl", await answers_to_questions(fleet, "words"))
-    async with client_of(fleet.url) as client, Load(client, prompts) as load:
+    async with client_of(fleet.url) as client, Load(client, prompts, TRIAL_THINK_S) as load:
         load.start(("alpha", "words"), ADAPTER_CLIENTS)
 
         code, said = await update("words", tmp_path / "worse", *good)
@@ -378,6 +380,7 @@ async def test_a_worse_version_is_refused_or_rolled_back_and_one_that_proves_its
         assert code == 0, said
         of_sessions = await versions_of_sessions(fleet, "alpha")
         assert set(of_sessions) == {"1", "2"}
+        load.hurry()
         await done("promote", "alpha")
         assert set(await versions_of_sessions(fleet, "alpha")) == {"2"}
         load.stop("alpha", "words")

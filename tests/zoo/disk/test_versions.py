@@ -141,6 +141,7 @@ def test_a_damaged_version_is_found_and_harms_no_other(zoo: Zoo, beta_weights: P
     assert [version.version for version in kept_versions(zoo.module("alpha"), zoo.base)] == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [roll_alpha_back, roll_alpha_back_without_exchange])
 def test_a_rollback_killed_at_any_step_is_done_or_undone(
     zoo: Zoo, beta_weights: Path, tmp_path: Path, change: Callable[[Path], None]
