@@ -3,13 +3,15 @@
     python scripts/gpu_wheels.py --lot-mib 62 --out build/gpu-wheels
 
 For Linux on x86-64 with Python 3.12, PyTorch 2.11 (CUDA 13) and what else an image for PyTorch has. The packages are
-requirements/cpu.txt less gpu-first.exclude, SGLang 0.5.17 and its libraries (sglang-0.5.17.txt) and its kernels
-(gpu-first.txt), at the locked versions, their hashes checked. What is large and not needed there is taken out of three
-wheels (STRIPPED).
+requirements/cpu.txt less gpu-first.exclude, flashinfer of gpu.txt, and kernels that fit that PyTorch (gpu-first.txt),
+in the locked versions, their hashes checked. What is large and not needed there is taken out of some wheels (STRIPPED).
 Writes OUT/lot-1/*.whl, OUT/lot-2/*.whl ..., and prints their sizes. On the other machine, for each lot:
 
     python3 -m pip install --no-index --no-deps --target /tmp/site/lot-1 lot-1/*.whl
-    export PYTHONPATH=/tmp/site/lot-1:$PYTHONPATH
+    export PYTHONPATH=/tmp/site/lot-1:$PYTHONPATH SGLANG_SKIP_SGL_KERNEL_VERSION_CHECK=1
+
+SGLang asks for newer kernels, which do not load with PyTorch 2.11. Of those that it imports for the models that psserve
+serves, these have all.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from fnmatch import fnmatch
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 MIB = 2**20
+OF_GPUS = frozenset(("flashinfer-python",))
+"""What SGLang imports on a GPU alone, whatever PyTorch there is."""
 PLATFORMS = (
     *(f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)),
     *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"),
@@ -35,8 +39,14 @@ PLATFORMS = (
 STRIPPED = {
     # FlashAttention's and other kernels that Triton attention does without, and those of other GPUs than H100 and H200:
     "sglang_kernel": ("*/flash_ops.*", "*/infllm_ops.*", "*/flashmla_ops.*", "*/sm100/*"),
+    # Sources of kernels for other cards, mixtures of experts, linear and sparse attention:
+    "flashinfer_python": (
+        *(f"flashinfer/data/csrc/{name}*" for name in ("blackwell_", "cake_", "experimental/", "fused_moe/")),
+        *(f"flashinfer/data/csrc/{name}/*" for name in ("gdn", "kda")),
+        "flashinfer/data/cutlass/examples/*",
+    ),
     "nixl_cu13": ("nixl_ep_cu13/*",),  # exchange between experts
-    "xgrammar": ("*.a",),
+    "sglang": ("sglang/multimodal_gen/*",),  # pictures and films
 }
 """Wheel -> files that are left out."""
 
@@ -81,7 +91,7 @@ def download(folder: Path) -> int:
 def wanted() -> str:
     """All packages as a file of requirements with hashes."""
     kept = without(read("cpu.txt"), excluded(read("gpu-first.exclude")))
-    return kept + read("sglang-0.5.17.txt") + read("gpu-first.txt")
+    return kept + only(read("gpu.txt"), OF_GPUS) + read("gpu-first.txt")
 
 
 def read(name: str) -> str:
@@ -93,13 +103,22 @@ def excluded(text: str) -> set[str]:
     return {line for line in text.splitlines() if line and not line.startswith("#")}
 
 
-def without(lock: str, names: set[str]) -> str:
+def without(lock: str, names: Set[str]) -> str:
     """A lock file less some packages. Raises ValueError if it has not got one of them."""
-    entries = re.split(r"^(?=\S)", lock, flags=re.MULTILINE)
-    kept = [entry for entry in entries if entry.partition("==")[0] not in names]
-    if len(entries) - len(kept) != len(names):
-        raise ValueError(f"the lock file has {len(entries) - len(kept)} of {', '.join(sorted(names))}")
-    return "".join(kept)
+    return "".join(entry for name, entry in entries(lock, names) if name not in names)
+
+
+def only(lock: str, names: Set[str]) -> str:
+    """Those packages of a lock file. Raises ValueError if it has not got one of them."""
+    return "".join(entry for name, entry in entries(lock, names) if name in names)
+
+
+def entries(lock: str, names: Set[str]) -> list[tuple[str, str]]:
+    """The packages of a lock file by name. Raises ValueError if it has not got one of `names`."""
+    found = [(entry.partition("==")[0], entry) for entry in re.split(r"^(?=\S)", lock, flags=re.MULTILINE)]
+    if missing := names - {name for name, _ in found}:
+        raise ValueError(f"the lock file has no {', '.join(sorted(missing))}")
+    return found
 
 
 def strip(wheel: Path, patterns: Sequence[str]) -> None:

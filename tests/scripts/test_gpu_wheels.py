@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +9,7 @@ from types import ModuleType
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+LOCKED = (SCRIPTS.parent / "requirements" / "gpu.txt").read_text()
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_lots_are_no_larger_than_said_and_hold_every_wheel_once(gpu_wheels: Modu
 def test_what_is_there_already_is_left_out_of_the_lock(gpu_wheels: ModuleType) -> None:
     lock = "click==8.1 \\\n    --hash=sha256:aa\n    # via x\nnumpy==2.3 \\\n    --hash=sha256:bb\n"
     assert gpu_wheels.without(lock, {"numpy"}) == "click==8.1 \\\n    --hash=sha256:aa\n    # via x\n"
-    with pytest.raises(ValueError, match="has 0 of scipy"):
+    with pytest.raises(ValueError, match="has no scipy"):
         gpu_wheels.without(lock, {"scipy"})
 
 
@@ -38,19 +40,28 @@ def test_the_exclusions_fit_the_lock(gpu_wheels: ModuleType) -> None:
 
 def test_no_package_is_wanted_in_two_versions(gpu_wheels: ModuleType) -> None:
     names = [line.partition("==")[0] for line in gpu_wheels.wanted().splitlines() if "==" in line and line[0] != " "]
-    assert "transformers" in names
+    assert {"sglang", "transformers", "sglang-kernel", "flashinfer-python"} <= {*names}
     assert sorted(names) == sorted(set(names))
 
 
+def test_the_sglang_that_is_packed_is_the_locked_one(gpu_wheels: ModuleType) -> None:
+    locked, packed = (
+        set(re.findall(r"^[a-z0-9-]+==\S+", text, re.MULTILINE)) for text in (LOCKED, gpu_wheels.wanted())
+    )
+    of_sglang = ("sglang==", "transformers==", "xgrammar==", "flashinfer-python==", "nixl-cu13==")
+    assert len(found := {line for line in locked if line.startswith(of_sglang)}) == len(of_sglang)
+    assert found <= packed
+
+
 def test_a_stripped_wheel_lists_what_it_still_has(gpu_wheels: ModuleType, tmp_path: Path) -> None:
-    wheel = tmp_path / "xgrammar-1-py3-none-any.whl"
+    wheel = tmp_path / "sglang-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("xgrammar/__init__.py", "x = 1\n")
-        archive.writestr("xgrammar/lib/large.a", "0" * 1000)
+        archive.writestr("sglang/__init__.py", "x = 1\n")
+        archive.writestr("sglang/multimodal_gen/large.py", "0" * 1000)
         archive.writestr(
-            "xgrammar-1.dist-info/RECORD", 'xgrammar/__init__.py,sha256=a,6\nxgrammar/lib/large.a,,"1,000"\n'
+            "sglang-1.dist-info/RECORD", 'sglang/__init__.py,sha256=a,6\nsglang/multimodal_gen/large.py,,"1,000"\n'
         )
-    gpu_wheels.strip(wheel, gpu_wheels.STRIPPED["xgrammar"])
+    gpu_wheels.strip(wheel, gpu_wheels.STRIPPED["sglang"])
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.namelist() == ["xgrammar/__init__.py", "xgrammar-1.dist-info/RECORD"]
-        assert archive.read("xgrammar-1.dist-info/RECORD") == b"xgrammar/__init__.py,sha256=a,6\n"
+        assert archive.namelist() == ["sglang/__init__.py", "sglang-1.dist-info/RECORD"]
+        assert archive.read("sglang-1.dist-info/RECORD") == b"sglang/__init__.py,sha256=a,6\n"
