@@ -57,6 +57,8 @@ SLOW = (
     "demo/",
     "engine/",
     "fleet/live/",
+    "fleet/manifests/test_group.py",
+    "fleet/ray/test_agent.py",
     "fleet/test_live.py",
     "fleet/test_live_adapters.py",
     "fleet/test_trials.py",
