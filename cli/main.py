@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -121,6 +122,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # what Python starts for us imports nothing from the user's folder either
     sys.exit(cli.main(prog_name="psserve"))
 
 

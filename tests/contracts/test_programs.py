@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import psserve
+from psserve.cli.main import main
 from psserve.contracts.programs import arguments_of, exit_status, program
 from psserve.engine.settings import WORKER
 from psserve.errors import ZooError
@@ -59,13 +60,21 @@ def test_a_plain_command_would_import_it(hostile: Path) -> None:
     assert said((sys.executable, "-m", WORKER), hostile) == IMPORTED
 
 
-def test_processes_that_python_starts_by_itself_look_there_no_more_than_ours(hostile: Path) -> None:
-    """SGLang spawns its schedulers so."""
+def test_processes_that_python_starts_by_itself_look_there_no_more_than_ours(
+    hostile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SGLang spawns its schedulers so, and `psserve simulate` its helpers."""
     script = hostile / "elsewhere" / "spawning.py"
     script.parent.mkdir()
     script.write_text(SPAWNING)
     assert said((sys.executable, "-P", str(script)), hostile) == ""
     assert IMPORTED in said((sys.executable, str(script)), hostile)
+    with monkeypatch.context() as command_line:
+        command_line.setenv("PYTHONSAFEPATH", "")
+        command_line.setattr(sys, "argv", ["psserve", "--help"])
+        with pytest.raises(SystemExit):
+            main()
+        assert said((sys.executable, str(script)), hostile) == ""
 
 
 def test_a_folder_that_the_user_names_is_looked_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
