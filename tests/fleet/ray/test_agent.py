@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,7 +181,9 @@ def test_it_tells_what_memory_a_process_uses(agent: AgentProcess, tmp_path: Path
 
 
 def test_it_tells_what_a_plan_must_know(agent: AgentProcess) -> None:
-    facts = HostFacts.model_validate(agent.call("facts", "127.0.0.2", None))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        facts = HostFacts.model_validate(agent.call("facts", "127.0.0.2", None))
+        assert listening.getsockname()[1] in facts.taken_ports
     assert (facts.name, facts.address, facts.nic, facts.wrong) == ("127.0.0.2", "127.0.0.2", "lo", None)
     assert (facts.python, facts.user) == (sys.executable, os.getuid())
     assert facts.machine.cores > 0

@@ -10,7 +10,7 @@ import pytest
 
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.ray.messages import Event, HostFacts
-from psserve.fleet.ray.survey import advice, faults
+from psserve.fleet.ray.survey import _checked, advice, faults
 from psserve.versions import versions
 
 GOOD = {
@@ -62,6 +62,12 @@ def test_a_machine_as_it_should_be_has_no_fault() -> None:
 def test_every_fault_is_told_with_what_to_do(host: HostFacts, said: str) -> None:
     (found,) = faults(host)
     assert said in found
+
+
+def test_a_plan_knows_which_ports_are_taken_on_a_machine() -> None:
+    unused: Any = None
+    (host,) = _checked(Event(hosts=(facts(taken_ports={4000}),)), unused, unused, is_shared=False)
+    assert (host.name, host.taken_ports) == ("10.0.0.1", {4000})
 
 
 def test_a_cluster_that_outlives_its_head_needs_no_advice() -> None:
