@@ -15,8 +15,15 @@ from psserve.contracts.router_config import RouterConfig
 from psserve.router.access.server import make_runner
 from psserve.router.app import make_app
 from psserve.router.state import STATE, RouterState
+from psserve.router.workers import upstream
 from tests.router.fake_worker import Fabric, FakeWorker
 from tests.waiting import PATIENCE_S
+
+
+@pytest.fixture(autouse=True)
+def _patient_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An abort that is not taken in time is given up, which on a busy machine says nothing of the router."""
+    monkeypatch.setattr(upstream, "ABORT_TIMEOUT_S", PATIENCE_S)
 
 
 async def eventually(condition: Callable[[], Any]) -> None:
