@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from psserve.fleet.plan.sglang_args import OVERLAP_ON_CPU
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from psserve.zoo.synthetic.zoo import build_zoo
@@ -19,9 +20,13 @@ MODULES = ("alpha", "beta", "gamma")
 
 @pytest.fixture(scope="package", autouse=True)
 def checked_trees() -> Iterator[None]:
-    """Every server of every fleet ends, and with it a test, when its radix tree holds what it must not."""
+    """Every server of every fleet ends, and with it a test, when its radix tree holds what it must not.
+
+    Servers overlap scheduling and computing as they do on GPUs, unless a fleet's arguments say that they do not.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PSSERVE_CHECK_PURITY", "1")
+        patch.setenv(OVERLAP_ON_CPU, "1")
         yield
 
 

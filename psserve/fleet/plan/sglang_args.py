@@ -110,7 +110,7 @@ def server_args(
         *("--device", settings.device, "--dtype", settings.dtype),
         *_optional("--kv-cache-dtype", None if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype),
         *("--context-length", str(settings.context_length), "--page-size", str(settings.page_size)),
-        *("--max-total-tokens", str(kv_tokens), *_device_args(settings, gpus)),
+        *("--max-total-tokens", str(kv_tokens), *_device_args(settings, gpus, host)),
         *(("--tp-size", str(tp)) if tp > 1 else ()),
         *_optional("--attention-backend", attention if gpus else None),
         *_optional("--chunked-prefill-size", settings.chunked_prefill_size),
@@ -226,6 +226,12 @@ _CPU_ENV = {
 
 _SLEEP = "--sleep-on-idle"
 """On a few cores an idle server must not spin."""
+_ONE_AFTER_THE_OTHER = "--disable-overlap-schedule"
+"""On a CPU a forward is over when its call returns, so there is nothing to overlap scheduling with. A scheduler that
+does so all the same looks at each result one forward late: answers run a step past their ends, and a prompt's KV leaves
+after the next prompt is read."""
+OVERLAP_ON_CPU = "PSSERVE_OVERLAP_ON_CPU"
+"""Where `psserve launch` finds 1 here, servers on CPU overlap as those on GPUs do, for tests."""
 
 _GPU_ENV = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's order, which the plan counts in
@@ -284,14 +290,14 @@ def _adapter_args(settings: EngineSettings, room: AdapterRoom) -> tuple[str, ...
     )
 
 
-def _device_args(settings: EngineSettings, gpus: tuple[int, ...]) -> tuple[str, ...]:
+def _device_args(settings: EngineSettings, gpus: tuple[int, ...], host: Host) -> tuple[str, ...]:
     # The fraction is taken of what is free while other servers start too: --max-total-tokens decides, so be generous.
     if gpus:
         # Not CUDA_VISIBLE_DEVICES: CUDA IPC between two servers needs both GPUs visible to both.
         patient = (_SLEEP,) if settings.few_cores else ()
         return (*patient, "--base-gpu-id", str(gpus[0]), "--mem-fraction-static", "0.95")
     return (
-        _SLEEP,
+        *((_SLEEP,) if host.environ.get(OVERLAP_ON_CPU) == "1" else (_SLEEP, _ONE_AFTER_THE_OTHER)),
         *("--mem-fraction-static", "0.9", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
         *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
     )

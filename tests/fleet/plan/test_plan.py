@@ -19,6 +19,7 @@ from psserve.fleet.plan import settings
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.plan.show import plan_commands, plan_json, plan_rows
 from tests.engine.cuda.wheels import lay_wheels
+from tests.fleet import planning
 from tests.fleet.fake_zoo import FakeBase, FakeZoo
 from tests.fleet.planning import CPU, GIB, TOKEN_BYTES, TWO_GPUS, gpus, plan, value_of
 
@@ -81,8 +82,18 @@ def test_cpu_arguments(zoo: Any) -> None:
         assert value_of(command, "--dtype") == "float32"
         assert value_of(command, "--attention-backend") == "torch_native"
         assert value_of(command, "--cuda-graph-backend-decode") == "disabled"
+        assert "--disable-overlap-schedule" in command
         assert server.env["OMP_NUM_THREADS"] == "1"
         assert server.env["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_servers_on_cpu_overlap_as_those_on_gpus_do_where_that_is_asked_for(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(planning.SHELL, "PSSERVE_OVERLAP_ON_CPU", "1")
+    for server in plan(zoo).servers:
+        assert "--disable-overlap-schedule" not in server.command
+        assert "PSSERVE_OVERLAP_ON_CPU" not in server.env
 
 
 def test_servers_import_no_other_model_than_the_bases(zoo: Any) -> None:
@@ -99,6 +110,7 @@ def test_gpu_arguments(zoo: Any) -> None:
         assert value_of(server.command, "--base-gpu-id") == server.device[-1]
         assert value_of(server.command, "--dtype") == "bfloat16"
         assert "--attention-backend" not in server.command
+        assert "--disable-overlap-schedule" not in server.command
         assert "OMP_NUM_THREADS" not in server.env
         assert "CUDA_VISIBLE_DEVICES" not in server.env
         assert server.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
