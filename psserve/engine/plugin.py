@@ -86,10 +86,10 @@ def _release() -> str:
 
 def cpu_hooks() -> tuple[hooking.Hook, ...]:
     """What any server needs on a machine without a GPU."""
-    from psserve.engine.cpu import alone, attention, lora, nixl
+    from psserve.engine.cpu import alone, attention, linear, lora, nixl
     from psserve.engine.fixes import spinning
 
-    return (*attention.hooks(), *lora.hooks(), spinning.pause_hook(), *alone.hooks(), *nixl.hooks())
+    return (*attention.hooks(), *linear.hooks(), *lora.hooks(), spinning.pause_hook(), *alone.hooks(), *nixl.hooks())
 
 
 def _gpu_hooks(settings: Settings) -> tuple[hooking.Hook, ...]:
