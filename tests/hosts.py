@@ -168,11 +168,11 @@ class Lan:
         self._ip(f"link set dev {name} up")
 
     @contextlib.contextmanager
-    def door(self, port: int) -> Iterator[str]:
-        """A URL in this process's network that leads to a port on the loopback address of the switch."""
+    def door(self, port: int, address: str = "127.0.0.1") -> Iterator[str]:
+        """A URL in this process's network that leads to a port of an address: on the switch, or of a host."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             script = str(Path(__file__).with_name("relay.py"))
-            command = self.switch.command(sys.executable, script, str(listening.fileno()), str(port))
+            command = self.switch.command(sys.executable, script, str(listening.fileno()), address, str(port))
             relay = subprocess.Popen(command, pass_fds=[listening.fileno()])
             try:
                 yield f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""relay.py SOCKET PORT: carry bytes between the clients of a listening socket, given by number, and a loopback port.
+"""relay.py SOCKET ADDRESS PORT: carry bytes between the clients of a listening socket, given by number, and a port.
 
 A socket stays in the network that it was made in: so a process in one network serves clients in another.
 """
@@ -11,10 +11,10 @@ import socket
 import sys
 
 
-async def main(listening: socket.socket, port: int) -> None:
+async def main(listening: socket.socket, address: str, port: int) -> None:
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
+            other_reader, other_writer = await asyncio.open_connection(address, port)
         except OSError:
             writer.close()
             return
@@ -34,4 +34,4 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 if __name__ == "__main__":
-    asyncio.run(main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])))
+    asyncio.run(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3])))

@@ -64,10 +64,11 @@ class Client:
 
 
 @asynccontextmanager
-async def client_of(url: str) -> AsyncIterator[Client]:
+async def client_of(url: str, key: str = "none") -> AsyncIterator[Client]:
     """A client of the router at `url`."""
     connector = aiohttp.TCPConnector(limit=0, force_close=True)  # comparing takes longer than a server keeps alive
-    async with aiohttp.ClientSession(connector=connector) as session:
+    headers = {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         yield Client(url, session)
 
 
