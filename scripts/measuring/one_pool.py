@@ -29,7 +29,7 @@ PAGES = (16, 64)
 HANDOFF_TOKENS = {"cuda": 8_192, "cpu": 1_024}
 ROUNDS = {"cuda": 8, "cpu": 1}
 ANSWER_TOKENS = {"cuda": 257, "cpu": 9}
-LONG_ANSWERS, LONG_TOKENS = 4, {"cuda": 8_000, "cpu": 200}
+LONG_ANSWERS, LONG_TOKENS = 4, {"cuda": 8_000, "cpu": 400}
 """They are read while the prefill server ends and starts again."""
 LARGE = 0.6
 """Of a GPU's memory."""
@@ -37,6 +37,8 @@ TARGETS = {"handoff_ms": 3.0, "tpot_of_private": 1.02}
 GRAPHS = ("--attention-backend", "triton", "--sampling-backend", "pytorch")
 """As gpu_first.py's other parts, but with CUDA graphs."""
 _LOOK_EVERY_S = 0.5
+_LOOK_WHILE_THEY_ANSWER_S = 0.02
+_ANSWER_S = 10.0
 
 
 def one_pool(options: argparse.Namespace, found: dict[str, Any]) -> None:
@@ -170,7 +172,7 @@ async def restart(options: argparse.Namespace, fleet: RunningFleet, zoo: Zoo) ->
             asyncio.create_task(client.post("/v1/completions", completion(MODULES[n % 2], prompt, tokens)))
             for n, prompt in enumerate(prompts)
         ]
-        await asyncio.sleep(3.0 if options.device == "cuda" else 0.3)  # all of them answer by then
+        await asyncio.to_thread(_wait_until_all_answer, fleet, reading)
         before = fleet.pids()["prefill-0"]
         os.kill(before, signal.SIGKILL)
         killed = time.monotonic()
@@ -188,6 +190,21 @@ async def restart(options: argparse.Namespace, fleet: RunningFleet, zoo: Zoo) ->
         "waited_for_memory": "no memory for KV yet" in log,
         "out_of_memory": "out of memory" in log.lower() or "no memory left for KV" in log,
     }
+
+
+def _wait_until_all_answer(fleet: RunningFleet, reading: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait until decode servers run as many requests as were asked, or one has ended."""
+    while _answering(fleet) < len(reading) and not any(one.done() for one in reading):
+        time.sleep(_LOOK_WHILE_THEY_ANSWER_S)
+
+
+def _answering(fleet: RunningFleet) -> int:
+    """How many requests the decode servers run."""
+    from psserve.fleet.run.router_client import HttpClient
+
+    urls = [fleet.worker_url(worker["name"]) for worker in fleet.config["workers"] if worker["role"] == "decode"]
+    loads = [json.loads(HttpClient(url, fleet.key).get("/v1/loads", _ANSWER_S))["loads"][0] for url in urls]
+    return sum(load["num_running_reqs"] for load in loads)
 
 
 def _wait_until_it_serves(fleet: RunningFleet, before: int) -> None:
