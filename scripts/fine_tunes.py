@@ -79,8 +79,10 @@ def compare(options: argparse.Namespace) -> None:
     base = Zoo.open(options.zoo).base.path if options.base == "zoo" else trained_base(options.work, config)
     jobs = jobs_of(base, options.work, config, options.methods, options.ranks, options.seeds)
     for score in scores_of(jobs, note):
-        told = {"machine": describe(), "base": options.base, **about(config, score.base_fingerprint)}
-        document = told | {"fine_tunes": [asdict(score) for score in found_in(options.work)]}
+        told = about(config, score.base_fingerprint)
+        del told["steps"], told["test_items"]  # of each fine-tune, because calls may differ in them
+        document = {"machine": describe(), "base": options.base} | told
+        document |= {"fine_tunes": [asdict(score) for score in found_in(options.work)]}
         options.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
