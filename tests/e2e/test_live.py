@@ -38,8 +38,8 @@ CLIENTS = 200
 THINK_S = float(os.environ.get("PSSERVE_THINK_SECS", "4"))
 """Of these clients until a module is replaced: on a busy machine commands and servers take long to start. From then on
 all have a request in flight all the time."""
-TRIAL_THINK_S = THINK_S / 4
-"""Of the clients beside trials, until a version of whole weights takes over."""
+SHORT_THINK_S = THINK_S / 4
+"""Of the clients of adapters, until one is replaced, and of those beside trials, until whole weights take over."""
 PROMPTS = 12
 ADAPTER_CLIENTS = 24
 ADAPTER = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}
@@ -259,7 +259,7 @@ async def test_adapters_come_change_and_go_under_load(
         await asyncio.to_thread(change_fleet, fleet.zoo, request, print)
         at[f"{command} {module} done"] = time.monotonic()
 
-    async with client_of(fleet.url) as client, Load(client, prompts) as load:
+    async with client_of(fleet.url) as client, Load(client, prompts, SHORT_THINK_S) as load:
 
         async def answered(module: str, count: int) -> bool:
             return len(load.of(module)) >= count
@@ -270,6 +270,7 @@ async def test_adapters_come_change_and_go_under_load(
         await change("add", "poems", "poems")
         load.start(("poems",), ADAPTER_CLIENTS // 2)
         await eventually(lambda: answered("poems", PROMPTS))
+        load.hurry()
         await change("update", "sums", "swapped")
         await change("remove", "poems")
         load.stop("poems")
@@ -353,7 +354,7 @@ async def test_a_worse_version_is_refused_or_rolled_back_and_one_that_proves_its
 
     await done("add-model", "words", "--path", str(tmp_path / "good"), "--allow-naive", "--live")
     good = items(tmp_path / "good.jsonl", await answers_to_questions(fleet, "words"))
-    async with client_of(fleet.url) as client, Load(client, prompts, TRIAL_THINK_S) as load:
+    async with client_of(fleet.url) as client, Load(client, prompts, SHORT_THINK_S) as load:
         load.start(("alpha", "words"), ADAPTER_CLIENTS)
 
         code, said = await update("words", tmp_path / "worse", *good)
