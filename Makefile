@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Whose kernels `make gpu-compile` compiles: A100, L4 and RTX 40, H100 and H200.
 ARCH := 8.0 8.9 9.0
 
-.PHONY: help setup run test test-fast test-bases test-sglang test-shared test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
+.PHONY: help setup run test test-fast test-bases test-sglang test-axolotl test-shared test-gpu check lint type fmt bench bench-smoke gpu-compile demo-zoo accuracy docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ test-bases: setup ## each architecture's whole list against this SGLang, and the
 test-sglang: setup ## the hand-over's tests on another release of SGLang (VERSION=0.5.22)
 	scripts/sglang.sh "$(VERSION)"
 	PYTHONPATH="$(CURDIR)/.venv/sglang-$(VERSION)" $(PYTEST) $(AGAIN) --numprocesses 2 tests/engine $(HAND_OVER)
+
+test-axolotl: setup ## the plugin for Axolotl, in Axolotl itself, which is put beside what is installed
+	$(PY) -m pip install --quiet --no-deps --target .venv/axolotl --requirement requirements/axolotl.in
+	PYTHONPATH="$(CURDIR)/.venv/axolotl" $(PYTEST) tests/training/test_axolotl.py
 
 test-shared: setup ## the suites with servers once more, with one KV pool for all servers (docs/one-pool.md)
 	PSSERVE_TEST_TRANSFER=shared $(PYTEST) $(AGAIN) --numprocesses 2 $(ONE_POOL) -m "not long"

@@ -48,6 +48,12 @@ def test_both_kinds_of_tests_are_recorded(tmp_path: Path) -> None:
     assert base.data_hash == plus.data_hash
 
 
+def test_a_file_that_evalplus_wrote() -> None:
+    """Of the demo zoo's `code`, asked as docs/training.md says."""
+    base, plus = evaluations(Path(__file__).parent / "evalplus" / CALLED, NAMES, 0)
+    assert (base.right, plus.right, base.items, base.scorer) == (39, 39, 40, "evalplus humaneval base")
+
+
 def test_first_tests_alone(tmp_path: Path) -> None:
     only = changed(lambda file: [answers[0].update(plus_status=None) for answers in file["eval"].values()])
     (record,) = evaluations(written(tmp_path / "python_openai_temp_0.0_eval_results.json", only), NAMES, MINUTE)
