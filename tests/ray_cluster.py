@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,9 @@ HEAD, NODE, OTHER = "127.0.0.2", "127.0.0.3", "127.0.0.4"  # Ray takes 127.0.0.1
 _RAY = str(Path(sys.executable).with_name("ray"))
 _STORE_BYTES = 80_000_000
 _TOKEN = "4d2f" * 16
+STARTED_WITHIN_S = 240
+DOMAIN = "psserve.io/nvlink"
+"""A label that every node has, with its address for a value."""
 
 
 class RayCluster:
@@ -44,11 +47,18 @@ class RayCluster:
     def start_head(self) -> None:
         storage = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self._folder / "gcs")}
         port = self.address.partition(":")[2]
+        # By it and by the raylets on a machine, which here are the nodes', Ray would think that this head runs still.
+        (self._folder / "ray_current_cluster").unlink(missing_ok=True)
         where = ("--head", "--port", port, "--num-cpus", "0", "--include-dashboard", "false")
         self._start(HEAD, *where, **storage)
 
     def start_node(self, address: str) -> None:
-        self._start(address, "--address", self.address, "--num-cpus", "1")
+        where = ("--address", self.address, "--num-cpus", "1", "--labels", f"{DOMAIN}={address}")
+        self._start(address, *where, XDG_CACHE_HOME=str(self.cache(address)))
+
+    def cache(self, address: str) -> Path:
+        """Where a node keeps what it is sent."""
+        return self._folder / f"cache-{address}"
 
     def kill(self, address: str) -> None:
         """SIGKILL to Ray's own processes at an address; what they have started must end by itself."""
@@ -67,11 +77,12 @@ class RayCluster:
         for started in self._processes.values():
             started.wait()
 
-    def _left(self) -> list[psutil.Process]:
-        """Processes that work in the cluster's own folder."""
+    def _left(self, address: str = "") -> list[psutil.Process]:
+        """Processes that work in the cluster's own folder, and at this address, if one is given."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
-            if any(str(self._folder) in word for word in process.info["cmdline"] or ()):
+            words = process.info["cmdline"] or ()
+            if any(str(self._folder) in word for word in words) and any(address in word for word in words):
                 found.append(process)
         return found
 
@@ -79,17 +90,24 @@ class RayCluster:
         command = [_RAY, "start", *arguments, "--node-ip-address", address, "--block", "--disable-usage-stats"]
         command += ["--object-store-memory", str(_STORE_BYTES), "--temp-dir", str(self._folder)]
         command += ["--min-worker-port", "0", "--max-worker-port", "0"]  # any: those of its own range are the tests'
+        while not self._has_started(address, command, os.environ | self.env | environ):
+            for process in self._left(address):
+                process.kill()
+
+    def _has_started(self, address: str, command: Sequence[str], environ: Mapping[str, str]) -> bool:
+        """Start Ray. False: it gave up, as it does after 30 s whatever the machine has to do."""
         path = self._folder / f"{address}.log"
         with path.open("wb") as log:
-            self._processes[address] = subprocess.Popen(
-                command, env=os.environ | self.env | environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        started = self._processes[address]
+            started = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._processes[address] = started
         try:
-            until(lambda: "Ray runtime started" in path.read_text() or started.poll() is not None)
+            until(lambda: "Ray runtime started" in path.read_text() or started.poll() is not None, STARTED_WITHIN_S)
         finally:
             print(path.read_text())
-        assert started.poll() is None
+        if started.poll() is None:
+            return True
+        assert "timed out during startup" in path.read_text()
+        return False
 
 
 @contextmanager

@@ -3,42 +3,81 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import random
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
 
 from tests.e2e.client import client_of, random_ids
-from tests.e2e.fleet import RunningFleet
+from tests.e2e.fleet import READY_WITHIN_S, RunningFleet
 from tests.e2e.load import Load
 from tests.e2e.oracle import Oracle
-from tests.e2e.watching import check
-from tests.ray_cluster import RayCluster
+from tests.e2e.watching import await_whole, check, family
+from tests.ray_cluster import DOMAIN, RayCluster
+from tests.waiting import until
 
 
-def fleet_toml(folder: Path, cluster: RayCluster, modules: Sequence[str], lease_secs: float = 600.0) -> Path:
-    """A file for `psserve launch --config`."""
+def fleet_toml(
+    folder: Path,
+    cluster: RayCluster,
+    modules: Sequence[str],
+    *,
+    files: str = "shared",
+    lease_secs: float = 600.0,
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """A file for `psserve launch --config`. `labels`: table -> the node that its servers must be on."""
+    tables = "".join(f'[{table}]\nlabels = {{"{DOMAIN}" = "{node}"}}\n' for table, node in labels.items())
     path = folder / "fleet.toml"
     path.write_text(
         f'device = "cpu"\nmodules = {json.dumps(modules)}\n[cluster]\nkind = "ray"\naddress = "{cluster.address}"\n'
-        f"private_network = true\nlease_secs = {lease_secs}\n"
+        f'private_network = true\nfiles = "{files}"\nlease_secs = {lease_secs}\n{tables}'
     )
     return path
 
 
 def pid_of(fleet: RunningFleet, server: str) -> int | None:
     """The process that listens at a server's port: whose it is, only its agent knows."""
-    port = port_of(fleet, server)
+    at = address_of(fleet, server)
     listening = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
-    return next((one.pid for one in listening if one.laddr.port == port), None)
+    return next((one.pid for one in listening if (one.laddr.ip, one.laddr.port) == at), None)
 
 
-def port_of(fleet: RunningFleet, server: str) -> int:
-    """As it is now: a server that moves gets another one."""
-    return next(int(one["port"]) for one in state_of(fleet) if one["name"] == server)
+def processes_of(fleet: RunningFleet, *servers: str) -> list[psutil.Process]:
+    """All processes of these servers, which must run."""
+    pids = [pid_of(fleet, server) for server in servers]
+    assert None not in pids
+    return [process for pid in pids if pid is not None for process in family(pid)]
+
+
+def check_restarts(fleet: RunningFleet, server: str) -> None:
+    """A server that is killed comes back: somebody sees its end, and is obeyed."""
+    before = pid_of(fleet, server)
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    until(lambda: pid_of(fleet, server) not in (None, before), READY_WITHIN_S)
+    await_whole(fleet)
+
+
+def bridge_of(fleet: RunningFleet) -> psutil.Process | None:
+    """The supervisor's process that is connected to Ray now."""
+    for child in psutil.Process(fleet.supervisor).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
+            if "psserve.fleet.ray.bridge" in child.cmdline():
+                return child
+    return None
+
+
+def address_of(fleet: RunningFleet, server: str) -> tuple[str, int]:
+    """Address and port as they are now: a server that moves gets others."""
+    return next((one["address"], int(one["port"])) for one in state_of(fleet) if one["name"] == server)
 
 
 def state_of(fleet: RunningFleet) -> list[dict[str, Any]]:
