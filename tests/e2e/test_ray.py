@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
-import psutil
 import pytest
 
+from psserve.fleet.observe.overview import survey
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.fleet import RunningFleet, launched
 from tests.e2e.oracle import Oracle
-from tests.e2e.over_ray import check_exact, fleet_toml, pid_of, places, served_meanwhile, state_of
-from tests.e2e.watching import await_whole, family
+from tests.e2e.over_ray import (
+    bridge_of,
+    check_exact,
+    check_restarts,
+    fleet_toml,
+    pid_of,
+    places,
+    served_meanwhile,
+    state_of,
+)
+from tests.e2e.watching import family
 from tests.ray_cluster import NODE, RayCluster, ray_cluster
 from tests.waiting import until
 
@@ -50,23 +56,6 @@ def pids(fleet: RunningFleet) -> list[int | None]:
     return [pid_of(fleet, server) for server in SERVERS]
 
 
-def bridge_of(fleet: RunningFleet) -> psutil.Process | None:
-    for child in psutil.Process(fleet.supervisor).children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
-            if "psserve.fleet.ray.bridge" in child.cmdline():
-                return child
-    return None
-
-
-def check_restarts(fleet: RunningFleet, server: str) -> None:
-    """A server that is killed comes back: somebody sees its end, and is obeyed."""
-    before = pid_of(fleet, server)
-    assert before is not None
-    os.kill(before, signal.SIGKILL)
-    until(lambda: pid_of(fleet, server) not in (None, before))
-    await_whole(fleet)
-
-
 def test_answers_are_exact(fleet: RunningFleet, oracle: Oracle) -> None:
     check_exact(fleet, oracle, MODULES, 1)
 
@@ -78,6 +67,14 @@ def test_servers_are_on_the_node_and_the_router_is_here(fleet: RunningFleet) -> 
     assert None not in pids(fleet)
     assert own.isdisjoint(pids(fleet))
     assert fleet.pid("router") in own
+
+
+def test_their_memory_is_known_though_their_processes_are_not(fleet: RunningFleet) -> None:
+    def known() -> bool:
+        found = {server.name: server.memory_bytes or 0 for server in survey(fleet.zoo).servers}
+        return all(found[server] > 100_000_000 for server in SERVERS)
+
+    until(known)
 
 
 async def test_a_bridge_that_is_killed_takes_nothing_with_it(fleet: RunningFleet, oracle: Oracle) -> None:
