@@ -57,17 +57,14 @@ class CacheConditionedPlugin(BasePlugin):  # type: ignore[misc] # Axolotl has no
         return f"{__name__}.{Arguments.__name__}"
 
     def register(self, cfg: Any) -> None:
-        for key in OFF:
+        for key, why in (REFUSED | OFF).items():
             if cfg.get(key):
-                raise TrainingError(f"{key}: {OFF[key]}: leave it out")
-            cfg[key] = False
+                raise TrainingError(f"{key}: {why}: leave it out")
+        cfg.update(dict.fromkeys(OFF, False))
 
     def get_trainer_cls(self, cfg: Any) -> type[Any]:
         from axolotl.core.trainers import AxolotlTrainer
 
-        for key, why in REFUSED.items():
-            if cfg[key] and cfg[key] != 1:
-                raise TrainingError(f"{key}: {why}: leave it out")
         base = Zoo.open(Path(cfg["psserve_zoo"])).base
 
         class ModuleTrainer(CacheConditioned, AxolotlTrainer):  # type: ignore[misc] # as above
