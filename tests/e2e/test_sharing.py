@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,11 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.shapes import Architecture
-from tests.e2e.client import client_of, random_ids
+from tests.e2e.client import Client, client_of, random_ids
 from tests.e2e.fleet import RunningFleet, counter, launched, load_of, wait_idle
 from tests.e2e.oracle import Oracle
 from tests.e2e.transfer import copies_alone, shared_alone
+from tests.fleet.manifests.cases import objects_of
 from tests.grafana import panel_names
+from tests.prometheus import answer, queries, target_labels
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -126,6 +130,38 @@ def test_the_servers_metrics_are_on_one_page(fleet: RunningFleet) -> None:
     samples = [sample for name, family in families.items() if name.startswith("sglang:") for sample in family.samples]
     assert {"prefill-0", "decode-alpha-0", "decode-beta-0"} <= {sample.labels["worker"] for sample in samples}
     assert panel_names("sglang:") <= {sample.name for sample in samples}
+
+
+async def test_what_scales_servers_is_on_the_routers_page(fleet: RunningFleet) -> None:
+    """As KEDA would ask for it, while requests run and after them."""
+    about = {"max_replicas": 2, "service_monitor": True}
+    objects = objects_of(fleet.zoo, {"modules": ["alpha", "beta"]}, about)
+    prefill, alpha, beta = queries(objects)
+
+    def asked(*some: str) -> list[float]:
+        page = requests.get(f"{fleet.url}/metrics", timeout=60).text
+        return [answer(query, (page, target_labels(objects))) for query in some]
+
+    assert asked(prefill, alpha, beta) == [0, 0, 0]
+    pools = {worker["module"]: worker["kv_tokens"] for worker in fleet.config["workers"]}
+    room = [query.replace("demand", "kv") for query in (alpha, beta)]
+    assert asked(*room) == [pools["alpha"], pools["beta"]]
+    rng = random.Random(6)
+    seen = [0.0, 0.0, 0.0]
+
+    async def ask(client: Client) -> None:
+        while not (seen[0] and seen[1]):
+            await client.complete("alpha", random_ids(rng, 400), 20)
+
+    async with client_of(fleet.url) as client:
+        asking = [asyncio.create_task(ask(client)) for _ in range(4)]
+        while not any(task.done() for task in asking):
+            seen = list(map(max, seen, await asyncio.to_thread(asked, prefill, alpha, beta)))
+        await asyncio.gather(*asking)
+    assert seen[0] <= 4 * 400
+    assert 400 <= seen[1] <= 4 * 420
+    assert seen[2] == 0
+    await asyncio.to_thread(until, lambda: asked(prefill, alpha) == [0, 0])
 
 
 def router_counts(fleet: RunningFleet, module: str) -> Counter[str]:
