@@ -78,11 +78,15 @@ class RayCluster:
             started.wait()
 
     def _left(self, address: str = "") -> list[psutil.Process]:
-        """Processes that work in the cluster's own folder, and at this address, if one is given."""
+        """Processes that work in the cluster's own folder, and at this address, if one is given.
+
+        Those of nodes name the head's address, too: not as their own.
+        """
         found = []
         for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or ()
-            if any(str(self._folder) in word for word in words) and any(address in word for word in words):
+            line = " ".join(process.info["cmdline"] or ())
+            is_there = not address or f"node-ip-address={address}" in line.replace("_", "-")
+            if is_there and str(self._folder) in line:
                 found.append(process)
         return found
 
