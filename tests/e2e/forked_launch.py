@@ -280,6 +280,8 @@ def preloaded(env: Mapping[str, str]) -> int:
     """Be the preloaded process of a fleet."""
     from psserve.engine import preload
 
+    for name in [name for name in sys.modules if name.partition(".")[0] == "prometheus_client"]:
+        del sys.modules[name]  # whoever forked this may have imported it: where a server's counts go is decided there
     _read_again(env)
     return preload.main()
 
