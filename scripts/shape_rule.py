@@ -1,4 +1,4 @@
-"""The width of the CPU table's model, by a rule: `python scripts/shape_rule.py [--step-ms 3]`.
+"""The width of the CPU table's model, by a rule: `python scripts/shape_rule.py [--step-ms 8]`.
 
 A decoded token costs as much as so many prefilled ones: on the paper's A100s by data sheets
 (psserve/bench/simulator/costs.py), here by what one core multiplies and by what a decode step costs besides. The rule:
@@ -22,7 +22,7 @@ SESSIONS, DECODE_SERVERS, CONTEXT = 80, 4, 10_000
 """The paper's fleet under the load that the CPU table stands for: tokens of a session's context on average."""
 SESSIONS_HERE, DECODE_SERVERS_HERE, NEW_TOKENS = 8, 4, 70
 """The CPU table's: tokens of a prompt that its prefill server has to read."""
-STEP_MS = 3.0
+STEP_MS = 8.0
 """CPU time of a decode step without its matrix products: docs/benchmarks.md, "A decode step"."""
 WIDTHS = range(512, 2_049, 256)
 """Whole heads of 64, four of them to a head of the KV cache."""
