@@ -52,6 +52,7 @@ def one_pool(options: argparse.Namespace, found: dict[str, Any]) -> None:
         with parts.running(options, zoo, record, fleet_arguments=shared(page)) as fleet:
             parts.exactness(options, fleet, zoo, record)
             record.data[f"page_{page}"] = record.data.pop("exactness")
+            record.data["passed"] = False  # until all of this part has
     costs(options, zoo, record)
     with parts.running(options, zoo, record, fleet_arguments=with_large_pool(options), kv_tokens=False) as fleet:
         record.data["restart"] = record.step("restart", lambda: asyncio.run(restart(options, fleet, zoo)))
