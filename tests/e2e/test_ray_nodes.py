@@ -1,4 +1,4 @@
-"""A fleet over two nodes of a Ray cluster, changed under load.
+"""A fleet over two nodes of a Ray cluster, changed under load, and left by the head for a while.
 
 Some minutes: `pytest tests/e2e/test_ray_nodes.py`.
 """
@@ -22,14 +22,17 @@ from tests.e2e.client import random_ids
 from tests.e2e.fleet import RunningFleet, launched
 from tests.e2e.oracle import Oracle
 from tests.e2e.over_ray import (
+    bridge_of,
     check_exact,
+    check_restarts,
     fleet_toml,
     pid_of,
     places,
     served_meanwhile,
 )
 from tests.e2e.watching import ask, check_answer
-from tests.ray_cluster import NODE, OTHER, RayCluster, ray_cluster
+from tests.ray_cluster import HEAD, NODE, OTHER, RayCluster, ray_cluster
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -109,3 +112,22 @@ async def test_a_module_is_added_and_replaced_under_load(fleet: RunningFleet, ma
     assert places(fleet) == PLACES | {GAMMA: OTHER, "router": "local"}
     check_next(fleet, made, 3)
     assert pids(fleet, *PLACES) == before
+
+
+async def test_a_head_that_is_killed_and_started_again_takes_nothing_with_it(
+    fleet: RunningFleet, made: Made, cluster: RayCluster
+) -> None:
+    """The bridge ends too, as it does on the head's machine."""
+    before, bridge = pids(fleet, *PLACES), bridge_of(fleet)
+    assert bridge is not None
+
+    def restart_head() -> None:
+        cluster.kill(HEAD)
+        bridge.kill()
+        until(lambda: bridge_of(fleet) not in (None, bridge))  # it finds no head, and is one of several
+        cluster.start_head()
+
+    assert await served_meanwhile(fleet, MODULES, restart_head) == {200}
+    check_restarts(fleet, GAMMA)
+    assert pids(fleet, *PLACES) == before
+    check_exact(fleet, made.oracle, MODULES, 4)
