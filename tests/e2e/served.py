@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+import aiohttp
 import openai
+from prometheus_client.parser import text_string_to_metric_families
 
 from psserve.zoo.synthetic.zoo import Architecture
 from tests.e2e.fleet import RunningFleet
@@ -36,7 +39,7 @@ class Served:
 
 
 SETTINGS = (
-    Setting("qwen3", 16, 2048, True, ("--page-size", "16")),
+    Setting("qwen3", 16, 2048, True, ("--page-size", "16"), "router = {router_workers = 2}"),
     Setting(
         "llama",
         1,
@@ -46,6 +49,18 @@ SETTINGS = (
         "prefill = {replicas = 2}\nmodule = {alpha = {replicas = 2}}\nrouter = {kv_events = true}",
     ),
 )
+
+
+async def each_process_took_part(served: Served) -> None:
+    """Fail unless every process of the router has answered a quarter of 200 completions."""
+    async with aiohttp.ClientSession() as http, http.get(f"{served.url}/metrics") as answer:
+        page = text_string_to_metric_families(await answer.text())
+    answered: Counter[str] = Counter()
+    for sample in (sample for family in page for sample in family.samples):
+        if sample.name == "psserve_requests_total" and sample.labels["route"] == "completions":
+            answered[sample.labels.get("process", "0")] += int(sample.value)
+    assert answered.keys() == set(map(str, range(served.fleet.config["router_workers"])))
+    assert min(answered.values()) >= 50, answered
 
 
 def official_client(served: Served) -> openai.AsyncOpenAI:

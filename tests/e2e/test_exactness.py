@@ -1,7 +1,6 @@
 """Served answers are the reference's, token for token: base KV for the prompt, the module for the rest.
 
-Two fleets: Qwen3 with pages of 16 and overlap scheduling; Llama with pages of 1, no overlap, prompts computed in chunks
-of 64 tokens, and two servers each for the base and for one module; its prompts are routed by KV events.
+Two fleets: Qwen3, pages of 16, overlap, two processes of the router; Llama, pages of 1, chunks of 64, replicas, events.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from tests.e2e.processors import (
     repetition,
 )
 from tests.e2e.routing import decisions, flush, place
-from tests.e2e.served import SETTINGS, Served, Setting, official_client
+from tests.e2e.served import SETTINGS, Served, Setting, each_process_took_part, official_client
 from tests.e2e.thoughts import THINKING, Thought, first_thought
 
 pytestmark = pytest.mark.e2e
@@ -60,6 +59,7 @@ async def test_growing_agent_contexts_that_alternate_modules(served: Served) -> 
     async with client_of(served.url) as client:
         checked = await agent_sessions(client, served.oracle, MODULES, sessions=4, turns=51, max_tokens=8)
     assert checked >= 200
+    await each_process_took_part(served)
 
 
 async def test_sixteen_at_once(served: Served) -> None:
