@@ -124,6 +124,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--rate", type=float, help="sessions that arrive a second [default: 1, or the baseline's peak]")
     add("--scale", type=float, help="of the preset's lengths [default: 0.125, of icarus 0.25]")
     add("--adapters", action="store_true", help="modules are LoRA adapters, not fine-tunes of all weights")
+    add("--all-cores", action="store_true", help="four agents: servers of both kinds share all cores")
     add("--minutes", type=float, help="most that it may take; what is done by then is reported [default: 14 or 7.5]")
     options = parser.parse_args(arguments)
     experiment = EXPERIMENTS[options.workload]
@@ -170,9 +171,11 @@ def peak_rates(lines: list[dict[str, Any]]) -> dict[str, float]:
 def load_arguments(options: argparse.Namespace) -> tuple[str, ...]:
     """Workload, and KV pools that follow from its lengths."""
     output = preset_workload(options.workload, module_names(options.modules)).output
+    apart = () if options.all_cores or options.workload == "icarus" else ("--cores-by-role",)
     shorter = Length(output.low / ANSWERS, output.high / ANSWERS, output.sigma)
     context = longest_context(options)
     return (
+        *apart,
         *("--device", "cpu", "--workload", options.workload, "--scale", str(options.scale), "--warmup", "1"),
         *("--output-tokens", str(shorter), "--kv-tokens", str(kv_tokens(options))),
         *("--context-length", str(max(FIRST_REQUESTS, pages(context * SLACK))), "--page-size", str(PAGE)),

@@ -217,7 +217,7 @@ class Changes:
         module, name = served.name, f"{served.name}{VERSION_MARK}{version}"
         offer = await asyncio.to_thread(self._supply.version, name)
         if offer.weights == self._weights.get(module):
-            raise FleetError(f"{module} is served with the weights of version {version} already")
+            raise FleetError(f"{module} is served with these weights already: version {version} has no others")
         new = await self._plan(module, name, served)
         entry = new.entry
         trial = Trial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,7 +73,9 @@ def _one_pool(fleet: FleetOverview) -> list[Text]:
     count, tokens = sum(one.count for one in leases), sum(one.tokens for one in leases)
     oldest = duration(max((one.oldest_s for one in leases), default=0.0))
     lent = f"{tokens} are lent to {count} requests, the oldest for {oldest}" if count else "nothing is lent"
-    parts = named([f"{server.module} {server.kv_used_tokens} of {server.kv_tokens}" for server in own])
+    each = Counter(server.module for server in own)  # several: replicas, or a version on trial beside another one
+    names = [server.module if each[server.module] == 1 else server.name for server in own]
+    parts = named([f"{name} {one.kv_used_tokens} of {one.kv_tokens}" for name, one in zip(names, own, strict=True)])
     return [Text(f"one KV pool: {used} of {size} tokens in use, {lent}\nown parts: {parts or NOTHING}", "dim")]
 
 

@@ -112,6 +112,13 @@ def test_one_pool_and_each_modules_own_part() -> None:
     ]
 
 
+def test_servers_of_one_module_have_own_parts_by_their_names() -> None:
+    other = SERVER.model_copy(update={"name": "decode-math@2-0"})
+    out = io.StringIO()
+    show(render_status(fleet(SERVER, other).model_copy(update={"one_pool": True}), made := console(out)), made)
+    assert f"own parts: {SERVER.name} 120 of 1000, decode-math@2-0 120 of 1000" in out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("share", "shadow", "requests", "said"),
     [
