@@ -66,11 +66,11 @@ class Experiment:
 FOUR_AGENTS = Experiment(
     systems="one-pool,shared,disaggregated",
     modules=4,
-    limits="2,5,12",
+    limits="5,12",
     rate=1.0,
     sessions=12,
-    repeats=2,
-    scale=0.125,
+    repeats=3,
+    scale=0.25,
     held=4,
     minutes=14,
     out="paper-react.json",
@@ -122,7 +122,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--workload", choices=list(EXPERIMENTS), default="four-agents-react", help="[default: %(default)s]")
     add("--rate", type=float, help="sessions that arrive a second [default: 1, or the baseline's peak]")
-    add("--scale", type=float, help="of the preset's lengths [default: 0.125, of icarus 0.25]")
+    add("--scale", type=float, help="of the preset's lengths [default: 0.25]")
     add("--adapters", action="store_true", help="modules are LoRA adapters, not fine-tunes of all weights")
     add("--all-cores", action="store_true", help="four agents: servers of both kinds share all cores")
     add("--minutes", type=float, help="most that it may take; what is done by then is reported [default: 14 or 7.5]")

@@ -30,14 +30,20 @@ def asked(script: Any, *arguments: str) -> dict[str, Any]:
 def test_four_agents_arrive_and_each_limit_is_tried(script: Any, workload: str, modules: int) -> None:
     given = asked(script, "--workload", workload, "--modules", str(modules))
     assert given["systems"] == ("one-pool", "shared", "disaggregated")
-    assert (given["rate"], given["concurrency"]) == ("1", "2,5,12")
-    assert (given["workload"], given["scale"], given["output_tokens"]) == (workload, 0.125, "32")
+    assert (given["rate"], given["concurrency"]) == ("1", "5,12")
+    assert (given["workload"], given["scale"], given["output_tokens"]) == (workload, 0.25, "32")
+
+
+def test_prefill_and_decode_servers_share_no_core_as_they_share_no_gpu_in_the_paper(script: Any) -> None:
+    assert asked(script)["cores_by_role"]
+    assert not asked(script, "--all-cores")["cores_by_role"]
+    assert not asked(script, "--workload", "icarus", "--rate", "1")["cores_by_role"]
 
 
 def test_the_baselines_pools_hold_the_sessions_that_the_rule_says(script: Any) -> None:
     options = script.parse([])
     context = script.longest_context(options)
-    assert context == 216 + 12 * (78 + 4)
+    assert context == 432 + 12 * (156 + 8)
     assert script.kv_tokens(options) // 8 == pytest.approx(4 * context, abs=16)
     assert asked(script)["context_length"] >= 1.1 * context
 
