@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from psserve.errors import PsserveError
 
 
-def program(module: str, *arguments: str, python: str = sys.executable) -> tuple[str, ...]:
-    """The command that runs a module of psserve, whatever lies in the folder that it is started from.
+def program(module: str, *arguments: str, python: str | None = None) -> tuple[str, ...]:
+    """The command that runs a module of psserve by `python`, else by ours, whatever lies in the folder of its start.
 
     -P, which Python's own new processes take over: otherwise everything is looked for in that folder first, and a
     user's `random.py` there would be imported in place of Python's.
     """
-    return (python, "-P", "-m", module, *arguments)
+    return (python or sys.executable, "-P", "-m", module, *arguments)
 
 
 def arguments_of(command: Sequence[str], module: str) -> tuple[str, ...] | None:

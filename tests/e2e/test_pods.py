@@ -25,7 +25,7 @@ from tests.e2e.oracle import Oracle
 from tests.e2e.pods import Node, running
 from tests.fleet.manifests.cases import objects_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 KEY = "for-clients"
 ROUTER_PORT = 30000
@@ -87,7 +87,7 @@ CASES = {
         "psserve-decode-math-0",
     ),
 }
-SERVED = ["shared", pytest.param("lws", marks=pytest.mark.long)]
+SERVED = ["shared", "lws"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""A fleet over two nodes of a Ray cluster, changed under load, and left by the head for a while.
+"""A fleet over two nodes of a Ray cluster: live changes, a head that is started again, nodes that are lost.
 
-Some minutes: `pytest tests/e2e/test_ray_nodes.py`.
+Some minutes: `pytest tests/e2e/test_ray_nodes.py`. What is asked of each test under load is that no request fails.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
+from psserve.errors import FleetError
 from psserve.fleet.observe.control import change_fleet
+from psserve.fleet.options.config_file import validated
+from psserve.fleet.ray.survey import surveyed
 from psserve.fleet.run.protocol import ChangeCommand, ChangeRequest
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
@@ -28,11 +32,13 @@ from tests.e2e.over_ray import (
     fleet_toml,
     pid_of,
     places,
+    processes_of,
     served_meanwhile,
+    state_of,
 )
-from tests.e2e.watching import ask, check_answer
-from tests.ray_cluster import HEAD, NODE, OTHER, RayCluster, ray_cluster
-from tests.waiting import until
+from tests.e2e.watching import ask, await_whole, check_answer
+from tests.ray_cluster import DOMAIN, HEAD, NODE, OTHER, RayCluster, ray_cluster
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -41,9 +47,11 @@ pytestmark = [
 ]
 
 PLACES = {"prefill-0": NODE, "decode-beta-0": NODE, "decode-alpha-0": OTHER}
-"""As labels have it. gamma, which comes later, may be anywhere."""
+"""As labels have it, so that alpha must wait where it is. gamma, which comes later, may be anywhere."""
 MODULES = ("alpha", "beta")
 GAMMA = "decode-gamma-0-v2"
+MOVED_WITHIN_S = 300
+"""A minute that a node may be away, and a start on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def pids(fleet: RunningFleet, *servers: str) -> list[int | None]:
 
 
 def change(fleet: RunningFleet, command: ChangeCommand) -> None:
-    """Have gamma added or replaced, and wait for it."""
+    """Have gamma added, replaced or removed, and wait for it."""
     change_fleet(fleet.zoo, ChangeRequest(command=command, module="gamma"), print)
 
 
@@ -131,3 +139,57 @@ async def test_a_head_that_is_killed_and_started_again_takes_nothing_with_it(
     check_restarts(fleet, GAMMA)
     assert pids(fleet, *PLACES) == before
     check_exact(fleet, made.oracle, MODULES, 4)
+
+
+async def test_a_node_that_dies_leaves_no_orphan_and_its_servers_move_or_wait_for_it(
+    fleet: RunningFleet, made: Made, cluster: RayCluster
+) -> None:
+    stay = pids(fleet, "prefill-0", "decode-beta-0")
+    left = processes_of(fleet, "decode-alpha-0", GAMMA)
+
+    def states() -> set[str]:
+        return {one["state"] for one in state_of(fleet) if one["host"] == OTHER}
+
+    def lose() -> None:
+        cluster.kill(OTHER)
+        assert not psutil.wait_procs(left, timeout=PATIENCE_S)[1]
+        until(lambda: states() == {"lost"})
+        until(lambda: places(fleet)[GAMMA] == NODE, MOVED_WITHIN_S)
+
+    def come_back() -> None:
+        assert states() == {"lost"}
+        cluster.start_node(OTHER)
+        until(lambda: pid_of(fleet, "decode-alpha-0") is not None, MOVED_WITHIN_S)
+
+    assert await served_meanwhile(fleet, ["beta"], lose) == {200}
+    assert await served_meanwhile(fleet, ["beta"], come_back) == {200}
+    await_whole(fleet)
+    assert places(fleet) == PLACES | {GAMMA: NODE, "router": "local"}
+    assert {one["restarts"] for one in state_of(fleet) if one["name"] == "decode-alpha-0"} == {0}
+    assert pids(fleet, "prefill-0", "decode-beta-0") == stay
+    check_exact(fleet, made.oracle, MODULES, 5)
+    check_next(fleet, made, 6)
+
+
+async def test_a_module_that_has_moved_is_removed_under_load(fleet: RunningFleet, made: Made) -> None:
+    before = pids(fleet, *PLACES)
+    assert await served_meanwhile(fleet, MODULES, lambda: change(fleet, "remove")) == {200}
+    assert places(fleet) == PLACES | {"router": "local"}
+    assert pids(fleet, *PLACES) == before
+    check_exact(fleet, made.oracle, MODULES, 7)
+
+
+def test_a_fleet_can_be_kept_in_one_domain(fleet: RunningFleet, made: Made, cluster: RayCluster) -> None:
+    """Both nodes have the label, with other values: of equal domains, it is the one whose name comes first."""
+
+    def hosts(label: str) -> set[str]:
+        table = {"kind": "ray", "address": cluster.address, "private_network": True}
+        options = validated({"device": "cpu", "cluster": {**table, "topology_strategy": {label: "STRICT_PACK"}}})
+        with surveyed(made.zoo, options, keep=False) as found:
+            return {host.name for host in found.hosts}
+
+    before = pids(fleet, *PLACES)
+    assert hosts(DOMAIN) == {NODE}
+    with pytest.raises(FleetError, match=r"no machine of the Ray cluster has the label rack: ray start --labels rack="):
+        hosts("rack")
+    assert pids(fleet, *PLACES) == before
