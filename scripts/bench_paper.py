@@ -1,6 +1,6 @@
 """The papers' own workloads on two cores: PrefillShare's four agents, and ICaRus' adapters.
 
-    python scripts/bench_paper.py                                     docs/results/paper-react.json, 15 minutes at most
+    python scripts/bench_paper.py                                     docs/results/paper-react.json, 23 minutes at most
     python scripts/bench_paper.py --workload four-agents-reflexion    docs/results/paper-reflexion.json, likewise
     python scripts/bench_paper.py --modules 8 --out eight.json        eight agents
     python scripts/bench_paper.py --adapters --out lora.json          modules are adapters: one server decodes for all
@@ -72,7 +72,7 @@ FOUR_AGENTS = Experiment(
     repeats=3,
     scale=0.25,
     held=4,
-    minutes=14,
+    minutes=23,
     out="paper-react.json",
 )
 EXPERIMENTS: dict[Preset, Experiment] = {
@@ -125,7 +125,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--scale", type=float, help="of the preset's lengths [default: 0.25]")
     add("--adapters", action="store_true", help="modules are LoRA adapters, not fine-tunes of all weights")
     add("--all-cores", action="store_true", help="four agents: servers of both kinds share all cores")
-    add("--minutes", type=float, help="most that it may take; what is done by then is reported [default: 14 or 7.5]")
+    add("--minutes", type=float, help="most that it may take; what is done by then is reported [default: 23 or 7.5]")
     options = parser.parse_args(arguments)
     experiment = EXPERIMENTS[options.workload]
     options.adapters |= "lora" in experiment.systems.split(",")
