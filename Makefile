@@ -36,7 +36,7 @@ test: check ## lint, types and all tests
 	$(PYTEST) $(AGAIN) --numprocesses 4 $(patsubst %,--ignore %,tests/e2e $(SGLANG))
 	$(PYTEST) $(AGAIN) --numprocesses 3 tests/e2e $(SGLANG) -m "not long"
 
-test-fast: setup ## what needs no server and is quick, two and a half minutes (tests/conftest.py says what is slow)
+test-fast: setup ## what needs no server and is quick, two minutes (tests/conftest.py says what is slow)
 	$(PYTEST) --numprocesses 4 --ignore tests/e2e -m "not slow"
 
 test-bases: setup ## each architecture's whole list against this SGLang, and the table of docs/bases.md from it
