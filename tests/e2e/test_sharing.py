@@ -159,7 +159,8 @@ async def test_what_scales_servers_is_on_the_routers_page(fleet: RunningFleet) -
             seen = list(map(max, seen, await asyncio.to_thread(asked, prefill, alpha, beta)))
         await asyncio.gather(*asking)
     assert seen[0] <= 4 * 400
-    assert 400 <= seen[1] <= 4 * 420
+    least = 20 if fleet.config["one_pool"] else 400  # with one pool, prompts take up none of a decode server's
+    assert least <= seen[1] <= 4 * 420
     assert seen[2] == 0
     await asyncio.to_thread(until, lambda: asked(prefill, alpha) == [0, 0])
 

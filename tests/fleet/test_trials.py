@@ -95,7 +95,7 @@ def test_a_version_that_cannot_start_changes_nothing(trying: FakeFleet) -> None:
     trying.offer(**{"a": A, "b": B, "a@8": {"weights": "a3", "server": ["--crash", "no such tensor"]}, "a@9": A})
     with pytest.raises(FleetError, match="no such tensor"):
         trying.ask("try", "a", version=8)
-    with pytest.raises(FleetError, match="with the weights of version 9 already"):
+    with pytest.raises(FleetError, match="a is served with these weights already: version 9 has no others"):
         trying.ask("try", "a", version=9)
     with pytest.raises(FleetError, match="c is not served"):
         trying.ask("try", "c", version=1)
