@@ -36,7 +36,7 @@ from tests.e2e.over_ray import (
     served_meanwhile,
     state_of,
 )
-from tests.e2e.watching import ask, await_whole, check_answer
+from tests.e2e.watching import ask, check_answer
 from tests.ray_cluster import DOMAIN, HEAD, NODE, OTHER, RayCluster, ray_cluster
 from tests.waiting import PATIENCE_S, until
 
@@ -141,44 +141,6 @@ async def test_a_head_that_is_killed_and_started_again_takes_nothing_with_it(
     check_exact(fleet, made.oracle, MODULES, 4)
 
 
-async def test_a_node_that_dies_leaves_no_orphan_and_its_servers_move_or_wait_for_it(
-    fleet: RunningFleet, made: Made, cluster: RayCluster
-) -> None:
-    stay = pids(fleet, "prefill-0", "decode-beta-0")
-    left = processes_of(fleet, "decode-alpha-0", GAMMA)
-
-    def states() -> set[str]:
-        return {one["state"] for one in state_of(fleet) if one["host"] == OTHER}
-
-    def lose() -> None:
-        cluster.kill(OTHER)
-        assert not psutil.wait_procs(left, timeout=PATIENCE_S)[1]
-        until(lambda: states() == {"lost"})
-        until(lambda: places(fleet)[GAMMA] == NODE, MOVED_WITHIN_S)
-
-    def come_back() -> None:
-        assert states() == {"lost"}
-        cluster.start_node(OTHER)
-        until(lambda: pid_of(fleet, "decode-alpha-0") is not None, MOVED_WITHIN_S)
-
-    assert await served_meanwhile(fleet, ["beta"], lose) == {200}
-    assert await served_meanwhile(fleet, ["beta"], come_back) == {200}
-    await_whole(fleet)
-    assert places(fleet) == PLACES | {GAMMA: NODE, "router": "local"}
-    assert {one["restarts"] for one in state_of(fleet) if one["name"] == "decode-alpha-0"} == {0}
-    assert pids(fleet, "prefill-0", "decode-beta-0") == stay
-    check_exact(fleet, made.oracle, MODULES, 5)
-    check_next(fleet, made, 6)
-
-
-async def test_a_module_that_has_moved_is_removed_under_load(fleet: RunningFleet, made: Made) -> None:
-    before = pids(fleet, *PLACES)
-    assert await served_meanwhile(fleet, MODULES, lambda: change(fleet, "remove")) == {200}
-    assert places(fleet) == PLACES | {"router": "local"}
-    assert pids(fleet, *PLACES) == before
-    check_exact(fleet, made.oracle, MODULES, 7)
-
-
 def test_a_fleet_can_be_kept_in_one_domain(fleet: RunningFleet, made: Made, cluster: RayCluster) -> None:
     """Both nodes have the label, with other values: of equal domains, it is the one whose name comes first."""
 
@@ -193,3 +155,39 @@ def test_a_fleet_can_be_kept_in_one_domain(fleet: RunningFleet, made: Made, clus
     with pytest.raises(FleetError, match=r"no machine of the Ray cluster has the label rack: ray start --labels rack="):
         hosts("rack")
     assert pids(fleet, *PLACES) == before
+
+
+async def test_a_node_that_dies_leaves_no_orphan_and_its_servers_move_or_wait_for_it(
+    fleet: RunningFleet, made: Made, cluster: RayCluster
+) -> None:
+    stay = pids(fleet, "prefill-0", "decode-beta-0")
+    left = processes_of(fleet, "decode-alpha-0", GAMMA)
+
+    def states() -> set[str]:
+        return {one["state"] for one in state_of(fleet) if one["host"] == OTHER}
+
+    def lose() -> None:
+        cluster.kill(OTHER)
+        assert not psutil.wait_procs(left, timeout=PATIENCE_S)[1]
+        until(lambda: states() == {"lost"})
+        until(
+            lambda: {(one["host"], one["state"]) for one in state_of(fleet) if one["name"] == GAMMA} == moved,
+            MOVED_WITHIN_S,
+        )
+
+    moved = {(NODE, "ready")}
+    assert await served_meanwhile(fleet, ["beta"], lose) == {200}
+    assert states() == {"lost"}
+    assert places(fleet) == PLACES | {GAMMA: NODE, "router": "local"}
+    assert pids(fleet, "prefill-0", "decode-beta-0") == stay
+    check_exact(fleet, made.oracle, ["beta"], 5)
+    check_next(fleet, made, 6)
+
+
+async def test_a_module_that_has_moved_is_removed_under_load(fleet: RunningFleet, made: Made) -> None:
+    """alpha still waits for its node."""
+    stay = pids(fleet, "prefill-0", "decode-beta-0")
+    assert await served_meanwhile(fleet, ["beta"], lambda: change(fleet, "remove")) == {200}
+    assert places(fleet) == PLACES | {"router": "local"}
+    assert pids(fleet, "prefill-0", "decode-beta-0") == stay
+    check_exact(fleet, made.oracle, ["beta"], 7)
