@@ -7,16 +7,23 @@ for both), once as a second sequence's arithmetic. No clock: the same command wr
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from measuring.simulated import figures, published_setup
-from simulate_paper import DECODE, HARDWARE, MODEL, MODULES, PREFILL, TURNOVER, WORKLOADS
+from measuring.simulated import figures, published_setup, simulation_parser, tell
+from simulate_paper import (
+    DECODE,
+    HARDWARE,
+    LOADS_HELP,
+    MODEL,
+    MODULES,
+    PREFILL,
+    TURNOVER,
+    numbers,
+    paper_document,
+)
 
 from psserve.bench.simulator.asked import Basis, published
 from psserve.bench.simulator.system import Setup
@@ -29,17 +36,10 @@ WAYS = {"psserve": None, "icarus": 1, "icarus, base counted": 2}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Simulate answers that the base need not read again.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
-    parser.add_argument("--loads", help="other sessions at a time, as in 10,40,80")
+    parser = simulation_parser("Simulate answers that the base need not read again.")
+    parser.add_argument("--loads", type=numbers, default=SESSIONS_AT_A_TIME, help=LOADS_HELP)
     options = parser.parse_args()
-    loads = tuple(map(int, options.loads.split(","))) if options.loads else SESSIONS_AT_A_TIME
-    document = {"simulated": True, "model": MODEL, "hardware": HARDWARE, "prefill": PREFILL, "decode": DECODE}
-    document |= {"modules": MODULES, "workloads": {name: workload(name, loads) for name in WORKLOADS}}
-    text = json.dumps(document, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n")
-    print(text)
+    tell(paper_document(lambda name: workload(name, options.loads)), options.json)
     return 0
 
 

@@ -7,14 +7,12 @@ paper's figures and says where they differ. No clock: the same command writes th
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring.simulated import figures, published_setup
+from measuring.simulated import figures, published_setup, simulation_parser, tell
 
 from psserve.bench.simulator.asked import published
 from psserve.bench.simulator.system import SystemName
@@ -24,6 +22,7 @@ from psserve.bench.workloads.workload import Preset
 MODEL, HARDWARE, MODULES, PREFILL, DECODE = "Llama-3.1-8B", "A100-80G", 4, 4, 4
 SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated")
 SESSIONS_AT_A_TIME = (10, 20, 30, 40, 50, 60, 80, 100, 120, 140, 160)
+LOADS_HELP = "other sessions at a time, as in 10,40,80"
 TURNOVER = 4
 """Sessions of a run for each that goes on at a time; the first time round does not count."""
 WORKLOADS: tuple[Preset, ...] = ("four-agents-reflexion", "four-agents-react")
@@ -36,21 +35,25 @@ FALLEN = 0.9
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Simulate the paper's set-up.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
+    parser = simulation_parser("Simulate the paper's set-up.")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the curves into FILE")
-    parser.add_argument("--loads", help="other sessions at a time, as in 10,40,80")
+    parser.add_argument("--loads", type=numbers, default=SESSIONS_AT_A_TIME, help=LOADS_HELP)
     options = parser.parse_args()
-    loads = tuple(map(int, options.loads.split(","))) if options.loads else SESSIONS_AT_A_TIME
-    document = {"simulated": True, "model": MODEL, "hardware": HARDWARE, "prefill": PREFILL, "decode": DECODE}
-    document |= {"modules": MODULES, "workloads": {name: workload(name, loads) for name in WORKLOADS}}
-    text = json.dumps(document, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n")
+    document = paper_document(lambda name: workload(name, options.loads))
+    tell(document, options.json)
     if options.png:
         draw(document["workloads"], options.png)
-    print(text)
     return 0
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def paper_document(workload: Callable[[Preset], dict[str, Any]]) -> dict[str, Any]:
+    """What is simulated of each of the paper's workloads, and on what."""
+    document = {"simulated": True, "model": MODEL, "hardware": HARDWARE, "prefill": PREFILL, "decode": DECODE}
+    return document | {"modules": MODULES, "workloads": {name: workload(name) for name in WORKLOADS}}
 
 
 def workload(name: Preset, loads: Sequence[int]) -> dict[str, Any]:

@@ -7,14 +7,11 @@ counts whose sessions stay within the objective. Simulated on published figures:
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from measuring.simulated import figures, published_setup
+from measuring.simulated import figures, published_setup, simulation_parser, tell
 
 from psserve.bench.simulator.asked import Basis, published
 from psserve.bench.simulator.system import Setup, SystemName
@@ -37,8 +34,7 @@ PRICE = 2.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Simulate what sessions cost past one machine.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
+    parser = simulation_parser("Simulate what sessions cost past one machine.")
     parser.add_argument("--price", type=float, default=PRICE, help="dollars for a GPU and hour")
     parser.add_argument("--modules", default=",".join(map(str, MODULES)), help="numbers of modules")
     options = parser.parse_args()
@@ -50,10 +46,7 @@ def main() -> int:
             print(rows[-1], file=sys.stderr, flush=True)
     document = {"simulated": True, "model": MODEL, "hardware": HARDWARE, "workload": "react, 24 calls"}
     document |= {"objective_s": OBJECTIVE_S, "price": options.price, "rows": rows}
-    text = json.dumps(document, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n")
-    print(text)
+    tell(document, options.json)
     return 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 from psserve.bench.simulator.asked import Basis, module_names
@@ -9,6 +12,21 @@ from psserve.bench.simulator.line import line_of
 from psserve.bench.simulator.simulation import FleetLoad, simulate_cells
 from psserve.bench.simulator.system import Setup, SystemName
 from psserve.bench.workloads.choice import WorkloadChoice
+
+
+def simulation_parser(description: str) -> argparse.ArgumentParser:
+    """With `--json`, as `tell` takes it."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON document to FILE too")
+    return parser
+
+
+def tell(document: dict[str, Any], path: Path | None) -> None:
+    """Print the document, and write it to `path` if there is one."""
+    text = json.dumps(document, indent=1)
+    if path:
+        path.write_text(text + "\n")
+    print(text)
 
 
 def published_setup(system: SystemName, modules: int, prefill: int, decode: int, basis: Basis) -> Setup:
