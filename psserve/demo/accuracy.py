@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from psserve.demo.demo_zoo import BASE_NAME, DemoConfig, Note, finetune_config, train_file
+from psserve.demo.demo_zoo import DemoConfig, Note, finetune_config, train_file, zoo_over
 from psserve.demo.pool import progress_in, side_by_side
 from psserve.demo.tasks import TASKS, Task, held_out_items, training_items
 from psserve.errors import TrainingError
@@ -122,8 +122,7 @@ def run_job(job: TaskRun) -> TaskAccuracy:
 
 def train_and_compare(job: TaskRun) -> TaskAccuracy:
     """One cell of the table."""
-    path = job.work / "zoo"
-    zoo = Zoo.open(path) if path.exists() else Zoo.create(path, job.base.resolve(), BASE_NAME)
+    zoo = zoo_over(job.work / "zoo", job.base)
     task = TASKS[job.task]
     train_all(zoo, task, job)
     return compare_task(zoo, task, job)

@@ -103,6 +103,11 @@ def build_demo_zoo(path: Path, work: Path, config: DemoConfig, note: Note) -> Zo
     return Zoo.open(path)
 
 
+def zoo_over(path: Path, base: Path) -> Zoo:
+    """The zoo at `path`, made over the base in the folder `base` unless it is there already."""
+    return Zoo.open(path) if path.exists() else Zoo.create(path, base.resolve(), BASE_NAME)
+
+
 def make_base(directory: Path, config: DemoConfig, note: Note, work: Path) -> None:
     """Train tokenizer and base, and save them as a checkpoint in 16-bit numbers.
 

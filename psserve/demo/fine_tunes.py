@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from psserve.demo.accuracy import LORA_RATE, check_work
-from psserve.demo.demo_zoo import BASE_NAME, DemoConfig, Note, finetune_config, train_file
+from psserve.demo.demo_zoo import DemoConfig, Note, finetune_config, train_file, zoo_over
 from psserve.demo.pool import progress_in
 from psserve.demo.tasks import TASKS, Task, held_out_items, training_items
 from psserve.training.answers import Answerer, pair_answerer
@@ -81,8 +81,7 @@ class FineTuneJob:
 
     @cached_property
     def zoo(self) -> Zoo:
-        path = self.work / "zoo"
-        return Zoo.open(path) if path.exists() else Zoo.create(path, self.base.resolve(), BASE_NAME)
+        return zoo_over(self.work / "zoo", self.base)
 
     def finetune_config(self) -> FinetuneConfig:
         """Data, seed, steps and batch are the same for all, and the learning rate is for all adapters."""
