@@ -13,10 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
 from psserve.errors import DataError
-from psserve.zoo.disk.manifest import EvaluationRecord, first_problem
+from psserve.training.imported_results import check_subject, read_results
+from psserve.zoo.disk.manifest import EvaluationRecord
 
 LONGEST = 768
 """Tokens of an answer: EvalPlus asks for no other number."""
@@ -57,29 +58,16 @@ class EvalPlusResults(BaseModel):
     """By problem: DATASET/NUMBER."""
 
 
-def read_evalplus(path: Path) -> EvalPlusResults:
-    """The results file `path`; DataError says what it is not."""
-    try:
-        return EvalPlusResults.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}: give the *_eval_results.json of evalplus.evaluate") from None
-    except ValidationError as error:
-        raise DataError(f"{path}: {first_problem(error)}: not a results file of EvalPlus") from None
-
-
 def evaluations(path: Path, names: tuple[str, ...], since: int) -> list[EvaluationRecord]:
     """What the file says of the module that is called one of `names`, and whose weights are of the time `since`.
 
     Raises DataError: it is of another model or of other weights, or its answers were not greedy ones.
     """
-    found = read_evalplus(path)
+    found = read_results(path, EvalPlusResults, "EvalPlus", "the *_eval_results.json of evalplus.evaluate")
     named = NAME.fullmatch(path.name)
     if named is None:
         raise DataError(f"{path}: not called as EvalPlus calls what an OpenAI server answered: leave it its name")
-    if named["model"] not in names:
-        raise DataError(f"{path}: of the model {named['model']!r}, not of {names[0]!r}")
-    if found.date + MINUTE_S <= since:
-        raise DataError(f"{path}: older than the weights that module {names[0]!r} has now: evaluate it again")
+    check_subject(path, named["model"], names, is_older=found.date + MINUTE_S <= since)
     solutions = [answers[0] for answers in found.eval.values() if len(answers) == 1]
     if len(solutions) != len(found.eval) or float(named["temperature"]):
         raise DataError(f"{path}: sampled answers: the record is of one greedy answer each (--greedy)")

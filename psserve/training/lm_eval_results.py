@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from psserve.errors import DataError
-from psserve.zoo.disk.manifest import EvaluationRecord, Hash, first_problem
+from psserve.training.imported_results import check_subject, read_results
+from psserve.zoo.disk.manifest import EvaluationRecord, Hash
 
 COUNTED = ("exact_match", "acc", "pass@1")
 """The metrics of lm-eval that are right answers over items."""
@@ -70,27 +71,13 @@ class LmEvalResults(BaseModel):
     """Unix time of the start, in seconds."""
 
 
-def read_lm_eval(path: Path) -> LmEvalResults:
-    """The results file `path`; DataError says what it is not."""
-    try:
-        return LmEvalResults.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}: give a results_*.json of lm_eval --output_path") from None
-    except ValidationError as error:
-        raise DataError(f"{path}: {first_problem(error)}: not a results file of lm-eval") from None
-
-
 def evaluations(path: Path, names: tuple[str, ...], since: int) -> list[EvaluationRecord]:
     """What the file says of the module that is called one of `names`, and whose weights are of the time `since`.
 
     Raises DataError: it is of another model or of other weights, or a task's result is no share of right answers.
     """
-    found = read_lm_eval(path)
-    asked = found.config.argument("model")
-    if asked not in names:
-        raise DataError(f"{path}: of the model {asked!r}, not of {names[0]!r}")
-    if found.date < since:
-        raise DataError(f"{path}: older than the weights that module {names[0]!r} has now: evaluate it again")
+    found = read_results(path, LmEvalResults, "lm-eval", "a results_*.json of lm_eval --output_path")
+    check_subject(path, found.config.argument("model"), names, is_older=found.date < since)
     return [record for task in found.results for record in task_records(path, found, task)]
 
 
