@@ -54,6 +54,7 @@ short files are left for the end, so that all processes have work until then."""
 SLOW = (
     "bench/compare/",
     "bench/report/test_write.py",
+    "cli/test_finetune_command.py",
     "demo/",
     "engine/",
     "fleet/live/",
@@ -64,6 +65,7 @@ SLOW = (
     "fleet/test_trials.py",
     "router/test_dashboard_page.py",
     "router/test_kept_model.py",
+    "router/test_load_faults.py",
     "router/test_process.py",
     "router/test_processes.py",
     "router/test_task_tfidf.py",
@@ -77,6 +79,7 @@ SLOW = (
     "zoo/checkpoints/test_serving_form.py",
     "zoo/test_changes.py",
     "zoo/test_crash.py",
+    "zoo/test_quantised_modules.py",
 )
 """What trains, computes with models or SGLang's parts, or starts fleets of fake servers and other programs again and
 again. `make test-fast` leaves it out, and does not even import it. A single slow test elsewhere is marked itself."""
