@@ -317,9 +317,12 @@ def test_a_server_that_is_replaced_while_the_disk_is_full_under_its_log_serves(
     log = fleet.zoo / ".run" / "logs" / "decode-alpha-0.log"
     log.unlink()
     log.symlink_to("/dev/full")
-    kill(fleet, "decode-alpha-0")
-    until(lambda: changed(fleet, before) == {"decode-alpha-0"} and pids(fleet)["decode-alpha-0"] is not None)
-    await_whole(fleet)
-    assert os.readlink(f"/proc/{fleet.pid('decode-alpha-0')}/fd/1") == "/dev/full"
-    check(fleet, oracle, "alpha", PROMPT)
-    assert changed(fleet, before) == {"decode-alpha-0"}
+    try:
+        kill(fleet, "decode-alpha-0")
+        until(lambda: changed(fleet, before) == {"decode-alpha-0"} and pids(fleet)["decode-alpha-0"] is not None)
+        await_whole(fleet)
+        assert os.readlink(f"/proc/{fleet.pid('decode-alpha-0')}/fd/1") == "/dev/full"
+        check(fleet, oracle, "alpha", PROMPT)
+        assert changed(fleet, before) == {"decode-alpha-0"}
+    finally:
+        log.unlink()  # other fleets of this zoo would keep it, and whoever reads it reads for ever
