@@ -57,6 +57,12 @@ def processes_of(fleet: RunningFleet, *servers: str) -> list[psutil.Process]:
     return [process for pid in pids if pid is not None for process in family(pid)]
 
 
+def agent_of(fleet: RunningFleet, server: str) -> psutil.Process:
+    """psserve's agent on the machine of a server that runs."""
+    pid = pid_of(fleet, server)
+    return next(process for process in psutil.Process(pid).parents() if process.name() == "ray::Agent")
+
+
 def check_restarts(fleet: RunningFleet, server: str) -> None:
     """A server that is killed comes back: somebody sees its end, and is obeyed."""
     before = pid_of(fleet, server)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from time import monotonic
 from typing import Literal
 
 from psserve.errors import FleetError, HostLost, StartError
@@ -23,6 +23,8 @@ _AGAIN_S = 1.0
 """Before a bridge that has ended is replaced; then twice as long each time, until one has seen something."""
 _LONGEST_S = 16.0
 _CONNECTED_S = 120.0
+CLAIM_S = 10.0
+"""What a machine that was lost went on running is ended, if it has not been started again by then."""
 
 
 class RayStarter:
@@ -57,7 +59,10 @@ class RayStarter:
         self._launch = secrets.token_hex(4)
 
     def start(self, spec: Runnable) -> Handle:
-        """See Starter. What fails on the other machine shows as an end of the process."""
+        """See Starter. What fails on the other machine shows as an end of the process.
+
+        What its machine went on running while it was lost is not started anew: a machine that is slow to answer serves.
+        """
         if spec.host_name == LOCAL:
             return self._local.start(spec)
         self.listen()
@@ -74,10 +79,21 @@ class RayStarter:
             folders=(self._folder,),
             preload=self._logs / f"preload-{spec.host_name}.log" if self._on_cpu else None,
         )
+        self._forget_elsewhere(spec)
+        before = self._handles.get((spec.host_name, spec.name))
+        if before is not None and before.goes_on_as(run):
+            return before
         handle = RayHandle(self, spec.host_name, run)
         self._handles[spec.host_name, spec.name] = handle
         handle.order_start()
         return handle
+
+    def _forget_elsewhere(self, spec: Runnable) -> None:
+        """What has moved is not to go on where it was."""
+        for key, handle in list(self._handles.items()):
+            if key[1] == spec.name and key[0] != spec.host_name and handle.is_given_up:
+                del self._handles[key]
+                handle.order_end("kill")
 
     def send(self, order: Order) -> None:
         """Give an order to the bridge, if there is one now."""
@@ -102,20 +118,22 @@ class RayStarter:
             for event in self._bridge.events():
                 if event.view is not None:
                     self._take(event.view)
+            for handle in self._handles.values():
+                handle.end_unclaimed()
             if not ended:
                 return
             self._bridge.close()
             self._bridge = None
-            self._replace_at = monotonic() + self._delay_s
+            self._replace_at = time.monotonic() + self._delay_s
             self._delay_s = min(2 * self._delay_s, _LONGEST_S)
-        if monotonic() >= self._replace_at:
+        if time.monotonic() >= self._replace_at:
             self._new_bridge()
 
     def _new_bridge(self) -> None:
         try:
             self._bridge = self._connect(self._task, self._log)
         except OSError:  # no process or file to be had now
-            self._replace_at = monotonic() + self._delay_s
+            self._replace_at = time.monotonic() + self._delay_s
             return
         for handle in self._handles.values():
             handle.order_again()
@@ -132,8 +150,8 @@ class RayStarter:
         for (host, _), handle in self._handles.items():
             if host == view.host:
                 handle.take(view.seen.agent if view.seen else None, runs.get(handle.run.id))
-                wanted |= set() if handle.is_given_up else {handle.run.id}
-        for run in runs.values():  # a machine is back that was lost: nobody waits for what it went on running
+                wanted.add(handle.run.id)
+        for run in runs.values():  # a machine is back that was lost: this has moved, or another was started for it
             if run.code is None and run.id not in wanted:
                 self.send(Order(host=view.host, end=run.id, signal="kill"))
 
@@ -162,6 +180,8 @@ class RayHandle:
         """The one that was seen to have it."""
         self._seen: RunView | None = None
         self._is_lost = False
+        self._found_at: float | None = None
+        """When its machine, which was lost, was seen to run it still."""
         self._wanted_end: Literal["terminate", "kill"] | None = None
 
     @property
@@ -194,12 +214,31 @@ class RayHandle:
     def take(self, agent: str | None, seen: RunView | None) -> None:
         """Note what an agent sees of it; no agent: its machine is lost."""
         ended = self._seen is not None and self._seen.code is not None
-        if ended or self._is_lost:
+        if ended:
             return
-        if agent is None or (self._agent is not None and self._agent != agent):
+        if self._is_lost:
+            if seen is None or seen.code is not None:
+                self._found_at = None
+                return
+            self._found_at = time.monotonic() if self._found_at is None else self._found_at
+            self._agent, self._seen = agent, seen
+        elif agent is None or (self._agent is not None and self._agent != agent):
             self._is_lost = True
         elif seen is not None:
             self._agent, self._seen = agent, seen
+
+    def goes_on_as(self, run: Run) -> bool:
+        """Take it up again, if it was lost, is found, and is what this run is to be. Returns whether it is."""
+        if self._found_at is None or run != self.run.model_copy(update={"id": run.id}):
+            return False
+        self._is_lost, self._found_at = False, None
+        return True
+
+    def end_unclaimed(self) -> None:
+        """End what a machine that is back went on running, if nobody wants it any more."""
+        if self._found_at is not None and time.monotonic() - self._found_at > CLAIM_S:
+            self._found_at = None
+            self.order_end("kill")
 
     def order_start(self) -> None:
         self._starter.send(Order(host=self._host, start=self.run))
@@ -211,7 +250,7 @@ class RayHandle:
         if self._seen is None:
             self.order_start()
         if self._wanted_end is not None:
-            self._order_end(self._wanted_end)
+            self.order_end(self._wanted_end)
 
     def poll_known(self) -> int | None:
         """Its exit code as far as it has been told."""
@@ -220,7 +259,7 @@ class RayHandle:
     def _end(self, how: Literal["terminate", "kill"]) -> None:
         if not self._is_lost and self.poll_known() is None:
             self._wanted_end = how
-            self._order_end(how)
+            self.order_end(how)
 
-    def _order_end(self, how: Literal["terminate", "kill"]) -> None:
+    def order_end(self, how: Literal["terminate", "kill"]) -> None:
         self._starter.send(Order(host=self._host, end=self.run.id, signal=how))

@@ -12,7 +12,7 @@ import pytest
 from psserve.errors import HostLost
 from psserve.fleet.plan.spec import ServerSpec
 from psserve.fleet.ray.messages import Event, HostView, Order, RunView, Seen, Task
-from psserve.fleet.ray.starter import RayStarter
+from psserve.fleet.ray.starter import CLAIM_S, RayStarter
 from psserve.fleet.run.memory import MemoryUse
 from tests.fleet.fake_plan import plan_of
 
@@ -118,14 +118,71 @@ def test_it_is_lost_with_its_machine(setup: Setup) -> None:
     assert not setup.start()[0].is_lost
 
 
-def test_what_a_machine_went_on_running_while_it_was_lost_is_ended(setup: Setup) -> None:
+def lost_and_found(setup: Setup) -> tuple[Any, str]:
+    """A process that runs on a machine which was lost, and is back; and its run."""
     handle, run = setup.start()
+    setup.bridge.sees(RunView(id=run))
     setup.bridge.loses()
     assert handle.is_lost
     setup.bridge.sees(RunView(id=run), RunView(id="older", code=1))
+    setup.starter.listen()
+    return handle, run
+
+
+def test_what_a_machine_went_on_running_while_it_was_lost_is_started_no_second_time(setup: Setup) -> None:
+    _, run = lost_and_found(setup)
+    again = setup.starter.start(setup.spec)
+    assert (again.is_lost, again.poll(), len(setup.bridge.orders)) == (False, None, 1)
+    setup.bridge.sees(RunView(id=run, code=3))
+    assert again.poll() == 3
+
+
+def test_it_is_lost_again_with_another_agent(setup: Setup) -> None:
+    lost_and_found(setup)
+    again = setup.starter.start(setup.spec)
+    setup.bridge.sees(agent="y")
+    assert again.is_lost
+
+
+def test_another_process_of_its_name_is_started(setup: Setup) -> None:
+    _, run = lost_and_found(setup)
+    setup.spec = replace(setup.spec, port=setup.spec.port + 1, env={"OTHER": "1"})
+    _, other = setup.start()
+    assert other != run
+    setup.bridge.sees(RunView(id=run))
+    setup.starter.listen()
+    assert setup.bridge.orders[-1].end == run
+
+
+def test_what_ended_while_its_machine_was_lost_is_started_anew(setup: Setup) -> None:
+    handle, run = setup.start()
+    setup.bridge.loses()
+    assert handle.is_lost
+    setup.bridge.sees(RunView(id=run, code=1))
+    again, other = setup.start()
+    assert (again.poll(), other != run) == (None, True)
+
+
+def test_what_nobody_starts_again_is_ended(setup: Setup, clock: list[float]) -> None:
+    handle, run = lost_and_found(setup)
+    clock[0] += CLAIM_S
+    assert handle.is_lost
+    assert len(setup.bridge.orders) == 1
+    clock[0] += 1
     assert handle.is_lost
     order = setup.bridge.orders[-1]
     assert (order.host, order.end, order.signal, len(setup.bridge.orders)) == ("b", run, "kill", 2)
+
+
+def test_what_has_moved_is_ended_where_it_was(setup: Setup) -> None:
+    handle, run = setup.start()
+    setup.bridge.loses()
+    assert handle.is_lost
+    setup.starter.start(replace(setup.spec, host_name="c"))
+    setup.bridge.sees(RunView(id=run))
+    setup.starter.listen()
+    order = setup.bridge.orders[-1]
+    assert (order.host, order.end, order.signal) == ("b", run, "kill")
 
 
 def test_it_is_lost_with_its_agent(setup: Setup) -> None:
