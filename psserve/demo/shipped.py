@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import ZOO_MANIFEST
 
 MODULES = ("code", "math", "tools")
+_BUILDING = ".building"  # in the zoo: what an interrupted copy has left
 _PLACES = (Path(__file__).with_name("zoo"), Path(__file__).parents[2] / "model_zoo")
 
 
@@ -28,8 +30,10 @@ def shipped_zoo() -> Path:
 def write_demo_zoo(path: Path) -> bool:
     """Copy the demo zoo to `path`, at once for every reader, unless it is there. Returns whether it was copied.
 
+    An empty folder at `path` stays that folder: it may be a volume, beside which its user may write nothing.
+
     Raises:
-        ZooError: there is something else at `path`.
+        ZooError: there is something else at `path`, or nothing can be written there.
     """
     source = shipped_zoo()
     if (path / ZOO_MANIFEST).is_file():
@@ -37,15 +41,26 @@ def write_demo_zoo(path: Path) -> bool:
         if found.fingerprint != wanted.fingerprint:
             raise ZooError(f"{path}: a zoo of {found.name}, not the demo zoo: give the demo a place with --zoo DIR")
         return False
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(each.name != _BUILDING for each in path.iterdir())):
         raise ZooError(f"{path}: not empty, and no zoo: give the demo a place with --zoo DIR")
-    building = path.resolve().with_name(f".{path.resolve().name}.building")
+    try:
+        _write(source, path)
+    except OSError as error:
+        raise ZooError(
+            f"{path}: user {os.getuid()} cannot write there ({error.strerror}): give the demo a place with --zoo DIR"
+        ) from error
+    return True
+
+
+def _write(source: Path, path: Path) -> None:
+    building = path / _BUILDING
     shutil.rmtree(building, ignore_errors=True)
-    building.parent.mkdir(parents=True, exist_ok=True)
+    building.mkdir(parents=True)
     for name in (ZOO_MANIFEST, "base", *(f"modules/{module}" for module in MODULES)):
         _copy(source / name, building / name)
-    building.rename(path.resolve())
-    return True
+    for name in ("base", "modules", ZOO_MANIFEST):  # with its manifest it is a zoo
+        (building / name).rename(path / name)
+    building.rmdir()
 
 
 def _copy(source: Path, destination: Path) -> None:

@@ -1,0 +1,42 @@
+"""The demo zoo that came with psserve is written where it is asked for, or the reason is told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from psserve.demo.shipped import MODULES, write_demo_zoo
+from psserve.errors import ZooError
+from psserve.zoo import Zoo
+
+
+def test_an_empty_folder_stays_that_folder(tmp_path: Path) -> None:
+    """In a container it is a volume: it cannot be replaced, and nothing can be written beside it."""
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    before = zoo.stat().st_ino
+    assert write_demo_zoo(zoo)
+    assert zoo.stat().st_ino == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["zoo"]
+    assert sorted(each.name for each in zoo.iterdir()) == ["base", "modules", "zoo.toml"]
+    assert sorted(module.name for module in Zoo.open(zoo).modules()) == sorted(MODULES)
+
+
+def test_what_an_interrupted_copy_has_left_is_no_hindrance(tmp_path: Path) -> None:
+    left = tmp_path / ".building" / "base" / "half"
+    left.mkdir(parents=True)
+    assert write_demo_zoo(tmp_path)
+    assert not left.parents[1].exists()
+    assert not write_demo_zoo(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named_with_the_user(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    zoo = tmp_path / "file" / "zoo"
+    with pytest.raises(ZooError) as raised:
+        write_demo_zoo(zoo)
+    assert str(raised.value) == (
+        f"{zoo}: user {os.getuid()} cannot write there (Not a directory): give the demo a place with --zoo DIR"
+    )
