@@ -11,7 +11,9 @@ from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import ZOO_MANIFEST
 
 MODULES = ("code", "math", "tools")
-_BUILDING = ".building"  # in the zoo: what an interrupted copy has left
+_BUILDING = ".building"
+"""In the zoo, as long as it is copied."""
+_PARTS = ("base", "modules", ZOO_MANIFEST)  # with its manifest it is a zoo
 _PLACES = (Path(__file__).with_name("zoo"), Path(__file__).parents[2] / "model_zoo")
 
 
@@ -41,7 +43,8 @@ def write_demo_zoo(path: Path) -> bool:
         if found.fingerprint != wanted.fingerprint:
             raise ZooError(f"{path}: a zoo of {found.name}, not the demo zoo: give the demo a place with --zoo DIR")
         return False
-    if path.exists() and (not path.is_dir() or any(each.name != _BUILDING for each in path.iterdir())):
+    left = {_BUILDING, *_PARTS} if (path / _BUILDING).is_dir() else set()  # by a copy that was interrupted
+    if path.exists() and (not path.is_dir() or any(each.name not in left for each in path.iterdir())):
         raise ZooError(f"{path}: not empty, and no zoo: give the demo a place with --zoo DIR")
     try:
         _write(source, path)
@@ -58,7 +61,8 @@ def _write(source: Path, path: Path) -> None:
     building.mkdir(parents=True)
     for name in (ZOO_MANIFEST, "base", *(f"modules/{module}" for module in MODULES)):
         _copy(source / name, building / name)
-    for name in ("base", "modules", ZOO_MANIFEST):  # with its manifest it is a zoo
+    for name in _PARTS:
+        shutil.rmtree(path / name, ignore_errors=True)
         (building / name).rename(path / name)
     building.rmdir()
 

@@ -25,11 +25,19 @@ def test_an_empty_folder_stays_that_folder(tmp_path: Path) -> None:
 
 
 def test_what_an_interrupted_copy_has_left_is_no_hindrance(tmp_path: Path) -> None:
-    left = tmp_path / ".building" / "base" / "half"
-    left.mkdir(parents=True)
+    for left in (".building/modules/half", "base/whole"):
+        (tmp_path / left).mkdir(parents=True)
     assert write_demo_zoo(tmp_path)
-    assert not left.parents[1].exists()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["base", "modules", "zoo.toml"]
+    assert not (tmp_path / "base" / "whole").exists()
     assert not write_demo_zoo(tmp_path)
+
+
+def test_a_folder_of_someone_elses_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    with pytest.raises(ZooError, match="not empty, and no zoo"):
+        write_demo_zoo(tmp_path)
+    assert (tmp_path / "base").is_dir()
 
 
 def test_a_place_that_cannot_be_written_is_named_with_the_user(tmp_path: Path) -> None:
