@@ -40,6 +40,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=["math", "code", "tools"], default=["code", "tools", "math"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--ranks", type=int, nargs="+", default=[16], help="0: all weights")
+    parser.add_argument(
+        "--lora-rate", type=float, default=3.0, help="learning rate of adapters, in those of all weights"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--share", type=float, default=1.0, help="of the steps of each fine-tune")
     parser.add_argument("--items", type=int, help="held-out items of each task [default: the demo zoo's]")
@@ -77,7 +80,7 @@ def compare(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     config = configuration(options)
     base = Zoo.open(options.zoo).base.path if options.base == "zoo" else trained_base(options.work, config)
-    jobs = jobs_of(base, options.work, config, options.methods, options.ranks, options.seeds)
+    jobs = jobs_of(base, options.work, config, options.methods, options.ranks, options.seeds, options.lora_rate)
     for score in scores_of(jobs, note):
         told = about(config, score.base_fingerprint)
         del told["steps"], told["test_items"]  # of each fine-tune, because calls may differ in them

@@ -48,6 +48,8 @@ class FineTuneScore:
     items: int
     accuracy: float
     loss: float
+    lora_rate: float = LORA_RATE
+    """Of an adapter: its peak learning rate, in those of a fine-tune of all weights."""
     other_rule: float | None = None
     """Accuracy of an adapter by ICaRus' rule if it were answered by psserve's: the KV of its answers is its own."""
 
@@ -65,10 +67,12 @@ class FineTuneJob:
     task: Task
     method: Method
     rank: int
+    lora_rate: float = LORA_RATE
 
     @property
     def name(self) -> str:
-        return f"{self.method}-{self.rank or 'all'}"
+        rate = "" if self.lora_rate == LORA_RATE or not self.rank else f"-{self.lora_rate:g}"
+        return f"{self.method}-{self.rank or 'all'}{rate}".replace(".", "_")
 
     @property
     def result(self) -> Path:
@@ -84,14 +88,14 @@ class FineTuneJob:
         return zoo_over(self.work / "zoo", self.base)
 
     def finetune_config(self) -> FinetuneConfig:
-        """Data, seed, steps and batch are the same for all, and the learning rate is for all adapters."""
+        """Data, seed, steps and batch are the same for all, and so is the learning rate of all weights."""
         options = finetune_config(self.task, self.work, self.config)
         return replace(
             options,
             name=self.name,
             method=self.method,
             lora=LoraConfig(self.rank) if self.rank else None,
-            learning_rate=(LORA_RATE if self.rank else 1.0) * options.peak_learning_rate,
+            learning_rate=(self.lora_rate if self.rank else 1.0) * options.peak_learning_rate,
             examples=(),
             dtype="auto",
             out=self.run.path,
@@ -157,6 +161,7 @@ def score(job: FineTuneJob) -> FineTuneScore:
         items=len(items),
         accuracy=own,
         loss=round(record.metrics["loss"], 4),
+        lora_rate=job.lora_rate,
         other_rule=other,
     )
 
@@ -175,10 +180,13 @@ def jobs_of(
     methods: Sequence[Method],
     ranks: Sequence[int],
     seeds: Sequence[int],
+    lora_rate: float = LORA_RATE,
 ) -> list[FineTuneJob]:
     """Those of one task after another, so that what is compared is found together. Rank 0: all weights."""
     return [
-        FineTuneJob(base, work / f"seed-{seed}" / task, replace(config, seed=seed), TASKS[task], method, rank)
+        FineTuneJob(
+            base, work / f"seed-{seed}" / task, replace(config, seed=seed), TASKS[task], method, rank, lora_rate
+        )
         for task in config.tasks
         for seed in seeds
         for rank in ranks
@@ -191,4 +199,4 @@ def found_in(work: Path) -> list[FineTuneScore]:
     """All scores that were kept in `work`."""
     found = [_SCORE.validate_json(path.read_bytes()) for path in sorted(work.glob("seed-*/*/*-*.json"))]
     order = list(TASKS)
-    return sorted(found, key=lambda each: (order.index(each.task), each.seed, each.rank, each.method))
+    return sorted(found, key=lambda each: (order.index(each.task), each.seed, each.rank, each.method, each.lora_rate))

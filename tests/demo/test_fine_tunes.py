@@ -47,6 +47,9 @@ def test_each_is_trained_once_and_scored_by_its_own_rule(tmp_path: Path, monkeyp
     jobs[0].result.unlink()
     assert next(scores_of(jobs, lambda _: None)) == scores[0]
     assert found_in(work) == sorted(scores, key=lambda score: (score.rank, score.method))
+    (slower,) = jobs_of(base, work, CONFIG, METHODS[:1], [2], [0], lora_rate=0.5)
+    assert slower.result != jobs[0].result
+    assert slower.finetune_config().peak_learning_rate == jobs[0].finetune_config().peak_learning_rate / 6
     other = jobs_of(base, work, replace(CONFIG, learning_rate=1e-3), METHODS, [2], [0])
     with pytest.raises(TrainingError, match="made of another base or configuration"):
         next(scores_of(other, lambda _: None))
