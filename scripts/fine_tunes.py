@@ -41,7 +41,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--ranks", type=int, nargs="+", default=[16], help="0: all weights")
     parser.add_argument(
-        "--lora-rate", type=float, default=3.0, help="learning rate of adapters, in those of all weights"
+        "--lora-rate", type=float, help="learning rate of adapters, in those of all weights [default: the demo zoo's]"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--share", type=float, default=1.0, help="of the steps of each fine-tune")
@@ -73,14 +73,16 @@ def compare(options: argparse.Namespace) -> None:
     import torch
 
     from psserve.bench.machine import describe
-    from psserve.demo.accuracy import about
+    from psserve.demo.accuracy import LORA_RATE, about
     from psserve.demo.fine_tunes import found_in, jobs_of, scores_of
     from psserve.zoo import Zoo
 
     torch.set_num_threads(1)
     config = configuration(options)
     base = Zoo.open(options.zoo).base.path if options.base == "zoo" else trained_base(options.work, config)
-    jobs = jobs_of(base, options.work, config, options.methods, options.ranks, options.seeds, options.lora_rate)
+    jobs = jobs_of(
+        base, options.work, config, options.methods, options.ranks, options.seeds, options.lora_rate or LORA_RATE
+    )
     for score in scores_of(jobs, note):
         told = about(config, score.base_fingerprint)
         del told["steps"], told["test_items"]  # of each fine-tune, because calls may differ in them

@@ -91,7 +91,7 @@ class RayStarter:
     def _forget_elsewhere(self, spec: Runnable) -> None:
         """What has moved is not to go on where it was."""
         for key, handle in list(self._handles.items()):
-            if key[1] == spec.name and key[0] != spec.host_name and handle.is_given_up:
+            if key[1] == spec.name and key[0] != spec.host_name and handle.is_known_lost:
                 del self._handles[key]
                 handle.order_end("kill")
 
@@ -190,8 +190,8 @@ class RayHandle:
         return self._is_lost
 
     @property
-    def is_given_up(self) -> bool:
-        """Whether it was lost, as far as has been told: what becomes of it is nobody's affair."""
+    def is_known_lost(self) -> bool:
+        """Whether it is lost, as far as has been told."""
         return self._is_lost
 
     def poll(self) -> int | None:
