@@ -22,6 +22,7 @@ from long_training import exit_status, note
 
 if TYPE_CHECKING:
     from psserve.demo.demo_zoo import DemoConfig
+    from psserve.demo.pretrain import PretrainConfig
 
 SHAPE = {
     "hidden_size": 512,
@@ -112,6 +113,18 @@ def medium() -> DemoConfig:
     return replace(large(), shape=MEDIUM)
 
 
+def wide() -> DemoConfig:
+    """The shape of `medium` in the demo zoo's schedule, at half its rates: some hours of two cores that have AMX."""
+    zoo = committed()
+    halved = {name: replace(phase, learning_rate=phase.learning_rate / 2) for name, phase in phases(zoo).items()}
+    return replace(zoo, shape=MEDIUM, learning_rate=zoo.learning_rate / 2, **halved)
+
+
+def phases(config: DemoConfig) -> dict[str, PretrainConfig]:
+    """Those of a base's training, by name."""
+    return {name: getattr(config, name) for name in ("copying", "pretraining", "reading")}
+
+
 def tiny() -> DemoConfig:
     """For a dry run."""
     few = replace(committed().pretraining, steps=2)
@@ -120,7 +133,13 @@ def tiny() -> DemoConfig:
     return replace(committed(), copying=few, pretraining=few, reading=few, finetuning_steps=steps, shape=TINY, **sizes)
 
 
-CONFIGURATIONS: dict[str, Callable[[], DemoConfig]] = {"zoo": committed, "large": large, "medium": medium, "tiny": tiny}
+CONFIGURATIONS: dict[str, Callable[[], DemoConfig]] = {
+    "zoo": committed,
+    "wide": wide,
+    "medium": medium,
+    "large": large,
+    "tiny": tiny,
+}
 
 
 def trained_base(work: Path, config: DemoConfig) -> Path:

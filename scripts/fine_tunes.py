@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accuracy import CONFIGURATIONS, trained_base
+from accuracy import CONFIGURATIONS, phases, trained_base
 from long_training import exit_status, note
 
 if TYPE_CHECKING:
@@ -52,14 +52,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def configuration(options: argparse.Namespace) -> DemoConfig:
     """What the options make of the demo zoo's, or of another base's."""
     config = CONFIGURATIONS[options.base]()
-    phases = {
-        phase: replace(getattr(config, phase), steps=shortened(getattr(config, phase).steps, options.base_share))
-        for phase in ("copying", "pretraining", "reading")
+    base = {
+        name: replace(phase, steps=shortened(phase.steps, options.base_share)) for name, phase in phases(config).items()
     }
     steps: Mapping[str, int] = {
         task: shortened(every, options.share) for task, every in config.finetuning_steps.items()
     }
-    config = replace(config, tasks=tuple(options.tasks), finetuning_steps=steps, **phases)
+    config = replace(config, tasks=tuple(options.tasks), finetuning_steps=steps, **base)
     return replace(config, test_items=options.items) if options.items else config
 
 
