@@ -2,11 +2,11 @@
 
     python scripts/fine_tunes.py --share 0.25 --items 300                             a quarter of the steps, rank 16
     python scripts/fine_tunes.py --share 0.25 --items 300 --tasks code --ranks 8 64   more ranks, into the same file
-    python scripts/fine_tunes.py --base medium --ranks 8 16 64 128 0                  over a base of 14M parameters
+    python scripts/fine_tunes.py --base wide --ranks 8 16 64 128 0                    over a base of 14M parameters
     python scripts/fine_tunes.py --base tiny --work /tmp/tried --out /tmp/tried.json  two steps of all, to try it
 
-One after another, on one thread. Scores are kept in --work: a run that is cut short is repeated, and goes on after what
-it finished; the document has all that is there. docs/demo-zoo.md tells what was found.
+One after another, on one thread; another base on all cores. Scores are kept in --work: a run that is cut short is
+repeated, and goes on after what it finished; the document has all that is there. docs/demo-zoo.md tells what was found.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def compare(options: argparse.Namespace) -> None:
     from psserve.demo.fine_tunes import found_in, jobs_of, scores_of
     from psserve.zoo import Zoo
 
-    torch.set_num_threads(1)
     config = configuration(options)
     base = Zoo.open(options.zoo).base.path if options.base == "zoo" else trained_base(options.work, config)
+    torch.set_num_threads(1)
     jobs = jobs_of(
         base, options.work, config, options.methods, options.ranks, options.seeds, options.lora_rate or LORA_RATE
     )
