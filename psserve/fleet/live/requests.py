@@ -43,17 +43,27 @@ class Requests:
         self._trials: tuple[KeptTrial, ...] = ()
         """Of the fleet before this one."""
         self._resuming: asyncio.Task[None] | None = None
+        self._own: asyncio.Task[None] | None = None
+        """What the fleet itself has begun."""
 
     @property
     def busy(self) -> bool:
         """Whether a change is in progress, or waits."""
         return bool(self._titles)
 
-    async def between(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do this while no change is in progress; not now, if one is."""
-        if not self.busy:
+    def begin_own(self, title: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Have this done as if it were a change, while the fleet is served on. One at a time; `close` breaks it off."""
+        self._titles.append(title)
+        self._own = asyncio.create_task(self._do_own(title, work))
+
+    async def _do_own(self, title: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
             async with self._turn:
                 await work()
+        except Exception:  # noqa: BLE001 - a bug in it must not end a fleet that serves
+            sys.excepthook(*sys.exc_info())
+        finally:
+            self._titles.remove(title)
 
     async def open(self, weights: Mapping[str, str], *, watch: bool) -> None:
         """Listen from now on; a fleet that cannot serves all the same. `weights`: what each module is served with.
@@ -85,7 +95,7 @@ class Requests:
 
     async def close(self) -> None:
         """Listen no more; break off what is in progress, and tell whoever waits."""
-        own = [task for task in (self._resuming, self._following) if task is not None]
+        own = [task for task in (self._resuming, self._following, self._own) if task is not None]
         for task in own:
             task.cancel()
         await self._socket.close()  # which cancels at once too: no change begins because another one ended

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from psserve.errors import StartError
 from psserve.fleet.live.moves import Moves
@@ -144,11 +145,16 @@ class Supervisor:
         while not self._signals:
             self._roster.revive()
             self._roster.end_stuck()
-            await self._requests.between(self._moves.look)
+            self._move_lost()
             await self._roster.observe(_POLL_STARTING_S if self._requests.busy else _POLL_SERVING_S)
             self._show()
             await asyncio.sleep(_TICK_S)
         self._progress.note(f"stopping: answers under way have {self._limits.drain_s:g} s; Ctrl-C again ends them")
+
+    def _move_lost(self) -> None:
+        if not self._requests.busy and (lost := self._moves.due()):
+            names = ", ".join(member.spec.name for member in lost)
+            self._requests.begin_own(f"another host for {names}", partial(self._moves.move, lost))
 
     def _show(self) -> None:
         self._progress.update(self._roster.members)

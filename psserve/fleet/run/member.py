@@ -168,8 +168,8 @@ class Member:
         return True
 
     def move(self, spec: ProcessSpec) -> None:
-        """Have it started elsewhere, when its restart is due next."""
-        self.spec = spec
+        """Have it started elsewhere, which is due at once."""
+        self.spec, self.state = spec, "restarting"  # no longer lost: its new host is not
         self._restart_at = 0.0
 
     async def observe(self, state: str, error: str | None) -> None:

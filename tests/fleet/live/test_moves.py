@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from psserve.errors import HostLost, PlanError
+from psserve.errors import HostLost, PlanError, StartError
 from psserve.fleet import FleetPlan
 from psserve.fleet.live.moves import Moves
 from psserve.fleet.plan.spec import ProcessSpec, ServerSpec
-from psserve.fleet.run.member import RestartPolicy
+from psserve.fleet.run.member import Member, RestartPolicy
 from psserve.fleet.run.prepare import make_run_dir
 from psserve.fleet.run.roster import Roster
 from tests.fleet.fake_plan import plan_of
@@ -71,6 +71,10 @@ class Setup:
         plan = replace(plan, servers=tuple(servers), basis=basis)
         self.roster = Roster(plan, starter, RestartPolicy(), self.notes.append)
         self.roster.start()
+        roster: Any = self.roster
+        roster.require_reachable = self.require_reachable
+        self.looked_at, self.wrong = list[str](), ""
+        self.while_looking: Callable[[], None] = lambda: None
         supply: Any = self.supply
         self.moves = Moves(self.roster, supply, self.notes.append)
 
@@ -78,9 +82,16 @@ class Setup:
     def member(self) -> Any:
         return self.roster.servers[1]
 
+    async def require_reachable(self, coming: Sequence[ServerSpec]) -> None:
+        self.looked_at += [server.host_name for server in coming]
+        self.while_looking()
+        self.roster.revive()  # as the supervisor does meanwhile
+        if self.wrong:
+            raise StartError(self.wrong)
+
     async def look(self) -> None:
         self.roster.revive()
-        await self.moves.look()
+        await self.moves.move(self.moves.due())
         self.roster.revive()
 
 
@@ -137,3 +148,41 @@ async def test_nothing_is_planned_on_a_host_that_is_lost(setup: Setup) -> None:
     setup.hosts.lost.add("b")
     await setup.look()
     assert [host.name for host in setup.roster.plan.basis.hosts] == ["a", "c"]
+
+
+async def test_a_host_that_is_not_reached_gets_no_server(setup: Setup, clock: list[float]) -> None:
+    setup.hosts.lost.add("b")
+    await setup.look()
+    clock[0] = ELSEWHERE_S
+    setup.wrong = "a does not reach c"
+    await setup.look()
+    assert setup.notes[-1] == "decode-a-0: b stays lost, and no other host can run it: a does not reach c"
+    assert (setup.member.state, setup.member.spec.host_name) == ("lost", "b")
+
+
+async def test_a_host_is_looked_at_once_for_all_servers_that_move_there(setup: Setup, clock: list[float]) -> None:
+    twin = Member(replace(setup.member.spec, name="decode-b-0"), setup.roster.servers[0]._starter, RestartPolicy())
+    twin.start("key")
+    setup.roster.servers.append(twin)
+    setup.hosts.lost.add("b")
+    await setup.look()
+    clock[0] = ELSEWHERE_S
+    await setup.look()
+    assert [member.spec.host_name for member in setup.roster.servers] == ["a", "c", "c"]
+    assert setup.looked_at == ["c"]
+
+
+async def test_a_server_whose_host_comes_back_while_another_is_looked_at_stays(
+    setup: Setup, clock: list[float]
+) -> None:
+    setup.hosts.lost.add("b")
+    await setup.look()
+    clock[0] = ELSEWHERE_S
+
+    def back() -> None:
+        setup.hosts.lost.clear()
+        clock[0] += RestartPolicy().lost_s
+
+    setup.while_looking = back
+    await setup.look()
+    assert (setup.member.state, setup.member.spec.host_name) == ("starting", "b")

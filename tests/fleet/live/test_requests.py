@@ -1,0 +1,76 @@
+"""What a fleet begins by itself, beside the changes that it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psserve.fleet.live.requests import Requests
+from psserve.fleet.run.member import Limits, RestartPolicy
+from psserve.fleet.run.prepare import make_run_dir
+from psserve.fleet.run.protocol import ChangeRequest
+from psserve.fleet.run.roster import Roster
+from tests.fleet.fake_plan import plan_of
+
+
+@pytest.fixture
+async def requests(tmp_path: Path) -> Any:
+    plan = plan_of(tmp_path, {"prefill-0": [], "decode-a-0": []}, [1, 2, 3], tmp_path)
+    make_run_dir(plan.run_dir)
+    starter: Any = None
+    supply: Any = None
+    requests = Requests(Roster(plan, starter, RestartPolicy()), supply, Limits(), lambda text: None, lambda: None)
+    await requests.open({}, watch=False)
+    requests.begin()
+    yield requests
+    await requests.close()
+
+
+async def test_a_change_waits_for_what_the_fleet_has_begun_and_hears_of_it(requests: Requests) -> None:
+    end, heard = asyncio.Event(), list[str]()
+    requests.begin_own("another host for decode-a-0", end.wait)
+    change = asyncio.create_task(requests.make(ChangeRequest(command="remove", module="other"), heard.append))
+    await asyncio.sleep(0)
+    assert requests.busy
+    assert not change.done()
+    assert heard == ["remove other waits for: another host for decode-a-0"]
+    end.set()
+    assert (await change).done == "other is not served"
+    assert not requests.busy
+
+
+async def test_a_bug_in_what_the_fleet_has_begun_ends_only_that(
+    requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr("sys.excepthook", lambda kind, error, trace: told.append(kind))
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    requests.begin_own("a move", fails)
+    await asyncio.sleep(0)
+    reply = await requests.make(ChangeRequest(command="remove", module="other"), lambda text: None)
+    assert reply.done
+    assert told == [ZeroDivisionError]
+
+
+async def test_closing_breaks_off_what_the_fleet_has_begun(requests: Requests) -> None:
+    broken_off = False
+
+    async def waits() -> None:
+        nonlocal broken_off
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            broken_off = True
+            raise
+
+    requests.begin_own("a move", waits)
+    await asyncio.sleep(0)
+    await requests.close()
+    assert broken_off
+    assert not requests.busy
