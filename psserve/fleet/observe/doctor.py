@@ -53,6 +53,8 @@ SMALLEST_FLEET = 2
 ENOUGH_FILES = 4096
 """Open files: a streamed request holds two connections in the router and one each in two servers."""
 ENOUGH_SHM = GIB // 4
+ENOUGH_SHM_CPU = GIB // 32
+"""Without GPUs: half of the 64 MiB that containers get. UCX takes 34 MiB for four servers, and does with less."""
 ASKED = 8
 """Modules of those that share servers, which are asked for an answer: the first ones."""
 REQUEST_S = 30.0
@@ -93,7 +95,7 @@ def check_machine(machine: Machine) -> list[Diagnosis]:
         check_transfer(lambda name: find_spec(name) is not None),
         check_device(machine),
         *check_gpus(machine),
-        check_shared_memory(_free_shm()),
+        check_shared_memory(_free_shm(), machine),
         check_open_files(soft_files),
     ]
 
@@ -161,11 +163,12 @@ def check_memory(machine: Machine, servers: int) -> Diagnosis:
     return Diagnosis("memory", "warn", found, advice)
 
 
-def check_shared_memory(free_bytes: int | None) -> Diagnosis:
+def check_shared_memory(free_bytes: int | None, machine: Machine) -> Diagnosis:
     if free_bytes is None:
         return Diagnosis("/dev/shm", "warn", "missing", "mount it: SGLang's processes share tensors there")
-    if free_bytes < ENOUGH_SHM:
-        return Diagnosis("/dev/shm", "warn", f"{amount(free_bytes)} free", "give it 1 GiB (docker run --shm-size 1g)")
+    enough, size = (ENOUGH_SHM, "1 GiB (docker run --shm-size 1g)") if machine.gpus else (ENOUGH_SHM_CPU, "64 MiB")
+    if free_bytes < enough:
+        return Diagnosis("/dev/shm", "warn", f"{amount(free_bytes)} free", f"give it {size}")
     return Diagnosis("/dev/shm", "ok", f"{amount(free_bytes)} free")
 
 

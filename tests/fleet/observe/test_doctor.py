@@ -28,7 +28,7 @@ from psserve.fleet.observe.doctor import (
 from psserve.fleet.observe.overview import ServerOverview
 from psserve.fleet.options.config_file import validated
 from psserve.fleet.options.options import FleetOptions
-from psserve.fleet.plan.allowance import GIB
+from psserve.fleet.plan.allowance import GIB, MIB
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.run.router_client import RouterClient
@@ -101,9 +101,18 @@ def test_memory_warns_when_the_fleet_needs_more_than_is_free() -> None:
     assert doctor.check_memory(CPU_ONLY, fits + 1).level == "warn"
 
 
-@pytest.mark.parametrize(("free", "level"), [(None, "warn"), (64 * 1024**2, "warn"), (GIB, "ok")])
-def test_shared_memory(free: int | None, level: str) -> None:
-    assert doctor.check_shared_memory(free).level == level
+@pytest.mark.parametrize(
+    ("machine", "free", "level"),
+    [
+        (CPU_ONLY, None, "warn"),
+        (CPU_ONLY, 16 * MIB, "warn"),
+        (CPU_ONLY, 64 * MIB, "ok"),
+        (ONE_GPU, 64 * MIB, "warn"),
+        (ONE_GPU, GIB, "ok"),
+    ],
+)
+def test_shared_memory(machine: Machine, free: int | None, level: str) -> None:
+    assert doctor.check_shared_memory(free, machine).level == level
 
 
 @pytest.mark.parametrize(
@@ -260,7 +269,7 @@ def test_every_bad_finding_says_what_to_do() -> None:
         doctor.check_sglang(None),
         doctor.check_torch(None, CPU_ONLY),
         doctor.check_memory(CPU_ONLY, 100),
-        doctor.check_shared_memory(None),
+        doctor.check_shared_memory(None, CPU_ONLY),
         doctor.check_transfer(lambda _: False),
         doctor.check_port(1, free=False),
         doctor.check_open_files(1),
