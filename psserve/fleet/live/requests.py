@@ -21,6 +21,7 @@ from psserve.zoo.disk.manifest import MODULE_MANIFEST
 
 _LOOK_S = 0.25
 """Between two looks at the zoo."""
+_TRIALS = "the trials of before"
 
 
 class Requests:
@@ -82,7 +83,7 @@ class Requests:
     def begin(self) -> None:
         """The fleet is ready: take up the trials of the one before, make what was asked for, and follow the zoo."""
         if self._trials:
-            self._titles.append("the trials of before")
+            self._titles.insert(0, _TRIALS)  # whoever has asked already waits for it
             self._resuming = asyncio.create_task(self._resume())
         else:
             self._accept()
@@ -146,7 +147,7 @@ class Requests:
             self._note(f"{'' if reason is None else 'warning: '}{trial} {said}")
             self._changed()
         self._keep_trials()
-        self._titles.pop(0)
+        self._titles.remove(_TRIALS)
         self._accept()
 
     async def _take_up(self, trial: KeptTrial) -> str | None:

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from psserve.fleet.live.requests import Requests
+from psserve.fleet.plan.layout import run_dir, trials_path
 from psserve.fleet.run.member import Limits, RestartPolicy
 from psserve.fleet.run.prepare import make_run_dir
 from psserve.fleet.run.protocol import ChangeRequest
 from psserve.fleet.run.roster import Roster
 from tests.fleet.fake_plan import plan_of
 
+OTHER = ChangeRequest(command="remove", module="other")
 
-@pytest.fixture
-async def requests(tmp_path: Path) -> Any:
-    plan = plan_of(tmp_path, {"prefill-0": [], "decode-a-0": []}, [1, 2, 3], tmp_path)
+
+def requests_of(folder: Path) -> Requests:
+    """Of a fleet that serves a, in that folder. What these tests ask for starts no server and needs no zoo."""
+    plan = plan_of(folder, {"prefill-0": [], "decode-a-0": []}, [1, 2, 3], folder)
     make_run_dir(plan.run_dir)
     starter: Any = None
     supply: Any = None
-    requests = Requests(Roster(plan, starter, RestartPolicy()), supply, Limits(), lambda text: None, lambda: None)
+    return Requests(Roster(plan, starter, RestartPolicy()), supply, Limits(), lambda text: None, lambda: None)
+
+
+@pytest.fixture
+async def requests(tmp_path: Path) -> AsyncIterator[Requests]:
+    requests = requests_of(tmp_path)
     await requests.open({}, watch=False)
     requests.begin()
     yield requests
@@ -32,7 +42,7 @@ async def requests(tmp_path: Path) -> Any:
 async def test_a_change_waits_for_what_the_fleet_has_begun_and_hears_of_it(requests: Requests) -> None:
     end, heard = asyncio.Event(), list[str]()
     requests.begin_own("another host for decode-a-0", end.wait)
-    change = asyncio.create_task(requests.make(ChangeRequest(command="remove", module="other"), heard.append))
+    change = asyncio.create_task(requests.make(OTHER, heard.append))
     await asyncio.sleep(0)
     assert requests.busy
     assert not change.done()
@@ -53,7 +63,7 @@ async def test_a_bug_in_what_the_fleet_has_begun_ends_only_that(
 
     requests.begin_own("a move", fails)
     await asyncio.sleep(0)
-    reply = await requests.make(ChangeRequest(command="remove", module="other"), lambda text: None)
+    reply = await requests.make(OTHER, lambda text: None)
     assert reply.done
     assert told == [ZeroDivisionError]
 
@@ -74,3 +84,16 @@ async def test_closing_breaks_off_what_the_fleet_has_begun(requests: Requests) -
     await requests.close()
     assert broken_off
     assert not requests.busy
+
+
+async def test_a_change_asked_for_at_the_start_waits_for_the_trials_of_before(tmp_path: Path) -> None:
+    requests = requests_of(tmp_path)
+    trial = {"module": "gone", "version": 2, "beside": 1, "share": 10.0, "shadow": False}
+    trials_path(run_dir(tmp_path)).write_text(json.dumps([trial]))
+    await requests.open({}, watch=False)
+    change = asyncio.create_task(requests.make(OTHER, lambda text: None))
+    await asyncio.sleep(0)
+    requests.begin()
+    assert (await change).done == "other is not served"
+    assert not requests.busy
+    await requests.close()
