@@ -190,9 +190,13 @@ class Node:
         return False
 
     async def close(self) -> None:
-        """End the agent, and all that it runs, if it works for this bridge's owner."""
+        """End the agent, and all that it runs, if it works for this bridge's owner.
+
+        Also one that was not found yet: a bridge that comes up to end a fleet has looked for none.
+        """
         agent, self._agent = self._agent, None
         try:
+            agent = agent or await asyncio.to_thread(self._known_agent)
             if agent is not None and await answer(agent.close.remote(self._task.owner), ANSWER_S):
                 await asyncio.to_thread(ray.kill, agent)
         except (RayError, TimeoutError) as error:  # its lease ends it

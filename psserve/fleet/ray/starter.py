@@ -19,6 +19,8 @@ from psserve.fleet.run.memory import MemoryUse
 from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter
 
 _CLOSED_S = 20.0
+_ENTERED_S = 20.0
+"""For a new bridge to import Ray and to enter the cluster. psserve stop does not wait much longer."""
 _AGAIN_S = 1.0
 """Before a bridge that has ended is replaced; then twice as long each time, until one has seen something."""
 _LONGEST_S = 16.0
@@ -158,10 +160,12 @@ class RayStarter:
     def close(self) -> None:
         """End everything on all machines, and the agents there; what cannot be reached now, its lease ends."""
         with contextlib.suppress(FleetError, OSError):
-            bridge = self._bridge or self._connect(self._task, self._log)
-            self._bridge = bridge
-            bridge.send(Order(close=True))
-            next(event for event in bridge.wait_for(_CLOSED_S, "Ray") if event.closed)
+            within_s = _CLOSED_S
+            if self._bridge is None or self._bridge.ended():
+                self._bridge = self._connect(self._task, self._log)
+                within_s += _ENTERED_S
+            self._bridge.send(Order(close=True))
+            next(event for event in self._bridge.wait_for(within_s, "Ray") if event.closed)
         if self._bridge is not None:
             self._bridge.close()
             self._bridge = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from psserve.errors import HostLost
+from psserve.errors import FleetError, HostLost
 from psserve.fleet.plan.spec import ServerSpec
 from psserve.fleet.ray.messages import Event, HostView, Order, RunView, Seen, Task
 from psserve.fleet.ray.starter import CLAIM_S, RayStarter
@@ -34,6 +34,11 @@ class ScriptedBridge:
     def events(self) -> Iterator[Event]:
         said, self.said = self.said, []
         return iter(said)
+
+    def wait_for(self, within_s: float, what: str) -> Iterator[Event]:
+        if self.has_ended:
+            raise FleetError(what)
+        yield Event(closed=Order(close=True) in self.orders)
 
     def close(self) -> None:
         self.has_ended = True
@@ -248,3 +253,18 @@ def test_the_router_runs_here(setup: Setup, tmp_path: Path) -> None:
     handle.kill()
     while handle.poll() is None:
         pass
+
+
+def test_all_is_ended_through_the_bridge_there_is(setup: Setup) -> None:
+    setup.start()
+    setup.starter.close()
+    assert setup.bridge.orders[1:] == [Order(close=True)]
+    assert [bridge.has_ended for bridge in setup.bridges] == [True]
+
+
+def test_all_is_ended_through_a_new_bridge_where_the_last_one_has_ended(setup: Setup) -> None:
+    setup.start()
+    setup.bridge.has_ended = True
+    setup.starter.close()
+    assert [order for bridge in setup.bridges[1:] for order in bridge.orders] == [Order(close=True)]
+    assert [bridge.has_ended for bridge in setup.bridges] == [True, True]
