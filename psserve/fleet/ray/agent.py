@@ -113,6 +113,7 @@ class Agent:
         self._folders: list[Path] = []
         """Those that it has made."""
         self._starter: Starter | None = None
+        self._store: Store | None = None
         threading.Thread(target=self._keep_lease, daemon=True).start()
 
     def claim(self, owner: str, lease_s: float) -> bool:
@@ -149,16 +150,16 @@ class Agent:
 
     def missing(self, digests: list[str]) -> list[str]:
         """See Store, as of the next three."""
-        return self._store().missing(digests)
+        return self._its_store().missing(digests)
 
     def receive(self, digest: str, offset: int, data: bytes) -> None:
-        self._store().receive(digest, offset, data)
+        self._its_store().receive(digest, offset, data)
 
-    def keep(self, digest: str) -> bool:
-        return self._store().keep(digest)
+    def keep(self, digest: str) -> bool | None:
+        return self._its_store().keep(digest)
 
     def folder(self, entries: list[dict[str, Any]]) -> str:
-        return str(self._store().folder([Entry.model_validate(entry) for entry in entries]))
+        return str(self._its_store().folder([Entry.model_validate(entry) for entry in entries]))
 
     def refuse(self, id: str, name: str, reason: str) -> None:
         """Note that a run cannot be started: it counts as one that has ended."""
@@ -208,8 +209,11 @@ class Agent:
             started.measure(on_gpus)
         self._measured = time.monotonic()
 
-    def _store(self) -> Store:
-        return Store(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "psserve" / "shipped")
+    def _its_store(self) -> Store:
+        if self._store is None:
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            self._store = Store(cache / "psserve" / "shipped")
+        return self._store
 
     def _starter_for(self, run: Run) -> Starter:
         if self._starter is None:
@@ -228,6 +232,7 @@ class Agent:
         if self._starter is not None:
             self._starter.close()
             self._starter = None
+        self._store = None  # whoever comes next finds one again, whatever was deleted meanwhile
         sweep_descendants()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)

@@ -24,7 +24,7 @@ ANSWER_S = 15.0
 START_S = 60.0
 """For Ray to start an agent, which imports psserve."""
 SHIP_S = 300.0
-"""For a piece of a file to be taken, and for a whole file to be looked through."""
+"""For a piece of a file to be taken, or looked through."""
 CLAIM_S = 25.0
 """For an agent's earlier owner to turn out to be silent."""
 AGAIN_S = 2.0

@@ -55,5 +55,7 @@ async def _send(path: Path, digest: str, call: Call) -> None:
             offset += len(piece)
             if not piece:
                 break
-    if not await call("keep", digest):
+    while (kept := await call("keep", digest)) is None:  # the agent has others to answer meanwhile
+        pass
+    if not kept:
         raise Damaged(f"{path} changed, or was damaged, on its way")

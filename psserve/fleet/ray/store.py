@@ -11,10 +11,14 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict
+
+LOOK_BYTES = 64 * 1024 * 1024
+"""Of a file that has arrived, in one call."""
 
 
 class Entry(BaseModel):
@@ -38,10 +42,20 @@ def digest_of(path: Path) -> str:
     return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
 
 
+@dataclass
+class _Look:
+    """How far a file that has arrived was looked through."""
+
+    hash: blake3 = field(default_factory=lambda: blake3(max_threads=blake3.AUTO))
+    bytes: int = 0
+
+
 class Store:
     """The files of one machine. Several fleets may use it at a time: what is there is never changed."""
 
     def __init__(self, root: Path) -> None:
+        self._looks: dict[str, _Look] = {}
+        """By digest."""
         self._files, self._arriving, self._folders = (root / name for name in ("files", "arriving", "folders"))
         for folder in (self._files, self._arriving, self._folders):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,14 +66,27 @@ class Store:
 
     def receive(self, digest: str, offset: int, data: bytes) -> None:
         """Take a piece of a file. Raises OSError, as when the disk is full."""
+        self._looks.pop(digest, None)  # it is sent anew
         with open(self._arriving / f"{digest}-{os.getpid()}", "r+b" if offset else "wb") as file:
             file.seek(offset)
             file.write(data)
 
-    def keep(self, digest: str) -> bool:
-        """Keep a file whose last piece has come. Returns whether it is what it should be; else it is gone."""
+    def keep(self, digest: str) -> bool | None:
+        """Keep a file whose last piece has come. Returns whether it is what it should be; else it is gone.
+
+        None: so far it is, and this must be called again. A call looks at no more than takes a moment. Raises OSError.
+        """
         arrived = self._arriving / f"{digest}-{os.getpid()}"
-        if digest_of(arrived) != digest:
+        look = self._looks.setdefault(digest, _Look())
+        with arrived.open("rb") as file:
+            file.seek(look.bytes)
+            part = file.read(LOOK_BYTES)
+        look.hash.update(part)
+        look.bytes += len(part)
+        if part:
+            return None
+        del self._looks[digest]
+        if look.hash.hexdigest() != digest:
             arrived.unlink()
             return False
         arrived.replace(self._files / digest)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
-from psserve.fleet.ray import shipping
+from psserve.fleet.ray import shipping, store
 from psserve.fleet.ray.shipping import Damaged, ship
 from psserve.fleet.ray.store import Entry, Store, digest_of, listed
 
@@ -19,7 +20,7 @@ class Machine:
     """A machine's store, and what it is asked for."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.store = root, Store(root)
         self.asked: list[str] = []
         self.before_keep: Callable[[], None] = lambda: None
 
@@ -29,7 +30,7 @@ class Machine:
             self.before_keep()
         if method == "folder":
             arguments = ([Entry.model_validate(entry) for entry in arguments[0]],)
-        return getattr(Store(self.root), method)(*arguments)
+        return getattr(self.store, method)(*arguments)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ async def test_nothing_is_sent_twice(machine: Machine, make: Callable[..., Path]
     first = await ship(make("a", weights=shared, config=b"1"), machine.call)
     machine.asked.clear()
     second = await ship(make("b", other=shared, config=b"2"), machine.call)
-    assert machine.asked == ["missing", "receive", "keep", "folder"]
+    assert machine.asked == ["missing", "receive", "keep", "keep", "folder"]
     assert (second / "other").samefile(first / "weights")
     machine.asked.clear()
     assert await ship(make("c", weights=shared, config=b"1"), machine.call) == first
@@ -92,6 +93,29 @@ async def test_what_is_damaged_on_its_way_is_not_kept(machine: Machine, make: Ca
     assert (await ship(folder, machine.call) / "weights").read_bytes() == (folder / "weights").read_bytes()
 
 
+async def test_a_large_file_is_looked_through_in_parts(
+    machine: Machine, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOOK_BYTES", 1000)
+    folder = make("a", weights=os.urandom(2500))
+    there = await ship(folder, machine.call)
+    assert machine.asked.count("keep") == 4
+    assert (there / "weights").read_bytes() == (folder / "weights").read_bytes()
+
+
+def test_a_file_that_is_sent_anew_is_looked_through_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOOK_BYTES", 1000)
+    content = os.urandom(1500)
+    digest = blake3(content).hexdigest()
+    its = Store(tmp_path)
+    its.receive(digest, 0, content)
+    assert its.keep(digest) is None
+    its.receive(digest, 0, content)
+    assert [its.keep(digest) for _ in range(3)] == [None, None, True]
+
+
 async def test_a_folder_that_is_made_anew_is_read_anew(machine: Machine, make: Callable[..., Path]) -> None:
     folder = make("a", weights=os.urandom(2500))
     before = await ship(folder, machine.call)
@@ -103,12 +127,14 @@ async def test_a_folder_that_is_made_anew_is_read_anew(machine: Machine, make: C
 
 
 def test_a_folder_is_known_by_names_and_contents(make: Callable[..., Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    its = Store(tmp_path / "store")
     found = set()
     for name, files in {"a": {"x": b"1", "y": b"2"}, "b": {"x": b"2", "y": b"1"}, "c": {"x": b"1", "z": b"2"}}.items():
         folder = make(name, **files)
         for file in folder.iterdir():
-            store.receive(digest_of(file), 0, file.read_bytes())
-            assert store.keep(digest_of(file))
-        found.add(store.folder(listed(folder)))
+            its.receive(digest_of(file), 0, file.read_bytes())
+            while (kept := its.keep(digest_of(file))) is None:
+                pass
+            assert kept
+        found.add(its.folder(listed(folder)))
     assert len(found) == 3
