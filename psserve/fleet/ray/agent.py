@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psserve.errors import StartError
+from psserve.errors import FleetError
 from psserve.fleet.plan.devices import detect
 from psserve.fleet.plan.ports import listened_at
 from psserve.fleet.plan.sglang_args import inheritable
@@ -27,6 +27,7 @@ from psserve.fleet.ray.networks import Reached, reached_at
 from psserve.fleet.ray.store import Entry, Store
 from psserve.fleet.run.memory import MemoryUse, gpu_memory, memory_use
 from psserve.fleet.run.preload import PreloadStarter
+from psserve.fleet.run.prepare import private_dir
 from psserve.fleet.run.process import (
     MOST_LINES,
     Handle,
@@ -181,7 +182,7 @@ class Agent:
             for path in run.fresh:
                 path.unlink(missing_ok=True)
             self._runs[run.name] = _Started(run.id, self._starter_for(run).start(_Process(run)))
-        except (StartError, OSError) as error:
+        except (FleetError, OSError) as error:
             self._runs[run.name] = _Started(run.id, None, f"psserve: error: {error}")
 
     def signal(self, run: str, *, kill: bool) -> None:
@@ -221,8 +222,9 @@ class Agent:
         return self._starter
 
     def _make(self, folder: Path) -> None:
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700)
+        was_there = folder.exists()
+        private_dir(folder)
+        if not was_there:
             self._folders.append(folder)
 
     def _clear(self) -> None:

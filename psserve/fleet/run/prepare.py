@@ -21,8 +21,8 @@ def make_run_dir(run: Path) -> None:
     Raises:
         FleetError: it cannot be made or is another user's.
     """
-    _private_dir(run)
-    _private_dir(run / "logs")
+    private_dir(run)
+    private_dir(run / "logs")
 
 
 def prepare(plan: FleetPlan) -> dict[str, str]:
@@ -35,7 +35,7 @@ def prepare(plan: FleetPlan) -> dict[str, str]:
         FleetError: a folder cannot be written.
         ZooError: a module cannot be materialised.
     """
-    _private_dir(plan.tmp_dir)
+    private_dir(plan.tmp_dir)
     weights = _make_all(plan) if plan.checkpoints or plan.adapters else {}
     for process in (*plan.servers, plan.router):
         set_aside(process.log)
@@ -66,7 +66,7 @@ def _make_all(plan: FleetPlan) -> dict[str, str]:
     """The checkpoints and the folder of adapters. The zoo is read once, however many modules there are."""
     zoo = Zoo.open(plan.zoo)
     scan = zoo.scan()
-    _private_dir(plan.run_dir / "checkpoints")
+    private_dir(plan.run_dir / "checkpoints")
     weights: dict[str, str] = {}
     for checkpoint in plan.checkpoints:
         module = scan.get(checkpoint.module)
@@ -77,7 +77,8 @@ def _make_all(plan: FleetPlan) -> dict[str, str]:
     return weights | {module.name: weights_of(module) for _, module in adapters}
 
 
-def _private_dir(path: Path) -> None:
+def private_dir(path: Path) -> None:
+    """Make a folder of this user's own (0700), or see that it is one. Raises FleetError."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         info = path.lstat()

@@ -137,6 +137,16 @@ def test_a_folder_that_was_there_stays(agent: AgentProcess, tmp_path: Path) -> N
     assert tmp_path.exists()
 
 
+def test_a_link_in_the_place_of_a_folder_is_not_followed(agent: AgentProcess, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    folder.symlink_to(elsewhere)
+    agent.start(run(tmp_path, "1", *SLEEP, folders=(folder,)))
+    assert agent.runs()["1"].tail == (f"psserve: error: {folder} is not a folder of this user's own; remove it",)
+    assert agent.call("close", "first") is True
+    assert (elsewhere.exists(), agent.children()) == (True, [])
+
+
 def test_nobody_elses_close_ends_anything(agent: AgentProcess, tmp_path: Path) -> None:
     agent.start(run(tmp_path, "1", *SLEEP))
     assert agent.call("close", "second") is False
