@@ -82,7 +82,9 @@ class Bridge:
                 await self._close()
                 raise one
         head = next((node for node in alive if _HEAD in node["Resources"]), None)
-        self._tell(hosts=found, head={} if head is None else await _settings_of(head))
+        its = {} if head is None else await _settings_of(head)
+        serving = next((name for name, node in zip(names, wanted, strict=True) if _HEAD in node["Resources"]), None)
+        self._tell(hosts=found, head=its, head_host=serving)
 
     async def _close(self) -> None:
         await asyncio.gather(*(node.close() for node in self._nodes.values()))

@@ -143,6 +143,8 @@ class Event(_Message):
     hosts: tuple[HostFacts, ...] | None = None
     head: Mapping[str, str] = Field(default_factory=dict)
     """With `hosts`: settings on the head of the cluster."""
+    head_host: str | None = None
+    """With `hosts`: the one of them that is the head."""
     view: HostView | None = None
     error: str | None = None
     """The bridge cannot go on, and ends."""

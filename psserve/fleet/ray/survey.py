@@ -141,6 +141,11 @@ def advice(event: Event) -> Iterator[str]:
     late = [host.name for host in event.hosts or () if not _waits(host.settings)]
     if late:
         yield f"servers on {', '.join(late)} end soon after Ray's head: set {RECONNECT}={RECONNECT_S} for ray start"
+    if event.head_host is not None:
+        yield (
+            f"servers on {event.head_host} end with Ray's head, which is there: have it offer nothing, with --num-cpus"
+            " 0 --num-gpus 0 for its ray start"
+        )
     if event.head.get("RAY_gcs_storage") != "rocksdb":
         yield (
             "Ray's head forgets the cluster when it ends, and all servers end: set RAY_gcs_storage=rocksdb and"

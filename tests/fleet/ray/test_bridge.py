@@ -1,17 +1,20 @@
-"""How the bridge enters a cluster, and ends what a fleet has there."""
+"""How the bridge enters a cluster, what it says of it, and how it ends what a fleet has there."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import os
+import sys
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from psserve.fleet.ray.messages import Event, Order, Task
+from psserve.fleet.plan.devices import Machine
+from psserve.fleet.ray.messages import Event, HostFacts, Order, Task
 
 pytest.importorskip("ray")
 
@@ -88,3 +91,33 @@ async def test_a_new_bridge_ends_the_agents_of_its_owner(
     await bridge.Bridge(task, said).run(orders)
     assert killed == ([agent] if ended else [])
     assert said.getvalue().encode() == Event(closed=True).line()
+
+
+@pytest.mark.parametrize(("cpus", "said"), [(4.0, "10.0.0.1"), (0.0, None)])
+async def test_a_head_that_gets_servers_is_told(cpus: float, said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from psserve.fleet.ray import bridge
+
+    async def settings_of(node: Mapping[str, Any]) -> dict[str, str]:
+        return {}
+
+    async def first_look(node: Any, _: Mapping[str, Any]) -> HostFacts:
+        machine = Machine(2, 2**34, 2**34, ())
+        return HostFacts(
+            name=node.name, machine=machine, python=sys.executable, environ={}, versions=(), user=0, settings={}
+        )
+
+    head = {"CPU": cpus, "node:__internal_head__": 1.0}
+    nodes = [
+        {"Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": head, "Labels": {}},
+        {"Alive": True, "NodeManagerAddress": "10.0.0.2", "Resources": {"CPU": 4.0}, "Labels": {}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(bridge, "_settings_of", settings_of)
+    monkeypatch.setattr(bridge.Node, "first_look", first_look)
+    orders, told = asyncio.StreamReader(), io.StringIO()
+    orders.feed_eof()
+    task = Task(address="auto", fleet="f", owner="o", on_gpus=False, lease_s=1.0)
+    await bridge.Bridge(task, told).run(orders)
+    assert Event.model_validate_json(told.getvalue()).head_host == said

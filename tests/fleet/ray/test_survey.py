@@ -79,3 +79,9 @@ def test_what_ends_with_the_head_is_told() -> None:
     waits, forgets = advice(Event(hosts=(facts(), impatient)))
     assert waits.endswith("set RAY_gcs_rpc_server_reconnect_timeout_s=600 for ray start")
     assert "RAY_gcs_storage=rocksdb" in forgets
+
+
+def test_servers_on_the_head_are_told() -> None:
+    (said,) = advice(Event(hosts=(facts(),), head={"RAY_gcs_storage": "rocksdb"}, head_host="10.0.0.1"))
+    assert said.startswith("servers on 10.0.0.1 end with Ray's head, which is there: ")
+    assert said.endswith("--num-cpus 0 --num-gpus 0 for its ray start")
