@@ -21,6 +21,7 @@
     |   `-- TraceError             a trace file has a line that cannot be replayed
     |-- FleetError
     |   |-- PlanError              the options cannot become a fleet on this machine
+    |   |   `-- NoRoom             a machine has not got the GPUs or the memory for its servers
     |   |-- StartError             a server did not become ready
     |   |   `-- HostLost           the host that it should run on cannot be reached
     |   |-- AlreadyRunning         a fleet of this zoo runs already
@@ -122,6 +123,17 @@ class FleetError(PsserveError):
 
 class PlanError(FleetError):
     """The options cannot become a fleet on this machine."""
+
+
+class NoRoom(PlanError):
+    """A machine has not got the GPUs or the memory for its servers: another one may have.
+
+    Attributes: `lacks` (what is missing, in a few words).
+    """
+
+    def __init__(self, message: str, lacks: str) -> None:
+        super().__init__(message)
+        self.lacks = lacks
 
 
 class StartError(FleetError):

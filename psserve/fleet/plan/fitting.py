@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from psserve.errors import PlanError
+from psserve.errors import NoRoom, PlanError
 from psserve.fleet.plan.allowance import Role
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.memory import SMALLEST_POOL, Budget, ServerMemory, amount, usable_bytes
@@ -57,7 +57,8 @@ def fit_cpu(
     """Give each server its part of main memory, of which running servers hold `taken` bytes already.
 
     Raises:
-        PlanError: weights and pools alone are more than the machine's memory.
+        NoRoom: weights and pools alone are more than the machine's memory.
+        PlanError: a server asks for a part of a GPU's memory.
     """
     for server in servers:
         if server.options.memory_fraction is not None:
@@ -76,9 +77,10 @@ def fit_cpu(
             + (f" + {amount(memory.adapter_bytes)} adapters" if memory.adapter_bytes else "")
             for server, memory in zip(servers, found, strict=True)
         ]
-        raise PlanError(
+        raise NoRoom(
             f"this machine has {amount(machine.total_bytes)} of memory, and the servers need {amount(need)}:"
-            f" {_parts(taken, parts)}; serve fewer --modules or lower --kv-tokens"
+            f" {_parts(taken, parts)}; serve fewer --modules or lower --kv-tokens",
+            f"{amount(machine.total_bytes)} of memory, and {amount(need)} would be needed",
         )
     return found
 
@@ -89,7 +91,7 @@ def fit_gpus(
     """Give each server its part of the GPUs it was placed on. `taken`: bytes that running servers hold, by GPU.
 
     Raises:
-        PlanError: a GPU would be used over its memory.
+        NoRoom: a GPU would be used over its memory.
     """
     asked = [budget.asked(server, tuple(gpus[i] for i in on)) for server, on in placed]
     longest = pool_for(settings.context_length, settings.page_size)
@@ -120,7 +122,7 @@ def _shares(
     others = [server for server, tokens in here if tokens is None]
     smallest = sum(budget.kv(server, SMALLEST_POOL) for server in others)
     if fixed + smallest > usable_bytes(gpu):
-        raise PlanError(_overfull(gpu, budget, here, taken, fixed + smallest))
+        raise _overfull(gpu, budget, here, taken, fixed + smallest)
     bytes_of_longest, least_own = (
         max((budget.kv(server, tokens) for server in others), default=0) for tokens in (longest, SMALLEST_POOL)
     )
@@ -136,26 +138,30 @@ def _pools(
 
 
 def check_main_memory(machine: Machine, servers: Sequence[ServerMemory]) -> None:
-    """Check that main memory holds the adapters that servers on GPUs keep there. Raises PlanError."""
+    """Check that main memory holds the adapters that servers on GPUs keep there. Raises NoRoom."""
     need = sum(server.adapter_bytes for server in servers)
     if need > machine.total_bytes:
-        raise PlanError(
+        raise NoRoom(
             f"this machine has {amount(machine.total_bytes)} of main memory, and the adapters that servers keep there"
-            f" may take {amount(need)}: lower max_loaded in [adapters]"
+            f" may take {amount(need)}: lower max_loaded in [adapters]",
+            f"{amount(machine.total_bytes)} of main memory, and {amount(need)} would be needed for adapters",
         )
 
 
-def _overfull(gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, need: int) -> str:
+def _overfull(
+    gpu: Gpu, budget: Budget, here: Sequence[tuple[PlannedServer, int | None]], taken: int, need: int
+) -> NoRoom:
     parts = [
         f"{server.name} {amount(budget.fixed(server) - budget.overhead(server))} weights"
         f" + {amount(budget.kv(server, tokens or SMALLEST_POOL))} KV"
         f" ({tokens or f'at least {SMALLEST_POOL}'} tokens) + {amount(budget.overhead(server))} CUDA"
         for server, tokens in here
     ]
-    return (
+    return NoRoom(
         f"GPU {gpu.index} ({gpu.name}) has {amount(usable_bytes(gpu))} to plan with ({amount(gpu.free_bytes)} free,"
         f" less a tenth of its {amount(gpu.total_bytes)}), and its servers need {amount(need)}: {_parts(taken, parts)};"
-        f" serve fewer --modules, lower --kv-tokens, or use more GPUs"
+        f" serve fewer --modules, lower --kv-tokens, or use more GPUs",
+        f"GPU {gpu.index} has {amount(usable_bytes(gpu))} to plan with, and {amount(need)} would be needed",
     )
 
 

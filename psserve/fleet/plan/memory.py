@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from psserve.contracts.one_pool import GPU_STEP, round_up, row_step
-from psserve.errors import PlanError
+from psserve.errors import NoRoom
 from psserve.fleet.plan.allowance import GIB, Allowance, activation_bytes, card, mixture_activation_bytes
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.nvidia import Gpu
@@ -181,7 +181,7 @@ class Budget:
         """KV tokens that a server's options ask for on these GPUs; None: as many as fit.
 
         Raises:
-            PlanError: its memory_fraction leaves no KV cache.
+            NoRoom: its memory_fraction leaves no KV cache.
         """
         fraction = server.options.memory_fraction
         if fraction is None:
@@ -190,10 +190,11 @@ class Budget:
         tokens = self.tokens(server, int(whole * fraction) - self.fixed(server))
         if tokens < SMALLEST_POOL:
             least = self.fixed(server) + self.kv(server, SMALLEST_POOL)
-            raise PlanError(
+            raise NoRoom(
                 f"{server.table}.memory_fraction = {fraction:g} of {amount(whole)} is {amount(int(whole * fraction))},"
                 f" and {server.name} needs {amount(least)} at least: {amount(self.fixed(server))} for weights and CUDA,"
-                f" the rest for {SMALLEST_POOL} tokens of KV cache; raise it"
+                f" the rest for {SMALLEST_POOL} tokens of KV cache; raise it",
+                f"memory_fraction {fraction:g} of {amount(whole)} is less than the {amount(least)} it needs",
             )
         return tokens
 

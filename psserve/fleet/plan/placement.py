@@ -1,19 +1,19 @@
 """Which host and GPUs each server gets.
 
 Servers with `gpus` get those. For the others: with two or more GPUs, prefill apart from decode; each server goes
-where most memory is left. Over several hosts servers are spread first.
+where most memory is left. Over several hosts servers are spread first, and one that has no room where it would go best
+goes to the next.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from psserve.errors import PlanError
+from psserve.errors import NoRoom, PlanError
 from psserve.fleet.options.server_options import PrefillOptions
 from psserve.fleet.plan.host import Host
-from psserve.fleet.plan.memory import usable_bytes
+from psserve.fleet.plan.memory import ServerMemory, usable_bytes
 from psserve.fleet.plan.planned import PlannedServer
 
 Need = Callable[[PlannedServer], int]
@@ -29,34 +29,85 @@ class Slot:
     """Of the host; none: it runs on CPU."""
 
 
-def spread(
-    hosts: Sequence[Host], servers: Sequence[PlannedServer], taken: Mapping[str, int], *, on_gpus: bool
-) -> list[Host]:
-    """The host of each server, one after the other: where each of them would have the largest part of what is left.
+Fit = Callable[[Host, Sequence[PlannedServer]], tuple[list[tuple[int, ...]], list[ServerMemory]]]
+"""The GPUs and memory of each of these servers on a host. Raises NoRoom."""
+_On = dict[str, list[PlannedServer]]
+"""Host -> the servers on it."""
 
+
+def spread(
+    hosts: Sequence[Host], servers: Sequence[PlannedServer], taken: Mapping[str, int], fit: Fit, *, on_gpus: bool
+) -> list[tuple[Slot, ServerMemory]]:
+    """Place and memory of each server, one after the other: where each would have the largest part of what is left.
+
+    If they have no room so, each goes to the first host that has room for it, in this order.
     `taken`: bytes that running servers hold, by host.
 
     Raises:
-        PlanError: no host has the labels that a server asks for.
+        PlanError: no host has the labels that a server asks for, or room for it.
     """
     left = {
         host.name: (sum(map(usable_bytes, host.machine.gpus)) if on_gpus else host.machine.total_bytes)
         - taken.get(host.name, 0)
         for host in hosts
     }
-    parts: Counter[str] = Counter()
-    chosen = []
+    try:
+        on = _shared_out(hosts, servers, left, lambda _server, preferred, _on: preferred[0])
+        return _fitted(hosts, servers, on, fit)
+    except NoRoom:
+        if len(hosts) == 1:  # this refusal shows the sum of all servers
+            raise
+    on = _shared_out(hosts, servers, left, lambda server, preferred, on: _first_with_room(server, preferred, on, fit))
+    return _fitted(hosts, servers, on, fit)
+
+
+def _shared_out(
+    hosts: Sequence[Host],
+    servers: Sequence[PlannedServer],
+    left: Mapping[str, int],
+    choose: Callable[[PlannedServer, Sequence[Host], _On], Host],
+) -> _On:
+    """`choose`: the host of a server, of these in the order of preference, beside the servers that are there."""
+    on: _On = {host.name: [] for host in hosts}
     for server in servers:
-        fitting = [host for host in hosts if host.has(server.options.labels)]
-        if not fitting:
+        labelled = [host for host in hosts if host.has(server.options.labels)]
+        if not labelled:
             raise PlanError(
                 f"{server.table}.labels = {dict(server.options.labels)}: no machine for {server.name} has them all,"
                 f" of {', '.join(host.name for host in hosts)}"
             )
-        host = max(fitting, key=lambda host: left[host.name] / (parts[host.name] + server.options.tp))
-        parts[host.name] += server.options.tp
-        chosen.append(host)
-    return chosen
+        parts = {host.name: server.options.tp + sum(one.options.tp for one in on[host.name]) for host in hosts}
+        preferred = sorted(labelled, key=lambda host: left[host.name] / parts[host.name], reverse=True)
+        on[choose(server, preferred, on).name].append(server)
+    return on
+
+
+def _first_with_room(server: PlannedServer, preferred: Sequence[Host], on: _On, fit: Fit) -> Host:
+    lacks = []
+    for host in preferred:
+        try:
+            fit(host, [*on[host.name], server])
+        except NoRoom as error:
+            lacks.append(f"{host.name}: {error.lacks}")
+        else:
+            return host
+    all_lack = "; ".join(lacks)
+    raise NoRoom(
+        f"no machine has room for {server.name}: {all_lack}; serve fewer --modules, lower --kv-tokens or tp, or use"
+        " more machines",
+        all_lack,
+    )
+
+
+def _fitted(
+    hosts: Sequence[Host], servers: Sequence[PlannedServer], on: _On, fit: Fit
+) -> list[tuple[Slot, ServerMemory]]:
+    found: dict[str, tuple[Slot, ServerMemory]] = {}
+    for host in hosts:
+        placed, memory = fit(host, on[host.name]) if on[host.name] else ([], [])
+        for server, gpus, one in zip(on[host.name], placed, memory, strict=True):
+            found[server.name] = Slot(host, gpus), one
+    return [found[server.name] for server in servers]
 
 
 class Placer:
@@ -70,7 +121,8 @@ class Placer:
         """The GPUs of each server, of those in `pool` where its options name none.
 
         Raises:
-            PlanError: a GPU does not exist, or the pool has no `tp` neighbouring ones.
+            NoRoom: the pool has no `tp` neighbouring GPUs.
+            PlanError: a GPU does not exist.
         """
         choosy_first = sorted(
             servers, key=lambda server: server.options.gpus is None
@@ -100,9 +152,11 @@ class Placer:
     def _groups(self, server: PlannedServer, pool: Collection[int]) -> list[tuple[int, ...]]:
         groups = neighbours(pool, server.options.tp)
         if not groups:
-            raise PlanError(
-                f"{server.table}.tp = {server.options.tp}: {server.name} would need {server.options.tp} neighbouring"
-                f" GPUs, and there are {_listed(sorted(pool))} for it; lower tp or set gpus"
+            tp, there = server.options.tp, _listed(sorted(pool))
+            raise NoRoom(
+                f"{server.table}.tp = {tp}: {server.name} would need {tp} neighbouring GPUs, and there are {there}"
+                " for it; lower tp or set gpus",
+                f"no {tp} neighbouring GPUs",
             )
         return groups
 

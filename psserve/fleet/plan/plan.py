@@ -252,16 +252,14 @@ def _fit(
     spare: Sequence[PlannedServer],
 ) -> tuple[list[Slot], list[ServerMemory]]:
     """Place and memory of each server, prefill servers first; spare ones only take up memory."""
-    planned = [*prefill, *decode, *spare]
-    hosts_of = spread(hosts, planned, {}, on_gpus=settings.device == "cuda")
-    found: dict[str, tuple[Slot, ServerMemory]] = {}
-    for host in hosts:
-        budget = Budget.of(zoo.base, settings, host.machine, modules, read_measured(layout.run_dir(zoo.path)))
-        here = [server for server, its in zip(planned, hosts_of, strict=True) if its is host]
-        placed, memory = _fit_host(host.machine, budget, settings, here) if here else ([], [])
-        for server, gpus, one in zip(here, placed, memory, strict=True):
-            found[server.name] = Slot(host, gpus), one
-    wanted = [found[server.name] for server in (*prefill, *decode)]
+    measured = read_measured(layout.run_dir(zoo.path))
+    budgets = {host.name: Budget.of(zoo.base, settings, host.machine, modules, measured) for host in hosts}
+
+    def fit(host: Host, here: Sequence[PlannedServer]) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
+        return _fit_host(host.machine, budgets[host.name], settings, here)
+
+    found = spread(hosts, [*prefill, *decode, *spare], {}, fit, on_gpus=settings.device == "cuda")
+    wanted = found[: len(prefill) + len(decode)]
     return [slot for slot, _ in wanted], [memory for _, memory in wanted]
 
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from psserve.errors import PlanError, UnknownModule
+from psserve.errors import NoRoom, PlanError, UnknownModule
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.adapters import adapter_name, check_adapters, check_shipped, room_for, shares_servers
+from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.fitting import check_main_memory, fit_cpu, fit_gpus
 from psserve.fleet.plan.host import Host, common_machine
 from psserve.fleet.plan.measured import read_measured
@@ -22,6 +23,7 @@ from psserve.fleet.plan.ports import more_ports
 from psserve.fleet.plan.quantised import DTYPE_BYTES, check_quantised, check_split
 from psserve.fleet.plan.router_config import module_config, worker_config
 from psserve.fleet.plan.settings import check_devices, check_equal_tp
+from psserve.fleet.plan.sglang_args import EngineSettings
 from psserve.fleet.plan.spec import FleetPlan, ModulePlan, PlannedAdapter, PlannedCheckpoint, ServerSpec
 from psserve.fleet.plan.transfer import check_limits
 from psserve.zoo import Module, Zoo
@@ -145,43 +147,38 @@ def _fit(
     held: Counter[str] = Counter()
     for server in plan.servers:
         held[server.host_name] += server.memory.total_bytes
-    on_gpus = plan.basis.settings.device == "cuda"
-    found: dict[str, tuple[Slot, ServerMemory]] = {}
-    hosts_of = spread(plan.basis.hosts, planned, held, on_gpus=on_gpus)
-    for host in plan.basis.hosts:
-        here = [server for server, its in zip(planned, hosts_of, strict=True) if its is host]
+    measured = read_measured(layout.run_dir(zoo.path))
+
+    def fit(host: Host, here: Sequence[PlannedServer]) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
         running = [server for server in plan.servers if server.host_name == host.name]
-        if here:
-            placed, memory = _fit_host(zoo, modules, plan, host, running, here)
-            for of_it, gpus, one in zip(here, placed, memory, strict=True):
-                found[of_it.name] = Slot(host, gpus), one
-    return [found[server.name][0] for server in planned], [found[server.name][1] for server in planned]
+        budget = Budget.of(zoo.base, plan.basis.settings, host.machine, modules, measured)
+        return _fit_host(host.machine, budget, plan.basis.settings, running, here)
+
+    try:
+        found = spread(plan.basis.hosts, planned, held, fit, on_gpus=plan.basis.settings.device == "cuda")
+    except NoRoom as error:
+        raise PlanError(f"{error} (decode.spare in fleet.toml keeps room for live changes)") from error
+    return [slot for slot, _ in found], [memory for _, memory in found]
 
 
 def _fit_host(
-    zoo: Zoo,
-    modules: Sequence[Module],
-    plan: FleetPlan,
-    host: Host,
+    machine: Machine,
+    budget: Budget,
+    settings: EngineSettings,
     running: Sequence[ServerSpec],
     planned: Sequence[PlannedServer],
 ) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
-    """GPUs and memory of each server of one host, beside those of the running ones there."""
-    machine, settings = host.machine, plan.basis.settings
-    budget = Budget.of(zoo.base, settings, machine, modules, read_measured(layout.run_dir(zoo.path)))
-    try:
-        if settings.device == "cpu":
-            held = sum(server.memory.total_bytes + server.memory.adapter_bytes for server in running)
-            return [()] * len(planned), fit_cpu(machine, budget, settings, planned, held)
-        taken = _taken_bytes(running)
-        placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)
-        prefill_on = [server.gpus for server in running if server.role == "prefill"]
-        placed = placer.place(planned, decode_pool(len(machine.gpus), prefill_on, planned))
-        memory = fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken)
-        check_main_memory(machine, [*(server.memory for server in running), *memory])
-        return placed, memory
-    except PlanError as error:
-        raise PlanError(f"{error} (decode.spare in fleet.toml keeps room for live changes)") from error
+    """GPUs and memory of each server of one machine, beside those of the running ones there."""
+    if settings.device == "cpu":
+        held = sum(server.memory.total_bytes + server.memory.adapter_bytes for server in running)
+        return [()] * len(planned), fit_cpu(machine, budget, settings, planned, held)
+    taken = _taken_bytes(running)
+    placer = Placer([usable_bytes(gpu) - taken.get(gpu.index, 0) for gpu in machine.gpus], budget.fixed)
+    prefill_on = [server.gpus for server in running if server.role == "prefill"]
+    placed = placer.place(planned, decode_pool(len(machine.gpus), prefill_on, planned))
+    memory = fit_gpus(machine.gpus, budget, settings, list(zip(planned, placed, strict=True)), taken)
+    check_main_memory(machine, [*(server.memory for server in running), *memory])
+    return placed, memory
 
 
 def _taken_bytes(servers: Sequence[ServerSpec]) -> dict[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from psserve.errors import PlanError
 from psserve.fleet import FleetPlan, make_plan
@@ -84,7 +87,7 @@ def test_gpus_are_counted_on_each_host(zoo: Any) -> None:
 def test_no_server_is_split_over_two_hosts(zoo: Any) -> None:
     zoo.base.path.mkdir()
     (zoo.base.path / "config.json").write_text('{"num_attention_heads": 4}')
-    with pytest.raises(PlanError, match=r"tp = 2: .* would need 2 neighbouring GPUs"):
+    with pytest.raises(PlanError, match=r"no machine has room for prefill-0: a: no 2 neighbouring GPUs; b: no 2 neigh"):
         planned(zoo, hosts(gpus(1), gpus(1)), prefill={"tp": 2}, decode={"tp": 2})
 
 
@@ -175,6 +178,89 @@ def test_a_server_of_a_lost_host_may_fit_nowhere(zoo: Any) -> None:
         plan_elsewhere(zoo, running, running.servers[0], {running.servers[0].host_name})
     with pytest.raises(PlanError, match="no other host is there for it"):
         plan_elsewhere(zoo, running, running.servers[0], {"a", "b"})
+
+
+@pytest.fixture
+def split_zoo(zoo: Any) -> Any:
+    """Whose servers may be split over two GPUs."""
+    zoo.base.path.mkdir()
+    (zoo.base.path / "config.json").write_text('{"num_attention_heads": 4}')
+    return zoo
+
+
+TP2: dict[str, Any] = {"prefill": {"tp": 2}, "decode": {"tp": 2}}
+
+
+def places(servers: Iterable[ServerSpec]) -> dict[str, str]:
+    return {server.name: server.host_name for server in servers}
+
+
+def test_servers_go_past_a_larger_host_that_has_too_few_gpus(split_zoo: Any) -> None:
+    made = planned(split_zoo, hosts(gpus(1, 141), gpus(2, 24)), modules=["code"], **TP2)
+    assert places(made.servers) == {"prefill-0": "b", "decode-code-0": "b"}
+
+
+def test_a_server_goes_past_many_small_gpus_to_a_large_one(zoo: Any) -> None:
+    """With 19 GiB of KV cache. The others are spread as ever."""
+    module = {"code": {"kv_tokens": 40_000_000}}
+    made = planned(zoo, hosts(gpus(8, 12), gpus(1, 40)), prefill={"replicas": 1}, module=module)
+    assert places(made.servers) == {"prefill-0": "a", "decode-code-0": "b", "decode-math-0": "a"}
+
+
+def test_a_lost_server_goes_past_a_host_without_room(zoo: Any) -> None:
+    over = hosts(gpus(8, 12), gpus(1, 60), gpus(1, 80))
+    decode = {"kv_tokens": 80_000_000}
+    made = planned(zoo, over, prefill={"replicas": 1, "kv_tokens": 8192}, decode=decode, modules=["code"])
+    server = made.servers[1]
+    assert places(made.servers) == {"prefill-0": "a", "decode-code-0": "c"}
+    assert plan_elsewhere(zoo, made, server, {"c"}).host_name == "b"
+
+
+def test_a_module_that_is_added_goes_past_a_host_without_room(zoo: Any) -> None:
+    tables = {"prefill": {"replicas": 1, "kv_tokens": 8192}, "decode": {"kv_tokens": 8192}}
+    running = planned(zoo, hosts(gpus(8, 12), gpus(1, 60)), modules=["code"], **tables)
+    large = validated(tables | {"module": {"math": {"kv_tokens": 40_000_000}}})
+    assert places(plan_module(zoo, running, "math").servers) == {"decode-math-0": "a"}
+    running = replace(running, basis=replace(running.basis, options=large))
+    assert places(plan_module(zoo, running, "math").servers) == {"decode-math-0": "b"}
+
+
+def test_what_each_host_lacks_is_told(zoo: Any) -> None:
+    tables = {"prefill": {"replicas": 1}, "decode": {"kv_tokens": 40_000_000}}
+    said = (
+        r"^no machine has room for decode-code-0: a: GPU 0 has 18\.0 GiB to plan with, and 2\d\.\d GiB would .*; b: GPU"
+    )
+    with pytest.raises(PlanError, match=said):
+        planned(zoo, hosts(gpus(1, 20), gpus(2, 2)), modules=["code"], **tables)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    machines=st.lists(st.builds(gpus, st.integers(1, 4), st.sampled_from([4, 12, 24, 80])), min_size=2, max_size=3),
+    tp=st.sampled_from([1, 2]),
+    kv_tokens=st.sampled_from([2048, 10**6, 2 * 10**7, 8 * 10**7]),
+    replicas=st.integers(1, 2),
+)
+def test_what_fits_on_one_host_is_not_refused_on_several(
+    machines: list[Machine], tp: int, kv_tokens: int, replicas: int
+) -> None:
+    tables = {"prefill": {"tp": tp, "replicas": replicas}, "decode": {"tp": tp, "kv_tokens": kv_tokens}}
+    with tempfile.TemporaryDirectory() as folder:
+        base = FakeBase(Path(folder) / "base")
+        base.path.mkdir()
+        (base.path / "config.json").write_text('{"num_attention_heads": 4}')
+        zoo: Any = FakeZoo(Path(folder), base)
+        over = hosts(*machines)
+        if any(fits(zoo, (host,), **tables) for host in over):
+            assert fits(zoo, over, **tables)
+
+
+def fits(zoo: Any, over: tuple[Host, ...], **tables: Any) -> bool:
+    try:
+        planned(zoo, over, **tables)
+    except PlanError:
+        return False
+    return True
 
 
 def test_a_cluster_is_never_left_out_of_a_plan(zoo: Any) -> None:
