@@ -20,8 +20,9 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def command(zoo_dir: Path | None, port: int | None, as_json: bool) -> None:
     """Check this machine, the zoo and its fleet, one line each, and say what to do. Exit status 1 if something fails.
 
-    Where no fleet runs, it is tried whether one could be planned here. Each module of a running fleet is sent a request
-    for one token, and servers without requests must hold no KV slots and lend none.
+    Where no fleet runs, it is tried whether one could be planned here (over a [cluster] `psserve launch` does that).
+    Each module of a running fleet is sent a request for one token, and servers without requests must hold no KV slots
+    and lend none.
     """
     from psserve.fleet.observe.doctor import examine
 

@@ -35,7 +35,9 @@ from psserve.fleet.plan.devices import Machine, detect
 from psserve.fleet.plan.host import LOCAL
 from psserve.fleet.plan.memory import amount
 from psserve.fleet.plan.plan import make_plan
+from psserve.fleet.plan.planned import chosen_modules
 from psserve.fleet.plan.ports import is_free
+from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.show import named
 from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.probe import look
@@ -74,7 +76,8 @@ def examine(zoo_dir: Path | None, port: int | None) -> list[Diagnosis]:
         findings += [check_disk(zoo), *of_config]
     if state is None:
         port = options.router.port if port is None else port
-        findings += [check_memory(machine, _servers(zoo)), check_port(port, free=is_free(port))]
+        here = _servers(zoo) if options.cluster is None else 0
+        findings += [check_memory(machine, here), check_port(port, free=is_free(port))]
         return [*findings, *check_plan(zoo, options, machine), *of_state]
     assert zoo is not None, "a fleet is found by its zoo"
     return [*findings, *check_fleet(zoo.path, state)]
@@ -265,6 +268,8 @@ def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list
     """Whether the fleet of `options` could be planned on this machine. Its port has a check of its own."""
     if zoo is None or not zoo.modules():
         return []
+    if options.cluster is not None:
+        return check_cluster(zoo, options, has_ray=find_spec("ray") is not None)
     any_port = options.model_copy(update={"router": options.router.model_copy(update={"port": 0})})
     try:
         plan = make_plan(zoo, any_port, keys=client_keys(options, zoo.path), machine=machine)
@@ -274,6 +279,22 @@ def check_plan(zoo: Zoo | None, options: FleetOptions, machine: Machine) -> list
     total = amount(sum(server.memory.total_bytes for server in plan.servers))
     found = f"{len(plan.servers)} servers on {devices}, {total} for weights and KV cache"
     return [Diagnosis("plan", "ok", found), *check_network(plan), *check_sharing(plan, mps_runs())]
+
+
+def check_cluster(zoo: Zoo, options: FleetOptions, *, has_ray: bool) -> list[Diagnosis]:
+    """What this machine can say of a fleet over a cluster. Its machines are asked by `psserve launch`, which plans."""
+    if not has_ray:
+        return [Diagnosis("ray", "fail", "[cluster] needs Ray, and it is not installed", "pip install 'psserve[ray]'")]
+    try:
+        check_reach(options, client_keys(options, zoo.path))
+        chosen_modules(zoo, options)
+    except PsserveError as error:
+        return [Diagnosis("plan", "fail", str(error))]
+    found = (
+        "made over the [cluster] by psserve launch, which checks there that its machines have the same software and the"
+        " zoo, that the servers fit, and that they reach each other; psserve launch --dry-run shows where they would go"
+    )
+    return [Diagnosis("plan", "ok", found)]
 
 
 def check_network(plan: FleetPlan) -> list[Diagnosis]:

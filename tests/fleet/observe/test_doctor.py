@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from psserve.engine.versions import SUPPORTED
 from psserve.fleet.observe import doctor
 from psserve.fleet.observe.diagnosis import Diagnosis
 from psserve.fleet.observe.doctor import (
+    check_cluster,
     check_disk,
     check_fleet_file,
     check_kv,
@@ -208,6 +210,42 @@ def test_a_plan_that_fits_and_one_that_does_not(zoo: Zoo) -> None:
     assert (fits.level, fits.found.startswith("3 servers on cpu")) == ("ok", True)
     (too_much,) = check_plan(zoo, FleetOptions(), replace(CPU_ONLY, total_bytes=1))
     assert too_much.level == "fail"
+
+
+CLUSTER = {"kind": "ray", "private_network": True}
+
+
+def test_a_plan_over_a_cluster_is_left_to_launch(zoo: Zoo) -> None:
+    (finding,) = check_cluster(zoo, validated({"cluster": CLUSTER}), has_ray=True)
+    assert (finding.level, "by psserve launch, which checks" in finding.found) == ("ok", True)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"modules": ["poems"]}, "poems"),
+        ({"router": {"host": "0.0.0.0"}}, "is open to other machines: make a key"),
+    ],
+)
+def test_what_is_wrong_on_any_machine_is_told_of_a_cluster_too(zoo: Zoo, document: Any, said: str) -> None:
+    (finding,) = check_cluster(zoo, validated({"cluster": CLUSTER} | document), has_ray=True)
+    assert (finding.name, finding.level, said in finding.found) == ("plan", "fail", True)
+
+
+def test_a_cluster_needs_ray(zoo: Zoo) -> None:
+    (finding,) = check_cluster(zoo, validated({"cluster": CLUSTER}), has_ray=False)
+    assert (finding.name, finding.level, finding.advice) == ("ray", "fail", "pip install 'psserve[ray]'")
+
+
+def test_of_a_fleet_over_a_cluster_this_machine_need_not_hold_a_server(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "detect", lambda: replace(CPU_ONLY, total_bytes=1, available_bytes=0))
+    (zoo.path / "fleet.toml").write_text('[cluster]\nkind = "ray"\nprivate_network = true\n')
+    found = doctor.examine(zoo.path, None)
+    over_cluster = check_cluster(zoo, validated({"cluster": CLUSTER}), has_ray=find_spec("ray") is not None)
+    assert next(finding for finding in found if finding.name == "memory").level == "ok"
+    assert [finding for finding in found if finding.name in ("plan", "ray")] == over_cluster
 
 
 def test_an_interface_that_is_not_there_is_named(zoo: Zoo) -> None:
