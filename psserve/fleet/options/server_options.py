@@ -177,11 +177,11 @@ class ModuleOptions(AnswerOptions):
 
 
 _ADDRESS = (
-    "servers listen on 127.0.0.1 alone, on the plan's ports: the router's address is --host and --port before the --, "
-    "a server's port is ports in fleet.toml"
+    "servers listen on 127.0.0.1, over a [cluster] on their machine's address there, and on the plan's ports: the "
+    "router's address is --host and --port before the --, a server's port is ports in fleet.toml"
 )
 _PLACE = "it says which GPUs a server uses: set gpus and tp in fleet.toml"
-_ONE_NODE = "a psserve server is one model on tp GPUs of this machine: remove it, and set tp or replicas in fleet.toml"
+_ONE_NODE = "a psserve server is one model on tp GPUs of one machine: remove it, and set tp or replicas in fleet.toml"
 _MEMORY = "it says how much memory a server takes: set kv_tokens or memory_fraction in fleet.toml"
 _EQUAL = "it must be the same on all servers: use psserve's own option of that name"
 _MODEL = "the zoo says what a server runs: remove it"

@@ -94,7 +94,10 @@ def test_a_module_has_decodes_settings_but_for_its_own(tmp_path: Path) -> None:
         ("[decode]\nmemory_fraction = 1.5", "decode.memory_fraction = 1.5: give at most 1"),
         ("[prefill]\nports = [1, 2]", "prefill.ports has 2 ports for 1 replicas: give one for each, or none"),
         ("[module.a]\nports = [1, 2]", "module.a.ports has 2 ports for 1 replicas"),
-        ('[decode]\nargs = ["--host", "0.0.0.0"]', "decode.args: SGLang's --host cannot be given: servers listen on"),
+        (
+            '[decode]\nargs = ["--host", "0.0.0.0"]',
+            "decode.args: SGLang's --host cannot be given: servers listen on 127.0.0.1, over a [cluster] on",
+        ),
         (
             "[decode]\nenv = {CUDA_VISIBLE_DEVICES = '1'}",
             "decode.env: CUDA_VISIBLE_DEVICES decides which GPUs there are",
