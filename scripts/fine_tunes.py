@@ -1,12 +1,13 @@
 """Compares fine-tunes on the demo tasks: psserve's rule, ICaRus', and ordinary fine-tuning, at any LoRA rank.
 
-    python scripts/fine_tunes.py --share 0.25 --items 300                             a quarter of the steps, rank 16
-    python scripts/fine_tunes.py --share 0.25 --items 300 --tasks code --ranks 8 64   more ranks, into the same file
-    python scripts/fine_tunes.py --base wide --ranks 8 16 64 128 0                    over a base of 14M parameters
-    python scripts/fine_tunes.py --base tiny --work /tmp/tried --out /tmp/tried.json  two steps of all, to try it
+    python scripts/fine_tunes.py --out a.json --share 0.25                             a quarter of the steps, rank 16
+    python scripts/fine_tunes.py --out a.json --share 0.25 --tasks code --ranks 8 64   more ranks, into the same file
+    python scripts/fine_tunes.py --out b.json --base wide --ranks 8 16 64 128 0        over a base of 14M parameters
+    python scripts/fine_tunes.py --out c.json --base tiny --work /tmp/c                two steps of all, to try it
 
-One after another, on one thread; another base on all cores. Scores are kept in --work: a run that is cut short is
-repeated, and goes on after what it finished; the document has all that is there. docs/demo-zoo.md tells what was found.
+One after another, on one thread; another base on all cores. Scores are kept in --work, by default a folder for each
+--out: a run that is cut short is repeated, and goes on after what it finished; the document has all that is there.
+Calls with the same --work need the same base, --share and --items for a task. docs/demo-zoo.md tells what was found.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--zoo", type=Path, default=Path("model_zoo"), help="whose base is fine-tuned")
     parser.add_argument("--base", choices=list(CONFIGURATIONS), default="zoo", help="another base, trained first")
     parser.add_argument("--base-share", type=float, default=1.0, help="of the steps of that base's training")
-    parser.add_argument("--work", type=Path, default=Path("build/fine-tunes"), help="data, fine-tunes and scores")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/icarus.json"))
+    parser.add_argument(
+        "--work", type=Path, help="data, fine-tunes and scores [default: build/fine-tunes/NAME of --out]"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the document, with all scores in --work")
     parser.add_argument("--tasks", nargs="+", choices=["math", "code", "tools"], default=["code", "tools", "math"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--ranks", type=int, nargs="+", default=[16], help="0: all weights")
@@ -46,7 +49,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--share", type=float, default=1.0, help="of the steps of each fine-tune")
     parser.add_argument("--items", type=int, help="held-out items of each task [default: the demo zoo's]")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.work = options.work or Path("build/fine-tunes") / options.out.stem
+    return options
 
 
 def configuration(options: argparse.Namespace) -> DemoConfig:
@@ -79,6 +84,7 @@ def compare(options: argparse.Namespace) -> None:
     config = configuration(options)
     base = Zoo.open(options.zoo).base.path if options.base == "zoo" else trained_base(options.work, config)
     torch.set_num_threads(1)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     jobs = jobs_of(
         base, options.work, config, options.methods, options.ranks, options.seeds, options.lora_rate or LORA_RATE
     )
