@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from psserve.errors import BenchError, UsageError
 
@@ -77,7 +78,7 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
     from .bench_shown import show_report
 
     if resume is not None:
-        raise UsageError("--resume DIR goes alone: the rest is as it was")
+        raise UsageError(f"--resume DIR goes alone, not with {_beside_resume(ctx)}: the rest is as it was")
     command_line = shlex.join(["psserve", "bench", "compare", *ctx.meta["arguments"]])
     asked = _comparison(command_line, **options)
     resumed: Path | None = ctx.meta.get("resumed")
@@ -97,6 +98,15 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
         raise BenchError(f"some runs are missing: {'; '.join(outcome.failures)}")
     if outcome.interrupted:
         ctx.exit(1)
+
+
+def _beside_resume(ctx: click.Context) -> str:
+    """The options that were given with it."""
+    names = {parameter.name: parameter.opts[0] for parameter in ctx.command.params if parameter.name != "resume"}
+    given = [
+        option for name, option in names.items() if ctx.get_parameter_source(str(name)) is ParameterSource.COMMANDLINE
+    ]
+    return ", ".join(given) or "another one"
 
 
 def _comparison(

@@ -47,6 +47,19 @@ def test_a_folder_without_a_comparison_cannot_be_resumed(tmp_path: Path) -> None
         saved_arguments(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        (["--repeats", "3", "--json"], "--repeats, --json"),
+        (["--scale=2"], "--scale"),
+        (["--resume", "b"], "another one"),
+    ],
+)
+def test_an_option_beside_resume_is_refused_by_name(beside: list[str], named: str) -> None:
+    result = CliRunner().invoke(cli, ["bench", "compare", "--resume", "a", *beside])
+    assert (result.exit_code, f"goes alone, not with {named}:" in result.stderr) == (2, True)
+
+
 def test_loads_are_sessions_at_a_time_or_a_rate() -> None:
     assert loads_of("8,1,1", None) == LOADS
     assert loads_of(None, "0.5") == (LoadLevel("rate", 0.5),)
