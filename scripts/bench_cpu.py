@@ -13,11 +13,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 
-from measuring.comparison import ROOT, add_options, bench_zoo, compare, comparison, keep
+from measuring.comparison import (
+    ROOT,
+    add_options,
+    begun,
+    bench_zoo,
+    compare,
+    comparison,
+    keep,
+    measurement,
+    note_call,
+    parsed,
+)
 
 from psserve.bench.result import read_results
 
@@ -45,11 +55,9 @@ ten times what a prefilled one does, on the same cores."""
 
 
 def main() -> int:
-    options = parse(sys.argv[1:])
-    folder = options.work / f"{options.workload}-{options.modules}"
+    options, folder = measurement(parse, folder_of)
     zoo = bench_zoo(options.work / f"zoo-{options.modules}", options.modules, SHAPE)
-    if not options.resume:
-        set_aside(folder)
+    note_call(options, folder)
     if (code := compare(new_comparison(options, zoo, folder))) != 0:
         return code
     keep(folder, options.out, lambda results: {"cpu_split": cpu_split(results)})
@@ -69,14 +77,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--workload", choices=list(WORKLOADS), default="reflexion", help="[default: %(default)s]")
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="more options of bench compare, last")
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
 
 
-def set_aside(folder: Path) -> None:
-    """Keep an earlier comparison under a name with the time of its last change."""
-    if folder.exists():
-        changed = datetime.fromtimestamp(folder.stat().st_mtime)
-        folder.rename(folder.with_name(f"{folder.name}-{changed:%Y%m%d-%H%M%S}"))
+def folder_of(options: argparse.Namespace) -> Path:
+    return Path(options.work / f"{options.workload}-{options.modules}")
 
 
 def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path) -> list[str]:
@@ -88,7 +93,7 @@ def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path) -> list
         *("--device", "cpu", *WORKLOADS[options.workload], "--think-secs", "0", "--warmup", "1"),
         *("--kv-tokens", str(2 * options.modules * POOL), "--context-length", str(LONGEST)),
     )
-    return given + ([] if options.resume else options.extra)
+    return given + ([] if begun(options, folder) else options.extra)
 
 
 KINDS = {"prefill": "prefill", "decode": "decode", "server": "prefill_and_decode", "router": "front", "front": "front"}

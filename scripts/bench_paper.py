@@ -23,9 +23,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench_cpu import SHAPE, cpu_split, set_aside
+from bench_cpu import SHAPE, cpu_split
 from measuring.adapters import make_zoo
-from measuring.comparison import ROOT, add_options, bench_zoo, compare, comparison, keep, module_names
+from measuring.comparison import (
+    ROOT,
+    add_options,
+    bench_zoo,
+    compare,
+    comparison,
+    keep,
+    measurement,
+    module_names,
+    note_call,
+    parsed,
+)
 
 from psserve.bench.result import read_results
 from psserve.bench.workloads.choice import make_sessions
@@ -98,14 +109,12 @@ PEAK_LIMITS = "4,12"
 
 def main() -> int:
     started = time.monotonic()
-    options = parse(sys.argv[1:])
-    folder = options.work / f"{options.workload}-{options.modules}{'-adapters' if options.adapters else ''}"
-    if not options.resume:
-        set_aside(folder)
+    options, folder = measurement(parse, folder_of)
     zoo = experiment_zoo(options)
-    peak: dict[str, Any] = {}
-    if options.rate is None and not options.resume:
-        peak = find_peak(options, zoo, folder.with_name(f"{folder.name}-peak"))
+    note_call(options, folder)
+    peak: dict[str, float] = {}
+    if options.rate is None:
+        peak = find_peak(options, zoo, folder / "peak")
         options.rate = max(peak.values())
     left = 60 * options.minutes - (time.monotonic() - started)
     code = compare(new_comparison(options, zoo, folder), max(60.0, left))
@@ -126,7 +135,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--adapters", action="store_true", help="modules are LoRA adapters, not fine-tunes of all weights")
     add("--all-cores", action="store_true", help="four agents: servers of both kinds share all cores")
     add("--minutes", type=float, help="most that it may take; what is done by then is reported [default: 23 or 7.5]")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     experiment = EXPERIMENTS[options.workload]
     options.adapters |= "lora" in experiment.systems.split(",")
     options.concurrency = options.concurrency or experiment.limits
@@ -136,6 +145,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, getattr(experiment, name))
     return options
+
+
+def folder_of(options: argparse.Namespace) -> Path:
+    return Path(options.work / f"{options.workload}-{options.modules}{'-adapters' if options.adapters else ''}")
 
 
 def experiment_zoo(options: argparse.Namespace) -> Path:
@@ -153,12 +166,14 @@ def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path) -> list
 
 
 def find_peak(options: argparse.Namespace, zoo: Path, folder: Path) -> dict[str, float]:
-    """Sessions a second of stock multi-LoRA serving in a closed loop, by sessions at a time."""
-    set_aside(folder)
+    """Sessions a second of stock multi-LoRA serving in a closed loop, by sessions at a time.
+
+    With --resume the search goes on where it was interrupted; one that is whole is only read.
+    """
     asked = argparse.Namespace(**vars(options) | {"systems": "lora", "concurrency": PEAK_LIMITS, "repeats": 1})
     asked.sessions = max(4, options.sessions // 2)
     if compare(comparison(asked, zoo, folder, *load_arguments(asked))) != 0:
-        raise SystemExit("the baseline's peak was not found")
+        raise SystemExit("the baseline's peak was not found: what was done is kept; go on with --resume")
     return peak_rates(read_results(folder / "results.jsonl"))
 
 

@@ -17,7 +17,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from measuring.comparison import ROOT, adapter_of, add_options, bench_zoo, compare, comparison, keep, module_names
+from measuring.comparison import (
+    ROOT,
+    adapter_of,
+    add_options,
+    bench_zoo,
+    compare,
+    comparison,
+    keep,
+    measurement,
+    module_names,
+    note_call,
+    parsed,
+)
 from measuring.installation import importable
 from measuring.shapes import SHAPES
 
@@ -32,7 +44,7 @@ TINY_KV_TOKENS = 131_072
 
 
 def main() -> int:
-    options = parse(sys.argv[1:])
+    options, folder = measurement(parse, folder_of)
     with importable(ROOT):
         from psserve.bench.machine import gpus, slug
         from psserve.errors import PsserveError
@@ -43,14 +55,18 @@ def main() -> int:
             return 2
         name = slug(found[0].split(",")[0]) if found else "dry-run"
         note(f"building a base and {options.modules} modules of the shape {options.shape}")
-        started = f"{options.shape}-{options.modules}"
         try:
-            zoo = bench_zoo(options.work / f"zoo-{started}", options.modules, SHAPES[options.shape], options.device)
+            zoo = bench_zoo(
+                options.work / f"zoo-{options.shape}-{options.modules}",
+                options.modules,
+                SHAPES[options.shape],
+                options.device,
+            )
             tokens = options.kv_tokens or kv_tokens(zoo, options)
         except PsserveError as error:
             note(f"error: {error}")
             return error.exit_code
-        folder = options.work / f"comparison-{started}"
+        note_call(options, folder)
         systems = options.systems.split(",")
         status = compare(new_comparison(options, zoo, folder, tokens), 60 * options.minutes * len(systems))
         if (folder / "report.json").exists():
@@ -74,12 +90,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--kv-tokens", type=int, help="of each system [default: what the GPU has room for]")
     add("--minutes", type=float, default=9.0, help="most that a system may take in all [default: %(default)s]")
     add("--device", choices=["cuda", "cpu"], default="cuda")
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
+
+
+def folder_of(options: argparse.Namespace) -> Path:
+    return Path(options.work / f"comparison-{options.shape}-{options.modules}")
 
 
 def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path, tokens: int) -> list[str]:
     """The arguments of `psserve bench compare`."""
-    lora = "lora" in options.systems.split(",") and not options.resume
+    lora = "lora" in options.systems.split(",")
     adapters = [f"{module}={adapter_of(zoo, module)}" for module in module_names(options.modules) if lora]
     return comparison(
         options,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from psserve.bench.result import append_result
 from psserve.cli.bench_compare import command
+from tests.bench.report.results import line
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -63,6 +68,72 @@ def test_the_peak_is_what_whole_runs_told(script: Any) -> None:
     assert script.peak_rates([line(4, 0.5), line(12, 0.7), line(24, 9.0, partial=True)]) == {"4": 0.5, "12": 0.7}
 
 
-def test_what_was_interrupted_goes_on_as_it_was(script: Any) -> None:
-    given = script.new_comparison(script.parse(["--resume", "--workload", "icarus"]), Path("zoo"), Path("/x/out"))
-    assert given == ["--resume", "/x/out"]
+class Comparisons:
+    """`psserve bench compare`: in each folder a new one ends as it is told to, one that goes on ends well."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.interrupted = ""
+
+    def __call__(self, arguments: list[str], within_s: float | None = None) -> int:
+        self.calls.append(arguments)
+        resumed = arguments[0] == "--resume"
+        folder = Path(arguments[1] if resumed else arguments[arguments.index("--out") + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "compare.json").touch()
+        cut = folder.name == self.interrupted and not resumed
+        run = line("lora", 2.0, concurrency=12, partial=cut)
+        run["psserve"]["counters"] = None
+        append_result(folder / "results.jsonl", run)
+        (folder / "report.json").write_text('{"ratios": {}}')
+        return int(cut)
+
+
+@pytest.fixture
+def icarus(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """The script for ICaRus: its further arguments -> the result's document."""
+    monkeypatch.setattr(script, "experiment_zoo", lambda options: tmp_path / "zoo")
+
+    def ran(*arguments: str) -> Any:
+        where = ("--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json"))
+        monkeypatch.setattr(sys, "argv", ["bench_paper.py", "--workload", "icarus", *where, *arguments])
+        script.main()
+        return json.loads((tmp_path / "out.json").read_text())
+
+    return ran
+
+
+def test_the_baselines_peak_is_kept_when_a_comparison_goes_on(
+    script: Any, icarus: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = Comparisons()
+    compare.interrupted = "icarus-8-adapters"
+    monkeypatch.setattr(script, "compare", compare)
+    assert icarus("--sessions", "10")["baseline_peak"] == {"12": 0.5}
+    assert icarus("--resume")["baseline_peak"] == {"12": 0.5}
+    assert [Path(arguments[-1]).name for arguments in compare.calls[2:]] == ["peak", "icarus-8-adapters"]
+
+
+def test_a_peak_search_that_was_interrupted_goes_on_and_the_comparison_begins_as_it_was_asked_for(
+    script: Any, icarus: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = Comparisons()
+    compare.interrupted = "peak"
+    monkeypatch.setattr(script, "compare", compare)
+    with pytest.raises(SystemExit, match="go on with --resume"):
+        icarus("--sessions", "10")
+    assert icarus("--resume")["baseline_peak"] == {"12": 0.5}
+    searched, begun = compare.calls[1:]
+    assert (searched[0], Path(searched[1]).name) == ("--resume", "peak")
+    given = command.make_context("compare", begun).params
+    assert (given["rate"], given["sessions"], given["out"].name) == ("0.5", 10, "icarus-8-adapters")
+
+
+def test_what_goes_on_may_take_other_minutes_and_nothing_else(
+    script: Any, icarus: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "compare", Comparisons())
+    icarus("--rate", "1")
+    assert icarus("--resume", "--minutes", "3")["command"].endswith("--resume --minutes 3")
+    with pytest.raises(SystemExit, match="leave out --rate, --all-cores"):
+        icarus("--resume", "--rate", "2", "--all-cores")

@@ -36,17 +36,6 @@ def test_the_gpu_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert given.params["kv_tokens"] == 4096
 
 
-def test_an_earlier_comparison_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    bench_cpu = script("bench_cpu", monkeypatch)
-    folder = tmp_path / "reflexion-4"
-    bench_cpu.set_aside(folder)
-    folder.mkdir()
-    (folder / "results.jsonl").touch()
-    bench_cpu.set_aside(folder)
-    assert [path.parent.name[:12] for path in tmp_path.rglob("results.jsonl")] == ["reflexion-4-"]
-    assert not folder.exists()
-
-
 @pytest.mark.parametrize(("gib", "fits"), [(80, True), (8, False)])
 def test_the_gpus_kv_cache_is_what_the_servers_leave(
     gib: int, fits: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
