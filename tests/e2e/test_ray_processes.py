@@ -50,6 +50,7 @@ class Fleet:
         )
         self.cluster = self.survey(keep=True)
         plan = plan_of(folder, {"decode-a-0": []}, [1, 2], folder / "tmp")
+        plan = replace(plan, basis=replace(plan.basis, hosts=self.cluster.hosts))
         self._spec = replace(plan.servers[0], host_name=NODE)
         self.starter: RayStarter = self.cluster.starter(plan)
 

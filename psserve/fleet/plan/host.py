@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 
 from psserve.errors import PlanError
 from psserve.fleet.options.options import FleetOptions
@@ -33,6 +35,8 @@ class Host:
     """Interpreter that has psserve there."""
     environ: Mapping[str, str] = field(repr=False)
     """What its servers may inherit from."""
+    tmp: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    """Its folder for temporary files [this machine's]."""
     taken_ports: frozenset[int] = frozenset()
     """TCP ports of another machine at which somebody listened there when it was asked."""
 

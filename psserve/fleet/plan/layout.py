@@ -56,7 +56,7 @@ def decode_name(module: str, replica: int, version: int = 1) -> str:
     return f"decode-{module}-{replica}" if version == 1 else f"decode-{module}-{replica}-v{version}"
 
 
-def tmp_dir(zoo: Path) -> Path:
-    """One short path a zoo and user: the same zoo gets the same path again."""
+def tmp_dir(zoo: Path, tmp: Path | None = None) -> Path:
+    """One short path a zoo and user, in `tmp` [this machine's]: the same zoo gets the same path again."""
     digest = hashlib.sha256(str(zoo.resolve()).encode()).hexdigest()[:10]
-    return Path(tempfile.gettempdir()) / f"psserve-{os.getuid()}-{digest}"
+    return (tmp or Path(tempfile.gettempdir())) / f"psserve-{os.getuid()}-{digest}"

@@ -153,7 +153,7 @@ def make_server(
 ) -> ServerSpec:
     """The command, environment and files of a planned server with this place, memory and ports."""
     host, gpus = slot.host, slot.gpus
-    run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path)
+    run, tmp = layout.run_dir(zoo.path), layout.tmp_dir(zoo.path, host.tmp)
     rendezvous = tmp / f"rendezvous-{server.name}"
     publishes = basis.options.router.kv_events and server.role == "prefill"
     kv_events = kv_event_addresses(tmp, server.name) if publishes else None

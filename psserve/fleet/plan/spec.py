@@ -157,7 +157,10 @@ class FleetPlan:
     basis: PlanBasis
     run_dir: Path
     tmp_dir: Path
-    """Private (0700) TMPDIR of all processes. Not under the zoo: a Unix socket's path has at most 107 bytes."""
+    """Private (0700) TMPDIR of all processes of this machine; those of others have one in their `tmp`.
+
+    Not under the zoo: a Unix socket's path has at most 107 bytes.
+    """
 
     @property
     def worker_key(self) -> str:

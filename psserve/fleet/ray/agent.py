@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -137,6 +138,7 @@ class Agent:
             machine=detect(os.environ),
             python=sys.executable,
             environ=inheritable(os.environ),
+            tmp=Path(tempfile.gettempdir()),
             versions=(f"psserve {said['psserve']}", f"SGLang {said.get('sglang', 'is missing')}"),
             user=os.getuid(),
             settings=settings(),

@@ -118,6 +118,8 @@ class HostFacts(_Message):
     labels: Mapping[str, str] = Field(default_factory=dict)
     python: str
     environ: Mapping[str, str] = Field(repr=False)
+    tmp: Path
+    """Its folder for temporary files."""
     versions: tuple[str, ...]
     """Of psserve and SGLang."""
     user: int

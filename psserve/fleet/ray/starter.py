@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from psserve.errors import FleetError, HostLost, StartError
+from psserve.fleet.plan import layout
 from psserve.fleet.plan.host import LOCAL
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
 from psserve.fleet.ray.client import BridgeClient
@@ -41,10 +42,11 @@ class RayStarter:
     ) -> None:
         """`log`: of the bridges."""
         self._task = task
-        self._folder = plan.tmp_dir
         self._ships = plan.basis.options.cluster is not None and plan.basis.options.cluster.files == "ship"
-        self._logs = plan.tmp_dir if self._ships else plan.run_dir / "logs"
-        """The folder of logs on other machines."""
+        self._tmp = {host.name: layout.tmp_dir(plan.zoo, host.tmp) for host in plan.basis.hosts}
+        """Machine -> the private folder of this fleet there."""
+        self._logs = plan.run_dir / "logs"
+        """Of machines that share the zoo."""
         self._on_cpu = all(server.device == "cpu" for server in plan.servers)
         self._log = log
         self._connect = connect
@@ -70,16 +72,18 @@ class RayStarter:
         self.listen()
         if spec.host_name in self._lost:
             raise HostLost(f"its host {spec.host_name} is lost: {self._lost[spec.host_name]}")
+        tmp = self._tmp[spec.host_name]
+        logs = tmp if self._ships else self._logs
         run = Run(
             id=f"{self._launch}-{next(self._numbers)}",
             name=spec.name,
             command=spec.command,
             env=spec.env,
-            log=self._logs / spec.log.name,
+            log=logs / spec.log.name,
             ships=spec.planned.checkpoint if self._ships and isinstance(spec, ServerSpec) and spec.planned else None,
             fresh=(spec.rendezvous,) if isinstance(spec, ServerSpec) else (),
-            folders=(self._folder,),
-            preload=self._logs / f"preload-{spec.host_name}.log" if self._on_cpu else None,
+            folders=(tmp,),
+            preload=logs / f"preload-{spec.host_name}.log" if self._on_cpu else None,
         )
         self._forget_elsewhere(spec)
         before = self._handles.get((spec.host_name, spec.name))

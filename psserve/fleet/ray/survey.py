@@ -109,6 +109,7 @@ def _checked(event: Event, bridge: BridgeClient, zoo: Zoo, *, is_shared: bool) -
             labels=one.labels,
             python=one.python,
             environ=one.environ,
+            tmp=one.tmp,
             taken_ports=one.taken_ports,
         )
         for one in facts

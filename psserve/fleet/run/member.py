@@ -117,7 +117,8 @@ class Member:
         """
         spec = self.spec
         if isinstance(spec, ServerSpec):
-            spec.rendezvous.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not there, or on another machine, whose agent sees to it
+                spec.rendezvous.unlink()
             spec = replace(spec, env={**spec.env, "PSSERVE_WORKER_KEY": worker_key})
         try:
             self._handle = self._last = self._starter.start(spec)

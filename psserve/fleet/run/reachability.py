@@ -144,7 +144,7 @@ def _probe(plan: FleetPlan, task: Task) -> _Probe:
         command=program(
             "psserve.fleet.run.probe", task.model_dump_json(), python=host.python if host else sys.executable
         ),
-        env=plan.router.env if host is None else router_env(host.environ, tmp_dir=plan.tmp_dir),
+        env=plan.router.env if host is None else router_env(host.environ, tmp_dir=layout.tmp_dir(plan.zoo, host.tmp)),
         log=layout.log_path(plan.run_dir, name),
     )
 

@@ -42,6 +42,7 @@ def hosts(*machines: Machine) -> tuple[Host, ...]:
             machine=machine,
             python=f"/{i}/bin/python",
             environ={"LC_ALL": str(i)},
+            tmp=Path(f"/tmp/{i}"),
         )
         for i, machine in enumerate(machines)
     )
@@ -67,6 +68,7 @@ def test_servers_listen_where_their_host_is_reached(zoo: Any) -> None:
         assert (server.env["GLOO_SOCKET_IFNAME"], server.env["NCCL_SOCKET_IFNAME"]) == ("lo", "lo")
         assert (server.command[0], server.env["LC_ALL"]) == (f"/{i}/bin/python", str(i))
         assert server.env["PATH"].startswith(f"/{i}/bin")
+        assert (Path(server.env["TMPDIR"]).parent, server.rendezvous.parent.parent) == (Path(f"/tmp/{i}"),) * 2
     assert (made.router.host_name, made.router.host) == (LOCAL, "127.0.0.1")
 
 

@@ -199,6 +199,11 @@ def test_it_tells_what_a_plan_must_know(agent: AgentProcess) -> None:
     assert facts.machine.cores > 0
 
 
+def test_its_temporary_folder_is_its_machines_own(agents: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert HostFacts.model_validate(agents().call("facts", "127.0.0.2", None)).tmp == tmp_path
+
+
 def test_it_tells_what_is_wrong_with_an_interface(agent: AgentProcess) -> None:
     facts = HostFacts.model_validate(agent.call("facts", "127.0.0.1", "eth77"))
     assert str(facts.wrong).startswith("it has no interface eth77 with an IPv4 address, but ")

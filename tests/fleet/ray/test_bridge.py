@@ -105,7 +105,14 @@ async def test_a_head_that_gets_servers_is_told(cpus: float, said: str | None, m
     async def first_look(node: Any, _: Mapping[str, Any]) -> HostFacts:
         machine = Machine(2, 2**34, 2**34, ())
         return HostFacts(
-            name=node.name, machine=machine, python=sys.executable, environ={}, versions=(), user=0, settings={}
+            name=node.name,
+            machine=machine,
+            python=sys.executable,
+            environ={},
+            tmp=Path("/tmp"),
+            versions=(),
+            user=0,
+            settings={},
         )
 
     head = {"CPU": cpus, "node:__internal_head__": 1.0}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from psserve.errors import FleetError, HostLost
+from psserve.fleet.options.config_file import validated
 from psserve.fleet.plan.spec import ServerSpec
 from psserve.fleet.ray.messages import Event, HostView, Order, RunView, Seen, Task
 from psserve.fleet.ray.starter import CLAIM_S, RayStarter
@@ -51,10 +52,14 @@ class ScriptedBridge:
 
 
 class Setup:
-    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str = "shared") -> None:
         monkeypatch.setattr("psserve.fleet.ray.starter._AGAIN_S", 0.0)
         self.bridges: list[ScriptedBridge] = []
         plan = plan_of(tmp_path, {"decode-a-0": []}, [1, 2], tmp_path)
+        here = plan.basis.hosts[0]
+        hosts = tuple(replace(here, name=name, tmp=Path(f"/scratch/{name}")) for name in "bc")
+        cluster = {"kind": "ray", "address": "auto", "private_network": True, "files": files}
+        plan = replace(plan, basis=replace(plan.basis, hosts=hosts, options=validated({"cluster": cluster})))
         self.spec: ServerSpec = replace(plan.servers[0], host_name="b")
         task = Task(address="auto", fleet="f", owner="o", on_gpus=False, lease_s=600.0, hosts=("b",))
         self.starter = RayStarter(task, plan, tmp_path / "log", connect=self._connect)
@@ -86,6 +91,16 @@ def test_a_start_is_ordered_with_all_that_it_needs(setup: Setup) -> None:
     assert order.start is not None
     assert (order.start.name, order.start.command) == (setup.spec.name, setup.spec.command)
     assert order.start.fresh == (setup.spec.rendezvous,)
+    assert [folder.parent for folder in order.start.folders] == [Path("/scratch/b")]
+    assert order.start.log == setup.spec.log
+
+
+def test_what_shares_no_files_logs_in_its_machines_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(tmp_path, monkeypatch, files="ship")
+    setup.start()
+    start = setup.bridge.orders[-1].start
+    assert start is not None
+    assert (start.log.parent,) == start.folders
 
 
 def test_a_process_lives_until_its_agent_says_otherwise(setup: Setup) -> None:

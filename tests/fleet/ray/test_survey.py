@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ def facts(**fields: Any) -> HostFacts:
         "machine": Machine(2, 2**34, 2**34, ()),
         "python": sys.executable,
         "environ": {},
+        "tmp": "/tmp",
         "versions": (f"psserve {said['psserve']}", f"SGLang {said['sglang']}"),
         "user": os.getuid(),
         "settings": GOOD,
@@ -64,10 +66,11 @@ def test_every_fault_is_told_with_what_to_do(host: HostFacts, said: str) -> None
     assert said in found
 
 
-def test_a_plan_knows_which_ports_are_taken_on_a_machine() -> None:
+def test_a_plan_knows_what_a_machine_says_of_its_ports_and_folder() -> None:
     unused: Any = None
-    (host,) = _checked(Event(hosts=(facts(taken_ports={4000}),)), unused, unused, is_shared=False)
-    assert (host.name, host.taken_ports) == ("10.0.0.1", {4000})
+    said = facts(taken_ports={4000}, tmp="/scratch")
+    (host,) = _checked(Event(hosts=(said,)), unused, unused, is_shared=False)
+    assert (host.name, host.taken_ports, host.tmp) == ("10.0.0.1", {4000}, Path("/scratch"))
 
 
 def test_a_cluster_that_outlives_its_head_needs_no_advice() -> None:

@@ -13,7 +13,7 @@ from psserve.errors import StartError
 from psserve.fleet.plan.host import LOCAL
 from psserve.fleet.run import reachability
 from psserve.fleet.run.probe import Door, Neighbour, Report, Task, look
-from psserve.fleet.run.process import SubprocessStarter
+from psserve.fleet.run.process import Handle, Runnable, SubprocessStarter
 from psserve.fleet.run.reachability import ENOUGH_S, _is_settled, findings, require_reachable, tasks_of
 from tests.fleet.two_hosts import all_here, over_two_hosts
 from tests.ports import own_ports
@@ -185,3 +185,23 @@ def test_a_way_is_given_up_after_calls_since_all_listen(
 async def test_a_host_that_says_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"local: no report within 0 s; b: no report within 0 s"):
         await require_reachable(all_here(tmp_path), SubprocessStarter(), 0)
+
+
+class Noting(SubprocessStarter):
+    """Notes the folders for temporary files of what it starts, by host."""
+
+    def __init__(self) -> None:
+        self.folders: dict[str, Path] = {}
+
+    def start(self, spec: Runnable) -> Handle:
+        if spec.host_name != LOCAL:
+            self.folders[spec.host_name] = Path(spec.env["TMPDIR"]).parent
+        return super().start(spec)
+
+
+async def test_a_probe_has_its_hosts_folder_for_temporary_files(tmp_path: Path) -> None:
+    plan, starter = all_here(tmp_path), Noting()
+    hosts = tuple(replace(host, tmp=tmp_path / host.name) for host in plan.basis.hosts)
+    with pytest.raises(StartError):
+        await require_reachable(replace(plan, basis=replace(plan.basis, hosts=hosts)), starter, 0)
+    assert starter.folders == {"b": tmp_path / "b", "c": tmp_path / "c"}
