@@ -136,6 +136,7 @@ class _RemoteHandle:
     agent: _Agent
     number: int
     pid = None
+    awaits_files = False
 
     @property
     def is_lost(self) -> bool:

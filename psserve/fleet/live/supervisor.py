@@ -109,7 +109,9 @@ class Supervisor:
                     raise self._start_failure(member)
             if self._signals:
                 raise StartError("stopped before the fleet was ready")
-            if time.monotonic() > deadline:
+            if any(member.awaits_files for member in self._roster.members):
+                deadline = time.monotonic() + self._limits.start_timeout_s
+            elif time.monotonic() > deadline:
                 raise self._start_timeout()
             await self._roster.observe(_POLL_STARTING_S)
             self._ready = all(member.state == "ready" for member in self._roster.members)

@@ -13,6 +13,7 @@ What fails before the switch leaves the fleet as it was.
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
@@ -109,6 +110,7 @@ class Swap:
         members = self._roster.bring(new.servers)
         self._tell(f"{_names(members)}: starting")
         self._roster.tell(workers=[*self._roster.config.workers, *new.workers])
+        await until(lambda: self._have_files(members), math.inf)
         ready = await until(lambda: self._are_ready(members), self._limits.start_timeout_s)
         dead = [member for member in members if not member.alive]
         if dead:
@@ -118,6 +120,10 @@ class Swap:
             late = next(member for member in members if member.state != "ready")
             raise StartError(f"not ready after {self._limits.start_timeout_s:g} s: {late.failure}")
         self._tell(f"{_names(members)}: ready after {members[0].seconds:.1f} s")
+
+    def _have_files(self, members: Sequence[Member]) -> bool:
+        """Whether all have what is sent to their hosts, or one has ended."""
+        return any([member.ended() for member in members]) or not any(member.awaits_files for member in members)
 
     def _are_ready(self, members: Sequence[Member]) -> bool:
         """Whether all are, or one has ended: there is nothing to wait for then."""

@@ -53,6 +53,8 @@ class RayStarter:
         self._local = SubprocessStarter()
         self._bridge: BridgeClient | None = None
         self._replace_at, self._delay_s = 0.0, _AGAIN_S
+        self._sees = False
+        """Whether the bridge there is has seen a machine."""
         self._seen: set[str] = set()
         """Machines of which something was told."""
         self._lost: dict[str, str] = {}
@@ -101,6 +103,11 @@ class RayStarter:
                 del self._handles[key]
                 handle.order_end("kill")
 
+    @property
+    def sees(self) -> bool:
+        """Whether there is a bridge that sees machines, as far as has been told."""
+        return self._sees
+
     def send(self, order: Order) -> None:
         """Give an order to the bridge, if there is one now."""
         if self._bridge is not None:
@@ -129,7 +136,7 @@ class RayStarter:
             if not ended:
                 return
             self._bridge.close()
-            self._bridge = None
+            self._bridge, self._sees = None, False
             self._replace_at = time.monotonic() + self._delay_s
             self._delay_s = min(2 * self._delay_s, _LONGEST_S)
         if time.monotonic() >= self._replace_at:
@@ -150,6 +157,7 @@ class RayStarter:
         if view.seen is None:
             self._lost[view.host] = view.why
         else:
+            self._sees = True
             self._lost.pop(view.host, None)
         runs = {run.id: run for run in view.seen.runs} if view.seen else {}
         wanted = set()
@@ -201,6 +209,12 @@ class RayHandle:
     def is_known_lost(self) -> bool:
         """Whether it is lost, as far as has been told."""
         return self._is_lost
+
+    @property
+    def awaits_files(self) -> bool:
+        """See Handle. An agent knows of a run when its files are there; a bridge that sees nothing sends nothing."""
+        self._starter.listen()
+        return self.run.ships is not None and self._seen is None and not self._is_lost and self._starter.sees
 
     def poll(self) -> int | None:
         self._starter.listen()

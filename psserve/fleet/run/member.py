@@ -61,7 +61,7 @@ class Limits:
     """The patience of one supervisor."""
 
     start_timeout_s: float = 300.0
-    """For the fleet to become ready, and for the servers of a live change."""
+    """For the fleet to become ready, and for the servers of a live change, once they have the files they are sent."""
     drain_s: float = 30.0
     """For the router to finish what it serves, and for a server that is replaced or removed."""
     grace_s: float = 5.0
@@ -98,6 +98,11 @@ class Member:
     @property
     def alive(self) -> bool:
         return self._handle is not None
+
+    @property
+    def awaits_files(self) -> bool:
+        """Whether its start waits for files that are being sent to its host."""
+        return self._handle is not None and self._handle.awaits_files
 
     @property
     def memory(self) -> MemoryUse | None:

@@ -168,6 +168,7 @@ class ForkedHandle:
     """A server forked from the preloaded process, which is its parent; it leads its own group."""
 
     is_lost = False
+    awaits_files = False
 
     def __init__(self, preloaded: _Preloaded, spec: Runnable) -> None:
         self._preloaded = preloaded

@@ -54,6 +54,10 @@ class Handle(Protocol):
     def is_lost(self) -> bool:
         """Whether its host cannot be reached any more: nobody knows how it is, and it counts as gone."""
 
+    @property
+    def awaits_files(self) -> bool:
+        """Whether its start waits for files that are being sent to its host."""
+
     def poll(self) -> int | None:
         """Exit code (negative: signal), or None while it runs. Once it is not None, its whole group is dead."""
 
@@ -116,6 +120,7 @@ class ChildHandle:
     """A child of this process that leads its own group."""
 
     is_lost = False
+    awaits_files = False
 
     def __init__(self, child: subprocess.Popen[bytes], log: Path, log_start: int) -> None:
         self._child = child

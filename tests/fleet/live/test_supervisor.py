@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import stat
@@ -11,11 +12,17 @@ import psutil
 import pytest
 
 from psserve.contracts.router_config import load_config
-from psserve.errors import AlreadyRunning, NotRunning
+from psserve.errors import AlreadyRunning, NotRunning, StartError
+from psserve.fleet import Limits, Supervisor
 from psserve.fleet.observe.control import live_state, stop_fleet
+from psserve.fleet.run.prepare import make_run_dir
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import fleet_lock, running_fleet
 from tests.fleet.conftest import WAIT_S, FakeFleet
+from tests.fleet.fake_plan import FakeSupply, plan_of
+from tests.fleet.sending import Sending
+from tests.ports import own_ports
+from tests.waiting import PATIENCE_S
 
 TWO = {"prefill-0": ["--child", "plain"], "decode-a-0": ["--child", "plain"]}
 
@@ -221,3 +228,17 @@ def test_servers_get_the_key_and_files_are_private(fleet: FakeFleet) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     for path in (fleet.run / "router.json", fleet.run / "state.json", fleet.run / "logs" / "prefill-0.log"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_the_time_in_which_files_are_sent_does_not_count(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"prefill-0": []}, [*own_ports(1), 2], tmp_path)
+    make_run_dir(plan.run_dir)
+    sending = Sending()
+    supervisor = Supervisor(plan, starter=sending, supply=FakeSupply(tmp_path, []), limits=Limits(start_timeout_s=0.0))
+    supervisor._roster.start()
+    ready = asyncio.create_task(supervisor._until_ready())
+    await asyncio.sleep(0.3)
+    assert not ready.done()
+    sending.awaits_files = False
+    with pytest.raises(StartError, match="not ready after 0 s"):
+        await asyncio.wait_for(ready, PATIENCE_S)

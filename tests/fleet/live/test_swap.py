@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from psserve.fleet.run.member import Limits, RestartPolicy
 from psserve.fleet.run.process import SubprocessStarter
 from psserve.fleet.run.roster import Roster
 from tests.fleet.fake_plan import _entry, plan_of, worker
+from tests.fleet.sending import Sending
 from tests.fleet.two_hosts import all_here
 from tests.ports import own_ports
 from tests.waiting import PATIENCE_S
@@ -120,3 +122,16 @@ async def test_a_server_that_all_reach_is_brought(tmp_path: Path, monkeypatch: p
     taken = socket.create_server(("127.0.0.1", plan.servers[0].port))
     with taken, pytest.raises(FleetError, match="its files were about to be made"):
         await bring(plan, one_more(plan))
+
+
+async def test_the_time_in_which_files_are_sent_does_not_count(tmp_path: Path) -> None:
+    plan, sending = all_here(tmp_path), Sending()
+    roster, new, limits = Roster(plan, sending, RestartPolicy()), one_more(plan), Limits(start_timeout_s=0.0)
+    unused: Any = None
+    change = Swap(roster, unused, limits, lambda text: None, module="d", listed=new.entry, new=new)
+    start = asyncio.create_task(change._start(new))
+    await asyncio.sleep(0.3)
+    assert not start.done()
+    sending.awaits_files = False
+    with pytest.raises(StartError, match="not ready after 0 s"):
+        await asyncio.wait_for(start, PATIENCE_S)

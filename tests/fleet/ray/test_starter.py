@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -283,3 +284,41 @@ def test_all_is_ended_through_a_new_bridge_where_the_last_one_has_ended(setup: S
     setup.starter.close()
     assert [order for bridge in setup.bridges[1:] for order in bridge.orders] == [Order(close=True)]
     assert [bridge.has_ended for bridge in setup.bridges] == [True, True]
+
+
+@pytest.fixture
+def shipping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    """With a server that is sent its checkpoint, and a machine that has been seen."""
+    setup = Setup(tmp_path, monkeypatch, files="ship")
+    planned: Any = SimpleNamespace(checkpoint=tmp_path / "base")
+    setup.spec = replace(setup.spec, planned=planned)
+    setup.starter.listen()
+    setup.bridge.sees()
+    return setup
+
+
+def test_a_server_awaits_its_files_until_its_agent_has_it(shipping: Setup) -> None:
+    handle, run = shipping.start()
+    assert handle.awaits_files
+    shipping.bridge.sees(RunView(id=run))
+    assert not handle.awaits_files
+
+
+def test_nothing_is_awaited_from_a_lost_machine(shipping: Setup) -> None:
+    handle, _ = shipping.start()
+    shipping.bridge.loses()
+    assert not handle.awaits_files
+
+
+def test_nothing_is_awaited_from_a_bridge_that_sees_no_machine(shipping: Setup) -> None:
+    handle, _ = shipping.start()
+    shipping.bridge.has_ended = True
+    assert not handle.awaits_files
+    shipping.bridge.sees()
+    assert handle.awaits_files
+
+
+def test_where_nothing_is_sent_nothing_is_awaited(setup: Setup) -> None:
+    handle, _ = setup.start()
+    setup.bridge.sees()
+    assert not handle.awaits_files

@@ -23,6 +23,7 @@ class Scripted:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.is_lost = False
+        self.awaits_files = False
         self.host_is_away = False
         self.code: int | None = None
         self.started: list[ProcessSpec] = []

@@ -33,6 +33,7 @@ class Living:
 class LivingHandle:
     pid = None
     is_lost = False
+    awaits_files = False
 
     def __init__(self, name: str, killed: list[str]) -> None:
         self._name, self._killed = name, killed
