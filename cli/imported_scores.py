@@ -14,19 +14,21 @@ PROGRAMS = {"lm-eval": "psserve.training.lm_eval_results", "evalplus": "psserve.
 
 
 def record_found(program: str, zoo_dir: Path | None, file: Path, name: str, *, record: bool, as_json: bool) -> None:
-    """Print what a program's results file says of the module `name` and, with `record`, keep it."""
+    """Print what a program's results file says of the module, alias or version `name` and, with `record`, keep it."""
+    from psserve.training.imported_results import Found, check_model, check_version, versions_named
     from psserve.zoo import Zoo, find_zoo
 
-    reader = import_module(PROGRAMS[program])
     zoo = Zoo.open(find_zoo(zoo_dir))
-    module = zoo.module(name)
-    found = reader.evaluations(file, (module.name, *module.aliases), module.created)
+    version = zoo.module(name)
+    found: Found = import_module(PROGRAMS[program]).read_found(file)
+    check_model(file, found, version)
     if record:
-        for evaluation in found:
-            zoo.record_evaluation(module.name, evaluation)
+        check_version(file, found, version, zoo.module(version.name))
+        for evaluation in found.records:
+            zoo.record_evaluation(versions_named(version)[0], evaluation)
     results: list[dict[str, Any]] = [
-        {"module": module.name, "scorer": each.scorer, "score": each.share, "right": each.right, "total": each.items}
-        for each in found
+        {"module": name, "scorer": each.scorer, "score": each.share, "right": each.right, "total": each.items}
+        for each in found.records
     ]
     if as_json:
         click.echo(json.dumps({"results": results}, indent=2))

@@ -16,15 +16,15 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field
 
 from psserve.errors import DataError
-from psserve.training.imported_results import check_subject, read_results
+from psserve.training.imported_results import Found, read_results
 from psserve.zoo.disk.manifest import EvaluationRecord
 
 LONGEST = 768
 """Tokens of an answer: EvalPlus asks for no other number."""
 NAME = re.compile(r"(?P<model>.+)_openai_temp_(?P<temperature>[\d.]+)_eval_results\.json")
 PASS = "pass"
-MINUTE_S = 60
-"""The date has no seconds."""
+LAST_SECOND = 59
+"""Of the minute: the date has no seconds."""
 
 
 def unix_time(text: object) -> object:
@@ -58,16 +58,12 @@ class EvalPlusResults(BaseModel):
     """By problem: DATASET/NUMBER."""
 
 
-def evaluations(path: Path, names: tuple[str, ...], since: int) -> list[EvaluationRecord]:
-    """What the file says of the module that is called one of `names`, and whose weights are of the time `since`.
-
-    Raises DataError: it is of another model or of other weights, or its answers were not greedy ones.
-    """
+def read_found(path: Path) -> Found:
+    """What the file says. Raises DataError: its answers were not greedy ones."""
     found = read_results(path, EvalPlusResults, "EvalPlus", "the *_eval_results.json of evalplus.evaluate")
     named = NAME.fullmatch(path.name)
     if named is None:
         raise DataError(f"{path}: not called as EvalPlus calls what an OpenAI server answered: leave it its name")
-    check_subject(path, named["model"], names, is_older=found.date + MINUTE_S <= since)
     solutions = [answers[0] for answers in found.eval.values() if len(answers) == 1]
     if len(solutions) != len(found.eval) or float(named["temperature"]):
         raise DataError(f"{path}: sampled answers: the record is of one greedy answer each (--greedy)")
@@ -75,7 +71,7 @@ def evaluations(path: Path, names: tuple[str, ...], since: int) -> list[Evaluati
     counted: dict[str, Callable[[Solution], bool]] = {"base": lambda one: one.passes_base}
     if all(solution.plus_status is not None for solution in solutions):
         counted["plus"] = lambda one: one.passes_plus
-    return [
+    records = [
         EvaluationRecord(
             date=int(found.date),
             scorer=f"evalplus {' '.join(sorted(data))} {tests}",
@@ -87,3 +83,4 @@ def evaluations(path: Path, names: tuple[str, ...], since: int) -> list[Evaluati
         )
         for tests, passes in counted.items()
     ]
+    return Found(named["model"], found.date, found.date + LAST_SECOND, records)

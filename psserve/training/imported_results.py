@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from psserve.errors import DataError
-from psserve.zoo.disk.manifest import first_problem
+from psserve.zoo.disk.manifest import EvaluationRecord, first_problem
+from psserve.zoo.disk.model import Module
+from psserve.zoo.disk.versions import versions_during
 
 Results = TypeVar("Results", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a results file says."""
+
+    model: str | None
+    """Whom the program asked: a module's name or alias, or one of its versions (NAME@VERSION)."""
+    start: float
+    """Unix time in seconds: from then to `end` it asked, as far as the file says."""
+    end: float
+    records: list[EvaluationRecord]
 
 
 def read_results(path: Path, kind: type[Results], program: str, wanted: str) -> Results:
@@ -23,9 +38,31 @@ def read_results(path: Path, kind: type[Results], program: str, wanted: str) -> 
         raise DataError(f"{path}: {first_problem(error)}: not a results file of {program}") from None
 
 
-def check_subject(path: Path, model: str | None, names: tuple[str, ...], *, is_older: bool) -> None:
-    """Raise DataError unless results are of a model that is called one of `names`, and of the weights it has now."""
-    if model not in names:
-        raise DataError(f"{path}: of the model {model!r}, not of {names[0]!r}")
-    if is_older:
-        raise DataError(f"{path}: older than the weights that module {names[0]!r} has now: evaluate it again")
+def check_model(path: Path, found: Found, version: Module) -> None:
+    """Raise DataError unless the program asked the module of `version`, or this version of it, as it has been since."""
+    names = (version.name, *version.aliases)
+    if found.model not in (*names, *versions_named(version)):
+        raise DataError(
+            f"{path}: of the model {found.model!r}, not of {version.name!r} or {versions_named(version)[0]!r}"
+        )
+    if found.end < version.created:
+        raise DataError(f"{path}: older than the weights of {versions_named(version)[0]!r}: evaluate it again")
+
+
+def check_version(path: Path, found: Found, version: Module, module: Module) -> None:
+    """Raise DataError unless `version`, and no other, answered. `module` is what the module is now.
+
+    A module's own name does not say which of its versions it was: beside it the file has the time alone.
+    """
+    if found.model in versions_named(version) or versions_during(module, found.start, found.end) == {version.version}:
+        return
+    wanted = versions_named(version)[0]
+    raise DataError(
+        f"{path}: of the model {found.model!r} at a time when it may have been another version than {version.version}: "
+        f"let the program ask for the model {wanted!r}, or leave recording out (--no-record)"
+    )
+
+
+def versions_named(version: Module) -> list[str]:
+    """What a version is called by the module's names, its own first: NAME@VERSION."""
+    return [f"{name}@{version.version}" for name in (version.name, *version.aliases)]

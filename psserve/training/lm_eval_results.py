@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from psserve.errors import DataError
-from psserve.training.imported_results import check_subject, read_results
+from psserve.training.imported_results import Found, read_results
 from psserve.zoo.disk.manifest import EvaluationRecord, Hash
 
 COUNTED = ("exact_match", "acc", "pass@1")
@@ -69,16 +69,14 @@ class LmEvalResults(BaseModel):
     task_hashes: dict[str, Hash] = {}
     date: float = Field(gt=0)
     """Unix time of the start, in seconds."""
+    total_evaluation_time_seconds: float = Field(default=0.0, ge=0)
 
 
-def evaluations(path: Path, names: tuple[str, ...], since: int) -> list[EvaluationRecord]:
-    """What the file says of the module that is called one of `names`, and whose weights are of the time `since`.
-
-    Raises DataError: it is of another model or of other weights, or a task's result is no share of right answers.
-    """
+def read_found(path: Path) -> Found:
+    """What the file says. Raises DataError: a task's result is no share of right answers."""
     found = read_results(path, LmEvalResults, "lm-eval", "a results_*.json of lm_eval --output_path")
-    check_subject(path, found.config.argument("model"), names, is_older=found.date < since)
-    return [record for task in found.results for record in task_records(path, found, task)]
+    records = [record for task in found.results for record in task_records(path, found, task)]
+    return Found(found.config.argument("model"), found.date, found.date + found.total_evaluation_time_seconds, records)
 
 
 def task_records(path: Path, found: LmEvalResults, task: str) -> Iterator[EvaluationRecord]:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from psserve.errors import DataError
-from psserve.training.evalplus_results import evaluations
+from psserve.training.evalplus_results import read_found
 
-NAMES = ("code", "python")
 FILE: dict[str, Any] = {
     "date": "2026-11-30 11:40",
     "hash": "0123456789abcdef0123456789abcdef",
@@ -41,7 +40,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 
 
 def test_both_kinds_of_tests_are_recorded(tmp_path: Path) -> None:
-    base, plus = evaluations(written(tmp_path / CALLED, FILE), NAMES, MINUTE)
+    base, plus = read_found(written(tmp_path / CALLED, FILE)).records
     assert (base.scorer, base.right, base.items) == ("evalplus humaneval base", 2, 3)
     assert (plus.scorer, plus.right, plus.items) == ("evalplus humaneval plus", 1, 3)
     assert (base.date, base.max_tokens, base.how, len(base.data_hash)) == (MINUTE, 768, "fleet", 64)
@@ -50,25 +49,22 @@ def test_both_kinds_of_tests_are_recorded(tmp_path: Path) -> None:
 
 def test_a_file_that_evalplus_wrote() -> None:
     """Of the demo zoo's `code`, asked as docs/training.md says."""
-    base, plus = evaluations(Path(__file__).parent / "evalplus" / CALLED, NAMES, 0)
+    base, plus = read_found(Path(__file__).parent / "evalplus" / CALLED).records
     assert (base.right, plus.right, base.items, base.scorer) == (39, 39, 40, "evalplus humaneval base")
 
 
 def test_first_tests_alone(tmp_path: Path) -> None:
     only = changed(lambda file: [answers[0].update(plus_status=None) for answers in file["eval"].values()])
-    (record,) = evaluations(written(tmp_path / "python_openai_temp_0.0_eval_results.json", only), NAMES, MINUTE)
+    (record,) = read_found(written(tmp_path / "python_openai_temp_0.0_eval_results.json", only)).records
     assert (record.scorer, record.right) == ("evalplus humaneval base", 2)
 
 
-def test_the_dates_minute_may_have_begun_before_the_weights(tmp_path: Path) -> None:
-    path = written(tmp_path / CALLED, FILE)
-    assert evaluations(path, NAMES, MINUTE + 59)
-    with pytest.raises(DataError, match="older than the weights that module 'code' has now"):
-        evaluations(path, NAMES, MINUTE + 60)
+def test_whom_it_asked_is_in_the_name_and_the_date_is_a_minute(tmp_path: Path) -> None:
+    found = read_found(written(tmp_path / "code@2_openai_temp_0.0_eval_results.json", FILE))
+    assert (found.model, found.start, found.end) == ("code@2", MINUTE, MINUTE + 59)
 
 
 REFUSED: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
-    "of another model": ("math_openai_temp_0.0_eval_results.json", len, "of the model 'math', not of 'code'"),
     "of another backend": ("code_vllm_temp_0.0_eval_results.json", len, "not called as EvalPlus calls"),
     "warm": ("code_openai_temp_0.8_eval_results.json", len, "sampled answers"),
     "several answers": (
@@ -87,11 +83,11 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, case: str) -> None
     called, change, message = REFUSED[case]
     path = written(tmp_path / called, changed(change))
     with pytest.raises(DataError, match=message) as raised:
-        evaluations(path, NAMES, MINUTE)
+        read_found(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No such file or directory: give the \*_eval_results\.json"):
-        evaluations(tmp_path / CALLED, NAMES, MINUTE)
+        read_found(tmp_path / CALLED)

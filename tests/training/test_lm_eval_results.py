@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 
 from psserve.errors import DataError
-from psserve.training.lm_eval_results import evaluations
+from psserve.training.lm_eval_results import read_found
 
-NAMES = ("records", "lists")
-SINCE = 1_700_000_000
 URL = "http://127.0.0.1:30000/v1/chat/completions"
 FILE: dict[str, Any] = {
     "results": {
@@ -49,7 +47,7 @@ def written(path: Path, document: object) -> Path:
 
 
 def test_the_share_is_recorded_with_its_conditions(tmp_path: Path) -> None:
-    (record,) = evaluations(written(tmp_path / "results.json", FILE), NAMES, SINCE)
+    (record,) = read_found(written(tmp_path / "results.json", FILE)).records
     assert (record.right, record.items, record.max_tokens, record.how) == (37, 40, 64, "fleet")
     assert record.scorer == "lm-eval sentences exact_match"
     assert (record.data_hash, record.date) == ("a" * 64, 1_700_000_100)
@@ -61,18 +59,25 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     return document
 
 
-def test_model_arguments_may_be_text_and_the_model_an_alias(tmp_path: Path) -> None:
+def test_model_arguments_may_be_text(tmp_path: Path) -> None:
     text = f"model=lists,base_url={URL},max_gen_toks=99"
     document = changed(lambda file: file["config"].update(model_args=text))
     document["configs"]["sentences"]["generation_kwargs"] = {}
-    (record,) = evaluations(written(tmp_path / "results.json", document), NAMES, SINCE)
+    (record,) = read_found(written(tmp_path / "results.json", document)).records
     assert record.max_tokens == 99
+
+
+def test_whom_it_asked_and_when_are_read(tmp_path: Path) -> None:
+    document = changed(lambda file: file.update(total_evaluation_time_seconds="60.25"))
+    document["config"]["model_args"]["model"] = "records@2"
+    found = read_found(written(tmp_path / "results.json", document))
+    assert (found.model, found.start, found.end) == ("records@2", 1_700_000_100.5, 1_700_000_160.75)
 
 
 def test_a_filter_of_the_answers_is_named(tmp_path: Path) -> None:
     metrics = {"exact_match,strict": 0.5, "exact_match,flexible": 0.75, "bleu,none": 31.2}
     document = changed(lambda file: file["results"].update(sentences=metrics))
-    found = evaluations(written(tmp_path / "results.json", document), NAMES, SINCE)
+    found = read_found(written(tmp_path / "results.json", document)).records
     assert [(record.scorer.rpartition(" ")[2], record.right) for record in found] == [("strict", 20), ("flexible", 30)]
 
 
@@ -85,8 +90,6 @@ def task(**options: Any) -> Callable[[dict[str, Any]], object]:
 
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "of another model": (lambda file: file["config"].update(model_args={"model": "math"}), "of the model 'math', not"),
-    "of older weights": (lambda file: file.update(date=SINCE - 1.0), "older than the weights"),
     "likelihoods": (task(output_type="multiple_choice"), "task 'sentences': multiple_choice"),
     "several answers a sample": (task(repeats=4), "4 a sample"),
     "sampled": (generation(temperature=0.7), "sampled answers"),
@@ -108,11 +111,11 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, case: str) -> None
     change, message = REFUSED[case]
     path = written(tmp_path / "results.json", changed(change))
     with pytest.raises(DataError, match=message) as raised:
-        evaluations(path, NAMES, SINCE)
+        read_found(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No such file or directory: give a results_\*\.json"):
-        evaluations(tmp_path / "none.json", NAMES, SINCE)
+        read_found(tmp_path / "none.json")

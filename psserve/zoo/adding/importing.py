@@ -20,13 +20,20 @@ from psserve.zoo.checkpoints.safetensors import check_finite
 from psserve.zoo.checkpoints.served import check_served
 from psserve.zoo.checkpoints.settings import module_settings
 from psserve.zoo.disk.forms import form_directory
-from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, ModuleManifest, Store, write_manifest
+from psserve.zoo.disk.manifest import (
+    MODULE_MANIFEST,
+    FileRecord,
+    ModuleManifest,
+    Store,
+    SuccessionRecord,
+    write_manifest,
+)
 from psserve.zoo.disk.model import Base
 from psserve.zoo.disk.progress import SILENT, Progress
 from psserve.zoo.disk.scan import scan_modules
 from psserve.zoo.disk.storage import check_space
 from psserve.zoo.disk.transactions import publish, staging
-from psserve.zoo.disk.versions import KEEP_VERSIONS, VERSIONS, carry_over, next_number, served_number
+from psserve.zoo.disk.versions import KEEP_VERSIONS, VERSIONS, carry_over, next_number, served_number, succession_in
 
 
 @dataclass(frozen=True)
@@ -73,15 +80,17 @@ def import_module(zoo: Path, base: Base, new: NewModule, progress: Progress = SI
         if incoming.adapter:
             form = form_directory(zoo, new.name, stored.files)
             shape = write_form(replace(incoming.adapter, path=directory), base_checkpoint, form)
+        version, now = next_number(place), int(time.time())
         manifest = ModuleManifest(
             name=new.name,
             task=new.task,
             examples=new.examples,
             aliases=new.aliases,
-            version=next_number(place),
+            version=version,
             previous=served_number(place),
+            succession=() if new.candidate else (*succession_in(place), SuccessionRecord(version=version, date=now)),
             kind="cache-conditioned" if trained_for_base else "naive",
-            created=int(time.time()),
+            created=now,
             base_fingerprint=base.fingerprint,
             notes=(
                 *incoming.notes,

@@ -148,6 +148,14 @@ class AdapterShape(Record):
     """Size of its weights there."""
 
 
+class SuccessionRecord(Record):
+    """A version took the module's place."""
+
+    version: int = Field(ge=1)
+    date: int = Field(ge=0)
+    """Unix time, in seconds."""
+
+
 class ModuleManifest(Record):
     """`module.toml`."""
 
@@ -160,6 +168,8 @@ class ModuleManifest(Record):
     """Of its weights: every import under its name has a number of its own (see versions.py)."""
     previous: int | None = None
     """The version that this one took the place of."""
+    succession: tuple[SuccessionRecord, ...] = ()
+    """Which versions have taken the module's place, oldest first. What it was before the first is not known."""
     kind: Literal["cache-conditioned", "naive"]
     created: int = Field(ge=0)
     """Unix time of the import, in seconds."""

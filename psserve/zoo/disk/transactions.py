@@ -12,17 +12,18 @@ import errno
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from psserve.errors import ManifestError, ModuleExists, ZooError
 from psserve.zoo.disk.forms import prune_forms
-from psserve.zoo.disk.manifest import MODULE_MANIFEST, ModuleManifest, read_manifest, write_manifest
+from psserve.zoo.disk.manifest import MODULE_MANIFEST, ModuleManifest, SuccessionRecord, read_manifest, write_manifest
 from psserve.zoo.disk.model import Module
 from psserve.zoo.disk.scan import RENAMED_MANIFEST
 from psserve.zoo.disk.storage import lock, sync_directory
-from psserve.zoo.disk.versions import VERSIONS, carry_over, link_files
+from psserve.zoo.disk.versions import VERSIONS, carry_over, link_files, succession
 
 LOCK = ".lock"
 STAGING = ".importing"
@@ -129,7 +130,8 @@ def switch_version(zoo: Path, module: Module, version: Module, keep_versions: in
     `keep_versions`: how many stay, with `version`; None: all.
     """
     others = sys.maxsize if keep_versions is None else keep_versions - 1
-    manifest = version.manifest
+    now = SuccessionRecord(version=version.version, date=int(time.time()))
+    manifest = version.manifest.model_copy(update={"succession": (*succession(module), now)})
     if version.version > module.version:
         manifest = manifest.model_copy(update={"previous": module.version})
     with staging(zoo) as directory:

@@ -2,18 +2,21 @@
 
 They lie within the module's directory, so that whatever puts, renames or deletes that directory in one step does so
 with all of them. Each is a directory like a module's, of hard links to the files that it had when it was served. What
-says what the module is for (its name, aliases, task, examples) is no version's: they all have what the module has now.
+says what the module is for (its name, aliases, task, examples), and which versions it has been when, is no version's:
+they all have what the module has now.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from psserve.errors import ManifestError, UnknownModule
-from psserve.zoo.disk.manifest import MODULE_MANIFEST, ModuleManifest
+from psserve.zoo.disk.manifest import MODULE_MANIFEST, ModuleManifest, SuccessionRecord
 from psserve.zoo.disk.model import Base, Module, check_stored
 from psserve.zoo.disk.scan import check_usable, manifest_of, parse_module
 from psserve.zoo.disk.storage import sync_directory
@@ -21,7 +24,7 @@ from psserve.zoo.disk.storage import sync_directory
 VERSIONS = "versions"
 KEEP_VERSIONS = 3
 """How many versions of a module stay, with the one that is served, unless somebody says otherwise."""
-_SHARED = ("name", "aliases", "task", "examples")
+_SHARED = ("name", "aliases", "task", "examples", "succession")
 
 
 def kept_numbers(directory: Path) -> list[int]:
@@ -67,13 +70,52 @@ def kept_version(module: Module, number: int) -> Module:
 
 def kept_versions(module: Module, base: Base) -> Iterator[Module]:
     """The kept versions that could be served over `base`, newest first."""
-    for number in kept_numbers(module.path):
-        try:
-            version = kept_version(module, number)
+    for version in _sound_versions(module):
+        with suppress(ManifestError):
             check_usable(version, base)
-        except ManifestError:
-            continue
-        yield version
+            yield version
+
+
+def succession(module: Module) -> tuple[SuccessionRecord, ...]:
+    """Which versions took the place of the module (as it is now, no kept version), oldest first.
+
+    Older manifests do not say it. A module that has one version, its first, has been that one from the start.
+    """
+    if module.succession or numbers(module) != [1]:
+        return module.succession
+    return (SuccessionRecord(version=1, date=module.created),)
+
+
+def succession_in(directory: Path) -> tuple[SuccessionRecord, ...]:
+    """The same of the module in `directory`; nothing if there is no sound one."""
+    try:
+        return succession(parse_module(directory))
+    except ManifestError:
+        return ()
+
+
+def versions_during(module: Module, start: float, end: float) -> set[int | None]:
+    """The versions that may have answered for the module (as it is now) from `start` to `end`, in Unix seconds.
+
+    None stands for not known. A version that came beside the module may have been on trial until the next one took the
+    module's place: how long it was, nobody has written down.
+    """
+    taken = succession(module)
+    if not taken or start < taken[0].date:
+        return {None}
+    begun = [one.date for one in taken]
+    periods = list(zip([one.version for one in taken], begun, [*begun[1:], math.inf], strict=True))
+    for one in (module, *_sound_versions(module)):
+        if SuccessionRecord(version=one.version, date=one.created) not in taken:
+            until = min((date for date in begun if date > one.created), default=math.inf)
+            periods.append((one.version, one.created, until))
+    return {version for version, begin, until in periods if begin <= end and int(start) <= until}
+
+
+def _sound_versions(module: Module) -> Iterator[Module]:
+    for number in kept_numbers(module.path):
+        with suppress(ManifestError):
+            yield kept_version(module, number)
 
 
 def carry_over(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from psserve.errors import UnknownModule, UsageError
 from psserve.zoo import Module, Zoo
-from psserve.zoo.disk.manifest import FileRecord
+from psserve.zoo.disk.manifest import MODULE_MANIFEST, FileRecord, write_manifest
 from psserve.zoo.disk.transactions import changing
-from psserve.zoo.disk.versions import KEEP_VERSIONS, kept_numbers, kept_versions
+from psserve.zoo.disk.versions import KEEP_VERSIONS, kept_numbers, kept_versions, versions_during
 from psserve.zoo.export import export_module
 from psserve.zoo.verify import verify
 from tests.zoo.killing import EVALUATION, kill_at, roll_alpha_back, roll_alpha_back_without_exchange
@@ -48,7 +49,7 @@ def test_a_rollback_gives_the_older_weights_back_and_keeps_the_newer(zoo: Zoo, b
     old = zoo.module("alpha")
     replace(zoo, beta_weights)
     back = zoo.roll_back("alpha")
-    assert back == old
+    assert back.model_copy(update={"succession": ()}) == old.model_copy(update={"succession": ()})
     assert kept_numbers(back.path) == [2]
     assert zoo.roll_back("alpha", 2).files == weights(zoo, "beta")
     assert not list(verify(zoo))
@@ -122,6 +123,84 @@ def test_an_evaluation_of_a_version_stays_with_it(zoo: Zoo, beta_weights: Path) 
     zoo.record_evaluation("alpha@1", EVALUATION)
     assert zoo.module("alpha").evaluations == ()
     assert zoo.roll_back("alpha").evaluations == (EVALUATION,)
+
+
+@dataclass
+class Clock:
+    """The time, which stands."""
+
+    now: float
+
+
+@pytest.fixture
+def clock(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A thousand seconds after alpha came."""
+    clock = Clock(zoo.module("alpha").created + 1_000)
+    monkeypatch.setattr("time.time", lambda: clock.now)
+    return clock
+
+
+def at(zoo: Zoo, time: float) -> set[int | None]:
+    return versions_during(zoo.module("alpha"), time, time)
+
+
+def test_which_version_was_the_module_when_is_known(zoo: Zoo, beta_weights: Path, clock: Clock) -> None:
+    start = clock.now
+    replace(zoo, beta_weights)
+    clock.now += 1_000
+    zoo.roll_back("alpha")
+    clock.now += 1_000
+    zoo.roll_back("alpha", 2)
+    zoo.rename("alpha", "omega", keep_alias=True)
+    assert [at(zoo, start + after) for after in (-2_000, -500, 500, 1_500, 2_500)] == [{None}, {1}, {2}, {1}, {2}]
+    assert versions_during(zoo.module("alpha"), start + 500, start + 1_500) == {1, 2}
+
+
+def test_a_change_of_versions_belongs_to_both_for_its_second(zoo: Zoo, beta_weights: Path, clock: Clock) -> None:
+    replace(zoo, beta_weights)
+    assert [at(zoo, clock.now + after) for after in (-1, 0.9, 1.1)] == [{1}, {1, 2}, {2}]
+
+
+def test_a_version_may_have_been_on_trial_until_the_next_change(
+    zoo: Zoo, beta_weights: Path, checkpoint: Path, clock: Clock
+) -> None:
+    start = clock.now
+    zoo.add("alpha", beta_weights, allow_naive=True, replace=True, candidate=True)
+    assert [at(zoo, start + after) for after in (-500, 500)] == [{1}, {1, 2}]
+    clock.now += 1_000
+    replace(zoo, checkpoint)
+    assert [at(zoo, start + after) for after in (500, 1_500)] == [{1, 2}, {3}]
+
+
+def test_a_promoted_version_is_the_module_from_then_on(zoo: Zoo, beta_weights: Path, clock: Clock) -> None:
+    start = clock.now
+    zoo.add("alpha", beta_weights, allow_naive=True, replace=True, candidate=True)
+    clock.now += 1_000
+    zoo.roll_back("alpha", 2)
+    assert [at(zoo, start + after) for after in (-500, 500, 1_500)] == [{1}, {1, 2}, {2}]
+
+
+def forget_succession(zoo: Zoo) -> None:
+    """Leave the manifest of alpha as an older psserve wrote it."""
+    module = zoo.module("alpha")
+    write_manifest(module.path / MODULE_MANIFEST, module.manifest.model_copy(update={"succession": ()}))
+
+
+def test_of_an_older_manifest_the_only_version_was_the_module(zoo: Zoo, beta_weights: Path, clock: Clock) -> None:
+    forget_succession(zoo)
+    assert at(zoo, clock.now) == {1}
+    replace(zoo, beta_weights)
+    assert [at(zoo, clock.now + after) for after in (-500, 500)] == [{1}, {2}]
+
+
+def test_of_an_older_manifest_with_several_versions_it_is_not_known(zoo: Zoo, beta_weights: Path, clock: Clock) -> None:
+    replace(zoo, beta_weights)
+    zoo.roll_back("alpha")
+    forget_succession(zoo)
+    assert at(zoo, clock.now + 500) == {None}
+    clock.now += 1_000
+    zoo.roll_back("alpha", 2)
+    assert [at(zoo, clock.now + after) for after in (-500, 500)] == [{None}, {2}]
 
 
 def test_an_older_version_can_be_deleted_alone(zoo: Zoo, beta_weights: Path) -> None:
