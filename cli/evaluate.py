@@ -12,7 +12,7 @@ from .completion import complete_module
 from .damaged import warn_damaged
 from .imported_scores import PROGRAMS, record_found
 from .options import json_option, zoo_option
-from .recording import Recorder
+from .recording import Recorder, pinned
 
 SCORERS = ("exact", "number", "python", "tool-call")
 
@@ -74,12 +74,16 @@ def command(
     """Let modules answer held-out items (greedily) and count right answers [default: every module of the zoo].
 
     The results are recorded in the zoo, where `psserve models` and `psserve show` find them: those computed here, and
-    those of the zoo's own running fleet. Another fleet at --url may serve other weights, and nothing is recorded of it.
+    those of the zoo's own running fleet. Another fleet at --url may serve other weights, and nothing is recorded of it;
+    nor where another version answered than the one that is evaluated, or, while one is on trial, two of them did.
+    MODULE can be NAME@VERSION, which asks for exactly that one. So can the model that another program asks (--from): if
+    it asked for NAME, and its time does not tell which version that was, recording is refused.
 
     \b
     Example:
       psserve evaluate math --data math-test.jsonl --scorer number
       psserve evaluate math --data math-test.jsonl --scorer number --url http://127.0.0.1:30000
+      psserve evaluate math@2 --data math-test.jsonl --scorer number --url http://127.0.0.1:30000
       psserve evaluate math --from lm-eval results/math/results_2026-11-30T04-40-00.json
       psserve evaluate code --from evalplus evalplus_results/humaneval/code_openai_temp_0.0_eval_results.json
     """
@@ -125,14 +129,13 @@ def command(
     results = []
     for name in modules:
         click.echo(f"{name}: {len(items)} items", err=True)
-        if url:
-            answerer: Answerer = FleetAnswerer(url, name, api_key, concurrency)
-        else:
-            answerer = zoo_answerer(Zoo.open(find_zoo(zoo_dir)), name, batch_size=batch_size)
+        fleet = FleetAnswerer(url, name, api_key, concurrency) if url else None
+        asked = name if fleet else pinned(Zoo.open(find_zoo(zoo_dir)), name)
+        answerer: Answerer = fleet or zoo_answerer(Zoo.open(find_zoo(zoo_dir)), asked, batch_size=batch_size)
         result = evaluate(answerer, items, scorer, max_tokens)
         results.append({"module": name, "score": result.share, "right": result.right, "total": result.total})
         if recorder:
-            recorder.record(name, result)
+            recorder.record(asked, result, fleet.versions if fleet else ())
     show_scores(results, scorer_name, as_json)
 
 

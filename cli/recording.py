@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,9 +31,10 @@ class Recorder:
     data: Sequence[Path]
     max_tokens: int
 
-    def record(self, name: str, score: Score) -> None:
-        """Record a score of the module or alias `name`, or say on stderr why it is not recorded.
+    def record(self, name: str, score: Score, answered: Collection[str | None] = ()) -> None:
+        """Record a score of the module, alias or version `name`, or say on stderr why it is not recorded.
 
+        `answered`: which versions a fleet said that its answers are of; None among them if it did not say.
         Not to record is no failure: the score may have taken hours, and is printed all the same.
         """
         from psserve.training.run_folder import data_hash
@@ -47,6 +48,7 @@ class Recorder:
             module = zoo.module(name)
             if self.url:
                 require_answered(self.url, zoo, module)
+                require_version(zoo, module, answered)
             evaluation = EvaluationRecord(
                 date=int(time.time()),
                 scorer=self.scorer,
@@ -56,9 +58,20 @@ class Recorder:
                 max_tokens=self.max_tokens,
                 how="fleet" if self.url else "reference",
             )
-            zoo.record_evaluation(name, evaluation)
+            zoo.record_evaluation(f"{module.name}@{module.version}", evaluation)
         except (PsserveError, OSError) as error:
             click.echo(f"note: the score of {name} is not recorded: {error}", err=True)
+
+
+def pinned(zoo: Zoo, name: str) -> str:
+    """The module, alias or version `name` as the version that it is now: another may be the module before it is scored.
+
+    The base has no versions.
+    """
+    if name == zoo.base.name:
+        return name
+    module = zoo.module(name)
+    return f"{module.name}@{module.version}"
 
 
 def require_answered(url: str, zoo: Zoo, module: Module) -> None:
@@ -77,3 +90,18 @@ def require_answered(url: str, zoo: Zoo, module: Module) -> None:
     is_older = min(started) < module.created if started else present is None  # adapters have no servers of their own
     if is_older or present not in (module.version, None):
         raise ZooError(f"the fleet at {url} serves other weights than those in {module.path}")
+
+
+def require_version(zoo: Zoo, module: Module, answered: Collection[str | None]) -> None:
+    """Raise ZooError unless all answers of the zoo's fleet are of the version that `module` is."""
+    from .served import versions_served
+
+    if set(answered) == {str(module.version)}:
+        return
+    if None in answered or not answered:
+        raise ZooError("the answers do not say which version gave them")
+    came = sorted(filter(None, answered))
+    served = sorted(str(version) for version in versions_served(zoo.path, module.name) if version is not None)
+    names = " or ".join(f"{module.name}@{version}" for version in served or came)
+    what = "version" if len(came) == 1 else "versions"
+    raise ZooError(f"answers came from {what} {' and '.join(came)}: evaluate {names}")

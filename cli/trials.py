@@ -132,4 +132,4 @@ def _measure(zoo: Zoo, name: str, version: int, required: Required) -> None:
         raise VersionRefused(f"{found}, and {required.accuracy:g} is required: refused, and version {present} stays")
     click.echo(f"{found}; {required.accuracy:g} is required", err=True)
     recorder = Recorder(zoo.path, url, required.scorer_name, required.data, required.max_tokens)
-    recorder.record(called, score)
+    recorder.record(called, score, answerer.versions)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,8 @@ from psserve.training.conversation import Conversation
 from psserve.training.scorers import message_text
 
 TIMEOUT_S = 600.0
+VERSION_HEADER = "x-psserve-module-version"
+"""In which psserve's router says which of a module's versions answered. Other servers send none."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class FleetAnswerer:
     model: str
     api_key: str | None = None
     concurrency: int = 8
+    versions: set[str | None] = field(default_factory=set)
+    """Which versions of the module have answered so far; None for an answer that did not say."""
 
     def answer(self, items: Sequence[Conversation], max_tokens: int) -> list[str]:
         """See Answerer. TrainingError as soon as one request fails: a score over the rest would mean nothing."""
@@ -59,6 +63,7 @@ class FleetAnswerer:
                 document = await response.json(content_type=None)
                 if response.status != 200:
                     raise TrainingError(f"{item.where}: {self.url}: {error_message(response.status, document)}")
+                self.versions.add(response.headers.get(VERSION_HEADER))
                 return message_text(document["choices"][0]["message"])
         except (aiohttp.ClientError, TimeoutError) as error:
             raise TrainingError(f"{item.where}: no answer from {self.url}: {error or type(error).__name__}") from None

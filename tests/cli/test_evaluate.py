@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,11 +13,17 @@ from click.testing import CliRunner, Result
 from psserve.cli.evaluate import SCORERS
 from psserve.cli.main import cli
 from psserve.cli.recording import Recorder
+from psserve.fleet.plan.layout import router_config_path, run_dir
 from psserve.fleet.run.state import ServerState
 from psserve.training import scorers
+from psserve.training.answers import ReferenceAnswerer
+from psserve.training.conversation import Conversation
+from psserve.training.fleet_answers import FleetAnswerer
 from psserve.training.run_folder import data_hash
 from psserve.training.scorers import Score
 from psserve.zoo import Zoo
+from psserve.zoo.disk.manifest import MODULE_MANIFEST, write_manifest
+from psserve.zoo.export import export_module
 from psserve.zoo.synthetic.zoo import build_zoo
 
 from .zoo_commands import pretend_serving
@@ -24,6 +32,21 @@ from .zoo_commands import pretend_serving
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return build_zoo(tmp_path_factory.mktemp("zoo") / "zoo", modules=("alpha", "beta"))
+
+
+@pytest.fixture
+def own_zoo(zoo: Zoo, tmp_path: Path) -> Zoo:
+    """A copy that a test may change, whose modules have not been evaluated."""
+    own = Zoo.open(shutil.copytree(zoo.path, tmp_path / "own", ignore=shutil.ignore_patterns(".run")))
+    for module in own.modules():
+        write_manifest(module.path / MODULE_MANIFEST, module.manifest.model_copy(update={"evaluations": ()}))
+    return own
+
+
+def replace_alpha(zoo: Zoo, *, candidate: bool = False) -> None:
+    """Give alpha a version 2 with the weights of beta, or put it beside version 1."""
+    weights = export_module(zoo, zoo.module("beta"), zoo.path.with_name("weights"))
+    zoo.add("alpha", weights, allow_naive=True, replace=True, candidate=candidate)
 
 
 @pytest.fixture
@@ -78,7 +101,7 @@ def record_of_fleet(zoo: Zoo, data: Path, served: ServerState, url: str) -> int:
     """
     pretend_serving(zoo, served)
     before = len(zoo.module("alpha").evaluations)
-    Recorder(zoo.path, url, "exact", [data], 4).record("alpha", Score(1, 2))
+    Recorder(zoo.path, url, "exact", [data], 4).record("alpha", Score(1, 2), {"1"})
     return len(zoo.module("alpha").evaluations) - before
 
 
@@ -95,6 +118,73 @@ def test_only_the_zoos_own_fleet_with_its_present_weights_is_recorded(
     older = server.model_copy(update={"started": 1.0})
     assert record_of_fleet(zoo, data, older, "http://127.0.0.1:30000") == 0
     assert "serves other weights" in capsys.readouterr().err
+
+
+def serve_trial(zoo: Zoo) -> None:
+    """Let the zoo's fleet serve version 1 of "alpha", and version 2 beside it."""
+    started = time.time() + 60
+    pretend_serving(
+        zoo,
+        ServerState(name="d", role="decode", module="alpha", port=1, state="ready", log="", started=started),
+    )
+    modules = [{"name": "alpha", "zoo_version": 1, "trial": {"zoo_version": 2}}]
+    router_config_path(run_dir(zoo.path)).write_text(json.dumps({"modules": modules}))
+
+
+@pytest.mark.parametrize(
+    ("answered", "why"),
+    [
+        ({"1", "2"}, "answers came from versions 1 and 2: evaluate alpha@1 or alpha@2"),
+        ({"2"}, "answers came from version 2: evaluate alpha@1 or alpha@2"),
+        ({"1", None}, "the answers do not say which version gave them"),
+        ((), "the answers do not say which version gave them"),
+    ],
+)
+def test_answers_of_another_version_are_not_recorded(
+    own_zoo: Zoo, data: Path, capsys: pytest.CaptureFixture[str], answered: Collection[str | None], why: str
+) -> None:
+    serve_trial(own_zoo)
+    Recorder(own_zoo.path, "http://127.0.0.1:30000", "exact", [data], 4).record("alpha", Score(1, 2), answered)
+    assert own_zoo.module("alpha").evaluations == ()
+    assert capsys.readouterr().err == f"note: the score of alpha is not recorded: {why}\n"
+
+
+def test_a_version_on_trial_that_was_asked_by_name_is_recorded_as_that_one(own_zoo: Zoo, data: Path) -> None:
+    replace_alpha(own_zoo, candidate=True)
+    serve_trial(own_zoo)
+    recorder = Recorder(own_zoo.path, "http://127.0.0.1:30000", "exact", [data], 4)
+    recorder.record("alpha@2", Score(1, 2), {"2"})
+    recorder.record("alpha@1", Score(0, 2), {"1"})
+    assert [each.right for each in own_zoo.module("alpha@2").evaluations] == [1]
+    assert [each.right for each in own_zoo.module("alpha").evaluations] == [0]
+
+
+def test_the_versions_that_a_fleet_answered_with_reach_the_record(
+    own_zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(self: FleetAnswerer, items: Sequence[Conversation], max_tokens: int) -> list[str]:
+        self.versions.update("12")
+        return ["2" for _ in items]
+
+    serve_trial(own_zoo)
+    monkeypatch.setattr(FleetAnswerer, "answer", answer)
+    result = run(own_zoo, data, "alpha", "--url", "http://127.0.0.1:30000")
+    assert (result.exit_code, result.stdout) == (0, "alpha\t0.5000\t1/2\n")
+    assert "answers came from versions 1 and 2" in result.stderr
+    assert own_zoo.module("alpha").evaluations == ()
+
+
+def test_what_is_computed_here_is_of_the_version_that_was_the_module_at_the_start(
+    own_zoo: Zoo, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(*_: object) -> list[str]:
+        replace_alpha(own_zoo)
+        return ["2", "2"]
+
+    monkeypatch.setattr(ReferenceAnswerer, "answer", answer)
+    assert run(own_zoo, data, "alpha").exit_code == 0
+    assert own_zoo.module("alpha").evaluations == ()
+    assert [each.right for each in own_zoo.module("alpha@1").evaluations] == [1]
 
 
 def of_lm_eval(path: Path, model: str) -> Path:
@@ -129,6 +219,39 @@ def test_results_of_lm_eval_of_another_module_are_refused(zoo: Zoo, tmp_path: Pa
     result = CliRunner().invoke(cli, ["evaluate", "beta", "--from", "lm-eval", str(file), "--zoo", str(zoo.path)])
     assert result.exit_code == 1
     assert "of the model 'alpha', not of 'beta'" in result.stderr
+
+
+def import_lm_eval(zoo: Zoo, file: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["evaluate", *arguments, "--from", "lm-eval", str(file), "--zoo", str(zoo.path)])
+
+
+def test_results_of_a_version_are_recorded_as_that_one_s(own_zoo: Zoo, tmp_path: Path) -> None:
+    replace_alpha(own_zoo)
+    file = of_lm_eval(tmp_path / "results.json", "alpha@1")
+    refused = import_lm_eval(own_zoo, file, "alpha")
+    assert (refused.exit_code, "of the model 'alpha@1', not of 'alpha' or 'alpha@2'" in refused.stderr) == (1, True)
+    result = import_lm_eval(own_zoo, file, "alpha@1")
+    assert (result.exit_code, result.stdout) == (0, "alpha@1\t0.5000\t2/4\tlm-eval sums exact_match\n")
+    assert own_zoo.module("alpha").evaluations == ()
+    assert [each.right for each in own_zoo.module("alpha@1").evaluations] == [2]
+
+
+def test_results_of_the_module_s_name_are_those_of_the_version_that_it_was_then(own_zoo: Zoo, tmp_path: Path) -> None:
+    file = of_lm_eval(tmp_path / "results.json", "alpha")
+    document = json.loads(file.read_text())
+    replace_alpha(own_zoo)
+    later = time.time() + 3600
+    file.write_text(json.dumps(document | {"date": later - 1800}))
+    with pytest.MonkeyPatch.context() as clock:
+        clock.setattr("time.time", lambda: later)
+        own_zoo.roll_back("alpha")
+    refused = import_lm_eval(own_zoo, file, "alpha")
+    assert refused.exit_code == 1
+    assert "let the program ask for the model 'alpha@1', or leave recording out (--no-record)" in refused.stderr
+    assert import_lm_eval(own_zoo, file, "alpha", "--no-record").stdout.startswith("alpha\t0.5000")
+    assert import_lm_eval(own_zoo, file, "alpha@2").exit_code == 0
+    assert own_zoo.module("alpha").evaluations == ()
+    assert [each.right for each in own_zoo.module("alpha@2").evaluations] == [2]
 
 
 def test_results_of_evalplus_are_recorded(zoo: Zoo, tmp_path: Path) -> None:

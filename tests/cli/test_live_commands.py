@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from psserve.fleet.live.control_socket import ControlSocket, Tell
 from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, control_path
 from psserve.fleet.run.state import ServerState
 from psserve.fleet.run.trials import keep_trials, kept_trials
+from psserve.training.conversation import Conversation
+from psserve.training.fleet_answers import FleetAnswerer
 from psserve.zoo import Zoo
 from psserve.zoo.disk.versions import kept_numbers
 from psserve.zoo.verify import verify
@@ -139,6 +141,22 @@ def test_canary_that_the_fleet_cannot_serve_leaves_nothing(fleet: Fleet, other: 
     assert "GPU 0 is full" in fails(canary(fleet, other))
     assert kept_numbers(fleet.zoo.module("alpha").path) == []
     assert fleet.asked == ["try alpha@2", "withdraw alpha@2"]
+
+
+def test_a_version_that_proves_itself_has_its_score_recorded(
+    fleet: Fleet, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(self: FleetAnswerer, items: Sequence[Conversation], max_tokens: int) -> list[str]:
+        has_trial(fleet, 2)
+        self.versions.add("2")
+        return ["2" for _ in items]
+
+    data = tmp_path / "items.jsonl"
+    data.write_text('{"prompt": "1 + 1?", "completion": "2"}')
+    monkeypatch.setattr(FleetAnswerer, "answer", answer)
+    result = canary(fleet, other, "--require-accuracy", "1", "--data", str(data), "--scorer", "exact")
+    assert (result.exit_code, "not recorded" in result.stderr) == (0, False)
+    assert [each.right for each in fleet.zoo.module("alpha@2").evaluations] == [1]
 
 
 def test_promoted_version_is_the_module(fleet: Fleet, other: Path) -> None:

@@ -49,6 +49,8 @@ class FakeFleet:
     body: Any = None
     seen: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
+    versions: list[str] = field(default_factory=list)
+    """Of which version the next answers say they are; the others say nothing."""
     url: str = ""
 
     async def chat(self, request: web.Request) -> web.Response:
@@ -62,7 +64,9 @@ class FakeFleet:
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])  # as SGLang does
         asked = Conversation((*messages, {"role": "assistant", "content": "?"}), tuple(body.get("tools", ())))
         [text] = self.reference.answer([asked], body["max_tokens"])
-        return web.json_response({"choices": [{"message": {"role": "assistant", "content": text, "tool_calls": None}}]})
+        headers = {"x-psserve-module-version": self.versions.pop(0)} if self.versions else None
+        message = {"role": "assistant", "content": text, "tool_calls": None}
+        return web.json_response({"choices": [{"message": message}]}, headers=headers)
 
     def serve(self, ready: threading.Event, stop: threading.Event) -> None:
         async def run() -> None:
@@ -124,6 +128,19 @@ def test_requests_are_greedy_and_carry_the_key(fleet: FakeFleet) -> None:
     FleetAnswerer(fleet.url, "alpha", api_key="secret").answer(ITEMS[:1], 8)
     assert fleet.seen[0] | {"messages": None} == {"model": "alpha", "messages": None, "temperature": 0, "max_tokens": 8}
     assert fleet.keys == {"Bearer secret"}
+
+
+def test_the_versions_that_answered_are_kept(fleet: FakeFleet) -> None:
+    fleet.versions = ["1", "2", "1"]
+    answerer = FleetAnswerer(fleet.url, "alpha")
+    answerer.answer(ITEMS[:3], 4)
+    assert answerer.versions == {"1", "2"}
+
+
+def test_of_a_server_that_has_no_versions_nothing_is_known(fleet: FakeFleet) -> None:
+    answerer = FleetAnswerer(fleet.url, "alpha")
+    answerer.answer(ITEMS[:2], 4)
+    assert answerer.versions == {None}
 
 
 def test_calls_travel_as_openai_wants_them() -> None:
