@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import urllib.request
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from psserve.engine.settings import WORKER_KEY
@@ -66,7 +67,7 @@ def _running(routers: str, address: str, host: str, key: str) -> int | None:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
             return int(json.load(answer)["running"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return None
 
 

@@ -17,11 +17,11 @@ SILENT = "127.0.0.9"
 
 
 class Router(ThreadingHTTPServer):
-    """Has so many requests on the host, each time it is asked."""
+    """Has so many requests on the host, each time it is asked. Its first answer lacks `lost_bytes`."""
 
-    def __init__(self, address: str, port: int, running: list[int]) -> None:
+    def __init__(self, address: str, port: int, running: list[int], lost_bytes: int) -> None:
         super().__init__((address, port), _Handler)
-        self.running, self.asked = running, 0
+        self.running, self.asked, self.lost_bytes = running, 0, lost_bytes
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -33,9 +33,10 @@ class _Handler(BaseHTTPRequestHandler):
         left = router.running.pop(0) if len(router.running) > 1 else router.running[0]
         body = json.dumps({"workers": 1, "running": left}).encode()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + router.lost_bytes))
         self.end_headers()
         self.wfile.write(body)
+        router.lost_bytes = 0
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
@@ -57,6 +58,7 @@ def drained(
     monkeypatch: pytest.MonkeyPatch,
     *running: list[int],
     silent: bool = False,
+    lost_bytes: int = 0,
     patience_s: float = 600,
     router_end_s: float = 600,
 ) -> tuple[bool, list[int]]:
@@ -67,7 +69,9 @@ def drained(
     (port,) = own_ports(1)
     addresses = [f"127.0.0.{number}" for number in range(2, 2 + len(running))]
     monkeypatch.setattr(drain, "_addresses", lambda url: addresses + [SILENT] * silent)
-    routers = [Router(address, port, list(counts)) for address, counts in zip(addresses, running, strict=True)]
+    routers = [
+        Router(address, port, list(counts), lost_bytes) for address, counts in zip(addresses, running, strict=True)
+    ]
     with ExitStack() as stack:
         for router in routers:
             stack.enter_context(serving(router))
@@ -91,6 +95,10 @@ def test_one_that_has_just_fallen_silent_may_have_some(monkeypatch: pytest.Monke
 
 def test_for_one_that_answers_a_pod_waits_beside_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drained(monkeypatch, [1] * 7 + [0], silent=True, router_end_s=0) == (True, [8])
+
+
+def test_a_router_that_dies_in_the_middle_of_its_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drained(monkeypatch, [0], lost_bytes=1) == (True, [2])
 
 
 def test_a_name_that_nobody_has_is_not_waited_for() -> None:
