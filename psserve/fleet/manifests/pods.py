@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from typing import Any
 
 from psserve.errors import PlanError
@@ -38,6 +39,8 @@ class PodSet:
     """Of each pod, on all its nodes."""
     nodes: int = 1
     """Nodes that each server is split over."""
+    taken: frozenset[str] = frozenset()
+    """Names of servers in pods of several: a lone one has another."""
 
     @property
     def role(self) -> str:
@@ -57,7 +60,7 @@ class PodSet:
         """What the router is told of the servers in a pod (contracts.router_config.WorkerConfig)."""
         return [
             {
-                "name": server.name if len(self.servers) > 1 else _replica_name(server, replica),
+                "name": server.name if len(self.servers) > 1 else self._name(server, replica),
                 "role": server.role,
                 "module": server.module,
                 "host": self.host(replica),
@@ -68,6 +71,10 @@ class PodSet:
             }
             for server in self.servers
         ]
+
+    def _name(self, server: ServerSpec, replica: int) -> str:
+        free = (name for number in count() if (name := _replica_name(server, number)) not in self.taken)
+        return next(islice(free, replica, None))
 
 
 def pod_sets(plan: FleetPlan, cluster: Cluster) -> list[PodSet]:
@@ -83,11 +90,14 @@ def pod_sets(plan: FleetPlan, cluster: Cluster) -> list[PodSet]:
             alone.setdefault((servers[0].role, servers[0].module), []).append(servers[0])
         else:
             together.append(servers)
+    taken = frozenset(server.name for servers in together for server in servers)
     found = [
         _pod_set(plan, cluster, role if module is None else f"{role}-{module}", servers[:1], len(servers))
         for (role, module), servers in alone.items()
     ]
-    return found + [_pod_set(plan, cluster, f"shared-{n}", servers, 1) for n, servers in enumerate(together)]
+    return [replace(pods, taken=taken) for pods in found] + [
+        _pod_set(plan, cluster, f"shared-{n}", servers, 1) for n, servers in enumerate(together)
+    ]
 
 
 def _sharing(servers: Sequence[ServerSpec]) -> list[list[ServerSpec]]:

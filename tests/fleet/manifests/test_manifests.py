@@ -134,6 +134,18 @@ def test_servers_that_share_a_gpu_are_one_pod(zoo: Path) -> None:
     assert ports == ["8000", "8004"] == [str(one["port"]) for one in router_of(objects)["workers"]]
 
 
+def test_names_are_each_servers_own_where_one_replica_shares_a_gpu_and_others_do_not(zoo: Path) -> None:
+    document = {"prefill": {"gpus": [0]}, "module": {"math": {"replicas": 3, "gpus": [1, 0, 2]}}}
+    objects = objects_of(zoo, MATH | document, {"gpu_gib": 80.0, "gpus": 3, "max_replicas": 3})
+    assert [(one["name"], one["host"]) for one in router_of(objects)["workers"]] == [
+        ("decode-math-0", "psserve-decode-math-0.psserve-decode-math"),
+        ("decode-math-2", "psserve-decode-math-1.psserve-decode-math"),
+        ("decode-math-3", "psserve-decode-math-2.psserve-decode-math"),
+        ("prefill-0", "psserve-shared-0-0.psserve-shared-0"),
+        ("decode-math-1", "psserve-shared-0-0.psserve-shared-0"),
+    ]
+
+
 def test_what_is_made_for_the_group_of_adapters_is_what_the_router_asks_for(zoo: Path, tmp_path: Path) -> None:
     objects = objects_of(zoo, *CASES["adapters"])
     (group,) = (one for one in of_kind(objects, "StatefulSet") if one["metadata"]["name"].endswith("-adapters"))
