@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from psserve.engine.settings import WORKER_KEY
 
 ROUTERS, HOST = "PSSERVE_ROUTERS", "PSSERVE_HOST"
-"""Environment variables: a URL whose name has the addresses of all routers, and the pod's name as routers know it."""
+"""Environment variables: a URL whose name has the addresses of all routers, and the host, as these know it, whose
+servers end with the pod."""
 AGAIN_S = 1.0
 
 

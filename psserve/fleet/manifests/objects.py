@@ -13,7 +13,7 @@ from psserve.contracts.programs import program
 from psserve.engine.settings import WORKER_KEY
 from psserve.fleet.manifests.cluster import GIB, Cluster
 from psserve.fleet.manifests.drain import HOST, ROUTERS
-from psserve.fleet.manifests.pods import RUN, ZOO, PodSet
+from psserve.fleet.manifests.pods import LEADER, RUN, ZOO, PodSet
 from psserve.fleet.plan.adapters import GROUP
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
 from psserve.fleet.plan.start_limit import start_limit_s
@@ -162,10 +162,9 @@ def _container(fleet: Fleet, pods: PodSet, leads: bool) -> Object:
     probe = {"httpGet": {"path": "/health", "port": servers[0].port}, "timeoutSeconds": PROBE_S}
     patience = math.ceil(start_limit_s(fleet.plan.basis, fleet.plan.servers) / PROBE_S)
     drain = _in_image("psserve.fleet.manifests.drain", str(_longest_s(fleet)), str(router_end_s(fleet)))
-    asked = {
+    probes = {
         "startupProbe": probe | {"periodSeconds": PROBE_S, "failureThreshold": patience},
         "livenessProbe": probe | {"periodSeconds": 3 * PROBE_S, "failureThreshold": 4},
-        "lifecycle": {"preStop": {"exec": {"command": drain}}},
     }
     return {
         "name": "server",
@@ -176,7 +175,9 @@ def _container(fleet: Fleet, pods: PodSet, leads: bool) -> Object:
         "resources": _resources(pods),
         "securityContext": CONFINED,
         "volumeMounts": _mounts(fleet, pods),
-        **(asked if leads else {}),
+        **(probes if leads else {}),
+        # A further node as well: the server breaks without it, and the leader's requests are the server's.
+        "lifecycle": {"preStop": {"exec": {"command": drain}}},
     }
 
 
@@ -219,7 +220,8 @@ def _common_env(servers: Sequence[ServerSpec]) -> dict[str, str]:
 def _environment(fleet: Fleet, pods: PodSet) -> list[Object]:
     """What stands in others' values, as $(NAME), comes before them."""
     cluster = fleet.cluster
-    own = {HOST: f"$(POD_NAME).{pods.name}", ROUTERS: f"http://{cluster.routers}:{ROUTER_PORT}"}
+    host = LEADER if pods.nodes > 1 else f"$(POD_NAME).{pods.domain}"
+    own = {HOST: host, ROUTERS: f"http://{cluster.routers}:{ROUTER_PORT}"}
     return [
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},

@@ -20,6 +20,8 @@ ZOO = "/zoo"
 RUN = "/checkpoints"
 TMP = "/tmp"
 ADDRESS = "$(POD_IP)"
+LEADER = "$(LWS_LEADER_ADDRESS)"
+"""What the LeaderWorkerSet controller tells all pods of a group: POD.SET.NAMESPACE."""
 FIRST_PORT = 8000
 PORTS_EACH = 4
 """HTTP, torch.distributed, where decode servers find a prefill server, where nodes find each other."""
@@ -39,6 +41,8 @@ class PodSet:
     """Of each pod, on all its nodes."""
     nodes: int = 1
     """Nodes that each server is split over."""
+    domain: str
+    """What follows a pod's name where it is looked for."""
     taken: frozenset[str] = frozenset()
     """Names of servers in pods of several: a lone one has another."""
 
@@ -54,7 +58,7 @@ class PodSet:
 
     def host(self, replica: int) -> str:
         """The name under which a pod is found, in its namespace."""
-        return f"{self.name}-{replica}.{self.name}"
+        return f"{self.name}-{replica}.{self.domain}"
 
     def workers(self, replica: int) -> list[dict[str, Any]]:
         """What the router is told of the servers in a pod (contracts.router_config.WorkerConfig)."""
@@ -119,7 +123,15 @@ def _pod_set(plan: FleetPlan, cluster: Cluster, part: str, servers: Sequence[Ser
     moved = [_moved(plan, cluster, server, gpus, n) for n, server in enumerate(servers)]
     if nodes > 1:
         moved = [_over_nodes(cluster, moved[0], nodes)]
-    return PodSet(name=cluster.name_of(part), servers=tuple(moved), replicas=replicas, gpus=len(gpus), nodes=nodes)
+    name = cluster.name_of(part)
+    return PodSet(
+        name=name,
+        servers=tuple(moved),
+        replicas=replicas,
+        gpus=len(gpus),
+        nodes=nodes,
+        domain=name if nodes == 1 else f"{name}.{cluster.namespace}",  # as in LEADER
+    )
 
 
 def _nodes(cluster: Cluster, part: str, gpus: int, servers: int) -> int:
@@ -164,7 +176,7 @@ def _moved(plan: FleetPlan, cluster: Cluster, server: ServerSpec, gpus: Sequence
 
 def _over_nodes(cluster: Cluster, server: ServerSpec, nodes: int) -> ServerSpec:
     """The server split over several nodes, whose processes find each other over the network."""
-    where = f"$(LWS_LEADER_ADDRESS):{server.port + 3}"
+    where = f"{LEADER}:{server.port + 3}"
     command = (*server.command, "--nnodes", str(nodes), "--node-rank", "$(LWS_WORKER_INDEX)", "--dist-init-addr", where)
     own = {"GLOO_SOCKET_IFNAME": cluster.nic, "NCCL_SOCKET_IFNAME": cluster.nic}
     env = {name: text for name, text in server.env.items() if name != "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"}

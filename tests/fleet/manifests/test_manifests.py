@@ -19,9 +19,10 @@ from psserve.engine.settings import ADAPTERS as FOLDER
 from psserve.engine.settings import WORKER
 from psserve.errors import PlanError, UsageError
 from psserve.fleet.manifests.cluster import LONGEST_NAME, Cluster
-from psserve.fleet.manifests.drain import ROUTERS
+from psserve.fleet.manifests.drain import HOST, ROUTERS
 from psserve.fleet.options.key_file import NO_KEYS
 from psserve.router.siblings import divided
+from tests.e2e.pods import expand, pods_of
 from tests.fleet.manifests.cases import ADAPTERS, CASES, DEMO, GOLDEN, IMAGE, MATH, TWO, objects_of, text_of
 
 KUBERNETES = "1.34"
@@ -192,6 +193,22 @@ def test_every_router_is_told_by_a_pod_that_ends_and_has_its_part_of_the_limits(
     assert divided(config).queue.prefill_requests == config.queue.prefill_requests // 2
     budgets = [one["spec"]["selector"]["matchLabels"] for one in of_kind(objects, "PodDisruptionBudget")]
     assert labels in budgets
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_server_pod_drains_the_host_that_routers_know_before_it_ends(zoo: Path, case: str) -> None:
+    objects = objects_of(zoo, *CASES[case])
+    pods = [pod for pod in pods_of(objects) if pod.labels["app.kubernetes.io/component"] != "router"]
+    drained = set()
+    for pod in pods:
+        (host,) = (one["value"] for one in pod.main["env"] if one["name"] == HOST)
+        drained.add(expand(host, {**pod.env, "POD_NAME": pod.name}))
+        seconds = arguments_of(pod.main["lifecycle"]["preStop"]["exec"]["command"], "psserve.fleet.manifests.drain")
+        assert seconds is not None
+        assert int(seconds[0]) < pod.spec["terminationGracePeriodSeconds"]
+    known = {one["host"] for one in router_of(objects)["workers"]}
+    assert drained <= known
+    assert len(drained) == sum(pod.env.get("LWS_WORKER_INDEX", "0") == "0" for pod in pods)
 
 
 def test_with_some_gpus_only_those_who_share_them_are_together(zoo: Path) -> None:
