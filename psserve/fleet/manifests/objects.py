@@ -13,6 +13,7 @@ from psserve.contracts.programs import program
 from psserve.engine.settings import WORKER_KEY
 from psserve.fleet.manifests.cluster import GIB, Cluster
 from psserve.fleet.manifests.drain import HOST, ROUTERS
+from psserve.fleet.manifests.health import ANSWER_S, POD_IP
 from psserve.fleet.manifests.pods import LEADER, RUN, ZOO, PodSet
 from psserve.fleet.plan.adapters import GROUP
 from psserve.fleet.plan.spec import FleetPlan, ServerSpec
@@ -159,7 +160,7 @@ def pod_template(fleet: Fleet, pods: PodSet, *, leads: bool = True) -> Object:
 
 def _container(fleet: Fleet, pods: PodSet, leads: bool) -> Object:
     cluster, servers = fleet.cluster, pods.servers
-    probe = {"httpGet": {"path": "/health", "port": servers[0].port}, "timeoutSeconds": PROBE_S}
+    probe = {**_asked(servers), "timeoutSeconds": ANSWER_S}
     patience = math.ceil(start_limit_s(fleet.plan.basis, fleet.plan.servers) / PROBE_S)
     drain = _in_image("psserve.fleet.manifests.drain", str(_longest_s(fleet)), str(router_end_s(fleet)))
     probes = {
@@ -179,6 +180,14 @@ def _container(fleet: Fleet, pods: PodSet, leads: bool) -> Object:
         # A further node as well: the server breaks without it, and the leader's requests are the server's.
         "lifecycle": {"preStop": {"exec": {"command": drain}}},
     }
+
+
+def _asked(servers: Sequence[ServerSpec]) -> Object:
+    """What a probe does: one request can ask one server alone."""
+    if len(servers) == 1:
+        return {"httpGet": {"path": "/health", "port": servers[0].port}}
+    ports = [str(server.port) for server in servers]
+    return {"exec": {"command": _in_image("psserve.fleet.manifests.health", *ports)}}
 
 
 def router_end_s(fleet: Fleet) -> int:
@@ -224,7 +233,7 @@ def _environment(fleet: Fleet, pods: PodSet) -> list[Object]:
     own = {HOST: host, ROUTERS: f"http://{cluster.routers}:{ROUTER_PORT}"}
     return [
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": WORKER_KEY, "valueFrom": {"secretKeyRef": {"name": cluster.name, "key": "worker-key"}}},
         *({"name": name, "value": text} for name, text in sorted((own | _common_env(pods.servers)).items())),
     ]

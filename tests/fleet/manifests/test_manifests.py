@@ -135,6 +135,14 @@ def test_servers_that_share_a_gpu_are_one_pod(zoo: Path) -> None:
     assert ports == ["8000", "8004"] == [str(one["port"]) for one in router_of(objects)["workers"]]
 
 
+def test_every_server_of_a_pod_is_probed(zoo: Path) -> None:
+    objects = objects_of(zoo, *CASES["shared-gpu"])
+    (container,) = containers(objects)
+    for probe in ("startupProbe", "livenessProbe"):
+        ports = arguments_of(container[probe]["exec"]["command"], "psserve.fleet.manifests.health")
+        assert ports == tuple(str(one["port"]) for one in router_of(objects)["workers"])
+
+
 def test_names_are_each_servers_own_where_one_replica_shares_a_gpu_and_others_do_not(zoo: Path) -> None:
     document = {"prefill": {"gpus": [0]}, "module": {"math": {"replicas": 3, "gpus": [1, 0, 2]}}}
     objects = objects_of(zoo, MATH | document, {"gpu_gib": 80.0, "gpus": 3, "max_replicas": 3})
