@@ -148,7 +148,7 @@ def pod_template(fleet: Fleet, pods: PodSet, *, leads: bool = True) -> Object:
         "securityContext": SECURITY,
         # What runs may run to its end, which the router bounds.
         "terminationGracePeriodSeconds": _longest_s(fleet) + GRACE_S,
-        "initContainers": made,
+        "initContainers": [_network(fleet.cluster), *made],
         "containers": [_container(fleet, pods, leads)],
         "volumes": _volumes(fleet, pods),
     }
@@ -237,6 +237,16 @@ def _environment(fleet: Fleet, pods: PodSet) -> list[Object]:
         {"name": WORKER_KEY, "valueFrom": {"secretKeyRef": {"name": cluster.name, "key": "worker-key"}}},
         *({"name": name, "value": text} for name, text in sorted((own | _common_env(pods.servers)).items())),
     ]
+
+
+def _network(cluster: Cluster) -> Object:
+    """The container that sees, before anything else, that the pod has the interface which KV goes through."""
+    return {
+        "name": "network",
+        "image": cluster.image,
+        "command": _in_image("psserve.fleet.manifests.network", cluster.nic),
+        "securityContext": CONFINED,
+    }
 
 
 def _resources(pods: PodSet) -> Object:

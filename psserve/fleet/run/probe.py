@@ -162,7 +162,7 @@ def _doors_of_nics(nics: Iterable[str], wrong: list[str]) -> Iterator[Door]:
     there = psutil.net_if_addrs()
     for nic in nics:
         setting = f"UCX_NET_DEVICES={nic}"
-        if nic == "all" or Path("/sys/class/infiniband", nic.partition(":")[0]).exists():
+        if is_no_interface(nic):
             continue
         addresses = [one.address for one in there.get(nic, ()) if one.family == socket.AF_INET]
         if addresses:
@@ -171,6 +171,11 @@ def _doors_of_nics(nics: Iterable[str], wrong: list[str]) -> Iterator[Door]:
             wrong.append(f"{setting}: this interface has no IPv4 address")
         else:
             wrong.append(f"{setting}: there is no such interface, only {', '.join(sorted(there))}")
+
+
+def is_no_interface(nic: str) -> bool:
+    """Whether this value of `UCX_NET_DEVICES` is right, and means something else than an interface."""
+    return nic == "all" or Path("/sys/class/infiniband", nic.partition(":")[0]).exists()
 
 
 async def _call(door: Door, name: str) -> Neighbour | str:

@@ -159,7 +159,7 @@ def test_what_is_made_for_the_group_of_adapters_is_what_the_router_asks_for(zoo:
     objects = objects_of(zoo, *CASES["adapters"])
     (group,) = (one for one in of_kind(objects, "StatefulSet") if one["metadata"]["name"].endswith("-adapters"))
     pod = group["spec"]["template"]["spec"]
-    (made,) = pod["initContainers"]
+    _, made = pod["initContainers"]
     assert {mount["name"]: mount["readOnly"] for mount in made["volumeMounts"] if "readOnly" in mount} == {"zoo": True}
     (mounted,) = (mount["mountPath"] for mount in made["volumeMounts"] if mount["name"] == "checkpoints")
 
