@@ -74,7 +74,7 @@ class Pulses:
     async def felt(self, worker: Worker) -> AsyncIterator[None]:
         """What is inside is cancelled once the worker's machine is silent. Raises TimeoutError then."""
         pulse = self._pulses.get(worker)
-        if pulse is None or pulse.task.done():
+        if pulse is None or not pulse.scopes or pulse.task.done():  # none: it is cancelled already
             pulse = self._pulses[worker] = _Pulse(worker)
         async with asyncio.timeout(None) as scope:
             pulse.scopes.add(scope)
