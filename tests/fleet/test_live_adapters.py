@@ -80,6 +80,18 @@ def test_a_name_is_never_used_twice(fleet: FakeFleet) -> None:
     assert sorted(told(fleet)) == ["load b@1", "load b@2", "unload b@1", "unload b@2"]
 
 
+def test_a_name_of_the_launch_is_never_used_again(fleet: FakeFleet) -> None:
+    """Requests of before may still have it."""
+    launch(fleet)
+    fleet.ask("add", "b")
+    hold(fleet, a=1)
+    fleet.ask("remove", "a")
+    assert fleet.ask("add", "a") == ("a is served", ["a@2: loaded"])
+    hold(fleet)
+    fleet.until(lambda: "unload a@1" in told(fleet))
+    assert told(fleet) == ["load b@1", "load a@2", "unload a@1"]
+
+
 def test_the_old_version_stays_until_its_last_request_ends(fleet: FakeFleet) -> None:
     launch(fleet)
     hold(fleet, a=1)

@@ -36,7 +36,8 @@ class Changes:
     ) -> None:
         """`weights`: what each module was started with (see `checkpoints.weights_of`)."""
         self._roster, self._adapters, self._supply, self._limits = roster, adapters, supply, limits
-        self._used_versions: dict[str, int] = {}
+        launched = (entry for entry in roster.config.modules if entry.adapter is not None)
+        self._used_versions = {entry.name: entry.version for entry in launched}
         """Module -> the last version whose name an adapter had, which none gets again."""
         self._weights = dict(weights)
         self._tried_weights: dict[str, str] = {}
@@ -242,8 +243,6 @@ class Changes:
     async def _plan(self, module: str, name: str, served: ModuleConfig | None) -> ModulePlan:
         """Plan the servers of `name`, the module or a version of it, under a number that none has."""
         version = served.version if served else 0
-        if served is not None and served.adapter is not None:
-            self._used_versions[module] = max(version, self._used_versions.get(module, 0))
         number = max(version, self._used_versions.get(module, 0)) + 1
         new = await asyncio.to_thread(self._supply.plan, self._roster.plan, name, number)
         if new.adapter is not None:
