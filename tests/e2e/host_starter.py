@@ -42,6 +42,11 @@ class HostStarter:
         self._here = SubprocessStarter()
         self._agents: dict[str, _Agent] = {}
 
+    @property
+    def lost_hosts(self) -> frozenset[str]:
+        """Those that were off when something was last asked of them."""
+        return frozenset(name for name, agent in self._agents.items() if agent.is_lost)
+
     def start(self, spec: Runnable) -> Handle:
         name = spec.host_name
         if name == LOCAL:
@@ -65,6 +70,10 @@ class SplitStarter:
 
     def __init__(self, starter: Starter, server: str, second: Place) -> None:
         self._starter, self._server, self._second = starter, server, second
+
+    @property
+    def lost_hosts(self) -> frozenset[str]:
+        return self._starter.lost_hosts
 
     def start(self, spec: Runnable) -> Handle:
         if spec.name != self._server:

@@ -11,6 +11,7 @@ class Sending:
     pid = None
     is_lost = False
     awaits_files = True
+    lost_hosts: frozenset[str] = frozenset()
 
     def start(self, spec: ProcessSpec) -> Sending:
         return self

@@ -65,9 +65,10 @@ class AdapterServers:
     async def _tell_all(self, path: str, body: Mapping[str, str], timeout_s: float) -> int:
         """Tell every server that is ready. Returns how many did it: one that ends meanwhile is no longer asked."""
         members = (*self._roster.servers, *self._roster.coming)
+        key = self._roster.plan.worker_key
         specs = [member.spec for member in members if member.state == "ready"]
         telling = [
-            asyncio.to_thread(self._tell, spec, path, body, timeout_s)
+            asyncio.to_thread(_tell, spec, key, path, body, timeout_s)
             for spec in specs
             if isinstance(spec, ServerSpec) and spec.adapters is not None
         ]
@@ -79,11 +80,12 @@ class AdapterServers:
                 raise outcome
         return sum(outcome is None for outcome in outcomes)
 
-    def _tell(self, server: ServerSpec, path: str, body: Mapping[str, str], timeout_s: float) -> None:
-        try:
-            with HttpClient(server.url, self._roster.plan.worker_key).post(path, body, timeout_s) as answer:
-                answer.read()
-        except (NoAnswer, OSError, HTTPException) as error:  # the last two: it ended amid its answer
-            raise NoAnswer(f"{server.name}: {error}") from error
-        except FleetError as error:
-            raise FleetError(f"{server.name}: {error}") from error
+
+def _tell(server: ServerSpec, key: str, path: str, body: Mapping[str, str], timeout_s: float) -> None:
+    try:
+        with HttpClient(server.url, key).post(path, body, timeout_s) as answer:
+            answer.read()
+    except (NoAnswer, OSError, HTTPException) as error:  # the last two: it ended amid its answer
+        raise NoAnswer(f"{server.name}: {error}") from error
+    except FleetError as error:
+        raise FleetError(f"{server.name}: {error}") from error

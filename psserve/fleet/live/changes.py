@@ -10,6 +10,7 @@ from psserve.contracts.router_config import VERSION_MARK, ModuleConfig, Trial
 from psserve.errors import FleetError, PsserveError, UnknownModule
 from psserve.fleet.live.adapters import AdapterServers
 from psserve.fleet.live.control_socket import Tell
+from psserve.fleet.live.moves import Moves
 from psserve.fleet.live.supply import Offer, Offers, Supply
 from psserve.fleet.live.swap import Leaving, Swap, run_command
 from psserve.fleet.live.waiting import until
@@ -32,10 +33,16 @@ class Changes:
     """The changes of one fleet. Made one at a time: each starts from what the one before has left."""
 
     def __init__(
-        self, roster: Roster, adapters: AdapterServers, supply: Supply, limits: Limits, weights: Mapping[str, str]
+        self,
+        roster: Roster,
+        adapters: AdapterServers,
+        supply: Supply,
+        moves: Moves,
+        limits: Limits,
+        weights: Mapping[str, str],
     ) -> None:
         """`weights`: what each module was started with (see `checkpoints.weights_of`)."""
-        self._roster, self._adapters, self._supply, self._limits = roster, adapters, supply, limits
+        self._roster, self._adapters, self._supply, self._moves, self._limits = roster, adapters, supply, moves, limits
         launched = (entry for entry in roster.config.modules if entry.adapter is not None)
         self._used_versions = {entry.name: entry.version for entry in launched}
         """Module -> the last version whose name an adapter had, which none gets again."""
@@ -241,7 +248,11 @@ class Changes:
         self._weights[module] = self._tried_weights.pop(module)
 
     async def _plan(self, module: str, name: str, served: ModuleConfig | None) -> ModulePlan:
-        """Plan the servers of `name`, the module or a version of it, under a number that none has."""
+        """Plan the servers of `name`, the module or a version of it, under a number that none has.
+
+        Servers that are to move off a lost host do so first: these ones may need them to become ready.
+        """
+        await self._moves.move(self._moves.due())
         version = served.version if served else 0
         number = max(version, self._used_versions.get(module, 0)) + 1
         new = await asyncio.to_thread(self._supply.plan, self._roster.plan, name, number)

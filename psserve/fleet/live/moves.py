@@ -23,7 +23,7 @@ class Moves:
         return [member for member in self._roster.servers if member.wants_elsewhere()]
 
     async def move(self, members: Sequence[Member]) -> None:
-        """Plan each anew, to be started elsewhere. Not to be awaited during a live change; may take half a minute."""
+        """Plan each anew, to be started elsewhere. Not while others come or go; may take half a minute."""
         reached: set[str] = set()
         for member in members:
             await self._move(member, reached)

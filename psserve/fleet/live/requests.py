@@ -6,12 +6,14 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from psserve.errors import PsserveError
 from psserve.fleet.live.adapters import AdapterServers
 from psserve.fleet.live.changes import Changes
 from psserve.fleet.live.control_socket import ControlSocket, Tell
+from psserve.fleet.live.moves import Moves
 from psserve.fleet.live.supply import Supply
 from psserve.fleet.run.member import Limits
 from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, control_path
@@ -32,6 +34,7 @@ class Requests:
         self._roster, self._supply, self._limits, self._note = roster, supply, limits, note
         self._changed = changed
         self._adapters = AdapterServers(roster, note)
+        self._moves = Moves(roster, supply, note)
         self._changes: Changes | None = None
         self._socket = ControlSocket(control_path(roster.plan.tmp_dir), self.make)
         self._titles: list[str] = []
@@ -51,6 +54,15 @@ class Requests:
     def busy(self) -> bool:
         """Whether a change is in progress, or waits."""
         return bool(self._titles)
+
+    def move_lost(self) -> None:
+        """Have servers whose host stays lost started on another one, unless a change is in progress or waits.
+
+        A change that brings servers gives way to it (see Swap), and one that follows does it first (see Changes).
+        """
+        if not self.busy and (lost := self._moves.due()):
+            names = ", ".join(member.spec.name for member in lost)
+            self.begin_own(f"another host for {names}", partial(self._moves.move, lost))
 
     def begin_own(self, title: str, work: Callable[[], Awaitable[None]]) -> None:
         """Have this done as if it were a change, while the fleet is served on. One at a time; `close` breaks it off."""
@@ -72,7 +84,7 @@ class Requests:
         Raises FleetError: what was written down of the trials of the fleet before is damaged.
         """
         self._trials = kept_trials(self._roster.plan.run_dir)
-        self._changes = Changes(self._roster, self._adapters, self._supply, self._limits, weights)
+        self._changes = Changes(self._roster, self._adapters, self._supply, self._moves, self._limits, weights)
         self._watch = ZooWatch(self._roster.plan.zoo) if watch else None
         await self._turn.acquire()
         try:

@@ -7,10 +7,8 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 from psserve.errors import StartError
-from psserve.fleet.live.moves import Moves
 from psserve.fleet.live.requests import Requests
 from psserve.fleet.live.supply import Supply, ZooSupply
 from psserve.fleet.plan.spec import FleetPlan
@@ -58,7 +56,6 @@ class Supervisor:
         self._roster = Roster(plan, self._starter, self._limits.restarts, self._progress.note)
         supply = supply or ZooSupply(plan.zoo, plan.basis.options)
         self._requests = Requests(self._roster, supply, self._limits, self._progress.note, self._show)
-        self._moves = Moves(self._roster, supply, self._progress.note)
         self._watch = watch
         self._signals = 0
         self._ready = False
@@ -147,16 +144,11 @@ class Supervisor:
         while not self._signals:
             self._roster.revive()
             self._roster.end_stuck()
-            self._move_lost()
+            self._requests.move_lost()
             await self._roster.observe(_POLL_STARTING_S if self._requests.busy else _POLL_SERVING_S)
             self._show()
             await asyncio.sleep(_TICK_S)
         self._progress.note(f"stopping: answers under way have {self._limits.drain_s:g} s; Ctrl-C again ends them")
-
-    def _move_lost(self) -> None:
-        if not self._requests.busy and (lost := self._moves.due()):
-            names = ", ".join(member.spec.name for member in lost)
-            self._requests.begin_own(f"another host for {names}", partial(self._moves.move, lost))
 
     def _show(self) -> None:
         self._progress.update(self._roster.members)

@@ -111,23 +111,35 @@ class Swap:
         self._tell(f"{_names(members)}: starting")
         self._roster.tell(workers=[*self._roster.config.workers, *new.workers])
         await until(lambda: self._have_files(members), math.inf)
-        ready = await until(lambda: self._are_ready(members), self._limits.start_timeout_s)
+        await until(lambda: self._are_ready(members), self._limits.start_timeout_s)
         dead = [member for member in members if not member.alive]
         if dead:
             self._tell("\n".join(dead[0].last_words()))
             raise StartError(dead[0].failure)
-        if not ready:
-            late = next(member for member in members if member.state != "ready")
+        late = next((member for member in members if member.state != "ready"), None)
+        if late is not None and (overdue := self._roster.overdue):
+            raise StartError(
+                f"given up for {_names(overdue)}, whose host stays lost, to start on another one first;"
+                f" then ask again. Not ready so far: {late.failure}"
+            )
+        if late is not None:
             raise StartError(f"not ready after {self._limits.start_timeout_s:g} s: {late.failure}")
         self._tell(f"{_names(members)}: ready after {members[0].seconds:.1f} s")
 
     def _have_files(self, members: Sequence[Member]) -> bool:
-        """Whether all have what is sent to their hosts, or one has ended."""
-        return any([member.ended() for member in members]) or not any(member.awaits_files for member in members)
+        """Whether all have what is sent to their hosts, or there is nothing to wait for."""
+        return self._waits_in_vain(members) or not any(member.awaits_files for member in members)
 
     def _are_ready(self, members: Sequence[Member]) -> bool:
-        """Whether all are, or one has ended: there is nothing to wait for then."""
-        return any([member.ended() for member in members]) or all(member.state == "ready" for member in members)
+        """Whether all are, or there is nothing to wait for."""
+        return self._waits_in_vain(members) or all(member.state == "ready" for member in members)
+
+    def _waits_in_vain(self, members: Sequence[Member]) -> bool:
+        """Whether one has ended, or others are to move off a lost host first.
+
+        These may be what the new ones lack; and their requests wait for no change that takes minutes.
+        """
+        return any([member.ended() for member in members]) or bool(self._roster.overdue)
 
     # --- switch
 

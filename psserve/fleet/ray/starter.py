@@ -64,6 +64,11 @@ class RayStarter:
         self._numbers = count(1)
         self._launch = secrets.token_hex(4)
 
+    @property
+    def lost_hosts(self) -> frozenset[str]:
+        self.listen()
+        return frozenset(self._lost)
+
     def start(self, spec: Runnable) -> Handle:
         """See Starter. What fails on the other machine shows as an end of the process.
 

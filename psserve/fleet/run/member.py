@@ -90,6 +90,8 @@ class Member:
         """Of its latest process, which may have ended."""
         self._host_is_lost = False
         self._lost_since = 0.0
+        self._was_to_move = False
+        """Since its host was lost."""
         self._started: float | None = None
         self._since = time.monotonic()
         self._restart_at = 0.0
@@ -154,8 +156,8 @@ class Member:
         now = time.monotonic()
         if self._host_is_lost:
             delay: float | None = self._restarts.policy.lost_s
-            self._lost_since = self._lost_since if self.state == "lost" else now
-            self.state = "lost"
+            if self.state != "lost":
+                self.state, self._lost_since, self._was_to_move = "lost", now, False
         else:
             delay = self._restarts.delay(now)
             self.state = "failed" if delay is None else "restarting"
@@ -167,11 +169,19 @@ class Member:
 
     def wants_elsewhere(self) -> bool:
         """Whether its host has been lost for so long that another one is to run it. Asked again as long after."""
-        now = time.monotonic()
-        if self.state != "lost" or now - self._lost_since < self._restarts.policy.elsewhere_s:
+        if not self._is_long_lost:
             return False
-        self._lost_since = now
+        self._lost_since, self._was_to_move = time.monotonic(), True
         return True
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether `wants_elsewhere` would be true for the first time since its host was lost."""
+        return self._is_long_lost and not self._was_to_move
+
+    @property
+    def _is_long_lost(self) -> bool:
+        return self.state == "lost" and time.monotonic() - self._lost_since >= self._restarts.policy.elsewhere_s
 
     def move(self, spec: ProcessSpec) -> None:
         """Have it started elsewhere, which is due at once."""

@@ -53,6 +53,8 @@ class PreloadStarter:
     import; a server with another environment is started plainly. What may differ is what SGLang reads later.
     """
 
+    lost_hosts: frozenset[str] = frozenset()
+
     def __init__(self, log: Path) -> None:
         self._log = log
         self._plain = SubprocessStarter()

@@ -77,6 +77,10 @@ class Handle(Protocol):
 class Starter(Protocol):
     """A way to start processes."""
 
+    @property
+    def lost_hosts(self) -> frozenset[str]:
+        """Hosts that cannot be reached now, whether anything was started there or not. For the main thread alone."""
+
     def start(self, spec: Runnable) -> Handle:
         """Start `spec`, its output appended to `spec.log`.
 
@@ -93,6 +97,8 @@ class Starter(Protocol):
 
 class SubprocessStarter:
     """Runs every command as a fresh child of this process."""
+
+    lost_hosts: frozenset[str] = frozenset()
 
     def start(self, spec: Runnable) -> Handle:
         log_start = size(spec.log)

@@ -55,10 +55,10 @@ class Roster:
 
     @property
     def plan(self) -> FleetPlan:
-        """The plan of what runs now, on the hosts that are there now."""
+        """The plan of what runs now, on the hosts that are there now. For the main thread alone."""
         specs = (member.spec for member in (*self.servers, *self.coming, *self.going))
-        hosts = self._plan.basis.hosts
-        there = tuple(host for host in hosts if host.name not in self.lost_hosts) or hosts
+        hosts, lost = self._plan.basis.hosts, self.lost_hosts
+        there = tuple(host for host in hosts if host.name not in lost) or hosts
         return replace(
             self._plan,
             basis=replace(self._plan.basis, hosts=there),
@@ -68,8 +68,14 @@ class Roster:
 
     @property
     def lost_hosts(self) -> frozenset[str]:
-        """Those on which servers wait for the host."""
-        return frozenset(member.spec.host_name for member in self.servers if member.state == "lost")
+        """Those that cannot be reached, and those for which servers wait still. For the main thread alone."""
+        waited_for = (member.spec.host_name for member in self.servers if member.state == "lost")
+        return self._starter.lost_hosts.union(waited_for)
+
+    @property
+    def overdue(self) -> list[Member]:
+        """Servers that are to be moved off a lost host, which nobody has tried yet."""
+        return [member for member in self.servers if member.is_overdue]
 
     def servers_of(self, module: str, version: int) -> list[Member]:
         """The servers that serve this version of a module, or are to serve it again once they are restarted."""

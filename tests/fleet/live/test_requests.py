@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from psserve.fleet.live.requests import Requests
 from psserve.fleet.plan.layout import run_dir, trials_path
 from psserve.fleet.run.member import Limits, RestartPolicy
 from psserve.fleet.run.prepare import make_run_dir
+from psserve.fleet.run.process import SubprocessStarter
 from psserve.fleet.run.protocol import ChangeRequest
 from psserve.fleet.run.roster import Roster
 from tests.fleet.fake_plan import plan_of
@@ -25,9 +27,9 @@ def requests_of(folder: Path) -> Requests:
     """Of a fleet that serves a, in that folder. What these tests ask for starts no server and needs no zoo."""
     plan = plan_of(folder, {"prefill-0": [], "decode-a-0": []}, [1, 2, 3], folder)
     make_run_dir(plan.run_dir)
-    starter: Any = None
     supply: Any = None
-    return Requests(Roster(plan, starter, RestartPolicy()), supply, Limits(), lambda text: None, lambda: None)
+    roster = Roster(plan, SubprocessStarter(), RestartPolicy())
+    return Requests(roster, supply, Limits(), lambda text: None, lambda: None)
 
 
 @pytest.fixture
@@ -84,6 +86,37 @@ async def test_closing_breaks_off_what_the_fleet_has_begun(requests: Requests) -
     await requests.close()
     assert broken_off
     assert not requests.busy
+
+
+class LostServer:
+    """One whose move is due, until it is asked for."""
+
+    def __init__(self) -> None:
+        self.left, self.moved = [SimpleNamespace(spec=SimpleNamespace(name="decode-a-0"))], list[str]()
+
+    def due(self) -> list[Any]:
+        due, self.left = self.left, []
+        return due
+
+    async def move(self, members: list[Any]) -> None:
+        self.moved += [member.spec.name for member in members]
+
+
+async def test_a_lost_server_is_moved_beside_no_change(requests: Requests) -> None:
+    lost: Any = LostServer()
+    requests._moves = lost
+    end = asyncio.Event()
+    requests.begin_own("a change", end.wait)
+    requests.move_lost()
+    end.set()
+    assert requests._own is not None
+    await requests._own
+    assert lost.moved == []
+    requests.move_lost()
+    assert requests.busy
+    assert requests._own is not None
+    await requests._own
+    assert lost.moved == ["decode-a-0"]
 
 
 async def test_a_change_asked_for_at_the_start_waits_for_the_trials_of_before(tmp_path: Path) -> None:

@@ -322,3 +322,11 @@ def test_where_nothing_is_sent_nothing_is_awaited(setup: Setup) -> None:
     handle, _ = setup.start()
     setup.bridge.sees()
     assert not handle.awaits_files
+
+
+def test_a_machine_is_lost_until_it_is_seen_again_though_nothing_was_started_there(setup: Setup) -> None:
+    assert setup.starter.lost_hosts == set()
+    setup.bridge.loses()
+    assert setup.starter.lost_hosts == {"b"}
+    setup.bridge.sees()
+    assert setup.starter.lost_hosts == set()

@@ -23,6 +23,8 @@ MIB = 1024**2
 class Living:
     """Processes that never end, and the names of those that were killed."""
 
+    lost_hosts: frozenset[str] = frozenset()
+
     def __init__(self) -> None:
         self.killed: list[str] = []
 
