@@ -83,7 +83,7 @@ def command(
     if api_key == "":
         raise UsageError("--api-key is empty")
     if not dry_run:
-        require_none_running(zoo.path)
+        require_none_running(zoo.path, lambda text: click.echo(f"psserve: {text}", err=True))
     if options.modules is None:
         warn_damaged(zoo)
     keys = client_keys(options, zoo.path)

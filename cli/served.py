@@ -11,15 +11,15 @@ from psserve.errors import ModuleServed
 def served_states(zoo: Path) -> dict[str, str]:
     """Each module (or the base) that the zoo's fleet serves -> "ready", another state, or how many servers are ready.
 
-    Only reads; {} if no fleet runs. Raises FleetError if the fleet's state file is damaged.
+    Cleans nothing up; {} if no fleet runs. Raises FleetError if the fleet's state file is damaged.
     """
     if not (zoo / ".run" / "state.json").exists():  # the usual case in a listing, without the import of all of fleet
         return {}
     from psserve.fleet.plan.layout import run_dir
-    from psserve.fleet.run.state import read_state
+    from psserve.fleet.run.state import may_live, read_state
 
     fleet = read_state(run_dir(zoo))
-    if fleet is None or not fleet.supervisor.alive:
+    if fleet is None or not may_live(run_dir(zoo), fleet):
         return {}
     states: dict[str, list[str]] = {}
     for server in fleet.servers:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from psserve.fleet.run.state import ServerState
+from psserve.fleet.run.state import ServerState, read_state, write_state
 from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import EvaluationRecord
 
@@ -169,6 +169,14 @@ def test_a_served_module_is_neither_removed_nor_renamed(served: Zoo) -> None:
         assert "served by the running fleet" in fails(run(*arguments, "--zoo", served.path))
     assert run("remove-model", "beta", "--yes", "--zoo", served.path).exit_code == 0
     assert [module.name for module in served.modules()] == ["alpha"]
+
+
+def test_a_module_that_another_machine_serves_is_not_removed(served: Zoo) -> None:
+    state = read_state(served.path / ".run")
+    assert state is not None
+    elsewhere = state.supervisor.model_copy(update={"boot": "another"})
+    write_state(served.path / ".run", state.model_copy(update={"supervisor": elsewhere}))
+    assert "served by the running fleet" in fails(run("remove-model", "alpha", "--yes", "--zoo", served.path))
 
 
 def test_rename_model_can_keep_the_old_name(zoo: Zoo) -> None:

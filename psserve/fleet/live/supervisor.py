@@ -20,7 +20,16 @@ from psserve.fleet.run.process import Starter, become_subreaper, sweep_descendan
 from psserve.fleet.run.progress import StartProgress
 from psserve.fleet.run.reachability import require_reachable
 from psserve.fleet.run.roster import Roster
-from psserve.fleet.run.state import FleetState, ProcessId, clean_stale, fleet_lock, remove_state, write_state
+from psserve.fleet.run.state import (
+    BEAT_S,
+    FleetState,
+    ProcessId,
+    beat,
+    clean_stale,
+    fleet_lock,
+    remove_state,
+    write_state,
+)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_S = 0.1
@@ -81,6 +90,7 @@ class Supervisor:
         for name in await asyncio.to_thread(clean_stale, self._plan.run_dir):
             self._progress.note(f"ended {name}, left over from a supervisor that died")
         become_subreaper()
+        beating = asyncio.create_task(self._beat())
         try:
             weights = await asyncio.to_thread(prepare, self._plan)
             await require_reachable(self._plan, self._starter)
@@ -92,6 +102,13 @@ class Supervisor:
         finally:
             self._progress.settle()
             await self._shut_down()
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        """Beside all else, since a change or the end may take minutes."""
+        while True:
+            beat(self._plan.run_dir)
+            await asyncio.sleep(BEAT_S)
 
     def _count_signal(self) -> None:
         self._signals += 1

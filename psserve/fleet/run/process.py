@@ -213,6 +213,12 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+@cache
+def pid_namespace() -> int:
+    """A number for the pids that this process sees; unique on its machine while any process sees them."""
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
 def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -16,10 +20,14 @@ from psserve.errors import AlreadyRunning, FleetError, NotRunning
 from psserve.fleet.plan import layout
 from psserve.fleet.plan.host import LOCAL, LOOPBACK
 from psserve.fleet.plan.spec import ProcessRole
-from psserve.fleet.run.process import boot_id, kill_tree, start_ticks
+from psserve.fleet.run.process import boot_id, kill_tree, pid_namespace, start_ticks
 from psserve.zoo.disk.storage import write_atomically
 
 ServerStatus = Literal["starting", "ready", "down", "restarting", "lost", "draining", "failed", "stopped"]
+BEAT_S = 5.0
+"""A supervisor touches its state file as often as this."""
+SILENT_S = 60.0
+"""So long untouched, the state file of another machine's fleet was left by a dead one."""
 
 
 class _Record(BaseModel):
@@ -33,18 +41,28 @@ class ProcessId(_Record):
     ticks: int
     boot: str | None = None
     """The start of the machine that it is on. None: an older psserve wrote this, on this machine."""
+    namespace: int | None = None
+    """That its pid is one of: containers of one machine have their own. None: as above."""
+    machine: str | None = None
+    """The machine's or container's name, for people: others may have the same one."""
 
     @classmethod
     def own(cls) -> ProcessId:
         """This process."""
         ticks = start_ticks(os.getpid())
         assert ticks is not None, "this process runs"
-        return cls(pid=os.getpid(), ticks=ticks, boot=boot_id())
+        machine = socket.gethostname()
+        return cls(pid=os.getpid(), ticks=ticks, boot=boot_id(), namespace=pid_namespace(), machine=machine)
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Whether it is, or was, a process of this machine since its start, in whichever container."""
+        return self.boot in (None, boot_id())
 
     @property
     def is_here(self) -> bool:
-        """Whether it is, or was, a process of this machine since its start."""
-        return self.boot in (None, boot_id())
+        """Whether its pid means the same process to us."""
+        return self.is_of_this_boot and self.namespace in (None, pid_namespace())
 
     @property
     def alive(self) -> bool:
@@ -89,8 +107,8 @@ class ServerState(_Record):
 class FleetState(_Record):
     """A running fleet."""
 
-    version: Literal[1, 2] = 2
-    """1: of a psserve that knew one machine alone."""
+    version: Literal[1, 2, 3] = 3
+    """1: of a psserve that knew one machine alone. 2: its file was touched only when it changed."""
     url: str
     zoo: str
     base: str
@@ -138,53 +156,89 @@ def remove_state(run: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def beat(run: Path) -> None:
+    """Show machines that share the file system that this fleet lives."""
+    with suppress(OSError):
+        os.utime(layout.state_path(run))
+
+
+def may_live(run: Path, state: FleetState) -> bool:
+    """Whether the fleet runs here, or may run on another machine or in another container."""
+    supervisor = state.supervisor
+    return supervisor.alive or (not supervisor.is_here and _touched_ago(run) < SILENT_S)
+
+
 def running_fleet(zoo: Path) -> FleetState:
     """The fleet that runs for this zoo. A state file that a dead supervisor left is cleaned up.
 
     Raises:
         NotRunning: there is none.
+        FleetError: it seems to run on another machine.
     """
     run = layout.run_dir(zoo)
     state = read_state(run)
     if state is not None and state.supervisor.alive:
         return state
+    if state is not None and may_live(run, state):
+        raise FleetError(_who_runs(run))
     if state is not None:
         with suppress(AlreadyRunning), fleet_lock(run):  # a new supervisor that is just starting cleans up itself
             clean_stale(run)
     raise NotRunning(f"no fleet runs for the zoo {zoo}; start one with `psserve launch`")
 
 
-def require_none_running(zoo: Path) -> None:
+def require_none_running(zoo: Path, tell: Callable[[str], None]) -> None:
     """Say early that a fleet runs; only the lock makes sure.
+
+    What another machine's fleet left is watched until it shows life, or may be cleaned up.
 
     Raises:
         AlreadyRunning: one runs for this zoo.
     """
     run = layout.run_dir(zoo)
     state = _read_or_none(run)
-    if state is not None and state.supervisor.alive:
+    if state is None:
+        return
+    if state.supervisor.alive:
         raise AlreadyRunning(_who_runs(run))
+    if state.supervisor.is_of_this_boot or (before := _touched_ago(run)) >= SILENT_S:
+        return
+    tell(
+        f"a fleet of this zoo ran on {_machine(state)} {before:.0f} s ago:"
+        f" waiting up to {SILENT_S - before:.0f} s to see whether it still does"
+    )
+    while (now := _touched_ago(run)) < SILENT_S:
+        if now < before:
+            raise AlreadyRunning(_who_runs(run))
+        before = now
+        time.sleep(1)
 
 
 def clean_stale(run: Path) -> list[str]:
     """Kill what a dead supervisor's fleet left running, and remove its files but for logs. Call with the lock held.
 
-    Only on this machine: a pid of another one may be anybody's here.
+    The lock shows that no other fleet runs on this machine. On a shared file system others may not see it.
 
     Returns:
         Names of the servers that were still alive.
+
+    Raises:
+        AlreadyRunning: the fleet may run on another machine.
     """
     state = _read_or_none(run)
+    if state is not None and not state.supervisor.is_of_this_boot and may_live(run, state):
+        raise AlreadyRunning(_who_runs(run))
+    is_here = state is not None and state.supervisor.is_here
     left: list[str] = []
-    for server in state.servers if state and state.supervisor.is_here else ():
+    for server in state.servers if state is not None and is_here else ():  # another's pid may be anybody's here
         if server.host == LOCAL and server.pid and server.ticks is not None and start_ticks(server.pid) == server.ticks:
             kill_tree(server.pid)
             left.append(server.name)
     layout.router_config_path(run).unlink(missing_ok=True)
     for folder in (run / "checkpoints", layout.adapters_dir(run)):
         shutil.rmtree(folder, ignore_errors=True)
-    if state is not None:
-        shutil.rmtree(state.tmp_dir, ignore_errors=True)
+    if state is not None:  # the path of another machine's may be that of another zoo's fleet here
+        shutil.rmtree(state.tmp_dir if is_here else layout.tmp_dir(run.parent), ignore_errors=True)
     remove_state(run)
     return left
 
@@ -209,8 +263,34 @@ def fleet_lock(run: Path) -> Iterator[None]:
 
 def _who_runs(run: Path) -> str:
     state = _read_or_none(run)
+    if state is not None and not state.supervisor.is_here:
+        path = layout.state_path(run)
+        return (
+            f"a fleet of the zoo {run.parent} runs on {_machine(state)}, as far as {path} tells, which was touched"
+            f" {_touched_ago(run):.0f} s ago: run psserve there (`psserve stop` ends it); if that machine is gone,"
+            " remove the file"
+        )
     where = f" at {state.url} (pid {state.supervisor.pid})" if state else ""
     return f"a fleet of the zoo {run.parent} runs already{where}; use it, or end it with `psserve stop`"
+
+
+def _machine(state: FleetState) -> str:
+    return state.supervisor.machine or "another machine"
+
+
+def _touched_ago(run: Path) -> float:
+    """Seconds since the state file was touched, infinite if it has gone: by the clock of its file system."""
+    try:
+        with layout.state_path(run).open("rb") as file:  # NFS asks the server anew for what is opened
+            touched = os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return math.inf
+    try:
+        with tempfile.TemporaryFile(dir=run) as probe:
+            os.utime(probe.fileno())
+            return os.fstat(probe.fileno()).st_mtime - touched
+    except OSError:  # read-only, or full
+        return time.time() - touched
 
 
 def _read_or_none(run: Path) -> FleetState | None:

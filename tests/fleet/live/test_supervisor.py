@@ -156,6 +156,15 @@ def test_a_full_disk_ends_nothing_and_is_told_once(fleet: FakeFleet) -> None:
     assert fleet.output().count("warning: cannot write the state file") == 1
 
 
+def test_living_fleet_touches_its_state_file(fleet: FakeFleet) -> None:
+    fleet.launch(TWO)
+    fleet.ready()
+    state = fleet.run / "state.json"
+    for _ in range(2):
+        os.utime(state, (0, 0))
+        fleet.until(lambda: state.stat().st_mtime > 0)
+
+
 def test_dead_router_is_restarted(fleet: FakeFleet) -> None:
     fleet.launch(TWO)
     fleet.ready()

@@ -34,6 +34,7 @@ from psserve.fleet.plan.allowance import GIB, MIB
 from psserve.fleet.plan.devices import Machine
 from psserve.fleet.plan.nvidia import Gpu
 from psserve.fleet.run.router_client import RouterClient
+from psserve.fleet.run.state import FleetState, ProcessId, write_state
 from psserve.zoo import Zoo
 from psserve.zoo.synthetic.zoo import build_zoo
 from tests.fleet.observe.test_status_table import SERVER, fleet
@@ -266,6 +267,16 @@ def test_a_damaged_state_file_is_named(zoo: Zoo) -> None:
     _, (finding,) = find_fleet(zoo)
     assert finding.level == "fail"
     assert "state.json" in finding.found
+
+
+def test_a_fleet_that_runs_on_another_machine_is_named(zoo: Zoo) -> None:
+    (zoo.path / ".run").mkdir()
+    elsewhere = ProcessId(pid=1, ticks=1, boot="another", machine="host-b")
+    state = FleetState(url="u", zoo="z", base="b", supervisor=elsewhere, ready=True, tmp_dir="t", servers=())
+    write_state(zoo.path / ".run", state)
+    _, (finding,) = find_fleet(zoo)
+    assert finding.level == "fail"
+    assert "host-b" in finding.found
 
 
 @pytest.mark.parametrize(

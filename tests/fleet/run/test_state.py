@@ -6,6 +6,8 @@ import json
 import os
 import stat
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psserve.errors import AlreadyRunning, FleetError, NotRunning
-from psserve.fleet.run.process import start_ticks
+from psserve.fleet.plan.layout import tmp_dir
+from psserve.fleet.run.process import boot_id, start_ticks
 from psserve.fleet.run.state import (
+    SILENT_S,
     FleetState,
     ProcessId,
     ServerState,
+    beat,
     clean_stale,
     fleet_lock,
     read_state,
+    require_none_running,
     running_fleet,
     write_state,
 )
@@ -105,6 +111,17 @@ def test_reused_pid_is_not_the_supervisor(zoo: Path) -> None:
     assert read_state(zoo / ".run") is None
 
 
+ELSEWHERE = ProcessId(pid=1, ticks=1, boot="another", namespace=1, machine="host-b")
+"""On a machine that shares the zoo's file system."""
+
+
+def leave(zoo: Path, state: FleetState, ago_s: float) -> None:
+    """A fleet whose state file was touched for the last time so many seconds ago."""
+    write_state(zoo / ".run", state)
+    then = time.time() - ago_s
+    os.utime(zoo / ".run" / "state.json", (then, then))
+
+
 def left_over(pid: int, ticks: int) -> ServerState:
     return ServerState(name="decode-a-0", role="decode", pid=pid, ticks=ticks, port=1, state="ready", log="")
 
@@ -140,28 +157,35 @@ def test_process_with_the_pid_of_a_server_on_another_host_is_left_alone(zoo: Pat
 
 
 def test_process_with_the_pid_of_a_server_of_another_machines_fleet_is_left_alone(zoo: Path) -> None:
-    """Its zoo is on a disk that both machines have."""
     with subprocess.Popen(["sleep", "600"]) as innocent:
         ticks = start_ticks(innocent.pid)
         assert ticks is not None
-        supervisor = ProcessId(pid=1, ticks=1, boot="another")
-        write_state(zoo / ".run", state_of(zoo, supervisor, left_over(innocent.pid, ticks)))
+        leave(zoo, state_of(zoo, ELSEWHERE, left_over(innocent.pid, ticks)), SILENT_S)
         assert clean_stale(zoo / ".run") == []
         assert innocent.poll() is None
         innocent.kill()
 
 
-def test_a_file_of_version_1_is_read(zoo: Path) -> None:
+@pytest.mark.parametrize(("version", "unknown"), [(1, {"boot", "namespace", "machine"}), (2, {"namespace", "machine"})])
+def test_a_file_of_an_older_version_is_read(zoo: Path, version: int, unknown: set[str]) -> None:
     server = {"name": "decode-a-0", "role": "decode", "pid": 2, "ticks": 2, "port": 1, "state": "ready", "log": ""}
-    supervisor = ProcessId.own().model_dump(exclude={"boot"})
-    state = {"version": 1, "url": "u", "zoo": "z", "base": "b", "supervisor": supervisor, "ready": True, "tmp_dir": ""}
+    supervisor = ProcessId.own().model_dump(exclude=unknown)
+    state = {
+        "version": version,
+        "url": "u",
+        "zoo": "z",
+        "base": "b",
+        "supervisor": supervisor,
+        "ready": True,
+        "tmp_dir": "",
+    }
     (zoo / ".run" / "state.json").write_text(json.dumps(state | {"servers": [server]}))
     found = running_fleet(zoo)
     assert (found.servers[0].host, found.servers[0].pid) == ("local", 2)
 
 
 def test_a_file_of_a_later_version_is_refused_with_what_to_do(zoo: Path) -> None:
-    (zoo / ".run" / "state.json").write_text('{"version": 3, "nodes": []}')
+    (zoo / ".run" / "state.json").write_text('{"version": 4, "nodes": []}')
     with pytest.raises(FleetError, match="another version of psserve: end its fleet with that one, or remove it"):
         read_state(zoo / ".run")
 
@@ -191,3 +215,121 @@ def test_zombie_counts_as_dead() -> None:
     with subprocess.Popen(["true"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert start_ticks(child.pid) is None
+
+
+RUNS_ON_B = r"runs on host-b, as far as .*/state\.json tells, .*: run psserve there .* remove the file"
+
+
+def test_fleet_of_another_machine_is_named(zoo: Path) -> None:
+    state = state_of(zoo, ELSEWHERE)
+    leave(zoo, state, SILENT_S - 10)
+    with pytest.raises(FleetError, match=RUNS_ON_B) as refused:
+        running_fleet(zoo)
+    assert not isinstance(refused.value, NotRunning)
+    assert read_state(zoo / ".run") == state
+
+
+def test_fleet_of_another_machine_that_shows_no_life_has_ended(zoo: Path) -> None:
+    leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S)
+    with pytest.raises(NotRunning):
+        running_fleet(zoo)
+    assert read_state(zoo / ".run") is None
+
+
+def test_a_beat_is_life(zoo: Path) -> None:
+    leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S)
+    beat(zoo / ".run")
+    with pytest.raises(FleetError, match=RUNS_ON_B):
+        running_fleet(zoo)
+
+
+def test_machines_clock_does_not_matter(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_state(zoo / ".run", state_of(zoo, ELSEWHERE))
+    ahead = time.time() + 2 * SILENT_S
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    with pytest.raises(FleetError, match=RUNS_ON_B):
+        running_fleet(zoo)
+
+
+def test_where_nothing_can_be_written_the_machines_clock_serves(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S - 10)
+    with pytest.raises(FleetError, match=RUNS_ON_B):
+        running_fleet(zoo)
+
+
+def test_fleet_of_another_container_of_this_machine_is_named(zoo: Path) -> None:
+    supervisor = ProcessId.own().model_copy(update={"namespace": 1, "machine": "container-b"})
+    write_state(zoo / ".run", state_of(zoo, supervisor))
+    with pytest.raises(FleetError, match="runs on container-b"):
+        running_fleet(zoo)
+
+
+@pytest.fixture
+def kept(zoo: Path) -> list[Path]:
+    """Files of the fleet in the zoo."""
+    paths = [zoo / ".run" / name for name in ("router.json", "checkpoints", "adapters")]
+    paths[0].touch()
+    for path in paths[1:]:
+        path.mkdir()
+    return paths
+
+
+def test_files_of_another_machines_fleet_stay(zoo: Path, kept: list[Path]) -> None:
+    state = state_of(zoo, ELSEWHERE)
+    write_state(zoo / ".run", state)
+    with pytest.raises(AlreadyRunning, match=RUNS_ON_B):
+        clean_stale(zoo / ".run")
+    assert all(path.exists() for path in kept)
+    assert read_state(zoo / ".run") == state
+
+
+def test_files_that_another_machines_fleet_left_go(zoo: Path, kept: list[Path]) -> None:
+    leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S)
+    clean_stale(zoo / ".run")
+    assert not any(path.exists() for path in kept)
+
+
+def test_files_that_another_container_of_this_machine_left_go_at_once(zoo: Path, kept: list[Path]) -> None:
+    """Whoever holds the lock is alone on this machine."""
+    write_state(zoo / ".run", state_of(zoo, ELSEWHERE.model_copy(update={"boot": boot_id()})))
+    require_none_running(zoo, pytest.fail)
+    clean_stale(zoo / ".run")
+    assert not any(path.exists() for path in kept)
+
+
+def test_of_temporary_folders_only_this_machines_own_goes(zoo: Path) -> None:
+    """The other one's path may be that of another zoo's fleet here."""
+    own, others = tmp_dir(zoo), zoo / "others"
+    own.mkdir()
+    others.mkdir()
+    leave(zoo, state_of(zoo, ELSEWHERE).model_copy(update={"tmp_dir": str(others)}), SILENT_S)
+    clean_stale(zoo / ".run")
+    assert (own.exists(), others.exists()) == (False, True)
+
+
+def test_launch_is_refused_once_another_machines_fleet_shows_life(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S - 10)
+    monkeypatch.setattr(time, "sleep", lambda _: beat(zoo / ".run"))
+    told: list[str] = []
+    with pytest.raises(AlreadyRunning, match=RUNS_ON_B):
+        require_none_running(zoo, told.append)
+    assert told == [
+        "a fleet of this zoo ran on host-b 50 s ago: waiting up to 10 s to see whether it still does",
+    ]
+
+
+def test_launch_waits_until_what_another_machine_left_may_be_cleaned_up(zoo: Path) -> None:
+    leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S - 0.5)
+    told: list[str] = []
+    require_none_running(zoo, told.append)
+    assert len(told) == 1
+    clean_stale(zoo / ".run")
+
+
+def test_launch_does_not_wait_for_what_was_left_long_ago(zoo: Path) -> None:
+    leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S)
+    require_none_running(zoo, pytest.fail)
