@@ -1,14 +1,15 @@
 """Files that were sent to a machine: kept by what is in them, so that nothing is sent twice, and checked.
 
-files/<digest>      a file, as it was sent
-arriving/<digest>   the beginning of one
-folders/<digest>    a checkpoint: hard links to its files
+files/<digest>            a file, as it was sent
+arriving/<digest>-<pid>   the beginning of one, and the agent that takes it
+folders/<digest>          a checkpoint: hard links to its files
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict
 
 LOOK_BYTES = 64 * 1024 * 1024
 """Of a file that has arrived, in one call."""
+ABANDONED_S = 3600.0
+"""Nobody goes on with a file of which nothing has come for so long: a piece takes less (SHIP_S)."""
 
 
 class Entry(BaseModel):
@@ -61,8 +64,16 @@ class Store:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those of these files that must be sent."""
+        """Those of these files that must be sent. What others have left half sent is removed."""
+        self._remove_abandoned()
         return [digest for digest in dict.fromkeys(digests) if not (self._files / digest).exists()]
+
+    def _remove_abandoned(self) -> None:
+        """By age: a process id says little of an agent in a container, or where machines share a home directory."""
+        for file in self._arriving.iterdir():
+            with suppress(FileNotFoundError):  # another agent was faster
+                if time.time() - file.stat().st_mtime > ABANDONED_S:
+                    file.unlink()
 
     def receive(self, digest: str, offset: int, data: bytes) -> None:
         """Take a piece of a file. Raises OSError, as when the disk is full."""

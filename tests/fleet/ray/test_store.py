@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from blake3 import blake3
 
 from psserve.fleet.ray import shipping, store
 from psserve.fleet.ray.shipping import Damaged, ship
-from psserve.fleet.ray.store import Entry, Store, digest_of, listed
+from psserve.fleet.ray.store import ABANDONED_S, Entry, Store, digest_of, listed
 
 
 class Machine:
@@ -114,6 +115,17 @@ def test_a_file_that_is_sent_anew_is_looked_through_from_its_beginning(
     assert its.keep(digest) is None
     its.receive(digest, 0, content)
     assert [its.keep(digest) for _ in range(3)] == [None, None, True]
+
+
+@pytest.mark.parametrize(("age_s", "stays"), [(ABANDONED_S / 2, True), (ABANDONED_S * 2, False)])
+async def test_the_next_shipment_removes_what_was_left_half_sent(
+    machine: Machine, make: Callable[..., Path], age_s: float, stays: bool
+) -> None:
+    Store(machine.root).receive("digest", 0, b"half")
+    (left,) = (machine.root / "arriving").iterdir()
+    os.utime(left, (time.time() - age_s,) * 2)
+    await ship(make("a", weights=b"1"), machine.call)
+    assert left.exists() == stays
 
 
 async def test_a_folder_that_is_made_anew_is_read_anew(machine: Machine, make: Callable[..., Path]) -> None:
