@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from psserve.fleet.ray.agent import Agent
@@ -46,6 +47,9 @@ class Node:
         self._agent: Any = None
         self._waiting: list[Order] = []
         """Those that came before the agent was found."""
+        self._calls: deque[Callable[[Any], Any]] = deque()
+        """What its agent is to do, and is not known to have done: each calls it, and gives Ray's reference."""
+        self._calling: asyncio.Task[None] | None = None
         self._shipping: dict[str, asyncio.Task[None]] = {}
         """Run -> what starts it once its files are there."""
         self._sends = asyncio.Lock()
@@ -91,6 +95,7 @@ class Node:
         self._agent = await asyncio.to_thread(actor.remote, self._task.owner, self._task.lease_s)
         if self._task.claims:
             await self._claim()
+        self._keep_calling()  # what the agent before may not have done
         waiting, self._waiting = self._waiting, []
         for order in waiting:
             self.obey(order)
@@ -129,6 +134,7 @@ class Node:
             for task in self._shipping.values():
                 task.cancel()
             self._waiting.clear()  # what they were about is lost too
+            self._calls.clear()
         if view != self._told:
             self._told = view
             tell(view)
@@ -140,6 +146,8 @@ class Node:
             return HostView(host=self.name, seen=await self.look())
         except (RayError, TimeoutError, LookupError, Refused) as error:
             self._agent = None
+            if self._calling is not None:
+                self._calling.cancel()
             return HostView(host=self.name, why=said(error))
 
     async def _ray_node(self) -> Mapping[str, Any]:
@@ -156,11 +164,44 @@ class Node:
         elif order.start is not None and order.start.ships is not None:
             self._shipping[order.start.id] = asyncio.create_task(self._ship(self._agent, order.start))
         elif order.start is not None:
-            self._agent.start.remote(order.start.model_dump(mode="json"))
+            self._start(order.start)
         elif order.end in self._shipping:
             self._shipping[order.end].cancel()
         elif order.end is not None:
-            self._agent.signal.remote(order.end, kill=order.signal == "kill")
+            self._call(lambda agent: agent.signal.remote(order.end, kill=order.signal == "kill"))
+
+    def _start(self, run: Run) -> None:
+        self._call(lambda agent: agent.start.remote(run.model_dump(mode="json")))
+
+    def _refuse(self, run: Run, reason: str) -> None:
+        self._call(lambda agent: agent.refuse.remote(run.id, run.name, reason))
+
+    def _call(self, call: Callable[[Any], Any]) -> None:
+        """Have the agent do something, after all that it was told to do before."""
+        self._calls.append(call)
+        self._keep_calling()
+
+    def _keep_calling(self) -> None:
+        if self._agent is not None and (self._calling is None or self._calling.done()):
+            self._calling = asyncio.create_task(self._call_all(self._agent))
+
+    async def _call_all(self, agent: Any) -> None:
+        """Make each call until it has been answered.
+
+        One that was on its way when a connection broke may have arrived or not: Ray does not repeat it, or not in
+        order. Whatever a call does is done once, however often it arrives.
+        """
+        while self._calls and self._agent is agent:
+            try:
+                await asyncio.wrap_future(self._calls[0](agent).future())
+            except ActorUnavailableError:  # Ray connects anew by itself
+                await asyncio.sleep(LOOK_S)
+                continue
+            except RayActorError:  # it is lost, which the next look shows
+                return
+            except RayError as error:
+                print(f"{self.name}: {said(error)}", file=sys.stderr, flush=True)
+            self._calls.popleft()
 
     async def _ship(self, agent: Any, run: Run) -> None:
         """Start a run on the machine of `agent` when its checkpoint is there."""
@@ -173,11 +214,12 @@ class Node:
             async with self._sends:
                 there = str(await ship(run.ships, call))
             command = tuple(there if word == str(run.ships) else word for word in run.command)
-            agent.start.remote(run.model_copy(update={"command": command}).model_dump(mode="json"))
+            self._start(run.model_copy(update={"command": command}))
         except asyncio.CancelledError:
-            agent.refuse.remote(run.id, run.name, "it was told to end before its files were sent")
+            if self._agent is not None:  # else its machine is lost, and it with it
+                self._refuse(run, "it was told to end before its files were sent")
         except (OSError, Damaged, RayError, TimeoutError) as error:
-            agent.refuse.remote(run.id, run.name, f"its files cannot be sent: {said(error)}")
+            self._refuse(run, f"its files cannot be sent: {said(error)}")
         finally:
             del self._shipping[run.id]
 
@@ -212,7 +254,8 @@ def _reserved(resources: Mapping[str, float], on_gpus: bool) -> dict[str, float]
 
 async def answer(reference: Any, within_s: float) -> Any:
     """What a call gave. Raises RayError, TimeoutError."""
-    return await asyncio.wait_for(asyncio.wrap_future(reference.future()), within_s)
+    async with asyncio.timeout(within_s):  # wait_for may miss a cancellation
+        return await asyncio.wrap_future(reference.future())
 
 
 def said(error: BaseException) -> str:
