@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,19 @@ def command(
     results = []
     for name in modules:
         click.echo(f"{name}: {len(items)} items", err=True)
-        fleet = FleetAnswerer(url, name, api_key, concurrency) if url else None
-        asked = name if fleet else pinned(Zoo.open(find_zoo(zoo_dir)), name)
-        answerer: Answerer = fleet or zoo_answerer(Zoo.open(find_zoo(zoo_dir)), asked, batch_size=batch_size)
+        answerer: Answerer
+        answered: Collection[str | None] = ()
+        if url:
+            fleet = FleetAnswerer(url, name, api_key, concurrency)
+            asked, answerer, answered = name, fleet, fleet.versions
+        else:
+            zoo = Zoo.open(find_zoo(zoo_dir))
+            asked = pinned(zoo, name)
+            answerer = zoo_answerer(zoo, asked, batch_size=batch_size)
         result = evaluate(answerer, items, scorer, max_tokens)
         results.append({"module": name, "score": result.share, "right": result.right, "total": result.total})
         if recorder:
-            recorder.record(asked, result, fleet.versions if fleet else ())
+            recorder.record(asked, result, answered)
     show_scores(results, scorer_name, as_json)
 
 

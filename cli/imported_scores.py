@@ -15,7 +15,7 @@ PROGRAMS = {"lm-eval": "psserve.training.lm_eval_results", "evalplus": "psserve.
 
 def record_found(program: str, zoo_dir: Path | None, file: Path, name: str, *, record: bool, as_json: bool) -> None:
     """Print what a program's results file says of the module, alias or version `name` and, with `record`, keep it."""
-    from psserve.training.imported_results import Found, check_model, check_version, versions_named
+    from psserve.training.imported_results import Found, check_model, check_version
     from psserve.zoo import Zoo, find_zoo
 
     zoo = Zoo.open(find_zoo(zoo_dir))
@@ -25,7 +25,7 @@ def record_found(program: str, zoo_dir: Path | None, file: Path, name: str, *, r
     if record:
         check_version(file, found, version, zoo.module(version.name))
         for evaluation in found.records:
-            zoo.record_evaluation(versions_named(version)[0], evaluation)
+            zoo.record_evaluation(version.versioned_name, evaluation)
     results: list[dict[str, Any]] = [
         {"module": name, "scorer": each.scorer, "score": each.share, "right": each.right, "total": each.items}
         for each in found.records

@@ -58,7 +58,7 @@ class Recorder:
                 max_tokens=self.max_tokens,
                 how="fleet" if self.url else "reference",
             )
-            zoo.record_evaluation(f"{module.name}@{module.version}", evaluation)
+            zoo.record_evaluation(module.versioned_name, evaluation)
         except (PsserveError, OSError) as error:
             click.echo(f"note: the score of {name} is not recorded: {error}", err=True)
 
@@ -68,10 +68,7 @@ def pinned(zoo: Zoo, name: str) -> str:
 
     The base has no versions.
     """
-    if name == zoo.base.name:
-        return name
-    module = zoo.module(name)
-    return f"{module.name}@{module.version}"
+    return name if name == zoo.base.name else zoo.module(name).versioned_name
 
 
 def require_answered(url: str, zoo: Zoo, module: Module) -> None:

@@ -42,11 +42,9 @@ def check_model(path: Path, found: Found, version: Module) -> None:
     """Raise DataError unless the program asked the module of `version`, or this version of it, as it has been since."""
     names = (version.name, *version.aliases)
     if found.model not in (*names, *versions_named(version)):
-        raise DataError(
-            f"{path}: of the model {found.model!r}, not of {version.name!r} or {versions_named(version)[0]!r}"
-        )
+        raise DataError(f"{path}: of the model {found.model!r}, not of {version.name!r} or {version.versioned_name!r}")
     if found.end < version.created:
-        raise DataError(f"{path}: older than the weights of {versions_named(version)[0]!r}: evaluate it again")
+        raise DataError(f"{path}: older than the weights of {version.versioned_name!r}: evaluate it again")
 
 
 def check_version(path: Path, found: Found, version: Module, module: Module) -> None:
@@ -56,13 +54,12 @@ def check_version(path: Path, found: Found, version: Module, module: Module) -> 
     """
     if found.model in versions_named(version) or versions_during(module, found.start, found.end) == {version.version}:
         return
-    wanted = versions_named(version)[0]
     raise DataError(
         f"{path}: of the model {found.model!r} at a time when it may have been another version than {version.version}: "
-        f"let the program ask for the model {wanted!r}, or leave recording out (--no-record)"
+        f"let the program ask for the model {version.versioned_name!r}, or leave recording out (--no-record)"
     )
 
 
 def versions_named(version: Module) -> list[str]:
-    """What a version is called by the module's names, its own first: NAME@VERSION."""
+    """What a version is called by each of the module's names: NAME@VERSION."""
     return [f"{name}@{version.version}" for name in (version.name, *version.aliases)]

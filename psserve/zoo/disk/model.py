@@ -40,6 +40,11 @@ class Module(ModuleManifest):
     path: Path
 
     @property
+    def versioned_name(self) -> str:
+        """NAME@VERSION, which names these weights whatever version the module is later."""
+        return f"{self.name}@{self.version}"
+
+    @property
     def weight_bytes(self) -> int:
         """Size of the weights as they are served; of an adapter, without the base's."""
         return weight_bytes(self.files)
