@@ -27,6 +27,8 @@ Version = Annotated[int, Field(ge=1, validation_alias=AliasChoices("version", "e
 
 VERSION_MARK = "@"
 """Between a module's name and the zoo's number of one of its versions, where clients name both. In no module's name."""
+VERSION_HEADER = "x-psserve-module-version"
+"""In which the router says which of a module's versions answered."""
 
 
 class _Strict(BaseModel):

@@ -11,13 +11,12 @@ from typing import Any
 
 import aiohttp
 
+from psserve.contracts.router_config import VERSION_HEADER
 from psserve.errors import TrainingError
 from psserve.training.conversation import Conversation
 from psserve.training.scorers import message_text
 
 TIMEOUT_S = 600.0
-VERSION_HEADER = "x-psserve-module-version"
-"""In which psserve's router says which of a module's versions answered. Other servers send none."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class FleetAnswerer:
     api_key: str | None = None
     concurrency: int = 8
     versions: set[str | None] = field(default_factory=set)
-    """Which versions of the module have answered so far; None for an answer that did not say."""
+    """Which versions of the module have answered so far; None for an answer that did not say, as of other servers."""
 
     def answer(self, items: Sequence[Conversation], max_tokens: int) -> list[str]:
         """See Answerer. TrainingError as soon as one request fails: a score over the rest would mean nothing."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from psserve.contracts.router_config import ModuleConfig
+from psserve.contracts.router_config import VERSION_HEADER, ModuleConfig
 from psserve.router.access.server import SERVER
 from psserve.router.task_routing.choice import ModuleChoice
 
@@ -192,7 +192,7 @@ class Exchange:
         if self.module != "-":
             headers["x-psserve-module"] = self.module
         if self.version is not None:
-            headers["x-psserve-module-version"] = str(self.version)
+            headers[VERSION_HEADER] = str(self.version)
         if self.task is not None:
             headers["x-psserve-task"] = self.task.outcome
             headers["x-psserve-task-confidence"] = f"{self.task.confidence:.4f}"
