@@ -147,15 +147,16 @@ def _fit(
     held: Counter[str] = Counter()
     for server in plan.servers:
         held[server.host_name] += server.memory.total_bytes
+    hosts, settings = plan.basis.hosts, plan.basis.settings
     measured = read_measured(layout.run_dir(zoo.path))
+    budgets = {host.name: Budget.of(zoo.base, settings, host.machine, modules, measured) for host in hosts}
 
     def fit(host: Host, here: Sequence[PlannedServer]) -> tuple[list[tuple[int, ...]], list[ServerMemory]]:
         running = [server for server in plan.servers if server.host_name == host.name]
-        budget = Budget.of(zoo.base, plan.basis.settings, host.machine, modules, measured)
-        return _fit_host(host.machine, budget, plan.basis.settings, running, here)
+        return _fit_host(host.machine, budgets[host.name], settings, running, here)
 
     try:
-        found = spread(plan.basis.hosts, planned, held, fit, on_gpus=plan.basis.settings.device == "cuda")
+        found = spread(hosts, planned, held, fit, on_gpus=settings.device == "cuda")
     except NoRoom as error:
         raise PlanError(f"{error} (decode.spare in fleet.toml keeps room for live changes)") from error
     return [slot for slot, _ in found], [memory for _, memory in found]
