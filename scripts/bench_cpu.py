@@ -19,7 +19,6 @@ from statistics import fmean
 from measuring.comparison import (
     ROOT,
     add_options,
-    begun,
     bench_zoo,
     compare,
     comparison,
@@ -86,14 +85,14 @@ def folder_of(options: argparse.Namespace) -> Path:
 
 def new_comparison(options: argparse.Namespace, zoo: Path, folder: Path) -> list[str]:
     """The arguments of `psserve bench compare`. The first session of each run is warm-up."""
-    given = comparison(
+    return comparison(
         options,
         zoo,
         folder,
         *("--device", "cpu", *WORKLOADS[options.workload], "--think-secs", "0", "--warmup", "1"),
         *("--kv-tokens", str(2 * options.modules * POOL), "--context-length", str(LONGEST)),
+        last=options.extra,
     )
-    return given + ([] if begun(options, folder) else options.extra)
 
 
 KINDS = {"prefill": "prefill", "decode": "decode", "server": "prefill_and_decode", "router": "front", "front": "front"}

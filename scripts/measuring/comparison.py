@@ -134,19 +134,22 @@ def adapter_of(zoo: Path, module: str) -> Path:
     return folder
 
 
-def comparison(options: argparse.Namespace, zoo: Path, folder: Path, *arguments: str) -> list[str]:
-    """The arguments of `psserve bench compare`: of what `options` says, and others."""
-    if begun(options, folder):
+def comparison(
+    options: argparse.Namespace, zoo: Path, folder: Path, *arguments: str, last: Sequence[str] = ()
+) -> list[str]:
+    """The arguments of `psserve bench compare`: of what `options` says, and others; those that come `last` win."""
+    if _begun(options, folder):
         return ["--resume", told(folder)]
     return [
         *("--zoo", told(zoo), "--out", told(folder), *arguments),
         *(("--concurrency", options.concurrency) if options.concurrency else ()),
         *("--sessions", str(options.sessions), "--repeats", str(options.repeats)),
         *(part for system in options.systems.split(",") for part in ("--system", system)),
+        *last,
     ]
 
 
-def begun(options: argparse.Namespace, folder: Path) -> bool:
+def _begun(options: argparse.Namespace, folder: Path) -> bool:
     """Whether `psserve bench compare` is to go on in `folder`: it knows its options then."""
     from psserve.bench.compare.plan import SETTINGS
 
