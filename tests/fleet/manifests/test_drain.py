@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from psserve.fleet.manifests import drain
+from tests.fleet.manifests.serving import serving
 from tests.ports import own_ports
 
 SILENT = "127.0.0.9"
@@ -40,18 +39,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
-
-
-@contextmanager
-def serving(router: Router) -> Iterator[None]:
-    thread = threading.Thread(target=router.serve_forever)
-    thread.start()
-    try:
-        yield
-    finally:
-        router.shutdown()
-        thread.join()
-        router.server_close()
 
 
 def drained(

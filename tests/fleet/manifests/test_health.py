@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from psserve.contracts.programs import program
 from psserve.fleet.manifests.health import POD_IP
+from tests.fleet.manifests.serving import serving
 from tests.ports import own_ports
 
 
@@ -27,18 +26,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@contextmanager
-def server(port: int, status: int = 200) -> Iterator[None]:
+def server(port: int, status: int = 200) -> AbstractContextManager[None]:
     """Answers with this status, when it is asked after its health."""
-    serving = HTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"status": status}))
-    thread = threading.Thread(target=serving.serve_forever)
-    thread.start()
-    try:
-        yield
-    finally:
-        serving.shutdown()
-        thread.join()
-        serving.server_close()
+    return serving(HTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"status": status})))
 
 
 def probed(*ports: int) -> tuple[int, str]:
