@@ -62,8 +62,8 @@ def commit_folder(hub: HfApi, hub_id: str, folder: Path, message: str) -> str:
 
 
 def is_read(name: str) -> bool:
-    """Whether psserve reads the file of that name."""
-    return any(fnmatch(name, pattern) for pattern in FILES)
+    """Whether psserve reads the file of that name in a repository: nothing in its folders."""
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in FILES)
 
 
 @contextmanager

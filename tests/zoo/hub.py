@@ -33,11 +33,11 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path.startswith(f"/api/models/{self.name}/tree"):
-            self.answer_json([self.entry(file) for file in sorted(self.directory.iterdir())])
+            self.answer_json([self.entry(file) for file in sorted(self.directory.rglob("*")) if file.is_file()])
         elif path.startswith(f"/api/models/{self.name}"):
             self.answer_json({"id": self.name, "sha": self.commit, "siblings": []})
         elif path.startswith(f"/{self.name}/resolve/{self.commit}/"):
-            self.send_file(self.directory / path.rpartition("/")[2])
+            self.send_file(self.directory / path.partition(f"/resolve/{self.commit}/")[2])
         else:
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
@@ -92,11 +92,14 @@ class Hub(BaseHTTPRequestHandler):
 
     def entry(self, file: Path) -> dict[str, object]:
         oid = hashlib.sha1(file.read_bytes()).hexdigest()
-        return {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": oid}
+        return {"type": "file", "path": self.path_of(file), "size": file.stat().st_size, "oid": oid}
+
+    def path_of(self, file: Path) -> str:
+        return str(file.relative_to(self.directory))
 
     def send_file(self, file: Path) -> None:
         if self.command == "GET":
-            self.fetched.append(file.name)
+            self.fetched.append(self.path_of(file))
         etag = hashlib.sha1(file.read_bytes()).hexdigest()
         self.answer(file.read_bytes(), {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit})
 

@@ -71,6 +71,15 @@ def test_what_another_kind_of_module_left_there_gives_way(trained: Zoo, hub: typ
     assert not {"adapter_config.json", "adapter_model.safetensors"} & names(hub)
 
 
+def test_what_is_in_folders_of_the_repository_stays(trained: Zoo, hub: type[Hub]) -> None:
+    others = [hub.directory / folder / "model.safetensors" for folder in ("onnx", "checkpoint-500")]
+    for path in others:
+        path.parent.mkdir()
+        path.write_text("another's")
+    push_module(trained, trained.module("sums"), "ann/tiny")
+    assert [path.read_text() for path in others] == ["another's"] * 2
+
+
 def test_the_card_says_base_fingerprint_training_and_accuracy(trained: Zoo, hub: type[Hub]) -> None:
     push_module(trained, trained.module("sums"), "ann/tiny")
     card = ModelCard((hub.directory / "README.md").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from psserve.errors import UsageError, ZooError
 from psserve.zoo.adding.incoming import TRAINING_RECORD
@@ -13,7 +14,9 @@ from psserve.zoo.checkpoints.safetensors import INDEX
 from psserve.zoo.disk.storage import read_json
 
 FILES = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", INDEX, ADAPTER_CONFIG, TRAINING_RECORD]
-"""All of a repository that psserve reads: no pickles, no code."""
+"""All of a repository that psserve reads: no pickles, no code, and nothing in its folders."""
+SELECTED: dict[str, Any] = {"allow_patterns": FILES, "ignore_patterns": "*/*"}
+"""The same for the Hub's library, to which a pattern's * is any part of a path, slashes too."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def snapshot(hub_id: str, revision: str | None) -> Path:
             f"directory, or run `{download_command(hub_id, revision)}` where there is a network"
         )
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=FILES))
+        return Path(snapshot_download(hub_id, revision=revision, **SELECTED))
     except HFValidationError as error:
         raise ZooError(f"{hub_id}: neither a directory nor a Hub id: {error}") from None
     except HfHubHTTPError as error:
@@ -108,7 +111,7 @@ def cached(hub_id: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=FILES, local_files_only=True))
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True, **SELECTED))
     except (HFValidationError, LocalEntryNotFoundError):
         return None
 

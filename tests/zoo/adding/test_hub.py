@@ -80,6 +80,14 @@ def test_what_is_not_cached_is_downloaded_without_pickles_and_code(hub: type[Hub
     assert not {"pytorch_model.bin", "modeling.py", "README.md"} & set(hub.fetched)
 
 
+def test_nothing_in_folders_is_downloaded(hub: type[Hub], tmp_path: Path) -> None:
+    (hub.directory / "onnx").mkdir()
+    (hub.directory / "onnx" / "model.safetensors").write_text("another's")
+    Zoo.create(tmp_path / "zoo", "ann/tiny")
+    assert "model.safetensors" in hub.fetched
+    assert "onnx/model.safetensors" not in hub.fetched
+
+
 def test_what_is_cached_is_not_asked_for(hub: type[Hub], cached: Path, tmp_path: Path) -> None:
     Zoo.create(tmp_path / "zoo", "ann/tiny")
     assert hub.fetched == []
