@@ -211,10 +211,14 @@ class Zoo:
         return self.module(new)
 
     def record_evaluation(self, name: str, evaluation: EvaluationRecord) -> None:
-        """Append to the evaluations of the module of that name or alias. Raises as `rename` does."""
+        """Add to the evaluations of the module of that name or alias, as the latest. Raises as `rename` does.
+
+        An earlier one of the same conditions gives way.
+        """
         with changing(self.path):
             module = self.module(name)
-            evaluations = (*module.evaluations, evaluation)
+            others = (each for each in module.evaluations if each.conditions != evaluation.conditions)
+            evaluations = (*others, evaluation)
             changed = module.manifest.model_copy(update={"evaluations": evaluations})
             write_manifest(module.path / MODULE_MANIFEST, changed)
 

@@ -108,8 +108,16 @@ def test_an_unknown_module_is_an_error(zoo: Zoo) -> None:
         zoo.remove("../beta")
 
 
+def test_an_evaluation_gives_way_to_a_later_one_of_the_same_conditions_alone(zoo: Zoo) -> None:
+    other = EVALUATION.model_copy(update={"max_tokens": EVALUATION.max_tokens + 1})
+    again = EVALUATION.model_copy(update={"date": EVALUATION.date + 1, "right": EVALUATION.right - 1})
+    for evaluation in (EVALUATION, other, again):
+        zoo.record_evaluation("alpha", evaluation)
+    assert zoo.module("alpha").evaluations == (other, again)
+
+
 def test_evaluations_are_kept_in_order_and_an_import_starts_anew(zoo: Zoo, checkpoint: Path) -> None:
-    later = EVALUATION.model_copy(update={"date": 2, "right": 4})
+    later = EVALUATION.model_copy(update={"date": 2, "right": 4, "scorer": "number"})
     for evaluation in (EVALUATION, later):
         zoo.record_evaluation("alpha", evaluation)
     assert zoo.module("alpha").evaluations == (EVALUATION, later)

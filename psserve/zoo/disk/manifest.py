@@ -132,6 +132,11 @@ class EvaluationRecord(Record):
         return self
 
     @property
+    def conditions(self) -> tuple[str, str, int, int, str]:
+        """All but the date and what was found: what two evaluations have in common if one repeats the other."""
+        return self.scorer, self.data_hash, self.items, self.max_tokens, self.how
+
+    @property
     def share(self) -> float:
         """Accuracy, 0 to 1."""
         return self.right / self.items
