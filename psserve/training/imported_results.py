@@ -26,6 +26,8 @@ class Found:
     """Unix time in seconds: from then to `end` it asked, as far as the file says."""
     end: float
     records: list[EvaluationRecord]
+    left_out: tuple[str, ...] = ()
+    """What else it says, each with why that is no record."""
 
 
 def read_results(path: Path, kind: type[Results], program: str, wanted: str) -> Results:

@@ -1,7 +1,7 @@
 """What lm-evaluation-harness found, for a module's manifest: the results file that `lm_eval --output_path` writes.
 
 Recorded are shares of right answers that a module generated greedily. What is no such share (BLEU, perplexity), or
-cannot be told from another run's (no hash of the samples), is refused by name.
+cannot be told from another run's (no hash of the samples), is left out by name; a file of nothing else is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psserve.errors import DataError
 from psserve.training.imported_results import Found, read_results
 from psserve.zoo.disk.manifest import EvaluationRecord, Hash
 
-COUNTED = ("exact_match", "acc", "pass@1")
+COUNTED = ("exact_match", "acc", "pass@1", "prompt_level_strict_acc", "prompt_level_loose_acc")
 """The metrics of lm-eval that are right answers over items."""
 LONGEST = 256
 """Tokens of an answer, where neither task nor model arguments say (lm-eval's default)."""
@@ -73,10 +73,19 @@ class LmEvalResults(BaseModel):
 
 
 def read_found(path: Path) -> Found:
-    """What the file says. Raises DataError: a task's result is no share of right answers."""
+    """What the file says, task by task. Raises DataError: not one of them has a share of right answers."""
     found = read_results(path, LmEvalResults, "lm-eval", "a results_*.json of lm_eval --output_path")
-    records = [record for task in found.results for record in task_records(path, found, task)]
-    return Found(found.config.argument("model"), found.date, found.date + found.total_evaluation_time_seconds, records)
+    records: list[EvaluationRecord] = []
+    left_out: list[str] = []
+    for task in found.results:
+        try:
+            records += list(task_records(path, found, task))  # a list first: of a task that fails nothing is kept
+        except DataError as error:
+            left_out.append(str(error))
+    if not records:
+        raise DataError("; ".join(left_out))
+    end = found.date + found.total_evaluation_time_seconds
+    return Found(found.config.argument("model"), found.date, end, records, tuple(left_out))
 
 
 def task_records(path: Path, found: LmEvalResults, task: str) -> Iterator[EvaluationRecord]:

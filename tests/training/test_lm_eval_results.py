@@ -116,6 +116,43 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, case: str) -> None
     assert "\n" not in str(raised.value)
 
 
+def with_task(name: str, **results: float) -> dict[str, Any]:
+    """The file, of another task beside the first."""
+    document = changed(lambda file: file["results"].update({name: results}))
+    for part in ("configs", "n-samples", "task_hashes"):
+        document[part][name] = document[part]["sentences"]
+    return document
+
+
+def test_a_task_that_cannot_be_recorded_leaves_the_others(tmp_path: Path) -> None:
+    path = written(tmp_path / "results.json", with_task("translations", **{"bleu,none": 31.2}))
+    found = read_found(path)
+    assert [record.right for record in found.records] == [37]
+    (reason,) = found.left_out
+    assert reason.startswith(f"{path}: task 'translations': none of its metrics is a share of right answers")
+
+
+def test_of_a_group_its_tasks_are_recorded(tmp_path: Path) -> None:
+    document = changed(lambda file: file["results"].update(group={"exact_match,none": 0.925}))
+    found = read_found(written(tmp_path / "results.json", document))
+    assert [record.scorer for record in found.records] == ["lm-eval sentences exact_match"]
+    assert "task 'group': no configuration" in found.left_out[0]
+
+
+def test_prompts_of_which_all_instructions_were_followed_are_counted(tmp_path: Path) -> None:
+    levels = {
+        "prompt_level_strict_acc,none": 0.5,
+        "prompt_level_loose_acc,none": 0.75,
+        "inst_level_strict_acc,none": 0.61,
+    }
+    found = read_found(written(tmp_path / "results.json", with_task("ifeval", **levels)))
+    ours = [record for record in found.records if "ifeval" in record.scorer]
+    assert [(record.scorer.rpartition(" ")[2], record.right) for record in ours] == [
+        ("prompt_level_strict_acc", 20),
+        ("prompt_level_loose_acc", 30),
+    ]
+
+
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No such file or directory: give a results_\*\.json"):
         read_found(tmp_path / "none.json")
