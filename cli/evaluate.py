@@ -12,14 +12,20 @@ import click
 from .completion import complete_module
 from .damaged import warn_damaged
 from .imported_scores import PROGRAMS, record_found
-from .options import json_option, zoo_option
+from .options import json_option, typed_options, zoo_option
 from .recording import Recorder, pinned
 
 SCORERS = ("exact", "number", "python", "tool-call")
+WITH_FROM = ("found", "no_record", "as_json", "zoo_dir")
+"""Parameters that mean something where another program has done the work."""
+FLEET_ONLY = ("api_key", "concurrency")
+"""Those that mean something with --url alone."""
+HERE_ONLY = ("batch_size",)
+"""Those that mean something without it alone."""
 
 
 @click.command()
-@click.argument("modules", metavar="[MODULE]...", nargs=-1, shell_complete=complete_module)
+@click.argument("modules", metavar="[MODULE]... [FILE]...", nargs=-1, shell_complete=complete_module)
 @click.option(
     "--data",
     "data",
@@ -32,7 +38,7 @@ SCORERS = ("exact", "number", "python", "tool-call")
     "--from",
     "found",
     type=(click.Choice(tuple(PROGRAMS)), click.Path(path_type=Path)),
-    metavar="PROGRAM FILE",
+    metavar="PROGRAM FILE...",
     help="Record what lm-eval (results_*.json) or evalplus (*_eval_results.json) found of one MODULE in a fleet.",
 )
 @click.option("--url", help="Ask a running fleet instead of computing here, e.g. http://127.0.0.1:30000.")
@@ -55,7 +61,10 @@ SCORERS = ("exact", "number", "python", "tool-call")
 @click.option("--no-record", is_flag=True, help="Do not write the results into the zoo's manifests.")
 @json_option
 @zoo_option
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     modules: tuple[str, ...],
     data: tuple[Path, ...],
     scorer_name: str | None,
@@ -78,26 +87,35 @@ def command(
     those of the zoo's own running fleet. Another fleet at --url may serve other weights, and nothing is recorded of it;
     nor where another version answered than the one that is evaluated, or, while one is on trial, two of them did.
     MODULE can be NAME@VERSION, which asks for exactly that one. So can the model that another program asks (--from): if
-    it asked for NAME, and its time does not tell which version that was, recording is refused.
+    it asked for NAME, and its time does not tell which version that was, recording is refused. With --from the first
+    argument is the MODULE, all others are more files of PROGRAM; what of them cannot be recorded is named, with why.
+    Of the same scorer, data, items and longest answer a version keeps the last result.
 
     \b
     Example:
       psserve evaluate math --data math-test.jsonl --scorer number
       psserve evaluate math --data math-test.jsonl --scorer number --url http://127.0.0.1:30000
       psserve evaluate math@2 --data math-test.jsonl --scorer number --url http://127.0.0.1:30000
-      psserve evaluate math --from lm-eval results/math/results_2026-11-30T04-40-00.json
+      psserve evaluate math --from lm-eval results/math/results_*.json
       psserve evaluate code --from evalplus evalplus_results/humaneval/code_openai_temp_0.0_eval_results.json
     """
     from psserve.errors import UsageError
 
     if found:
-        if len(modules) != 1 or data or scorer_name or url or full:
-            raise UsageError("--from takes exactly one MODULE, and no --data, --scorer, --url or --compare")
+        if not modules:
+            raise UsageError("--from wants the MODULE that was asked: psserve evaluate MODULE --from PROGRAM FILE...")
+        if beside := typed_options(ctx, but=WITH_FROM):
+            raise UsageError(f"{', '.join(beside)}: not with --from, which computes nothing")
         program, file = found
-        record_found(program, zoo_dir, file, modules[0], record=not no_record, as_json=as_json)
+        files = (file, *map(Path, modules[1:]))
+        if missing := [each for each in files if not each.is_file()]:
+            raise UsageError(f"{missing[0]}: no such file: give one MODULE, and files of {program}")
+        record_found(program, zoo_dir, files, modules[0], record=not no_record, as_json=as_json)
         return
     if not data or not scorer_name:
         raise UsageError("give --data and --scorer, or --from PROGRAM FILE")
+    if beside := typed_options(ctx, of=HERE_ONLY if url else FLEET_ONLY):
+        raise UsageError(f"{', '.join(beside)}: only {'without' if url else 'with'} --url")
     from psserve.training.packages import quiet_packages
 
     quiet_packages()

@@ -269,6 +269,70 @@ def test_results_of_evalplus_are_recorded(zoo: Zoo, tmp_path: Path) -> None:
     assert [each.right for each in zoo.module("beta").evaluations[-2:]] == [2, 1]
 
 
+def repeated(file: Path, later: Path, *, right: float) -> Path:
+    """Another run of lm-eval on the same samples, an hour later."""
+    document = json.loads(file.read_text())
+    document["results"]["sums"]["exact_match,none"] = right
+    later.write_text(json.dumps(document | {"date": document["date"] + 3600}))
+    return later
+
+
+def test_a_result_that_is_imported_again_takes_the_place_of_the_earlier_one(own_zoo: Zoo, tmp_path: Path) -> None:
+    first = of_lm_eval(tmp_path / "results_1.json", "alpha")
+    for file in (first, first, repeated(first, tmp_path / "results_2.json", right=0.75)):
+        assert import_lm_eval(own_zoo, file, "alpha").exit_code == 0
+    assert [each.right for each in own_zoo.module("alpha").evaluations] == [3]
+
+
+def test_all_files_of_a_folder_are_imported_and_the_newest_result_stays(own_zoo: Zoo, tmp_path: Path) -> None:
+    first = of_lm_eval(tmp_path / "results_1.json", "alpha")
+    later = repeated(first, tmp_path / "results_2.json", right=0.75)
+    result = import_lm_eval(own_zoo, later, "alpha", str(first))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [line.split("\t")[1] for line in result.stdout.splitlines()] == ["0.5000", "0.7500"]
+    assert [each.right for each in own_zoo.module("alpha").evaluations] == [3]
+
+
+def test_a_file_that_cannot_be_recorded_leaves_the_others(own_zoo: Zoo, tmp_path: Path) -> None:
+    good, other = (of_lm_eval(tmp_path / f"{model}.json", model) for model in ("alpha", "beta"))
+    result = import_lm_eval(own_zoo, other, "alpha", str(good))
+    assert (result.exit_code, result.stdout) == (0, "alpha\t0.5000\t2/4\tlm-eval sums exact_match\n")
+    assert result.stderr == f"note: left out: {other}: of the model 'beta', not of 'alpha' or 'alpha@1'\n"
+    assert [each.right for each in own_zoo.module("alpha").evaluations] == [2]
+
+
+def test_a_file_that_is_not_there_is_an_error_and_nothing_is_recorded(own_zoo: Zoo, tmp_path: Path) -> None:
+    result = import_lm_eval(own_zoo, of_lm_eval(tmp_path / "results.json", "alpha"), "alpha", "beta")
+    assert (result.exit_code, "beta: no such file: give one MODULE, and files of lm-eval" in result.stderr) == (2, True)
+    assert own_zoo.module("alpha").evaluations == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--limit", "1"), ("--max-tokens", "9"), ("--out", "x"), ("--batch-size", "2"), ("--concurrency", "2")],
+)
+def test_what_another_program_s_results_cannot_obey_is_refused_by_name(
+    zoo: Zoo, tmp_path: Path, option: str, value: str
+) -> None:
+    result = import_lm_eval(zoo, of_lm_eval(tmp_path / "results.json", "alpha"), "alpha", option, value)
+    assert (result.exit_code, f"{option}: not with --from" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--concurrency", "2"], "--concurrency: only with --url"),
+        (["--api-key", "key"], "--api-key: only with --url"),
+        (["--url", "http://127.0.0.1:1", "--batch-size", "2"], "--batch-size: only without --url"),
+    ],
+)
+def test_an_option_of_the_other_way_to_answer_is_refused_by_name(
+    zoo: Zoo, data: Path, arguments: list[str], message: str
+) -> None:
+    result = run(zoo, data, "alpha", *arguments)
+    assert (result.exit_code, message in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("arguments", [["alpha"], ["--from", "lm-eval", "x.json"], ["alpha", "--scorer", "exact"]])
 def test_what_is_to_be_evaluated_must_be_said(zoo: Zoo, arguments: list[str]) -> None:
     result = CliRunner().invoke(cli, ["evaluate", *arguments, "--zoo", str(zoo.path)])
