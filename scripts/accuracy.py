@@ -10,10 +10,11 @@ Everything is kept in --work: a run that is cut short is repeated, and goes on a
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,17 +143,37 @@ CONFIGURATIONS: dict[str, Callable[[], DemoConfig]] = {
 }
 
 
-def trained_base(work: Path, config: DemoConfig) -> Path:
-    """The base's checkpoint, trained unless it was before."""
-    from psserve.demo.demo_zoo import make_base
+MADE_OF = "made-of.json"
+"""In a trained base: what it was made of."""
 
-    made = work / "base"
+
+def trained_base(work: Path, config: DemoConfig) -> Path:
+    """The base's checkpoint, trained unless it was before. Raises TrainingError if that was of something else."""
+    from psserve.demo.demo_zoo import make_base
+    from psserve.errors import TrainingError
+
+    made, made_of = work / "base", made_of_base(config)
     if not made.exists():
         making = work / ".base"
         shutil.rmtree(making, ignore_errors=True)
         make_base(making, config, note, work)
+        (making / MADE_OF).write_text(made_of)
         making.rename(made)
+    told = made / MADE_OF
+    if not told.exists() or told.read_text() != made_of:
+        raise TrainingError(
+            f"{made}: not known to be made as --base and --base-share say now: move it away, or give those of then"
+        )
     return made
+
+
+def made_of_base(config: DemoConfig) -> str:
+    """What of the configuration its base depends on, as text."""
+    steps = {name: asdict(phase) for name, phase in phases(config).items()}
+    for phase in steps.values():
+        del phase["dtype"]  # follows from the machine
+    of = steps | {"shape": config.shape, "tokenizer_texts": config.tokenizer_texts, "seed": config.seed}
+    return json.dumps(of, indent=1) + "\n"
 
 
 if __name__ == "__main__":

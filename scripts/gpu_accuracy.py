@@ -3,10 +3,11 @@
     python scripts/gpu_accuracy.py --state STATE --out $OUT --minutes 9 -- --base medium --ranks 8 16 64 128 0
     python scripts/gpu_accuracy.py --state STATE --out OUT -- --base tiny      a dry run, on a CPU
 
-A piece unpacks what the last one left in STATE (nothing, in the first), runs scripts/fine_tunes.py with the options
-after `--` until it has finished or the time is over, and packs the base and the scores into files of at most 15 MiB in
-OUT, to be the next piece's STATE. A base or a fine-tune that was cut off is made anew: choose --base-share and --share
-so that each fits into a piece. Exit status 0 if all is done, 75 if another piece is needed, else fine_tunes.py's.
+A piece unpacks what the last one left in STATE (an empty folder, in the first), runs scripts/fine_tunes.py with the
+options after `--` until it has finished or the time is over, and packs the base and the scores into files of at most
+15 MiB in OUT, to be the next piece's STATE. A base or a fine-tune that was cut off is made anew: choose --base-share
+and --share so that each fits into a piece. Exit status 0 if all is done, 75 if another piece is needed, else
+fine_tunes.py's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PART_BYTES = 15 << 20
+PARTS = "state-*.part"
 MOST_PARTS = 4
 """A piece sends back 64 MiB at most."""
 KEPT = ("base/*", "seed-*/*/*-*.json", "seed-*/*/made-of", "fine-tunes.json")
@@ -33,11 +35,13 @@ GRACE_S = 30.0
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--state", type=Path, required=True, help="folder with the files of the piece before")
+    parser.add_argument("--state", type=Path, required=True, help="folder with the files of the piece before, or empty")
     parser.add_argument("--out", type=Path, required=True, help="folder for those of the next")
     parser.add_argument("--minutes", type=float, default=9.0, help="of the training, packing comes after")
     parser.add_argument("options", nargs="*", metavar="-- OPTION", help="of scripts/fine_tunes.py")
     asked = parser.parse_args(arguments)
+    if problem := wrong_state(asked.state):
+        parser.error(f"--state {asked.state}: {problem}")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         unpack(asked.state, work)
@@ -46,6 +50,15 @@ def main(arguments: Sequence[str]) -> int:
         status = run([*command, *asked.options], asked.minutes * 60)
         pack(work, asked.out)
     return status
+
+
+def wrong_state(state: Path) -> str | None:
+    """Why the folder can be that of no piece, so that a mistyped one does not begin anew; None if it can."""
+    if not state.is_dir():
+        return "no such folder: the first piece takes an empty one"
+    if any(state.iterdir()) and not any(state.glob(PARTS)):
+        return f"holds no {PARTS}, and is not empty"
+    return None
 
 
 def run(command: Sequence[str], seconds: float) -> int:
@@ -65,7 +78,7 @@ def run(command: Sequence[str], seconds: float) -> int:
 
 def unpack(state: Path, work: Path) -> None:
     """Put what a piece has left in `state` into `work`."""
-    packed = b"".join(part.read_bytes() for part in sorted(state.glob("state-*.part")))
+    packed = b"".join(part.read_bytes() for part in sorted(state.glob(PARTS)))
     if packed:
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(work, filter="data")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from psserve.errors import TrainingError
 from scripts import gpu_accuracy
 
 SCRIPTS = Path(gpu_accuracy.__file__).parent
@@ -59,6 +60,19 @@ except KeyboardInterrupt:
     assert gpu_accuracy.run([sys.executable, "-c", "raise SystemExit(3)"], 600) == 3
 
 
+def test_a_state_that_is_none_is_refused_instead_of_beginning_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(gpu_accuracy, "run")
+    write(tmp_path / "other" / "notes.txt", b"x")
+    for name, problem in (("gone", "no such folder"), ("other", "holds no state-*.part")):
+        with pytest.raises(SystemExit) as ended:
+            gpu_accuracy.main(["--state", str(tmp_path / name), "--out", str(tmp_path / "out")])
+        assert ended.value.code == 2
+        assert f"--state {tmp_path / name}: {problem}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_piece_makes_no_base_and_no_fine_tune_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
@@ -71,13 +85,17 @@ def test_a_piece_makes_no_base_and_no_fine_tune_again(tmp_path: Path, monkeypatc
         return 0
 
     monkeypatch.setattr(gpu_accuracy, "run", run)
-    first, second = tmp_path / "first", tmp_path / "second"
+    none, first, second = (tmp_path / name for name in ("none", "first", "second"))
+    none.mkdir()
     options = ["--", "--base", "tiny", "--tasks", "math", "--ranks", "2", "--methods", "full"]
-    assert gpu_accuracy.main(["--state", str(tmp_path / "none"), "--out", str(first), *options]) == 0
+    assert gpu_accuracy.main(["--state", str(none), "--out", str(first), *options]) == 0
     monkeypatch.setattr("psserve.demo.demo_zoo.make_base", None)
     [before] = json.loads((first / "fine-tunes.json").read_text())["fine_tunes"]
 
     assert gpu_accuracy.main(["--state", str(first), "--out", str(second), *options, "icarus"]) == 0
     made = json.loads((second / "fine-tunes.json").read_text())["fine_tunes"]
     assert made[0] == before
+
+    with pytest.raises(TrainingError, match="not known to be made as --base and --base-share say now"):
+        gpu_accuracy.main(["--state", str(first), "--out", str(second), *options, "--base-share", "0.5"])
     assert [(each["method"], each["rank"]) for each in made] == [("full", 2), ("icarus", 2)]
