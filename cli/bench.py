@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, zoo_option
+from psserve.errors import UsageError
+
+from .options import json_option, typed_options, zoo_option
 from .output import one_line
 from .workload_options import workload_options
 
@@ -108,7 +110,11 @@ def command(
     psserve bench --trace trace.jsonl --models math,code
     """
     if ctx.invoked_subcommand is not None:
+        if before := typed_options(ctx):
+            raise UsageError(f"{', '.join(before)}: an option of {ctx.invoked_subcommand} stands behind that word")
         return
+    if urls and zoo_dir is not None:
+        raise UsageError("--zoo is for the fleet of a zoo, and --url for servers elsewhere: give one of them")
     import secrets
 
     import uvloop
@@ -117,7 +123,6 @@ def command(
     from psserve.bench.measured_run import OneRun, RunProgress, run_once
     from psserve.bench.metrics import Slo
     from psserve.bench.result import show_line, warnings_of
-    from psserve.errors import UsageError
 
     if concurrency is not None and "sessions_per_s" in workload.changes:
         raise UsageError("give --concurrency (closed loop) or --rate (open loop), not both")
@@ -162,8 +167,6 @@ def command(
 
 
 def _names(models: str | None) -> tuple[str, ...]:
-    from psserve.errors import UsageError
-
     names = tuple(name.strip() for name in models.split(",")) if models is not None else ()
     if not all(names) or len(set(names)) < len(names):
         raise UsageError(f"--models {models}: give each name once, with commas between")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from psserve.errors import BenchError, UsageError
 
-from .options import json_option, zoo_option
-from .system_options import system_options
+from .options import json_option, typed_options, zoo_option
+from .system_options import check_system_options, system_options
 from .workload_options import workload_options
 
 if TYPE_CHECKING:
@@ -71,16 +70,18 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
     psserve bench compare --resume results
     """
     from psserve.bench.compare.plan import ComparisonFolder
-    from psserve.bench.compare.run import CompareProgress, run_comparison
+    from psserve.bench.compare.run import CompareProgress, check_sessions, run_comparison
     from psserve.bench.report.summary import read_points
     from psserve.bench.report.write import write_report
 
     from .bench_shown import show_report
 
     if resume is not None:
-        raise UsageError(f"--resume DIR goes alone, not with {_beside_resume(ctx)}: the rest is as it was")
+        beside = ", ".join(typed_options(ctx, but=("resume",))) or "another one"
+        raise UsageError(f"--resume DIR goes alone, not with {beside}: the rest is as it was")
     command_line = shlex.join(["psserve", "bench", "compare", *ctx.meta["arguments"]])
-    asked = _comparison(command_line, **options)
+    asked = _comparison(ctx, command_line, **options)
+    check_sessions(asked)
     resumed: Path | None = ctx.meta.get("resumed")
     store = (
         ComparisonFolder(resumed)
@@ -100,16 +101,8 @@ def command(ctx: click.Context, /, out: Path | None, resume: str | None, as_json
         ctx.exit(1)
 
 
-def _beside_resume(ctx: click.Context) -> str:
-    """The options that were given with it."""
-    names = {parameter.name: parameter.opts[0] for parameter in ctx.command.params if parameter.name != "resume"}
-    given = [
-        option for name, option in names.items() if ctx.get_parameter_source(str(name)) is ParameterSource.COMMANDLINE
-    ]
-    return ", ".join(given) or "another one"
-
-
 def _comparison(
+    ctx: click.Context,
     command_line: str,
     *,
     systems: tuple[str, ...],
@@ -139,6 +132,7 @@ def _comparison(
 
     key = os.environ.get("PSSERVE_API_KEY")
     names = started_names(systems, against)
+    check_system_options(ctx, names)
     chosen = tuple(name.strip() for name in models.split(",")) if models else ()
     made = systems_of(names, against, chosen, key, spec, zoo_dir)
     counts = numbers("--modules", sizes or str(len(made.modules)), int)

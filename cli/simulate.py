@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from psserve.contracts.router_config import POLICIES, PolicyName
+from psserve.errors import UsageError
 
-from .options import json_option
+from .options import json_option, typed_options
 from .workload_options import workload_options
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 SYSTEMS: tuple[SystemName, ...] = ("shared", "one-pool", "disaggregated", "colocated", "lora", "single")
 DEFAULT_SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated", "lora", "single")
+
+PUBLISHED = ("model", "hardware", "link_gb_s")
+"""Parameters that say which published figures costs are from."""
+OF_PAIRS = ("decode_policy", "decode_kv_tokens", "link_gb_s")
+"""Parameters of systems whose prompts are read by one server and answered by another."""
 
 
 @click.command("simulate")
@@ -49,7 +55,10 @@ DEFAULT_SYSTEMS: tuple[SystemName, ...] = ("shared", "disaggregated", "colocated
 @click.option("--keep", type=click.IntRange(1), default=10_000, show_default=True, help="Sessions with percentiles.")
 @click.option("--out", type=click.Path(path_type=Path), help="Add the result lines to this file (JSON Lines).")
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     systems: tuple[SystemName, ...],
     model: str,
     hardware: str,
@@ -97,8 +106,14 @@ def command(
         run_all,
     )
     from psserve.bench.simulator.line import show_calibration, show_lines
+    from psserve.bench.simulator.system import PAIRED
     from psserve.console import console
 
+    if calibrate is not None and (published_ones := typed_options(ctx, of=PUBLISHED)):
+        raise UsageError(f"{', '.join(published_ones)}: not with --calibrate, whose records say what things cost")
+    chosen = systems or DEFAULT_SYSTEMS
+    if not PAIRED.intersection(chosen) and (of_pairs := typed_options(ctx, of=OF_PAIRS)):
+        raise UsageError(f"{', '.join(of_pairs)}: no system of {', '.join(chosen)} has servers that only decode")
     names = module_lists(modules)
     prefill, decode = gpus_of(gpus)
     if calibrate is None:
@@ -106,7 +121,7 @@ def command(
     else:
         basis = measured(calibrate, kv_tokens, decode_kv_tokens)
     asked = Asked(
-        systems=systems or DEFAULT_SYSTEMS,
+        systems=chosen,
         basis=basis,
         prefill=prefill,
         decode=decode,

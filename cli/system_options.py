@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from psserve.errors import UsageError
 from psserve.fleet.options.options import FleetOptions
 
 from .model_options import field_option
+from .options import typed_options
 
 if TYPE_CHECKING:
     from psserve.bench.systems.system import SystemSpec
@@ -21,6 +22,8 @@ _NAMES = (
     *("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size"),
     *("prefill", "threads", "cores_by_role", "adapters", "engine_args", "start_timeout_secs"),
 )
+_SYSTEMS_OF = {"adapters": ("lora",), "prefill": ("shared", "one-pool")}
+"""Of the options that are not for all systems."""
 _OPTIONS = (
     click.option(
         "--kv-tokens",
@@ -60,11 +63,22 @@ def system_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return collected
 
 
+def check_system_options(ctx: click.Context, started: Sequence[str]) -> None:
+    """Raise UsageError if an option of these, or --zoo, was typed that is for none of the systems `started`."""
+    unused = [name for name in (*_NAMES, "zoo_dir") if not set(_SYSTEMS_OF.get(name, started)).intersection(started)]
+    if typed := typed_options(ctx, of=unused):
+        systems = ", ".join(started) or "none"
+        raise UsageError(f"{', '.join(typed)}: not for the systems that are started here, which are: {systems}")
+
+
 def _spec(values: dict[str, Any], zoo: Path, modules: tuple[str, ...]) -> SystemSpec:
     from psserve.bench.systems.system import SystemSpec
 
     if values["transfer"] == "shared":
         raise UsageError("--transfer shared is a system of its own here: --system one-pool")
+    adapters = dict(_adapter(text) for text in values["adapters"])
+    if others := sorted(adapters.keys() - set(modules)):
+        raise UsageError(f"--adapter {others[0]}={adapters[others[0]]}: the modules are: {', '.join(modules)}")
     taken = {name: values[name] for name in ("kv_tokens", "context_length", "device", "dtype", "transfer", "page_size")}
     return SystemSpec(
         zoo=zoo,
@@ -72,7 +86,7 @@ def _spec(values: dict[str, Any], zoo: Path, modules: tuple[str, ...]) -> System
         prefill_servers=values["prefill"],
         threads=values["threads"],
         cores_by_role=values["cores_by_role"],
-        adapters=dict(_adapter(text) for text in values["adapters"]),
+        adapters=adapters,
         args=values["engine_args"],
         start_timeout_s=values["start_timeout_secs"],
         **taken,

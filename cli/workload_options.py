@@ -43,7 +43,7 @@ _OPTIONS = (
     click.option(
         "--trace", type=click.Path(path_type=Path), help="Replay AIPerf's mooncake_trace JSON Lines, instead."
     ),
-    click.option("--trace-block-tokens", type=click.IntRange(1), default=512, show_default=True, help="Of hash_ids."),
+    click.option("--trace-block-tokens", type=click.IntRange(1), help="Of a trace's hash_ids [default: 512]."),
     click.option(
         "--sessions",
         type=click.IntRange(1),
@@ -93,19 +93,13 @@ _OTHERS = ("workload", "trace", "trace_block_tokens", "single_module")
 
 
 def _choice(values: dict[str, Any], forever: bool) -> WorkloadChoice:
-    from psserve.bench.workloads.choice import FOR_TRACES, WorkloadChoice
+    from psserve.bench.session import BLOCK_TOKENS
+    from psserve.bench.workloads.choice import WorkloadChoice
     from psserve.bench.workloads.workload import Length, Order
-    from psserve.errors import UsageError
 
-    if "rate" in values:
-        if values["arrival"] and not values["rate"]:
-            raise UsageError("--arrival needs a --rate")
-        if values["rate"] and not values["arrival"]:
-            values["arrival"] = "poisson"
-    if values["trace"] is not None:
-        for name, field in _NAMES.items():
-            if values.get(name) is not None and field not in FOR_TRACES:
-                raise UsageError(f"--{name.replace('_', '-')} means nothing with a --trace, which says it by itself")
+    _check(values)
+    if values.get("rate") and not values["arrival"]:
+        values["arrival"] = "poisson"
     given = {name: value for name, value in values.items() if value is not None}
     for name in _LENGTHS:
         if name in given:
@@ -121,6 +115,23 @@ def _choice(values: dict[str, Any], forever: bool) -> WorkloadChoice:
         preset=values["workload"],
         trace=values["trace"],
         changes=changes,
-        block_tokens=values["trace_block_tokens"],
+        block_tokens=values["trace_block_tokens"] or BLOCK_TOKENS,
         single_module=values["single_module"],
     )
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Raise UsageError for an option that would have no effect beside the others."""
+    from psserve.bench.workloads.choice import FOR_TRACES
+    from psserve.errors import UsageError
+
+    if values["trace"] is not None:
+        for name, field in _NAMES.items():
+            if values.get(name) is not None and field not in FOR_TRACES:
+                raise UsageError(f"--{name.replace('_', '-')} means nothing with a --trace, which says it by itself")
+    elif values["trace_block_tokens"] is not None:
+        raise UsageError("--trace-block-tokens means nothing without a --trace")
+    if values["trials"] is not None and values["workload"] != "reflexion":
+        raise UsageError("--trials means something with --workload reflexion alone")
+    if "rate" in values and values["arrival"] and not values["rate"]:
+        raise UsageError("--arrival needs a --rate")

@@ -59,6 +59,10 @@ def test_the_same_command_writes_the_same_bytes_in_every_process() -> None:
         (("--rates", "1", "--concurrency", "2"), "give one of --concurrency (closed loop)"),
         (("--model", "GPT-2"), "model 'GPT-2' is not known: give one of Llama-3.1-8B"),
         (("--kv-tokens", "1000"), "a server has 984"),
+        (("--calibrate", "x", "--kv-tokens", "9", "--hardware", "H100"), "--hardware: not with --calibrate"),
+        (("--trace", "x", "--rate", "1"), "--rate means nothing with a --trace"),
+        (("--trace", "x", "--rates", "1"), "a trace says by itself when its sessions start"),
+        (("--arrival", "constant"), "--arrival needs a --rate"),
         (("--calibrate", "there-is-none.jsonl"), "--calibrate tells times, not memory: give --kv-tokens too"),
     ],
 )
@@ -67,6 +71,14 @@ def test_what_makes_no_sense_is_told_in_one_line(arguments: tuple[str, ...], mes
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_an_option_of_servers_that_only_decode_is_refused_where_there_are_none() -> None:
+    options = ("--link-gb-s", "10", "--decode-policy", "random")
+    result = run(*QUICK, "--system", "colocated", "--system", "lora", *options)
+    assert result.exit_code == 2
+    assert "--decode-policy, --link-gb-s: no system of colocated, lora has servers that only decode" in result.stderr
+    assert run(*QUICK, "--system", "shared", "--system", "lora", *options).exit_code == 0
 
 
 def test_a_trace_is_simulated_with_the_modules_that_it_names(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from psserve.bench.record import RequestRecord
 from psserve.bench.result import LoadLevel, ResultLine
 from psserve.bench.systems.system import RunningSystem
 from psserve.bench.workloads.choice import WorkloadChoice
-from psserve.errors import BenchError, StartError
+from psserve.bench.workloads.trace import modules_of
+from psserve.errors import BenchError, StartError, UsageError
 from psserve.progress import Bars
 
 
@@ -46,6 +47,25 @@ class ComparisonOutcome:
     interrupted: bool
     failures: tuple[str, ...]
     """What kept runs from being done, once each."""
+
+
+def check_sessions(asked: Comparison) -> None:
+    """Make sessions for every cell, to no other end than to tell what is wrong with them before a system starts.
+
+    Raises UsageError for a workload that cannot be, or that asks modules which the systems do not have; TraceError for
+    a broken trace.
+    """
+    loads = {run.cell.load.kind for run in asked.plan.runs}
+    if asked.workload.trace is not None and loads != {"concurrency"}:
+        raise UsageError("a trace says by itself when its sessions start: leave --rate out")
+    if "arrival" in asked.workload.changes and "concurrency" in loads:
+        raise UsageError("--arrival needs a --rate")
+    for cell in {run.cell for run in asked.plan.runs}:
+        modules = asked.systems.modules[: cell.modules]
+        made, _ = _paced(asked.workload, cell.load).sessions(modules)
+        others = set(modules_of(made)).difference(modules)
+        if others and asked.systems.spec is not None:
+            raise UsageError(f"sessions ask {', '.join(sorted(others))}: the systems have {', '.join(modules)}")
 
 
 def run_comparison(asked: Comparison, store: ComparisonFolder, progress: CompareProgress) -> ComparisonOutcome:

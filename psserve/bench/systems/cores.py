@@ -18,12 +18,11 @@ from psserve.fleet.run.memory import family
 
 
 def check_cores(spec: SystemSpec, machine: Machine) -> None:
-    """Raise UsageError where the cores cannot be dealt out by role."""
-    if not spec.cores_by_role:
-        return
-    if choose(machine, spec.device) != "cpu":
-        raise UsageError("--cores-by-role is of servers on a CPU: on GPUs each has a device")
-    if machine.cores < 2:
+    """Raise UsageError where the cores cannot be dealt out as asked."""
+    typed = [name for name, value in (("--cores-by-role", spec.cores_by_role), ("--threads", spec.threads)) if value]
+    if typed and choose(machine, spec.device) != "cpu":
+        raise UsageError(f"{typed[0]} is of servers on a CPU: on GPUs each has a device")
+    if spec.cores_by_role and machine.cores < 2:
         raise UsageError("--cores-by-role: this machine has one core, which cannot be dealt out")
 
 

@@ -39,6 +39,8 @@ class WorkloadChoice:
     def __post_init__(self) -> None:
         if (self.preset is None) == (self.trace is None):
             raise UsageError("give a --workload or a --trace, not both")
+        if self.trace is not None and (fixed := [name for name in self.changes if name not in FOR_TRACES]):
+            raise UsageError(f"a trace says by itself what {', '.join(fixed)} would say: leave that out")
 
     def sessions(self, modules: tuple[str, ...]) -> tuple[Iterable[Session], dict[str, Any]]:
         """The sessions, a list unless they have no end, and their description for the result line.

@@ -10,11 +10,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from psserve.bench.record import read_records
 from psserve.bench.result import read_results
+from psserve.cli.main import cli
+from psserve.zoo import Zoo
+from psserve.zoo.synthetic.zoo import build_zoo
 from tests.router.conftest import Fleet, eventually
 
+MODULES = ("math", "code")
 QUICK = ("--models", "math,code", "--sessions", "3", "--turns", "2", "--think-secs", "0", "--scale", "0.02")
 
 
@@ -22,6 +27,49 @@ async def compare(*arguments: str) -> asyncio.subprocess.Process:
     command = (sys.executable, "-m", "psserve.cli.main", "bench", "compare", *arguments)
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return build_zoo(tmp_path_factory.mktemp("zoo") / "zoo", modules=("math", "code"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--trace", "TRACE", "--rate", "1"), "a trace says by itself when its sessions start: leave --rate out"),
+        (("--trace", "TRACE", "--rate", "1", "--concurrency", "2"), "leave --rate out"),
+        (("--trace", "TRACE", "--modules", "1,2"), "sessions ask code: the systems have math"),
+        (("--trace-block-tokens", "16"), "--trace-block-tokens means nothing without a --trace"),
+        (("--arrival", "constant"), "--arrival needs a --rate"),
+        (("--order", "math,sums"), "--order names sums"),
+        (("--single-module", "sums"), "sessions ask sums: the systems have math, code"),
+        (("--adapter", "math=."), "--adapter: not for the systems that are started here, which are: shared"),
+        (("--system", "lora", "--adapter", "sums=."), "--adapter sums=.: the modules are: math, code"),
+        (("--system", "lora", "--prefill", "2"), "--prefill: not for the systems that are started here"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_a_system_starts(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.delattr("psserve.bench.compare.systems.running_system")
+    trace = tmp_path / "trace.jsonl"
+    rows = [{"timestamp": 0, "input_length": 9, "output_length": 3, "extra": {"model": name}} for name in MODULES]
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = [str(trace) if argument == "TRACE" else argument for argument in arguments]
+    system = () if "--system" in told else ("--system", "shared")
+    fixed = ("--zoo", str(zoo.path), "--models", ",".join(MODULES), "--out", str(tmp_path / "out"), *system)
+    result = CliRunner().invoke(cli, ["bench", "compare", *fixed, *told])
+    assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_systems_that_are_started_are_refused_where_none_is(zoo: Zoo, tmp_path: Path) -> None:
+    system = ("--against", "x=http://127.0.0.1:1", "--models", "math")
+    fixed = (*system, "--zoo", str(zoo.path), "--out", str(tmp_path / "out"))
+    result = CliRunner().invoke(cli, ["bench", "compare", *fixed, "--kv-tokens", "4096"])
+    assert result.exit_code == 2
+    assert "--kv-tokens, --zoo: not for the systems that are started here, which are: none" in result.stderr
 
 
 @pytest.mark.slow

@@ -79,6 +79,13 @@ def test_gpus_are_not_dealt_out_so() -> None:
     check_cores(replace(spec(), cores_by_role=False), TWO_GPUS)
 
 
+def test_threads_are_refused_where_nothing_computes_on_a_cpu() -> None:
+    threads = replace(spec(), cores_by_role=False, threads=2)
+    with pytest.raises(UsageError, match="--threads is of servers on a CPU"):
+        check_cores(threads, TWO_GPUS)
+    check_cores(threads, CPU)
+
+
 def test_one_core_cannot_be_dealt_out() -> None:
     with pytest.raises(UsageError, match="one core"):
         check_cores(spec(), replace(CPU, cores=1))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psserve.bench.session import Session
-from psserve.bench.workloads.choice import iterate_sessions, make_sessions, with_single_module
+from psserve.bench.workloads.choice import WorkloadChoice, iterate_sessions, make_sessions, with_single_module
 from psserve.bench.workloads.workload import PRESETS, Length, Order, Preset, preset_workload
 from psserve.errors import UsageError
 
@@ -43,6 +44,12 @@ def test_the_same_parameters_make_the_same_sessions(
     assert all(
         step.new_tokens >= 1 and call.output_tokens >= 1 for s in sessions for step in s.steps for call in step.calls
     )
+
+
+def test_a_trace_has_no_parameters_that_it_says_by_itself() -> None:
+    with pytest.raises(UsageError, match="a trace says by itself what arrival, sessions_per_s would say"):
+        WorkloadChoice(trace=Path("t"), changes={"seed": 2, "arrival": "poisson", "sessions_per_s": 1.0})
+    assert WorkloadChoice(trace=Path("t"), changes={"seed": 2}).changes == {"seed": 2}
 
 
 def test_two_processes_make_equal_sessions() -> None:
