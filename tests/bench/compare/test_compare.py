@@ -106,6 +106,20 @@ async def test_an_interrupted_comparison_goes_on_and_then_is_whole(
     assert json.loads((out / "report.json").read_text())["partial_runs"] == 1
 
 
+@pytest.mark.slow
+async def test_a_trace_is_compared_in_a_closed_loop(fleet: Fleet, tmp_path: Path) -> None:
+    trace, out = tmp_path / "trace.jsonl", tmp_path / "out"
+    rows = [{"timestamp": n, "input_length": 90, "output_length": 3, "extra": {"model": "code"}} for n in range(3)]
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("--against", f"ours={fleet.url}", "--models", "math,code", "--trace", str(trace), "--concurrency", "2")
+    process = await compare(*asked, "--repeats", "1", "--warmup", "0", "--out", str(out))
+    _, stderr = await process.communicate()
+    assert process.returncode == 0, stderr
+    (line,) = read_results(out / "results.jsonl")
+    assert (line["completed"], line["psserve"]["workload"]["preset"]) == (3, "trace")
+    assert line["psserve"]["load"]["concurrency"] == 2
+
+
 async def test_a_url_that_cannot_be_measured_is_told_before_anything_runs(fleet: Fleet, tmp_path: Path) -> None:
     systems = ("--against", f"ours={fleet.url}", "--against", "gone=http://127.0.0.1:1")
     process = await compare(*systems, *QUICK, "--out", str(tmp_path / "out"))
