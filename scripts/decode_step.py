@@ -1,8 +1,12 @@
-"""Where a decode step's CPU time goes: `python scripts/decode_step.py [--streams 4] [--overlap] [--transfer nixl]`.
+"""Where the CPU time of a decode step and of a hand-over goes.
+
+    python scripts/decode_step.py [--streams 4] [--overlap] [--transfer shared]     a decode step
+    python scripts/decode_step.py --hand-overs [--transfer shared]                  a hand-over
 
 Launches a prefill and a decode server of the CPU table's model, streams answers from them, and prints as JSON what each
-process took of the CPU for a token, and what part of the decode scheduler's loop each kind of work has. CPU time is
-what is counted, so a busy machine does not change it much.
+process took of the CPU for a token, and what part of each scheduler's loop each kind of work has. With --hand-overs
+all answers are one token to one prompt, which is in the prefill cache but for its end: little is computed beside the
+hand-over, and a token is one. CPU time is what is counted, so a busy machine does not change it much.
 """
 
 from __future__ import annotations
@@ -28,9 +32,10 @@ from psserve.fleet.plan.sglang_args import OVERLAP_ON_CPU
 
 MODULE = "m0"
 SAMPLER = ROOT / "scripts" / "measuring" / "sampler"
-LOOP = "_disagg_decode"
-"""In the name of the loop's function, with overlap or without."""
+LOOPS = {"prefill_scheduler": "_disagg_prefill", "decode_scheduler": "_disagg_decode"}
+"""What is in the name of a loop's function, with overlap or without."""
 KINDS = (
+    ("hand-over: KV sent", "send_kv_chunk"),
     ("matrix products", "quantization/unquant.py"),
     ("matrix products", "engine/cpu/linear.py"),
     ("attention", "engine/cpu/attention.py"),
@@ -42,8 +47,10 @@ KINDS = (
     ("requests received", "ingest_requests"),
     ("hand-over: polls and pauses", "on_idle"),
     ("hand-over: polls and pauses", "process_decode_queue"),
+    ("hand-over: polls and pauses", "process_disagg_prefill_inflight_queue"),
+    ("hand-over: polls and pauses", "pop_bootstrapped"),
     ("hand-over: polls and pauses", "get_new_prebuilt_batch"),
-    ("batch: made, prepared, looked at", "get_next_disagg_decode_batch_to_run"),
+    ("batch: made, prepared, looked at", "batch_to_run"),
 )
 """Kind of work -> what stands in its stacks; the first that fits counts."""
 REST = "rest of the loop"
@@ -63,11 +70,11 @@ def main() -> int:
         with launched(zoo, arguments) as fleet:
             warm_up({MODULE: fleet.url}, within_s=300, note=lambda text: None)
             before = cpu_of(fleet)
-            tokens = asyncio.run(answers(fleet.url, options.streams, options.requests, options.tokens))
+            tokens = asyncio.run(answers(fleet.url, options))
             after = cpu_of(fleet)
-        step = of_decode(Path(folder))
+        loops = {name: of_loop(Path(folder), loop) for name, loop in LOOPS.items()}
     per_token = {name: round(1000 * (after[name] - before.get(name, 0)) / tokens, 3) for name in after}
-    print(json.dumps({"tokens": tokens, "cpu_ms_per_token": per_token, "decode_scheduler": step}, indent=1))
+    print(json.dumps({"tokens": tokens, "cpu_ms_per_token": per_token, **loops}, indent=1))
     return 0
 
 
@@ -75,17 +82,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Where a decode step's CPU time goes.")
     add = parser.add_argument
     add("--streams", type=int, default=4, help="at a time [default: %(default)s]")
-    add("--requests", type=int, default=24, help="[default: %(default)s]")
+    add("--hand-overs", action="store_true", help="answers of one token to one prompt")
+    add("--requests", type=int, help="[default: 24, of hand-overs 1,000]")
     add("--tokens", type=int, default=150, help="of an answer [default: %(default)s]")
     add("--transfer", default="nixl", help="[default: %(default)s]")
     add("--overlap", action="store_true", help="schedule as on GPUs, beside the forward")
     add("--work", type=Path, default=ROOT / "build" / "decode-step", help="for the zoo [default: %(default)s]")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.requests = options.requests or (1000 if options.hand_overs else 24)
+    options.tokens = 1 if options.hand_overs else options.tokens
+    return options
 
 
-async def answers(url: str, streams: int, requests: int, tokens: int) -> int:
-    """Stream so many answers, some at a time. Returns how many tokens they had."""
-    places = asyncio.Semaphore(streams)
+async def answers(url: str, options: argparse.Namespace) -> int:
+    """Stream the answers, some at a time. Returns how many tokens they had."""
+    places = asyncio.Semaphore(options.streams)
 
     async def answer(number: int) -> None:
         words = " ".join(f"{number}-{place}" for place in range(30))
@@ -94,10 +105,11 @@ async def answers(url: str, streams: int, requests: int, tokens: int) -> int:
             response.raise_for_status()
             await response.read()
 
-    length = {"max_tokens": tokens, "ignore_eos": True}
+    length = {"max_tokens": options.tokens, "ignore_eos": True}
+    prompts = [0] * options.requests if options.hand_overs else range(options.requests)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as client:
-        await asyncio.gather(*map(answer, range(requests)))
-    return requests * tokens
+        await asyncio.gather(*map(answer, prompts))
+    return int(options.requests * options.tokens)
 
 
 def cpu_of(fleet: RunningFleet) -> dict[str, float]:
@@ -113,11 +125,11 @@ def cpu_of(fleet: RunningFleet) -> dict[str, float]:
     return used
 
 
-def of_decode(folder: Path) -> dict[str, Any]:
-    """Shares of the decode scheduler's loop in %, by kind of work, and of psserve's hooks among them."""
+def of_loop(folder: Path, loop: str) -> dict[str, Any]:
+    """Shares of a scheduler's loop in %, by kind of work, and of psserve's hooks among them."""
     documents = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    sampled = next(document for document in documents if loop_of(document["stacks"]))
-    stacks = loop_of(sampled["stacks"])
+    sampled = next(document for document in documents if within(loop, document["stacks"]))
+    stacks = within(loop, sampled["stacks"])
     every = sum(stacks.values())
     kinds: Counter[str] = Counter()
     for stack, count in stacks.items():
@@ -131,9 +143,9 @@ def of_decode(folder: Path) -> dict[str, Any]:
     }
 
 
-def loop_of(stacks: dict[str, int]) -> dict[str, int]:
-    """The stacks of a decode scheduler's loop; none in another process."""
-    return {stack: count for stack, count in stacks.items() if LOOP in stack}
+def within(loop: str, stacks: dict[str, int]) -> dict[str, int]:
+    """The stacks of a scheduler's loop; none in another process."""
+    return {stack: count for stack, count in stacks.items() if loop in stack}
 
 
 def kind_of(stack: str) -> str:
