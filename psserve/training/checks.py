@@ -10,7 +10,7 @@ from pathlib import Path
 
 from psserve.errors import TrainingError, UsageError
 from psserve.training.batch import Tokenized
-from psserve.training.config import FinetuneConfig, LoraConfig
+from psserve.training.config import MAX_LENGTH, FinetuneConfig, LoraConfig
 from psserve.training.data import read_conversations
 from psserve.training.hf import AutoTokenizer
 from psserve.training.tokenization import tokenize_parts
@@ -54,12 +54,18 @@ def check_parallelism() -> None:
 
 def load_data(base: Base, config: FinetuneConfig) -> list[Tokenized]:
     """The conversations of the data files as token ids; DataError, or UsageError for a length the base cannot take."""
-    limit = config.max_length or base.context_length
-    if limit > base.context_length:
-        raise UsageError(f"--max-length {limit}: base {base.name!r} has a context of {base.context_length} tokens")
+    limit = length_limit(base, config)
     tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
     conversations = read_conversations(config.data)
     return [compact(part) for each in conversations for part in tokenize_parts(each, tokenizer, limit)]
+
+
+def length_limit(base: Base, config: FinetuneConfig) -> int:
+    """Tokens that a conversation may have; UsageError for more than the base can take."""
+    limit = config.max_length or min(MAX_LENGTH, base.context_length)
+    if limit > base.context_length:
+        raise UsageError(f"--max-length {limit}: base {base.name!r} has a context of {base.context_length} tokens")
+    return limit
 
 
 def compact(conversation: Tokenized) -> Tokenized:

@@ -1,4 +1,4 @@
-"""What the user decides about a training run."""
+"""What the user decides about a training run. Defaults are the paper's (arXiv 2602.12029) where it tells them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ Method = Literal["cache-conditioned", "icarus", "full"]
 
 LEARNING_RATE = 2e-5
 LORA_LEARNING_RATE = 2e-4
+MAX_LENGTH = 1024
+"""Tokens of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,15 @@ class FinetuneConfig:
     """Peak of a cosine schedule that ends at 0 [default: 2e-5, with LoRA 2e-4]."""
     warmup: float = 0.03
     """Share of the steps in which the learning rate rises."""
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
+    max_grad_norm: float | None = None
+    """Gradients of a greater norm are scaled down to it [default: none is]."""
     batch_size: int = 8
     """Conversations in one forward pass, on each device."""
-    accumulation: int = 1
+    accumulation: int = 2
     """Forward passes for one optimizer step."""
     max_length: int | None = None
-    """Longest conversation, in tokens [default: the base's context length]."""
+    """Longest conversation, in tokens [default: 1,024, or the base's context length where that is less]."""
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic; what is trained is kept in float32 [default: bfloat16 on GPUs, else float32]."""
@@ -78,10 +82,12 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "accumulation", "save_every", "log_every")
-        optional = ("steps", "learning_rate", "max_length")
+        optional = ("steps", "learning_rate", "max_length", "max_grad_norm")
         for name in (*positive, *(name for name in optional if getattr(self, name) is not None)):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be more than 0")
+        if not self.weight_decay >= 0:
+            raise UsageError(f"--weight-decay {self.weight_decay}: must not be negative")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"--warmup {self.warmup}: must be a share from 0 up to, but less than, 1")
         if self.resume and self.overwrite:
@@ -103,7 +109,8 @@ class FinetuneConfig:
 
     def hyperparameters(self) -> dict[str, bool | int | float | str]:
         """All that decides the weights, beside base, data and seed: `processes` have a batch each."""
-        fields = ("steps", "warmup", "weight_decay", "batch_size", "accumulation", "max_length", "dtype")
+        schedule = ("steps", "warmup", "weight_decay", "max_grad_norm", "batch_size", "accumulation")
+        fields = (*schedule, "max_length", "dtype")
         chosen = {name: value for name in fields if (value := getattr(self, name)) is not None}
         if self.steps is None:
             chosen["epochs"] = self.epochs

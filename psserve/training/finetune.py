@@ -22,6 +22,7 @@ from psserve.training.checks import (
     check_disk_space,
     check_parallelism,
     check_unquantised,
+    length_limit,
     load_data,
     storable,
 )
@@ -60,7 +61,8 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     complete. An interrupted run (TrainingError) goes on with `resume`, and ends as it would have without interruption.
     Under `accelerate launch` every process calls this; the first one writes.
     """
-    config = replace(config, dtype=compute_dtype(config), lora=storable(config.lora, zoo.base))
+    lora, length = storable(config.lora, zoo.base), length_limit(zoo.base, config)
+    config = replace(config, dtype=compute_dtype(config), lora=lora, max_length=length)
     folder = RunFolder(config.out or zoo.path / ".training" / config.name)
     replacing = config.overwrite or (config.resume and folder.replaces())
     zoo.check_new(config.name, config.aliases, replacing)

@@ -132,7 +132,7 @@ def is_complete_checkpoint(checkpoint: Path) -> bool:
 
 
 def run_description(config: FinetuneConfig, base_fingerprint: str, data_hash: str) -> Description:
-    """All that decides the weights of a run; `config` with its type of arithmetic chosen."""
+    """All that decides the weights of a run; `config` with type of arithmetic and length chosen."""
     return {
         "name": config.name,
         "method": config.method,

@@ -86,7 +86,7 @@ def tokenize_conversation(
         raise DataError(f"{where}: no assistant turn, so there is nothing to learn")
     ids = ids[: answers[-1][1]]
     if len(ids) > max_length:
-        raise DataError(f"{where}: {len(ids)} tokens, longer than {max_length}: shorten it, or raise the limit")
+        raise DataError(f"{where}: {len(ids)} tokens, longer than {max_length}: shorten it, or raise --max-length")
     return Tokenized(ids, answers)
 
 

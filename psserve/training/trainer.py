@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def training_arguments(config: FinetuneConfig, out: Path, dtype: torch.dtype) ->
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm or math.inf,  # 0 would clip nothing either, and log no norm
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.accumulation,
         gradient_checkpointing=config.gradient_checkpointing,

@@ -45,6 +45,8 @@ def test_finetune_adds_a_module_with_all_that_was_said(zoo: Zoo, data: Path) -> 
     ("options", "exit_code", "message"),
     [
         (["--steps", 0], 2, "--steps 0: must be more than 0"),
+        (["--max-grad-norm", 0], 2, "--max-grad-norm 0.0: must be more than 0"),
+        (["--weight-decay", -1], 2, "--weight-decay -1.0: must not be negative"),
         (["--rank", 4], 2, "--rank and --lora-target need --lora"),
         (["--merge"], 2, "--merge needs --lora"),
         (["--icarus"], 2, "--icarus trains an adapter that stays one: give --lora, without --merge"),

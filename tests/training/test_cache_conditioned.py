@@ -28,6 +28,8 @@ SAME: dict[str, Any] = {
     "learning_rate": 2e-3,
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.03,
+    "weight_decay": 0.1,
+    "max_grad_norm": 0.0,
     "logging_steps": 1,
     "save_strategy": "no",
     "report_to": "none",
@@ -58,7 +60,8 @@ def sums(path: Path, turns: int) -> Path:
 
 def finetune_losses(zoo: Zoo, data: Path, lora: LoraConfig | None = None) -> list[float]:
     """The loss of each step of `psserve finetune`."""
-    options: dict[str, Any] = {"steps": STEPS, "learning_rate": 2e-3, "batch_size": 5, "log_every": 1, "lora": lora}
+    batch = {"batch_size": 5, "accumulation": 1}
+    options: dict[str, Any] = {"steps": STEPS, "learning_rate": 2e-3, **batch, "log_every": 1, "lora": lora}
     run = finetune(zoo, FinetuneConfig(name="sums", data=(data,), **options)).run
     return [entry["loss"] for entry in read_metrics(run / "metrics.jsonl")]
 

@@ -66,7 +66,7 @@ class Training:
     @property
     def arguments(self) -> list[str]:
         fixed = ["--data", str(self.data), "--lr", "1e-3", "--batch-size", str(self.batch_size), "--log-every", "1"]
-        return ["finetune", self.name, *fixed, *self.options, "--zoo", str(self.zoo.path)]
+        return ["finetune", self.name, *fixed, "--accumulation", "1", *self.options, "--zoo", str(self.zoo.path)]
 
     @property
     def env(self) -> dict[str, str]:

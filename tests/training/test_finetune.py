@@ -23,7 +23,7 @@ from psserve.errors import (
     UsageError,
 )
 from psserve.training import finetune as finetuning
-from psserve.training.checks import check_disk_space, load_data
+from psserve.training.checks import check_disk_space, length_limit, load_data
 from psserve.training.config import FinetuneConfig, LoraConfig
 from psserve.training.finetune import finetune, load_models
 from psserve.training.hf import TrainingArguments
@@ -71,7 +71,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def config(data: Path, **options: Any) -> FinetuneConfig:
-    defaults: dict[str, Any] = {"steps": 8, "learning_rate": 2e-3, "batch_size": 4, "save_every": 3, "log_every": 2}
+    batch = {"batch_size": 4, "accumulation": 1}
+    defaults: dict[str, Any] = {"steps": 8, "learning_rate": 2e-3, **batch, "save_every": 3, "log_every": 2}
     return FinetuneConfig(**{"name": "sums", "data": (data,), **defaults, **options})
 
 
@@ -242,6 +243,39 @@ def test_accumulated_small_batches_are_one_large_batch(zoo: Zoo, data: Path) -> 
     assert difference < moved / 20
 
 
+def test_gradients_are_not_clipped_unless_that_is_asked(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, config(data, name="free", steps=3, log_every=1))
+    finetune(zoo, config(data, name="above", steps=3, log_every=1, max_grad_norm=1e6))
+    finetune(zoo, config(data, name="clipped", steps=3, log_every=1, max_grad_norm=1e-3))
+    assert same(weights(zoo, "free"), weights(zoo, "above"))
+    assert not same(weights(zoo, "free"), weights(zoo, "clipped"))
+    first = [read_metrics(zoo.path / ".training" / name / "metrics.jsonl")[0] for name in ("free", "clipped")]
+    assert first[0]["grad_norm"] == first[1]["grad_norm"] > 1e-3
+
+
+def test_defaults_are_the_papers(zoo: Zoo, data: Path) -> None:
+    finetune(zoo, FinetuneConfig(name="sums", data=(data,)))
+    record = zoo.module("sums").training
+    assert record is not None
+    assert record.hyperparameters == {
+        "epochs": 1.0,
+        "warmup": 0.03,
+        "weight_decay": 0.1,
+        "batch_size": 8,
+        "accumulation": 2,
+        "max_length": 1024,
+        "dtype": "float32",
+        "learning_rate": 2e-5,
+        "processes": 1,
+    }
+    assert record.metrics["steps"] == 2, "25 conversations, 16 in a step"
+
+
+def test_a_base_of_a_shorter_context_shortens_the_longest_conversation(data: Path, tmp_path: Path) -> None:
+    short = build_zoo(tmp_path / "short", modules=(), num_hidden_layers=1, max_position_embeddings=300)
+    assert length_limit(short.base, config(data)) == 300
+
+
 def base_weights(zoo: Zoo) -> dict[str, torch.Tensor]:
     return load_file(zoo.base.path / "model.safetensors")
 
@@ -376,12 +410,21 @@ def write(data: Path, content: bytes, **options: Any) -> FinetuneConfig:
     return config(data, **options)
 
 
+def conversation_of(answer: str) -> bytes:
+    return json.dumps({"prompt": "Say it.", "completion": answer.strip()}).encode() + b"\n"
+
+
 QUESTION = b'{"messages": [{"role": "user", "content": "Hello?"}]}\n'
 BAD = {
     "base changed": (TrainingError, "changed since the zoo was made", spoil_base),
     "no chat template": (DataError, "no chat template", no_template),
     "no assistant turn": (DataError, "no assistant turn", lambda zoo, data: write(data, QUESTION)),
     "turn too long": (DataError, "longer than 10", lambda zoo, data: config(data, max_length=10)),
+    "longer than the default": (
+        DataError,
+        r"longer than 1024: shorten it, or raise --max-length",
+        lambda zoo, data: write(data, conversation_of("word " * 2000)),
+    ),
     "longer than the context": (UsageError, "context of 4096", lambda zoo, data: config(data, max_length=5000)),
     "empty data": (DataError, "no conversations", lambda zoo, data: write(data, b"")),
     "not UTF-8": (DataError, "not UTF-8", lambda zoo, data: write(data, b"\xff\n")),
