@@ -70,6 +70,7 @@ SLOW = (
     "router/test_processes.py",
     "router/test_task_tfidf.py",
     "test_conftest.py",
+    "test_examples.py",
     "test_model_zoo.py",
     "test_wheel.py",
     "training/",
