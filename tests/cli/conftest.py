@@ -23,3 +23,12 @@ def session_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 def zoo(session_zoo: Zoo, tmp_path: Path) -> Zoo:
     """A zoo of the test's own: base, alpha, beta, both naive."""
     return Zoo.open(shutil.copytree(session_zoo.path, tmp_path / "zoo"))
+
+
+@pytest.fixture
+def other(zoo: Zoo, tmp_path: Path) -> Path:
+    """Weights of beta as a checkpoint."""
+    shutil.copytree(zoo.base.path, tmp_path / "other")
+    shutil.copytree(zoo.module("beta").path, tmp_path / "other", dirs_exist_ok=True)
+    (tmp_path / "other" / "module.toml").unlink()
+    return tmp_path / "other"
