@@ -62,9 +62,9 @@ def follow_update(zoo: Path, module: str, live: bool) -> None:
 
     Raises FleetError.
     """
-    from .served import served_states, versions_served
+    from .served import served_states
 
-    served = module in served_states(zoo) or versions_served(zoo, module)[0] is not None  # an adapter shares servers
+    served = module in served_states(zoo)
     if live:
         follow_live(zoo, "update" if served else "add", module)
     elif served:

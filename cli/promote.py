@@ -35,7 +35,7 @@ def command(name: str, keep_versions: int, zoo_dir: Path | None) -> None:
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
     require_fleet(zoo.path)
-    _, version = versions_served(zoo.path, name)
+    version = versions_served(zoo.path, name).tried
     if version is None:
         raise UsageError(f"no version of {name} is on trial: begin one with `psserve update-model {name} --canary 10`")
     zoo.roll_back(name, version, keep_versions)

@@ -80,12 +80,12 @@ def require_answered(url: str, zoo: Zoo, module: Module) -> None:
     fleet = running_fleet(zoo.path)
     if fleet.url != url.rstrip("/"):
         raise FleetError(f"{url} is not the fleet of the zoo {zoo.path}, which is at {fleet.url}")
-    present, tried = versions_served(zoo.path, module.name)
-    if tried == module.version:
+    served = versions_served(zoo.path, module.name)
+    if served.tried == module.version:
         return
     started = [server.started or 0.0 for server in fleet.servers if server.module == module.name]
-    is_older = min(started) < module.created if started else present is None  # adapters have no servers of their own
-    if is_older or present not in (module.version, None):
+    is_older = min(started) < module.created if started else served.present is None  # adapters have none of their own
+    if is_older or served.present not in (module.version, None):
         raise ZooError(f"the fleet at {url} serves other weights than those in {module.path}")
 
 
@@ -98,7 +98,7 @@ def require_version(zoo: Zoo, module: Module, answered: Collection[str | None]) 
     if None in answered or not answered:
         raise ZooError("the answers do not say which version gave them")
     came = sorted(filter(None, answered))
-    served = sorted(str(version) for version in versions_served(zoo.path, module.name) if version is not None)
+    served = sorted(str(version) for version in versions_served(zoo.path, module.name).numbers)
     names = " or ".join(f"{module.name}@{version}" for version in served or came)
     what = "version" if len(came) == 1 else "versions"
     raise ZooError(f"answers came from {what} {' and '.join(came)}: evaluate {names}")

@@ -64,7 +64,7 @@ def remove_version(zoo: Zoo, module: str, version: str, yes: bool) -> None:
 
     if not version.isdecimal():
         raise UsageError(f"{module}@{version}: a version is a number")
-    if int(version) in versions_served(zoo.path, module):
+    if int(version) in versions_served(zoo.path, module).numbers:
         raise ModuleServed(f"the running fleet serves version {version} of module {module!r}: end that first")
     confirm(f"version {version} of module {module}", zoo, yes)
     zoo.remove_version(module, int(version))

@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psserve.errors import ModuleServed
+
+if TYPE_CHECKING:
+    from psserve.fleet.run.state import FleetState
 
 
 def served_states(zoo: Path) -> dict[str, str]:
     """Each module (or the base) that the zoo's fleet serves -> "ready", another state, or how many servers are ready.
 
-    Cleans nothing up; {} if no fleet runs. Raises FleetError if the fleet's state file is damaged.
+    Adapters have the servers that they share. Cleans nothing up; {} if no fleet runs. Raises FleetError if the fleet's
+    state file is damaged.
     """
-    if not (zoo / ".run" / "state.json").exists():  # the usual case in a listing, without the import of all of fleet
+    fleet = _fleet(zoo)
+    if fleet is None:
         return {}
-    from psserve.fleet.plan.layout import run_dir
-    from psserve.fleet.run.state import may_live, read_state
+    from psserve.fleet.observe.control import modules_by_server
 
-    fleet = read_state(run_dir(zoo))
-    if fleet is None or not may_live(run_dir(zoo), fleet):
-        return {}
+    served_by = modules_by_server(zoo)
     states: dict[str, list[str]] = {}
     for server in fleet.servers:
         if server.role != "router":
-            states.setdefault(server.module or fleet.base, []).append(server.state)
+            called = server.module or fleet.base
+            for name in served_by.get(called, [called]):
+                states.setdefault(name, []).append(server.state)
     return {module: states_in_words(of_module) for module, of_module in states.items()}
 
 
-def versions_served(zoo: Path, name: str) -> tuple[int | None, int | None]:
-    """The versions of a module that the zoo's running fleet serves: the present one, and one on trial; None: none."""
-    if not (zoo / ".run" / "state.json").exists():
-        return None, None
+@dataclass(frozen=True)
+class ServedVersions:
+    """The zoo's numbers of the versions of a module that its running fleet serves. None: none."""
+
+    present: int | None = None
+    tried: int | None = None
+    """The one on trial."""
+
+    @property
+    def numbers(self) -> set[int]:
+        return {version for version in (self.present, self.tried) if version is not None}
+
+
+def versions_served(zoo: Path, name: str) -> ServedVersions:
+    """Those of the module `name`. Raises as `served_states`."""
+    if _fleet(zoo) is None:
+        return ServedVersions()
     from psserve.fleet.observe.control import router_config_of
 
     modules = router_config_of(zoo).get("modules", ())
     told: dict[str, Any] = next((module for module in modules if module["name"] == name), {})
-    return told.get("zoo_version"), (told.get("trial") or {}).get("zoo_version")
+    return ServedVersions(told.get("zoo_version"), (told.get("trial") or {}).get("zoo_version"))
+
+
+def _fleet(zoo: Path) -> FleetState | None:
+    """The zoo's fleet, if it runs here or may run elsewhere: what a dead one has left serves nothing."""
+    if not (zoo / ".run" / "state.json").exists():  # the usual case in a listing, without the import of all of fleet
+        return None
+    from psserve.fleet.plan.layout import run_dir
+    from psserve.fleet.run.state import may_live, read_state
+
+    fleet = read_state(run_dir(zoo))
+    return fleet if fleet is not None and may_live(run_dir(zoo), fleet) else None
 
 
 def states_in_words(states: list[str]) -> str:

@@ -79,7 +79,7 @@ def end_trial(zoo: Path, name: str) -> bool:
     from .served import versions_served
 
     kept = kept_trial(run_dir(zoo), name)
-    if kept is None and versions_served(zoo, name)[1] is None:
+    if kept is None and versions_served(zoo, name).tried is None:
         return False
     try:
         change_live(zoo, "withdraw", name)
@@ -95,7 +95,7 @@ def require_no_trial(zoo: Path, name: str) -> None:
     """Raise UsageError if the zoo's running fleet has a version of a module on trial already."""
     from .served import versions_served
 
-    if (version := versions_served(zoo, name)[1]) is not None:
+    if (version := versions_served(zoo, name).tried) is not None:
         raise UsageError(f"version {version} of {name} is on trial: `psserve promote` or `psserve rollback` it first")
 
 

@@ -8,9 +8,11 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from psserve.fleet.plan.layout import router_config_path, run_dir
 from psserve.fleet.run.state import ServerState, read_state, write_state
 from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import EvaluationRecord
@@ -28,6 +30,11 @@ def served(zoo: Zoo) -> Zoo:
     server = ServerState(name="decode-alpha-0", role="decode", module="alpha", port=1, state="ready", log="")
     pretend_serving(zoo, server, server.model_copy(update={"name": "decode-alpha-1", "state": "down"}))
     return zoo
+
+
+def tell_router(zoo: Zoo, *modules: dict[str, Any]) -> None:
+    """Let the fleet's router have been told of these modules."""
+    router_config_path(run_dir(zoo.path)).write_text(json.dumps({"modules": modules}))
 
 
 def damage(zoo: Zoo, name: str) -> None:
@@ -169,6 +176,32 @@ def test_a_served_module_is_neither_removed_nor_renamed(served: Zoo) -> None:
         assert "served by the running fleet" in fails(run(*arguments, "--zoo", served.path))
     assert run("remove-model", "beta", "--yes", "--zoo", served.path).exit_code == 0
     assert [module.name for module in served.modules()] == ["alpha"]
+
+
+def test_an_adapter_is_served_by_the_servers_that_it_shares(zoo: Zoo) -> None:
+    server = ServerState(name="decode-adapters-0", role="decode", module="adapters", port=1, state="ready", log="")
+    pretend_serving(zoo, server)
+    tell_router(zoo, {"name": "alpha", "group": "adapters", "adapter": "alpha@1"})
+    for arguments in (["remove-model", "alpha", "--yes"], ["rename-model", "alpha", "omega"]):
+        assert "served by the running fleet" in fails(run(*arguments, "--zoo", zoo.path))
+    document = json.loads(run("models", "--json", "--zoo", zoo.path).stdout)
+    assert [module["served"] for module in document["modules"]] == ["ready", None]
+    assert "served         ready\n" in run("show", "alpha", "--zoo", zoo.path).stdout
+    assert run("rename-model", "beta", "gamma", "--zoo", zoo.path).exit_code == 0
+
+
+def test_a_version_that_a_fleet_serves_is_removed_once_the_fleet_is_dead(served: Zoo) -> None:
+    update = ("update-model", "alpha", "--path", served.base.path, "--allow-naive", "--zoo", served.path)
+    remove = ("remove-model", "alpha@1", "--yes", "--zoo", served.path)
+    tell_router(served, {"name": "alpha", "zoo_version": 1})
+    assert "the running fleet goes on" in run(*update).stderr
+    assert "serves version 1 of module 'alpha'" in fails(run(*remove))
+    state = read_state(served.path / ".run")
+    assert state is not None
+    killed = state.supervisor.model_copy(update={"ticks": state.supervisor.ticks - 1})
+    write_state(served.path / ".run", state.model_copy(update={"supervisor": killed}))
+    assert "the running fleet" not in run(*update).stderr
+    assert run(*remove).exit_code == 0
 
 
 def test_a_module_that_another_machine_serves_is_not_removed(served: Zoo) -> None:
