@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,9 @@ from .damaged import warn_damaged
 from .imported_scores import PROGRAMS, record_found
 from .options import json_option, typed_options, zoo_option
 from .recording import Recorder, pinned
+
+if TYPE_CHECKING:
+    from psserve.fleet.observe.control import Access
 
 SCORERS = ("exact", "number", "python", "tool-call")
 WITH_FROM = ("found", "no_record", "as_json", "zoo_dir")
@@ -42,7 +46,11 @@ HERE_ONLY = ("batch_size",)
     help="Record what lm-eval (results_*.json) or evalplus (*_eval_results.json) found of one MODULE in a fleet.",
 )
 @click.option("--url", help="Ask a running fleet instead of computing here, e.g. http://127.0.0.1:30000.")
-@click.option("--api-key", envvar="PSSERVE_API_KEY", help="The fleet's key, if it wants one.")
+@click.option(
+    "--api-key",
+    envvar="PSSERVE_API_KEY",
+    help="The fleet's key, if it wants one [default: of the zoo's running fleet, its own].",
+)
 @click.option(
     "--concurrency", default=8, show_default=True, type=click.IntRange(1), help="Requests at a time, with --url."
 )
@@ -151,7 +159,8 @@ def command(
         answerer: Answerer
         answered: Collection[str | None] = ()
         if url:
-            fleet = FleetAnswerer(url, name, api_key, concurrency)
+            access = access_by_url(zoo_dir, url, api_key)
+            fleet = FleetAnswerer(url, name, access.api_key, concurrency, access.certificate)
             asked, answerer, answered = name, fleet, fleet.versions
         else:
             zoo = Zoo.open(find_zoo(zoo_dir))
@@ -162,6 +171,21 @@ def command(
         if recorder:
             recorder.record(asked, result, answered)
     show_scores(results, scorer_name, as_json)
+
+
+def access_by_url(zoo_dir: Path | None, url: str, api_key: str | None) -> Access:
+    """What opens the router at `url`: if it is that of the zoo's running fleet, that one's certificate, and its own key
+    unless one is given."""
+    from psserve.errors import FleetError, ZooNotFound
+    from psserve.fleet.observe.control import Access, access_of, is_at
+    from psserve.fleet.run.state import running_fleet
+    from psserve.zoo import find_zoo
+
+    with suppress(FleetError, ZooNotFound):  # any other server
+        zoo = find_zoo(zoo_dir)
+        if is_at(running_fleet(zoo), url):
+            return access_of(zoo, api_key)
+    return Access(api_key)
 
 
 def show_scores(results: list[dict[str, Any]], scorer_name: str, as_json: bool) -> None:

@@ -73,12 +73,13 @@ def pinned(zoo: Zoo, name: str) -> str:
 
 def require_answered(url: str, zoo: Zoo, module: Module) -> None:
     """Raise FleetError unless the fleet at `url` is this zoo's, and serves the weights that `module` has now."""
+    from psserve.fleet.observe.control import is_at
     from psserve.fleet.run.state import running_fleet
 
     from .served import versions_served
 
     fleet = running_fleet(zoo.path)
-    if fleet.url != url.rstrip("/"):
+    if not is_at(fleet, url):
         raise FleetError(f"{url} is not the fleet of the zoo {zoo.path}, which is at {fleet.url}")
     served = versions_served(zoo.path, module.name)
     if served.tried == module.version:

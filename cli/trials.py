@@ -115,7 +115,7 @@ def _taken_back_on_failure(zoo: Zoo, name: str, version: int) -> Iterator[None]:
 
 def _measure(zoo: Zoo, name: str, version: int, required: Required) -> None:
     """Have the version on trial answer the items. Raises VersionRefused, TrainingError."""
-    from psserve.fleet.observe.control import router_config_of
+    from psserve.fleet.observe.control import access_of
     from psserve.fleet.run.state import running_fleet
     from psserve.training.fleet_answers import FleetAnswerer
     from psserve.training.scorers import evaluate
@@ -124,7 +124,8 @@ def _measure(zoo: Zoo, name: str, version: int, required: Required) -> None:
 
     called, url = f"{name}@{version}", running_fleet(zoo.path).url
     click.echo(f"{called}: {len(required.items)} items", err=True)
-    answerer = FleetAnswerer(url, called, router_config_of(zoo.path).get("operator_key"))
+    access = access_of(zoo.path)
+    answerer = FleetAnswerer(url, called, access.api_key, certificate=access.certificate)
     score = evaluate(answerer, required.items, required.scorer, required.max_tokens)
     found = f"version {version} of {name} has {score.right} of {score.total} right ({score.share:.4f})"
     if score.share < required.accuracy:

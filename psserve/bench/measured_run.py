@@ -27,7 +27,7 @@ from psserve.bench.trace.spans import with_spans
 from psserve.bench.workloads.choice import WorkloadChoice
 from psserve.bench.workloads.trace import modules_of
 from psserve.errors import BenchError, FleetError, UsageError
-from psserve.fleet.observe.control import router_config_of
+from psserve.fleet.observe.control import access_of, router_config_of
 from psserve.fleet.run.state import running_fleet
 from psserve.progress import Bars
 from psserve.router.task_routing.routing import AUTO
@@ -185,13 +185,13 @@ def target_of_zoo(zoo: Path, api_key: str | None) -> Target:
     """The zoo's running fleet. Raises NotRunning."""
     state = running_fleet(zoo)
     config = router_config_of(zoo)
-    certificate = config.get("ssl_certfile")
+    access = access_of(zoo, api_key)
     key = config.get("worker_key")
     workers: Sequence[Mapping[str, Any]] = config.get("workers", ()) if key else ()
     return Target(
         urls={"": state.url},
-        api_key=api_key or config.get("operator_key"),
-        certificate=Path(certificate) if certificate else None,
+        api_key=access.api_key,
+        certificate=access.certificate,
         servers=tuple(
             Server(worker["name"], f"http://{worker['host']}:{worker['port']}", prefills=worker["role"] == "prefill")
             for worker in workers

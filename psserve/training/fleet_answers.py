@@ -7,11 +7,14 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 
 import aiohttp
 
 from psserve.contracts.router_config import VERSION_HEADER
+from psserve.contracts.tls import client_context
 from psserve.errors import TrainingError
 from psserve.training.conversation import Conversation
 from psserve.training.scorers import message_text
@@ -27,16 +30,19 @@ class FleetAnswerer:
     model: str
     api_key: str | None = None
     concurrency: int = 8
+    certificate: Path | None = None
+    """That the server at an https URL must show; None: one that the system trusts."""
     versions: set[str | None] = field(default_factory=set)
     """Which versions of the module have answered so far; None for an answer that did not say, as of other servers."""
 
     def answer(self, items: Sequence[Conversation], max_tokens: int) -> list[str]:
-        """See Answerer. TrainingError as soon as one request fails: a score over the rest would mean nothing."""
+        """See Answerer. TrainingError as soon as one request fails: a score over the rest would mean nothing; or if the
+        certificate cannot be read."""
         return asyncio.run(self._answer(items, max_tokens))
 
     async def _answer(self, items: Sequence[Conversation], max_tokens: int) -> list[str]:
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-        connector = aiohttp.TCPConnector(limit=self.concurrency)
+        connector = aiohttp.TCPConnector(limit=self.concurrency, ssl=self._trusted())
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=TIMEOUT_S)
         async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
             try:
@@ -47,6 +53,14 @@ class FleetAnswerer:
             else:
                 return [task.result() for task in tasks]
         raise first
+
+    def _trusted(self) -> SSLContext | bool:
+        if self.certificate is None:
+            return True
+        try:
+            return client_context(self.certificate)
+        except OSError as error:
+            raise TrainingError(f"the certificate {self.certificate} cannot be read: {error.strerror}") from error
 
     async def _ask(self, session: aiohttp.ClientSession, item: Conversation, max_tokens: int) -> str:
         body: dict[str, Any] = {

@@ -27,6 +27,8 @@ class Fleet:
     asked: list[str] = field(default_factory=list)
     names: list[list[str]] = field(default_factory=list)
     """The zoo's modules when it was asked."""
+    told: dict[str, object] = field(default_factory=dict)
+    """What its router was told."""
 
     async def make(self, request: ChangeRequest, tell: Tell) -> ChangeReply:
         self.asked.append(request.title)
@@ -40,15 +42,16 @@ class Fleet:
         self.tell_router(modules=[{"name": "alpha", "zoo_version": 1, "trial": trial}, {"name": "beta"}])
 
     def tell_router(self, **fields: object) -> None:
-        """Let its router have been told this."""
-        (self.zoo.path / ".run" / "router.json").write_text(json.dumps(fields))
+        """Let its router have been told this too."""
+        self.told |= fields
+        (self.zoo.path / ".run" / "router.json").write_text(json.dumps(self.told))
 
 
 @contextmanager
-def serving_alpha(zoo: Zoo, folder: Path) -> Iterator[Fleet]:
-    """The fleet of a zoo, whose control socket is in `folder`."""
+def serving_alpha(zoo: Zoo, folder: Path, url: str = "http://127.0.0.1:30000") -> Iterator[Fleet]:
+    """The fleet of a zoo, whose router is at `url`, and whose control socket is in `folder`."""
     server = ServerState(name="decode-alpha-0", role="decode", module="alpha", port=1, state="ready", log="")
-    pretend_serving(zoo, server, tmp_dir=str(folder))
+    pretend_serving(zoo, server, tmp_dir=str(folder), url=url)
     fleet, loop = Fleet(zoo), asyncio.new_event_loop()
     socket = ControlSocket(control_path(folder), fleet.make)
     loop.run_until_complete(socket.open())

@@ -25,7 +25,9 @@ from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import MODULE_MANIFEST, write_manifest
 from psserve.zoo.export import export_module
 from psserve.zoo.synthetic.zoo import build_zoo
+from tests.certificates import certificate
 
+from .answering import answering
 from .zoo_commands import pretend_serving
 
 
@@ -172,6 +174,23 @@ def test_the_versions_that_a_fleet_answered_with_reach_the_record(
     assert (result.exit_code, result.stdout) == (0, "alpha\t0.5000\t1/2\n")
     assert "answers came from versions 1 and 2" in result.stderr
     assert own_zoo.module("alpha").evaluations == ()
+
+
+def test_the_zoos_own_fleet_is_known_by_its_certificate_and_opens_to_its_user(
+    own_zoo: Zoo, data: Path, tmp_path: Path
+) -> None:
+    files = certificate(tmp_path)
+    with answering("2", 1, files) as url:
+        assert "no answer from" in run(own_zoo, data, "alpha", "--url", url).stderr  # a stranger's
+        served = ServerState(
+            name="d", role="decode", module="alpha", port=1, state="ready", log="", started=time.time()
+        )
+        pretend_serving(own_zoo, served, url=url.replace("127.0.0.1", "0.0.0.0"))
+        told = {"operator_key": "of-the-operator", "ssl_certfile": str(files[0])}
+        router_config_path(run_dir(own_zoo.path)).write_text(json.dumps(told))
+        result = run(own_zoo, data, "alpha", "--url", url)
+    assert (result.exit_code, result.stdout) == (0, "alpha\t0.5000\t1/2\n"), result.stderr
+    assert [each.right for each in own_zoo.module("alpha").evaluations] == [1]
 
 
 def test_what_is_computed_here_is_of_the_version_that_was_the_module_at_the_start(

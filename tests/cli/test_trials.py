@@ -15,7 +15,9 @@ from psserve.training.fleet_answers import FleetAnswerer
 from psserve.zoo import Zoo
 from psserve.zoo.disk.versions import kept_numbers
 from psserve.zoo.verify import verify
+from tests.certificates import certificate
 
+from .answering import answering
 from .following import Fleet, serving_alpha
 from .zoo_commands import fails, run
 
@@ -24,6 +26,19 @@ from .zoo_commands import fails, run
 def fleet(zoo: Zoo, tmp_path: Path) -> Iterator[Fleet]:
     with serving_alpha(zoo, tmp_path) as fleet:
         yield fleet
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """One item, whose answer is 2."""
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"prompt": "1 + 1?", "completion": "2"}')
+    return path
+
+
+def required(accuracy: str, data: Path) -> tuple[str, ...]:
+    """The options that require it."""
+    return ("--require-accuracy", accuracy, "--data", str(data), "--scorer", "exact")
 
 
 def canary(fleet: Fleet, other: Path, *options: str) -> Result:
@@ -49,19 +64,27 @@ def test_canary_that_the_fleet_cannot_serve_leaves_nothing(fleet: Fleet, other: 
 
 
 def test_a_version_that_proves_itself_has_its_score_recorded(
-    fleet: Fleet, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, other: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(self: FleetAnswerer, items: Sequence[Conversation], max_tokens: int) -> list[str]:
         fleet.has_trial(2)
         self.versions.add("2")
         return ["2" for _ in items]
 
-    data = tmp_path / "items.jsonl"
-    data.write_text('{"prompt": "1 + 1?", "completion": "2"}')
     monkeypatch.setattr(FleetAnswerer, "answer", answer)
-    result = canary(fleet, other, "--require-accuracy", "1", "--data", str(data), "--scorer", "exact")
+    result = canary(fleet, other, *required("1", data))
     assert (result.exit_code, "not recorded" in result.stderr) == (0, False)
     assert [each.right for each in fleet.zoo.module("alpha@2").evaluations] == [1]
+
+
+def test_a_version_is_measured_by_a_router_whose_certificate_is_its_own(
+    zoo: Zoo, other: Path, data: Path, tmp_path: Path
+) -> None:
+    files = certificate(tmp_path)
+    with answering("2", 2, files) as url, serving_alpha(zoo, tmp_path, url) as fleet:
+        fleet.tell_router(operator_key="of-the-operator", ssl_certfile=str(files[0]))
+        result = canary(fleet, other, *required("1", data))
+        assert (result.exit_code, fleet.asked) == (0, ["try alpha@2", "try alpha@2"]), result.stderr
 
 
 def test_promoted_version_is_the_module(fleet: Fleet, other: Path) -> None:

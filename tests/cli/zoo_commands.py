@@ -25,10 +25,10 @@ def fails(result: Result, code: int = 1) -> str:
     return line
 
 
-def pretend_serving(zoo: Zoo, *servers: ServerState, tmp_dir: str = "") -> None:
-    """Let this process be the supervisor of a fleet of `zoo` at port 30000, which runs `servers`."""
+def pretend_serving(zoo: Zoo, *servers: ServerState, tmp_dir: str = "", url: str = "http://127.0.0.1:30000") -> None:
+    """Let this process be the supervisor of a fleet of `zoo` at `url`, which runs `servers`."""
     state = FleetState(
-        url="http://127.0.0.1:30000",
+        url=url,
         zoo=str(zoo.path),
         base=zoo.base.name,
         supervisor=ProcessId.own(),

@@ -6,12 +6,15 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from psserve.contracts.tls import server_context
 from psserve.errors import TrainingError
 from psserve.training.answers import ReferenceAnswerer, pair_answerer
 from psserve.training.conversation import Conversation
@@ -19,6 +22,7 @@ from psserve.training.fleet_answers import FleetAnswerer, openai_messages
 from psserve.training.reference import ModelPair, reference_answer
 from psserve.training.scorers import SCORERS, evaluate
 from psserve.zoo import Zoo
+from tests.certificates import certificate
 from tests.waiting import PATIENCE_S
 
 TOOLS = ({"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}},)
@@ -52,6 +56,8 @@ class FakeFleet:
     versions: list[str] = field(default_factory=list)
     """Of which version the next answers say they are; the others say nothing."""
     url: str = ""
+    certificate: tuple[Path, Path] | None = None
+    """It speaks TLS with this one (and its key)."""
 
     async def chat(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -74,9 +80,10 @@ class FakeFleet:
             app.router.add_post("/v1/chat/completions", self.chat)
             runner = web.AppRunner(app)
             await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
+            tls = None if self.certificate is None else server_context(*self.certificate)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
             await site.start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}"
             ready.set()
             await asyncio.to_thread(stop.wait)
             await runner.cleanup()
@@ -91,7 +98,12 @@ def reference(zoo: Zoo, alpha: ModelPair) -> ReferenceAnswerer:
 
 @pytest.fixture
 def fleet(reference: ReferenceAnswerer) -> Iterator[FakeFleet]:
-    fake = FakeFleet(reference)
+    with running(FakeFleet(reference)) as fake:
+        yield fake
+
+
+@contextmanager
+def running(fake: FakeFleet) -> Iterator[FakeFleet]:
     ready, stop = threading.Event(), threading.Event()
     thread = threading.Thread(target=fake.serve, args=(ready, stop))
     thread.start()
@@ -163,6 +175,18 @@ def test_a_failed_request_fails_the_evaluation(fleet: FakeFleet, status: int, bo
     fleet.status, fleet.body = status, body
     with pytest.raises(TrainingError, match=message):
         FleetAnswerer(fleet.url, "alpha").answer(ITEMS, 8)
+
+
+def test_a_certificate_that_signs_itself_is_trusted_if_it_is_the_one_that_was_named(
+    reference: ReferenceAnswerer, tmp_path: Path
+) -> None:
+    files = certificate(tmp_path)
+    with running(FakeFleet(reference, certificate=files)) as fleet:
+        assert FleetAnswerer(fleet.url, "alpha", certificate=files[0]).answer(ITEMS[:2], 4)
+        other = certificate(tmp_path, "other")[0]
+        for wrong, message in ((None, "no answer from"), (other, "no answer from"), (tmp_path / "x", "cannot be read")):
+            with pytest.raises(TrainingError, match=message):
+                FleetAnswerer(fleet.url, "alpha", certificate=wrong).answer(ITEMS[:2], 4)
 
 
 def test_no_server_is_an_error_in_one_line() -> None:

@@ -7,11 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from psserve.contracts.addresses import is_loopback
 from psserve.errors import FleetError
 from psserve.fleet.plan import layout
 from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, at_path, control_path, unix_socket
@@ -98,13 +101,40 @@ def live_state(zoo: Path) -> FleetState:
 
 
 def client_of(zoo: Path, url: str, api_key: str | None = None) -> RouterClient:
-    """A client for the running fleet's router at `url`, with the key given or the fleet's own (for its user alone).
+    """A client for the running fleet's router at `url`, as `access_of` has it.
 
     Raises FleetError if its certificate cannot be read.
     """
+    access = access_of(zoo, api_key)
+    return RouterClient(url, access.api_key, access.certificate)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What opens a router."""
+
+    api_key: str | None = None
+    certificate: Path | None = None
+    """That it must show; None: one that the system trusts, or none over plain HTTP."""
+
+
+def access_of(zoo: Path, api_key: str | None = None) -> Access:
+    """What opens the running fleet's router: the key given, or the fleet's own (for its user alone)."""
     config = router_config_of(zoo)
     certificate = config.get("ssl_certfile")
-    return RouterClient(url, api_key or config.get("operator_key"), Path(certificate) if certificate else None)
+    return Access(api_key or config.get("operator_key"), Path(certificate) if certificate else None)
+
+
+def is_at(fleet: FleetState, url: str) -> bool:
+    """Whether `url` is the fleet's router, as this machine reaches it."""
+    try:
+        known, asked = (urlsplit(each.rstrip("/").replace("//localhost", "//127.0.0.1")) for each in (fleet.url, url))
+        if (known.scheme, known.port, known.path) != (asked.scheme, asked.port, asked.path):
+            return False
+    except ValueError:  # a port that is none
+        return False
+    everywhere = known.hostname in ("0.0.0.0", "::")
+    return known.hostname == asked.hostname or (everywhere and is_loopback(asked.hostname or ""))
 
 
 def router_config_of(zoo: Path) -> Mapping[str, Any]:
