@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from psserve.errors import UsageError
 
@@ -67,7 +68,9 @@ keep_option = click.option(
 @click.option("--scorer", type=click.Choice(SCORERS), help="What makes an answer to them right.")
 @click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1), help="Longest of these answers.")
 @zoo_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     name: str,
     path: str,
     revision: str | None,
@@ -96,9 +99,10 @@ def command(
     (--merge, --store adapter).
 
     With --canary both versions serve, each its sessions, until `psserve promote NAME` or `psserve rollback NAME`; with
-    --shadow the new one answers copies of requests, which nobody sees. With --require-accuracy the new version must
-    first be as good as that: if it is not, nothing changes, in the fleet or in the zoo, and the exit status is 1; if it
-    is, it takes the module's place, or with the other two goes on trial.
+    --shadow the new one answers copies of requests, which nobody sees. No version is deleted until then: `psserve
+    promote` takes --keep-versions. With --require-accuracy the new version must first be as good as that: if it is not,
+    nothing changes, in the fleet or in the zoo, and the exit status is 1; if it is, it takes the module's place, or
+    with the other two goes on trial.
 
     \b
     Examples:
@@ -118,6 +122,8 @@ def command(
     on_trial = bool(canary or shadow or required)
     if on_trial and (task is not None or examples or aliases):
         raise UsageError("--task, --example and --alias are the module's, and no version's: leave them out here")
+    if (canary or shadow) and ctx.get_parameter_source("keep_versions") is not ParameterSource.DEFAULT:
+        raise UsageError("--keep-versions is for when one version takes over: give it to `psserve promote`")
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
     if live or on_trial:

@@ -98,6 +98,16 @@ def test_promoted_version_is_the_module(fleet: Fleet, other: Path) -> None:
     assert fleet.asked[-1] == "update alpha"
 
 
+def test_versions_are_deleted_when_one_takes_over(fleet: Fleet, other: Path) -> None:
+    for _ in range(3):
+        run("update-model", "alpha", "--path", other, "--allow-naive", "--zoo", fleet.zoo.path)
+    canary(fleet, other)
+    assert kept_numbers(fleet.zoo.module("alpha").path) == [5, 3, 2]
+    fleet.has_trial(5)
+    run("promote", "alpha", "--keep-versions", "2", "--zoo", fleet.zoo.path)
+    assert kept_numbers(fleet.zoo.module("alpha").path) == [4]
+
+
 def test_rollback_ends_a_trial(fleet: Fleet, other: Path) -> None:
     canary(fleet, other)
     fleet.has_trial(2)
@@ -121,6 +131,7 @@ def test_rollback_ends_a_trial_that_a_stopped_fleet_had(zoo: Zoo) -> None:
         (("--task", "more"), "the module's, and no version's"),
         (("--require-accuracy", "0.9"), "needs --data and --scorer"),
         (("--scorer", "exact"), "for --require-accuracy"),
+        (("--keep-versions", "3"), "give it to `psserve promote`"),
     ],
 )
 def test_options_that_fit_no_trial_change_nothing(
