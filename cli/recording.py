@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from psserve.errors import FleetError, PsserveError, ZooError
+
+from .waiting import when_free
 
 if TYPE_CHECKING:
     from psserve.training.scorers import Score
@@ -58,7 +61,7 @@ class Recorder:
                 max_tokens=self.max_tokens,
                 how="fleet" if self.url else "reference",
             )
-            zoo.record_evaluation(module.versioned_name, evaluation)
+            when_free(partial(zoo.record_evaluation, module.versioned_name, evaluation))
         except (PsserveError, OSError) as error:
             click.echo(f"note: the score of {name} is not recorded: {error}", err=True)
 

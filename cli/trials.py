@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from psserve.errors import FleetError, NotRunning, UsageError, VersionRefused, ZooError
+from psserve.errors import NotRunning, PsserveError, UnknownModule, UsageError, VersionRefused
+
+from .interruption import ended_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from psserve.training.conversation import Conversation
@@ -54,17 +57,16 @@ def begin_trial(
 ) -> None:
     """Bring a version of the module `name`, have it prove itself if that is required, and give it its share (percent).
 
-    In the `shadow` it answers copies of the other sessions' requests.
-    Raises FleetError, VersionRefused or TrainingError; then the version is gone from the fleet and from the zoo.
+    In the `shadow` it answers copies of the other sessions' requests. Raises FleetError, VersionRefused or
+    TrainingError.
     """
     from .live import change_live
 
-    with _taken_back_on_failure(zoo, name, version):
-        if required is not None:
-            change_live(zoo.path, "try", name, version=version)
-            _measure(zoo, name, version, required)
-        if share or shadow:
-            change_live(zoo.path, "try", name, version=version, share=share, shadow=shadow)
+    if required is not None:
+        change_live(zoo.path, "try", name, version=version)
+        _measure(zoo, name, version, required)
+    if share or shadow:
+        change_live(zoo.path, "try", name, version=version, share=share, shadow=shadow)
 
 
 def end_trial(zoo: Path, name: str) -> bool:
@@ -100,17 +102,39 @@ def require_no_trial(zoo: Path, name: str) -> None:
 
 
 @contextmanager
-def _taken_back_on_failure(zoo: Zoo, name: str, version: int) -> Iterator[None]:
+def taken_back_on_failure(zoo: Zoo, name: str, version: int) -> Iterator[None]:
+    """Let a version of the module `name` leave the fleet and the zoo if this fails, or is ended by a signal.
+
+    What then stays all the same is said on stderr.
+    """
+    with ended_as_by_ctrl_c():
+        try:
+            yield
+        except BaseException:  # Ctrl-C as well: what nobody has accepted must not stay
+            _take_back(zoo, name, version)
+            raise
+
+
+def _take_back(zoo: Zoo, name: str, version: int) -> None:
     from .live import change_live
 
+    called = f"{name}@{version}"
+    withdraw = partial(change_live, zoo.path, "withdraw", name, version=version)
+    with suppress(KeyboardInterrupt):  # whoever waits no longer does not stop it
+        _attempt(withdraw, f"{called} stays on trial until `psserve rollback {name}`")
+    delete = partial(zoo.remove_version, name, version)
+    _attempt(delete, f"{called} stays in the zoo until `psserve remove-model {called}`")
+
+
+def _attempt(step: Callable[[], None], otherwise: str) -> None:
+    """Take a step that no failure may keep the next one from; `otherwise`: what is then said on stderr."""
     try:
-        yield
-    except BaseException:  # Ctrl-C as well: what nobody has accepted must not stay
-        with suppress(FleetError):
-            change_live(zoo.path, "withdraw", name, version=version)
-        with suppress(ZooError, OSError):
-            zoo.remove_version(name, version)
-        raise
+        step()
+    except (NotRunning, UnknownModule):  # there is nothing left to end
+        pass
+    except (PsserveError, OSError) as error:
+        with suppress(OSError):  # the terminal may be what has gone
+            click.echo(f"warning: {otherwise}: {error}", err=True)
 
 
 def _measure(zoo: Zoo, name: str, version: int, required: Required) -> None:

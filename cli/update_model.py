@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,8 @@ def command(
 
     from .add_model import chosen_store, module_line, warn
     from .live import follow_live, follow_update, require_fleet
-    from .trials import begin_trial, read_required, require_no_trial
+    from .trials import begin_trial, read_required, require_no_trial, taken_back_on_failure
+    from .waiting import when_free
 
     store = chosen_store(store, merge)
     required = read_required(require_accuracy, data, scorer, max_tokens)
@@ -152,9 +154,12 @@ def command(
         follow_update(zoo.path, name, live)
         return
     click.echo(f"added version {module.version} of {module_line(module)} to {zoo.path}", err=True)
-    begin_trial(zoo, name, module.version, required, share=canary or 0.0, shadow=shadow)
-    if canary or shadow:
+    stays_on_trial = bool(canary or shadow)
+    with taken_back_on_failure(zoo, name, module.version):
+        begin_trial(zoo, name, module.version, required, share=canary or 0.0, shadow=shadow)
+        if not stays_on_trial:
+            when_free(partial(zoo.roll_back, name, module.version, keep_versions))
+    if stays_on_trial:
         click.echo(f"note: `psserve promote {name}` or `psserve rollback {name}` ends the trial", err=True)
-        return
-    zoo.roll_back(name, module.version, keep_versions)
-    follow_live(zoo.path, "update", name)
+    else:
+        follow_live(zoo.path, "update", name)

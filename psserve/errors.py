@@ -8,7 +8,8 @@
     |   |-- UnknownModule          no module of that name or alias
     |   |-- ModuleExists           the name or alias is taken
     |   |-- IncompatibleCheckpoint the checkpoint cannot serve over this base's KV cache
-    |   `-- VersionRefused         a version of a module is not as accurate as was required
+    |   |-- VersionRefused         a version of a module is not as accurate as was required
+    |   `-- ZooBusy                another command is changing the zoo
     |-- EngineError
     |   |-- UnsupportedSglang      SGLang's version is not one psserve was tested with
     |   |-- ChangedSglang          SGLang's functions or fields are not those psserve was tested with
@@ -75,6 +76,10 @@ class IncompatibleCheckpoint(ZooError):
 
 class VersionRefused(ZooError):
     """A version of a module that is not as accurate as was required of it."""
+
+
+class ZooBusy(ZooError):
+    """Another command is changing the zoo, and has not ended while this one waited."""
 
 
 class EngineError(PsserveError):

@@ -57,8 +57,10 @@ def serving_alpha(zoo: Zoo, folder: Path, url: str = "http://127.0.0.1:30000") -
     loop.run_until_complete(socket.open())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    yield fleet
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.run_until_complete(socket.close())
-    loop.close()
+    try:
+        yield fleet
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(socket.close())
+        loop.close()

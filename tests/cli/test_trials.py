@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from psserve.contracts.router_config import ModuleConfig, Trial
+from psserve.errors import ZooError
 from psserve.fleet.run.trials import keep_trials, kept_trials
 from psserve.training.conversation import Conversation
 from psserve.training.fleet_answers import FleetAnswerer
 from psserve.zoo import Zoo
+from psserve.zoo.disk import storage
 from psserve.zoo.disk.versions import kept_numbers
 from psserve.zoo.verify import verify
 from tests.certificates import certificate
+from tests.waiting import PATIENCE_S
 
 from .answering import answering
 from .following import Fleet, serving_alpha
@@ -41,9 +51,12 @@ def required(accuracy: str, data: Path) -> tuple[str, ...]:
     return ("--require-accuracy", accuracy, "--data", str(data), "--scorer", "exact")
 
 
+def update(fleet: Fleet, other: Path, *options: str) -> Result:
+    return run("update-model", "alpha", "--path", other, "--allow-naive", *options, "--zoo", fleet.zoo.path)
+
+
 def canary(fleet: Fleet, other: Path, *options: str) -> Result:
-    path = ("--path", other, "--allow-naive", "--canary", "10")
-    return run("update-model", "alpha", *path, *options, "--zoo", fleet.zoo.path)
+    return update(fleet, other, "--canary", "10", *options)
 
 
 def test_canary_leaves_the_module_and_has_the_fleet_try_the_version(fleet: Fleet, other: Path) -> None:
@@ -66,15 +79,110 @@ def test_canary_that_the_fleet_cannot_serve_leaves_nothing(fleet: Fleet, other: 
 def test_a_version_that_proves_itself_has_its_score_recorded(
     fleet: Fleet, other: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(self: FleetAnswerer, items: Sequence[Conversation], max_tokens: int) -> list[str]:
-        fleet.has_trial(2)
-        self.versions.add("2")
-        return ["2" for _ in items]
-
-    monkeypatch.setattr(FleetAnswerer, "answer", answer)
+    answers(monkeypatch, "2", lambda: fleet.has_trial(2, share=0))
     result = canary(fleet, other, *required("1", data))
     assert (result.exit_code, "not recorded" in result.stderr) == (0, False)
     assert [each.right for each in fleet.zoo.module("alpha@2").evaluations] == [1]
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, text: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Let the version on trial, which is alpha@2, say the same to everything; `meanwhile`: done before it does."""
+
+    def answer(self: FleetAnswerer, items: Sequence[Conversation], max_tokens: int) -> list[str]:
+        meanwhile()
+        self.versions.add("2")
+        return [text for _ in items]
+
+    monkeypatch.setattr(FleetAnswerer, "answer", answer)
+
+
+@pytest.fixture
+def other_command(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherCommand]:
+    monkeypatch.setattr(storage, "LOCK_WAIT_S", 0.1)
+    with ExitStack() as held:
+        yield OtherCommand(zoo, held)
+
+
+@dataclass
+class OtherCommand:
+    """Another command that changes the zoo."""
+
+    zoo: Zoo
+    held: ExitStack
+
+    def begin(self) -> None:
+        self.held.enter_context(storage.lock(self.zoo.path / ".lock"))
+
+    def end(self) -> None:
+        self.held.close()
+
+
+def test_a_refused_version_that_cannot_be_deleted_now_is_named(
+    fleet: Fleet, other: Path, data: Path, monkeypatch: pytest.MonkeyPatch, other_command: OtherCommand
+) -> None:
+    answers(monkeypatch, "3", other_command.begin)
+    result = canary(fleet, other, *required("1", data))
+    assert "0 of 1 right (0.0000), and 1 is required: refused, and version 1 stays" in fails(result)
+    assert "warning: alpha@2 stays in the zoo until `psserve remove-model alpha@2`: " in result.stderr
+    other_command.end()
+    assert run("remove-model", "alpha@2", "--yes", "--zoo", fleet.zoo.path).exit_code == 0
+
+
+def test_an_accepted_version_waits_for_whoever_changes_the_zoo(
+    fleet: Fleet, other: Path, data: Path, monkeypatch: pytest.MonkeyPatch, other_command: OtherCommand
+) -> None:
+    def begin() -> None:
+        fleet.has_trial(2, share=0)
+        other_command.begin()
+        threading.Timer(1, other_command.end).start()
+
+    answers(monkeypatch, "2", begin)
+    result = update(fleet, other, *required("1", data))
+    assert (result.exit_code, fleet.asked) == (0, ["try alpha@2", "update alpha"]), result.stderr
+    module = fleet.zoo.module("alpha")
+    assert (module.version, [each.right for each in module.evaluations]) == (2, [1])
+
+
+def test_an_accepted_version_that_cannot_take_over_is_taken_back(
+    fleet: Fleet, other: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def roll_back(*_: object) -> None:
+        raise ZooError("the disk is full")
+
+    answers(monkeypatch, "2")
+    monkeypatch.setattr(Zoo, "roll_back", roll_back)
+    assert "the disk is full" in fails(update(fleet, other, *required("1", data)))
+    assert fleet.asked == ["try alpha@2", "withdraw alpha@2"]
+    assert kept_numbers(fleet.zoo.module("alpha").path) == []
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([signal.SIGTERM], id="SIGTERM"),
+        pytest.param([signal.SIGHUP, signal.SIGHUP], id="the terminal is closed"),
+    ],
+)
+def test_a_measurement_that_is_ended_by_a_signal_leaves_nothing(
+    zoo: Zoo, other: Path, data: Path, tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    arguments = ["update-model", "alpha", "--path", other, "--allow-naive", *required("1", data), "--zoo", zoo.path]
+    command = [sys.executable, "-c", "from psserve.cli.main import main; main()", *map(str, arguments)]
+    with ExitStack() as running:
+        silent = running.enter_context(socket.create_server(("127.0.0.1", 0)))
+        fleet = running.enter_context(serving_alpha(zoo, tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}"))
+        process = running.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        running.callback(process.kill)
+        silent.settimeout(PATIENCE_S)
+        silent.accept()
+        assert process.stderr is not None
+        if signal.SIGHUP in signals:
+            process.stderr.close()
+        for number in signals:
+            process.send_signal(number)
+        assert process.wait(PATIENCE_S) == 1
+    assert fleet.asked == ["try alpha@2", "withdraw alpha@2"]
+    assert kept_numbers(zoo.module("alpha").path) == []
 
 
 def test_a_version_is_measured_by_a_router_whose_certificate_is_its_own(

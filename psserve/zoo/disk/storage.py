@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from psserve.errors import IncompatibleCheckpoint, ZooError
+from psserve.errors import IncompatibleCheckpoint, ZooBusy, ZooError
 
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.05
@@ -84,8 +84,8 @@ def _size(count: int) -> str:
 def lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (created if missing), after waiting for others, `LOCK_WAIT_S` at most.
 
-    ZooError says who holds it for longer, or that `path` cannot be written. The kernel drops the lock when its holder
-    dies, so that a killed command never leaves a zoo locked.
+    ZooBusy says who holds it for longer, ZooError that `path` cannot be written. The kernel drops the lock when its
+    holder dies, so that a killed command never leaves a zoo locked.
     """
     with open_locked(path) as file:
         file.truncate(0)
@@ -99,7 +99,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def open_locked(path: Path) -> TextIO:
-    """The file at `path`, open and locked."""
+    """The file at `path`, open and locked. Raises as `lock`."""
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
@@ -112,7 +112,7 @@ def open_locked(path: Path) -> TextIO:
         holder = file.read() or "another command"
         file.close()
         if time.monotonic() > deadline:
-            raise ZooError(f"{path.parent}: {holder} is changing this zoo: try again when it has ended")
+            raise ZooBusy(f"{path.parent}: {holder} is changing this zoo: try again when it has ended")
         time.sleep(LOCK_POLL_S)
 
 
