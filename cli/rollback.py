@@ -34,12 +34,14 @@ def command(name: str, version: int | None, live: bool, zoo_dir: Path | None) ->
 
     from .add_model import module_line
     from .live import follow_update, require_fleet
-    from .trials import end_trial
+    from .trials import end_trial, require_judged
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)
     if version is None and end_trial(zoo.path, name):
         return
+    if version is not None:
+        require_judged(zoo.path, name, version)
     if live:
         require_fleet(zoo.path)
     before = zoo.module(name).version

@@ -40,6 +40,8 @@ class ServedVersions:
     present: int | None = None
     tried: int | None = None
     """The one on trial."""
+    is_measured: bool = False
+    """Whether that one answers nobody but those who name it, until its accuracy is known."""
 
     @property
     def numbers(self) -> set[int]:
@@ -54,7 +56,9 @@ def versions_served(zoo: Path, name: str) -> ServedVersions:
 
     modules = router_config_of(zoo).get("modules", ())
     told: dict[str, Any] = next((module for module in modules if module["name"] == name), {})
-    return ServedVersions(told.get("zoo_version"), (told.get("trial") or {}).get("zoo_version"))
+    trial = told.get("trial") or {}
+    is_measured = bool(trial) and not (trial.get("share") or trial.get("shadow"))
+    return ServedVersions(told.get("zoo_version"), trial.get("zoo_version"), is_measured)
 
 
 def _fleet(zoo: Path) -> FleetState | None:

@@ -98,7 +98,20 @@ def require_no_trial(zoo: Path, name: str) -> None:
     from .served import versions_served
 
     if (version := versions_served(zoo, name).tried) is not None:
+        require_judged(zoo, name, version)
         raise UsageError(f"version {version} of {name} is on trial: `psserve promote` or `psserve rollback` it first")
+
+
+def require_judged(zoo: Path, name: str, version: int) -> None:
+    """Raise UsageError if the accuracy of a version of a module is still being measured in the zoo's running fleet."""
+    from .served import versions_served
+
+    served = versions_served(zoo, name)
+    if served.is_measured and served.tried == version:
+        raise UsageError(
+            f"the accuracy of version {version} of {name} is being measured, and `psserve update-model` decides by it:"
+            f" wait for that, or end it with `psserve rollback {name}`"
+        )
 
 
 @contextmanager
@@ -153,8 +166,15 @@ def _measure(zoo: Zoo, name: str, version: int, required: Required) -> None:
     score = evaluate(answerer, required.items, required.scorer, required.max_tokens)
     found = f"version {version} of {name} has {score.right} of {score.total} right ({score.share:.4f})"
     if score.share < required.accuracy:
-        present = zoo.module(name).version
-        raise VersionRefused(f"{found}, and {required.accuracy:g} is required: refused, and version {present} stays")
+        raise VersionRefused(f"{found}, and {required.accuracy:g} is required: {_refusal(zoo, name, version)}")
     click.echo(f"{found}; {required.accuracy:g} is required", err=True)
     recorder = Recorder(zoo.path, url, required.scorer_name, required.data, required.max_tokens)
     recorder.record(called, score, answerer.versions)
+
+
+def _refusal(zoo: Zoo, name: str, version: int) -> str:
+    """What becomes of a version that is not good enough."""
+    present = zoo.module(name).version
+    if present == version:
+        return f"but it has become {name} meanwhile: `psserve rollback {name} --live` goes back"
+    return f"refused, and version {present} stays"

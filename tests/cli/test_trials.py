@@ -156,6 +156,26 @@ def test_an_accepted_version_that_cannot_take_over_is_taken_back(
     assert kept_numbers(fleet.zoo.module("alpha").path) == []
 
 
+def test_a_version_that_is_being_measured_becomes_the_module_by_its_accuracy_alone(fleet: Fleet, other: Path) -> None:
+    canary(fleet, other)
+    fleet.has_trial(2, share=0)
+    for command in (("promote", "alpha"), ("rollback", "alpha", "--to", "2")):
+        assert "of version 2 of alpha is being measured" in fails(run(*command, "--zoo", fleet.zoo.path), code=2)
+    assert "end it with `psserve rollback alpha`" in fails(canary(fleet, other), code=2)
+    assert run("rollback", "alpha", "--zoo", fleet.zoo.path).exit_code == 0
+    assert (fleet.zoo.module("alpha").version, fleet.asked) == (1, ["try alpha@2", "withdraw alpha"])
+
+
+def test_a_version_that_has_become_the_module_before_it_is_refused_is_not_said_to_be_gone(
+    fleet: Fleet, other: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, "3", lambda: fleet.zoo.roll_back("alpha", 2))
+    result = update(fleet, other, *required("1", data))
+    assert "1 is required: but it has become alpha meanwhile: `psserve rollback alpha --live`" in fails(result)
+    assert "warning: alpha@2 stays in the zoo" in result.stderr
+    assert fleet.zoo.module("alpha").version == 2
+
+
 @pytest.mark.parametrize(
     "signals",
     [
