@@ -77,6 +77,30 @@ async def test_the_dashboard_says_how_many_modules_share_a_server(fleet: Fleet) 
     assert sharing == {"prefill-0": 0, "decode-math-0": 3, "decode-code-0": 0}
 
 
+async def test_the_dashboard_names_what_is_on_trial_on_shared_servers(make_fleet: Callable[..., Any]) -> None:
+    def tried(**fields: Any) -> dict[str, Any]:
+        return {"version": 2, "zoo_version": 4} | fields
+
+    def adapter(name: str) -> dict[str, Any]:
+        return {"group": "math", "adapter": f"{name}@2"}
+
+    fleet = await make_fleet(
+        modules=[
+            SUMS | {"trial": tried(share=10, **adapter("sums"))},
+            RIDDLES | {"trial": tried(shadow=True, **adapter("riddles"))},
+            CODE | {"zoo_version": 3, "trial": tried(**adapter("code"))},
+        ]
+    )
+    _, data = await fleet.get("/dashboard/data")
+    assert {server["name"]: server["note"] for server in data["servers"]} == {
+        "prefill-0": "",
+        "decode-math-0": "; ".join(
+            ("sums version 4, 10 % of sessions", "riddles version 4, in the shadow", "code version 4, for nobody")
+        ),
+        "decode-code-0": "version 3",
+    }
+
+
 async def test_a_module_whose_adapter_cannot_be_loaded_is_unavailable_alone(
     make_fleet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -16,6 +16,8 @@ from psserve.router.state import RouterState
 
 Phase = tuple[str, float]
 """Name and seconds."""
+Servers = tuple[str | None, int | None]
+"""Module and version of servers; None for the version of those that several modules share."""
 Json = dict[str, Any]
 SHOWN_RUNNING = 10
 SHOWN_OF_WORKERS = ("name", "role", "module", "state", "error", "running", "breaker")
@@ -54,19 +56,30 @@ def _servers(state: RouterState) -> Iterable[Json]:
     With how many modules share a server (0: it has one of its own), and a note where two versions are served.
     """
     sharing = Counter(module.group for module in state.config.modules)
-    notes = dict(_version_notes(state.config.modules))
+    notes = _version_notes(state.config.modules)
     for worker in state.table.describe():
         shown = {name: worker[name] for name in SHOWN_OF_WORKERS if name in worker}
-        note = notes.get((worker["module"], worker["version"]), "")
-        yield shown | {"sharing": sharing[worker["module"]] if worker["module"] else 0, "note": note}
+        found = notes[worker["module"], worker["version"]] or notes[worker["module"], None]
+        yield shown | {"sharing": sharing[worker["module"]] if worker["module"] else 0, "note": "; ".join(found)}
 
 
-def _version_notes(modules: Iterable[ModuleConfig]) -> Iterator[tuple[tuple[str, int], str]]:
-    """Module and version of servers -> what tells them apart, where two versions of a module are served."""
+def _version_notes(modules: Iterable[ModuleConfig]) -> defaultdict[Servers, list[str]]:
+    """What tells servers apart where two versions of a module are served, and what is on trial on shared ones."""
+    notes: defaultdict[Servers, list[str]] = defaultdict(list)
     for module in modules:
-        if (trial := module.trial) is not None:
-            yield (module.name, module.version), f"version {module.shown_version}"
-            yield (module.name, trial.version), f"version {trial.zoo_version}, {trial.share:g} % of sessions"
+        trial, tried = module.trial, module.tried
+        if trial is None or tried is None:
+            continue
+        if module.group is None:
+            notes[module.name, module.version].append(f"version {module.shown_version}")
+        answers = [f"{trial.share:g} % of sessions"] if trial.share else []
+        answers += ["in the shadow"] if trial.shadow else []
+        note = f"version {trial.zoo_version}, {', '.join(answers) or 'for nobody'}"
+        if tried.group is None:
+            notes[module.name, tried.version].append(note)
+        else:
+            notes[tried.group, None].append(f"{module.name} {note}")
+    return notes
 
 
 def _load(load: ServerLoad | None) -> Json:
