@@ -354,6 +354,9 @@ async def test_a_worse_version_is_refused_or_rolled_back_and_one_that_proves_its
         return await psserve(zoo, "update-model", module, "--path", str(path), "--allow-naive", *options)
 
     await done("add-model", "words", "--path", str(tmp_path / "good"), "--allow-naive", "--live")
+    for served in (("remove-model", "words", "--yes"), ("rename-model", "words", "others")):
+        code, said = await psserve(zoo, *served)
+        assert (code, "'words' is served by the running fleet" in said) == (1, True), said
     good = items(tmp_path / "good.jsonl", await answers_to_questions(fleet, "words"))
     async with client_of(fleet.url) as client, Load(client, prompts, SHORT_THINK_S) as load:
         load.start(("alpha", "words"), ADAPTER_CLIENTS)
@@ -364,6 +367,8 @@ async def test_a_worse_version_is_refused_or_rolled_back_and_one_that_proves_its
 
         code, said = await update("words", tmp_path / "worse", "--canary", "50", "--shadow")
         assert code == 0, said
+        notes = {server["name"]: server["note"] for server in json.loads(page(fleet, "/dashboard/data"))["servers"]}
+        assert notes["decode-adapters-0"] == "words version 2, 50 % of sessions, in the shadow"
         of_sessions = await versions_of_sessions(fleet, "words")
         assert set(of_sessions) == {"1", "2"}
         assert await versions_of_sessions(fleet, "words") == of_sessions
