@@ -42,6 +42,8 @@ def command(name: str, yes: bool, live: bool, zoo_dir: Path | None) -> None:
 
     zoo = Zoo.open(find_zoo(zoo_dir))
     module, _, version = name.partition("@")
+    if version and live:
+        raise UsageError(f"--live is for whole modules: `psserve rollback {module}` ends a trial")
     if version:
         remove_version(zoo, module, version, yes)
         return

@@ -36,8 +36,6 @@ class Required:
 def read_required(accuracy: float | None, data: Sequence[Path], scorer: str | None, max_tokens: int) -> Required | None:
     """What `--require-accuracy` and its options ask for, with the items read. Raises UsageError, DataError."""
     if accuracy is None:
-        if data or scorer:
-            raise UsageError("--data and --scorer are for --require-accuracy: give it too")
         return None
     if not data or not scorer:
         raise UsageError("--require-accuracy needs --data and --scorer, as `psserve evaluate` does")

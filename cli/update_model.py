@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from psserve.errors import UsageError
 
@@ -16,11 +15,14 @@ from .add_model import STORES, merge_option, naive_option, path_option, revision
 from .completion import complete_module
 from .evaluate import SCORERS
 from .live import live_option
-from .options import zoo_option
+from .options import typed_options, zoo_option
 
 if TYPE_CHECKING:
     from psserve.zoo.disk.manifest import Store
 
+
+OF_MEASUREMENT = frozenset({"data", "scorer", "max_tokens"})
+"""What only --require-accuracy obeys."""
 
 keep_option = click.option(
     "--keep-versions",
@@ -120,11 +122,13 @@ def command(
     from .waiting import when_free
 
     store = chosen_store(store, merge)
+    if require_accuracy is None and (beside := typed_options(ctx, of=OF_MEASUREMENT)):
+        raise UsageError(f"{', '.join(beside)}: only with --require-accuracy")
     required = read_required(require_accuracy, data, scorer, max_tokens)
     on_trial = bool(canary or shadow or required)
     if on_trial and (task is not None or examples or aliases):
         raise UsageError("--task, --example and --alias are the module's, and no version's: leave them out here")
-    if (canary or shadow) and ctx.get_parameter_source("keep_versions") is not ParameterSource.DEFAULT:
+    if (canary or shadow) and typed_options(ctx, of=("keep_versions",)):
         raise UsageError("--keep-versions is for when one version takes over: give it to `psserve promote`")
     zoo = Zoo.open(find_zoo(zoo_dir))
     zoo.check_own_name(name)

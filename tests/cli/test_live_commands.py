@@ -79,6 +79,14 @@ def test_module_that_the_fleet_keeps_stays(fleet: Fleet) -> None:
     assert fleet.zoo.module("alpha")
 
 
+def test_a_version_is_removed_from_the_zoo_alone(fleet: Fleet) -> None:
+    said = fails(run("remove-model", "alpha@1", "--yes", "--live", "--zoo", fleet.zoo.path), code=2)
+    assert (said, fleet.asked) == (
+        "psserve: error: --live is for whole modules: `psserve rollback alpha` ends a trial",
+        [],
+    )
+
+
 def test_reload(fleet: Fleet) -> None:
     assert run("reload", "--zoo", fleet.zoo.path).stderr.splitlines() == ["fleet: working", "fleet: followed"]
     assert fleet.asked == ["reload"]

@@ -258,7 +258,7 @@ def test_rollback_ends_a_trial_that_a_stopped_fleet_had(zoo: Zoo) -> None:
     [
         (("--task", "more"), "the module's, and no version's"),
         (("--require-accuracy", "0.9"), "needs --data and --scorer"),
-        (("--scorer", "exact"), "for --require-accuracy"),
+        (("--scorer", "exact", "--max-tokens", "8"), "--scorer, --max-tokens: only with --require-accuracy"),
         (("--keep-versions", "3"), "give it to `psserve promote`"),
     ],
 )
