@@ -15,7 +15,7 @@ from psserve.console import printable
 from psserve.errors import FleetError
 from psserve.fleet.observe.control import modules_by_server
 from psserve.fleet.plan import layout
-from psserve.fleet.run.state import FleetState, read_state
+from psserve.fleet.run.state import FleetState, may_live, read_state
 
 SUPERVISOR = "supervisor"
 PRELOAD = "preload"
@@ -71,7 +71,7 @@ def log_files(zoo: Path) -> list[LogFile]:
     state = None
     with suppress(FleetError):  # a damaged state file: the logs may say how that came
         state = read_state(run)
-    if state is not None and state.supervisor.alive:
+    if state is not None and state.supervisor.is_here and may_live(run, state):
         return _of_fleet(run, state)
     found = [path for path in (run / "logs").glob("*.log") if path.is_file()]
     logs = [LogFile(path.stem, path, _module_of(path.stem)) for path in found]

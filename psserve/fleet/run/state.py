@@ -117,6 +117,16 @@ class FleetState(_Record):
     tmp_dir: str
     servers: tuple[ServerState, ...]
 
+    def is_of(self, zoo: Path) -> bool:
+        """Whether it tells of a fleet of this zoo. A state of this machine that lies in a copy of a zoo does not.
+
+        Another path to the same folder is the same zoo. A path that leads nowhere proves nothing: the zoo was moved.
+        """
+        try:
+            return os.path.samefile(self.zoo, zoo)
+        except (OSError, ValueError):
+            return True
+
 
 def write_state(run: Path, state: FleetState) -> None:
     """Replace the state file in one step (0600).
@@ -164,8 +174,14 @@ def beat(run: Path) -> None:
 
 def may_live(run: Path, state: FleetState) -> bool:
     """Whether the fleet runs here, or may run on another machine or in another container."""
-    supervisor = state.supervisor
-    return supervisor.alive or (not supervisor.is_here and _touched_ago(run) < SILENT_S)
+    if not state.supervisor.is_here:  # its path of the zoo may be that of another one here, and nobody touches a copy
+        return _touched_ago(run) < SILENT_S
+    return _is_of_here(run, state) and state.supervisor.alive
+
+
+def _is_of_here(run: Path, state: FleetState) -> bool:
+    """Whether the pids in it mean to us processes of this zoo's fleet."""
+    return state.supervisor.is_here and state.is_of(run.parent)
 
 
 def running_fleet(zoo: Path) -> FleetState:
@@ -177,9 +193,9 @@ def running_fleet(zoo: Path) -> FleetState:
     """
     run = layout.run_dir(zoo)
     state = read_state(run)
-    if state is not None and state.supervisor.alive:
-        return state
     if state is not None and may_live(run, state):
+        if state.supervisor.is_here:
+            return state
         raise FleetError(_who_runs(run))
     if state is not None:
         with suppress(AlreadyRunning), fleet_lock(run):  # a new supervisor that is just starting cleans up itself
@@ -199,7 +215,7 @@ def require_none_running(zoo: Path, tell: Callable[[str], None]) -> None:
     state = _read_or_none(run)
     if state is None:
         return
-    if state.supervisor.alive:
+    if state.supervisor.is_here and may_live(run, state):
         raise AlreadyRunning(_who_runs(run))
     if state.supervisor.is_of_this_boot or (before := _touched_ago(run)) >= SILENT_S:
         return
@@ -228,17 +244,17 @@ def clean_stale(run: Path) -> list[str]:
     state = _read_or_none(run)
     if state is not None and not state.supervisor.is_of_this_boot and may_live(run, state):
         raise AlreadyRunning(_who_runs(run))
-    is_here = state is not None and state.supervisor.is_here
+    servers = state.servers if state is not None and _is_of_here(run, state) else ()  # else their pids may be anybody's
     left: list[str] = []
-    for server in state.servers if state is not None and is_here else ():  # another's pid may be anybody's here
+    for server in servers:
         if server.host == LOCAL and server.pid and server.ticks is not None and start_ticks(server.pid) == server.ticks:
             kill_tree(server.pid)
             left.append(server.name)
     layout.router_config_path(run).unlink(missing_ok=True)
     for folder in (run / "checkpoints", layout.adapters_dir(run)):
         shutil.rmtree(folder, ignore_errors=True)
-    if state is not None:  # the path of another machine's may be that of another zoo's fleet here
-        shutil.rmtree(state.tmp_dir if is_here else layout.tmp_dir(run.parent), ignore_errors=True)
+    if state is not None:  # not the one that the state tells: in a copy it is that of another zoo's fleet
+        shutil.rmtree(layout.tmp_dir(run.parent), ignore_errors=True)
     remove_state(run)
     return left
 

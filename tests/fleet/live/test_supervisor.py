@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 from pathlib import Path
@@ -202,6 +203,17 @@ def test_second_fleet_of_a_zoo_is_refused(fleet: FakeFleet) -> None:
     fleet.ready()
     with pytest.raises(AlreadyRunning, match=rf"already at http://127.0.0.1:{fleet.ports[0]} "), fleet_lock(fleet.run):
         pass
+
+
+def test_a_copy_of_the_zoo_stops_nothing(fleet: FakeFleet) -> None:
+    fleet.launch(TWO)
+    fleet.ready()
+    copy = fleet.zoo / "copy"
+    shutil.copytree(fleet.run, copy / ".run")
+    with pytest.raises(NotRunning):
+        stop_fleet(copy)
+    assert fleet.answers("decode-a-0")
+    assert fleet.tmp.exists()
 
 
 def test_detached_fleet_outlives_its_launcher_and_stops(fleet: FakeFleet) -> None:

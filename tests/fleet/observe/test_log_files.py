@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,8 @@ def test_a_zoo_that_was_never_served_has_none(tmp_path: Path) -> None:
         choose_logs(tmp_path, None)
 
 
-def test_of_a_running_fleet_only_its_own(tmp_path: Path, logs: Path) -> None:
+def run_math(zoo: Path, logs: Path) -> None:
+    """Let this process be the supervisor of a fleet of `zoo` that runs decode-math-0."""
     server = ServerState(
         name="decode-math-0",
         role="decode",
@@ -71,16 +73,26 @@ def test_of_a_running_fleet_only_its_own(tmp_path: Path, logs: Path) -> None:
     )
     state = FleetState(
         url="http://127.0.0.1:1",
-        zoo=str(tmp_path),
+        zoo=str(zoo),
         base="b",
         supervisor=ProcessId.own(),
         ready=True,
         tmp_dir="t",
         servers=(server,),
     )
-    write_state(tmp_path / ".run", state)
+    write_state(zoo / ".run", state)
+
+
+def test_of_a_running_fleet_only_its_own(tmp_path: Path, logs: Path) -> None:
+    run_math(tmp_path, logs)
     (logs / "preload.log").touch()
     os.utime(logs / "preload.log", (0, 0))
     assert chosen(tmp_path, None) == ["decode-math-0"]
     with pytest.raises(FleetError, match="on the terminal of `psserve launch`"):
         choose_logs(tmp_path, "supervisor")
+
+
+def test_of_a_copied_zoo_all_that_it_has(tmp_path: Path, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run_math(tmp_path, logs)
+    copy = shutil.copytree(tmp_path, tmp_path_factory.mktemp("copies") / "zoo")
+    assert {log.path for log in choose_logs(copy, None)} == set((copy / ".run" / "logs").glob("*.log"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -109,6 +110,46 @@ def test_reused_pid_is_not_the_supervisor(zoo: Path) -> None:
     with pytest.raises(NotRunning):
         running_fleet(zoo)
     assert read_state(zoo / ".run") is None
+
+
+@pytest.fixture
+def copy(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the zoo that was made while its fleet ran."""
+    write_state(zoo / ".run", state_of(zoo, ProcessId.own()))
+    return shutil.copytree(zoo, tmp_path_factory.mktemp("copies") / "zoo")
+
+
+def test_a_fleet_is_not_that_of_the_zoos_copy(zoo: Path, copy: Path) -> None:
+    with pytest.raises(NotRunning):
+        running_fleet(copy)
+    assert read_state(copy / ".run") is None
+    assert running_fleet(zoo)
+
+
+def test_a_copy_is_launched_beside_the_original(copy: Path) -> None:
+    require_none_running(copy, pytest.fail)
+
+
+def test_servers_of_the_original_are_not_left_overs_of_the_copy(zoo: Path, copy: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as server:
+        ticks = start_ticks(server.pid)
+        assert ticks is not None
+        write_state(copy / ".run", state_of(zoo, ProcessId(pid=1, ticks=1), left_over(server.pid, ticks)))
+        assert clean_stale(copy / ".run") == []
+        assert server.poll() is None
+        server.kill()
+
+
+def test_a_zoo_is_the_same_by_another_path(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    write_state(zoo / ".run", state_of(zoo, ProcessId.own()))
+    link = tmp_path_factory.mktemp("links") / "zoo"
+    link.symlink_to(zoo)
+    assert running_fleet(link)
+
+
+def test_a_zoo_that_was_moved_still_has_its_fleet(zoo: Path) -> None:
+    write_state(zoo / ".run", state_of(zoo / "before", ProcessId.own()))
+    assert running_fleet(zoo)
 
 
 ELSEWHERE = ProcessId(pid=1, ticks=1, boot="another", namespace=1, machine="host-b")
@@ -236,6 +277,13 @@ def test_fleet_of_another_machine_that_shows_no_life_has_ended(zoo: Path) -> Non
     assert read_state(zoo / ".run") is None
 
 
+def test_another_machines_path_of_the_zoo_may_be_that_of_another_one_here(zoo: Path) -> None:
+    (zoo / "another").mkdir()
+    leave(zoo, state_of(zoo / "another", ELSEWHERE), SILENT_S - 10)
+    with pytest.raises(FleetError, match=RUNS_ON_B):
+        running_fleet(zoo)
+
+
 def test_a_beat_is_life(zoo: Path) -> None:
     leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S)
     beat(zoo / ".run")
@@ -301,12 +349,13 @@ def test_files_that_another_container_of_this_machine_left_go_at_once(zoo: Path,
     assert not any(path.exists() for path in kept)
 
 
-def test_of_temporary_folders_only_this_machines_own_goes(zoo: Path) -> None:
-    """The other one's path may be that of another zoo's fleet here."""
+@pytest.mark.parametrize("supervisor", [ELSEWHERE, ProcessId(pid=1, ticks=1)], ids=["elsewhere", "unknown"])
+def test_of_temporary_folders_only_this_zoos_own_goes(zoo: Path, supervisor: ProcessId) -> None:
+    """The path in the state may be that of another zoo's fleet here."""
     own, others = tmp_dir(zoo), zoo / "others"
     own.mkdir()
     others.mkdir()
-    leave(zoo, state_of(zoo, ELSEWHERE).model_copy(update={"tmp_dir": str(others)}), SILENT_S)
+    leave(zoo, state_of(zoo, supervisor).model_copy(update={"tmp_dir": str(others)}), SILENT_S)
     clean_stale(zoo / ".run")
     assert (own.exists(), others.exists()) == (False, True)
 
