@@ -223,7 +223,7 @@ class Admission:
 
     def _answer(self, worker: Worker, module: str, request: Request) -> int:
         """Tokens of the answer to reckon with on a decode worker."""
-        return self.outputs.expected(module, request.output_tokens, self._budget(worker).pool)
+        return self.outputs.expected(module, request.most_output_tokens, self._budget(worker).pool)
 
     async def _wait(self, ticket: Ticket, priority: int) -> Grant:
         name = ticket.module.name
@@ -249,7 +249,7 @@ class Admission:
 
     def _tokens(self, ticket: Ticket) -> int:
         """KV that a sequence that waits will take up of a decode worker."""
-        output = self.outputs.expected(ticket.module.name, ticket.request.output_tokens)
+        output = self.outputs.expected(ticket.module.name, ticket.request.most_output_tokens)
         return self._copied(ticket.request.prompt).tokens + output
 
     def _give_up(self, ticket: Ticket) -> None:

@@ -97,7 +97,7 @@ FIELDS = (
     # How long the answer is, and how many there are.
     Field("max_tokens", GENERATION, DECODE, LENGTH),
     Field("max_completion_tokens", CHAT, DECODE, COMPLETION_TOKENS),
-    # Admission counts on it, whatever the endpoint.
+    # SGLang reads it in chats alone.
     Field("max_completion_tokens", COMPLETIONS, DECODE, integer(1, INT32_MAX)),
     Field("min_tokens", GENERATION, DECODE, MIN_TOKENS, of="SGLang"),
     Field("n", GENERATION, ROUTER, ANSWER_COUNT),

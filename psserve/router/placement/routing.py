@@ -14,7 +14,7 @@ from psserve.router.body.completion import check_length
 from psserve.router.observability.metrics import Metrics
 from psserve.router.placement.prompt_key import PromptKeys, TextKeys, opening_of
 from psserve.router.placement.shared_prefix import PrefixOwners
-from psserve.router.policies import Choice, Policy, Request, make_policy, rotated
+from psserve.router.policies import Choice, Policy, Prompt, Request, make_policy, rotated
 from psserve.router.policies.events import FollowedHoldings
 from psserve.router.policies.index import PredictedHoldings
 from psserve.router.workers.failures import unavailable
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from psserve.router.placement.kv_events import Followers
 
 UNKNOWN_POOL_TOKENS = 2**18
-DEFAULT_OUTPUT_TOKENS = 512
-"""What a request that names no limit is taken to ask for."""
+TYPICAL_OUTPUT_TOKENS = 512
+"""What policies reckon with for a chat that names no limit: admission knows the module's answers, they do not."""
+COMPLETION_OUTPUT_TOKENS = 16
+"""What SGLang generates for a completion that names no limit, as OpenAI does."""
 
 
 @dataclass
@@ -84,6 +86,8 @@ class Routing:
     prefill: Policy
     decode: Policy
     keys: PromptKeys
+    context_length: int
+    """Tokens of prompt and answer together, at most."""
     followers: Followers | None = None
     """Where prefill workers publish KV events."""
     owners: PrefixOwners = field(default_factory=PrefixOwners)
@@ -100,7 +104,7 @@ class Routing:
         published = any(worker.kv_events is not None for worker in config.workers)
         if not published or config.prefill_policy != "prefix":
             policy = make_policy(config.prefill_policy, pool)
-            return cls(table, metrics, policy, decode, TextKeys(), first_turn=first_turn)
+            return cls(table, metrics, policy, decode, TextKeys(), config.base.context_length, first_turn=first_turn)
         # Only here: a router without KV events needs neither ZeroMQ nor a tokenizer.
         from psserve.router.placement.kv_events import Followers
         from psserve.router.placement.token_keys import TokenKeys
@@ -111,7 +115,7 @@ class Routing:
         followers = Followers(table, holdings)
         followers.reconfigure()
         policy = make_policy("prefix", pool, holdings)
-        return cls(table, metrics, policy, decode, keys, followers, first_turn=first_turn)
+        return cls(table, metrics, policy, decode, keys, config.base.context_length, followers, first_turn)
 
     def reconfigure(self) -> None:
         """The table has other workers now."""
@@ -128,8 +132,14 @@ class Routing:
         if affinity.request is None:
             prompt = await self.keys.prompt(prefill)
             session = affinity.session if affinity.session is not None else opening_of(prefill)
-            affinity.request = Request(prompt, session, _output_tokens(decode))
+            affinity.request = self._request(prompt, session, _output_limit(decode, is_chat="messages" in prefill))
         return affinity.request
+
+    def _request(self, prompt: Prompt, session: str, limit: int | None) -> Request:
+        left = max(1, self.context_length - prompt.tokens)
+        if limit is not None:
+            return Request(prompt, session, min(limit, left))
+        return Request(prompt, session, min(TYPICAL_OUTPUT_TOKENS, left), left)
 
     def candidates(self, module: ModuleConfig) -> tuple[list[Worker], list[Worker]]:
         """The ready prefill and decode workers for `module`, some of each.
@@ -171,9 +181,10 @@ class Routing:
         self._seen = present
 
 
-def _output_tokens(body: Body) -> int:
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    return limit if isinstance(limit, int) else DEFAULT_OUTPUT_TOKENS
+def _output_limit(decode: Body, *, is_chat: bool) -> int | None:
+    """Tokens that SGLang generates for a decode body, at most; None: until the context is full."""
+    limit: int | None = decode.get("max_tokens")
+    return decode.get("max_completion_tokens") or limit if is_chat else limit or COMPLETION_OUTPUT_TOKENS
 
 
 def _pool_tokens(config: RouterConfig, role: WorkerRole) -> int:

@@ -49,7 +49,14 @@ class Request:
     session: str
     """Name of the conversation that it belongs to; equal names should meet the same decode server."""
     output_tokens: int = 0
-    """At most so many will be generated."""
+    """Of its answer, as far as policies reckon with it."""
+    unlimited_tokens: int | None = None
+    """What the context leaves for an answer that the client set no limit to. None: there is one, `output_tokens`."""
+
+    @property
+    def most_output_tokens(self) -> int:
+        """At most so many will be generated."""
+        return self.output_tokens if self.unlimited_tokens is None else self.unlimited_tokens
 
     @property
     def tokens(self) -> int:

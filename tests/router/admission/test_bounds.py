@@ -10,6 +10,7 @@ from psserve.contracts.limits import QueueLimits
 from psserve.errors import RequestError
 from psserve.router.admission.admission import Admission, Grant
 from psserve.router.observability.metrics import Metrics
+from psserve.router.placement.routing import Affinity
 from psserve.router.policies import Prompt, Request
 from tests.router.placement.test_routing import MATH, make_routing, named
 
@@ -57,3 +58,19 @@ async def test_whoever_leaves_in_the_moment_of_its_turn_is_passed_over() -> None
         task.cancel()
     await asyncio.gather(leaving, *others, return_exceptions=True)
     assert leaving.cancelled()
+
+
+async def test_a_chat_that_names_no_limit_is_reckoned_with_as_its_modules_answers_were() -> None:
+    """Not as if it had one: SGLang is sent none, and generates on."""
+    routing = make_routing(base={"name": "base", "path": "/zoo/base", "vocab_size": 512, "context_length": 40_000})
+    admission = Admission(routing, QueueLimits(), Metrics(routing.table).load, None)
+    for _ in range(100):
+        admission.outputs.learn(MATH.name, 4_000)
+    chat = {"messages": [{"role": "user", "content": "hello"}]}
+    held = []
+    for body in (chat, chat | {"max_tokens": 30_000}, chat | {"max_tokens": 512}):
+        grant = await admission.enter(MATH, await routing.request(Affinity(), chat, body))
+        held.append(grant.holds[0].output_tokens)
+        grant.end()
+    assert held[0] == held[1] > 7_000
+    assert held[2] == 512

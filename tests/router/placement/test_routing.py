@@ -122,6 +122,31 @@ async def test_prefill_workers_hold_what_fits_their_own_pools_not_the_smallest_o
     assert counted(routing, "prefill", "prefix", "new") == counted(routing, "prefill", "prefix", "hit") == 30
 
 
+CHAT = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "limits", "most", "reckoned"),
+    [
+        (CHAT, {}, "context", 512),
+        (CHAT, {"max_tokens": 8}, 8, 8),
+        (CHAT, {"max_completion_tokens": 9}, 9, 9),
+        (CHAT, {"max_tokens": 1_000_000}, "context", "context"),
+        ({"prompt": "hello"}, {}, 16, 16),
+        # SGLang does not read this one here, so it limits nothing.
+        ({"prompt": "hello"}, {"max_completion_tokens": 1, "max_tokens": 400}, 400, 400),
+        ({"prompt": "hello"}, {"max_completion_tokens": 1, "messages": []}, 16, 16),
+    ],
+)
+async def test_an_answer_is_as_long_as_sglang_lets_it_become(
+    routing: Routing, prompt: dict[str, Any], limits: dict[str, Any], most: int | str, reckoned: int | str
+) -> None:
+    request = await routing.request(Affinity(), prompt, prompt | limits)
+    left = 4096 - request.prompt.tokens
+    assert request.most_output_tokens == (left if most == "context" else most)
+    assert request.output_tokens == (left if reckoned == "context" else reckoned)
+
+
 @pytest.mark.parametrize("leave", [True, False])
 async def test_a_worker_that_came_back_is_not_thought_to_hold_anything(routing: Routing, leave: bool) -> None:
     with ExitStack() as stack:
