@@ -99,12 +99,12 @@ class Routing:
     @classmethod
     def create(cls, config: RouterConfig, table: WorkerTable, metrics: Metrics, first_turn: int = 0) -> Routing:
         """Make what `config` asks for, inside the event loop. Raises UsageError when KV events cannot be followed."""
-        pool = _pool_tokens(config, "prefill")
+        pool, context = _pool_tokens(config, "prefill"), config.base.context_length
         decode = make_policy(config.decode_policy, _pool_tokens(config, "decode"))
         published = any(worker.kv_events is not None for worker in config.workers)
         if not published or config.prefill_policy != "prefix":
             policy = make_policy(config.prefill_policy, pool)
-            return cls(table, metrics, policy, decode, TextKeys(), config.base.context_length, first_turn=first_turn)
+            return cls(table, metrics, policy, decode, TextKeys(), context, first_turn=first_turn)
         # Only here: a router without KV events needs neither ZeroMQ nor a tokenizer.
         from psserve.router.placement.kv_events import Followers
         from psserve.router.placement.token_keys import TokenKeys
@@ -115,7 +115,7 @@ class Routing:
         followers = Followers(table, holdings)
         followers.reconfigure()
         policy = make_policy("prefix", pool, holdings)
-        return cls(table, metrics, policy, decode, keys, config.base.context_length, followers, first_turn)
+        return cls(table, metrics, policy, decode, keys, context, followers, first_turn=first_turn)
 
     def reconfigure(self) -> None:
         """The table has other workers now."""
