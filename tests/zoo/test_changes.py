@@ -14,6 +14,7 @@ from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import hash_file
 from psserve.zoo.verify import verify
 
+from .full_disk import largest_file
 from .killing import EVALUATION, kill_at, record_for_alpha, remove_alpha, rename_alpha
 
 MANIFEST_AND_WEIGHTS = ["model.safetensors", "module.toml"]
@@ -36,6 +37,14 @@ def test_a_damaged_module_can_be_removed(zoo: Zoo, damage: str) -> None:
     (zoo.path / "modules" / "alpha" / "module.toml").write_text(damage)
     zoo.remove("alpha")
     assert zoo.scan().damaged == {}
+
+
+def test_a_module_can_be_removed_from_a_full_disk(zoo: Zoo) -> None:
+    with largest_file(0):
+        with pytest.raises(OSError, match="File too large"):
+            (zoo.path / "written").write_text("text")
+        zoo.remove("alpha")
+    assert [module.name for module in zoo.modules()] == ["beta"]
 
 
 def test_of_a_linked_directory_the_link_is_removed(zoo: Zoo, tmp_path: Path) -> None:

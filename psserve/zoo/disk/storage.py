@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -90,8 +90,9 @@ def lock(path: Path) -> Iterator[None]:
     with open_locked(path) as file:
         file.truncate(0)
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])  # no further: keys may follow
-        file.write(f"{command[:200]} (process {os.getpid()})")
-        file.flush()
+        holder = f"{command[:200]} (process {os.getpid()})"
+        with suppress(OSError):  # only people read it, and on a full disk a removal must be able to make room
+            os.write(file.fileno(), holder.encode(errors="replace"))  # unbuffered: closing tries nothing again
         try:
             yield
         finally:

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +16,13 @@ from psserve.zoo import Zoo
 from psserve.zoo.disk import storage
 from psserve.zoo.disk.manifest import Store
 from psserve.zoo.disk.storage import lock
+from tests.zoo.full_disk import largest_file
 
 
 def snapshot(zoo: Zoo) -> dict[str, int]:
     """Every file of the zoo but its lock, with its size."""
     files = (path for path in zoo.path.rglob("*") if path.name != ".lock")
     return {str(path): path.stat().st_size for path in files if path.is_file()}
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file can grow beyond `size` bytes, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def randomise(checkpoint: Path) -> None:
