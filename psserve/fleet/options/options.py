@@ -85,7 +85,7 @@ class FleetOptions(SettingsTable):
     context_length: Count | None = None
     """Longest prompt and answer together, in tokens. Left out: the base's, or what the smallest KV pool holds."""
     chunked_prefill_size: Count | None = None
-    """Longest piece of a prompt computed in one step, in tokens."""
+    """Longest piece of a prompt computed in one step, in tokens: whole pages."""
     max_running_requests: Count | None = None
     """Requests each server computes at a time."""
     start_timeout_secs: float | None = Field(default=None, gt=0, allow_inf_nan=False)

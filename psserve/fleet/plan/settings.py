@@ -9,7 +9,7 @@ from dataclasses import replace
 from psserve.engine.versions import installed_sglang, require_hits
 from psserve.errors import PlanError
 from psserve.fleet.options.options import FleetOptions
-from psserve.fleet.plan.allowance import card
+from psserve.fleet.plan.allowance import Card, card
 from psserve.fleet.plan.devices import Machine, choose
 from psserve.fleet.plan.planned import PlannedServer
 from psserve.fleet.plan.sglang_args import MOST_RESERVED, RESERVED_PART, EngineSettings, reserved_tokens
@@ -34,7 +34,8 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
     """The settings of a fleet with every `auto` resolved.
 
     Raises:
-        PlanError: there is no such device, it has no such KV cache, or the context is longer than the base's.
+        PlanError: there is no such device, it has no such KV cache, the context is longer than the base's, or the piece
+            of a prompt computed in one step is no whole number of pages.
         UnsupportedSglang: the eviction policy has no effect in the SGLang that is installed.
     """
     if options.eviction_policy != "lru" and (release := installed_sglang()) is not None:
@@ -50,17 +51,18 @@ def engine_settings(base: Base, options: FleetOptions, machine: Machine) -> Engi
         raise PlanError(
             f"{options.said('kv_cache_dtype', options.kv_cache_dtype)}: fp8 needs GPUs, this fleet runs on CPU"
         )
-    running = CPU_RUNNING if cpu else card(min(gpu.total_bytes for gpu in machine.gpus)).requests
+    smallest = None if cpu else card(min(gpu.total_bytes for gpu in machine.gpus))
+    page_size = options.page_size or (CPU_PAGE if cpu else GPU_PAGE)
     return EngineSettings(
         device=device,
         dtype=_dtype(machine, cpu) if options.dtype == "auto" else options.dtype,
         kv_cache_dtype=options.kv_cache_dtype,
         transfer="nixl" if options.transfer == "auto" else options.transfer,
         eviction_policy=options.eviction_policy,
-        page_size=options.page_size or (CPU_PAGE if cpu else GPU_PAGE),
+        page_size=page_size,
         context_length=context,
-        chunked_prefill_size=options.chunked_prefill_size or (CPU_CHUNK if cpu else None),
-        max_running_requests=options.max_running_requests or running,
+        chunked_prefill_size=_chunk(options, page_size, smallest),
+        max_running_requests=options.max_running_requests or (CPU_RUNNING if smallest is None else smallest.requests),
         waiting_timeout_s=CPU_WAITING_S if cpu else _gpu_waiting_s(options),
         rdma=machine.rdma and not cpu,
     )
@@ -77,6 +79,25 @@ def _dtype(machine: Machine, cpu: bool) -> str:
         return "float32"
     has_bfloat16 = all(gpu.capability is None or gpu.capability >= AMPERE for gpu in machine.gpus)
     return "bfloat16" if has_bfloat16 else "float16"
+
+
+def _chunk(options: FleetOptions, page_size: int, smallest: Card | None) -> int | None:
+    """Longest piece of a prompt computed in one step: whole pages, or SGLang's prefill servers do not start.
+
+    `smallest`: the GPU with the least memory; None: it runs on CPU. Returns None where SGLang's own choice will do.
+    """
+    asked = options.chunked_prefill_size
+    if asked is None:
+        usual = CPU_CHUNK if smallest is None else smallest.chunk
+        if smallest is not None and usual % page_size == 0:
+            return None
+        return max(page_size, usual // page_size * page_size)
+    if asked % page_size:
+        raise PlanError(
+            f"{options.said('chunked_prefill_size', asked)}: not a whole number of pages, which have {page_size} tokens"
+            f" ({options.where('page_size')}): give a multiple of that, e.g. {-(-asked // page_size) * page_size}"
+        )
+    return asked
 
 
 def _gpu_waiting_s(options: FleetOptions) -> int:

@@ -277,6 +277,35 @@ def test_pages_are_larger_on_gpus(zoo: Any, machine: Any, said: dict[str, int], 
     assert made.router.config.page_size == page
 
 
+@pytest.mark.parametrize(
+    ("machine", "said", "chunk"),
+    [
+        (CPU, {}, 2048),
+        (CPU, {"page_size": 48}, 2016),
+        (CPU, {"page_size": 3000}, 3000),
+        (CPU, {"page_size": 50, "chunked_prefill_size": 100}, 100),
+        (TWO_GPUS, {}, None),
+        (TWO_GPUS, {"page_size": 48}, 8160),
+    ],
+)
+def test_prompts_are_computed_in_pieces_of_whole_pages(
+    zoo: Any, machine: Any, said: dict[str, int], chunk: int | None
+) -> None:
+    command = plan(zoo, machine, **said).servers[0].command
+    assert ("--chunked-prefill-size" in command) == (chunk is not None)
+    assert chunk is None or value_of(command, "--chunked-prefill-size") == str(chunk)
+
+
+@pytest.mark.parametrize(("machine", "said"), [(CPU, {"page_size": 64}), (TWO_GPUS, {})])
+def test_pieces_that_are_no_whole_pages_are_refused(zoo: Any, machine: Any, said: dict[str, int]) -> None:
+    wanted = (
+        "--chunked-prefill-size 100: not a whole number of pages, which have 64 tokens .--page-size.: "
+        "give a multiple of that, e.g. 128"
+    )
+    with pytest.raises(PlanError, match=wanted):
+        plan(zoo, machine, chunked_prefill_size=100, **said)
+
+
 def test_prefill_servers_give_up_first_what_is_said(zoo: Any) -> None:
     prefill, *decode = plan(zoo, eviction_policy="slru").servers
     assert value_of(prefill.command, "--radix-eviction-policy") == "slru"
