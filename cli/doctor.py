@@ -15,7 +15,11 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 @click.command("doctor")
 @zoo_option
-@click.option("--port", type=int, help="The router's port to be [default: fleet.toml's, then 30000].")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="The router's port to be [default: fleet.toml's, then 30000].",
+)
 @json_option
 def command(zoo_dir: Path | None, port: int | None, as_json: bool) -> None:
     """Check this machine, the zoo and its fleet, one line each, and say what to do. Exit status 1 if something fails.

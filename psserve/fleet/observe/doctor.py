@@ -36,7 +36,7 @@ from psserve.fleet.plan.host import LOCAL
 from psserve.fleet.plan.memory import amount
 from psserve.fleet.plan.plan import make_plan
 from psserve.fleet.plan.planned import chosen_modules
-from psserve.fleet.plan.ports import is_free
+from psserve.fleet.plan.ports import obstacle
 from psserve.fleet.plan.reach import check_reach
 from psserve.fleet.plan.show import named
 from psserve.fleet.plan.spec import FleetPlan
@@ -77,7 +77,7 @@ def examine(zoo_dir: Path | None, port: int | None) -> list[Diagnosis]:
     if state is None:
         port = options.router.port if port is None else port
         here = _servers(zoo) if options.cluster is None else 0
-        findings += [check_memory(machine, here), check_port(port, free=is_free(port))]
+        findings += [check_memory(machine, here), check_port(port, obstacle(port, options.router.host))]
         return [*findings, *check_plan(zoo, options, machine), *of_state]
     assert zoo is not None, "a fleet is found by its zoo"
     return [*findings, *check_fleet(zoo.path, state)]
@@ -190,11 +190,12 @@ def check_transfer(importable: Callable[[str], bool]) -> Diagnosis:
     return Diagnosis("transfer", "fail", "neither nixl nor mooncake is installed", "run make setup")
 
 
-def check_port(port: int, *, free: bool) -> Diagnosis:
-    if free:
+def check_port(port: int, obstacle: str | None) -> Diagnosis:
+    """`obstacle`: why the router could not listen there; None: it could."""
+    if obstacle is None:
         return Diagnosis("port", "ok", f"{port} is free")
     advice = "see psserve status; psserve launch --port 0 takes a free one"
-    return Diagnosis("port", "warn", f"{port} is taken", advice)
+    return Diagnosis("port", "warn", f"{port} {obstacle}", advice)
 
 
 def check_open_files(soft_limit: int) -> Diagnosis:

@@ -8,6 +8,7 @@ asked what a plan must know of them.
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +24,10 @@ from psserve.fleet.plan.host import Host
 from psserve.fleet.plan.planned import PlannedServer
 
 _ROUTER = "router.port (--port)"
+_ROUTER_HOST = "router.host (--host)"
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _SPAN = 12_000
+_TAKEN = "is taken"
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,10 @@ def fleet_ports(
     """The router's port, and those of each server of a new fleet. `hosts`: that of each server.
 
     Raises:
-        PlanError: a given port is taken, or given twice.
+        PlanError: a given port is taken, may not be used, or is given twice, or the router's address is not this
+            machine's.
     """
+    require_here(router.host, _ROUTER_HOST)
     given = {_ROUTER: router.port} if router.port else {}
     addresses = {_ROUTER: router.host}
     for server, host in zip(servers, hosts, strict=True):
@@ -86,20 +91,35 @@ def _deal(servers: Sequence[PlannedServer], free: Iterator[int]) -> list[ServerP
     ]
 
 
+def require_here(host: str, key: str) -> None:
+    """Check an address, or a name of one. `key` says where it was asked for.
+
+    Raises:
+        PlanError: nothing can listen on it here.
+    """
+    try:
+        _listen(0, host)
+    except OSError as error:
+        raise PlanError(f"{key}: {host} is no address of this machine ({error.strerror}); give one that is") from None
+
+
 def require_free(port: int, host: str, key: str) -> int:
     """`port` itself, checked. `key` says where it was asked for.
 
     Raises:
-        PlanError: another program listens there, or the address is not this machine's.
+        PlanError: another program listens there, or this one may not.
     """
-    if not is_free(port, host):
+    why = obstacle(port, host)
+    if why == _TAKEN:
         raise port_taken(key, port, host)
+    if why is not None:
+        raise PlanError(f"{key}: port {port} on {host} {why}; give another one")
     return port
 
 
 def port_taken(key: str, port: int, host: str) -> PlanError:
     """Somebody listens at a port that was asked for by `key`."""
-    return PlanError(f"{key}: port {port} on {host} is taken; stop what listens there, or give another one")
+    return PlanError(f"{key}: port {port} on {host} {_TAKEN}; stop what listens there, or give another one")
 
 
 def require_different(wanted: Mapping[str, int]) -> None:
@@ -117,15 +137,30 @@ def require_different(wanted: Mapping[str, int]) -> None:
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether a server could listen on this port now. Ports in TIME_WAIT count as free."""
+    return obstacle(port, host) is None
+
+
+def obstacle(port: int, host: str) -> str | None:
+    """Why a server could not listen on this port now, to be read after "port 80"; None: it could."""
+    try:
+        _listen(port, host)
+    except PermissionError:
+        return "may not be used by this user"
+    except OSError as error:
+        return _TAKEN if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+    return None
+
+
+def _listen(port: int, host: str) -> None:
+    """Try it for a moment. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-            probe.listen(1)
-        except OSError:
-            return False
-        return True
+        except ValueError:  # of the codec for names, e.g. an empty part
+            raise socket.gaierror(socket.EAI_NONAME, "not a name") from None
+        probe.listen(1)
 
 
 def listened_at() -> frozenset[int]:

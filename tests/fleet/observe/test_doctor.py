@@ -134,8 +134,14 @@ def test_transfer_backends(modules: set[str], level: str, found: str) -> None:
 
 
 def test_a_taken_port_is_named() -> None:
-    finding = doctor.check_port(30000, free=False)
+    finding = doctor.check_port(30000, "is taken")
     assert (finding.level, finding.found) == ("warn", "30000 is taken")
+
+
+def test_a_number_that_is_no_port_is_refused() -> None:
+    result = CliRunner().invoke(command, ["--port", "70000"])
+    assert result.exit_code == 2
+    assert "70000 is not in the range 0<=x<=65535" in result.output
 
 
 @pytest.mark.parametrize(("limit", "level"), [(1024, "warn"), (65536, "ok"), (resource.RLIM_INFINITY, "ok")])
@@ -320,7 +326,7 @@ def test_every_bad_finding_says_what_to_do() -> None:
         doctor.check_memory(CPU_ONLY, 100),
         doctor.check_shared_memory(None, CPU_ONLY),
         doctor.check_transfer(lambda _: False),
-        doctor.check_port(1, free=False),
+        doctor.check_port(1, "is taken"),
         doctor.check_open_files(1),
     ]
     assert [finding.name for finding in bad if finding.level == "ok" or not finding.advice] == []

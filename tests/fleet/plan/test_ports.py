@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from psserve.errors import PlanError
+from psserve.fleet.options.options import RouterOptions
 from psserve.fleet.plan import ports
 
 
@@ -59,3 +63,33 @@ def test_fixed_port_that_is_taken_is_named(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     with pytest.raises(PlanError, match=f"--port: port {port} on 127.0.0.1 is taken; "):
         ports.require_free(port, "127.0.0.1", "--port")
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """A user without rights, for the kernel."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    if user == 0:
+        os.seteuid(user)
+
+
+@pytest.mark.usefixtures("unprivileged")
+def test_a_port_that_the_user_may_not_use_is_not_called_taken() -> None:
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80:
+        pytest.skip("here anybody may use it")
+    with pytest.raises(PlanError, match=r"--port: port 80 on 127\.0\.0\.1 may not be used by this user; give another"):
+        ports.require_free(80, "127.0.0.1", "--port")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "nowhere.invalid", "no..name"])
+def test_an_address_of_another_machine_or_of_none_is_named(host: str) -> None:
+    with pytest.raises(PlanError, match=rf"^router\.host \(--host\): {re.escape(host)} is no address of this machine"):
+        ports.fleet_ports(RouterOptions(host=host), [], [])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_an_address_of_this_machine_will_do(host: str) -> None:
+    assert ports.fleet_ports(RouterOptions(host=host, port=0), [], [])[1] == []
