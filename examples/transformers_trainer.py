@@ -63,7 +63,7 @@ def main(all_weights: bool) -> None:
         processing_class=tokenizer,
         args=TrainingArguments(  # its optimizer is AdamW with betas 0.9 and 0.999
             "trained-records",
-            num_train_epochs=3 if all_weights else 6,
+            num_train_epochs=6,
             per_device_train_batch_size=16,
             learning_rate=2e-3 if all_weights else 6e-3,
             lr_scheduler_type="cosine",
