@@ -32,6 +32,7 @@ Fault = Literal[
     "reset_mid_stream",  # one event, then closes the connection
     "status_500",
     "unhandled",  # 500 too: SGLang's front met an exception over this body
+    "long_unhandled",  # the same, in more bytes than arrive at a time
     "overloaded",  # 503
     "status_400",
     "grammar",  # 400: it does not compile, and SGLang does not say which field it is from
@@ -39,6 +40,7 @@ Fault = Literal[
     "validation",  # FastAPI's refusal, which quotes the body
     "abort",  # 200 with finish_reason abort
     "error_event",  # an error event under 200, before any token
+    "long_error_event",  # one of more bytes than arrive at a time, about the client's fault
     "error_mid_stream",  # one token, then an error event
     "wrong_count",  # prompt_tokens off by one
     "not_json",
@@ -227,6 +229,8 @@ class FakeWorker:
             return sglang_error(500, "KVTransferError: /internal/path secret stack")
         if fault == "unhandled":
             return sglang_error(500, "Internal server error: 'bool' object has no attribute 'get'")
+        if fault == "long_unhandled":
+            return sglang_error(500, f"Internal server error: {'x' * 500_000}")
         if fault == "overloaded":
             return sglang_error(503, "The request queue is full.")
         if fault == "status_400":
@@ -270,6 +274,9 @@ class FakeWorker:
         error = {"error": {"object": "error", "message": "scheduler /internal secret", "code": 500}}
         if fault == "error_event":
             await send(error)
+            return response
+        if fault == "long_error_event":
+            await send({"error": {"message": f"Failed to compile regex grammar: {'x' * 500_000}", "code": 400}})
             return response
         if deltas := scripted(body):
             for delta in deltas:

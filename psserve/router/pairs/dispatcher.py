@@ -30,10 +30,11 @@ from psserve.router.pairs.retry import RetryBudget, backoff_s, is_retried
 from psserve.router.placement.routing import Routing
 from psserve.router.workers.failures import LegFailure, Reason, about_grammar, broken, not_loaded, stream_error
 from psserve.router.workers.tasks import Deadline, Timeout, by, together
-from psserve.router.workers.upstream import Upstream
+from psserve.router.workers.upstream import ERROR_LIMIT, Upstream
 from psserve.router.workers.workers import Worker, WorkerTable
 
 ERROR_EVENT = b'data: {"error"'
+EVENT_END = b"\n\n"
 HELD_AGAINST: frozenset[Reason] = frozenset({"error", "aborted", "malformed", "split"})
 """Failures that count for a worker's breaker. Connections that break mark it down at once (see upstream.py).
 
@@ -218,11 +219,21 @@ class Dispatcher:
         pair.decode.last_sign = monotonic()
         if not sequence.decode.get("stream"):
             return b""
-        opening = await self._upstream.read_some(pair.decode, opened[0])
+        opening = await self._opening(pair.decode, opened[0])
         if opening.startswith(ERROR_EVENT):
             raise stream_error(pair.decode, opening)
         if opening:
             record.arrived(opening)
+        return opening
+
+    async def _opening(self, worker: Worker, response: aiohttp.ClientResponse) -> bytes:
+        """A stream's first event, and what came with it."""
+        opening = b""
+        while EVENT_END not in opening and len(opening) < ERROR_LIMIT:
+            data = await self._upstream.read_some(worker, response)
+            if not data:
+                break
+            opening += data
         return opening
 
     def _abandon(self, pair: Pair, error: BaseException, started: float) -> None:

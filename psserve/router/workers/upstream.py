@@ -24,7 +24,8 @@ from psserve.router.workers.workers import Worker, WorkerTable
 KEEP_ALIVE_S = 3.0  # SGLang closes idle connections after 5 s; ours must be gone first
 ABORT_TIMEOUT_S = 5.0
 CONNECT_CHECK_S = 5.0  # a dead worker refuses at once: what takes longer is a machine that has no time for us
-ERROR_BODY_LIMIT = 64 * 1024
+ERROR_LIMIT = 2**20
+"""Bytes of an error that are read, to be understood as a whole. It may quote a grammar, escaped once more."""
 LARGE_BODY = 32 * 1024
 """Bytes above which a body may fill what Linux holds for a worker that does not read: 64 KiB at first."""
 
@@ -139,7 +140,7 @@ class Upstream:
     async def _bad_status(self, worker: Worker, response: aiohttp.ClientResponse) -> LegFailure:
         async with response:
             try:
-                payload = await response.content.read(ERROR_BODY_LIMIT)
+                payload = await _start_of(response.content)
             except aiohttp.ClientError as error:
                 return self._reset(worker, error)
         return bad_status(worker, response.status, payload)
@@ -153,6 +154,14 @@ class Upstream:
             async with self._pooled.post(url, data=body, timeout=timeout) as response:
                 if response.status != 200:
                     log.warning("worker=%s abort=%s status=%d", worker.name, rid, response.status)
+
+
+async def _start_of(content: aiohttp.StreamReader) -> bytes:
+    """All of it, or what ERROR_LIMIT allows: its `read` returns as soon as there is anything."""
+    payload = b""
+    while len(payload) < ERROR_LIMIT and (data := await content.readany()):
+        payload += data
+    return payload
 
 
 _is_reused: ContextVar[bool] = ContextVar("psserve_is_reused")

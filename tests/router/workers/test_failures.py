@@ -168,6 +168,26 @@ async def test_stream_that_fails_before_its_first_byte_has_a_status(fleet: Fleet
     check_error(orjson.loads(raw), "upstream_error")
 
 
+async def test_an_error_is_read_to_its_end_and_says_whose_fault_it_is(make_fleet) -> None:
+    fleet = await make_fleet(breaker={"failures": 1})
+    fleet.math.faults.append("long_unhandled")
+    status, answer, _ = await fleet.complete()
+    assert status == 400
+    check_error(answer, "invalid_value")
+    assert answer["error"]["message"].count("x") > 500
+    assert fleet.state.table.decodes[0].breaker.state == "closed"
+
+
+async def test_an_error_event_is_read_to_its_end_and_says_whose_fault_it_is(make_fleet) -> None:
+    fleet = await make_fleet(breaker={"failures": 1})
+    fleet.math.faults.append("long_error_event")
+    status, raw = await fleet.stream()
+    assert status == 400
+    check_error(orjson.loads(raw), "invalid_value")
+    assert "regex grammar: xxx" in orjson.loads(raw)["error"]["message"]
+    assert fleet.state.table.decodes[0].breaker.state == "closed"
+
+
 @pytest.mark.parametrize("fault", ["error_mid_stream", "reset_mid_stream", "no_usage"])
 async def test_stream_that_fails_later_ends_with_an_error_event(fleet: Fleet, fault: Fault) -> None:
     fleet.math.faults.append(fault)
