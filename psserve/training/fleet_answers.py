@@ -54,6 +54,16 @@ class FleetAnswerer:
                 return [task.result() for task in tasks]
         raise first
 
+    async def _post(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        """The answer of a server with the certificate as we know it, or as its file has it now: it may be renewed."""
+        url = f"{self.url.rstrip('/')}/v1/chat/completions"
+        try:
+            return await session.post(url, json=body)
+        except aiohttp.ClientConnectorCertificateError:
+            if self.certificate is None:
+                raise
+            return await session.post(url, json=body, ssl=self._trusted())
+
     def _trusted(self) -> SSLContext | bool:
         if self.certificate is None:
             return True
@@ -72,7 +82,7 @@ class FleetAnswerer:
         if item.tools:
             body["tools"] = item.tools
         try:
-            async with session.post(f"{self.url.rstrip('/')}/v1/chat/completions", json=body) as response:
+            async with await self._post(session, body) as response:
                 document = await response.json(content_type=None)
                 if response.status != 200:
                     raise TrainingError(f"{item.where}: {self.url}: {error_message(response.status, document)}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 
 import pytest
@@ -58,6 +59,9 @@ class FakeFleet:
     url: str = ""
     certificate: tuple[Path, Path] | None = None
     """It speaks TLS with this one (and its key)."""
+    renew: Callable[[SSLContext], None] | None = None
+    """Called before each answer, whose connection is then closed."""
+    tls: SSLContext | None = None
 
     async def chat(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -72,7 +76,11 @@ class FakeFleet:
         [text] = self.reference.answer([asked], body["max_tokens"])
         headers = {"x-psserve-module-version": self.versions.pop(0)} if self.versions else None
         message = {"role": "assistant", "content": text, "tool_calls": None}
-        return web.json_response({"choices": [{"message": message}]}, headers=headers)
+        response = web.json_response({"choices": [{"message": message}]}, headers=headers)
+        if self.renew is not None and self.tls is not None:
+            self.renew(self.tls)
+            response.force_close()
+        return response
 
     def serve(self, ready: threading.Event, stop: threading.Event) -> None:
         async def run() -> None:
@@ -80,10 +88,10 @@ class FakeFleet:
             app.router.add_post("/v1/chat/completions", self.chat)
             runner = web.AppRunner(app)
             await runner.setup()
-            tls = None if self.certificate is None else server_context(*self.certificate)
-            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+            self.tls = None if self.certificate is None else server_context(*self.certificate)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
             await site.start()
-            self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}"
+            self.url = f"{'http' if self.tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}"
             ready.set()
             await asyncio.to_thread(stop.wait)
             await runner.cleanup()
@@ -108,9 +116,11 @@ def running(fake: FakeFleet) -> Iterator[FakeFleet]:
     thread = threading.Thread(target=fake.serve, args=(ready, stop))
     thread.start()
     assert ready.wait(PATIENCE_S)
-    yield fake
-    stop.set()
-    thread.join()
+    try:
+        yield fake
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_reference_answers_are_the_reference(reference: ReferenceAnswerer, alpha: ModelPair) -> None:
@@ -187,6 +197,16 @@ def test_a_certificate_that_signs_itself_is_trusted_if_it_is_the_one_that_was_na
         for wrong, message in ((None, "no answer from"), (other, "no answer from"), (tmp_path / "x", "cannot be read")):
             with pytest.raises(TrainingError, match=message):
                 FleetAnswerer(fleet.url, "alpha", certificate=wrong).answer(ITEMS[:2], 4)
+
+
+def test_a_certificate_may_be_renewed_between_two_answers(reference: ReferenceAnswerer, tmp_path: Path) -> None:
+    def renew(tls: SSLContext) -> None:
+        tls.load_cert_chain(*certificate(tmp_path))
+
+    files = certificate(tmp_path)
+    with running(FakeFleet(reference, certificate=files, renew=renew)) as fleet:
+        answers = FleetAnswerer(fleet.url, "alpha", concurrency=1, certificate=files[0]).answer(ITEMS[:3], 4)
+    assert answers == reference.answer(ITEMS[:3], 4)
 
 
 def test_no_server_is_an_error_in_one_line() -> None:
