@@ -137,6 +137,7 @@ class FakeWorker:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         self._check_key(request)
+        await self._awake.wait()
         self.bodies.append(body := await request.json())
         if self.tokenizing and (status := self.tokenizing.popleft()) != 200:
             return sglang_error(status, "It cannot tell now.")
@@ -155,6 +156,7 @@ class FakeWorker:
 
     async def _detokenize(self, request: web.Request) -> web.Response:
         self._check_key(request)
+        await self._awake.wait()
         tokens = (await request.json())["tokens"]
         text = [bytes(ids).decode() for ids in tokens] if isinstance(tokens[0], list) else bytes(tokens).decode()
         return web.json_response({"text": text})

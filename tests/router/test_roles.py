@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from tests.router.conftest import Fleet
+from psserve.router.answers import roles
+from tests.router.conftest import PATIENCE_S, Fleet
 
 TALK = [
     {"role": "user", "content": "hi"},
@@ -75,3 +77,13 @@ async def test_a_template_that_takes_no_system_message_at_all_is_tried_once(flee
 async def test_a_wrong_message_among_instructions_is_refused_by_name(fleet: Fleet) -> None:
     status, answer, _ = await fleet.chat("math", messages=[*TALK, {"role": "system", "content": None}])
     assert (status, answer["error"]["param"]) == (400, "messages[4].content")
+
+
+async def test_the_time_that_a_trial_takes_is_the_request_s_own(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roles, "PATIENCE_S", 2 * PATIENCE_S)
+    fleet.prefill.freeze()
+    body = {"model": "math", "messages": TALK}
+    async with asyncio.timeout(PATIENCE_S):
+        status, answer, _ = await fleet.post("/v1/chat/completions", body, headers={"x-request-timeout": "0.2"})
+    assert (status, answer["error"]["code"]) == (504, "timeout")
+    assert not fleet.math.bodies

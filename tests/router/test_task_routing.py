@@ -5,6 +5,7 @@ The classifier is a plugin that reads its scores from the request, found as any 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,11 +17,12 @@ from psserve.contracts.api_keys import digest_of
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import UsageError
 from psserve.router.task_routing.classifier import classifier_names, find_classifier
-from tests.router.conftest import Fleet, eventually
+from tests.router.conftest import PATIENCE_S, Fleet, eventually
 from tests.router.fake_worker import FakeWorker
 from tests.router.test_reload import entry, rewritten
 
 PLUGIN = """
+import asyncio
 import json
 from psserve.router.task_routing.classifier import Decision
 
@@ -32,11 +34,14 @@ class Told:
 
 async def make(modules, ask):
     made.append([module.name for module in modules])
+    if learns_for_ever:
+        await asyncio.Event().wait()
     if len(made) == failures + 1:
         return Told()
     raise RuntimeError("this plugin is broken")
 
 failures = 0
+learns_for_ever = False
 """
 MakeFleet = Callable[..., Awaitable[Fleet]]
 
@@ -194,6 +199,17 @@ async def test_broken_classifier_is_told_and_tried_again(make_fleet: MakeFleet, 
     assert "Retry-After" in headers
     assert (await fleet.complete("math"))[0] == 200
     await eventually(lambda: _is_200(fleet))
+
+
+async def test_who_waits_for_a_classifier_has_its_deadline(make_fleet: MakeFleet, told: str) -> None:
+    import told_plugin
+
+    told_plugin.learns_for_ever = True
+    fleet = await make_fleet(task_routing={"classifier": told})
+    body = {"model": "auto", "prompt": "{}"}
+    async with asyncio.timeout(PATIENCE_S):
+        status, answer, _ = await fleet.post("/v1/completions", body, headers={"x-request-timeout": "0.2"})
+    assert (status, answer["error"]["code"]) == (504, "timeout")
 
 
 async def _is_200(fleet: Fleet) -> bool:

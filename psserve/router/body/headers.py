@@ -73,12 +73,12 @@ AS_USUAL = Handling()
 """What the router asks for itself."""
 
 
-def handling_of(headers: Mapping[str, str], body: Body, longest_s: float, first_byte_s: float) -> Handling:
-    """What a client asks for in the headers of a request that begins now. Raises RequestError (400)."""
+def handling_of(headers: Mapping[str, str], body: Body, deadlines: Deadlines) -> Handling:
+    """What a client asks for in the headers and the checked body of a request. Raises RequestError (400)."""
     return Handling(
         forwarded={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
         session=session_of(headers, body),
-        deadlines=deadlines_of(headers, longest_s, first_byte_s),
+        deadlines=deadlines,
         priority=priority_of(headers, body),
     )
 

@@ -18,11 +18,12 @@ from psserve.router.apis.messages_request import OWN_FIELDS
 from psserve.router.apis.responses_answer import ResponsesTranslation
 from psserve.router.body.checks import Body
 from psserve.router.body.fields import ROUTE_PATHS, Route, check_body
-from psserve.router.body.headers import handling_of
+from psserve.router.body.headers import deadlines_of, handling_of
 from psserve.router.body.load import load_body
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 from psserve.router.task_routing.routing import AUTO
+from psserve.router.workers.tasks import Deadline
 
 routes = web.RouteTableDef()
 
@@ -61,19 +62,19 @@ async def _generate(
     state = request.app[STATE]
     exchange = request[EXCHANGE]
     exchange.route = name or route
-    body = load_body(await read_body(request, state.config.limits), state.config.limits, taken)
+    raw = await read_body(request, state.config.limits)
+    deadlines = deadlines_of(request.headers, state.config.request_timeout_s, state.config.first_byte_timeout_s)
+    body = load_body(raw, state.config.limits, taken)
     translation = translate(body) if translate is not None else None
     if translation is not None:
         body = translation.chat
     check_body(route, body, state.config)
-    if route == "chat":
-        body = await state.roles.fit(body)
-    if state.tasks is not None and body.get("model") == AUTO:
-        await state.lengths.check(body)
-        exchange.task = await state.tasks.choose(body, request.headers, request[CLIENT].may_use)
-        body["model"] = exchange.task.module
-    longest = state.config.request_timeout_s, state.config.first_byte_timeout_s
-    handling = handling_of(request.headers, body, *longest)
+    handling = handling_of(request.headers, body, deadlines)
+    async with Deadline(deadlines.begin_by):
+        if route == "chat":
+            body = await state.roles.fit(body)
+        if body.get("model") == AUTO:
+            await _choose_module(request, body)
     generation = parse_generation(route, body, state.config, state.table, handling)
     request[CLIENT].require(generation.module.name)
     is_single = route == "chat" and wants_one_call(body)
@@ -85,7 +86,8 @@ async def _generate(
         state.activity.follow(exchange),
         state.shadows.beside(generation, exchange) as listener,
     ):
-        await state.lengths.check(body)
+        async with Deadline(deadlines.begin_by):
+            await state.lengths.check(body)
         if generation.stream:
             events = translation.events() if translation is not None else Events()
             if is_single:
@@ -103,3 +105,13 @@ async def _generate(
     if (usage := exchange.usage) is not None:
         state.admission.outputs.learn(exchange.module, usage["completion_tokens"] / len(generation.sequences))
     return response
+
+
+async def _choose_module(request: web.Request, body: Body) -> None:
+    """Name the module that `body` leaves to us, where that is on. Raises RequestError."""
+    state = request.app[STATE]
+    if state.tasks is None:
+        return
+    await state.lengths.check(body)
+    task = request[EXCHANGE].task = await state.tasks.choose(body, request.headers, request[CLIENT].may_use)
+    body["model"] = task.module

@@ -5,7 +5,6 @@ A decode server of the module answers, so the tokens are those that it would be 
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -20,13 +19,14 @@ from psserve.router.apis.messages_request import OWN_FIELDS, count_body
 from psserve.router.body.chat import offered_tools
 from psserve.router.body.checks import Body, check_bool, check_token_ids, invalid, missing
 from psserve.router.body.fields import TOKENIZE_FIELDS, check_body
+from psserve.router.body.headers import deadlines_of
 from psserve.router.body.load import load_body
 from psserve.router.body.messages import with_readable_calls
 from psserve.router.body.thinking import toggled
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 from psserve.router.workers.failures import broken
-from psserve.router.workers.tasks import Timeout
+from psserve.router.workers.tasks import Deadline
 
 DETOKENIZE_FIELDS = ("model", "tokens", "skip_special_tokens")
 
@@ -37,10 +37,9 @@ routes = web.RouteTableDef()
 @routes.post("/v1/tokenize")
 async def tokenize(request: web.Request) -> web.Response:
     """Token ids of a prompt, of each of several, or of a chat as the template renders it."""
-    body = await _begin(request, "tokenize")
+    body, deadline = await _begin(request, "tokenize")
     _check_tokenize(body, request.app[STATE].config)
-    body = await request.app[STATE].roles.fit(body)
-    answer = await _ask(request, "/v1/tokenize", _rendered_alike(body))
+    answer = await _count(request, body, deadline)
     return json_response(answer | {"max_model_len": request.app[STATE].config.base.context_length})
 
 
@@ -48,24 +47,35 @@ async def tokenize(request: web.Request) -> web.Response:
 @routes.post("/v1/detokenize")
 async def detokenize(request: web.Request) -> web.Response:
     """The text of a list of token ids, or of each of several."""
-    body = await _begin(request, "detokenize")
+    body, deadline = await _begin(request, "detokenize")
     _check_detokenize(body, request.app[STATE].config.base.vocab_size)
-    return json_response(await _ask(request, "/v1/detokenize", body))
+    async with deadline:
+        return json_response(await _ask(request, "/v1/detokenize", body))
 
 
 @routes.post("/v1/messages/count_tokens")
 async def count_tokens(request: web.Request) -> web.Response:
-    body = count_body(await _begin(request, "count_tokens", OWN_FIELDS))
+    body, deadline = await _begin(request, "count_tokens", OWN_FIELDS)
+    body = count_body(body)
     check_body("tokenize", body, request.app[STATE].config)
-    body = await request.app[STATE].roles.fit(body)
-    answer = await _ask(request, "/v1/tokenize", _rendered_alike(body))
+    answer = await _count(request, body, deadline)
     return json_response({"input_tokens": answer["count"]})
 
 
-async def _begin(request: web.Request, name: str, taken: frozenset[str] = frozenset()) -> Body:
+async def _begin(request: web.Request, name: str, taken: frozenset[str] = frozenset()) -> tuple[Body, Deadline]:
+    """The body, and the deadline of the request, which begins now. Raises RequestError."""
     request[EXCHANGE].route = name
-    limits = request.app[STATE].config.limits
-    return load_body(await read_body(request, limits), limits, taken)
+    config = request.app[STATE].config
+    raw = await read_body(request, config.limits)
+    deadlines = deadlines_of(request.headers, config.request_timeout_s, config.first_byte_timeout_s)
+    return load_body(raw, config.limits, taken), Deadline(deadlines.end_by)
+
+
+async def _count(request: web.Request, body: Body, deadline: Deadline) -> Document:
+    """The tokens of a checked body's texts or chat. Raises RequestError."""
+    async with deadline:
+        body = await request.app[STATE].roles.fit(body)
+        return await _ask(request, "/v1/tokenize", _rendered_alike(body))
 
 
 def _check_tokenize(body: Body, config: RouterConfig) -> None:
@@ -103,11 +113,8 @@ async def _ask(request: web.Request, path: str, body: Body) -> Document:
     _, decodes = state.routing.candidates(module)
     worker = min(decodes, key=lambda worker: worker.running)
     try:
-        async with asyncio.timeout(state.config.request_timeout_s):
-            response = await state.upstream.post(worker, path, orjson.dumps(body), {}, fresh=True)
-            answer: Any = orjson.loads(await state.upstream.read(worker, response))
-    except TimeoutError:
-        raise Timeout from None
+        response = await state.upstream.post(worker, path, orjson.dumps(body), {}, fresh=True)
+        answer: Any = orjson.loads(await state.upstream.read(worker, response))
     except orjson.JSONDecodeError as error:
         raise broken(worker, "malformed", f"{path} answer: {error}") from error
     if not isinstance(answer, dict):

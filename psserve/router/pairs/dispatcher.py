@@ -94,7 +94,8 @@ class Dispatcher:
         self, held: ExitStack, module: ModuleConfig, sequence: Sequence, deadlines: Deadlines
     ) -> Legs:
         """Start `sequence` once it is let in, and again where that may help. `held` keeps what it takes up."""
-        request = await self._routing.request(sequence.affinity, sequence.prefill, sequence.decode)
+        async with Deadline(deadlines.begin_by):
+            request = await self._routing.request(sequence.affinity, sequence.prefill, sequence.decode)
         self._budget.request()
         failed: set[Worker] = set()
         grant: Grant | None = None

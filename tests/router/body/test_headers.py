@@ -12,6 +12,7 @@ from psserve.errors import RequestError
 from psserve.router.body.headers import (
     MAX_SESSION_LENGTH,
     SESSION_HEADERS,
+    Deadlines,
     deadlines_of,
     handling_of,
     priority_of,
@@ -69,4 +70,4 @@ def test_empty_and_odd_names_are_passed_over_and_long_ones_cut() -> None:
 
 def test_only_headers_of_traces_reach_the_servers() -> None:
     headers = CIMultiDict({"traceparent": "00-a-b-01", "x-override-rid": "x", "Authorization": "Bearer k"})
-    assert handling_of(headers, {}, 1.0, 1.0).forwarded == {"traceparent": "00-a-b-01"}
+    assert handling_of(headers, {}, Deadlines.from_now(1.0, 1.0)).forwarded == {"traceparent": "00-a-b-01"}

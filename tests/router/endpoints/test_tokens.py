@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from tests.router.conftest import Fleet
+from tests.router.conftest import PATIENCE_S, Fleet
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -69,3 +70,19 @@ async def test_module_that_is_down(fleet: Fleet) -> None:
         fleet.state.table.mark_down(worker, "off")
     status, answer, _ = await fleet.post("/tokenize", {"model": "math", "prompt": "a"})
     assert (status, answer["error"]["code"]) == (503, "module_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/tokenize", {"prompt": "a"}),
+        ("/detokenize", {"tokens": [97]}),
+        ("/v1/messages/count_tokens", {"messages": HELLO}),
+    ],
+)
+async def test_the_client_s_deadline_holds(fleet: Fleet, path: str, fields: dict[str, Any]) -> None:
+    fleet.math.freeze()
+    async with asyncio.timeout(PATIENCE_S):
+        status, answer, _ = await fleet.post(path, {"model": "math"} | fields, headers={"x-request-timeout": "0.2"})
+    assert status == 504
+    assert "longer than this server allows" in answer["error"]["message"]

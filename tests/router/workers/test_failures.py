@@ -12,7 +12,7 @@ import pytest
 from psserve.contracts.router_config import WorkerConfig
 from psserve.router.workers.failures import reported_error
 from psserve.router.workers.workers import Worker
-from tests.router.conftest import Fleet, eventually
+from tests.router.conftest import PATIENCE_S, Fleet, eventually
 from tests.router.fake_worker import Fault
 
 LEGS = ("prefill", "math")
@@ -265,6 +265,18 @@ async def test_sequences_wait_no_longer_than_for_the_first_ones_end(fleet: Fleet
     assert status == 502
     assert len(fleet.prefill.bodies) == 3
     await fleet.idle()
+
+
+async def test_deadline_covers_reading_the_prompt(make_fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = await make_fleet(request_timeout_s=0.5)
+
+    async def never(body: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(fleet.state.routing.keys, "prompt", never)
+    async with asyncio.timeout(PATIENCE_S):
+        status, answer, _ = await fleet.complete("math")
+    assert (status, answer["error"]["code"]) == (504, "timeout")
 
 
 async def test_deadline_covers_waiting_for_the_first_sequence(make_fleet) -> None:
