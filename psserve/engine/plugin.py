@@ -101,7 +101,7 @@ def _gpu_hooks(settings: Settings) -> tuple[hooking.Hook, ...]:
 
 def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
     """What makes a server psserve's, on any machine."""
-    from psserve.engine import lora
+    from psserve.engine import given, lora
     from psserve.engine.fixes import (
         disconnect,
         grammar,
@@ -125,7 +125,7 @@ def _ours(settings: Settings) -> tuple[hooking.Hook, ...]:
         chosen += kv_events.hooks()
     if settings.role is Role.DECODE:
         fixes = (prefill_watch, grammar, json_grammar, tag_grammar, retraction, tool_calls, thoughts, seeds, logprobs)
-        chosen += tuple(hook for fix in fixes for hook in fix.hooks())
+        chosen += tuple(hook for fix in fixes for hook in fix.hooks()) + given.hooks()
         if settings.adapters is not None:
             chosen += lora.hooks(settings.adapters, settings.negative_control)
     if settings.check_purity:

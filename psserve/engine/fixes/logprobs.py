@@ -17,8 +17,8 @@ from typing import Any
 from psserve.engine.handover.sglang.http_process import LogProbs, RequestState, Tokenizer, TokenizerManager
 from psserve.engine.hooks import Hook, Kind
 
-Entry = tuple[float, int, str]
-"""Log-probability, id and text of a token, as SGLang keeps them."""
+Entry = tuple[float | None, int, str]
+"""Log-probability (None: not known), id and text of a token, as SGLang keeps them."""
 _UNREADABLE = "\ufffd"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 """A token of one byte in vocabularies that are not made of bytes."""
@@ -92,12 +92,13 @@ def _with_offsets(
     """AROUND `TokenizerManager.add_logprob_to_meta_info`, which adds the new tokens of a request to the list."""
     known = len(state.output_token_logprobs)
     original(manager, meta_info, state, *rest, **named)
-    skipped = _special_tokens(manager.tokenizer) if state.obj.sampling_params.get("skip_special_tokens", True) else ()
+    skipped = special_tokens(manager.tokenizer) if state.obj.sampling_params.get("skip_special_tokens", True) else ()
     place(state.output_token_logprobs, known, skipped)
 
 
 @cache
-def _special_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+def special_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens that texts leave out, unless a request asks for them."""
     return frozenset(token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
 
 

@@ -301,7 +301,7 @@ class DecodeServer(SchedulerDisaggregationDecodeMixin):  # type: ignore[misc]
         ):
             self.write(int(slot), float(token) + 0.5)
             given.append(next_token(self.kv_at(self.req_to_token_pool.req_to_token[row, :length])))
-        tokens = torch.tensor(given)
+        tokens = self.choose(batch, torch.tensor(given))
         self.future_map.stash(batch.req_pool_indices, RelayPayload(bonus_tokens=tokens))
         logits = LogitsProcessorOutput(
             None,
@@ -312,6 +312,10 @@ class DecodeServer(SchedulerDisaggregationDecodeMixin):  # type: ignore[misc]
             next_token_token_ids_logprobs_idx=[[token] for token in given],
         )
         self.result_processor.process_batch_result_decode(batch, GenerationBatchResult(logits, next_token_ids=tokens))
+
+    def choose(self, batch: Any, tokens: torch.Tensor) -> torch.Tensor:
+        """What the sampler gives for what the module gives."""
+        return tokens
 
     def admit(self) -> None:
         """Take every queued request as far as the running batch."""

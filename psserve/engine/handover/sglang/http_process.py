@@ -27,6 +27,8 @@ class Tokenizer(Protocol):
 
     def convert_ids_to_tokens(self, ids: int) -> str: ...
 
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
+
     def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> Any: ...
 
     def __hash__(self) -> int: ...
@@ -67,7 +69,37 @@ class LogProbs(Protocol):
     """Log-probabilities as completions give them."""
 
     tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    """Empty where nobody asked for them."""
     text_offset: list[int]
+
+
+class CompletionRequest(Protocol):
+    """The body of a completion request, of one prompt."""
+
+    prompt: list[int]
+    skip_special_tokens: bool
+    custom_params: Mapping[str, Any] | None
+
+
+class CompletionChoice(Protocol):
+    """One answer."""
+
+    text: str
+    logprobs: LogProbs | None
+
+
+class Completion(Protocol):
+    """A whole answer to a completion request."""
+
+    choices: list[CompletionChoice]
+
+
+class CompletionServing(Protocol):
+    """What answers completion requests."""
+
+    tokenizer_manager: TokenizerManager
 
 
 class TokenizerManager(Protocol):
@@ -80,6 +112,10 @@ class TokenizerManager(Protocol):
     """By name: adapters that may be loaded when asked for."""
 
     def abort_request(self, rid: str) -> None: ...
+
+    def detokenize_logprob_tokens(
+        self, token_logprobs_val: Sequence[float | None], token_logprobs_idx: list[int], decode_to_text: bool
+    ) -> list[Any]: ...
 
 
 class ToolFunction(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 
@@ -52,6 +53,9 @@ class SamplingParams(Protocol):
     """How a request wants to be sampled."""
 
     sampling_seed: int | None
+    max_new_tokens: int
+    custom_params: Mapping[str, Any] | None
+    """Whatever SGLang itself knows nothing of."""
 
 
 class Req(Protocol):

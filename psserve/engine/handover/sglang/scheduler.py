@@ -135,12 +135,45 @@ class Sampler(Protocol):
 
     enable_deterministic: bool
     """Whether it follows seeds itself."""
+    output_logprob_processor: LogprobProcessor
+
+
+class LogprobProcessor(Protocol):
+    """What picks the log-probabilities that clients asked for."""
+
+    def compute_logprobs(
+        self,
+        logprobs: torch.Tensor,
+        top_logprobs_nums: list[int],
+        token_ids_logprobs: Sequence[list[int] | None],
+        batch_next_token_ids: torch.Tensor,
+    ) -> FoundLogprobs: ...
+
+
+class FoundLogprobs(Protocol):
+    """Of a batch's next tokens, [requests], and of the likeliest ones, a list a request; None where nobody asked."""
+
+    token_logprobs: torch.Tensor
+    top_logprobs_val: list[Any] | None
+    top_logprobs_idx: list[Any] | None
+
+
+class Logits(Protocol):
+    """What a forward pass gives, and sampling adds to."""
+
+    next_token_logits: torch.Tensor
+    """[requests, vocabulary]"""
+    next_token_logprobs: torch.Tensor
+    next_token_top_logprobs_val: list[Any]
+    next_token_top_logprobs_idx: list[Any]
 
 
 class Batch(Protocol):
     """Requests that run together, one row each."""
 
     reqs: list[Req]
+    seq_lens_cpu: torch.Tensor
+    """[requests]: tokens that each has read when the step is over."""
     sampling_info: SamplingInfo
     token_to_kv_pool_allocator: Allocator
     out_cache_loc: torch.Tensor
