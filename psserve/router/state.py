@@ -13,6 +13,7 @@ from psserve.errors import UsageError
 from psserve.router.access.clients import Clients
 from psserve.router.admission.admission import Admission
 from psserve.router.answers.answer import BaseModel
+from psserve.router.answers.given import GivenAnswers
 from psserve.router.answers.roles import Roles
 from psserve.router.answers.shadow import Shadows
 from psserve.router.observability.activity import Activity
@@ -50,6 +51,7 @@ class RouterState:
     draining: bool = False
     """SIGTERM came: finish what runs, refuse what comes."""
     roles: Roles = field(init=False)
+    given: GivenAnswers = field(init=False)
     tracing: Tracing = field(init=False)
     clients: Clients = field(init=False)
     engine_metrics: EngineMetrics = field(init=False)
@@ -59,6 +61,7 @@ class RouterState:
 
     def __post_init__(self) -> None:
         self.roles = Roles(self.config, self.table, self.upstream)
+        self.given = GivenAnswers(self.config, self.table, self.upstream)
         self.engine_metrics = EngineMetrics(self.table, self.upstream)
         self.tracing = _make_tracing(self.config)
         self.clients = Clients(self.config)

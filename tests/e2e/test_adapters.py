@@ -15,6 +15,7 @@ from psserve.zoo import Zoo
 from tests.e2e.adapters import OUTPUT, SHAPES, AdapterOracle, build_adapters
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids, sixteen_at_once
 from tests.e2e.fleet import RunningFleet, counter, direct_pair, launched, load_of, wait_idle
+from tests.e2e.given import ask, check_given, given_answers
 from tests.e2e.processors import JsonMask, frequency, one_step_late
 from tests.e2e.test_engine_modes import FORCED_RETRACTION, RETRACTED, leave_early
 from tests.e2e.transfer import copies_alone
@@ -103,6 +104,14 @@ async def test_several_answers_and_several_prompts(fleet: RunningFleet, oracle: 
         oracle.check_choice(oracle.answer("rslora", prompts[0], 8), choice)
     for prompt, choice in zip(prompts, each["choices"], strict=True):
         oracle.check_choice(oracle.answer("patterns", prompt, 8), choice)
+
+
+async def test_given_answers_of_several_adapters_at_once(fleet: RunningFleet, oracle: AdapterOracle) -> None:
+    given = given_answers(oracle, 3, seed=4)
+    async with client_of(fleet.url) as client:
+        everything = await asyncio.gather(*(ask(client, adapter, given) for adapter in FOUR))
+    for adapter, choices in zip(FOUR, everything, strict=True):
+        check_given(oracle, adapter, given, choices)
 
 
 SCHEMA = {

@@ -19,6 +19,7 @@ from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import RunningFleet, counter, launched, wait_idle
+from tests.e2e.given import ask, check_given, given_answers
 from tests.e2e.oracle import Oracle
 from tests.e2e.transfer import IS_SHARED
 
@@ -56,7 +57,11 @@ async def test_retraction_and_aborts(
         before = pids(fleet)
         async with client_of(fleet.url) as client:
             await agent_sessions(client, oracle, MODULES[:2], sessions=10, turns=3, max_tokens=60)
-            await asyncio.gather(*(client.check(oracle, "alpha", [token], 40) for token in range(10, 40)))
+            given = given_answers(oracle, 12, seed=31)
+            choices, *_ = await asyncio.gather(
+                ask(client, "alpha", given), *(client.check(oracle, "alpha", [token], 40) for token in range(10, 40))
+            )
+            check_given(oracle, "alpha", given, choices)
             wait_idle(fleet)
             assert sum(counter(fleet, server, RETRACTED) for server in SERVERS[1:]) > 10
             left, _ = await asyncio.gather(

@@ -22,6 +22,7 @@ from psserve.zoo.synthetic.shapes import Architecture
 from tests.e2e.client import Client, agent_sessions, client_of, random_ids, sixteen_at_once
 from tests.e2e.conftest import MODULES
 from tests.e2e.fleet import counter, launched, wait_idle
+from tests.e2e.given import Given, ask, check_given, given_answers, read_by_the_rule, read_otherwise
 from tests.e2e.oracle import LOGPROB_TOLERANCE, Oracle, readable
 from tests.e2e.own_settings import OWN_ENDS
 from tests.e2e.processors import (
@@ -146,6 +147,64 @@ async def test_top_logprobs_are_the_modules(served: Served) -> None:
     for top, logprob in zip(tops, expected.logprobs, strict=True):
         assert max(top.values()) == pytest.approx(logprob, abs=LOGPROB_TOLERANCE)
         assert len(top) <= 5  # tokens that read the same share an entry
+
+
+async def test_given_answers_have_the_log_probabilities_of_the_rule(served: Served) -> None:
+    """A batch of them, in the company of others; read in any other way they would have others."""
+    oracle, given = served.oracle, given_answers(served.oracle, 8, seed=21)
+    opening = [oracle.tokenizer.decode([token]) for token in oracle.tokenizer.encode("<|im_start|>assistant\n")]
+    rng = random.Random(22)
+    async with client_of(served.url) as client:
+        choices, *_ = await asyncio.gather(
+            ask(client, "alpha", given),
+            *(client.check(oracle, module, random_ids(rng, 70), 24) for module in ("alpha", "alpha", "beta")),
+            client.complete("alpha", random_ids(rng, 30), 40, temperature=1.0, top_p=0.9),
+        )
+    check_given(oracle, "alpha", given, choices)
+    for one, choice in zip(given, choices, strict=True):
+        before, expected, served_logprobs = len(one.prompt), read_by_the_rule(oracle, "alpha", one), choice["logprobs"]
+        unknown = [None] * (before - len(opening))
+        assert served_logprobs["token_logprobs"][:before] == [*unknown, *(0.0 for _ in opening)]
+        assert served_logprobs["top_logprobs"][:before] == [*unknown, *({token: 0.0} for token in opening)]
+        for base_reads in (0, before - 2, before):
+            other = read_otherwise(oracle, "alpha", one, base_reads)
+            assert other != pytest.approx(expected.logprobs[-1 - len(other) : -1], abs=10 * LOGPROB_TOLERANCE)
+        assert read_otherwise(oracle, "alpha", one, before - 1) == pytest.approx(expected.logprobs[:-1], abs=1e-4)
+
+
+async def test_a_modules_own_answer_given_back_has_the_log_probabilities_that_it_had(served: Served) -> None:
+    prompts = [one.prompt for one in given_answers(served.oracle, 3, seed=23)]
+    async with client_of(served.url) as client:
+        own = (await client.complete("beta", prompts, 12))["choices"]
+        given = [Given(prompt, choice["token_ids"]) for prompt, choice in zip(prompts, own, strict=True)]
+        again = await ask(client, "beta", given)
+    for one, first, second in zip(given, own, again, strict=True):
+        logprobs = second["logprobs"]
+        assert logprobs["token_logprobs"][len(one.prompt) : -1] == pytest.approx(
+            first["logprobs"]["token_logprobs"], abs=LOGPROB_TOLERANCE
+        )
+        greedy = [max(top, key=lambda token: top[token]) for top in logprobs["top_logprobs"][len(one.prompt) : -1]]
+        assert greedy == logprobs["tokens"][len(one.prompt) : -1]
+
+
+async def test_a_text_with_an_answer_in_it(served: Served) -> None:
+    """As if its tokens had been sent, whatever the temperature of what is sampled after it."""
+    prompt = served.oracle.tokenizer.decode(served.oracle.chat_prompt([{"role": "user", "content": "How many?"}]))
+    text = prompt + "The sum is 42."
+    asked: dict[str, Any] = {"model": "alpha", "echo": True, "logprobs": 0, "max_tokens": 0}
+    async with client_of(served.url) as client:
+        _, by_text = await client.post("/v1/completions", asked | {"prompt": text, "temperature": 1.7})
+        tokens = served.oracle.tokenizer.encode(text)
+        _, by_ids = await client.post("/v1/completions", asked | {"prompt": tokens, "temperature": 0})
+        status, refused = await client.post("/v1/completions", asked | {"prompt": "The sum is 42."})
+    (first,), (second,) = by_text["choices"], by_ids["choices"]
+    assert first["logprobs"]["token_logprobs"].count(None) < len(served.oracle.tokenizer.encode(prompt))
+    known = [one["logprobs"]["token_logprobs"][-6:] for one in (first, second)]
+    assert known[0] == pytest.approx(known[1], abs=LOGPROB_TOLERANCE)
+    assert first["text"] == second["text"] == text.replace("<|im_start|>", "").replace("<|im_end|>", "")
+    for token, offset in zip(first["logprobs"]["tokens"], first["logprobs"]["text_offset"], strict=True):
+        assert token.startswith("<|") or first["text"].startswith(token, offset)
+    assert (status, refused["error"]["param"]) == (400, "prompt")
 
 
 async def test_log_probabilities_say_where_each_token_begins(served: Served) -> None:

@@ -120,7 +120,7 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"n": 10**6}, 400, "n", "invalid_value"),
     ({"best_of": 4}, 400, "best_of", "unsupported_parameter"),
     ({"suffix": "end"}, 400, "suffix", "unsupported_parameter"),
-    ({"echo": True, "logprobs": 0}, 400, "echo", "unsupported_parameter"),
+    ({"echo": True, "logprobs": 0, "stream": True}, 400, "stream", "unsupported_parameter"),
     ({"logprobs": True}, 400, "logprobs", "invalid_value"),
     ({"logit_bias": {"x": 1}}, 400, "logit_bias", "invalid_value"),
     ({"logit_bias": {"512": 1}}, 400, "logit_bias", "invalid_value"),

@@ -10,7 +10,7 @@ from psserve.router.answers.generation import Generation, parse_generation
 from psserve.router.body.checks import Body
 from psserve.router.observability.exchange import Exchange
 from psserve.router.pairs.dispatcher import Dispatcher
-from psserve.router.pairs.pair import Document, Sequence, add_usage, check_answer
+from psserve.router.pairs.pair import Document, Sequence, add_usage, as_prompt, check_answer
 from psserve.router.workers.tasks import together
 from psserve.router.workers.workers import WorkerTable
 
@@ -42,7 +42,8 @@ async def run_sequence(
         exchange.paired(legs.record)
         payload = await legs.read()
         exchange.answered()
-        return SequenceAnswer(sequence, check_answer(legs, payload))
+        document = check_answer(legs, payload)
+        return SequenceAnswer(sequence, document | {"usage": as_prompt(document["usage"], sequence.given)})
 
 
 def merge_answers(answers: list[SequenceAnswer]) -> Document:

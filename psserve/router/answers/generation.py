@@ -7,11 +7,13 @@ from typing import Any
 
 from psserve.contracts.router_config import VERSION_MARK, ModuleConfig, RouterConfig
 from psserve.errors import RequestError
+from psserve.router.answers.given import Answers
 from psserve.router.answers.versions import version_for
 from psserve.router.body.chat import offered_tools
 from psserve.router.body.checks import Body, invalid, missing
 from psserve.router.body.completion import prompts_of
 from psserve.router.body.fields import ROUTE_PATHS, Route, decode_fields, prefill_fields
+from psserve.router.body.given import with_answer
 from psserve.router.body.headers import AS_USUAL, Handling
 from psserve.router.body.messages import with_readable_calls
 from psserve.router.pairs.pair import Sequence
@@ -38,15 +40,18 @@ def parse_generation(
     config: RouterConfig,
     table: WorkerTable,
     handling: Handling = AS_USUAL,
+    answers: Answers = (),
 ) -> Generation:
     """Split a checked `body` into sequences, which are to be served as `handling` says.
+
+    `answers`: one to each of its prompts, where they are given.
 
     Raises RequestError: 400, or 404 for a model that is not served.
     """
     module = served_module(body.get("model"), table)
     if route == "chat":
         body = body | {"messages": with_readable_calls(body["messages"])}
-    prefills, decodes = _legs(route, body, config)
+    prefills, decodes = _legs(route, body, config, answers)
     if VERSION_MARK not in body["model"]:
         module = version_for(module, handling.session, prefills[0], table)
     count = body.get("n", 1)
@@ -68,6 +73,7 @@ def parse_generation(
             affinity=Affinity(handling.session),
             deadlines=handling.deadlines,
             priority=handling.priority,
+            given=len(answers[prompt].tokens) if answers else 0,
         )
         sequences.append(first)
         sequences.extend(
@@ -77,14 +83,16 @@ def parse_generation(
     return Generation(route, module, stream, options.get("include_usage", False), tuple(sequences))
 
 
-def _legs(route: Route, body: Body, config: RouterConfig) -> tuple[list[Body], list[Body]]:
+def _legs(route: Route, body: Body, config: RouterConfig, answers: Answers) -> tuple[list[Body], list[Body]]:
     """The prefill and decode bodies, one of each a prompt."""
     prefill = {"model": config.base.name} | prefill_fields(route, body)
     decode = decode_fields(route, body)
     if route == "chat":
         return [prefill], [decode | offered_tools(body)]
     prompts = prompts_of(body)
-    return [prefill | {"prompt": prompt} for prompt in prompts], [decode | {"prompt": prompt} for prompt in prompts]
+    prefills: list[Body] = [prefill | {"prompt": prompt} for prompt in prompts]
+    decodes: list[Body] = [decode | {"prompt": prompt} for prompt in prompts]
+    return prefills, [*map(with_answer, decodes, answers)] if answers else decodes
 
 
 def _choice(body: Body, choice: int) -> Body:

@@ -108,7 +108,8 @@ class Shadows:
     def beside(self, generation: Generation, exchange: Exchange) -> Iterator[Listener | None]:
         """While `generation` is answered: who must hear it, if a copy is to follow, which does once it has ended."""
         trial, tried = generation.module.trial, self._table.tried(generation.module)
-        if trial is None or tried is None or not trial.shadow or len(generation.sequences) > 1:
+        is_compared = len(generation.sequences) == 1 and not generation.sequences[0].given
+        if trial is None or tried is None or not trial.shadow or not is_compared:
             yield None
             return
         if self._under_way >= AT_ONCE:

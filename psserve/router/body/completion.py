@@ -6,6 +6,7 @@ from typing import Any
 
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.body.checks import Body, Check, check_bool, check_token_ids, invalid
+from psserve.router.body.given import check_fields_with_answers, has_answers
 
 RawPrompt = str | list[int]
 """Text or token ids."""
@@ -56,9 +57,8 @@ def check_length(tokens: int, param: str, max_tokens: int | None, config: Router
 
 def _check_echo(body: Body, name: str, config: RouterConfig) -> None:
     check_bool(body, name)
-    if body[name] and body.get("logprobs") is not None:
-        message = "log-probabilities of the prompt are not supported: the base's logits are not part of the answer"
-        raise invalid(name, message, "unsupported_parameter")
+    if has_answers(body):
+        check_fields_with_answers(body)
 
 
 def _check_suffix(body: Body, name: str, config: RouterConfig) -> None:
@@ -81,7 +81,7 @@ def _check_texts(body: Body, name: str, config: RouterConfig) -> None:
 
 
 PROMPTS = Check("a string, token ids, or several of either; prompts times n: {choices} at most", _check_prompts)
-ECHO = Check("true or false; not with logprobs: those of the prompt would be the base's", _check_echo)
+ECHO = Check("true or false; with logprobs: those of [an answer in the prompt](#given-answers)", _check_echo)
 NO_SUFFIX = Check("refused, unless empty", _check_suffix)
 BEST_OF = Check("the same as n", _check_best_of)
 TOKENIZE_TEXTS = Check("a string, or at most {choices}", _check_texts)

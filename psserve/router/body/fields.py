@@ -171,7 +171,7 @@ _PROMPT = "a chat's prompt is rendered from its messages by the base's template"
 _HOOK = "it would run code or take state in the servers that other requests share"
 _INSIDE = "it shows the servers' internals, of which each computes a part only"
 _TEXT = "this server reads and writes text"
-_BASE = "log-probabilities of the prompt are not available: the base computes the prompt, and they would be its own"
+_BASE = "the base computes the prompt, and they would be its own; /v1/completions has echo with logprobs for answers"
 
 REFUSED = {
     "bootstrap_host": _PAIRING,

@@ -21,6 +21,7 @@ from psserve.router.body.checks import (
     invalid,
     is_too_deep,
 )
+from psserve.router.body.given import has_answers
 
 MAX_STOP_LENGTH = 1024
 MAX_STOP_TOKENS = 128
@@ -29,8 +30,8 @@ RESPONSE_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 
 def check_answer_length(body: Body, name: str, config: RouterConfig) -> None:
-    """At least a token, and room for one of the prompt."""
-    check_int(body, name, 1, INT32_MAX)
+    """At least a token, but where an answer is given, and room for one of the prompt."""
+    check_int(body, name, 0 if has_answers(body) else 1, INT32_MAX)
     if body[name] >= config.base.context_length:
         message = f"{name} is {body[name]}, and prompt and answer have {config.base.context_length} tokens together"
         raise invalid(name, message, "context_length_exceeded")
@@ -162,7 +163,7 @@ def _check_stream_options(body: Body, name: str, config: RouterConfig) -> None:
             raise invalid(name, f"{name}.{option} must be true or false")
 
 
-LENGTH = Check("an integer of 1 or more, below the context length", check_answer_length)
+LENGTH = Check("an integer of 1 or more, below the context length; 0 with echo and logprobs", check_answer_length)
 NO_EXPERTS = Check("an integer; changes nothing", _check_no_experts)
 ANSWER_COUNT = Check(
     "an integer from 1 to {choices}; each answer is a sequence of its own, one prefill serves all", _check_count

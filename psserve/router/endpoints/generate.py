@@ -10,6 +10,7 @@ from psserve.router.access.body import json_response, read_body
 from psserve.router.access.clients import CLIENT
 from psserve.router.answers.answer import generate_answer
 from psserve.router.answers.generation import parse_generation
+from psserve.router.answers.given import Answers
 from psserve.router.answers.one_call import OneCallEvents, wants_one_call, with_one_call
 from psserve.router.answers.streaming import Events, stream_answer
 from psserve.router.apis.dialect import Translation
@@ -18,6 +19,7 @@ from psserve.router.apis.messages_request import OWN_FIELDS
 from psserve.router.apis.responses_answer import ResponsesTranslation
 from psserve.router.body.checks import Body
 from psserve.router.body.fields import ROUTE_PATHS, Route, check_body
+from psserve.router.body.given import has_answers
 from psserve.router.body.headers import deadlines_of, handling_of
 from psserve.router.body.load import load_body
 from psserve.router.observability.exchange import EXCHANGE
@@ -70,12 +72,16 @@ async def _generate(
         body = translation.chat
     check_body(route, body, state.config)
     handling = handling_of(request.headers, body, deadlines)
+    answers: Answers = ()
     async with Deadline(deadlines.begin_by):
         if route == "chat":
             body = await state.roles.fit(body)
         if body.get("model") == AUTO:
             await _choose_module(request, body)
-    generation = parse_generation(route, body, state.config, state.table, handling)
+        if route == "completions" and has_answers(body):
+            await state.lengths.check(body)
+            body, answers = await state.given.cut(body)
+    generation = parse_generation(route, body, state.config, state.table, handling, answers)
     request[CLIENT].require(generation.module.name)
     is_single = route == "chat" and wants_one_call(body)
     exchange.accept(generation.module)
@@ -102,7 +108,7 @@ async def _generate(
             if is_single:
                 answer = with_one_call(answer)
             response = json_response(translation.answer(answer) if translation is not None else answer)
-    if (usage := exchange.usage) is not None:
+    if (usage := exchange.usage) is not None and not answers:
         state.admission.outputs.learn(exchange.module, usage["completion_tokens"] / len(generation.sequences))
     return response
 

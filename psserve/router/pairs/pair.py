@@ -59,6 +59,8 @@ class Sequence:
     """Higher goes first in its module's queue."""
     module: ModuleConfig | None = None
     """The module whose adapter `decode` names."""
+    given: int = 0
+    """Tokens of its answer that the client has sent with the prompt."""
 
     def of(self, module: ModuleConfig) -> Sequence:
         """The same with the adapter that its module is, which only the decode leg names: the base has none."""
@@ -174,6 +176,12 @@ def checked_usage(legs: Legs, usage: Usage) -> Usage:
     legs.record.decode_cached_tokens = int(details.get("cached_tokens") or 0)
     legs.record.output_tokens = int(usage.get("completion_tokens") or 0)
     return usage | {"prompt_tokens_details": details | {"cached_tokens": legs.prefill.cached_tokens}}
+
+
+def as_prompt(usage: Usage, given: int) -> Usage:
+    """`usage` of an answer whose first `given` tokens were part of the client's prompt."""
+    prompt, completion = usage["prompt_tokens"] + given, usage["completion_tokens"] - given
+    return usage | {"prompt_tokens": prompt, "completion_tokens": completion}
 
 
 def add_usage(parts: Iterable[tuple[Sequence, Usage]]) -> Usage:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from psserve.contracts.router_config import ModuleConfig, RouterConfig, WorkerRole
 from psserve.router.body.checks import Body
 from psserve.router.body.completion import check_length
+from psserve.router.body.given import COMPLETION_OUTPUT_TOKENS
 from psserve.router.observability.metrics import Metrics
 from psserve.router.placement.prompt_key import PromptKeys, TextKeys, opening_of
 from psserve.router.placement.shared_prefix import PrefixOwners
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 UNKNOWN_POOL_TOKENS = 2**18
 TYPICAL_OUTPUT_TOKENS = 512
 """What policies reckon with for a chat that names no limit: admission knows the module's answers, they do not."""
-COMPLETION_OUTPUT_TOKENS = 16
-"""What SGLang generates for a completion that names no limit, as OpenAI does."""
 
 
 @dataclass
