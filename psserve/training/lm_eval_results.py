@@ -1,7 +1,8 @@
 """What lm-evaluation-harness found, for a module's manifest: the results file that `lm_eval --output_path` writes.
 
-Recorded are shares of right answers that a module generated greedily. What is no such share (BLEU, perplexity), or
-cannot be told from another run's (no hash of the samples), is left out by name; a file of nothing else is refused.
+Recorded are shares of right answers: that a module generated greedily, or that it found likelier than the others which
+an item offers. What is no such share (BLEU, perplexity), or cannot be told from another run's (no hash of the samples),
+is left out by name; a file of nothing else is refused.
 """
 
 from __future__ import annotations
@@ -16,8 +17,14 @@ from psserve.errors import DataError
 from psserve.training.imported_results import Found, read_results
 from psserve.zoo.disk.manifest import EvaluationRecord, Hash
 
-COUNTED = ("exact_match", "acc", "pass@1", "prompt_level_strict_acc", "prompt_level_loose_acc")
-"""The metrics of lm-eval that are right answers over items."""
+GENERATED, CHOSEN = "generate_until", "multiple_choice"
+COUNTED = {
+    GENERATED: ("exact_match", "acc", "pass@1", "prompt_level_strict_acc", "prompt_level_loose_acc"),
+    CHOSEN: ("acc", "acc_norm"),
+}
+"""The kinds of tasks that are recorded, and the metrics of lm-eval that are right answers over items there."""
+READER = "local-completions"
+"""lm-eval's kind of model that has a server read answers."""
 LONGEST = 256
 """Tokens of an answer, where neither task nor model arguments say (lm-eval's default)."""
 
@@ -66,6 +73,8 @@ class LmEvalResults(BaseModel):
     configs: dict[str, TaskConfig]
     config: RunConfig
     samples: dict[str, Samples] = Field(alias="n-samples")
+    chat_template: str | None = None
+    """What rendered the prompts."""
     task_hashes: dict[str, Hash] = {}
     date: float = Field(gt=0)
     """Unix time of the start, in seconds."""
@@ -94,18 +103,16 @@ def task_records(path: Path, found: LmEvalResults, task: str) -> Iterator[Evalua
     if task not in found.configs or task not in found.samples:
         raise DataError(f"{where}: no configuration or no number of samples: a group of tasks is none itself")
     config, items = found.configs[task], found.samples[task].effective
-    generation = config.generation_kwargs
-    if config.output_type != "generate_until" or config.repeats != 1:
+    if config.output_type not in COUNTED or config.repeats != 1:
         what = f"{config.output_type}, {config.repeats} a sample"
-        raise DataError(f"{where}: {what}: only tasks with one generated answer are recorded")
-    if generation.do_sample or generation.temperature:
-        raise DataError(f"{where}: sampled answers: the record is of greedy ones (temperature 0)")
+        raise DataError(f"{where}: {what}: only tasks with one answer, generated or chosen, are recorded")
+    counted = COUNTED[config.output_type]
+    longest = longest_generated(where, found, config) if config.output_type == GENERATED else read_alone(where, found)
     if task not in found.task_hashes:
         raise DataError(f"{where}: no hash of its samples: run lm_eval with --log_samples")
-    shares = {key: value for key, value in found.results[task].items() if key.partition(",")[0] in COUNTED}
+    shares = {key: value for key, value in found.results[task].items() if key.partition(",")[0] in counted}
     if not shares:
-        raise DataError(f"{where}: none of its metrics is a share of right answers ({', '.join(COUNTED)})")
-    longest = generation.max_gen_toks or generation.max_tokens or int(found.config.argument("max_gen_toks") or LONGEST)
+        raise DataError(f"{where}: none of its metrics is a share of right answers ({', '.join(counted)})")
     for key, share in shares.items():
         metric, _, chosen = key.partition(",")
         yield EvaluationRecord(
@@ -117,6 +124,25 @@ def task_records(path: Path, found: LmEvalResults, task: str) -> Iterator[Evalua
             max_tokens=longest,
             how="fleet",
         )
+
+
+def longest_generated(where: str, found: LmEvalResults, config: TaskConfig) -> int:
+    """Tokens that an answer might have; DataError if they were sampled."""
+    generation = config.generation_kwargs
+    if generation.do_sample or generation.temperature:
+        raise DataError(f"{where}: sampled answers: the record is of greedy ones (temperature 0)")
+    return generation.max_gen_toks or generation.max_tokens or int(found.config.argument("max_gen_toks") or LONGEST)
+
+
+def read_alone(where: str, found: LmEvalResults) -> int:
+    """The one token that lm-eval has generated after an answer that is read.
+
+    DataError unless the module has read the answers as it reads its own: a server needs the template to tell them.
+    """
+    if found.config.model != READER or not found.chat_template:
+        what = f"of {found.config.model} {'with' if found.chat_template else 'without'} a chat template"
+        raise DataError(f"{where}: likelihoods {what}: run lm_eval with --model {READER} --apply_chat_template")
+    return 1
 
 
 def whole(share: object, items: int, where: str) -> int:

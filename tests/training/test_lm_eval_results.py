@@ -89,8 +89,32 @@ def task(**options: Any) -> Callable[[dict[str, Any]], object]:
     return lambda file: file["configs"]["sentences"].update(options)
 
 
+def chosen(model: str = "local-completions", **fields: Any) -> Callable[[dict[str, Any]], object]:
+    """The file of a task whose answers are chosen from several."""
+
+    def change(file: dict[str, Any]) -> None:
+        file.update(fields)
+        file["config"]["model"] = model
+        file["configs"]["sentences"] = {"task": "sentences", "output_type": "multiple_choice", "repeats": 1}
+        file["results"]["sentences"] = {"acc,none": 0.75, "acc_stderr,none": 0.07, "acc_norm,none": 0.8}
+
+    return change
+
+
+def test_a_choice_by_likelihood_is_recorded(tmp_path: Path) -> None:
+    document = changed(chosen(chat_template="{{ messages }}"))
+    acc, acc_norm = read_found(written(tmp_path / "results.json", document)).records
+    assert (acc.scorer, acc.right, acc.items, acc.max_tokens) == ("lm-eval sentences acc", 30, 40, 1)
+    assert (acc_norm.scorer, acc_norm.right) == ("lm-eval sentences acc_norm", 32)
+
+
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "likelihoods": (task(output_type="multiple_choice"), "task 'sentences': multiple_choice"),
+    "perplexity": (task(output_type="loglikelihood_rolling"), "task 'sentences': loglikelihood_rolling"),
+    "likelihoods without template": (chosen(), "likelihoods of local-completions without a chat template: run lm_eval"),
+    "likelihoods of another": (
+        chosen("vllm", chat_template="{{ messages }}"),
+        "likelihoods of vllm with a chat template: run lm_eval with --model local-completions --apply_chat_template",
+    ),
     "several answers a sample": (task(repeats=4), "4 a sample"),
     "sampled": (generation(temperature=0.7), "sampled answers"),
     "no hash": (lambda file: file.update(task_hashes={}), "no hash of its samples: run lm_eval with --log_samples"),
