@@ -35,7 +35,9 @@ from psserve.training.run_folder import RunFolder, data_hash, run_description, t
 from psserve.training.trainer import ModuleTrainer, training_arguments
 from psserve.zoo import Zoo
 from psserve.zoo.checkpoints.served import check_made_before
+from psserve.zoo.disk.manifest import check_text
 from psserve.zoo.disk.model import Base, Module
+from psserve.zoo.disk.storage import real_path
 
 DISK_FULL = 64 << 20
 """Bytes: with less than this left, a failed write is taken to have failed for lack of room."""
@@ -63,7 +65,9 @@ def finetune(zoo: Zoo, config: FinetuneConfig) -> FinetuneResult:
     """
     lora, length = storable(config.lora, zoo.base), length_limit(zoo.base, config)
     config = replace(config, dtype=compute_dtype(config), lora=lora, max_length=length)
-    folder = RunFolder(config.out or zoo.path / ".training" / config.name)
+    folder = RunFolder(real_path(config.out or zoo.path / ".training" / config.name))
+    for text in (str(folder.path), config.task, *config.examples):  # which the module's manifest gets in the end
+        check_text(text)
     replacing = config.overwrite or (config.resume and folder.replaces())
     zoo.check_new(config.name, config.aliases, replacing)
     check_unquantised(zoo.base)

@@ -17,7 +17,7 @@ from psserve.zoo.adding.storing import write
 from psserve.zoo.disk.manifest import CHUNK, FileRecord
 from psserve.zoo.disk.model import Module, check_files
 from psserve.zoo.disk.progress import SILENT, Progress, with_progress
-from psserve.zoo.disk.storage import check_space, sync_directory
+from psserve.zoo.disk.storage import check_space, real_path, sync_directory
 from psserve.zoo.stores import checkpoint_files, complete_files
 from psserve.zoo.zoo import Zoo
 
@@ -28,10 +28,10 @@ def export_module(zoo: Zoo, module: Module, destination: Path, progress: Progres
     """Write `module` as a checkpoint that Transformers, SGLang and `add-model` load to the directory `destination`.
 
     The directory is there completely or not at all, and every byte is compared with the recorded hashes on the way.
-    Returns its path. Raises ZooError (something is at `destination`, no room) or ManifestError (a file of the module or
-    the base is missing or damaged).
+    Returns its path. Raises UsageError (`destination` leads nowhere), ZooError (something is there, no room) or
+    ManifestError (a file of the module or the base is missing or damaged).
     """
-    destination = destination.expanduser().resolve()
+    destination = real_path(destination)
     check_destination(zoo, destination)
     check_files(zoo.base.path, zoo.base.files, f"base {zoo.base.name!r}")
     own = {file: path for path, file in module.settings_on_disk}
@@ -58,7 +58,7 @@ def export_adapter(zoo: Zoo, module: Module, destination: Path, progress: Progre
         raise UsageError(
             f"module {module.name!r} is no adapter: its weights are whole (store {module.store!r}): leave --adapter out"
         )
-    destination = destination.expanduser().resolve()
+    destination = real_path(destination)
     check_destination(zoo, destination)
     settings = [(path, file) for path, file in module.settings_on_disk if file.name != "config.json"]
     files = {file: path for path, file in (*module.on_disk, *settings)}

@@ -22,6 +22,7 @@ from psserve.zoo.disk.manifest import (
     ZooManifest,
     check_free,
     check_name,
+    check_text,
     read_manifest,
     write_manifest,
 )
@@ -142,12 +143,14 @@ class Zoo:
         older version; the last `keep_versions` stay, with the new one. With `candidate` as well, the module stays what
         it is, and the new one becomes another version of it, to which `roll_back` can go.
 
-        Raises UsageError (name), ModuleExists, IncompatibleCheckpoint (with the field and both values), or ZooError
-        (another command is changing the zoo); the zoo is then as it was.
+        Raises UsageError (a name, path or text), ModuleExists, IncompatibleCheckpoint (with the field and both values),
+        or ZooError (another command is changing the zoo); the zoo is then as it was.
         """
         from psserve.zoo.adding.importing import NewModule, import_module
 
         examples, aliases = tuple(examples), tuple(aliases)
+        for text in (task, *examples):
+            check_text(text)
         if candidate:
             self.check_own_name(name)
         self.check_new(name, aliases, replace)  # before anything is downloaded, and again when nobody else adds modules

@@ -439,6 +439,9 @@ BAD = {
         lambda zoo, data: config(data, lora=LoraConfig(targets=("q_proj", "x_proj"))),
     ),
     "nothing to resume": (TrainingError, "no run to resume", lambda zoo, data: config(data, resume=True)),
+    "folder of nobody": (UsageError, "leads nowhere", lambda zoo, data: config(data, out=Path("~no-such-user/run"))),
+    "folder that is not UTF-8": (UsageError, "not UTF-8", lambda zoo, data: config(data, out=data.parent / "\udcff")),
+    "task that is not UTF-8": (UsageError, "not UTF-8", lambda zoo, data: config(data, task="\udcff")),
     "folder of something else": (
         TrainingError,
         "not empty, and no run",

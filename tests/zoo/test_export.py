@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from psserve.errors import ManifestError, ZooError
+from psserve.errors import ManifestError, UsageError, ZooError
 from psserve.zoo import Zoo
 from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.export import export_module
@@ -20,6 +20,13 @@ from psserve.zoo.materialise import materialise
 
 def export(zoo: Zoo, name: str, destination: Path) -> Path:
     return export_module(zoo, zoo.module(name), destination)
+
+
+def test_a_destination_that_leads_nowhere_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for destination in (Path("~no-such-user/x"), tmp_path / "loop"):
+        with pytest.raises(UsageError, match="leads nowhere"):
+            export(zoo, "alpha", destination)
 
 
 def shard(checkpoint: Path, parts: int) -> None:

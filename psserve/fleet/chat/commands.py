@@ -80,7 +80,10 @@ def _clear(talk: Chat, _: str) -> ToShow:
 def _save(talk: Chat, name: str) -> ToShow:
     if not name:
         return ToShow("/save needs the name of a file")
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:
+        return ToShow(f"{name}: there is no such user")
     talk.save(path)
     return ToShow(f"saved as {path}")
 

@@ -20,12 +20,13 @@ from psserve.zoo.disk.manifest import (
     BaseRecord,
     ZooManifest,
     check_name,
+    check_text,
     default_base_name,
     record_files,
     write_manifest,
 )
 from psserve.zoo.disk.progress import Progress
-from psserve.zoo.disk.storage import lock
+from psserve.zoo.disk.storage import lock, real_path
 from psserve.zoo.disk.transactions import LOCK
 
 
@@ -53,7 +54,8 @@ def create_zoo(path: Path, base: str | Path, name: str | None, revision: str | N
 
 
 def check_place(path: Path) -> None:
-    """Raise ZooError if there can be no new zoo at `path`."""
+    """Raise ZooError if there can be no new zoo at `path`, UsageError if that leads nowhere or is not UTF-8."""
+    check_text(str(real_path(path)))
     if (path / ZOO_MANIFEST).exists():
         raise ZooError(f"{path}: a zoo is there already: add modules to it, or choose another directory")
     if path.exists() and not path.is_dir():

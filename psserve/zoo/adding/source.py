@@ -11,7 +11,8 @@ from psserve.zoo.adding.incoming import TRAINING_RECORD
 from psserve.zoo.checkpoints.checkpoint import CONFIG_FILES, TOKENIZER_FILES
 from psserve.zoo.checkpoints.lora import ADAPTER_CONFIG
 from psserve.zoo.checkpoints.safetensors import INDEX
-from psserve.zoo.disk.storage import read_json
+from psserve.zoo.disk.manifest import check_text
+from psserve.zoo.disk.storage import read_json, real_path
 
 FILES = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", INDEX, ADAPTER_CONFIG, TRAINING_RECORD]
 """All of a repository that psserve reads: no pickles, no code, and nothing in its folders."""
@@ -37,11 +38,12 @@ class Source:
 def find_source(wanted: str | Path, zoo: Path, revision: str | None = None) -> Source:
     """A directory if there is one of that name, else a model of the Hub; ZooError if neither.
 
-    A model that is not in the local cache is downloaded. `revision` is a branch, tag or commit of the Hub; the id may
-    have it, too, after an "@".
+    UsageError: a path that leads nowhere, or that manifests cannot hold. A model that is not in the local cache is
+    downloaded. `revision` is a branch, tag or commit of the Hub; the id may have it, too, after an "@".
     """
-    path = Path(wanted).expanduser().resolve()
+    path = real_path(wanted)
     if path.exists():
+        check_text(str(path))
         if revision is not None:
             raise UsageError(f"{wanted}: --revision is for models of the Hub, and this is a directory: leave it out")
         inside = path.is_relative_to(zoo.resolve())

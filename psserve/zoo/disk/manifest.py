@@ -264,6 +264,14 @@ def check_name(name: str, what: str = "module name") -> str:
     return name
 
 
+def check_text(text: str) -> None:
+    """Raise UsageError unless `text` can stand in a manifest: file names and arguments need not be UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{text!r}: not UTF-8, as manifests are: call it something else") from None
+
+
 def check_free(wanted: Iterable[str], base: str, taken: dict[str, str]) -> None:
     """Raise ModuleExists if one of `wanted` (a name and its aliases) is the base's, a module's (`taken`), or repeated.
 

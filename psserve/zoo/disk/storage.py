@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from psserve.errors import IncompatibleCheckpoint, ZooBusy, ZooError
+from psserve.errors import IncompatibleCheckpoint, UsageError, ZooBusy, ZooError
 
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.05
@@ -36,6 +36,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise IncompatibleCheckpoint(f"{path}: expected a JSON object")
     return document
+
+
+def real_path(given: str | Path) -> Path:
+    """The absolute path that a user means, ~ and links resolved. UsageError: no such user, or links in a circle."""
+    try:
+        return Path(given).expanduser().resolve()
+    except RuntimeError as error:
+        raise UsageError(f"{given}: leads nowhere ({str(error).rstrip('.')}): give another path") from None
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = True) -> None:

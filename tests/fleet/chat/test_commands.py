@@ -35,6 +35,7 @@ def talk(url: str) -> Chat:
         ("/model", ToShow("math answers; /model NAME switches, /models lists")),
         ("/models", ToShow("math *\ncode")),
         ("/save", ToShow("/save needs the name of a file")),
+        ("/save ~no-such-user/x", ToShow("~no-such-user/x: there is no such user")),
     ],
 )
 def test_meaning(talk: Chat, line: str, meaning: ToSay | ToShow | Quit) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,12 @@ def randomise(checkpoint: Path) -> None:
 
 def write_record(checkpoint: Path, **fields: object) -> None:
     (checkpoint / "psserve_training.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize("said", [{"task": "sums\udcff"}, {"examples": ["1+1?\udcff"]}])
+def test_texts_that_no_manifest_can_hold_are_refused_before_anything_is_read(zoo: Zoo, said: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        zoo.add("math", zoo.path / "nowhere", allow_naive=True, **said)
 
 
 def test_an_imported_module_is_listed_with_all_that_was_said(zoo: Zoo, checkpoint: Path) -> None:

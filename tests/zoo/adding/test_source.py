@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from psserve.errors import ZooError
+from psserve.errors import UsageError, ZooError
 from psserve.zoo.adding.source import find_source, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -54,3 +55,10 @@ def test_a_directory_elsewhere_is_kept_absolute(tmp_path: Path, monkeypatch: pyt
 def test_what_is_neither_is_an_error(tmp_path: Path, wanted: str) -> None:
     with pytest.raises(ZooError, match="no such directory"):
         find_source(wanted, tmp_path / "zoo")
+
+
+def test_a_path_that_no_manifest_can_hold_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(b"model\xff")
+    directory.mkdir()
+    with pytest.raises(UsageError, match=r"model\\udcff': not UTF-8"):
+        find_source(directory, tmp_path / "zoo")

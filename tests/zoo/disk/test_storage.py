@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from psserve.errors import ZooError
+from psserve.errors import UsageError, ZooError
 from psserve.zoo.disk import storage
-from psserve.zoo.disk.storage import lock, write_atomically
+from psserve.zoo.disk.storage import lock, real_path, write_atomically
 from tests.waiting import PATIENCE_S
 
 HOLD = """
@@ -100,3 +100,17 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
     with pytest.raises(TypeError):
         write_atomically(tmp_path / "file", "no bytes")  # type: ignore[arg-type]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_a_path_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for given in ("~no-such-user/x", loop, loop / "x"):
+        with pytest.raises(UsageError, match=f"^{given}: leads nowhere"):
+            real_path(given)
+
+
+def test_a_path_is_taken_as_the_user_means_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    assert real_path("~/link/file") == tmp_path / "there" / "file"
