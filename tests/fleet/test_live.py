@@ -206,6 +206,20 @@ def test_keys_are_followed_and_never_dropped(running: FakeFleet) -> None:
         fleet.ask("keys")
 
 
+def test_a_key_alone_in_its_file_is_followed(running: FakeFleet) -> None:
+    path = running.zoo / "keys.toml"
+    for key in ("leaked", "fresh"):
+        path.write_text(f"{key}\n")
+        path.chmod(0o600)
+        assert running.ask("keys")[0] == "1 key is accepted"
+        (accepted,) = json.loads((running.run / "router.json").read_text())["keys"]
+        assert accepted["digest"] == digest_of(key)
+    write_keys(path, [ApiKey(name="ci", digest=digest_of("ci"))])
+    assert running.ask("keys")[0] == "1 key is accepted"
+    path.write_text("fresh\n")
+    assert running.ask("keys")[0] == "1 key is accepted"
+
+
 def test_what_was_removed_by_command_does_not_come_back_by_itself(running: FakeFleet) -> None:
     running.ask("update", "b")
     running.ask("remove", "b")

@@ -13,13 +13,15 @@ from pathlib import Path
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from psserve.contracts.api_keys import ApiKey
+from psserve.contracts.api_keys import ApiKey, digest_of
 from psserve.errors import UsageError
 from psserve.fleet.options.options import FleetOptions
 from psserve.zoo.disk.manifest import first_problem
 from psserve.zoo.disk.storage import write_atomically
 
 KEY_FILE = "keys.toml"
+_FOR_ALL = "api-key"
+"""The name of a key that is alone in its file. The router calls the one of `launch --api-key` so, too."""
 _HEADING = "# Keys of clients, as hashes. Written by `psserve keys`; a fleet follows it with `psserve reload`.\n\n"
 
 
@@ -34,9 +36,9 @@ class ClientKeys:
     """Keys that open a fleet to clients."""
 
     plain: str | None = None
-    """A key by itself, for all clients."""
+    """For all clients, as `launch --api-key` gave it: a running fleet keeps it."""
     keys: tuple[ApiKey, ...] | None = None
-    """Keys by name. None: there is no file of such."""
+    """Those of the key file, which a running fleet follows. None: there is none."""
 
 
 NO_KEYS = ClientKeys()
@@ -57,7 +59,7 @@ def client_keys(options: FleetOptions, zoo: Path) -> ClientKeys:
     text = _read(path, where)
     lines = text.split()
     if len(lines) == 1:
-        return ClientKeys(plain=lines[0])
+        return ClientKeys(keys=(ApiKey(name=_FOR_ALL, digest=digest_of(lines[0]), admin=True),))
     return ClientKeys(keys=_parse(text, where))
 
 

@@ -11,6 +11,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from psserve.contracts.api_keys import ApiKey, digest_of
 from psserve.errors import UsageError
 from psserve.fleet import FleetOptions
 from psserve.fleet.options.config_file import Flags, load_options, overlaid, validated
@@ -186,7 +187,7 @@ def test_the_clients_key_is_read_from_a_private_file_beside_the_configuration(tm
     with pytest.raises(UsageError, match="run chmod 600"):
         client_keys(options, tmp_path)
     (tmp_path / "key").chmod(0o600)
-    assert client_keys(options, tmp_path).plain == "sesame"
+    assert client_keys(options, tmp_path).keys == (ApiKey(name="api-key", digest=digest_of("sesame"), admin=True),)
     (tmp_path / "key").write_text("\n")
     with pytest.raises(UsageError, match="it is empty"):
         client_keys(options, tmp_path)
