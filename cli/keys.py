@@ -53,14 +53,11 @@ def add(
     from pydantic import ValidationError
 
     from psserve.contracts.api_keys import ApiKey, digest_of, new_key
-    from psserve.fleet.options.key_file import read_keys, write_keys
+    from psserve.fleet.options.key_file import keys_to_change, write_keys
     from psserve.zoo import Zoo, find_zoo
 
     zoo = find_zoo(zoo_dir)
     path = _path(zoo, file)
-    keys = read_keys(path)
-    if name in {key.name for key in keys}:
-        raise UsageError(f"{path} has a key named {name!r}: remove it first, or take another name")
     allowed = None
     if modules is not None:
         opened = Zoo.open(zoo)
@@ -72,7 +69,10 @@ def add(
         )
     except ValidationError:
         raise UsageError(f"a key cannot be named {name!r}: use a-z, 0-9, '.', '_' and '-', at most 64") from None
-    write_keys(path, [*keys, key])
+    with keys_to_change(path) as keys:
+        if name in {key.name for key in keys}:
+            raise UsageError(f"{path} has a key named {name!r}: remove it first, or take another name")
+        write_keys(path, [*keys, key])
     click.echo(secret)
     click.echo(f"psserve: the key of {name}; it is not shown again (its hash is in {path})", err=True)
     _follow(zoo, path)
@@ -102,16 +102,16 @@ def list_keys(file: Path | None, as_json: bool, zoo_dir: Path | None) -> None:
 @zoo_option
 def remove(name: str, file: Path | None, zoo_dir: Path | None) -> None:
     """Refuse the key of NAME from now on. A running fleet follows at once."""
-    from psserve.fleet.options.key_file import read_keys, write_keys
+    from psserve.fleet.options.key_file import keys_to_change, write_keys
     from psserve.zoo import find_zoo
 
     zoo = find_zoo(zoo_dir)
     path = _path(zoo, file)
-    keys = read_keys(path)
-    left = [key for key in keys if key.name != name]
-    if len(left) == len(keys):
-        raise UsageError(f"{path} has no key named {name!r}: `psserve keys list` shows those there are")
-    write_keys(path, left)
+    with keys_to_change(path) as keys:
+        left = [key for key in keys if key.name != name]
+        if len(left) == len(keys):
+            raise UsageError(f"{path} has no key named {name!r}: `psserve keys list` shows those there are")
+        write_keys(path, left)
     click.echo(f"psserve: the key of {name} is removed from {path}", err=True)
     _follow(zoo, path)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+import psserve.cli.keys as cli_keys
 from psserve.cli.main import cli
-from psserve.contracts.api_keys import digest_of
+from psserve.contracts.api_keys import ApiKey, digest_of
+from psserve.fleet.options import key_file
 from psserve.zoo import Zoo
 
 
@@ -50,6 +54,32 @@ def test_keys_are_listed_and_removed(zoo: Zoo) -> None:
     assert psserve(zoo, "keys", "list").stdout.startswith("ci\tall\tno\t1000 tokens per minute\t")
     assert psserve(zoo, "keys", "remove", "ci").exit_code == 0
     assert [key["name"] for key in json.loads(psserve(zoo, "keys", "list", "--json").stdout)] == ["alice"]
+
+
+def test_two_changes_at_once_are_both_made(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_have_read = threading.Barrier(2, timeout=1)
+    read = key_file.read_keys
+
+    def read_and_wait(path: Path) -> tuple[ApiKey, ...]:
+        keys = read(path)
+        with suppress(threading.BrokenBarrierError):
+            both_have_read.wait()
+        return keys
+
+    monkeypatch.setattr(key_file, "read_keys", read_and_wait)
+
+    def add(name: str) -> None:
+        limits = {"requests_per_minute": None, "tokens_per_minute": None, "concurrent_requests": None}
+        made = cli_keys.add.callback
+        assert made is not None
+        made(name=name, modules=None, admin=False, file=None, zoo_dir=zoo.path, **limits)
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in ("ci", "alice")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {key.name for key in read(zoo.path / "keys.toml")} == {"ci", "alice"}
 
 
 def test_mistakes_are_one_line_and_change_nothing(zoo: Zoo) -> None:

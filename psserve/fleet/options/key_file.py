@@ -6,7 +6,8 @@ The second is TOML, one [[key]] table a key, with hashes in place of keys (psser
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from psserve.contracts.api_keys import ApiKey, digest_of
 from psserve.errors import UsageError
 from psserve.fleet.options.options import FleetOptions
 from psserve.zoo.disk.manifest import first_problem
-from psserve.zoo.disk.storage import write_atomically
+from psserve.zoo.disk.storage import lock, write_atomically
 
 KEY_FILE = "keys.toml"
 _FOR_ALL = "api-key"
@@ -79,6 +80,18 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             f"{path} holds one key for all clients: name another file in router.api_key_file for more keys"
         )
     return _parse(text, str(path))
+
+
+@contextmanager
+def keys_to_change(path: Path) -> Iterator[tuple[ApiKey, ...]]:
+    """`read_keys`, which nobody else changes until the end of the block.
+
+    Raises:
+        UsageError: as `read_keys`.
+        ZooError: another command keeps them for long, or nothing can be written there.
+    """
+    with lock(path.with_name(f".{path.name}.lock")):
+        yield read_keys(path)
 
 
 def write_keys(path: Path, keys: Sequence[ApiKey]) -> None:
