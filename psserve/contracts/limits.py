@@ -58,7 +58,7 @@ class RequestLimits(SettingsTable):
     headers: Annotated[int, Field(ge=16)] = 100
     """Number of header fields."""
     body_secs: Seconds = 60.0
-    """How long a body may take to arrive."""
+    """How long a body may take to arrive, and an answer that is no stream to be taken."""
     body_bytes: Annotated[int, Field(ge=1024)] = 8 * 2**20
     """Size of a body, whether or not its header says it."""
     depth: Annotated[int, Field(ge=8, le=512)] = 64

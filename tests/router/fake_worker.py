@@ -41,6 +41,8 @@ Fault = Literal[
     "abort",  # 200 with finish_reason abort
     "error_event",  # an error event under 200, before any token
     "long_error_event",  # one of more bytes than arrive at a time, about the client's fault
+    "hang_before_done",  # everything but the end of a stream
+    "late_end",  # a stream's connection stays a while after its last event
     "error_mid_stream",  # one token, then an error event
     "wrong_count",  # prompt_tokens off by one
     "not_json",
@@ -294,7 +296,7 @@ class FakeWorker:
             )
             if fault == "hang_mid_stream":
                 await asyncio.Event().wait()
-            if fault is not None and body.get("max_tokens", 16) > 1:
+            if fault not in (None, "hang_before_done", "late_end") and body.get("max_tokens", 16) > 1:
                 await self.proceed.wait()
             if fault == "reset_mid_stream":
                 assert request.transport is not None
@@ -305,7 +307,11 @@ class FakeWorker:
                 return response
         if body.get("stream_options", {}).get("include_usage") and fault != "no_usage":
             await send(self._identity(body) | {"choices": [], "usage": usage})
+        if fault == "hang_before_done":
+            await asyncio.Event().wait()
         await response.write(b"data: [DONE]\n\n")
+        if fault == "late_end":
+            await asyncio.sleep(0.1)
         return response
 
     def _usage(self, body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:

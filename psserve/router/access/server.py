@@ -33,7 +33,7 @@ log = logging.getLogger("psserve.router")
 def make_runner(app: web.Application, limits: RequestLimits, drain_timeout_s: float) -> web.AppRunner:
     """A runner for `app`; requests are cancelled when their client leaves."""
     return _Runner(
-        limits.connections,
+        limits,
         app,
         handler_cancellation=True,
         access_log=None,
@@ -49,20 +49,20 @@ def make_runner(app: web.Application, limits: RequestLimits, drain_timeout_s: fl
 class _Runner(web.AppRunner):
     """aiohttp has no parameter for the class of its server; this method is where a runner makes it."""
 
-    __slots__ = ("_connections",)
+    __slots__ = ("_limits",)
 
-    def __init__(self, connections: int, app: web.Application, **options: Any) -> None:
+    def __init__(self, limits: RequestLimits, app: web.Application, **options: Any) -> None:
         super().__init__(app, **options)
-        self._connections = connections
+        self._limits = limits
 
     async def _make_server(self) -> Server:
-        return _Server(self._connections, await super()._make_server())
+        return _Server(self._limits, await super()._make_server())
 
 
 class _Server(Server):
     """Makes a handler for each connection, and counts them."""
 
-    def __init__(self, connections: int, like: Server) -> None:
+    def __init__(self, limits: RequestLimits, like: Server) -> None:
         super().__init__(
             partial(_handle, like.request_handler),
             request_factory=like.request_factory,
@@ -70,12 +70,12 @@ class _Server(Server):
             loop=like._loop,
             **like._kwargs,
         )
-        self._limit = connections
+        self.limits = limits
         self._open = 0
 
     @property
     def is_full(self) -> bool:
-        return self._open >= self._limit
+        return self._open >= self.limits.connections
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         self._open += 1
@@ -92,7 +92,11 @@ class _Server(Server):
 class _Handler(RequestHandler):
     """One connection."""
 
-    __slots__ = ()
+    __slots__ = ("_take_secs",)
+
+    def __init__(self, manager: _Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._take_secs = manager.limits.body_secs
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server = self._manager
@@ -106,6 +110,18 @@ class _Handler(RequestHandler):
             self._loop.call_later(LINGER_S, ours.close)
             return
         super().connection_made(transport)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send what is no stream (those have ended). A client that does not read it is cut off."""
+        try:
+            async with asyncio.timeout(self._take_secs):
+                return await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            if self.transport is not None:
+                self.transport.abort()
+            return resp, True
 
     def handle_error(
         self,

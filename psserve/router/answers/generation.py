@@ -33,6 +33,10 @@ class Generation:
     sequences: tuple[Sequence, ...]
     """Prompt-major: all choices of the first prompt first."""
 
+    def read_tokens(self) -> int:
+        """Tokens of those prompts that the base has read."""
+        return sum(sequence.affinity.read_tokens for sequence in self.sequences if sequence.after is None)
+
 
 def parse_generation(
     route: Route,

@@ -18,7 +18,7 @@ from psserve.router.observability.exchange import Exchange
 from psserve.router.pairs.dispatcher import Dispatcher
 from psserve.router.pairs.pair import Legs, Sequence, Usage, add_usage, checked_usage
 from psserve.router.workers.failures import broken, error_in_stream
-from psserve.router.workers.tasks import together
+from psserve.router.workers.tasks import Deadline, Timeout, together
 
 SEPARATOR = b"\n\n"
 DATA = b"data: "
@@ -45,48 +45,60 @@ class Events:
 
 
 async def stream_answer(
-    dispatcher: Dispatcher, generation: Generation, exchange: Exchange, request: web.Request, events: Events
+    dispatcher: Dispatcher,
+    generation: Generation,
+    exchange: Exchange,
+    request: web.Request,
+    events: Events,
+    end_by: float,
 ) -> web.StreamResponse:
-    """Stream the answer to `generation`, as `events` has it.
+    """Stream the answer to `generation`, as `events` has it, until `end_by` (monotonic seconds).
 
     Raises RequestError while nothing was sent; a later failure becomes an error event that ends the stream.
     """
     client = ClientStream(request, exchange, events)
     try:
         if len(generation.sequences) == 1:
-            await _stream_one(dispatcher, generation, exchange, client)
+            last = await _stream_one(dispatcher, generation, exchange, client)
         else:
-            await _stream_many(dispatcher, generation, exchange, client)
+            last = await _stream_many(dispatcher, generation, exchange, client)
     except RequestError as error:
         if client.response is None:
             raise
         exchange.failed = error.code or "error"
         return await client.fail(error)
-    return await client.close()
+    return await client.end(last, end_by)
 
 
-async def _stream_one(dispatcher: Dispatcher, generation: Generation, exchange: Exchange, client: ClientStream) -> None:
+async def _stream_one(
+    dispatcher: Dispatcher, generation: Generation, exchange: Exchange, client: ClientStream
+) -> bytes:
+    """Its last events, which are not sent yet.
+
+    A client may leave once it has read them. The workers' part must be over by then, or it would be broken off.
+    """
     async with dispatcher.open(generation.module, generation.sequences[0]) as legs:
         exchange.paired(legs.record)
         relay = Relay(legs, generation.include_usage, exchange.usage_note())
         client.events.begin(legs.prefill.prompt_tokens + 1, legs.prefill.cached_tokens)
         while data := await legs.read_some():
-            if (whole := relay.feed(data)) and (out := client.events.feed(whole)):
+            whole = relay.feed(data)
+            exchange.usage = relay.usage
+            if whole and (out := client.events.feed(whole)):
                 await client.send(out)
         relay.finish()
-        exchange.usage = relay.usage
+    return client.events.feed(DONE + SEPARATOR)
 
 
 async def _stream_many(
     dispatcher: Dispatcher, generation: Generation, exchange: Exchange, client: ClientStream
-) -> None:
-    """All sequences at once, each event as it comes; then one usage chunk if it was asked for, and one [DONE]."""
+) -> bytes:
+    """All sequences at once, each event as it comes. The last events: a usage chunk if asked for, and one [DONE]."""
     stream = _SharedStream(exchange, client)
     usages = await together(*(stream.run(dispatcher, generation, sequence) for sequence in generation.sequences))
     exchange.usage = add_usage(zip(generation.sequences, usages, strict=True))
-    if generation.include_usage:
-        await client.send(usage_event(stream.identity, exchange.usage | exchange.usage_note()))
-    await client.send(DONE + SEPARATOR)
+    usage = usage_event(stream.identity, exchange.usage | exchange.usage_note()) if generation.include_usage else b""
+    return usage + DONE + SEPARATOR
 
 
 class _SharedStream:
@@ -131,29 +143,36 @@ class ClientStream:
         self._exchange.streamed_events += data.count(SEPARATOR)
         await self.response.write(data)
 
-    async def close(self) -> web.StreamResponse:
-        assert self.response is not None, "a stream has at least its [DONE]"
-        await self.response.write_eof()
+    async def end(self, last: bytes, by: float) -> web.StreamResponse:
+        """Send the `last` events and end the stream. A client that does not read even that is cut off.
+
+        It has until `by` (monotonic seconds), or LAST_WRITE_S where that is past: the rest of a stream is up to 64 KiB
+        and what the kernel holds.
+        """
+        try:
+            async with Deadline(max(by, monotonic() + LAST_WRITE_S)):
+                await self.send(last)
+                assert self.response is not None, "it was sent something"
+                await self.response.write_eof()
+        except Timeout as timeout:
+            self._exchange.failed = self._exchange.failed or timeout.code
+            if self._request.transport is not None:
+                self._request.transport.abort()
+        assert self.response is not None, "what waits for the client was prepared"
         return self.response
 
     async def fail(self, error: RequestError) -> web.StreamResponse:
-        """End a stream that has begun by an error event; a client that does not read even that is cut off."""
+        """End a stream that has begun by an error event."""
         assert self.response is not None, "before the first byte an error has a status of its own"
         self.response.force_close()
-        try:
-            async with asyncio.timeout(LAST_WRITE_S):
-                await self.send(self.events.fail(error))
-                return await self.close()
-        except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            return self.response
+        return await self.end(self.events.fail(error), 0.0)
 
 
 class Relay:
     """One sequence, alone in its request.
 
     It looks at bytes, not at events as clients do (psserve/contracts/sse.py): nearly all go on as they came, unparsed.
+    `[DONE]` is kept back: the request sends its own.
     """
 
     def __init__(self, legs: Legs, include_usage: bool, usage_note: Usage | None = None) -> None:
@@ -187,7 +206,8 @@ class Relay:
 
     def _event(self, event: bytes) -> bytes:
         if event == DONE:
-            return self._done()
+            self._done()
+            return b""
         if not any(mark in event for mark in MARKS):
             return event + SEPARATOR
         chunk = self._parse(event)
@@ -197,11 +217,10 @@ class Relay:
             return b""
         return _encode(chunk | {"usage": self.usage | self._usage_note})
 
-    def _done(self) -> bytes:
+    def _done(self) -> None:
         if self.usage is None:
             raise broken(self._legs.pair.decode, "malformed", "no usage chunk before [DONE]")
         self.done = True
-        return DONE + SEPARATOR
 
     def _is_usage(self, chunk: dict[str, Any]) -> bool:
         """Whether this is the usage chunk, which it takes note of."""
@@ -228,7 +247,7 @@ class Relay:
 class ChoiceRelay(Relay):
     """One of several sequences of a request: its events get the request's identity and the sequence's index.
 
-    Usage chunks and `[DONE]` are kept back; the request sends its own.
+    Usage chunks are kept back too.
     """
 
     def __init__(self, legs: Legs, identity: dict[str, Any], index: int) -> None:

@@ -50,10 +50,7 @@ def metered(request: web.Request) -> Iterator[None]:
         try:
             yield
         finally:
-            usage = exchange.usage
-            # Of a stream that broke off there is no usage, but an event for every token.
-            used = exchange.streamed_events if usage is None else usage["prompt_tokens"] + usage["completion_tokens"]
-            client.rates.spend(used)
+            client.rates.spend(exchange.used_tokens)
 
 
 async def tell_rates(request: web.Request, response: web.StreamResponse) -> None:

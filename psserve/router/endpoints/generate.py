@@ -85,6 +85,7 @@ async def _generate(
     request[CLIENT].require(generation.module.name)
     is_single = route == "chat" and wants_one_call(body)
     exchange.accept(generation.module)
+    exchange.read_tokens = generation.read_tokens
     exchange.on_gap = state.metrics.sequences.gap.labels(exchange.module).observe
     with (
         state.table.hold(generation.module),
@@ -100,7 +101,7 @@ async def _generate(
                 events = OneCallEvents(events)
             if listener is not None:
                 events = listener.between(events)
-            response = await stream_answer(state.dispatcher, generation, exchange, request, events)
+            response = await stream_answer(state.dispatcher, generation, exchange, request, events, deadlines.end_by)
         else:
             answer = await generate_answer(state.dispatcher, generation, exchange)
             if listener is not None:

@@ -126,7 +126,9 @@ class Exchange:
     on_gap: Callable[[float], object] | None = None
     """A function that is told the seconds between arrivals of output, for metrics."""
     usage: dict[str, Any] | None = None
-    """`usage` of the answer, once it is complete."""
+    """`usage` of the answer, once it is known."""
+    read_tokens: Callable[[], int] | None = None
+    """A function that tells how many tokens of its prompts the base has read."""
     first_byte: float | None = None
     """When the client was sent the first streamed byte."""
     streamed_events: int = 0
@@ -146,6 +148,13 @@ class Exchange:
     def is_work(self) -> bool:
         """Whether it asks for work. Endpoints that only tell have no route's name."""
         return self.route != "-"
+
+    @property
+    def used_tokens(self) -> int:
+        """Tokens that it has used. Of an answer that broke off: prompts that were read, and one for each event."""
+        if self.usage is not None:
+            return int(self.usage["prompt_tokens"] + self.usage["completion_tokens"])
+        return self.streamed_events + (0 if self.read_tokens is None else self.read_tokens())
 
     @property
     def cached_tokens(self) -> int | None:

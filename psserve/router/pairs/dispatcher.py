@@ -184,6 +184,7 @@ class Dispatcher:
         finally:
             pair.prefill.running -= 1
         sequence.prefilled.set()
+        sequence.affinity.read_tokens = usage.prompt_tokens + 1
         record.prefilled = pair.prefill.last_sign = monotonic()
         record.prompt_tokens = usage.prompt_tokens
         if pair.grant is not None:

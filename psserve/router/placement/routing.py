@@ -37,6 +37,8 @@ class Affinity:
     """The client's name for the conversation."""
     request: Request | None = None
     """Made once."""
+    read_tokens: int = 0
+    """Tokens of the prompt, once the base has read it."""
 
 
 class Place:

@@ -9,7 +9,7 @@ import pytest
 
 from psserve.contracts.api_keys import ApiKey, digest_of
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.access.clients import TokenBucket
+from psserve.router.access.clients import Rates, TokenBucket
 from tests.router.conftest import Fleet, eventually
 
 CI, OPS = "psk_ci", "psk_ops"
@@ -98,6 +98,68 @@ async def test_tokens_a_minute_are_counted_at_the_end_of_a_request(make_fleet) -
     status, answer, headers = await ask(fleet, CI)
     assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded")
     assert headers["x-ratelimit-remaining-tokens"] == "0"
+
+
+@pytest.fixture
+def spent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What each request is charged with."""
+    charged: list[int] = []
+    monkeypatch.setattr(Rates, "spend", lambda _, tokens: charged.append(tokens))
+    return charged
+
+
+@pytest.mark.parametrize(("worker", "fault", "tokens"), [("math", "hang_paired", 11), ("prefill", "hang", 0)])
+async def test_who_leaves_an_answer_pays_for_the_prompt_that_was_read(
+    make_fleet, spent: list[int], worker: str, fault: str, tokens: int
+) -> None:
+    fleet = await make_fleet(keys=[key("ci", CI, tokens_per_minute=1000)])
+    getattr(fleet, worker).faults.append(fault)
+    leaving = asyncio.create_task(ask(fleet, CI, prompt="some prompt", n=2))
+    await eventually(lambda: fleet.prefill.running if fault == "hang" else is_prefilled(fleet))
+    leaving.cancel()
+    await eventually(lambda: spent)
+    assert spent == [tokens]
+
+
+async def test_who_leaves_a_stream_pays_for_the_prompt_and_each_event(make_fleet, spent: list[int]) -> None:
+    fleet = await make_fleet(keys=[key("ci", CI, tokens_per_minute=1000)])
+    fleet.math.faults.append("hang_mid_stream")
+    await leave_after(fleet, b"math-0")
+    await eventually(lambda: spent)
+    assert spent == [len("0123456789") + 1]
+
+
+async def test_who_leaves_after_the_usage_pays_what_it_says(make_fleet, spent: list[int]) -> None:
+    fleet = await make_fleet(keys=[key("ci", CI, tokens_per_minute=1000)])
+    fleet.math.faults.append("hang_before_done")
+    await leave_after(fleet, b'"completion_tokens":4')
+    await eventually(lambda: spent)
+    assert spent == [len("0123456789") + 4]
+
+
+async def test_who_leaves_at_the_end_of_a_stream_has_not_left_early(make_fleet, spent: list[int]) -> None:
+    fleet = await make_fleet(keys=[key("ci", CI, tokens_per_minute=1000)])
+    fleet.math.faults.append("late_end")
+    await leave_after(fleet, b"[DONE]")
+    await eventually(lambda: fleet.state.activity.ended)
+    assert [ended.code for ended in fleet.state.activity.ended] == ["200"]
+    await fleet.idle()
+    assert not fleet.math.aborted
+
+
+def is_prefilled(fleet: Fleet) -> bool:
+    return any(window.requests == 0 for window in fleet.state.admission._windows.values()) and bool(fleet.math.running)
+
+
+async def leave_after(fleet: Fleet, words: bytes) -> None:
+    """Ask for a stream, and close the connection at once when these were read."""
+    options = {"include_usage": True}
+    body = {"model": "math", "prompt": "0123456789", "stream": True, "stream_options": options, "max_tokens": 4}
+    async with fleet.http.post(fleet.url + "/v1/completions", json=body, headers=bearer(CI)) as answer:
+        read = b""
+        while words not in read:
+            read += await answer.content.readany()
+        answer.close()
 
 
 async def test_requests_at_a_time(make_fleet) -> None:

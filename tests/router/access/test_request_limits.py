@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from psserve.router.access.server import _Server
 from tests.router.conftest import PATIENCE_S, Fleet, eventually
 
 SMALL: dict[str, Any] = {
@@ -169,6 +170,20 @@ async def test_a_client_that_has_sent_its_request_reads_that_there_are_too_many(
         assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
     writer.close()
     held.close()
+
+
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(make_fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = await make_fleet(limits={"body_secs": 0.5})
+    fleet.math.module = "x" * 100_000
+    lost: list[object] = []
+    monkeypatch.setattr(_Server, "connection_lost", lambda *handler: lost.append(handler))
+    body = b'{"model": "math", "prompt": "p", "max_tokens": 500}'
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    host, port = fleet.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await eventually(lambda: lost)
+    assert [ended.code for ended in fleet.state.activity.ended] == ["200"]
 
 
 async def test_the_refusal_of_what_is_no_http_does_not_name_the_server_s_library(small: Fleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from time import monotonic
 from typing import Any
 
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from psserve.contracts.router_config import WorkerConfig
+from psserve.router.access.server import _Handler
 from psserve.router.workers.failures import reported_error
 from psserve.router.workers.workers import Worker
 from tests.router.conftest import PATIENCE_S, Fleet, eventually
@@ -236,6 +238,35 @@ async def test_client_that_does_not_read_is_cut_off_at_the_deadline(fleet: Fleet
             await eventually(lambda: metric_of(fleet, 'psserve_requests_total{code="timeout"'))
             return
     pytest.fail("no first byte in 32 s")
+
+
+async def test_client_that_does_not_read_the_end_of_a_stream_is_cut_off_at_the_deadline(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits for the client but the end: more is sent than it takes, and less than is waited for before."""
+    made = _Handler.connection_made
+
+    def made_small(handler: _Handler, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        made(handler, transport)
+
+    monkeypatch.setattr(_Handler, "connection_made", made_small)
+    fleet.math.module = "x" * 2000
+    body = orjson.dumps({"model": "math", "prompt": "p", "max_tokens": 55, "stream": True})
+    host, port = fleet.url.removeprefix("http://").split(":")
+    for seconds in (1, 8, 64):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((host, int(port)))
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nx-request-timeout: {seconds}\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+            await eventually(lambda: fleet.state.activity.ended)
+        ended = fleet.state.activity.ended.pop()
+        if ended.exchange.usage is not None:
+            break  # a machine with so little time for us as not to have it all sent by the deadline tries again
+    assert (ended.code, ended.exchange.usage["completion_tokens"]) == ("timeout", 55)
+    assert not fleet.state.table._held
 
 
 async def metric_of(fleet: Fleet, start: str) -> bool:
