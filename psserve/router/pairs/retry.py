@@ -19,7 +19,7 @@ WINDOW_S = 10.0
 BACKOFF_S = 0.05
 """Wait before the first retry; doubled for the second. Half of it to one and a half, by chance."""
 
-RETRIED: frozenset[Reason] = frozenset({"connect", "stale", "overloaded", "error", "aborted", "adapter"})
+RETRIED: frozenset[Reason] = frozenset({"connect", "socket", "stale", "overloaded", "error", "aborted", "adapter"})
 """Failures that say nothing against the request.
 
 Not `refused` and `unhandled` (the client's fault), `malformed` and `split` (a fault that does not pass), nor `reset`: a

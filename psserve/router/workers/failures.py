@@ -16,6 +16,7 @@ from psserve.router.workers.workers import Worker
 
 Reason = Literal[
     "connect",
+    "socket",
     "stale",
     "reset",
     "refused",
@@ -29,10 +30,11 @@ Reason = Literal[
 ]
 """Why a leg failed: the `reason` label of psserve_leg_failures_total.
 
-connect: no connection; stale: a pooled connection was dead; reset: the connection broke while the leg was in flight;
-refused: the worker answered 4xx; adapter: it could not load the module's; unhandled: its code has no answer for
-something in the body; overloaded: 429 or 503; error: another bad status; aborted: it gave up after accepting;
-malformed: its answer is not what the protocol says; split: the legs disagree about the prompt's length.
+connect: no connection; socket: this process could open none, for want of descriptors or ports; stale: a pooled
+connection was dead; reset: the connection broke while the leg was in flight; refused: the worker answered 4xx; adapter:
+it could not load the module's; unhandled: its code has no answer for something in the body; overloaded: 429 or 503;
+error: another bad status; aborted: it gave up after accepting; malformed: its answer is not what the protocol says;
+split: the legs disagree about the prompt's length.
 """
 
 RETRY_AFTER_S = 2
@@ -99,6 +101,18 @@ def no_connection(worker: Worker, detail: str) -> LegFailure:
     """The worker could not be reached."""
     answer = unavailable(f"the {worker.config.role} server is not available now; retry in a moment")
     return LegFailure(worker, "connect", detail, answer)
+
+
+def no_socket(worker: Worker, detail: str) -> LegFailure:
+    """We could not open a connection: nothing is known of the worker."""
+    answer = RequestError(
+        503,
+        "this server has no connection left; retry in a moment",
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        retry_after=RETRY_AFTER_S,
+    )
+    return LegFailure(worker, "socket", detail, answer)
 
 
 def not_loaded(failure: LegFailure, module: str) -> LegFailure | None:

@@ -34,6 +34,14 @@ PULSE_S = 0.5
 SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 """What a connection breaks with when the other machine is cut off. A process that ends resets its connections."""
 
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""What opening a connection fails with when this side has no descriptor, memory or port left."""
+
+
+def is_ours(error: OSError) -> bool:
+    """Whether a connection could not be opened for want of something here, which says nothing of the other end."""
+    return error.errno in OURS
+
 
 def is_silent(error: Exception) -> bool:
     """Whether a connection broke since its other end was silent. In the middle of a body aiohttp does not tell."""

@@ -16,8 +16,8 @@ import orjson
 from aiohttp.client_proto import ResponseHandler
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.workers.failures import LegFailure, bad_status, broken, no_connection
-from psserve.router.workers.silence import Pulses, impatient_socket, is_silent, patient_socket
+from psserve.router.workers.failures import LegFailure, bad_status, broken, no_connection, no_socket
+from psserve.router.workers.silence import Pulses, impatient_socket, is_ours, is_silent, patient_socket
 from psserve.router.workers.tasks import Background
 from psserve.router.workers.workers import Worker, WorkerTable
 
@@ -56,6 +56,8 @@ class Upstream:
         try:
             response = await self._sent(worker, path, body, headers, fresh=fresh)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if is_ours(error):
+                raise no_socket(worker, str(error)) from error
             self._table.mark_down(worker, "does not accept connections")
             raise no_connection(worker, str(error)) from error
         except aiohttp.ClientError as error:
@@ -107,21 +109,21 @@ class Upstream:
         return None
 
     async def answers(self, worker: Worker, path: str, timeout_s: float) -> bool:
-        """Whether a GET is answered in time, with whatever status."""
+        """Whether a GET is answered in time, with whatever status, as far as we can ask."""
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         try:
             async with self._pooled.get(worker.url + path, timeout=timeout):
                 return True
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return isinstance(error, OSError) and is_ours(error)
 
     async def accepts(self, worker: Worker) -> bool:
-        """Whether a TCP connection to `worker` opens: the cheap half of a health check."""
+        """Whether a TCP connection to `worker` opens, as far as we can try: the cheap half of a health check."""
         try:
             async with asyncio.timeout(CONNECT_CHECK_S):
                 _, writer = await asyncio.open_connection(worker.config.host, worker.config.port)
-        except (OSError, TimeoutError):
-            return False
+        except OSError as error:  # a TimeoutError too
+            return is_ours(error)
         writer.close()
         return True
 

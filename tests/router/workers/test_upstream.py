@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from psserve.router.workers.failures import LegFailure
 from psserve.router.workers.silence import SILENT_S
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import WorkerTable
-from tests.router.conftest import make_config, make_workers
+from tests.router.conftest import Fleet, make_config, make_workers
 
 SERVER = """
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -66,3 +71,28 @@ async def _keeps_its_connection(size: int) -> None:
     process.kill()
     await process.communicate()
     await upstream.close()
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """This process can open nothing meanwhile."""
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_descriptors_that_run_out_are_no_fault_of_a_worker(fleet: Fleet) -> None:
+    worker, upstream = fleet.state.table.decodes[0], fleet.state.upstream
+    with no_more_descriptors():
+        with pytest.raises(LegFailure) as failed:
+            await upstream.post(worker, "/v1/completions", b"{}", {}, fresh=True)
+        assert await upstream.accepts(worker)
+    assert (failed.value.status, failed.value.code, failed.value.reason) == (503, "server_is_overloaded", "socket")
+    assert worker.is_ready
+    await fleet.math.stop()
+    assert not await upstream.accepts(worker)
