@@ -47,7 +47,7 @@ async def decisions(tasks: TaskSet) -> list[Figure]:
     start = time.monotonic()
     router.learn(task_modules(config))
     bodies = [_chat(asked.text, asked.has_tools) for part in tasks.parts.values() for asked in part]
-    await router.choose(bodies[0], {})
+    await router.choose(bodies[0], {}, "measured", lambda name: True)
     ready = time.monotonic() - start
     took = [await _timed(router, body) for body in bodies]
     long = [await _timed(router, _chat("Write a function that counts words. " * 300, False)) for _ in range(200)]
@@ -62,7 +62,7 @@ async def decisions(tasks: TaskSet) -> list[Figure]:
 
 async def _timed(router: TaskRouter, body: dict[str, Any]) -> float:
     start = time.perf_counter()
-    await router.choose(body, {"x-session-id": str(start)})
+    await router.choose(body, {"x-session-id": str(start)}, "measured", lambda name: True)
     return time.perf_counter() - start
 
 

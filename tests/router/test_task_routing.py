@@ -139,6 +139,20 @@ async def test_session_keeps_its_module_until_the_task_changes(auto: Fleet) -> N
     assert (await ask(auto, {"code": 0.2}, session="s2"))[0] == 400
 
 
+async def test_sessions_of_one_name_are_each_key_s_own(make_fleet: MakeFleet, told: str) -> None:
+    keys = [{"name": name, "digest": digest_of(f"psk_{name}")} for name in ("a", "b")]
+    fleet = await make_fleet(keys=keys, task_routing={"classifier": told, "threshold": 0.5})
+
+    async def answered(key: str, scores: dict[str, float]) -> tuple[int, str | None]:
+        body = {"model": "auto", "prompt": json.dumps(scores), "max_tokens": 2, "user": "bob"}
+        status, _, headers = await fleet.post("/v1/completions", body, headers={"Authorization": f"Bearer psk_{key}"})
+        return status, headers.get("x-psserve-module")
+
+    assert await answered("a", {"code": 0.9}) == (200, "code")
+    assert await answered("a", {"math": 0.1}) == (200, "code")
+    assert (await answered("b", {"math": 0.1}))[0] == 400
+
+
 async def test_bad_requests_are_told_of_their_fault_and_not_classified(auto: Fleet) -> None:
     for fields, param in (
         ({"messages": []}, "messages"),

@@ -116,9 +116,10 @@ async def _generate(
 
 async def _choose_module(request: web.Request, body: Body) -> None:
     """Name the module that `body` leaves to us, where that is on. Raises RequestError."""
-    state = request.app[STATE]
+    state, client = request.app[STATE], request[CLIENT]
     if state.tasks is None:
         return
     await state.lengths.check(body)
-    task = request[EXCHANGE].task = await state.tasks.choose(body, request.headers, request[CLIENT].may_use)
+    task = await state.tasks.choose(body, request.headers, client.key.name, client.may_use)
+    request[EXCHANGE].task = task
     body["model"] = task.module

@@ -66,14 +66,17 @@ class TaskRouter:
             self.learn(modules)
 
     async def choose(
-        self, body: Body, headers: Mapping[str, str], may_use: Callable[[str], bool] = lambda name: True
+        self, body: Body, headers: Mapping[str, str], client: str, may_use: Callable[[str], bool]
     ) -> ModuleChoice:
-        """The module for `body`, a checked body of either endpoint, among those that its client `may_use`.
+        """The module for `body`, a checked body of either endpoint, among those that its `client` `may_use`.
+
+        `client`: the name of its key. Each client has sessions of its own, whatever it calls them.
 
         Raises RequestError: 400 task_unclear, or 503 when there is no classifier, or what the classifier raises.
         """
         started = monotonic()
-        session = session_of(headers, body)
+        given = session_of(headers, body)
+        session = None if given is None else f"{client}/{given}"  # there is no slash in a key's name
 
         def served(name: str | None) -> str | None:
             name = self._served_name(name)
