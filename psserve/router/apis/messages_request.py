@@ -38,7 +38,8 @@ def messages_to_chat(body: Body) -> Body:
         chat["stop"] = list_of(body["stop_sequences"], "stop_sequences")
     if "user_id" in (metadata := object_of(body.get("metadata", {}), "metadata")):
         chat["user"] = metadata["user_id"]
-    chat |= _output(object_of(body.get("output_config", {}), "output_config"))
+    if (form := _output_config(body).get("format")) is not None:
+        chat["response_format"] = _format(object_of(form, "output_config.format"))
     if body.get("stream"):
         chat["stream_options"] = {"include_usage": True}
     return chat
@@ -67,6 +68,8 @@ def _prompt(body: Body) -> Body:
         chat |= _tool_choice(object_of(body["tool_choice"], "tool_choice"))
     if "thinking" in body:
         chat |= _thinking(object_of(body["thinking"], "thinking"))
+    if (effort := _output_config(body).get("effort")) is not None:
+        chat["reasoning_effort"] = effort
     return chat
 
 
@@ -231,13 +234,8 @@ def _thinking(thinking: Document) -> Body:
     return {"chat_template_kwargs": dict.fromkeys(("thinking", "enable_thinking"), kind == "enabled")}
 
 
-def _output(config: Document) -> Body:
-    chat: Body = {}
-    if config.get("effort") is not None:
-        chat["reasoning_effort"] = config["effort"]
-    if (form := config.get("format")) is not None:
-        chat["response_format"] = _format(object_of(form, "output_config.format"))
-    return chat
+def _output_config(body: Body) -> Document:
+    return object_of(body.get("output_config", {}), "output_config")
 
 
 def _format(form: Document) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from psserve.contracts.router_config import RouterConfig
+from psserve.contracts.router_config import ModuleConfig, RouterConfig
 from psserve.router.access.body import json_response, read_body
 from psserve.router.access.clients import CLIENT
 from psserve.router.answers.generation import served_module
@@ -25,6 +25,7 @@ from psserve.router.body.messages import with_readable_calls
 from psserve.router.body.thinking import toggled
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
+from psserve.router.task_routing.routing import AUTO
 from psserve.router.workers.failures import broken
 from psserve.router.workers.tasks import Deadline
 
@@ -103,11 +104,28 @@ def _check_detokenize(body: Body, vocab_size: int) -> None:
         check_token_ids(ids, "tokens", vocab_size)
 
 
+def _module_for(name: Any, request: web.Request) -> ModuleConfig:
+    """The module that `model` names; of `auto` any that the client may use: their tokens are the same, the base's.
+
+    Raises RequestError (400, 403, 404).
+    """
+    state, client = request.app[STATE], request[CLIENT]
+
+    def is_ready(module: ModuleConfig) -> bool:
+        return any(worker.serves(module) for worker in state.table.decodes_of(module))
+
+    usable = [module for module in state.config.modules if client.may_use(module.name)]
+    if name == AUTO and state.tasks is not None and usable:
+        return max(usable, key=is_ready)  # the first of them, if one is
+    module = served_module(name, state.table)
+    client.require(module.name)
+    return module
+
+
 async def _ask(request: web.Request, path: str, body: Body) -> Document:
     """The answer of a decode server of the body's module. Raises RequestError."""
     state = request.app[STATE]
-    module = served_module(body.get("model"), state.table)
-    request[CLIENT].require(module.name)
+    module = _module_for(body.get("model"), request)
     request[EXCHANGE].module = module.name
     await state.lengths.check(body, at_once=True)
     _, decodes = state.routing.candidates(module)
