@@ -90,7 +90,7 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"prompt": ["a", "b"], "n": 65}, 400, "n", "invalid_value"),
     ({"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": -1}, 400, "max_tokens", "invalid_value"),
-    ({"max_completion_tokens": -(10**9)}, 400, "max_completion_tokens", "invalid_value"),
+    ({"max_completion_tokens": 5}, 400, "max_completion_tokens", "unsupported_parameter"),
     ({"max_tokens": 1.5}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": "5"}, 400, "max_tokens", "invalid_value"),
     ({"max_tokens": 10**30}, 400, "max_tokens", "invalid_value"),
@@ -292,6 +292,18 @@ def test_refused_field_says_why(name: str) -> None:
 )
 def test_accepted_chat(fields: dict[str, Any]) -> None:
     assert _parse("chat", {"model": "math", "messages": [USER]} | fields).sequences
+
+
+def test_what_all_choices_are_sent_together_is_bounded() -> None:
+    """Each of them is sent what the server passes over as well."""
+    idle, chat = "x" * 2**20, {"model": "math", "messages": [USER]}
+    assert _parse("chat", chat | {"metadata": idle, "n": 60}).sequences
+    assert _parse("chat", chat | {"metadata": idle * 7, "n": 8}).sequences
+    _check_refused("chat", chat | {"metadata": idle, "n": 128}, 400, "n", "invalid_value")
+    _check_refused("chat", chat | {"nobody_knows": idle, "n": 128}, 400, "n", "invalid_value")
+    batch = {"model": "math", "prompt": [idle[: 2**15]] * 64}
+    assert _parse("completions", batch | {"n": 2}).sequences
+    _check_refused("completions", batch | {"suffix": "", "nobody_knows": idle}, 400, "n", "invalid_value")
 
 
 def _parse(route: Any, body: Any) -> Any:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
+from psserve.contracts.limits import RequestLimits
 from psserve.contracts.router_config import VERSION_MARK, ModuleConfig, RouterConfig
 from psserve.errors import RequestError
 from psserve.router.answers.given import Answers
@@ -19,6 +22,9 @@ from psserve.router.body.messages import with_readable_calls
 from psserve.router.pairs.pair import Sequence
 from psserve.router.placement.routing import Affinity
 from psserve.router.workers.workers import WorkerTable
+
+SENT = 8
+"""Times `body_bytes`: what one request's choices may be sent together. Each is sent all the request's fields."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ def parse_generation(
     count = body.get("n", 1)
     if count * len(decodes) > config.limits.choices:
         raise invalid("n", f"a request may ask for at most {config.limits.choices} choices in all")
+    _check_sent(decodes, count, config.limits)
     stream = bool(body.get("stream"))
     options = body.get("stream_options", {})
     if stream:
@@ -85,6 +92,18 @@ def parse_generation(
             for choice in range(1, count)
         )
     return Generation(route, module, stream, options.get("include_usage", False), tuple(sequences))
+
+
+def _check_sent(decodes: list[Body], count: int, limits: RequestLimits) -> None:
+    """Raises RequestError (400) when `count` choices to each of `decodes` are too much to send."""
+    choices = count * len(decodes)
+    if choices <= SENT:
+        return
+    shared = orjson.dumps({name: value for name, value in decodes[0].items() if name != "prompt"})
+    prompts = sum(len(orjson.dumps(decode.get("prompt"))) for decode in decodes)
+    size, most = choices * len(shared) + count * prompts, SENT * limits.body_bytes
+    if size > most:
+        raise invalid("n", f"servers would be sent {size} bytes for {choices} choices: at most {most} in all")
 
 
 def _legs(route: Route, body: Body, config: RouterConfig, answers: Answers) -> tuple[list[Body], list[Body]]:

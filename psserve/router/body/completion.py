@@ -71,6 +71,11 @@ def _check_best_of(body: Body, name: str, config: RouterConfig) -> None:
         raise invalid(name, f"{name} other than n is not supported", "unsupported_parameter")
 
 
+def _refuse_completion_tokens(body: Body, name: str, config: RouterConfig) -> None:
+    """OpenAI's endpoint does not know it; SGLang's passes it over and stops at its default of 16 tokens."""
+    raise invalid(name, f"{name} is not supported for completions: use max_tokens", "unsupported_parameter")
+
+
 def _check_texts(body: Body, name: str, config: RouterConfig) -> None:
     prompt, limit = body[name], config.limits.choices
     prompts = prompt if isinstance(prompt, list) else [prompt]
@@ -82,6 +87,7 @@ def _check_texts(body: Body, name: str, config: RouterConfig) -> None:
 
 PROMPTS = Check("a string, token ids, or several of either; prompts times n: {choices} at most", _check_prompts)
 ECHO = Check("true or false; with logprobs: those of [an answer in the prompt](#given-answers)", _check_echo)
+NO_COMPLETION_TOKENS = Check("refused: use max_tokens", _refuse_completion_tokens)
 NO_SUFFIX = Check("refused, unless empty", _check_suffix)
 BEST_OF = Check("the same as n", _check_best_of)
 TOKENIZE_TEXTS = Check("a string, or at most {choices}", _check_texts)

@@ -36,7 +36,7 @@ from psserve.router.body.checks import (
     number,
     string,
 )
-from psserve.router.body.completion import BEST_OF, ECHO, NO_SUFFIX, PROMPTS, TOKENIZE_TEXTS
+from psserve.router.body.completion import BEST_OF, ECHO, NO_COMPLETION_TOKENS, NO_SUFFIX, PROMPTS, TOKENIZE_TEXTS
 from psserve.router.body.headers import SESSION
 from psserve.router.body.messages import CHAT_MESSAGES
 from psserve.router.body.output import (
@@ -97,8 +97,7 @@ FIELDS = (
     # How long the answer is, and how many there are.
     Field("max_tokens", GENERATION, DECODE, LENGTH),
     Field("max_completion_tokens", CHAT, DECODE, COMPLETION_TOKENS),
-    # SGLang reads it in chats alone.
-    Field("max_completion_tokens", COMPLETIONS, DECODE, integer(1, INT32_MAX)),
+    Field("max_completion_tokens", COMPLETIONS, DECODE, NO_COMPLETION_TOKENS),
     Field("min_tokens", GENERATION, DECODE, MIN_TOKENS, of="SGLang"),
     Field("n", GENERATION, ROUTER, ANSWER_COUNT),
     Field("best_of", COMPLETIONS, ROUTER, BEST_OF),

@@ -48,7 +48,11 @@ MINIMAL: dict[Route, dict[str, Any]] = {
 }
 ROUTES: tuple[Route, ...] = get_args(Route)
 ROWS = [(route, field) for route in ROUTES for field in FIELDS if route in field.on]
-TAKEN = [(route, field) for route, field in ROWS if (route, field.name) != ("chat", "json_schema")]
+TAKEN = [
+    (route, field)
+    for route, field in ROWS
+    if (route, field.name) not in {("chat", "json_schema"), ("completions", "max_completion_tokens")}
+]
 """Rows that some value passes."""
 SIMPLE = (True, 1, 0.5, "a", {})
 """Values of which nearly every field takes one."""
