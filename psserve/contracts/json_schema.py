@@ -7,10 +7,12 @@ A schema is only ever made narrower: what `kept` allows is valid under the schem
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 Schema = dict[str, Any]
 
@@ -48,49 +50,88 @@ MAX_DIGITS = 15
 """Of a bound that is a fraction: floating point holds no more."""
 MAX_CONSTANT = 2**63
 
+MAX_WRITTEN = 2**20
+"""Bytes, see `Room`."""
+
 OBJECTS = ("properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties")
 COMBINING = ("allOf", "anyOf", "oneOf", "$ref")
+
+
+class Place(NamedTuple):
+    """Where in a document a schema stands; as text, its JSON pointer as a fragment: `#/properties/a`.
+
+    Names can be long and children many, so the pointer is made only where somebody reads it.
+    """
+
+    within: Place | None = None
+    """None: the document itself."""
+    name: str | int = "#"
+
+    def __str__(self) -> str:
+        names: list[str] = []
+        place: Place | None = self
+        while place is not None:
+            names.append(str(place.name).replace("~", "~0").replace("/", "~1"))
+            place = place.within
+        return "/".join(reversed(names))
 
 
 class NotKept(ValueError):
     """A schema has something that no answer could be held to."""
 
-    def __init__(self, keyword: str, pointer: str, why: str) -> None:
-        super().__init__(f"{keyword} at {pointer} {why}")
+    def __init__(self, keyword: str, place: Place, why: str) -> None:
+        super().__init__(f"{keyword} at {place} {why}")
         self.keyword = keyword
-        self.pointer = pointer
-        """JSON pointer of the schema that the keyword stands in, as a fragment: `#/properties/a`."""
+        self.pointer = str(place)
+        """Of the schema that the keyword stands in."""
 
 
-def kept(schema: Schema) -> Schema:
-    """A schema that allows nothing but what `schema` does, in the decode servers' words. Raises NotKept."""
+class Room:
+    """What map keys that are enumerated may add to the schemas of one answer, in bytes.
+
+    Each is written out with the schema of its value, and maps may be nested and refer to one enumeration: little text
+    would become more than any server holds.
+    """
+
+    def __init__(self) -> None:
+        self.left = MAX_WRITTEN
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for `size` bytes, which are taken."""
+        self.left -= size
+        return self.left >= 0
+
+
+def kept(schema: Schema, room: Room | None = None) -> Schema:
+    """A schema that allows nothing but what `schema` does, in the decode servers' words. Raises NotKept.
+
+    All schemas of one answer share `room`.
+    """
     known = {name: value for name, value in schema.items() if name != "x-guidance"}  # llguidance's own switches
     is_closed = not any(_combines(node) for _, node in subschemas(known))
-    narrower: Schema = _Keeper(known, is_closed).keep(known, "#")
+    narrower: Schema = _Keeper(known, is_closed, room or Room()).keep(known, Place())
     return narrower
 
 
-def subschemas(schema: Schema, pointer: str = "#") -> Iterator[tuple[str, Schema]]:
-    """Every schema in `schema` that is an object, itself first, each with its JSON pointer."""
-    yield pointer, schema
-    for where, child in _children(schema, pointer):
-        if isinstance(child, dict):
-            yield from subschemas(child, where)
+def subschemas(schema: Schema) -> Iterator[tuple[Place, Schema]]:
+    """Every schema in `schema` that is an object, itself first, in the document's order."""
+    rest = [(Place(), schema)]
+    while rest:
+        place, node = rest.pop()
+        yield place, node
+        rest += [(where, child) for where, child in _children(node, place) if isinstance(child, dict)][::-1]
 
 
-def _children(schema: Schema, pointer: str) -> Iterator[tuple[str, Any]]:
+def _children(schema: Schema, place: Place) -> Iterator[tuple[Place, Any]]:
     for keyword, value in schema.items():
-        where = f"{pointer}/{keyword}"
         if keyword in ONE:
-            yield where, value
+            yield Place(place, keyword), value
         elif keyword in LISTS and isinstance(value, list):
-            yield from ((f"{where}/{index}", child) for index, child in enumerate(value))
+            where = Place(place, keyword)
+            yield from ((Place(where, index), child) for index, child in enumerate(value))
         elif keyword in NAMED and isinstance(value, dict):
-            yield from ((f"{where}/{_escaped(name)}", child) for name, child in value.items())
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
+            where = Place(place, keyword)
+            yield from ((Place(where, name), child) for name, child in value.items())
 
 
 def _combines(schema: Schema) -> bool:
@@ -109,30 +150,31 @@ def _holds(schema: Schema, keyword: str) -> bool:
 class _Keeper:
     """Rewrites one schema document."""
 
-    def __init__(self, root: Schema, is_closed: bool) -> None:
+    def __init__(self, root: Schema, is_closed: bool, room: Room) -> None:
         self._root = root
         self._is_closed = is_closed
+        self._room = room
 
-    def keep(self, schema: Any, pointer: str) -> Any:
+    def keep(self, schema: Any, place: Place) -> Any:
         if not isinstance(schema, dict) or schema.keys().isdisjoint(_LOOKED_AT):
             return schema
-        plain = _without_idle_words(self._with_named_properties(schema))
-        _check(plain, pointer)
+        plain = _without_idle_words(self._with_named_properties(schema, place))
+        _check(plain, place)
         if self._is_closed and _lists_properties(plain):
             plain["additionalProperties"] = False
-        return {keyword: self._keep_in(keyword, value, f"{pointer}/{keyword}") for keyword, value in plain.items()}
+        return {keyword: self._keep_in(keyword, value, Place(place, keyword)) for keyword, value in plain.items()}
 
-    def _keep_in(self, keyword: str, value: Any, where: str) -> Any:
+    def _keep_in(self, keyword: str, value: Any, where: Place) -> Any:
         if keyword in ONE:
             return self.keep(value, where)
         if keyword in LISTS and isinstance(value, list):
-            return [self.keep(child, f"{where}/{index}") for index, child in enumerate(value)]
+            return [self.keep(child, Place(where, index)) for index, child in enumerate(value)]
         if keyword in NAMED and isinstance(value, dict):
             rename = _in_rust if keyword == "patternProperties" else str
-            return {rename(name): self.keep(child, f"{where}/{_escaped(name)}") for name, child in value.items()}
+            return {rename(name): self.keep(child, Place(where, name)) for name, child in value.items()}
         return _in_rust(value) if keyword == "pattern" and isinstance(value, str) else value
 
-    def _with_named_properties(self, schema: Schema) -> Schema:
+    def _with_named_properties(self, schema: Schema, place: Place) -> Schema:
         """Names of a map's keys as properties or patterns: enumerations and patterns are kept so."""
         names = self._target(schema.get("propertyNames"))
         if names is None or any(keyword in schema for keyword in ("properties", "patternProperties", *COMBINING)):
@@ -143,10 +185,12 @@ class _Keeper:
         allowed = constraints.get("enum", [constraints["const"]] if "const" in constraints else None)
         if constraints.keys() <= {"type"} and constraints.get("type", "string") == "string":
             return rest | {"additionalProperties": values}
-        if allowed is not None and constraints.keys() <= {"type", "enum", "const"}:
+        if isinstance(allowed, list) and constraints.keys() <= {"type", "enum", "const"}:
             properties = {name: values for name in allowed if isinstance(name, str)}
+            if not self._room.take(len(json.dumps(list(properties))) + len(properties) * len(json.dumps(values))):
+                raise NotKept("propertyNames", place, "has too many names to write each out with its schema")
             return rest | {"properties": properties, "additionalProperties": False}
-        if constraints.keys() == {"type", "pattern"} or constraints.keys() == {"pattern"}:
+        if isinstance(constraints.get("pattern"), str) and constraints.keys() <= {"type", "pattern"}:
             return rest | {"patternProperties": {constraints["pattern"]: values}, "additionalProperties": False}
         return schema
 
@@ -154,7 +198,8 @@ class _Keeper:
         """A schema, or the one of `$defs` that it refers to."""
         if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
             found = re.fullmatch(r"#/(\$defs|definitions)/([^/~%]+)", schema["$ref"])
-            schema = (self._root.get(found[1]) or {}).get(found[2]) if found else None
+            definitions = self._root.get(found[1]) if found else None
+            schema = definitions.get(found[2]) if found and isinstance(definitions, dict) else None
         return {} if schema is True else schema if isinstance(schema, dict) else None
 
 
@@ -168,7 +213,7 @@ def _lists_properties(schema: Schema) -> bool:
     if not isinstance(properties, dict) or "additionalProperties" in schema or "patternProperties" in schema:
         return False
     required = schema.get("required", [])
-    return isinstance(required, list) and all(name in properties for name in required)
+    return isinstance(required, list) and all(isinstance(name, str) and name in properties for name in required)
 
 
 def _without_idle_words(schema: Schema) -> Schema:
@@ -185,8 +230,9 @@ def _without_idle_words(schema: Schema) -> Schema:
             if plain.get(keyword) is False:
                 del plain[keyword]
                 plain.setdefault(other, False)
-    if (pattern := CALENDAR.get(plain.get("format", ""))) is not None:
-        plain["allOf"] = [*plain.get("allOf", []), {"pattern": pattern}]
+    others = plain.get("allOf", [])
+    if (pattern := CALENDAR.get(plain.get("format", ""))) is not None and isinstance(others, list):
+        plain["allOf"] = [*others, {"pattern": pattern}]
     return _with_closed_ends(plain)
 
 
@@ -197,7 +243,7 @@ def _with_closed_ends(schema: Schema) -> Schema:
     plain = dict(schema)
     for open_end, end, sign in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
         value: Any = plain.get(open_end)
-        if type(value) not in (int, float) or not float(value).is_integer() or abs(value) >= MAX_BOUND:
+        if type(value) not in (int, float) or abs(value) >= MAX_BOUND or not float(value).is_integer():
             continue
         decimals = MAX_DIGITS - 1 - len(str(abs(int(value))))
         inside = round(value + sign * 10.0**-decimals, decimals)
@@ -207,25 +253,25 @@ def _with_closed_ends(schema: Schema) -> Schema:
     return plain
 
 
-def _check(schema: Schema, pointer: str) -> None:
+def _check(schema: Schema, place: Place) -> None:
     if unkept := schema.keys() & NOT_KEPT:
         keyword = next(keyword for keyword in schema if keyword in unkept)
-        raise NotKept(keyword, pointer, "is not supported: no answer could be held to it")
+        raise NotKept(keyword, place, "is not supported: no answer could be held to it")
     if schema.get("format") in FORMATS_NOT_KEPT:
-        raise NotKept("format", pointer, f"is {schema['format']}, which is not supported: use pattern")
+        raise NotKept("format", place, f"is {schema['format']}, which is not supported: use pattern")
     if isinstance(schema.get("items"), list):
-        raise NotKept("items", pointer, "is a list: use prefixItems")
+        raise NotKept("items", place, "is a list: use prefixItems")
     for keyword in BOUNDS:
         if _is_beyond(schema.get(keyword), MAX_BOUND):
-            raise NotKept(keyword, pointer, f"is beyond {MAX_BOUND}, where numbers are no longer exact")
+            raise NotKept(keyword, place, f"is beyond {MAX_BOUND}, where numbers are no longer exact")
         if _digits(schema.get(keyword)) > MAX_DIGITS:
-            raise NotKept(keyword, pointer, f"has more than {MAX_DIGITS} digits")
+            raise NotKept(keyword, place, f"has more than {MAX_DIGITS} digits")
     for keyword in ("const", "enum"):
         if _is_beyond(schema.get(keyword), MAX_CONSTANT):
-            raise NotKept(keyword, pointer, "has a number of more than 64 bits")
+            raise NotKept(keyword, place, "has a number of more than 64 bits")
     least, required = schema.get("minProperties", 0), schema.get("required", [])
     if type(least) is int and isinstance(required, list) and least > len(required) + 1:
-        raise NotKept("minProperties", pointer, "is more than one above the number of required properties")
+        raise NotKept("minProperties", place, "is more than one above the number of required properties")
 
 
 def _digits(value: Any) -> int:
@@ -244,6 +290,7 @@ def _is_beyond(value: Any, limit: int) -> bool:
     return type(value) in (int, float) and abs(value) >= limit
 
 
+@lru_cache(maxsize=16)  # the calendar's come again and again
 def _in_rust(pattern: str) -> str:
     """A regular expression of JavaScript's as Rust's, where sets nest: `[a[]` is `[a\\[]` there."""
     parts, in_set = [], False

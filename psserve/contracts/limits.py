@@ -61,8 +61,9 @@ class RequestLimits(SettingsTable):
     """How long a body may take to arrive, and an answer that is no stream to be taken."""
     body_bytes: Annotated[int, Field(ge=1024)] = 8 * 2**20
     """Size of a body, whether or not its header says it."""
-    depth: Annotated[int, Field(ge=8, le=512)] = 64
-    """Levels of lists and objects in a body, and in a JSON schema that is sent as text."""
+    depth: Annotated[int, Field(ge=8, le=200)] = 64
+    """Levels of lists and objects in a body, and in a JSON schema that is sent as text. orjson writes 254 levels, and
+    the servers' form of a body has a few more than the client's."""
     containers: Annotated[int, Field(ge=16)] = 100_000
     """Lists and objects in a body."""
     elements: Annotated[int, Field(ge=16)] = 1_000_000
@@ -79,6 +80,8 @@ class RequestLimits(SettingsTable):
     """Entries of logit_bias."""
     grammar_bytes: Count = 65_536
     """Size of a JSON schema, regular expression or grammar."""
+    tool_bytes: Count = 262_144
+    """Size of the JSON schemas that calls of a chat's tools must follow, all together."""
 
 
 DEFAULT_LIMITS = RequestLimits()

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 from typing import Annotated, Any, Literal
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field
 
-from psserve.contracts.json_schema import NotKept, kept
+from psserve.contracts.json_schema import (
+    BOUNDS,
+    LISTS,
+    MAX_WRITTEN,
+    NAMED,
+    NOT_KEPT,
+    ONE,
+    NotKept,
+    Place,
+    Room,
+    kept,
+    subschemas,
+)
 
 INTEGER = {"type": "integer"}
 
@@ -83,6 +98,88 @@ def test_names_and_values_that_look_like_keywords_are_left_alone(schema: Any) ->
 )
 def test_the_rest_is_put_so_that_it_is_kept(schema: Any, becomes: Any) -> None:
     assert kept(schema) == becomes
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"format": "date", "allOf": None},
+        {"propertyNames": {"enum": 5}},
+        {"propertyNames": {"pattern": []}},
+        {"propertyNames": {"pattern": 5}},
+        {"propertyNames": {"$ref": "#/$defs/a"}, "$defs": [1]},
+        {"properties": {"a": 1}, "required": [[]]},
+    ],
+)
+def test_what_is_no_schema_is_refused_or_left_for_the_decode_server_to_refuse(schema: Any) -> None:
+    with suppress(NotKept):
+        assert kept(schema) == schema
+
+
+KEYWORDS = st.sampled_from(
+    [
+        *(*ONE, *LISTS, *NAMED, *NOT_KEPT, *BOUNDS),
+        *("pattern", "format", "const", "enum", "type", "required", "$ref", "minProperties", "x-guidance", "a"),
+    ]
+)
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["date", "string", "integer", "#/$defs/a", "#/definitions/a", "^[[]\\", "a"])
+)
+ANY_SCHEMA = st.recursive(
+    VALUES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYWORDS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(KEYWORDS, ANY_SCHEMA, max_size=5))
+@example({"exclusiveMinimum": 10**400})
+def test_any_json_is_kept_or_refused_by_name(schema: dict[str, Any]) -> None:
+    with suppress(NotKept):
+        assert isinstance(kept(schema), dict)
+
+
+def test_places_are_written_only_where_somebody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name that all children have in their pointers may be as long as the document."""
+    written = []
+    monkeypatch.setattr(Place, "__str__", lambda place: written.append(place.name) or "#")
+    wide: dict[str, Any] = {"properties": {"a" * 1000: {"properties": {str(number): {} for number in range(100)}}}}
+    kept(wide)
+    assert len(list(subschemas(wide))) == 102
+    assert not written
+    with pytest.raises(NotKept):
+        kept({"properties": {"a": {"not": {}}}})
+    assert written
+
+
+def map_of(names: int, value: Any) -> dict[str, Any]:
+    return {"propertyNames": {"enum": [str(name) for name in range(names)]}, "additionalProperties": value}
+
+
+def test_enumerated_names_are_written_out_as_far_as_there_is_room() -> None:
+    nested: Any = True
+    for _ in range(12):  # 20 names each: 20 ** 12 properties
+        nested = map_of(20, nested)
+    shared = {"properties": {str(one): {"propertyNames": {"$ref": "#/$defs/n"}} for one in range(1000)}}
+    shared["$defs"] = {"n": map_of(1000, True)["propertyNames"]}
+    for schema in (nested, shared, map_of(1000, {"enum": ["x" * 2000]})):
+        with pytest.raises(NotKept, match=r"propertyNames at #.* has too many names") as refused:
+            kept(schema)
+        assert refused.value.keyword == "propertyNames"
+    assert len(kept(map_of(1000, True))["properties"]) == 1000
+
+
+def test_schemas_of_one_answer_share_what_room_there_is() -> None:
+    half = map_of(1, {"enum": ["x" * (MAX_WRITTEN // 2)]})
+    room = Room()
+    kept(half, room)
+    with pytest.raises(NotKept):
+        kept(half, room)
+    kept(half, Room())
 
 
 def is_closed(schema: Any) -> bool:

@@ -146,6 +146,12 @@ COMPLETION_CASES: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"json_schema": "{"}, 400, "json_schema", "invalid_value"),
     ({"json_schema": "[]"}, 400, "json_schema", "invalid_value"),
     ({"json_schema": '{"properties": {"a": {"not": {}}}}'}, 400, "json_schema", "invalid_value"),
+    (
+        {"json_schema": '{"format": "date", "allOf": 5, "propertyNames": {"enum": 5}}'},
+        400,
+        "json_schema",
+        "invalid_value",
+    ),
     ({"json_schema": '{"items":' * 64 + "{}" + "}" * 64}, 400, "json_schema", "invalid_value"),
     ({"json_schema": '{"items":' * 2000 + "{}" + "}" * 2000}, 400, "json_schema", "invalid_value"),
 ]
@@ -168,9 +174,11 @@ CUSTOM_CALL = {"id": "x", "type": "custom", "custom": {"name": "c", "input": "y"
 PARAMETERS = "tools[0].function.parameters"
 PROPERTIES = f"{PARAMETERS}.properties"
 UNKEPT = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+NO_SCHEMA = {"propertyNames": {"$ref": "#/$defs/a"}, "$defs": {"a": {"pattern": []}}}
+LARGE = {"properties": {"x" * 200_000: {}}}
 UNKEPT_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": UNKEPT}}
 NO_TEXT = ("messages[0].content[0]", "unsupported_content_type")
-CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
+CHAT_CASES: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": None}, "messages", "missing_required_parameter"),
     ({"messages": []}, "messages", "empty_array"),
     ({"messages": "hi"}, "messages", "invalid_type"),
@@ -233,6 +241,13 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": UNKEPT_FORMAT}, "response_format", "invalid_value"),
     ({"tools": [tool_with(parameters=UNKEPT)], "tool_choice": "required"}, PARAMETERS, "invalid_value"),
     ({"tools": [tool_with(parameters=UNKEPT, strict=True)]}, PARAMETERS, "invalid_value"),
+    ({"tools": [tool_with(parameters=NO_SCHEMA, strict=True)]}, PARAMETERS, "invalid_value"),
+    (
+        {"tools": [tool_with(parameters=LARGE), tool_with(parameters=LARGE)], "tool_choice": "required"},
+        "tools[1].function.parameters",
+        "invalid_value",
+    ),
+    ({"messages": [USER, calling([{"function": {"name": "f", "arguments": "[" * 100_001}}])]}, None, "invalid_json"),
     (
         {
             "tools": [tool_with(parameters=UNKEPT)],
@@ -259,7 +274,7 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param", "code"), CHAT_CASES)
-def test_refused_chat(fields: dict[str, Any], param: str, code: str) -> None:
+def test_refused_chat(fields: dict[str, Any], param: str | None, code: str) -> None:
     _check_refused("chat", {"model": "math", "messages": [USER]} | fields, 400, param, code)
 
 
@@ -280,6 +295,8 @@ def test_refused_field_says_why(name: str) -> None:
         {"tools": [TOOL], "tool_choice": "required"},
         {"tools": [tool_with(parameters=None, description=None, strict=None)]},
         {"tools": [tool_with(parameters=UNKEPT)]},
+        {"tools": [tool_with(parameters=LARGE)] * 2},
+        {"tools": [tool_with(parameters=LARGE)], "tool_choice": "required"},
         {"tools": [tool_with(parameters=UNKEPT, strict=True)], "tool_choice": "none"},
         {"tools": [tool_with(parameters={"properties": {"a": True}, "$defs": {}})]},
         {"messages": [USER, calling([{"id": "x", "function": {"name": "f", "arguments": ""}}]), USER]},

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from psserve.errors import RequestError
+from psserve.router.apis.messages_answer import message_of
 from psserve.router.apis.messages_request import messages_to_chat
 from tests.router.conftest import Fleet
 from tests.router.fake_worker import prompt_tokens
@@ -118,6 +120,17 @@ def test_a_tools_round_becomes_chat_messages() -> None:
         {"role": "tool", "tool_call_id": "t1", "content": "5"},
         {"role": "user", "content": "and now?"},
     ]
+
+
+@pytest.mark.parametrize("levels", [199, 300])
+def test_arguments_of_any_number_of_levels_make_an_answer(levels: int) -> None:
+    text = '{"a":' + "[" * levels + "]" * levels + "}"
+    call = {"id": "t1", "type": "function", "function": {"name": "add", "arguments": text}}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 0}}
+    choice = {"finish_reason": "tool_calls", "message": {"content": None, "tool_calls": [call]}}
+    answer = message_of({"id": "1", "model": "math", "choices": [choice], "usage": usage})
+    (block,) = orjson.loads(orjson.dumps(answer))["content"]
+    assert block["input"] == (orjson.loads(text) if levels < 200 else {"psserve_invalid_arguments": text})
 
 
 def test_an_answer_that_was_begun_is_continued() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from psserve.contracts.json_schema import NotKept, Schema, kept, subschemas
+from psserve.contracts.json_schema import NotKept, Place, Room, Schema, kept, subschemas
 from psserve.engine.handover.sglang.scheduler import Grammar, GrammarBackend
 from psserve.engine.hooks import Hook, Kind
 
@@ -112,17 +112,17 @@ def of_schema(schema: object) -> str:
     return _grammar_of(schema)[0]
 
 
-def narrowed(schema: object) -> Schema:
-    """What `of_schema` makes its grammar of. Raises as it does."""
-    return _grammar_of(schema)[1]
+def narrowed(schema: object, room: Room) -> Schema:
+    """What `of_schema` makes its grammar of; the schemas of one answer share `room`. Raises as it does."""
+    return _grammar_of(schema, room)[1]
 
 
-def _grammar_of(schema: object) -> tuple[str, Schema]:
+def _grammar_of(schema: object, room: Room | None = None) -> tuple[str, Schema]:
     from llguidance import LLMatcher
 
     if not isinstance(schema, dict):
-        raise NotKept("schema", "#", "must be an object")
-    narrower = kept(schema)
+        raise NotKept("schema", Place(), "must be an object")
+    narrower = kept(schema, room)
     grammar = LLMatcher.grammar_from_json_schema(json.dumps(narrower), overrides=OPTIONS)
     if error := LLMatcher.validate_grammar(grammar):
         raise ValueError(f"{_in_clients_words(error)} (at {_place_of(error, narrower)})")
@@ -136,9 +136,9 @@ def _place_of(error: str, schema: Schema) -> str:
     shared = {name: schema[name] for name in ("$schema", "$defs", "definitions") if name in schema}
     inner = itertools.islice(subschemas(schema), 1, MAX_PLACES)
     places = ["#"]
-    for pointer, part in inner:
+    for place, part in inner:
         if LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(shared | part))) == error:
-            places.append(pointer)
+            places.append(str(place))
     return max(places, key=lambda pointer: pointer.count("/"))
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from psserve.contracts.json_schema import BOUNDS, COMBINING, NOT_KEPT, NotKept, subschemas
+from psserve.contracts.json_schema import BOUNDS, COMBINING, NOT_KEPT, NotKept, Room, subschemas
 from psserve.engine.fixes.json_grammar import OPTIONS, compiled, narrowed, tokenizer_of
 from psserve.engine.handover.sglang.scheduler import GrammarBackend
 from psserve.engine.hooks import Hook, Kind
@@ -56,6 +56,7 @@ def calls(tag: Tag, tokenizer: LLTokenizer) -> str:
         f"call: {' | '.join(f'call_{index}' for index in range(len(structures)))}",
         f"other: {_other_tokens(triggers, tokenizer)}",
     ]
+    room = Room()
     for index, structure in enumerate(structures):
         begin = structure["begin"]
         trigger = next((trigger for trigger in triggers if begin.startswith(trigger)), begin)
@@ -63,7 +64,7 @@ def calls(tag: Tag, tokenizer: LLTokenizer) -> str:
         if not tag.get("at_least_one") and not opening.startswith("<["):
             rules.append(f"call_{index}_text[lazy]: /(.|\\n)*/ {json.dumps(trigger)}")
             opening = f"call_{index}_text {_spelt(begin.removeprefix(trigger), tokenizer)}"
-        arguments = json.dumps(narrowed(structure["schema"] or {}) | {"x-guidance": OPTIONS})
+        arguments = json.dumps(narrowed(structure["schema"] or {}, room) | {"x-guidance": OPTIONS})
         rules.append(f"call_{index}: {opening} %json {arguments} {_spelt(structure['end'], tokenizer)}")
     return "\n".join(rules)
 
@@ -112,11 +113,11 @@ def _schemas_in(form: object) -> Iterator[Any]:
 
 
 def _check_for_xgrammar(schema: object) -> None:
-    for pointer, node in subschemas(schema) if isinstance(schema, dict) else ():
+    for place, node in subschemas(schema) if isinstance(schema, dict) else ():
         beside = ALONE if node.keys() & BESIDE else ()
         for keyword in node:
             if keyword in LOST_BY_XGRAMMAR or keyword in beside:
-                raise NotKept(keyword, pointer, "is not kept in a structural tag of this form")
+                raise NotKept(keyword, place, "is not kept in a structural tag of this form")
 
 
 def hooks() -> tuple[Hook, ...]:

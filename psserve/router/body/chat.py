@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
+from psserve.contracts.json_schema import Room
 from psserve.contracts.router_config import RouterConfig
 from psserve.contracts.tools import tool_as_served
 from psserve.router.body.checks import Body, Check, check_int, check_schema, invalid
@@ -21,8 +24,25 @@ def _check_tools(body: Body, name: str, config: RouterConfig) -> None:
         if _function_name(tool) is None:
             raise invalid(name, f"{name}[{index}] must be a function with a name")
         _check_function(f"{name}[{index}].function", tool["function"])
-        if _is_held_to_schema(tool["function"], body.get("tool_choice")):
-            check_schema(tool["function"].get("parameters") or {}, f"{name}[{index}].function.parameters")
+    choice = body.get("tool_choice")
+    _check_schemas(
+        {
+            f"{name}[{index}].function.parameters": tool["function"].get("parameters") or {}
+            for index, tool in enumerate(tools)
+            if _is_held_to_schema(tool["function"], choice)
+        },
+        config.limits.tool_bytes,
+    )
+
+
+def _check_schemas(schemas: dict[str, dict[str, Any]], most_bytes: int) -> None:
+    """Schemas by the fields that they are in: decode servers make one grammar of them all."""
+    room, left = Room(), most_bytes
+    for where, schema in schemas.items():
+        left -= len(orjson.dumps(schema))
+        if left < 0:
+            raise invalid(where, f"{where}: schemas that calls must follow have at most {most_bytes} bytes together")
+        check_schema(schema, where, room)
 
 
 def _is_held_to_schema(function: dict[str, Any], choice: Any) -> bool:
@@ -124,7 +144,7 @@ def _refuse_json_schema(body: Body, name: str, config: RouterConfig) -> None:
     raise invalid(name, f"{name} is not supported for chats: use response_format", "unsupported_parameter")
 
 
-TOOLS = Check("at most {tools} functions", _check_tools)
+TOOLS = Check("at most {tools} functions; schemas that calls must follow: {tool_bytes} bytes together", _check_tools)
 TOOL_CHOICE = Check("none, auto, required or one of the tools", _check_tool_choice)
 TASK = Check(f"one of {', '.join(TASKS)}", _check_task)
 MODALITIES = Check("text alone", _check_modalities)

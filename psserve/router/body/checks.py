@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from psserve.contracts.json_schema import NotKept, kept
+from psserve.contracts.json_schema import NotKept, Room, kept
+from psserve.contracts.limits import RequestLimits
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 
@@ -15,6 +17,7 @@ Body = dict[str, Any]
 """The fields of a request."""
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+_TEXT = re.compile(rb'"[^"]*"')
 
 
 def invalid(param: str | None, message: str, code: str = "invalid_value") -> RequestError:
@@ -100,10 +103,13 @@ def check_token_ids(ids: Any, param: str, vocab_size: int) -> None:
         raise invalid(param, f"{param} must hold integers from 0 to {vocab_size - 1}")
 
 
-def check_schema(schema: dict[str, Any], param: str) -> None:
-    """A JSON schema that answers can be held to. What only a decode server can tell of it is answered there."""
+def check_schema(schema: dict[str, Any], param: str, room: Room | None = None) -> None:
+    """A JSON schema that answers can be held to. What only a decode server can tell of it is answered there.
+
+    The caller has checked its size. Schemas of one answer share `room`.
+    """
     try:
-        kept(schema)
+        kept(schema, room)
     except NotKept as error:
         raise invalid(param, f"{param}: {error}") from None
 
@@ -115,3 +121,28 @@ def is_too_deep(value: Any, depth: int) -> bool:
         children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
         level = [child for child in children if isinstance(child, (dict, list))]
     return bool(level)
+
+
+def check_shape(raw: bytes, limits: RequestLimits) -> None:
+    """Raises RequestError (400) when the JSON text `raw`, a body or what is parsed of one later, holds too much.
+
+    That is too many lists and objects, or values in them. Of a text that is no JSON the counts mean nothing; the
+    parser refuses it then.
+    """
+    if _within(raw, limits):  # nearly every body; what stands in its strings counts too
+        return
+    if not _within(_without_strings(raw), limits):
+        raise RequestError(
+            400,
+            f"the body has more than {limits.containers} lists and objects, or {limits.elements} values in them",
+            code="invalid_json",
+        )
+
+
+def _within(text: bytes, limits: RequestLimits) -> bool:
+    return text.count(b"[") + text.count(b"{") <= limits.containers and text.count(b",") < limits.elements
+
+
+def _without_strings(raw: bytes) -> bytes:
+    """Drop strings, in three linear passes: with escapes gone, every quotation mark begins or ends a string."""
+    return _TEXT.sub(b"", raw.replace(b"\\\\", b"").replace(b'\\"', b""))

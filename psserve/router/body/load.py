@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import orjson
 
 from psserve.contracts.limits import DEFAULT_LIMITS, RequestLimits
-from psserve.errors import RequestError
-from psserve.router.body.checks import Body, invalid, is_too_deep
+from psserve.router.body.checks import Body, check_shape, invalid, is_too_deep
 from psserve.router.body.fields import REFUSED, check_refused
-
-_TEXT = re.compile(rb'"[^"]*"')
 
 
 def load_body(raw: bytes, limits: RequestLimits = DEFAULT_LIMITS, taken: frozenset[str] = frozenset()) -> Body:
@@ -36,27 +31,3 @@ def _load(raw: bytes, limits: RequestLimits) -> Body:
     if not isinstance(body, dict):
         raise invalid(None, "the body must be a JSON object", "invalid_type")
     return body
-
-
-def check_shape(raw: bytes, limits: RequestLimits) -> None:
-    """Raises RequestError (400) when the JSON text `raw` has too many lists and objects, or values in them.
-
-    Of a text that is no JSON the counts mean nothing; the parser refuses it then.
-    """
-    if _within(raw, limits):  # nearly every body; what stands in its strings counts too
-        return
-    if not _within(_without_strings(raw), limits):
-        raise RequestError(
-            400,
-            f"the body has more than {limits.containers} lists and objects, or {limits.elements} values in them",
-            code="invalid_json",
-        )
-
-
-def _within(text: bytes, limits: RequestLimits) -> bool:
-    return text.count(b"[") + text.count(b"{") <= limits.containers and text.count(b",") < limits.elements
-
-
-def _without_strings(raw: bytes) -> bytes:
-    """Drop strings, in three linear passes: with escapes gone, every quotation mark begins or ends a string."""
-    return _TEXT.sub(b"", raw.replace(b"\\\\", b"").replace(b'\\"', b""))

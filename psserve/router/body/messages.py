@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.router.body.checks import Body, Check, invalid, missing
+from psserve.router.body.checks import Body, Check, check_shape, invalid, is_too_deep, missing
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 Message = dict[str, Any]
 INVALID_ARGUMENTS = "psserve_invalid_arguments"
 """The argument that holds, as text, arguments that are no JSON object. They must be one in prompts."""
+MAX_LEVELS = 200
+"""Of lists and objects in arguments: what is nested deeper counts as no object. orjson reads 1,024 levels, but writes
+254, and Messages answers have arguments inside."""
 
 
 def _check_messages(body: Body, name: str, config: RouterConfig) -> None:
@@ -25,6 +29,15 @@ def _check_messages(body: Body, name: str, config: RouterConfig) -> None:
         raise invalid("messages", f"messages must be at most {limit}")
     for index, message in enumerate(messages):
         _check_message(f"messages[{index}]", message)
+    # They are parsed to be rendered, and as texts they escaped the limits of the body.
+    check_shape(",".join(_arguments_in(messages)).encode(), config.limits)
+
+
+def _arguments_in(messages: list[Message]) -> Iterator[str]:
+    for message in messages:
+        for call in message.get("tool_calls") or ():
+            if isinstance(text := call["function"].get("arguments"), str):
+                yield text
 
 
 def _check_message(where: str, message: Any) -> None:
@@ -80,14 +93,14 @@ def _check_part(where: str, part: Any) -> None:
 
 
 def arguments_of(text: Any) -> Body:
-    """A call's arguments as an object, whatever a model wrote: none, half an object, another value."""
+    """A call's arguments as an object, whatever a model wrote: none, half an object, another value, too many levels."""
     if isinstance(text, dict):
         return text
     try:
         value = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         value = None
-    return value if isinstance(value, dict) else {INVALID_ARGUMENTS: text}
+    return value if isinstance(value, dict) and not is_too_deep(value, MAX_LEVELS) else {INVALID_ARGUMENTS: text}
 
 
 def with_readable_calls(messages: list[Message]) -> list[Message]:

@@ -224,6 +224,9 @@ def is_valid(schema: Any, answer: str) -> bool:
         ({"type": "any"}, "Invalid type: any"),
         ({"$ref": "#"}, "it allows no text"),
         ([], "must be an object"),
+        ({"format": "date", "allOf": None}, "allOf must be an array"),
+        ({"properties": {}, "required": [[]]}, "Expected string for 'required' item"),
+        ({"propertyNames": {"$ref": "#/$defs/a"}, "$defs": [1]}, "propertyNames at #"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_by_name(schema: Any, says: str, backend: Any) -> None:

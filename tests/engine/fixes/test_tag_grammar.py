@@ -99,6 +99,18 @@ def test_a_schema_that_is_not_kept_is_refused_by_name_and_place(backend: Any) ->
     assert found.error_message.startswith("uniqueItems at #/properties/a ")
 
 
+def test_schemas_of_all_tools_share_what_room_there_is(backend: Any) -> None:
+    names = {"enum": [f"name {number}" for number in range(100)]}
+    tools = {
+        f"tool_{index}": {"propertyNames": names, "additionalProperties": {"enum": ["x" * 4000]}} for index in range(3)
+    }
+    assert not hasattr(
+        backend.dispatch_structural_tag(tag("required", tools={"one": tools["tool_0"]})), "error_message"
+    )
+    found = backend.dispatch_structural_tag(tag("required", tools=tools))
+    assert found.error_message.startswith("propertyNames at # has too many names")
+
+
 @only(until="0.5.21")
 def test_stock_sglang_takes_arguments_that_break_their_schema(backend: Any) -> None:
     sevens = {"type": "object", "properties": {"x": {"type": "integer", "multipleOf": 7}}, "required": ["x"]}

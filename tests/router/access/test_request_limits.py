@@ -26,9 +26,11 @@ SMALL: dict[str, Any] = {
     "stops": 1,
     "logit_bias": 1,
     "grammar_bytes": 64,
+    "tool_bytes": 64,
 }
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "add"}}
+TALL_TOOL = {"type": "function", "function": {"name": "add", "parameters": {"title": "x" * 60}}}
 POST = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
@@ -100,6 +102,7 @@ async def test_a_body_that_does_not_come_is_refused_and_a_good_request_passes_af
         ({"regex": "a" * 65}, "regex"),
         ({"json_schema": '{"items":' * 4 + "{}" + "}" * 4 + " " * 60}, "json_schema"),
         ({"response_format": {"type": "json_object", "x": "y" * 80}}, "response_format"),
+        ({"tools": [TALL_TOOL], "tool_choice": "required"}, "tools[0].function.parameters"),
         ({"metadata": [[[[[[[[]]]]]]]]}, None),
         ({"metadata": [[]] * 40}, None),
         ({"metadata": [0] * 60}, None),

@@ -33,10 +33,15 @@ def test_arguments_of_a_history_are_text_of_an_object(given: Any, made: str) -> 
     assert arguments(given) == made
 
 
-@pytest.mark.parametrize("text", ['{"a": 1', "12", "null", '"x"', "[1]", "Rome"])
+@pytest.mark.parametrize("text", ['{"a": 1', "12", "null", '"x"', "[1]", "Rome", '{"a":' + "[" * 200 + "]" * 200 + "}"])
 def test_what_is_no_object_is_one_that_holds_it_as_text(text: str) -> None:
     made = arguments({"arguments": text})
     assert json.loads(made) == {"psserve_invalid_arguments": text} == arguments_of(text)
+
+
+def test_arguments_of_many_levels_that_came_from_here_go_back_as_text() -> None:
+    text = '{"psserve_invalid_arguments":' + "[" * 300 + "]" * 300 + "}"
+    assert json.loads(arguments({"arguments": text})) == {"psserve_invalid_arguments": text}
 
 
 def test_other_messages_are_left_alone() -> None:
