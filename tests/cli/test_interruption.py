@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -9,21 +11,28 @@ from psserve.cli.interruption import ended_as_by_ctrl_c
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
+@contextmanager
+def handled_as(number: signal.Signals, handler: signal.Handlers) -> Iterator[None]:
+    """Whatever this process was started with: nohup ignores SIGHUP."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_interrupts_and_the_next_is_not_heard(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with ended_as_by_ctrl_c():
-        with pytest.raises(KeyboardInterrupt):
+    with handled_as(number, signal.SIG_DFL):
+        with ended_as_by_ctrl_c():
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
             signal.raise_signal(number)
-        signal.raise_signal(number)
-    assert signal.getsignal(number) is before
+        assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_what_is_ignored_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    try:
+    with handled_as(signal.SIGHUP, signal.SIG_IGN):
         with ended_as_by_ctrl_c():
             signal.raise_signal(signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
