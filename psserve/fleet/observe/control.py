@@ -21,10 +21,11 @@ from psserve.fleet.run.protocol import ChangeReply, ChangeRequest, at_path, cont
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, running_fleet
 
-_LONGEST_STOP_S = 90.0
+_LONGEST_END_S = 60.0
+"""For all that a supervisor does to end its fleet, once the router has let requests finish."""
 
 
-def stop_fleet(zoo: Path, *, now: bool = False, timeout_s: float = _LONGEST_STOP_S) -> FleetState:
+def stop_fleet(zoo: Path, *, now: bool = False) -> FleetState:
     """Stop the zoo's fleet and wait until it has gone. `now` does not let requests finish.
 
     Raises:
@@ -33,6 +34,8 @@ def stop_fleet(zoo: Path, *, now: bool = False, timeout_s: float = _LONGEST_STOP
     """
     state = running_fleet(zoo)
     supervisor = state.supervisor
+    drain_s = 0.0 if now else float(router_config_of(zoo).get("drain_timeout_s", 0.0))  # before it goes with the fleet
+    timeout_s = drain_s + _LONGEST_END_S
     try:
         os.kill(supervisor.pid, signal.SIGTERM)
         if now:
