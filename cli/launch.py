@@ -158,7 +158,6 @@ def _show(plan: Any, as_json: bool) -> None:
 
 def _launch(plan: Any, starter_of: Callable[[Any], Any], watch: bool, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
-    from psserve.fleet.plan.layout import log_path
     from psserve.fleet.plan.show import named
     from psserve.fleet.plan.start_limit import start_limit_s
     from psserve.fleet.run.detach import run_detached
@@ -177,9 +176,9 @@ def _launch(plan: Any, starter_of: Callable[[Any], Any], watch: bool, detach: bo
     make_run_dir(plan.run_dir)
 
     def supervise(say: Callable[[str], None]) -> None:
-        Supervisor(plan, starter=starter_of(plan), watch=watch, limits=limits, on_ready=say).run()
+        Supervisor(plan, starter=starter_of(plan), watch=watch, limits=limits, on_ready=say).run_locked()
 
-    ready(run_detached(supervise, log_path(plan.run_dir, "supervisor")))
+    ready(run_detached(supervise, plan.run_dir))
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -19,9 +19,9 @@ def main() -> int:
     policy = RestartPolicy(limit=given["restarts"], first_s=0.1, longest_s=0.2, stuck_s=given["stuck_s"])
     limits = Limits(start_timeout_s=given["start_timeout_s"], drain_s=given["drain_s"], grace_s=1.0, restarts=policy)
 
-    def supervise(ready) -> None:
+    def supervisor(ready) -> Supervisor:
         supply = FakeSupply(plan.zoo, given["spare_ports"])
-        Supervisor(plan, supply=supply, watch=given["watch"], limits=limits, on_ready=ready).run()
+        return Supervisor(plan, supply=supply, watch=given["watch"], limits=limits, on_ready=ready)
 
     def say(url: str) -> None:
         print(f"ready {url}", flush=True)
@@ -29,9 +29,9 @@ def main() -> int:
     try:
         if "--detach" in sys.argv:
             make_run_dir(plan.run_dir)
-            say(run_detached(supervise, plan.run_dir / "logs" / "supervisor.log"))
+            say(run_detached(lambda ready: supervisor(ready).run_locked(), plan.run_dir))
         else:
-            supervise(say)
+            supervisor(say).run()
     except PsserveError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code

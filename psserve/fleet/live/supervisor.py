@@ -81,7 +81,12 @@ class Supervisor:
             FleetError: the router cannot be kept alive.
         """
         make_run_dir(self._plan.run_dir)
-        with fleet_lock(self._plan.run_dir), _keeping_signal_handlers():
+        with fleet_lock(self._plan.run_dir):
+            self.run_locked()
+
+    def run_locked(self) -> None:
+        """`run`, for whoever has made the run folder and holds the fleet's lock."""
+        with _keeping_signal_handlers():
             asyncio.run(self._run())
 
     async def _run(self) -> None:

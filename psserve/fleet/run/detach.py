@@ -13,26 +13,31 @@ from pathlib import Path
 from typing import TextIO
 
 from psserve.errors import PsserveError, StartError
+from psserve.fleet.plan import layout
+from psserve.fleet.run.state import fleet_lock
 
 Supervise = Callable[[Callable[[str], None]], None]
-"""Runs a fleet to its end, and calls its argument with the URL once the fleet is ready."""
+"""Runs a fleet to its end under the lock that is held already, and calls its argument with the URL once it is ready."""
 
 
-def run_detached(supervise: Supervise, log: Path, notes: TextIO = sys.stderr) -> str:
-    """Run `supervise` in a process of its own session, its output in `log`. Returns the URL when the fleet is ready.
+def run_detached(supervise: Supervise, run: Path, notes: TextIO = sys.stderr) -> str:
+    """Run `supervise` in a process of its own session, its output in a log in `run`. Returns the URL when it is ready.
 
     Lines that the supervisor writes meanwhile are shown on `notes`. Call it before any thread exists: it forks.
 
     Raises:
+        AlreadyRunning: another fleet of this zoo runs.
         StartError: the fleet did not become ready; the background process has ended, or was told to.
     """
-    log.unlink(missing_ok=True)
-    log.touch(mode=0o600)
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read_end)
-        _background(supervise, log, write_end)
+    log = layout.log_path(run, "supervisor")
+    with fleet_lock(run):  # which the child inherits: until then the log may be that of a fleet that runs
+        log.unlink(missing_ok=True)
+        log.touch(mode=0o600)
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read_end)
+            _background(supervise, log, write_end)
     os.close(write_end)
     try:
         verdict = _await_verdict(read_end, log, notes)

@@ -228,6 +228,18 @@ def test_detached_fleet_outlives_its_launcher_and_stops(fleet: FakeFleet) -> Non
         running_fleet(fleet.zoo)
 
 
+def test_a_second_detached_launch_leaves_the_first_ones_log(fleet: FakeFleet) -> None:
+    fleet.launch(TWO, "--detach")
+    fleet.ready()
+    log = fleet.run / "logs" / "supervisor.log"
+    before = log.stat().st_ino
+    fleet.launch(TWO, "--detach")
+    assert "AlreadyRunning: a fleet of the zoo" in fleet.output()
+    assert log.stat().st_ino == before
+    stop_fleet(fleet.zoo)
+    assert "psserve: stopping" in log.read_text()
+
+
 def test_detached_launch_reports_a_failed_start(fleet: FakeFleet) -> None:
     fleet.launch({"prefill-0": ["--crash", "boom"]}, "--detach")
     said = fleet.output()
