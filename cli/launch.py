@@ -65,6 +65,7 @@ def command(
     psserve launch --config fleet.toml --dry-run   (replicas, GPUs, memory, ports: docs/fleet.md)
     psserve launch -- --schedule-policy lpm        (the rest goes to every SGLang server)
     """
+    from psserve.fleet.live.requests import ZooWatch
     from psserve.fleet.options.config_file import load_options
     from psserve.fleet.options.key_file import client_keys
     from psserve.fleet.plan.reach import reach_warnings
@@ -89,6 +90,7 @@ def command(
     keys = client_keys(options, zoo.path)
     if api_key is not None:
         keys = replace(keys, plain=api_key)
+    following = ZooWatch(zoo.path) if watch else None  # before the zoo is read for the plan: it misses nothing then
     plan, starter_of = _plan(zoo, options, keys, dry_run)
     for warning in reach_warnings(options, keys):
         click.echo(f"psserve: warning: {warning}", err=True)
@@ -104,7 +106,7 @@ def command(
             click.echo(f"psserve: {note}", err=True)
         _show(plan, as_json)
         return
-    _launch(plan, starter_of, watch, detach)
+    _launch(plan, starter_of, following, detach)
 
 
 def as_flags(
@@ -156,7 +158,7 @@ def _show(plan: Any, as_json: bool) -> None:
     click.echo("\n" + plan_commands(plan))
 
 
-def _launch(plan: Any, starter_of: Callable[[Any], Any], watch: bool, detach: bool) -> None:
+def _launch(plan: Any, starter_of: Callable[[Any], Any], watch: Any, detach: bool) -> None:
     from psserve.fleet import Limits, Supervisor
     from psserve.fleet.plan.show import named
     from psserve.fleet.plan.start_limit import start_limit_s

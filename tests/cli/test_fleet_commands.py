@@ -11,11 +11,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from psserve import __version__
+from psserve.cli import launch
 from psserve.cli.launch import command
 from psserve.cli.main import cli
 from psserve.contracts.router_config import ModuleConfig, Trial
 from psserve.engine.arguments import _OTHER_NAMES, _REFUSED, _SET_BY_FLEET
 from psserve.engine.versions import installed_sglang, runs_one_pool_unasked
+from psserve.fleet import FleetOptions, make_plan
+from psserve.fleet.live.requests import ZooWatch
+from psserve.fleet.options.options import RouterOptions
 from psserve.fleet.options.server_options import RESERVED_ARGUMENTS
 from psserve.fleet.plan import devices
 from psserve.fleet.plan.nvidia import Torch
@@ -60,6 +64,24 @@ def test_launch_says_what_was_on_trial(zoo: Path) -> None:
     keep_trials(zoo / ".run", [ModuleConfig(name="math", zoo_version=3, trial=trial)])
     said = psserve("launch", "--dry-run", "--device", "cpu", "--port", "0").stderr
     assert "psserve: version 4 of math was on trial: it is taken up again once the fleet is ready\n" in said
+
+
+def test_a_watched_zoo_is_followed_from_before_it_is_planned(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watches: list[ZooWatch] = []
+
+    def plan(*_: object) -> tuple[Any, None]:
+        manifest = zoo / "modules" / "late" / "module.toml"
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        manifest.touch()
+        return make_plan(Zoo.open(zoo), FleetOptions(device="cpu", router=RouterOptions(port=0))), None
+
+    monkeypatch.setattr(launch, "_plan", plan)
+    monkeypatch.setattr(launch, "_launch", lambda plan, starter, watch, detach: watches.append(watch))
+    monkeypatch.setattr("psserve.fleet.live.requests._EVERY_S", 0.0)
+    assert psserve("launch", "--watch").exit_code == 0
+    assert psserve("launch").exit_code == 0
+    assert watches[1] is None
+    assert [watches[0].changed() for _ in range(2)] == [False, True]
 
 
 def test_an_untested_sglang_is_allowed_to_every_server(zoo: Path) -> None:

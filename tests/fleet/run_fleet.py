@@ -8,6 +8,7 @@ from fake_plan import FakeSupply, plan_of
 
 from psserve.errors import PsserveError
 from psserve.fleet import Limits, Supervisor
+from psserve.fleet.live.requests import ZooWatch
 from psserve.fleet.run.detach import run_detached
 from psserve.fleet.run.member import RestartPolicy
 from psserve.fleet.run.prepare import make_run_dir
@@ -15,13 +16,21 @@ from psserve.fleet.run.prepare import make_run_dir
 
 def main() -> int:
     given = json.loads(Path(sys.argv[1]).read_text())
-    plan = plan_of(Path(given["zoo"]), given["servers"], given["ports"], Path(given["tmp"]), given["adapters"])
+    plan = plan_of(
+        Path(given["zoo"]),
+        given["servers"],
+        given["ports"],
+        Path(given["tmp"]),
+        given["adapters"],
+    )
     policy = RestartPolicy(limit=given["restarts"], first_s=0.1, longest_s=0.2, stuck_s=given["stuck_s"])
     limits = Limits(start_timeout_s=given["start_timeout_s"], drain_s=given["drain_s"], grace_s=1.0, restarts=policy)
 
+    watch = ZooWatch(plan.zoo) if given["watch"] else None
+
     def supervisor(ready) -> Supervisor:
         supply = FakeSupply(plan.zoo, given["spare_ports"])
-        return Supervisor(plan, supply=supply, watch=given["watch"], limits=limits, on_ready=ready)
+        return Supervisor(plan, supply=supply, watch=watch, limits=limits, on_ready=ready)
 
     def say(url: str) -> None:
         print(f"ready {url}", flush=True)

@@ -78,14 +78,16 @@ class Requests:
         finally:
             self._titles.remove(title)
 
-    async def open(self, weights: Mapping[str, str], *, watch: bool) -> None:
+    async def open(self, weights: Mapping[str, str], watch: ZooWatch | None) -> None:
         """Listen from now on; a fleet that cannot serves all the same. `weights`: what each module is served with.
+
+        `watch` says when the zoo is to be followed; None: only when asked.
 
         Raises FleetError: what was written down of the trials of the fleet before is damaged.
         """
         self._trials = kept_trials(self._roster.plan.run_dir)
         self._changes = Changes(self._roster, self._adapters, self._supply, self._moves, self._limits, weights)
-        self._watch = ZooWatch(self._roster.plan.zoo) if watch else None
+        self._watch = watch
         await self._turn.acquire()
         try:
             await self._socket.open()
@@ -197,6 +199,7 @@ class ZooWatch:
     """Looks at the modules' manifests once a second: a manifest is written last, so then its module is complete."""
 
     def __init__(self, zoo: Path) -> None:
+        """What differs from now on has changed."""
         self._modules = zoo / "modules"
         self._next = 0.0
         self._known = self._last = self._look()

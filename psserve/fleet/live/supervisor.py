@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from psserve.errors import StartError
-from psserve.fleet.live.requests import Requests
+from psserve.fleet.live.requests import Requests, ZooWatch
 from psserve.fleet.live.supply import Supply, ZooSupply
 from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.member import Limits, Member
@@ -51,12 +51,15 @@ class Supervisor:
         *,
         starter: Starter | None = None,
         supply: Supply | None = None,
-        watch: bool = False,
+        watch: ZooWatch | None = None,
         progress: StartProgress | None = None,
         limits: Limits | None = None,
         on_ready: Callable[[str], None] = lambda url: None,
     ) -> None:
-        """`supply`: where live changes find modules [the plan's zoo]; `watch` follows it without being asked."""
+        """`supply`: where live changes find modules [the plan's zoo].
+
+        `watch`: what follows it without being asked. Made before the plan, it misses nothing that came since.
+        """
         self._plan = plan
         self._limits = limits or Limits()
         self._progress = progress or StartProgress()
@@ -99,7 +102,7 @@ class Supervisor:
         try:
             weights = await asyncio.to_thread(prepare, self._plan)
             await require_reachable(self._plan, self._starter)
-            await self._requests.open(weights, watch=self._watch)
+            await self._requests.open(weights, self._watch)
             self._roster.start()
             self._save()
             await self._until_ready()

@@ -35,7 +35,7 @@ def requests_of(folder: Path) -> Requests:
 @pytest.fixture
 async def requests(tmp_path: Path) -> AsyncIterator[Requests]:
     requests = requests_of(tmp_path)
-    await requests.open({}, watch=False)
+    await requests.open({}, watch=None)
     requests.begin()
     yield requests
     await requests.close()
@@ -123,7 +123,7 @@ async def test_a_change_asked_for_at_the_start_waits_for_the_trials_of_before(tm
     requests = requests_of(tmp_path)
     trial = {"module": "gone", "version": 2, "beside": 1, "share": 10.0, "shadow": False}
     trials_path(run_dir(tmp_path)).write_text(json.dumps([trial]))
-    await requests.open({}, watch=False)
+    await requests.open({}, watch=None)
     change = asyncio.create_task(requests.make(OTHER, lambda text: None))
     await asyncio.sleep(0)
     requests.begin()
