@@ -89,12 +89,14 @@ async def serve(config: RouterConfig, path: Path, seat: Seat | None = None) -> N
     config = divided(config)
     port = config.port if seat is None else seat.port
     app = make_app(config, Siblings(seat, config.router_workers))
-    tls = None if certificate is None else certificate.context
-    runner = make_runner(app, config.limits, config.drain_timeout_s, tls)
+    runner = make_runner(app, config.limits, config.drain_timeout_s)
     await runner.setup()
     loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
-        site = web.TCPSite(runner, config.host, port, backlog=BACKLOG, reuse_port=None if seat is None else True)
+        tls = None if certificate is None else certificate.context
+        site = web.TCPSite(
+            runner, config.host, port, ssl_context=tls, backlog=BACKLOG, reuse_port=None if seat is None else True
+        )
         try:
             await site.start()
         except OSError as error:

@@ -50,12 +50,13 @@ class FakeFleet:
         stuck_s: float = 300,
         watch: bool = False,
         adapters: Sequence[str] = (),
+        checkpoints: Sequence[str] = (),
     ) -> None:
-        """`adapters`: modules that the servers called decode-adapters-N share."""
+        """`adapters`: modules that the servers called decode-adapters-N share; `checkpoints`: see plan_of."""
         self.ports = self.ports or own_ports(1 + len(servers))
         plan = self.zoo / "plan.json"
         given: dict[str, Any] = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
-        given |= {"adapters": adapters, "spare_ports": own_ports(SPARE_PORTS)}
+        given |= {"adapters": adapters, "checkpoints": checkpoints, "spare_ports": own_ports(SPARE_PORTS)}
         limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s, "stuck_s": stuck_s}
         plan.write_text(json.dumps(given | limits | {"watch": watch}))
         script = Path(__file__).with_name("run_fleet.py")

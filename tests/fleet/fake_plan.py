@@ -51,9 +51,16 @@ def server(zoo: Path, tmp: Path, name: str, port: int, arguments: list[str], mod
 
 
 def plan_of(
-    zoo: Path, servers: dict[str, list[str]], ports: list[int], tmp: Path, adapters: Sequence[str] = ()
+    zoo: Path,
+    servers: dict[str, list[str]],
+    ports: list[int],
+    tmp: Path,
+    adapters: Sequence[str] = (),
+    checkpoints: Sequence[str] = (),
 ) -> FleetPlan:
     """`servers`: prefill-N or decode-MODULE-N -> arguments; `adapters`: modules of those called decode-adapters-N.
+
+    `checkpoints`: modules whose checkpoints are made of a zoo that is really there.
 
     The router's port is the first.
     """
@@ -85,7 +92,7 @@ def plan_of(
         base="fake",
         servers=specs,
         router=router,
-        checkpoints=(),
+        checkpoints=tuple(PlannedCheckpoint(module=name, path=checkpoint_path(run, name)) for name in checkpoints),
         basis=basis(),
         run_dir=run,
         tmp_dir=tmp,

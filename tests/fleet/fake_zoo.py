@@ -43,6 +43,10 @@ class FakeModule:
     version: int = 1
 
     @property
+    def versioned_name(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
     def shares_servers(self) -> bool:
         return self.adapter is not None
 

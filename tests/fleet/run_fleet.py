@@ -22,6 +22,7 @@ def main() -> int:
         given["ports"],
         Path(given["tmp"]),
         given["adapters"],
+        given["checkpoints"],
     )
     policy = RestartPolicy(limit=given["restarts"], first_s=0.1, longest_s=0.2, stuck_s=given["stuck_s"])
     limits = Limits(start_timeout_s=given["start_timeout_s"], drain_s=given["drain_s"], grace_s=1.0, restarts=policy)

@@ -100,9 +100,10 @@ class Supervisor:
         become_subreaper()
         beating = asyncio.create_task(self._beat())
         try:
-            weights = await asyncio.to_thread(prepare, self._plan)
+            weights = await asyncio.to_thread(prepare, self._plan, self._check_signals)
             await require_reachable(self._plan, self._starter)
             await self._requests.open(weights, self._watch)
+            self._check_signals()
             self._roster.start()
             self._save()
             await self._until_ready()
@@ -123,14 +124,17 @@ class Supervisor:
 
     # --- coming up
 
+    def _check_signals(self) -> None:
+        if self._signals:
+            raise StartError("stopped before the fleet was ready")
+
     async def _until_ready(self) -> None:
         deadline = time.monotonic() + self._limits.start_timeout_s
         while not self._ready:
             for member in self._roster.members:
                 if member.ended():
                     raise self._start_failure(member)
-            if self._signals:
-                raise StartError("stopped before the fleet was ready")
+            self._check_signals()
             if any(member.awaits_files for member in self._roster.members):
                 deadline = time.monotonic() + self._limits.start_timeout_s
             elif time.monotonic() > deadline:

@@ -48,10 +48,10 @@ def plan_module(zoo: Zoo, plan: FleetPlan, name: str, version: int = 1) -> Modul
     check_adapters(zoo.base, [module], options, served=plan.modules, group_runs=group_runs)
     if shares_servers(module, options):
         servers, checkpoint = _adapter_servers(zoo, plan, module), None
-        adapter = PlannedAdapter(module=name, name=adapter_name(module.name, version))
+        adapter = PlannedAdapter(module=module.versioned_name, name=adapter_name(module.name, version))
     else:
         path = layout.checkpoint_path(plan.run_dir, module.name, version)
-        checkpoint, adapter = PlannedCheckpoint(module=name, path=path), None
+        checkpoint, adapter = PlannedCheckpoint(module=module.versioned_name, path=path), None
         planned = planned_decode(module.name, module.aliases, path, options, version)
         servers = _servers(zoo, plan, [module], _sized(planned, plan))
     return ModulePlan(

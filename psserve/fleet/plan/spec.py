@@ -99,6 +99,7 @@ class PlannedCheckpoint:
     """A module whose checkpoint directory must be materialised before its servers start."""
 
     module: str
+    """With its version (NAME@VERSION) where servers join a running fleet."""
     path: Path
 
 
@@ -107,6 +108,7 @@ class PlannedAdapter:
     """A module that its servers find as an adapter in the fleet's folder."""
 
     module: str
+    """As in `PlannedCheckpoint`."""
     name: str
     """What it is called there."""
 

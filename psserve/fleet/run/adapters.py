@@ -10,21 +10,46 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from psserve.contracts.programs import exit_status
+from psserve.errors import ManifestError
 from psserve.fleet.plan import layout
-from psserve.fleet.plan.spec import PlannedAdapter
 from psserve.zoo import Module, Zoo, serving_form
+from psserve.zoo.disk.scan import Scan
 
 
-def link_adapters(zoo: Zoo, run: Path, adapters: Iterable[tuple[PlannedAdapter, Module]]) -> None:
-    """Make the folder anew, with these in it. Raises ZooError, or OSError."""
+def link_adapters(
+    zoo: Zoo, run: Path, adapters: Mapping[str, str], check: Callable[[], None] = lambda: None
+) -> list[Module]:
+    """Make the folder anew. `adapters`: name there -> the module, or a version of it (NAME@VERSION).
+
+    `check` is called before each of them: it ends it by raising. The zoo is read once, however many there are.
+
+    Returns what it has. Raises ZooError, or OSError.
+    """
     remove_adapters(run)
     layout.adapters_dir(run).mkdir(mode=0o700)
-    for adapter, module in adapters:
-        link_adapter(run, adapter.name, serving_form(zoo, module))
+    scan, linked = zoo.scan(), []
+    for name, wanted in adapters.items():
+        check()
+        module, form = _form(zoo, scan, wanted)
+        link_adapter(run, name, form)
+        linked.append(module)
+    return linked
+
+
+def _form(zoo: Zoo, scan: Scan, wanted: str) -> tuple[Module, Path]:
+    """An adapter and the directory of its serving form. `scan`: the zoo as it was, which may have changed since."""
+    name, _, version = wanted.partition("@")
+    module = scan.get(name)
+    if version in ("", str(module.version)):
+        with suppress(ManifestError, OSError):  # another version may have taken its place by now
+            return module, serving_form(zoo, module)
+    module = zoo.module(wanted)
+    return module, serving_form(zoo, module)
 
 
 def link_adapter(run: Path, name: str, form: Path) -> None:
@@ -47,11 +72,7 @@ def remove_adapters(run: Path) -> None:
 def main() -> None:
     """Make one folder. Raises as `link_adapters` does."""
     zoo_dir, run, *adapters = sys.argv[1:]
-    named = dict(text.split("=") for text in adapters)
-    zoo = Zoo.open(Path(zoo_dir))
-    scan = zoo.scan()
-    planned = [(PlannedAdapter(module=module, name=name), scan.get(module)) for name, module in named.items()]
-    link_adapters(zoo, Path(run), planned)
+    link_adapters(Zoo.open(Path(zoo_dir)), Path(run), dict(text.split("=") for text in adapters))
 
 
 if __name__ == "__main__":

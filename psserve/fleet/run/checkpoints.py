@@ -4,7 +4,7 @@
 new weights, or half of them; beside a second server of the same module that would be two models under one name. So
 what lies in the zoo is linked by inode here. Weights that the zoo itself only links to stay where they are.
 
-`python -m psserve.fleet.run.checkpoints ZOO MODULE DIR` makes one in a process of its own.
+`python -m psserve.fleet.run.checkpoints ZOO MODULE DIR` makes one in a process of its own; MODULE may be NAME@VERSION.
 """
 
 from __future__ import annotations
@@ -18,15 +18,41 @@ from pathlib import Path
 from blake3 import blake3
 
 from psserve.contracts.programs import exit_status, program
+from psserve.errors import ManifestError
 from psserve.zoo import Module, Zoo
+from psserve.zoo.disk.progress import SILENT, Progress
 from psserve.zoo.materialise import materialise
 
 
-def make_checkpoint(zoo: Zoo, module: Module, destination: Path) -> None:
+def make_named(zoo: Zoo, name: str, destination: Path, progress: Progress = SILENT) -> Module:
+    """Make the directory of the module `name`, or of a version of it (NAME@VERSION), as it is when that is done.
+
+    Another command may replace the module meanwhile, which moves its files: then it is made again, so that it never has
+    the files of one version and is called another. Returns what it has.
+
+    Raises as `Zoo.module` and `make_checkpoint` do.
+    """
+    while True:
+        module = zoo.module(name)
+        try:
+            make_checkpoint(zoo, module, destination, progress)
+        except (ManifestError, OSError):
+            if _place(zoo.module(name)) == _place(module):
+                raise
+        else:
+            if _place(zoo.module(name)) == _place(module):
+                return module
+
+
+def _place(module: Module) -> tuple[object, ...]:
+    return module.path, module.files, module.settings
+
+
+def make_checkpoint(zoo: Zoo, module: Module, destination: Path, progress: Progress = SILENT) -> None:
     """Make the directory anew. Raises as `materialise` does, or OSError."""
     if destination.exists():
         shutil.rmtree(destination)
-    materialise(zoo, module, destination)
+    materialise(zoo, module, destination, progress)
     for link in destination.iterdir():
         target = link.resolve()
         if zoo.path in target.parents:
@@ -59,10 +85,9 @@ def _pin(link: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Make one checkpoint. Raises as `make_checkpoint` does, or ZooError."""
+    """Make one checkpoint. Raises as `make_named` does, or ZooError."""
     zoo_dir, name, destination = sys.argv[1:]
-    zoo = Zoo.open(Path(zoo_dir))
-    make_checkpoint(zoo, zoo.module(name), Path(destination))
+    make_named(Zoo.open(Path(zoo_dir)), name, Path(destination))
 
 
 if __name__ == "__main__":

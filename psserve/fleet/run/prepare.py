@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from psserve.contracts.router_config import RouterConfig
-from psserve.errors import FleetError
+from psserve.errors import FleetError, UnknownModule
 from psserve.fleet.plan.spec import FleetPlan
 from psserve.fleet.run.adapters import link_adapters, remove_adapters
-from psserve.fleet.run.checkpoints import make_checkpoint, remove_checkpoints, weights_of
-from psserve.zoo import Zoo
+from psserve.fleet.run.checkpoints import make_named, remove_checkpoints, weights_of
+from psserve.zoo import Module, Zoo
+from psserve.zoo.disk.progress import Progress
 from psserve.zoo.disk.storage import write_atomically
 
 
@@ -25,18 +27,20 @@ def make_run_dir(run: Path) -> None:
     private_dir(run / "logs")
 
 
-def prepare(plan: FleetPlan) -> dict[str, str]:
+def prepare(plan: FleetPlan, check: Callable[[], None] = lambda: None) -> dict[str, str]:
     """Materialise checkpoints, link adapters, write the router's configuration (0600), set old logs aside.
+
+    `check` is called again and again on the way, which may take minutes: it ends it by raising.
 
     Returns:
         Module -> which weights it will be served with (`checkpoints.weights_of`).
 
     Raises:
-        FleetError: a folder cannot be written.
+        FleetError: a folder cannot be written, or the zoo keeps a planned version of a module no more.
         ZooError: a module cannot be materialised.
     """
     private_dir(plan.tmp_dir)
-    weights = _make_all(plan) if plan.checkpoints or plan.adapters else {}
+    weights = _make_all(plan, check) if plan.checkpoints or plan.adapters else {}
     for process in (*plan.servers, plan.router):
         set_aside(process.log)
     write_router_config(plan, plan.router.config)
@@ -62,19 +66,36 @@ def set_aside(log: Path) -> None:
         log.replace(log.with_name(log.name + ".1"))
 
 
-def _make_all(plan: FleetPlan) -> dict[str, str]:
-    """The checkpoints and the folder of adapters. The zoo is read once, however many modules there are."""
-    zoo = Zoo.open(plan.zoo)
-    scan = zoo.scan()
+def _make_all(plan: FleetPlan, check: Callable[[], None]) -> dict[str, str]:
+    """The checkpoints and the folder of adapters, of the versions that were planned, whatever the zoo serves now.
+
+    Of adapters, of which there may be many, the zoo is read once.
+    """
+    zoo, progress = Zoo.open(plan.zoo), _Checked(check)
+    versions = {module.name: f"{module.name}@{module.shown_version}" for module in plan.router.config.modules}
     private_dir(plan.run_dir / "checkpoints")
-    weights: dict[str, str] = {}
-    for checkpoint in plan.checkpoints:
-        module = scan.get(checkpoint.module)
-        make_checkpoint(zoo, module, checkpoint.path)
-        weights[module.name] = weights_of(module)
-    adapters = [(adapter, scan.get(adapter.module)) for adapter in plan.adapters]
-    link_adapters(zoo, plan.run_dir, adapters)
-    return weights | {module.name: weights_of(module) for _, module in adapters}
+    made: list[Module] = []
+    try:
+        for checkpoint in plan.checkpoints:
+            check()
+            made.append(make_named(zoo, versions[checkpoint.module], checkpoint.path, progress))
+        made += link_adapters(zoo, plan.run_dir, {one.name: versions[one.module] for one in plan.adapters}, check)
+    except UnknownModule as error:
+        raise FleetError(f"{error}: the zoo was changed while the fleet was prepared; launch it again") from error
+    return {module.name: weights_of(module) for module in made}
+
+
+class _Checked(Progress):
+    """Long work on files that `check` can end."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def stage(self, what: str, size: int) -> None:
+        self._check()
+
+    def advance(self, size: int) -> None:
+        self._check()
 
 
 def private_dir(path: Path) -> None:

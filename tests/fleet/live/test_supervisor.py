@@ -19,12 +19,15 @@ from psserve.fleet.observe.control import live_state, stop_fleet
 from psserve.fleet.run.prepare import make_run_dir
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import fleet_lock, running_fleet
+from psserve.zoo.disk.manifest import LinkRecord, write_manifest
+from psserve.zoo.synthetic.zoo import build_zoo
 from tests.fleet.conftest import WAIT_S, FakeFleet
 from tests.fleet.fake_plan import FakeSupply, plan_of
 from tests.fleet.sending import Sending
 from tests.ports import own_ports
 from tests.waiting import PATIENCE_S
 
+ENDLESS_BYTES = 1 << 40
 TWO = {"prefill-0": ["--child", "plain"], "decode-a-0": ["--child", "plain"]}
 
 
@@ -196,6 +199,28 @@ def test_signal_before_ready_ends_the_launch(fleet: FakeFleet) -> None:
     assert fleet.supervisor is not None
     fleet.supervisor.terminate()
     assert "StartError: stopped before the fleet was ready" in fleet.output()
+
+
+def test_signal_while_checkpoints_are_made_ends_that_and_starts_nothing(fleet: FakeFleet, tmp_path: Path) -> None:
+    zoo = build_zoo(tmp_path / "built", modules=())
+    module = zoo.add("a", zoo.base.path, allow_naive=True, store="link")
+    weights = shutil.copy(zoo.base.path / "model.safetensors", tmp_path)
+    os.truncate(weights, ENDLESS_BYTES)  # as it has another time than was recorded, it is hashed
+    (file,) = module.files
+    manifest = module.manifest.model_copy(
+        update={
+            "files": (file.model_copy(update={"size": ENDLESS_BYTES}),),
+            "links": {file.name: LinkRecord(path=str(weights), modified_ns=0)},
+        }
+    )
+    write_manifest(module.path / "module.toml", manifest)
+    shutil.copytree(zoo.path, fleet.zoo, dirs_exist_ok=True)
+    fleet.launch(TWO, checkpoints=["a"])
+    fleet.until((fleet.run / "checkpoints").exists)
+    assert fleet.supervisor is not None
+    fleet.supervisor.terminate()
+    assert fleet.output().endswith("StartError: stopped before the fleet was ready\n")
+    assert list((fleet.run / "logs").iterdir()) == []
 
 
 def test_second_fleet_of_a_zoo_is_refused(fleet: FakeFleet) -> None:

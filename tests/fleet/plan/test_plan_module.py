@@ -38,6 +38,12 @@ def test_it_is_planned_as_at_launch_but_on_other_ports(zoo: Any) -> None:
     assert value_of(server.command, "--model-path") == str(added.checkpoint.path)
 
 
+def test_its_checkpoint_is_of_the_version_that_was_planned(zoo: Any) -> None:
+    added = plan_module(zoo, plan(zoo, modules=["code"]), "maths")
+    assert added.checkpoint.module == "math@1"
+    assert added.entry.zoo_version == 1
+
+
 def test_without_a_size_it_gets_the_fleets_smallest_pool(zoo: Any) -> None:
     running = plan(zoo, modules=["code"])
     (server,) = plan_module(zoo, running, "maths").servers
