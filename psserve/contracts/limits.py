@@ -50,7 +50,7 @@ class RequestLimits(SettingsTable):
     """Limits of one request. What is beyond a limit is refused with a 4xx that names it."""
 
     connections: Count = 4096
-    """Open at a time. One more is answered 503 and closed."""
+    """Open at a time, those in their TLS handshake included. One more is answered 503 and closed."""
     idle_secs: Seconds = 75.0
     """How long a connection may take to send a whole header, counted from its opening or from the last answer."""
     header_bytes: Annotated[int, Field(ge=1024)] = 16_384

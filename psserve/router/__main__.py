@@ -89,14 +89,12 @@ async def serve(config: RouterConfig, path: Path, seat: Seat | None = None) -> N
     config = divided(config)
     port = config.port if seat is None else seat.port
     app = make_app(config, Siblings(seat, config.router_workers))
-    runner = make_runner(app, config.limits, config.drain_timeout_s)
+    tls = None if certificate is None else certificate.context
+    runner = make_runner(app, config.limits, config.drain_timeout_s, tls)
     await runner.setup()
     loop.add_signal_handler(signal.SIGHUP, partial(reload, app[STATE], path))
     try:
-        tls = None if certificate is None else certificate.context
-        site = web.TCPSite(
-            runner, config.host, port, ssl_context=tls, backlog=BACKLOG, reuse_port=None if seat is None else True
-        )
+        site = web.TCPSite(runner, config.host, port, backlog=BACKLOG, reuse_port=None if seat is None else True)
         try:
             await site.start()
         except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
@@ -19,21 +20,27 @@ from aiohttp.web_server import Server
 from psserve.contracts.limits import RequestLimits
 from psserve.contracts.tls import ServerCertificate
 from psserve.errors import RequestError, UsageError
+from psserve.router.access.handshake import Handshakes
 
 RequestHandling = Callable[[Any], Awaitable[web.StreamResponse]]
 LOOK_S = 1.0
 """Between two looks at the certificate's files."""
 LINGER_S = 1.0
 """How long a client that is one too many may take to read so."""
+TOLD = 64
+"""Connections that may be too many at a time and read so; more are closed at once."""
 SERVER = "psserve"
 """What the header `Server` says: aiohttp would name its version, and Python's."""
 log = logging.getLogger("psserve.router")
 
 
-def make_runner(app: web.Application, limits: RequestLimits, drain_timeout_s: float) -> web.AppRunner:
-    """A runner for `app`; requests are cancelled when their client leaves."""
+def make_runner(
+    app: web.Application, limits: RequestLimits, drain_timeout_s: float, tls: ssl.SSLContext | None = None
+) -> web.AppRunner:
+    """A runner for `app`, whose sites know nothing of `tls`; requests are cancelled when their client leaves."""
     return _Runner(
         limits,
+        tls,
         app,
         handler_cancellation=True,
         access_log=None,
@@ -49,20 +56,20 @@ def make_runner(app: web.Application, limits: RequestLimits, drain_timeout_s: fl
 class _Runner(web.AppRunner):
     """aiohttp has no parameter for the class of its server; this method is where a runner makes it."""
 
-    __slots__ = ("_limits",)
+    __slots__ = ("_limits", "_tls")
 
-    def __init__(self, limits: RequestLimits, app: web.Application, **options: Any) -> None:
+    def __init__(self, limits: RequestLimits, tls: ssl.SSLContext | None, app: web.Application, **options: Any) -> None:
         super().__init__(app, **options)
-        self._limits = limits
+        self._limits, self._tls = limits, tls
 
     async def _make_server(self) -> Server:
-        return _Server(self._limits, await super()._make_server())
+        return _Server(self._limits, self._tls, await super()._make_server())
 
 
 class _Server(Server):
     """Makes a handler for each connection, and counts them."""
 
-    def __init__(self, limits: RequestLimits, like: Server) -> None:
+    def __init__(self, limits: RequestLimits, tls: ssl.SSLContext | None, like: Server) -> None:
         super().__init__(
             partial(_handle, like.request_handler),
             request_factory=like.request_factory,
@@ -71,52 +78,61 @@ class _Server(Server):
             **like._kwargs,
         )
         self.limits = limits
-        self._open = 0
+        self._handshakes = None if tls is None else Handshakes(self, tls)
+        self._held = 0
 
-    @property
-    def is_full(self) -> bool:
-        return self._open >= self.limits.connections
+    def enter(self) -> int:
+        self._held += 1
+        return self._held
 
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        self._open += 1
-        super().connection_made(handler, transport)
+    def leave(self) -> None:
+        self._held -= 1
 
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        self._open -= 1
-        super().connection_lost(handler, exc)
+    def turns_away(self, number: int) -> bool:
+        return number > self.limits.connections + TOLD
 
-    def __call__(self) -> RequestHandler:
-        return _Handler(self, loop=self._loop, **self._kwargs)
+    def handler(self, number: int | None = None) -> _Handler:
+        return _Handler(self, number, loop=self._loop, **self._kwargs)
+
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # before a handshake there is no HTTP
+        return self.handler() if self._handshakes is None else self._handshakes.newcomer()
 
 
 class _Handler(RequestHandler):
-    """One connection."""
+    """One connection, after its handshake. `number`: as which it entered, if it has."""
 
-    __slots__ = ("_take_secs",)
+    __slots__ = ("_number", "_server")
 
-    def __init__(self, manager: _Server, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._take_secs = manager.limits.body_secs
+    def __init__(self, server: _Server, number: int | None, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server, self._number = server, number
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        server = self._manager
-        assert isinstance(server, _Server)
-        if server.is_full:
-            ours = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
-            ours.write(_TOO_MANY)
-            self._force_close = True  # read nothing
-            self._manager = None  # never was one of the server's
-            # Closed at once, with the client's request unread, Linux would reset it, and the answer be lost.
-            self._loop.call_later(LINGER_S, ours.close)
+        server = self._server
+        number = server.enter() if self._number is None else self._number
+        if number <= server.limits.connections:
+            super().connection_made(transport)
             return
-        super().connection_made(transport)
+        ours = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._force_close = True  # read nothing
+        self._manager = None  # never was one of the server's
+        if server.turns_away(number):
+            ours.abort()
+            return
+        ours.write(_TOO_MANY)
+        # Closed at once, with the client's request unread, Linux would reset it, and the answer be lost.
+        self._loop.call_later(LINGER_S, ours.abort)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._server.leave()
+        super().connection_lost(exc)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send what is no stream (those have ended). A client that does not read it is cut off."""
         try:
-            async with asyncio.timeout(self._take_secs):
+            async with asyncio.timeout(self._server.limits.body_secs):
                 return await super().finish_response(request, resp, start_time)
         except TimeoutError:
             if self.transport is not None:

@@ -201,7 +201,7 @@ def test_certificate_and_key_are_checked_and_named(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def tls_router(folder: Path) -> AsyncIterator[tuple[int, Path]]:
+async def tls_router(folder: Path, **fields: Any) -> AsyncIterator[tuple[int, Path]]:
     """The port and the certificate of a router process whose certificate and key are in `folder`."""
     cert, key = certificate(folder)
     fabric = Fabric()
@@ -211,7 +211,7 @@ async def tls_router(folder: Path) -> AsyncIterator[tuple[int, Path]]:
         FakeWorker("c", "decode", fabric, module="code", port=4),
     )
     path = folder / "router.json"
-    path.write_text(make_config(*trio, ssl_certfile=str(cert), ssl_keyfile=str(key)).model_dump_json())
+    path.write_text(make_config(*trio, ssl_certfile=str(cert), ssl_keyfile=str(key), **fields).model_dump_json())
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "psserve.router", "--config", path, stdout=PIPE, stderr=PIPE
     )
