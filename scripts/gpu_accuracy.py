@@ -34,6 +34,7 @@ GRACE_S = 30.0
 
 
 def main(arguments: Sequence[str]) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in the background ignore it
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--state", type=Path, required=True, help="folder with the files of the piece before, or empty")
     parser.add_argument("--out", type=Path, required=True, help="folder for those of the next")

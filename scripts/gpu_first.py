@@ -59,6 +59,7 @@ PACKAGES = (
 
 
 def main() -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in the background ignore it
     options = parse(sys.argv[1:])
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         note(f"error: cannot import {', '.join(missing)}: install them first (scripts/gpu_wheels.py packs them)")

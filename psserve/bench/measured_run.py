@@ -31,6 +31,7 @@ from psserve.fleet.observe.control import access_of, router_config_of
 from psserve.fleet.run.state import running_fleet
 from psserve.progress import Bars
 from psserve.router.task_routing.routing import AUTO
+from psserve.signals import heeded
 
 CONCURRENCY = 4
 """Sessions at a time, where the user says nothing of how they arrive."""
@@ -125,7 +126,7 @@ def _stopping(note: Callable[[str], None]) -> Iterator[asyncio.Event]:
     """An event that the first Ctrl-C or SIGTERM sets; the next one is obeyed as if nobody listened."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     in_main = threading.current_thread() is threading.main_thread()  # others get no signals
-    signals = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+    signals = heeded(signal.SIGINT, signal.SIGTERM) if in_main else ()
 
     def end() -> None:
         note("interrupted: the result will be of what was done so far")

@@ -15,6 +15,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from psserve.progress import Bars
+from psserve.signals import heeded
 from psserve.training.hf import TrainerCallback
 
 
@@ -103,7 +104,7 @@ def final_loss(losses: Sequence[float]) -> float:
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc] # Transformers has no types
-    """Ends the run after the current step, with a checkpoint, at SIGINT or SIGTERM.
+    """Ends the run after the current step, with a checkpoint, at SIGINT or SIGTERM, unless they were ignored before.
 
     The same signal again is obeyed at once. The other is not: launchers send SIGTERM when Ctrl-C was sent to all.
     """
@@ -114,7 +115,7 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc] # Transformers has no
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if threading.current_thread() is threading.main_thread():  # others get no signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in heeded(signal.SIGINT, signal.SIGTERM):
                 self.before[number] = signal.signal(number, self.stop)
 
     def stop(self, number: int, frame: FrameType | None) -> None:

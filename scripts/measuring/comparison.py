@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -165,7 +164,7 @@ def compare(arguments: Sequence[str], within_s: float | None = None) -> int:
         return process.wait(timeout=within_s)
     except subprocess.TimeoutExpired:
         print("out of time: what was done is kept; go on with --resume", file=sys.stderr)
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # which it takes as Ctrl-C
         process.wait()
         return 1
 

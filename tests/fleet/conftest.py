@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -51,14 +52,18 @@ class FakeFleet:
         watch: bool = False,
         adapters: Sequence[str] = (),
         checkpoints: Sequence[str] = (),
+        ignored: Sequence[signal.Signals] = (),
     ) -> None:
-        """`adapters`: modules that the servers called decode-adapters-N share; `checkpoints`: see plan_of."""
+        """`adapters`: modules that the servers called decode-adapters-N share; `checkpoints`: see plan_of.
+
+        `ignored`: signals, from the start.
+        """
         self.ports = self.ports or own_ports(1 + len(servers))
         plan = self.zoo / "plan.json"
         given: dict[str, Any] = {"zoo": str(self.zoo), "servers": servers, "ports": self.ports, "tmp": str(self.tmp)}
         given |= {"adapters": adapters, "checkpoints": checkpoints, "spare_ports": own_ports(SPARE_PORTS)}
         limits = {"restarts": restarts, "start_timeout_s": start_timeout_s, "drain_s": drain_s, "stuck_s": stuck_s}
-        plan.write_text(json.dumps(given | limits | {"watch": watch}))
+        plan.write_text(json.dumps(given | limits | {"watch": watch, "ignored": ignored}))
         script = Path(__file__).with_name("run_fleet.py")
         self.supervisor = subprocess.Popen(
             [sys.executable, str(script), str(plan), *extra], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,6 +1,7 @@
 """Runs a Supervisor over a plan given as JSON, in a process of its own: run_fleet.py FILE [--detach]."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def main() -> int:
     limits = Limits(start_timeout_s=given["start_timeout_s"], drain_s=given["drain_s"], grace_s=1.0, restarts=policy)
 
     watch = ZooWatch(plan.zoo) if given["watch"] else None
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN if number in given["ignored"] else signal.SIG_DFL)
 
     def supervisor(ready) -> Supervisor:
         supply = FakeSupply(plan.zoo, given["spare_ports"])

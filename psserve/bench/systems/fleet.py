@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -140,7 +139,7 @@ def launched(zoo: Path, arguments: Sequence[str], within_s: float = 300.0) -> It
         config = json.loads((zoo / ".run" / "router.json").read_text())
         yield RunningFleet(zoo, f"http://{config['host']}:{config['port']}", process.pid, config, ready_s)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=60)
         process.kill()  # the supervisor's servers end with it

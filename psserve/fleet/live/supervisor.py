@@ -30,6 +30,7 @@ from psserve.fleet.run.state import (
     remove_state,
     write_state,
 )
+from psserve.signals import heeded
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_S = 0.1
@@ -78,6 +79,8 @@ class Supervisor:
     def run(self) -> None:
         """Serve until a signal (SIGINT, SIGTERM, SIGHUP): the first one drains, a second one ends all at once.
 
+        What this process was started to ignore it does, but for SIGTERM, with which `psserve stop` comes.
+
         Raises:
             AlreadyRunning: another fleet of this zoo runs.
             StartError: a server ended before the fleet was ready, or it took too long, or a signal came first.
@@ -93,7 +96,7 @@ class Supervisor:
             asyncio.run(self._run())
 
     async def _run(self) -> None:
-        for number in _SIGNALS:  # until the loop is closed
+        for number in (signal.SIGTERM, *heeded(signal.SIGINT, signal.SIGHUP)):  # until the loop is closed
             asyncio.get_running_loop().add_signal_handler(number, self._count_signal)
         for name in await asyncio.to_thread(clean_stale, self._plan.run_dir):
             self._progress.note(f"ended {name}, left over from a supervisor that died")

@@ -65,6 +65,16 @@ def test_signal_ends_everything(fleet: FakeFleet, number: signal.Signals) -> Non
     assert not fleet.tmp.exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_was_ignored_from_the_start_stays_so(fleet: FakeFleet, number: signal.Signals) -> None:
+    fleet.launch(TWO, ignored=[number])
+    fleet.ready()
+    told = Path(f"/proc/{fleet.state().supervisor.pid}/status").read_text()
+    ignored = int(told.split("SigIgn:")[1].split()[0], 16)
+    assert [each for each in (signal.SIGINT, signal.SIGHUP) if ignored >> (each - 1) & 1] == [number]
+    stop_fleet(fleet.zoo)
+
+
 def test_two_signals_at_once_end_all_without_draining(fleet: FakeFleet) -> None:
     fleet.launch(TWO, drain_s=10 * WAIT_S)
     fleet.ready()
