@@ -9,7 +9,16 @@ import click
 from .options import zoo_option
 
 
-@click.command("demo", context_settings={"ignore_unknown_options": True})
+class _PassesAllOn(click.Command):
+    """Leaves `--` to the other command whose options it takes; click would eat it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            args.insert(args.index("--"), "--")
+        return super().parse_args(ctx, args)
+
+
+@click.command("demo", cls=_PassesAllOn, context_settings={"ignore_unknown_options": True})
 @zoo_option
 @click.argument("launch_options", nargs=-1, type=click.UNPROCESSED, metavar="[LAUNCH_OPTIONS]...")
 def command(zoo_dir: Path | None, launch_options: tuple[str, ...]) -> None:
@@ -21,6 +30,7 @@ def command(zoo_dir: Path | None, launch_options: tuple[str, ...]) -> None:
     \b
     psserve demo
     psserve demo --zoo /tmp/demo --modules math --detach
+    psserve demo -- --schedule-policy lpm          (the rest goes to every SGLang server)
     """
     from psserve.demo.shipped import write_demo_zoo
     from psserve.zoo import zoo_path
