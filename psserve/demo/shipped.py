@@ -9,6 +9,8 @@ from pathlib import Path
 from psserve.errors import ZooError
 from psserve.zoo import Zoo
 from psserve.zoo.disk.manifest import ZOO_MANIFEST
+from psserve.zoo.disk.storage import lock
+from psserve.zoo.disk.transactions import LOCK
 
 MODULES = ("code", "math", "tools")
 _BUILDING = ".building"
@@ -35,19 +37,22 @@ def write_demo_zoo(path: Path) -> bool:
     An empty folder at `path` stays that folder: it may be a volume, beside which its user may write nothing.
 
     Raises:
-        ZooError: there is something else at `path`, or nothing can be written there.
+        ZooError: there is something else at `path`, nothing can be written there, or another command does for long.
     """
     source = shipped_zoo()
-    if (path / ZOO_MANIFEST).is_file():
-        found, wanted = Zoo.read(path).base, Zoo.read(source).base
-        if found.fingerprint != wanted.fingerprint:
-            raise ZooError(f"{path}: a zoo of {found.name}, not the demo zoo: give the demo a place with --zoo DIR")
+    before = {each.name for each in path.iterdir()} if path.is_dir() else set()  # first: another copy may end now
+    if _is_there(source, path):
         return False
-    left = {_BUILDING, *_PARTS} if (path / _BUILDING).is_dir() else set()  # by a copy that was interrupted
-    if path.exists() and (not path.is_dir() or any(each.name not in left for each in path.iterdir())):
+    left = {LOCK, _BUILDING, *_PARTS} if _BUILDING in before else {LOCK}  # by a copy that goes on or was interrupted
+    if not before <= left:
         raise ZooError(f"{path}: not empty, and no zoo: give the demo a place with --zoo DIR")
     try:
-        _write(source, path)
+        (path / _BUILDING).mkdir(parents=True, exist_ok=True)
+        with lock(path / LOCK):
+            shutil.rmtree(path / _BUILDING, ignore_errors=True)
+            if _is_there(source, path):
+                return False
+            _write(source, path)
     except OSError as error:
         raise ZooError(
             f"{path}: user {os.getuid()} cannot write there ({error.strerror}): give the demo a place with --zoo DIR"
@@ -55,10 +60,19 @@ def write_demo_zoo(path: Path) -> bool:
     return True
 
 
+def _is_there(source: Path, path: Path) -> bool:
+    """Whether the demo zoo is at `path`. Raises ZooError: another one is."""
+    if not (path / ZOO_MANIFEST).is_file():
+        return False
+    found, wanted = Zoo.read(path).base, Zoo.read(source).base
+    if found.fingerprint != wanted.fingerprint:
+        raise ZooError(f"{path}: a zoo of {found.name}, not the demo zoo: give the demo a place with --zoo DIR")
+    return True
+
+
 def _write(source: Path, path: Path) -> None:
     building = path / _BUILDING
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    building.mkdir(exist_ok=True)  # another one may just have made it, and waits
     for name in (ZOO_MANIFEST, "base", *(f"modules/{module}" for module in MODULES)):
         _copy(source / name, building / name)
     for name in _PARTS:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from psserve.demo import shipped
 from psserve.demo.shipped import MODULES, write_demo_zoo
 from psserve.errors import ZooError
 from psserve.zoo import Zoo
@@ -20,7 +24,7 @@ def test_an_empty_folder_stays_that_folder(tmp_path: Path) -> None:
     assert write_demo_zoo(zoo)
     assert zoo.stat().st_ino == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ["zoo"]
-    assert sorted(each.name for each in zoo.iterdir()) == ["base", "modules", "zoo.toml"]
+    assert sorted(each.name for each in zoo.iterdir()) == [".lock", "base", "modules", "zoo.toml"]
     assert sorted(module.name for module in Zoo.open(zoo).modules()) == sorted(MODULES)
 
 
@@ -28,9 +32,23 @@ def test_what_an_interrupted_copy_has_left_is_no_hindrance(tmp_path: Path) -> No
     for left in (".building/modules/half", "base/whole"):
         (tmp_path / left).mkdir(parents=True)
     assert write_demo_zoo(tmp_path)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["base", "modules", "zoo.toml"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".lock", "base", "modules", "zoo.toml"]
     assert not (tmp_path / "base" / "whole").exists()
     assert not write_demo_zoo(tmp_path)
+
+
+def test_two_at_once_make_one_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_copy, copy = threading.Barrier(2, timeout=1), shipped._copy
+
+    def copy_beside_the_other(source: Path, destination: Path) -> None:
+        with suppress(threading.BrokenBarrierError):
+            both_copy.wait()
+        copy(source, destination)
+
+    monkeypatch.setattr(shipped, "_copy", copy_beside_the_other)
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(write_demo_zoo, [tmp_path / "zoo"] * 2)) == [False, True]
+    assert sorted(each.name for each in (tmp_path / "zoo").iterdir()) == [".lock", "base", "modules", "zoo.toml"]
 
 
 def test_a_folder_of_someone_elses_stays_as_it_is(tmp_path: Path) -> None:
