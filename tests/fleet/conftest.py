@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from psserve.fleet.observe.control import change_fleet
+from psserve.fleet.plan import layout
 from psserve.fleet.run.protocol import ChangeCommand, ChangeRequest
 from psserve.fleet.run.router_client import RouterClient
 from psserve.fleet.run.state import FleetState, read_state
@@ -36,7 +38,7 @@ class FakeFleet:
     def __init__(self, zoo: Path) -> None:
         self.zoo = zoo
         self.run = zoo / ".run"
-        self.tmp = zoo / "tmp"
+        self.tmp = layout.tmp_dir(zoo)
         self.ports: list[int] = []
         self.supervisor: subprocess.Popen[str] | None = None
         self.seen: set[int] = set()
@@ -165,3 +167,4 @@ def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
     for pid in fleet.seen:
         with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).kill()
+    shutil.rmtree(fleet.tmp, ignore_errors=True)

@@ -253,8 +253,11 @@ def clean_stale(run: Path) -> list[str]:
     layout.router_config_path(run).unlink(missing_ok=True)
     for folder in (run / "checkpoints", layout.adapters_dir(run)):
         shutil.rmtree(folder, ignore_errors=True)
-    if state is not None:  # not the one that the state tells: in a copy it is that of another zoo's fleet
-        shutil.rmtree(layout.tmp_dir(run.parent), ignore_errors=True)
+    if state is not None:
+        own = layout.tmp_dir(run.parent)
+        for folder in (own, Path(state.tmp_dir)):
+            if folder.name == own.name:  # by another TMPDIR, too; but in a copied zoo the state's is another fleet's
+                shutil.rmtree(folder, ignore_errors=True)
     remove_state(run)
     return left
 

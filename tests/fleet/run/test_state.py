@@ -360,6 +360,14 @@ def test_of_temporary_folders_only_this_zoos_own_goes(zoo: Path, supervisor: Pro
     assert (own.exists(), others.exists()) == (False, True)
 
 
+def test_the_zoos_own_temporary_folder_goes_from_another_tmpdir_too(zoo: Path) -> None:
+    elsewhere = zoo / "tmpdir" / tmp_dir(zoo).name
+    elsewhere.mkdir(parents=True)
+    leave(zoo, state_of(zoo, ELSEWHERE).model_copy(update={"tmp_dir": str(elsewhere)}), SILENT_S)
+    clean_stale(zoo / ".run")
+    assert not elsewhere.exists()
+
+
 def test_launch_is_refused_once_another_machines_fleet_shows_life(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(zoo, state_of(zoo, ELSEWHERE), SILENT_S - 10)
     monkeypatch.setattr(time, "sleep", lambda _: beat(zoo / ".run"))
