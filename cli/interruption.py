@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from psserve.signals import heeded
+
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -19,18 +21,17 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
     take back is to be taken back. Signals that are ignored, as under nohup, stay ignored.
     """
     in_main = threading.current_thread() is threading.main_thread()  # others get no signals
-    before = {number: signal.getsignal(number) for number in _SIGNALS if in_main}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in heeded(*_SIGNALS) if in_main}
 
     def end(number: int, frame: FrameType | None) -> None:
-        for each in heard:
+        for each in before:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in heard:
+    for number in before:
         signal.signal(number, end)
     try:
         yield
     finally:
-        for number in heard:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,24 +1,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from psserve.cli.interruption import ended_as_by_ctrl_c
+from tests.signals import handled_as
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-
-
-@contextmanager
-def handled_as(number: signal.Signals, handler: signal.Handlers) -> Iterator[None]:
-    """Whatever this process was started with: nohup ignores SIGHUP."""
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

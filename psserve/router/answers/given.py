@@ -10,13 +10,11 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
-
 from psserve.contracts.router_config import RouterConfig
 from psserve.router.body.checks import Body, invalid
 from psserve.router.body.completion import RawPrompt, check_length, prompts_of
 from psserve.router.body.given import GivenAnswer
-from psserve.router.workers.failures import broken, unavailable
+from psserve.router.workers.failures import unavailable
 from psserve.router.workers.tasks import together
 from psserve.router.workers.upstream import Upstream
 from psserve.router.workers.workers import WorkerTable
@@ -74,13 +72,8 @@ class GivenAnswers:
         """Of a text those that servers give a completion's prompt."""
         if isinstance(prompt, list):
             return prompt
-        worker = next((worker for worker in self._table.prefills if worker.is_ready), None)
+        worker = self._table.ready_prefill()
         if worker is None:
             raise unavailable("the base's prefill server is not available now; retry in a moment")
-        data = orjson.dumps({"model": self._config.base.name, "prompt": prompt})
-        try:
-            response = await self._upstream.post(worker, "/v1/tokenize", data, {}, fresh=True)
-            answer = orjson.loads(await self._upstream.read(worker, response))
-        except orjson.JSONDecodeError as error:
-            raise broken(worker, "malformed", f"/v1/tokenize answer: {error}") from error
-        return list(answer["tokens"])
+        body = {"model": self._config.base.name, "prompt": prompt}
+        return list((await self._upstream.ask(worker, "/v1/tokenize", body))["tokens"])

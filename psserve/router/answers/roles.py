@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
-
 from psserve.contracts.router_config import RouterConfig
 from psserve.errors import RequestError
 from psserve.router.body.checks import Body
@@ -54,15 +52,14 @@ class Roles:
 
     async def _tokens(self, messages: list[Message]) -> int | None:
         """How many tokens a prefill server makes of messages: 0 where it refuses them, None where it did not answer."""
-        worker = next((worker for worker in self._table.prefills if worker.is_ready), None)
+        worker = self._table.ready_prefill()
         if worker is None:
             return None
-        data = orjson.dumps({"model": self._config.base.name, "messages": messages})
+        body = {"model": self._config.base.name, "messages": messages}
         try:
             async with asyncio.timeout(PATIENCE_S):
-                response = await self._upstream.post(worker, "/v1/tokenize", data, {}, fresh=True)
-                return int(orjson.loads(await self._upstream.read(worker, response))["count"])
+                return int((await self._upstream.ask(worker, "/v1/tokenize", body))["count"])
         except LegFailure as failure:
             return 0 if failure.reason in REFUSALS else None
-        except (RequestError, TimeoutError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        except (RequestError, TimeoutError, KeyError, TypeError, ValueError):
             return None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from psserve.contracts.router_config import ModuleConfig, RouterConfig
@@ -26,7 +25,6 @@ from psserve.router.body.thinking import toggled
 from psserve.router.observability.exchange import EXCHANGE
 from psserve.router.state import STATE
 from psserve.router.task_routing.routing import AUTO
-from psserve.router.workers.failures import broken
 from psserve.router.workers.tasks import Deadline
 
 DETOKENIZE_FIELDS = ("model", "tokens", "skip_special_tokens")
@@ -130,11 +128,4 @@ async def _ask(request: web.Request, path: str, body: Body) -> Document:
     await state.lengths.check(body, at_once=True)
     _, decodes = state.routing.candidates(module)
     worker = min(decodes, key=lambda worker: worker.running)
-    try:
-        response = await state.upstream.post(worker, path, orjson.dumps(body), {}, fresh=True)
-        answer: Any = orjson.loads(await state.upstream.read(worker, response))
-    except orjson.JSONDecodeError as error:
-        raise broken(worker, "malformed", f"{path} answer: {error}") from error
-    if not isinstance(answer, dict):
-        raise broken(worker, "malformed", f"{path} answer is not an object")
-    return answer
+    return await state.upstream.ask(worker, path, body)

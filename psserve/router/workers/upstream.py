@@ -87,6 +87,17 @@ class Upstream:
         except aiohttp.ClientError as error:
             raise self._reset(worker, error) from error
 
+    async def ask(self, worker: Worker, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The object that a worker answers a body of JSON with. Raises LegFailure like `post` and `read`."""
+        response = await self.post(worker, path, orjson.dumps(body), {}, fresh=True)
+        try:
+            answer: Any = orjson.loads(await self.read(worker, response))
+        except orjson.JSONDecodeError as error:
+            raise broken(worker, "malformed", f"{path} answer: {error}") from error
+        if not isinstance(answer, dict):
+            raise broken(worker, "malformed", f"{path} answer is not an object")
+        return answer
+
     async def read_some(self, worker: Worker, response: aiohttp.ClientResponse) -> bytes:
         """What has arrived of an answer (at least one byte), or b"" at its end. Raises LegFailure like `read`."""
         try:

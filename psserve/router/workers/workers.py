@@ -263,6 +263,10 @@ class WorkerTable:
         """At least one prefill and one decode worker would take a request now."""
         return any(worker.is_ready for worker in self.prefills) and any(worker.is_ready for worker in self.decodes)
 
+    def ready_prefill(self) -> Worker | None:
+        """A prefill worker that would take a request now, whichever: for questions about the base."""
+        return next((worker for worker in self.prefills if worker.is_ready), None)
+
     def mark_down(self, worker: Worker, error: str) -> None:
         """`worker` does not answer: keep requests away until a probe succeeds.
 
